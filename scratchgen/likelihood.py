@@ -1,0 +1,95 @@
+"""Equations (1)-(2): maximum likelihood is minimum KL divergence.
+
+    KL(p‖p_θ) = −H(p) − E_p log p_θ,
+
+so that the θ that maximises E_p log p_θ, (1), minimises KL(p‖p_θ), (2).  The deck calls p "empirical"; for
+continuous x the divergence from an empirical law to a density is infinite for every θ, and (2) then means
+"(1) up to the constant −H(p)".  Everything is in nats.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scratchgen.validation import Array
+
+LOG_2PI = float(np.log(2 * np.pi))
+
+
+def logsumexp(a: Array, axis: int = -1) -> Array:
+    """log Σ exp(a) along one axis, without overflow; a slice of −inf gives −inf.
+
+    scipy.special has one too; importing it would triple the time that `import scratchgen` takes.
+    """
+    top = a.max(axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.squeeze(top, axis) + np.log(np.exp(a - top).sum(axis=axis))
+
+
+def _weighted_log(p: Array, q: Array) -> Array:
+    """p log q with 0 log 0 = 0, and −inf where p > 0 = q."""
+    with np.errstate(divide="ignore"):
+        return np.where(p > 0, p * np.log(np.where(p > 0, q, 1.0)), 0.0)
+
+
+def entropy_discrete(p: Array) -> Array:
+    """H(p) = −Σ p log p over the last axis, in nats."""
+    return -_weighted_log(p, p).sum(axis=-1)
+
+
+def cross_entropy_discrete(p: Array, q: Array) -> Array:
+    """−E_p log q = −Σ p log q over the last axis, in nats: minus the objective of (1)."""
+    return -_weighted_log(p, q).sum(axis=-1)
+
+
+def kl_discrete(p: Array, q: Array) -> Array:
+    """KL(p‖q) = Σ p log(p/q) over the last axis, in nats, (2); +inf where p > 0 = q."""
+    return (_weighted_log(p, p) - _weighted_log(p, q)).sum(axis=-1)
+
+
+def gaussian_log_prob(x: Array, mean: Array, log_variance: Array | float) -> Array:
+    """log N(x; mean, exp(log_variance) I) summed over the last axis, in nats.
+
+    Shapes broadcast; `log_variance` may be a scalar, one value a dimension, or one a value of x.
+    """
+    log_variance = np.asarray(log_variance, dtype=np.result_type(x, mean))
+    terms = LOG_2PI + log_variance + (x - mean) ** 2 * np.exp(-log_variance)
+    return -0.5 * np.broadcast_to(terms, np.broadcast_shapes(x.shape, np.shape(mean))).sum(axis=-1)
+
+
+def _log_det(covariance: Array) -> float:
+    """log |covariance| by Cholesky: fails loudly where slogdet would return the wrong sign."""
+    return float(2 * np.log(np.diagonal(np.linalg.cholesky(covariance))).sum())
+
+
+def entropy_gaussian(covariance: Array) -> float:
+    """H(N(m, S)) = ½ log|2πe S|, in nats, for S of shape (D, D)."""
+    return 0.5 * (len(covariance) * (LOG_2PI + 1) + _log_det(covariance))
+
+
+def cross_entropy_gaussian(mean_p: Array, cov_p: Array, mean_q: Array, cov_q: Array) -> float:
+    """−E_p log q for p = N(mean_p, cov_p), q = N(mean_q, cov_q), in nats."""
+    factor = np.linalg.cholesky(cov_q)
+    spread = np.linalg.solve(factor, np.linalg.cholesky(cov_p))
+    shift = np.linalg.solve(factor, mean_p - mean_q)
+    return 0.5 * (len(cov_q) * LOG_2PI + _log_det(cov_q) + float((spread**2).sum() + (shift**2).sum()))
+
+
+def kl_gaussian(mean_p: Array, cov_p: Array, mean_q: Array, cov_q: Array) -> float:
+    """KL(N(mean_p, cov_p)‖N(mean_q, cov_q)) = ½[tr S_q⁻¹S_p + |m_p−m_q|²_{S_q⁻¹} − D + log|S_q|/|S_p|], in nats."""
+    factor = np.linalg.cholesky(cov_q)
+    spread = np.linalg.solve(factor, np.linalg.cholesky(cov_p))
+    shift = np.linalg.solve(factor, mean_p - mean_q)
+    log_ratio = 2 * np.log(np.abs(np.diagonal(spread))).sum()
+    return 0.5 * float((spread**2).sum() + (shift**2).sum() - len(cov_p) - log_ratio)
+
+
+def kl_diag_standard(mean: Array, log_variance: Array) -> Array:
+    """KL(N(mean, diag exp(log_variance))‖N(0, I)) summed over the last axis, in nats: the regulariser of (14).
+
+        ½ Σ (μ² + σ² − 1 − log σ²)
+
+    The deck's Figure 2 prints N(μ, σ) where the variance σ² is meant.  expm1 keeps the value accurate near 0.
+    """
+    return 0.5 * (mean**2 + np.expm1(log_variance) - log_variance).sum(axis=-1)

@@ -1,0 +1,105 @@
+"""Checks of what comes in from outside: every error names the argument, what was expected, what came, the remedy."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array: TypeAlias = NDArray[np.floating[Any]]
+IntArray: TypeAlias = NDArray[np.integer[Any]]
+RNG: TypeAlias = int | np.random.Generator | np.random.SeedSequence | None
+
+
+def as_generator(rng: RNG) -> np.random.Generator:
+    """Return the Generator that `rng` stands for (SPEC 7).
+
+    Parameters
+    ----------
+    rng : int, SeedSequence, Generator or None
+        A seed (0 is a seed like any other), a Generator (used, and advanced, as it is), or None for fresh entropy.
+
+    Raises
+    ------
+    TypeError
+        For a bool, a float, or the legacy RandomState.
+    ValueError
+        For a negative seed.
+    """
+    if isinstance(rng, bool | np.bool_ | np.random.RandomState | float):
+        raise TypeError(f"rng must be a non-negative int, a numpy.random.Generator or None, got {rng!r}; "
+                        "pass numpy.random.default_rng(seed)")
+    if isinstance(rng, int | np.integer) and rng < 0:
+        raise ValueError(f"rng must be a non-negative seed, got {rng}")
+    return np.random.default_rng(rng)
+
+
+def as_finite(x: ArrayLike, name: str) -> Array:
+    """Return `x` as a real, finite, floating-point array; float32 stays float32, everything else becomes float64."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be a real array, got dtype {array.dtype}; convert it to numbers first")
+    if array.dtype != np.float32:
+        array = array.astype(np.float64, copy=False)
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{name} must be finite, but {name}[{', '.join(map(str, where))}] is {array[where]}; "
+                         "drop or impute such values")
+    return array
+
+
+def as_samples(x: ArrayLike, name: str = "x", *, dimension: int | None = None, n_min: int = 1) -> Array:
+    """Return `x` as an (N, D) array of finite real numbers.
+
+    Parameters
+    ----------
+    x : array_like, (N, D)
+        One example a row.
+    name : str
+        How the caller calls it.
+    dimension : int, optional
+        The D that is required.
+    n_min : int
+        The least N that is accepted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not numeric, not two-dimensional, not finite, too short or of another D.
+    """
+    array = as_finite(x, name)
+    if array.ndim != 2:
+        raise ValueError(f"{name} must have shape (N, D), got shape {array.shape}; "
+                         f"use {name}.reshape(-1, 1) for N scalars, {name}.reshape(1, -1) for one example")
+    if array.shape[0] < n_min or array.shape[1] < 1:
+        raise ValueError(f"{name} must have at least {n_min} row(s) and 1 column, got shape {array.shape}")
+    if dimension is not None and array.shape[1] != dimension:
+        raise ValueError(f"{name} must have {dimension} columns, as the model has, got {array.shape[1]}")
+    return array
+
+
+def as_count(value: Any, name: str, *, minimum: int = 1) -> int:
+    """Return `value` as an int that is at least `minimum`; bools and fractions are refused."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    return int(value)
+
+
+def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False) -> float:
+    """Return `value` as a finite float in [low, high], or in (low, high] with `open_low`."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not np.isfinite(value) or value < low or value > high or (open_low and value == low):
+        raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}], got {value}")
+    return float(value)
+
+
+def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
