@@ -1,0 +1,26 @@
+"""scratchgen: VAE, EM, DDPM and score SDEs from scratch in NumPy, each graded against an exact answer."""
+
+from scratchgen.ddpm.model import DDPM
+from scratchgen.em import PPCA, GaussianMixture
+from scratchgen.mixture import Mixture
+from scratchgen.network import MLP
+from scratchgen.optimizer import Adam
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.sde.model import ScoreSDE
+from scratchgen.sde.processes import VE, VP, SubVP
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DDPM",
+    "MLP",
+    "PPCA",
+    "VE",
+    "VP",
+    "Adam",
+    "GaussianMixture",
+    "Mixture",
+    "NoiseSchedule",
+    "ScoreSDE",
+    "SubVP",
+]

@@ -1,0 +1,290 @@
+"""Data sets small enough to ship or to draw: digits, penguins, and two-dimensional sets.
+
+Sources and licences of the two shipped sets stand in LICENSES/.  The two-dimensional sets have zero mean and
+lie in about [−2, 2]²; all but `gaussians_2d` have the shapes of Grathwohl et al. (2019, FFJORD) at half their
+size.  Every drawn row is independent of the others, so that any slice of a sample is a sample too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scratchgen.mixture import Mixture
+from scratchgen.validation import (
+    RNG,
+    Array,
+    IntArray,
+    as_choice,
+    as_count,
+    as_finite,
+    as_generator,
+    as_number,
+    as_samples,
+)
+
+
+def _load(name: str) -> dict[str, NDArray[Any]]:
+    """The arrays of data/<name>.npz, read as bytes, so that a zipped package works too."""
+    content = files("scratchgen").joinpath("data", f"{name}.npz").read_bytes()
+    with np.load(BytesIO(content), allow_pickle=False) as archive:
+        return dict(archive)
+
+
+# --- shipped data -------------------------------------------------------------------------------------------
+
+
+class Digits(NamedTuple):
+    """Images and what they show; unpacks as `images, labels = digits()`."""
+
+    images: Array  # (N, 64), levels 0, 1, ..., 16, row by row
+    labels: IntArray  # (N,), 0..9
+
+
+def digits(split: str = "all") -> Digits:
+    """Load 1797 handwritten digits of 8 × 8 pixels with 17 levels, or their frozen train or test part.
+
+    Parameters
+    ----------
+    split : {"all", "train", "test"}
+        All images in their published order, or 1437 for training, or the other 360; both parts have every
+        class in proportion.  The split is stored with the data and depends on no library's version.
+
+    Returns
+    -------
+    Digits
+        `images`, (N, 64) float64 whole numbers 0..16, and `labels`, (N,) int64.  The caller owns both.
+
+    Notes
+    -----
+    This is the source's test partition, from 13 writers.  Who wrote what is not recorded, so that train and
+    test share writers: a good score says nothing about a new hand.
+
+    References
+    ----------
+    Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI Machine Learning Repository,
+    doi:10.24432/C50P49; CC BY 4.0.
+    """
+    as_choice(split, "split", ("all", "train", "test"))
+    data = _load("digits")
+    rows = np.arange(len(data["labels"])) if split == "all" else data[split]
+    return Digits(data["images"][rows].astype(np.float64), data["labels"][rows].astype(np.int64))
+
+
+class Penguins(NamedTuple):
+    """Measurements of penguins and their species, with the names of both."""
+
+    measurements: Array  # (342, 4)
+    species: IntArray  # (342,), an index into species_names
+    feature_names: tuple[str, ...]
+    species_names: tuple[str, ...]
+
+
+def penguins() -> Penguins:
+    """Load the 342 Palmer penguins of which all four measurements are known.
+
+    Returns
+    -------
+    Penguins
+        `measurements`, (342, 4) float64: bill length, bill depth and flipper length in mm, body mass in g;
+        `species`, (342,) int64: 151 Adelie (0), 68 Chinstrap (1), 123 Gentoo (2).  The caller owns both.
+
+    References
+    ----------
+    Horst, Hill and Gorman (2020), palmerpenguins, doi:10.5281/zenodo.3960218; CC0 1.0.
+    Gorman, Williams and Fraser (2014), PLoS ONE 9(3): e90081.
+    """
+    data = _load("penguins")
+    return Penguins(
+        measurements=data["measurements"],
+        species=data["species"].astype(np.int64),
+        feature_names=("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"),
+        species_names=("Adelie", "Chinstrap", "Gentoo"),
+    )
+
+
+def dequantize(levels: ArrayLike, rng: RNG = None, noise: ArrayLike | None = None) -> Array:
+    """Turn whole levels into continuous data, x = levels + u with u uniform on [0, 1).
+
+    A density p gives D whole levels k the probability of their unit cube, P(k) = E_u p(k + u), and so by
+    Jensen's inequality log P(k) ≥ E_u log p(k + u), with equality if p is constant on the cube.  As the cube
+    has volume 1, −log p / (D ln 2) is in bits/dim of the levels; for a density of a x + b, subtract log₂ a.
+
+    Parameters
+    ----------
+    levels : array_like of whole numbers, any shape
+        For digits 0..16, which become [0, 17).
+    rng : seed, Generator or None
+        Source of u.
+    noise : array_like, shape of levels, optional
+        u itself, in place of rng.
+
+    Returns
+    -------
+    Array
+        Of the shape and precision of `levels` (float64 for integers); np.floor returns the levels exactly.
+
+    Raises
+    ------
+    ValueError
+        If levels are not whole, noise is outside [0, 1) or of another shape, or rng and noise are both given.
+    """
+    levels = as_finite(levels, "levels")
+    if not np.array_equal(levels, np.floor(levels)):
+        raise ValueError("levels must be whole numbers, got fractions; continuous data need no noise")
+    if noise is None:
+        noise = as_generator(rng).random(levels.shape)
+    elif rng is not None:
+        raise ValueError("rng and noise must not both be given, got both; drop rng, which noise replaces")
+    noise = as_finite(noise, "noise")
+    if noise.shape != levels.shape:
+        raise ValueError(f"noise must have the shape of levels, {levels.shape}, got {noise.shape}")
+    if noise.size and (noise.min() < 0 or noise.max() >= 1):
+        raise ValueError(f"noise must be in [0, 1), got values from {noise.min()} to {noise.max()}")
+    x = (levels + noise).astype(levels.dtype)
+    return np.minimum(x, np.nextafter(levels + 1, levels))  # 16 + 0.9999999 in float32 would round to 17
+
+
+# --- two dimensions, density known --------------------------------------------------------------------------
+
+
+def eight_gaussians(radius: float = 2**0.5, std: float = 0.125 * 2**0.5) -> Mixture:
+    """Eight equal round Gaussians on a circle, the first at angle 0.
+
+    m_k = radius (cos 2πk/8, sin 2πk/8), C_k = std² I.  Zero mean,
+    covariance (radius²/2 + std²) I, 1.03 I by default.
+    """
+    radius, std = as_number(radius, "radius", low=0.0), as_number(std, "std", low=0.0, open_low=True)
+    angles = 2 * np.pi * np.arange(8) / 8
+    means = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return Mixture(np.full(8, 1 / 8), means, np.tile(std**2 * np.eye(2), (8, 1, 1)))
+
+
+def gaussians_2d() -> Mixture:
+    """Four overlapping Gaussians of unequal weight, size, shape and direction: a mixture without symmetry.
+
+    Zero mean, variances 1.03 and 0.85, condition numbers of the covariances 2.6 to 6.1.  Mistakes that the
+    symmetry of `eight_gaussians` hides (swapped coordinates, components or weights) show here.
+    """
+    return Mixture(
+        weights=np.array([0.4, 0.3, 0.2, 0.1]),
+        means=np.array([[-0.9, 0.5], [1.1, 0.6], [0.6, -1.1], [-0.9, -1.6]]),
+        covariances=np.array(
+            [
+                [[0.25, 0.12], [0.12, 0.15]],
+                [[0.12, -0.09], [-0.09, 0.20]],
+                [[0.25, 0.04], [0.04, 0.05]],
+                [[0.06, -0.03], [-0.03, 0.10]],
+            ]
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Checkerboard:
+    """The uniform law on every other unit square of a board of squares × squares, centred on zero.
+
+    p(x) = 2 / squares² on the board where ⌊x_1⌋ + ⌊x_2⌋ is even, else 0.  Zero mean, variance squares²/12 a
+    coordinate; the score is 0 inside the squares and does not exist on their edges.
+
+    Parameters
+    ----------
+    squares : int
+        Even; the board covers [−squares/2, squares/2)².
+    """
+
+    squares: int = 4
+
+    def __post_init__(self) -> None:
+        if as_count(self.squares, "squares", minimum=2) % 2:
+            raise ValueError(f"squares must be even, so that half of them are filled, got {self.squares}")
+
+    def sample(self, n: int, rng: RNG = None) -> Array:
+        """Draw n points, (n, 2)."""
+        rng, n = as_generator(rng), as_count(n, "n", minimum=0)
+        column = rng.integers(self.squares, size=n)
+        row = 2 * rng.integers(self.squares // 2, size=n) + column % 2
+        return dequantize(np.stack([column, row], axis=1) - self.squares // 2, rng)
+
+    def log_prob(self, x: ArrayLike) -> Array:
+        """Return log p(x), (N,), nats; −inf outside the filled squares."""
+        cell = np.floor(as_samples(x, dimension=2))
+        even = cell[:, 0] % 2 == cell[:, 1] % 2
+        on_board = ((cell >= -self.squares // 2) & (cell < self.squares // 2)).all(axis=1)
+        return np.where(on_board & even, -self.entropy(), -np.inf)
+
+    def entropy(self) -> float:
+        """H(p), in nats: the logarithm of the filled area, squares²/2."""
+        return float(np.log(self.squares**2 / 2))
+
+
+def checkerboard() -> Checkerboard:
+    """Build the checkerboard of 4 × 4 unit squares on [−2, 2)²."""
+    return Checkerboard()
+
+
+# --- two dimensions, density unknown ------------------------------------------------------------------------
+
+
+def two_moons(n: int, noise: float = 0.05, rng: RNG = None) -> Array:
+    """Draw points of two interleaving half circles, (n, 2).
+
+    x = s (cos θ − 1/2, sin θ − 1/4) + noise · ε with s = ±1, θ uniform on [0, π), ε ~ N(0, I): scikit-learn's
+    make_moons, centred, with random angles and sides.  Zero mean, variances 0.75 and 0.24 (+ noise²).
+    """
+    n, noise, rng = as_count(n, "n", minimum=0), as_number(noise, "noise", low=0.0), as_generator(rng)
+    theta = np.pi * rng.random(n)
+    sign = 2 * rng.integers(2, size=(n, 1)) - 1
+    moon = np.stack([np.cos(theta) - 1 / 2, np.sin(theta) - 1 / 4], axis=1)
+    return sign * moon + noise * rng.standard_normal((n, 2))
+
+
+def swiss_roll(n: int, noise: float = 0.05, rng: RNG = None) -> Array:
+    """Draw points of a spiral of one and a half turns, (n, 2).
+
+    x = ((θ cos θ, θ sin θ) − (2, 2/(3π))) / 10 + noise · ε with θ uniform on [3π/2, 9π/2), ε ~ N(0, I):
+    the first and third coordinate of scikit-learn's make_swiss_roll, centred, a tenth in size and noise.
+    Zero mean, variances 0.44 and 0.48 (+ noise²).
+    """
+    n, noise, rng = as_count(n, "n", minimum=0), as_number(noise, "noise", low=0.0), as_generator(rng)
+    theta = 1.5 * np.pi * (1 + 2 * rng.random(n))
+    roll = np.stack([theta * np.cos(theta) - 2, theta * np.sin(theta) - 2 / (3 * np.pi)], axis=1) / 10
+    return roll + noise * rng.standard_normal((n, 2))
+
+
+def pinwheel(
+    n: int,
+    n_arms: int = 5,
+    radial_std: float = 0.3,
+    tangential_std: float = 0.1,
+    rate: float = 0.25,
+    rng: RNG = None,
+) -> Array:
+    """Draw points of a wheel of bent arms, (n, 2).
+
+    x = R(2πk/n_arms + rate · exp(r)) (r, s) with r ~ N(1, radial_std²), s ~ N(0, tangential_std²), k uniform
+    on 0..n_arms−1 and R(φ) the rotation by φ: that of Johnson et al. (2016), mirrored.  Zero mean; from three
+    arms on, covariance (1 + radial_std² + tangential_std²)/2 I, 0.55 I by default.
+
+    Parameters
+    ----------
+    n_arms : int
+        2 or more: a single arm would not be centred.
+    radial_std, tangential_std : float
+        Length and thickness of an arm.
+    rate : float
+        How far arms bend, in radians; 0 for straight arms, negative for the other way.
+    """
+    n, n_arms, rng = as_count(n, "n", minimum=0), as_count(n_arms, "n_arms", minimum=2), as_generator(rng)
+    radial_std = as_number(radial_std, "radial_std", low=0.0)
+    tangential_std = as_number(tangential_std, "tangential_std", low=0.0)
+    arm = rng.integers(n_arms, size=n)
+    r, s = 1 + radial_std * rng.standard_normal(n), tangential_std * rng.standard_normal(n)
+    angle = 2 * np.pi * arm / n_arms + as_number(rate, "rate") * np.exp(r)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([r * cos - s * sin, r * sin + s * cos], axis=1)

@@ -1,0 +1,103 @@
+"""Equations (20)-(29): the variational bound of the diffusion chain, with every constant.
+
+The deck's prefactors in (26), (28), (29) are twice too large and its (29) drops a constant; with them put right,
+
+    −E_q log p_θ(x_{t−1} | x_t) = (D/2) log 2πσ_t² + D β̃_t²/(2σ_t²) + w_t ℓ_t,                            (29')
+    w_t = β_t⁴/(2 β̄_t² α_t² σ_t²),    ℓ_t = E‖ε − ε̂(ᾱ_t x_0 + β̄_t ε, t)‖².
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scratchgen.ddpm.kernels import q_posterior, q_sample
+from scratchgen.ddpm.samplers import p_mean, reverse_variance
+from scratchgen.likelihood import LOG_2PI, gaussian_log_prob, kl_diag_standard
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.validation import Array
+
+if TYPE_CHECKING:
+    from scratchgen.ddpm.samplers import EpsHat
+
+
+def bound_weight(schedule: NoiseSchedule, variance: str | Array = "beta") -> Array:
+    """w_t = β_t⁴/(2 β̄_t² α_t² σ_t²) for t = 0..T, (T+1,): half the deck's prefactor in (29); w_0 = 0."""
+    weight = np.zeros(schedule.T + 1)
+    sigma_squared = reverse_variance(schedule, variance)[1:]
+    weight[1:] = schedule.beta[1:] ** 4 / (2 * (schedule.beta_bar[1:] * schedule.alpha[1:]) ** 2 * sigma_squared)
+    return weight
+
+
+def mean_square_step(schedule: NoiseSchedule, noise_loss: Array, dimension: int) -> Array:
+    """v_t = E‖x_{t−1} − μ_θ(x_t)‖²/D = β̃_t² + β_t⁴ ℓ_t/(D α_t² β̄_t²) for t = 0..T: the σ_t² that is best for the bound.
+
+    `noise_loss` holds ℓ_t for t = 0..T, (T+1,), summed over the D dimensions; index 0 is not used.
+    """
+    half_factor = bound_weight(schedule, np.ones(schedule.T + 1))  # w_t at σ_t² = 1
+    return schedule.beta_tilde**2 + 2 * half_factor * noise_loss / dimension
+
+
+def negative_elbo(schedule: NoiseSchedule, noise_loss: Array, second_moment: float, dimension: int,
+                  variance: str | Array = "beta") -> float:
+    """E_p[−ELBO] in nats from the noise losses alone, (20)-(21) with all constants.
+
+        ½[D log 2π + ᾱ_T² E‖x_0‖² + D β̄_T²] + Σ_t (D/2)[log(σ_t²/β_t²) + v_t/σ_t² − 1]
+
+    KL(q(x_{0:T})‖p_θ(x_{0:T})) is this minus the entropy of x_0; the sum starts at t = 1 and so contains L_0.
+
+    Parameters
+    ----------
+    noise_loss : (T+1,)
+        ℓ_t = E‖ε − ε̂‖², summed over dimensions; index 0 is not used.
+    second_moment : float
+        E‖x_0‖².
+    dimension : int
+        D.
+    variance
+        As for `reverse_variance`.
+    """
+    sigma_squared = reverse_variance(schedule, variance)[1:]
+    v = mean_square_step(schedule, noise_loss, dimension)[1:]
+    prior = dimension * (LOG_2PI + schedule.beta_bar[-1] ** 2) + schedule.alpha_bar[-1] ** 2 * second_moment
+    steps = np.log(sigma_squared / schedule.beta[1:] ** 2) + v / sigma_squared - 1
+    return float(0.5 * (prior + dimension * steps.sum()))
+
+
+def bound_terms(schedule: NoiseSchedule, x0: Array, eps_hat: EpsHat, noise: Array,
+                variance: str | Array = "beta") -> Array:
+    """Ho's terms of −ELBO for every example, (N, T+1), nats; a row's sum bounds −log p_θ(x_0) in expectation.
+
+        column 0      L_0     = −log p_θ(x_0 | x_1)
+        column t−1    L_{t−1} = KL(q(x_{t−1} | x_t, x_0)‖p_θ(x_{t−1} | x_t)),  t = 2..T
+        column T      L_T     = KL(q(x_T | x_0)‖N(0, I))
+
+    Parameters
+    ----------
+    x0 : (N, D)
+    eps_hat : callable
+        ε̂(x_t, t) for an int t.
+    noise : (T, N, D)
+        noise[t−1] is the total noise ε of x_t; one standard normal draw makes every term an unbiased estimate.
+    variance
+        As for `reverse_variance`.
+    """
+    if noise.shape != (schedule.T, *x0.shape):
+        raise ValueError(f"noise must have shape (T, N, D) = {(schedule.T, *x0.shape)}, got {noise.shape}")
+    sigma_squared = reverse_variance(schedule, variance)
+    D = x0.shape[1]
+    terms = np.empty((len(x0), schedule.T + 1))
+    for t in range(1, schedule.T + 1):
+        x_t = q_sample(schedule, t, x0, noise[t - 1])
+        mean = p_mean(schedule, t, x_t, eps_hat(x_t, t))
+        if t == 1:
+            terms[:, 0] = -gaussian_log_prob(x0, mean, np.log(sigma_squared[1]))
+        else:
+            q_mean, q_variance = q_posterior(schedule, t, x_t, x0)
+            ratio = q_variance / sigma_squared[t]
+            distance = ((q_mean - mean) ** 2).sum(axis=1) / sigma_squared[t]
+            terms[:, t - 1] = 0.5 * (D * (ratio - 1 - np.log(ratio)) + distance)
+    log_variance = np.full_like(x0, 2 * np.log(schedule.beta_bar[-1]))
+    terms[:, -1] = kl_diag_standard(schedule.alpha_bar[-1] * x0, log_variance)
+    return terms

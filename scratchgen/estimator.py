@@ -1,0 +1,241 @@
+"""Estimator: the verbs all models share.
+
+Constructor arguments are stored as given and nothing else happens in a constructor, which is scikit-learn's contract
+and is kept by duck typing: `clone`, `Pipeline` and `GridSearchCV` work, scikit-learn is no dependency.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scratchgen import schedule, sde
+from scratchgen.validation import RNG, Array, as_samples
+
+SAVED_OBJECTS = {cls.__name__: cls for cls in (schedule.NoiseSchedule, sde.VP, sde.SubVP, sde.VE)}
+
+
+class Progress(NamedTuple):
+    """What `train` yields after every step."""
+
+    step: int  # steps done, from 1
+    n_steps: int  # steps planned; training may end earlier
+    loss: float  # nats; what it is the loss of, the model says
+
+
+class NotFittedError(ValueError, AttributeError):
+    """A model was asked for something that only a fitted model has."""
+
+
+class Estimator:
+    """Base of all models: parameters, fit by training, mean log-likelihood, save and load.
+
+    A model defines `train`, `sample` and `elbo`; where it has an exact likelihood it defines `log_prob` as well.
+    """
+
+    _fitted: ClassVar[tuple[str, ...]] = ()  # attributes that training sets and `save` keeps
+
+    # --- parameters ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Constructor arguments by name; `deep` is accepted for scikit-learn, there is nothing nested."""
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change constructor arguments; they are checked at the next fit."""
+        unknown = set(params) - set(self._parameter_names())
+        if unknown:
+            raise ValueError(f"{type(self).__name__} has no parameter {sorted(unknown)[0]!r}; "
+                             f"it has {', '.join(self._parameter_names())}")
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self).__init__).parameters
+        changed = [f"{k}={v!r}" for k, v in self.get_params().items() if v is not defaults[k].default]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(estimator_type="density_estimator", target_tags=TargetTags(required=False),
+                    input_tags=InputTags(), non_deterministic=True)
+
+    # --- training and likelihood -----------------------------------------------------------------------------------
+
+    def train(self, x: ArrayLike) -> Iterator[Progress]:
+        """Train from scratch, a step at a time; the model can be used after any step."""
+        raise NotImplementedError
+
+    def fit(self, x: ArrayLike, y: object = None) -> Self:
+        """Train from scratch on x, (N, D), to the end; y is ignored (Pipelines pass one)."""
+        for _ in self.train(x):
+            pass
+        return self
+
+    def sample(self, n: int, rng: RNG = None) -> Array:
+        """Draw n examples from p_θ, (n, D)."""
+        raise NotImplementedError
+
+    def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
+        """A lower bound of log p_θ(x), (N,), nats; an unbiased estimate where it needs `rng`."""
+        raise NotImplementedError
+
+    def score_samples(self, x: ArrayLike) -> Array:
+        """scikit-learn's word for `log_prob`, (N,), nats; for models without one, `elbo` with the model's own `rng`."""
+        if hasattr(self, "log_prob"):
+            return np.asarray(self.log_prob(x))
+        return self.elbo(x, rng=getattr(self, "rng", None))
+
+    def score(self, x: ArrayLike, y: object = None) -> float:
+        """Mean of `score_samples`, nats: scikit-learn's "score", not the gradient ∇log p."""
+        return float(self.score_samples(x).mean())
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "n_features_in_"):
+            name = type(self).__name__
+            raise NotFittedError(f"this {name} is not fitted yet; call fit(x) or loop over train(x) first")
+
+    def _as_fitted_samples(self, x: ArrayLike) -> Array:
+        self._require_fitted()
+        return as_samples(x, dimension=self.n_features_in_)
+
+    n_features_in_: int
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the fitted model to an .npz file, atomically and without pickle.
+
+        Raises
+        ------
+        FileExistsError
+            If the file exists and `overwrite` is False.
+        NotFittedError
+            If there is nothing to save.
+        """
+        self._require_fitted()
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"path {path} exists; pass overwrite=True to replace it")
+        header = {"class": type(self).__name__, "params": {k: _encode(v) for k, v in self.get_params().items()}}
+        fitted = {name: np.asarray(getattr(self, name)) for name in ("n_features_in_", *self._fitted)}
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                np.savez_compressed(file, header=json.dumps(header), **fitted)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a model that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a model of this class.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            if "header" not in file:
+                raise ValueError(f"path {path} is not a model saved by scratchgen")
+            header = json.loads(str(file["header"]))
+            if header["class"] != cls.__name__:
+                raise ValueError(f"path {path} holds a {header['class']}, not a {cls.__name__}; "
+                                 f"use {header['class']}.load")
+            model = cls(**{name: _decode(value) for name, value in header["params"].items()})
+            for name in ("n_features_in_", *cls._fitted):
+                value = file[name]
+                setattr(model, name, value.item() if value.ndim == 0 else value)
+        model._restore()
+        return model
+
+    def _restore(self) -> None:
+        """Rebuild after `load` what is derived from the fitted arrays."""
+
+
+class StandardizedEstimator(Estimator):
+    """An estimator that works on (x − mean_)/scale_: the mean of every column, one scale for all of them.
+
+    With `standardize=False` it works on x itself.  Likelihoods are always reported for x, in the data's own units.
+    """
+
+    standardize: bool
+    mean_: Array
+    scale_: float
+
+    def _fit_units(self, x: Array) -> Array:
+        """Learn mean_ and scale_ from x, (N, D), and return x in the model's units."""
+        self.n_features_in_ = x.shape[1]
+        self.mean_ = x.mean(axis=0, dtype=np.float64) if self.standardize else np.zeros(x.shape[1])
+        self.scale_ = float(np.sqrt(((x - self.mean_) ** 2).mean())) if self.standardize else 1.0
+        if self.scale_ == 0:
+            raise ValueError("x is constant, so it has no scale; pass data that varies, or standardize=False")
+        return self.to_model(x)
+
+    def to_model(self, x: Array) -> Array:
+        """(x − mean_)/scale_, (N, D): data units to the model's."""
+        return (x - self.mean_) / self.scale_
+
+    def to_data(self, x: Array) -> Array:
+        """scale_ · x + mean_, (N, D): the model's units to the data's."""
+        return x * self.scale_ + self.mean_
+
+    @property
+    def _log_volume(self) -> float:
+        """log |∂x/∂(model units)| = D log scale_: subtract it from a log density in the model's units."""
+        return self.n_features_in_ * float(np.log(self.scale_))
+
+
+def _encode(value: Any) -> Any:
+    """A constructor argument as JSON."""
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "dtype": str(value.dtype)}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.random.Generator):
+        return {"generator": value.bit_generator.state}
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(v) for v in value]}
+    if isinstance(value, schedule.NoiseSchedule):
+        return {"object": "NoiseSchedule", "fields": {"variances": _encode(value.variances)}}
+    if is_dataclass(value) and type(value).__name__ in SAVED_OBJECTS:
+        return {"object": type(value).__name__, "fields": asdict(value)}  # type: ignore[arg-type]
+    if isinstance(value, list):
+        return [_encode(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"cannot save a parameter of type {type(value).__name__}; use numbers, arrays or library objects")
+
+
+def _decode(value: Any) -> Any:
+    """The inverse of `_encode`."""
+    if isinstance(value, list):
+        return [_decode(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "array" in value:
+        return np.asarray(value["array"], dtype=value["dtype"])
+    if "tuple" in value:
+        return tuple(_decode(v) for v in value["tuple"])
+    if "generator" in value:
+        bits = getattr(np.random, value["generator"]["bit_generator"])()
+        bits.state = value["generator"]
+        return np.random.Generator(bits)
+    return SAVED_OBJECTS[value["object"]](**{k: _decode(v) for k, v in value["fields"].items()})

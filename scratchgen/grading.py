@@ -1,0 +1,112 @@
+"""Exact answers for trained models: Bayes loss and excess on a mixture, the density of a chain of Gaussian steps.
+
+On data from a `Mixture` the optimal noise predictor is known, ε*(x_t) = −std · ∇log p_t(x_t), so a trained one can be
+graded by E‖ε* − ε̂‖², the excess of its loss over the Bayes loss.  A sampler whose every step is Gaussian (ancestral
+DDPM, Euler-Maruyama) has a density that can be followed step by step on a grid in one and two dimensions: its exact
+negative log-likelihood, which the variational bound can be held against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from scratchgen.mixture import Mixture
+from scratchgen.validation import Array, as_count
+
+
+class NoiseGrade(NamedTuple):
+    """How good a noise predictor is at one noise level; both in units of ε, summed over dimensions."""
+
+    bayes: float  # E‖ε − ε*‖², the least possible loss
+    excess: float  # E‖ε* − ε̂‖², what the network adds to it
+
+
+def grade_noise(mixture: Mixture, eps_hat: Callable[[Array], Array], scale: float, std: float) -> NoiseGrade:
+    """Bayes loss and excess of ε̂(x_t) at x_t = scale · x_0 + std · ε with x_0 from `mixture`, by quadrature.
+
+    Loss = bayes + excess exactly, because ε − ε* is orthogonal to every function of x_t.  The excess is integrated
+    itself: as a difference of two estimated losses it would drown in their noise.
+    """
+    diffused = mixture.diffuse(scale, std)
+    points, weights = diffused.quadrature()
+    mass = weights * np.exp(diffused.log_prob(points))
+    optimum = -std * diffused.score(points)
+    bayes = mixture.dimension - float(mass @ (optimum**2).sum(axis=1))
+    return NoiseGrade(bayes, float(mass @ ((optimum - eps_hat(points)) ** 2).sum(axis=1)))
+
+
+class GridDensity(NamedTuple):
+    """A density on a product grid in one or two dimensions."""
+
+    points: Array  # (M, D)
+    density: Array  # (M,)
+    cell: float  # volume of a cell: Σ density · cell ≈ 1
+
+    def kl_from(self, log_prob: Array) -> float:
+        """KL(p‖this), nats, for log p at `points`."""
+        p = np.exp(log_prob)
+        seen = p > 1e-30  # beyond, p log p is 0 to every digit
+        return float((p[seen] * (log_prob[seen] - np.log(self.density[seen]))).sum() * self.cell)
+
+
+def chain_density(steps: Iterable[tuple[Callable[[Array], Array], float]], dimension: int, prior_std: float = 1.0,
+                  final_spacing: float = 0.05, resolution: float = 1.0) -> GridDensity:
+    """Exact density at the end of a chain x ← mean(x) + std · z, z ~ N(0, I), started at N(0, prior_std² I).
+
+    Each step is p'(x) = ∫ N(x; mean(y), std² I) p(y) dy on a grid fine enough for its kernel.  In two dimensions the
+    kernel is a product once mean(y) is known, so that a step is one matrix product instead of a four-index sum.
+
+    Parameters
+    ----------
+    steps : iterable of (mean, std)
+        In the order they are taken; mean maps (M, D) to (M, D).
+    dimension : int
+        1 or 2.
+    prior_std : float
+    final_spacing : float
+        Distance of nodes of the returned grid.
+    resolution : float
+        Distance of nodes in units of the std of the step that leaves them.  A trained 100-step DDPM lost 1e-8 of its
+        mass at 1.0, 7e-13 at 0.75 and 7e-5 at 1.25.
+
+    Raises
+    ------
+    ValueError
+        If dimension is not 1 or 2.
+    ArithmeticError
+        If more than 1e-3 of the mass is lost: the grid was too coarse.
+    """
+    if as_count(dimension, "dimension") > 2:
+        raise ValueError(f"dimension must be 1 or 2, got {dimension}; use a sampled bound instead")
+    steps = list(steps)
+    spacings = [resolution * std for _, std in steps] + [final_spacing]
+    axis = _axis(8 * prior_std, spacings[0])
+    points = _product(axis, dimension)
+    density = np.exp(-0.5 * (points**2).sum(axis=1) / prior_std**2) / (2 * np.pi * prior_std**2) ** (dimension / 2)
+    for (mean, std), spacing in zip(steps, spacings[1:], strict=True):
+        mass = density * (axis[1] - axis[0]) ** dimension
+        carries = mass > 1e-14 * mass.max()  # the rest cannot change a digit of the result, and is most of the plane
+        centres = mean(points[carries])
+        axis = _axis(float(np.abs(centres).max()) + 8 * std, spacing)
+        kernels = [np.exp(-0.5 * ((axis[:, None] - centres[:, d]) / std) ** 2) for d in range(dimension)]
+        kernels[0] *= mass[carries] / (2 * np.pi * std**2) ** (dimension / 2)
+        density = kernels[0].sum(axis=1) if dimension == 1 else (kernels[0] @ kernels[1].T).ravel()
+        points = _product(axis, dimension)
+    cell = (axis[1] - axis[0]) ** dimension
+    if abs(density.sum() * cell - 1) > 1e-3:
+        raise ArithmeticError(f"the chain's density sums to {density.sum() * cell:.4f} instead of 1; "
+                              "lower resolution and final_spacing")
+    return GridDensity(points, density, float(cell))
+
+
+def _axis(reach: float, spacing: float) -> Array:
+    """Evenly spaced nodes over [−reach, reach], at most `spacing` apart."""
+    return np.linspace(-reach, reach, int(np.ceil(2 * reach / spacing)) + 1)
+
+
+def _product(axis: Array, dimension: int) -> Array:
+    """All points of the product grid, (len(axis)^D, D)."""
+    return np.stack(np.meshgrid(*[axis] * dimension, indexing="ij"), axis=-1).reshape(-1, dimension)

@@ -1,0 +1,197 @@
+"""A multilayer perceptron with a hand-written backward pass, and the noise network ε̂ built from it.
+
+All parameters of a network lie in one flat vector, and so does their gradient; weights and biases are views of it.
+An optimiser is then a handful of in-place passes over one array, and saving a network is saving a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator
+
+ACTIVATIONS = ("silu", "tanh", "identity")
+
+
+def _activate(z: Array, activation: str) -> tuple[Array, Array]:
+    """Return σ(z) and σ'(z)."""
+    if activation == "silu":  # z · sigmoid(z), and its derivative from the same exponential
+        with np.errstate(over="ignore"):  # exp(−z) = inf gives the right limits, −0 and 0
+            q = 1 + np.exp(-z)
+        value = z / q
+        return value, (1 + z - value) / q
+    if activation == "tanh":
+        value = np.tanh(z)
+        return value, 1 - value**2
+    return z, np.ones_like(z)
+
+
+class MLP:
+    """Fully connected network x → σ(x W_1 + b_1) → … → h W_L + b_L, without activation after the last layer.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Width of every layer, input first: (2, 64, 64, 1) has two hidden layers.
+    activation : {"silu", "tanh", "identity"}
+    rng : int, Generator or None
+        Weights are drawn from N(0, 1/fan_in), biases are 0.
+    dtype : float32 or float64
+    zero_last : bool
+        Start with last layer 0, so that the untrained network returns 0.
+
+    Attributes
+    ----------
+    parameters, gradient : (P,)
+        Flat vectors.  Write into them (`mlp.parameters[:] = ...`), do not replace them: layers are views.
+    weights, biases : list of arrays
+        Views of `parameters`; weights[i] has shape (sizes[i], sizes[i+1]).
+
+    Examples
+    --------
+    >>> mlp = MLP((2, 8, 1), rng=0)
+    >>> y = mlp.forward(np.ones((4, 2), dtype=np.float32))
+    >>> mlp.backward(np.ones_like(y)).shape, mlp.gradient.shape
+    ((4, 2), (33,))
+    """
+
+    def __init__(self, sizes: Sequence[int], activation: str = "silu", rng: RNG = None,
+                 dtype: DTypeLike = np.float32, *, zero_last: bool = False) -> None:
+        self.sizes = tuple(as_count(size, "sizes") for size in sizes)
+        if len(self.sizes) < 2:
+            raise ValueError(f"sizes must name at least the input and the output width, got {sizes}")
+        self.activation = as_choice(activation, "activation", ACTIVATIONS)
+        rng = as_generator(rng)
+        shapes = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        self.parameters: Array = np.zeros(sum((m + 1) * n for m, n in shapes), dtype=dtype)
+        self.gradient: Array = np.zeros_like(self.parameters)
+        self.weights, self.biases = _layers(self.parameters, shapes)
+        self._weight_gradients, self._bias_gradients = _layers(self.gradient, shapes)
+        for weight in self.weights[: len(shapes) - zero_last]:
+            weight[:] = rng.standard_normal(weight.shape) / len(weight) ** 0.5
+        self._inputs: list[Array] = []  # what entered each layer in the last `forward`
+        self._slopes: list[Array] = []  # σ'(z) of each hidden layer in the last `forward`
+
+    def __call__(self, x: Array) -> Array:
+        """The output for x, (N, sizes[-1]), without keeping anything for `backward`."""
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            x = _activate(x @ weight + bias, self.activation)[0]
+        return x @ self.weights[-1] + self.biases[-1]
+
+    def forward(self, x: Array) -> Array:
+        """The output for x, (N, sizes[-1]); remembers what `backward` needs.  Computes in the parameters' dtype."""
+        h = np.asarray(x, dtype=self.parameters.dtype)
+        self._inputs, self._slopes = [h], []
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            h, slope = _activate(h @ weight + bias, self.activation)
+            self._inputs.append(h)
+            self._slopes.append(slope)
+        return h @ self.weights[-1] + self.biases[-1]
+
+    def backward(self, grad_output: Array) -> Array:
+        """Overwrite `gradient` with Σ_n grad_output_n · ∂y_n/∂parameters and return ∂/∂x, (N, sizes[0]).
+
+        `grad_output` is ∂loss/∂y of the last `forward`, (N, sizes[-1]).
+        """
+        if not self._inputs:
+            raise ValueError("backward needs a forward pass first; call forward(x)")
+        grad = np.asarray(grad_output, dtype=self.parameters.dtype)
+        for i in reversed(range(len(self.weights))):
+            np.matmul(self._inputs[i].T, grad, out=self._weight_gradients[i])
+            grad.sum(axis=0, out=self._bias_gradients[i])
+            grad = grad @ self.weights[i].T
+            if i > 0:
+                grad *= self._slopes[i - 1]
+        return grad
+
+
+def _layers(flat: Array, shapes: list[tuple[int, int]]) -> tuple[list[Array], list[Array]]:
+    """Cut a flat vector into weight matrices and bias vectors, as views."""
+    weights, biases, start = [], [], 0
+    for m, n in shapes:
+        weights.append(flat[start : start + m * n].reshape(m, n))
+        biases.append(flat[start + m * n : start + (m + 1) * n])
+        start += (m + 1) * n
+    return weights, biases
+
+
+def time_features(log_snr: Array, n: int) -> Array:
+    """cos and sin of log-SNR at n frequencies from 1/8 to 2, (N, 2n).
+
+    A noise level is known to the network by its log-SNR log(scale²/std²), which is the same number for a DDPM's step
+    and an SDE's time, so that one network serves both.
+    """
+    angles = 0.5 * log_snr[:, None] * np.geomspace(0.25, 4.0, n).astype(log_snr.dtype)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def coordinate_features(x: Array, n: int) -> Array:
+    """cos and sin of every coordinate at frequencies 2, 4, …, 2ⁿ, (N, 2nD): lets a small network draw sharp edges."""
+    angles = (x[:, :, None] * (2.0 ** np.arange(1, n + 1)).astype(x.dtype)).reshape(len(x), -1)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
+class NoiseNetwork:
+    """ε̂(x_t, noise level): predicts the total noise ε in x_t = scale · x_0 + std · ε.
+
+        ε̂ = (std/r) y + (scale/r) F(y, features(y), features(log-SNR)),   y = x_t/r,  r² = scale² + std²
+
+    The first term alone is the exact answer for data N(0, I); the MLP F starts at 0 and learns the rest.  (For a
+    variance-preserving process, where r = 1, F is the "v" of Salimans and Ho 2022.)
+
+    Parameters
+    ----------
+    dimension : int
+        D.
+    hidden : sequence of int
+        Widths of F's hidden layers.
+    n_time_features, n_coordinate_features : int
+        Numbers of frequencies; 0 leaves the features out.
+    rng, dtype
+        As for `MLP`.
+    """
+
+    def __init__(self, dimension: int, hidden: Sequence[int] = (128, 128, 128), n_time_features: int = 8,
+                 n_coordinate_features: int = 0, rng: RNG = None, dtype: DTypeLike = np.float32) -> None:
+        self.dimension = as_count(dimension, "dimension")
+        self.n_time_features = as_count(n_time_features, "n_time_features", minimum=0)
+        self.n_coordinate_features = as_count(n_coordinate_features, "n_coordinate_features", minimum=0)
+        width = dimension * (1 + 2 * n_coordinate_features) + 2 * n_time_features
+        self.mlp = MLP((width, *hidden, dimension), rng=rng, dtype=dtype, zero_last=True)
+
+    def _inputs(self, x: Array, scale: Array | float, std: Array | float) -> tuple[Array, Array, Array, Array]:
+        """MLP input, y = x/r, and std/r and scale/r as columns."""
+        dtype = self.mlp.parameters.dtype
+        scale = np.broadcast_to(np.asarray(scale, dtype=np.float64).reshape(-1, 1), (len(x), 1))
+        std = np.broadcast_to(np.asarray(std, dtype=np.float64).reshape(-1, 1), (len(x), 1))
+        r = np.hypot(scale, std)
+        y = (x / r).astype(dtype)
+        log_snr = 2 * np.log(scale / std)[:, 0].astype(dtype)
+        parts = [y, coordinate_features(y, self.n_coordinate_features), time_features(log_snr, self.n_time_features)]
+        return np.concatenate(parts, axis=1), y, (std / r).astype(dtype), (scale / r).astype(dtype)
+
+    def __call__(self, x: Array, scale: Array | float, std: Array | float) -> Array:
+        """ε̂ for x of shape (N, D); scale and std are numbers or (N,)."""
+        inputs, y, skip, gain = self._inputs(x, scale, std)
+        return skip * y + gain * self.mlp(inputs)
+
+    def forward(self, x: Array, scale: Array | float, std: Array | float) -> Array:
+        """As a call; remembers what `backward` and `input_gradient` need."""
+        inputs, self._y, self._skip, self._gain = self._inputs(x, scale, std)
+        self._r = np.hypot(np.reshape(scale, (-1, 1)), np.reshape(std, (-1, 1))).astype(self._y.dtype)
+        return self._skip * self._y + self._gain * self.mlp.forward(inputs)
+
+    def backward(self, grad_output: Array) -> Array:
+        """Overwrite `mlp.gradient` and return ∂/∂x, (N, D), for ∂loss/∂ε̂ of the last `forward`."""
+        D, n = self.dimension, self.n_coordinate_features
+        grad = self.mlp.backward(self._gain * grad_output)
+        grad_y = self._skip * grad_output + grad[:, :D]
+        if n:
+            frequency = (2.0 ** np.arange(1, n + 1)).astype(grad.dtype)
+            angles = self._y[:, :, None] * frequency
+            grad_cos, grad_sin = grad[:, D : D + 2 * n * D].reshape(len(grad), 2, D, n).swapaxes(0, 1)
+            grad_y = grad_y + ((np.cos(angles) * grad_sin - np.sin(angles) * grad_cos) * frequency).sum(axis=2)
+        return grad_y / self._r

@@ -1,0 +1,86 @@
+"""Adam, an exponential moving average of parameters, and a learning-rate schedule, over flat parameter vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scratchgen.validation import Array, as_number
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015), and AdamW (Loshchilov and Hutter 2019) with `weight_decay` > 0; updates in place.
+
+        m ← β₁ m + (1−β₁) g,  v ← β₂ v + (1−β₂) g²,  θ ← θ − lr · m̂ / (√v̂ + ε),  m̂ = m/(1−β₁ⁿ), v̂ = v/(1−β₂ⁿ)
+
+    Parameters
+    ----------
+    parameters : (P,)
+        Flat vector, changed by every `step`.
+    learning_rate, beta1, beta2, epsilon, weight_decay : float
+    """
+
+    def __init__(self, parameters: Array, learning_rate: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999,
+                 epsilon: float = 1e-8, weight_decay: float = 0.0) -> None:
+        self.parameters = parameters
+        self.learning_rate = as_number(learning_rate, "learning_rate", low=0.0)
+        self.beta1 = as_number(beta1, "beta1", low=0.0, high=1 - 1e-9)
+        self.beta2 = as_number(beta2, "beta2", low=0.0, high=1 - 1e-9)
+        self.epsilon = as_number(epsilon, "epsilon", low=0.0)
+        self.weight_decay = as_number(weight_decay, "weight_decay", low=0.0)
+        self.n_steps = 0
+        # m and v are kept as plain discounted sums, without the factors 1−β₁ and 1−β₂: two passes fewer a step.
+        self._m: Array = np.zeros_like(parameters)
+        self._v: Array = np.zeros_like(parameters)
+
+    def step(self, gradient: Array, learning_rate: float | None = None) -> None:
+        """Move `parameters` one step against `gradient`; `learning_rate` overrides the default for this step."""
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        self.n_steps += 1
+        self._m *= self.beta1
+        self._m += gradient
+        self._v *= self.beta2
+        self._v += gradient * gradient
+        # m̂ = c₁ m and v̂ = c₂ v; dividing through by √c₂ leaves one step size and one ε, both Python floats, so that
+        # float32 parameters are never promoted.
+        c1 = (1 - self.beta1) / (1 - self.beta1**self.n_steps)
+        root_c2 = float((1 - self.beta2) / (1 - self.beta2**self.n_steps)) ** 0.5
+        if self.weight_decay:
+            self.parameters *= 1 - rate * self.weight_decay
+        denominator = np.sqrt(self._v)
+        denominator += self.epsilon / root_c2
+        np.divide(self._m, denominator, out=denominator)
+        denominator *= float(rate * c1 / root_c2)
+        self.parameters -= denominator
+
+
+class EMA:
+    """Exponential moving average of a parameter vector: average ← decay · average + (1 − decay) · parameters.
+
+    The first steps use the smaller decay (1 + n)/(10 + n), so that the average forgets where training started.
+
+    Parameters
+    ----------
+    average : (P,)
+        Changed in place by every `update`.
+    decay : float
+        In [0, 1); 0 makes `average` a copy.
+    """
+
+    def __init__(self, average: Array, decay: float = 0.999) -> None:
+        self.average = average
+        self.decay = as_number(decay, "decay", low=0.0, high=1 - 1e-9)
+        self.n_updates = 0
+
+    def update(self, parameters: Array) -> None:
+        """Take one more parameter vector into the average."""
+        self.n_updates += 1
+        decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates)) if self.decay else 0.0
+        self.average += (1 - decay) * (parameters - self.average)
+
+
+def cosine_decay(step: int, n_steps: int, learning_rate: float, warmup: int = 0) -> float:
+    """Learning rate for step 0..n_steps−1: linear over `warmup` steps, then half a cosine down to 0 at n_steps."""
+    if step < warmup:
+        return learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(n_steps - warmup, 1)
+    return float(0.5 * learning_rate * (1 + np.cos(np.pi * progress)))

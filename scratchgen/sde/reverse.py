@@ -1,0 +1,90 @@
+"""Equation (32): the reverse SDE, its deterministic twin, and Euler-Maruyama on any grid of times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from scratchgen.sde.processes import LinearSDE
+from scratchgen.validation import Array, as_count, as_number
+
+Score = Callable[[Array, float], Array]  # ∇ log p_t(x) for one t, (N, D): exact or learned
+
+
+def reverse_drift(sde: LinearSDE, score: Score, x: Array, t: float, churn: float = 1.0) -> Array:
+    """Drift of dx = [f − ½(1 + churn²) g² ∇log p_t] dt + churn · g dw̄, where time runs backwards (dt < 0).
+
+    churn = 1 is the reverse SDE, (32); churn = 0 the probability-flow ODE; every churn has the same marginals.
+    """
+    return sde.drift(x, t) - 0.5 * (1 + churn**2) * float(sde.diffusion(t)) ** 2 * score(x, t)
+
+
+def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.0) -> Array:
+    """n_steps + 1 times from the horizon down to t_min, evenly spaced in log(std²/scale² + detail²).
+
+    Steps shrink with the noise that is left, down to where it is as fine as the data's own `detail`; evenly spaced
+    times would waste most of them at the noisy end.  With detail = 0 they are even in log-SNR.
+
+    Parameters
+    ----------
+    t_min : float
+        In (0, horizon), or 0 if detail > 0.
+    detail : float
+        Standard deviation of the data's finest structure, in the units of the process.
+    """
+    detail = as_number(detail, "detail", low=0.0)
+    t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon, open_low=detail == 0)
+    scale, std = sde.marginal(np.array([sde.horizon, t_min]))
+    noise = np.geomspace(*((std / scale) ** 2 + detail**2), as_count(n_steps, "n_steps") + 1) - detail**2
+    times = np.empty_like(noise)
+    times[0], times[-1] = sde.horizon, t_min
+    times[1:-1] = sde.time_at(-np.log(noise[1:-1]))
+    return times
+
+
+def euler_step(sde: LinearSDE, score: Score, x: Array, t: float, s: float, churn: float = 1.0) -> tuple[Array, float]:
+    """Mean, (N, D), and standard deviation of one Euler-Maruyama step of (32) from t down to s: x_s = mean + std · z."""
+    mean = x + (s - t) * reverse_drift(sde, score, x, t, churn)
+    return mean, churn * float(sde.diffusion(t)) * (t - s) ** 0.5
+
+
+def euler_maruyama(sde: LinearSDE, score: Score, x: Array, times: Array, rng: np.random.Generator | None = None,
+                   noise: Array | None = None, churn: float = 1.0) -> Iterator[tuple[float, Array]]:
+    """Yield (t, x_t) along falling `times`: x ← x + drift(x, t) dt + churn · g(t) √|dt| z.
+
+    The drift and g are taken at the time that a step leaves, so the grid that is stepped is the grid that is
+    evaluated.
+
+    Parameters
+    ----------
+    x : (N, D)
+        Start, at times[0].
+    times : (n+1,)
+        Strictly falling.
+    rng : Generator
+        Source of z; not needed with `noise` or with churn = 0.
+    noise : (n, N, D), optional
+        z of every step.
+    churn : float
+        As for `reverse_drift`.
+
+    Raises
+    ------
+    ValueError
+        If times do not fall, or noise is needed and neither `rng` nor `noise` is given.
+    """
+    if times.ndim != 1 or len(times) < 2 or not (np.diff(times) < 0).all():
+        raise ValueError("times must be a strictly falling 1-D array of at least two times, as reverse_times returns")
+    if churn != 0 and rng is None and noise is None:
+        raise ValueError("rng or noise is needed when churn is not 0; pass numpy.random.default_rng(seed)")
+    if noise is not None and noise.shape != (len(times) - 1, *x.shape):
+        raise ValueError(f"noise must have shape {(len(times) - 1, *x.shape)}, got {noise.shape}")
+    yield float(times[0]), x
+    for i, (t, s) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True)):
+        x, std = euler_step(sde, score, x, t, s, churn)
+        if noise is not None:
+            x = x + std * noise[i]
+        elif churn != 0 and rng is not None:
+            x = x + std * rng.standard_normal(x.shape, dtype=x.dtype)
+        yield s, x

@@ -1,0 +1,68 @@
+"""Equations (3)-(10): the posterior, both forms of the ELBO, its gap, and the exact chain rule of the joint KL.
+
+Once for tables, where every integral is a finite sum, and once for the linear-Gaussian model p(z) = N(0, I),
+p(x | z) = N(W z + μ, σ² I), where every integral is known.  Values are nats.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scratchgen.likelihood import LOG_2PI, cross_entropy_discrete, kl_discrete
+from scratchgen.validation import Array
+
+# --- tables: joint[x, z] = p(x, z), decoder[x, z] = p(x | z), q[x, z] = q(z | x), prior[z] ---------------------------
+
+
+def posterior_table(joint: Array) -> tuple[Array, Array]:
+    """p(z | x) = p(x, z)/p(x), (3), (11), (16): returns the posterior (X, Z) and the evidence p(x) (X,).
+
+    The deck's (11) divides p_θ(x | z) q(z) by p(x); the denominator has to be p_θ(x), the sum over z.
+    """
+    evidence = joint.sum(axis=1)
+    return joint / evidence[:, None], evidence
+
+
+def elbo_table(joint: Array, q: Array) -> Array:
+    """ELBO(q) = E_q log p(x, z)/q(z | x) = log p(x) − KL(q‖p(z | x)) for every x, (X,), (5)-(6), (8)."""
+    return -kl_discrete(q, joint)
+
+
+def elbo_split_table(decoder: Array, prior: Array, q: Array) -> Array:
+    """ELBO(q) = E_q log p(x | z) − KL(q(z | x)‖p(z)) for every x, (X,), (7)."""
+    return -cross_entropy_discrete(q, decoder) - kl_discrete(q, prior)
+
+
+def joint_kl_table(p_x: Array, q: Array, decoder: Array, prior: Array) -> float:
+    """KL(p(x) q(z | x)‖p_θ(x | z) q(z)), (12): = KL(p‖p_θ) + E_p KL(q‖p_θ(z | x)), hence (10), for every q.
+
+    The deck's chain of inequalities puts q ≈ p(z | x) in the middle; the chain rule needs no approximation.
+    """
+    return float(kl_discrete((p_x[:, None] * q).ravel(), (decoder * prior).ravel()))
+
+
+# --- the linear-Gaussian model ---------------------------------------------------------------------------------------
+
+
+def linear_gaussian_posterior(x: Array, W: Array, mean: Array, noise_variance: float) -> tuple[Array, Array]:
+    """p(z | x) = N(M⁻¹ Wᵀ(x − μ), σ² M⁻¹) with M = WᵀW + σ² I: means (N, k) and the common covariance (k, k)."""
+    M = W.T @ W + noise_variance * np.eye(W.shape[1])
+    return np.linalg.solve(M, W.T @ (x - mean).T).T, noise_variance * np.linalg.inv(M)
+
+
+def linear_gaussian_log_prob(x: Array, W: Array, mean: Array, noise_variance: float) -> Array:
+    """log N(x; μ, W Wᵀ + σ² I), (N,)."""
+    factor = np.linalg.cholesky(W @ W.T + noise_variance * np.eye(len(W)))
+    white = np.linalg.solve(factor, (x - mean).T)
+    return -0.5 * (len(W) * LOG_2PI + (white**2).sum(axis=0)) - np.log(np.diagonal(factor)).sum()
+
+
+def linear_gaussian_elbo(x: Array, W: Array, mean: Array, noise_variance: float, q_mean: Array, q_cov: Array) -> Array:
+    """E_q log p(x | z) − KL(q‖N(0, I)) for q = N(q_mean[n], q_cov), (N,), (7).
+
+        −(D/2) log 2πσ² − [‖x − μ − W m‖² + tr W V Wᵀ]/(2σ²) − ½[‖m‖² + tr V − k − log|V|]
+    """
+    residual = ((x - mean - q_mean @ W.T) ** 2).sum(axis=1) + np.trace(W @ q_cov @ W.T)
+    log_det = 2 * np.log(np.diagonal(np.linalg.cholesky(q_cov))).sum()
+    kl = 0.5 * ((q_mean**2).sum(axis=1) + np.trace(q_cov) - len(q_cov) - log_det)
+    return -0.5 * (len(W) * (LOG_2PI + np.log(noise_variance)) + residual / noise_variance) - kl
