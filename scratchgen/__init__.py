@@ -8,6 +8,7 @@ from scratchgen.optimizer import Adam
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde.model import ScoreSDE
 from scratchgen.sde.processes import VE, VP, SubVP
+from scratchgen.vae import VAE
 
 __version__ = "0.1.0"
 
@@ -15,6 +16,7 @@ __all__ = [
     "DDPM",
     "MLP",
     "PPCA",
+    "VAE",
     "VE",
     "VP",
     "Adam",

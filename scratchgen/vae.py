@@ -1,0 +1,261 @@
+"""Equations (11)-(14): the Gaussian VAE, with the reparameterised gradient written by hand.
+
+    −ELBO(x) = E_{z ~ q(z|x)}[−log p_θ(x | z)] + KL(q(z | x)‖N(0, I)),   q(z | x) = N(μ(x), diag σ²(x)),  (13)
+
+where z = μ + σ ξ with ξ ~ N(0, I) makes one draw an unbiased, differentiable estimate, (14).  Sums run over
+dimensions and means over examples; −log p_θ(x | z) is ‖x − x̂‖²/(2s²) + (D/2) log 2πs² with the decoder's variance s²:
+averaging the squares over D instead, as many implementations do, is a decoder of variance D/2 in disguise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from scratchgen.estimator import Progress, StandardizedEstimator
+from scratchgen.likelihood import gaussian_log_prob, kl_diag_standard, logsumexp
+from scratchgen.network import MLP
+from scratchgen.optimizer import Adam, cosine_decay
+from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator, as_number, as_samples
+
+
+class VAENetwork:
+    """Encoder x → (μ, log σ²), decoder z → x̂, and the decoder's log variance, with loss and gradient of (14).
+
+    Parameters
+    ----------
+    dimension, n_latents : int
+        D and k.
+    hidden : sequence of int
+        Hidden layers of the encoder, and reversed of the decoder; () makes both linear.
+    activation, rng, dtype
+        As for `MLP`.
+
+    Attributes
+    ----------
+    encoder, decoder : MLP
+        D → 2k and k → D.
+    log_variance : (1,)
+        log s² of the decoder, one for all dimensions; `log_variance_gradient` is its gradient.
+    """
+
+    def __init__(self, dimension: int, n_latents: int, hidden: Sequence[int] = (), activation: str = "silu",
+                 rng: RNG = None, dtype: DTypeLike = np.float32) -> None:
+        rng = as_generator(rng)
+        self.n_latents = n_latents
+        self.encoder = MLP((dimension, *hidden, 2 * n_latents), activation, rng, dtype)
+        self.decoder = MLP((n_latents, *reversed(hidden), dimension), activation, rng, dtype)
+        self.log_variance: Array = np.zeros(1, dtype=dtype)
+        self.log_variance_gradient: Array = np.zeros(1, dtype=dtype)
+
+    @property
+    def parts(self) -> list[tuple[Array, Array]]:
+        """(parameters, gradient) of encoder, decoder and log variance."""
+        return [(self.encoder.parameters, self.encoder.gradient), (self.decoder.parameters, self.decoder.gradient),
+                (self.log_variance, self.log_variance_gradient)]
+
+    def encode(self, x: Array) -> tuple[Array, Array]:
+        """μ and log σ² of q(z | x), (N, k) each."""
+        output = self.encoder(x)
+        return output[:, : self.n_latents], output[:, self.n_latents :]
+
+    def loss(self, x: Array, noise: Array) -> Array:
+        """−ELBO of every example at z = μ + σ · noise, (N,), nats, (14); leaves the mean's gradient in the parts.
+
+        x is (N, D) and noise (N, k): standard normal draws for an unbiased estimate, or rows of a quadrature rule.
+        """
+        k = self.n_latents
+        output = self.encoder.forward(x)
+        mean, log_variance = output[:, :k], output[:, k:]
+        std = np.exp(0.5 * log_variance)
+        z = mean + std * noise
+        x_hat = self.decoder.forward(z)
+        residual = x_hat - x
+        precision = np.exp(-self.log_variance)
+        loss = kl_diag_standard(mean, log_variance) - gaussian_log_prob(x, x_hat, self.log_variance)
+
+        # Backward, for the mean over examples.
+        N, D = x.shape
+        grad_z = self.decoder.backward(precision * residual / N)
+        grad_mean = grad_z + mean / N  # ∂z/∂μ = 1;  ∂KL/∂μ = μ
+        grad_log_variance = 0.5 * (grad_z * noise * std + np.expm1(log_variance) / N)  # ∂z/∂log σ² = ½ σ ξ
+        self.encoder.backward(np.concatenate([grad_mean, grad_log_variance], axis=1))
+        self.log_variance_gradient[:] = 0.5 * (D - precision * (residual**2).sum() / N)
+        return loss
+
+
+def sigma_points(n_latents: int) -> Array:
+    """The 2k points ±√k e_i, (2k, k): with equal weights they integrate every quadratic against N(0, I_k) exactly."""
+    return float(n_latents) ** 0.5 * np.concatenate([np.eye(n_latents), -np.eye(n_latents)])
+
+
+class VAE(StandardizedEstimator):
+    """Variational autoencoder with diagonal Gaussian posterior and Gaussian decoder of one learned variance.
+
+    With hidden=() both networks are linear, and the best attainable mean ELBO is the maximum likelihood of PPCA, which
+    grades the training exactly.
+
+    Parameters
+    ----------
+    n_latents : int
+        k.
+    hidden : sequence of int
+        Hidden layers of the encoder, and reversed of the decoder.
+    activation : {"silu", "tanh", "identity"}
+    decoder_variance : float or None
+        s², in the model's units squared; None learns it (its optimum is the mean squared error).
+    latent_noise : {"random", "sigma"}
+        ξ of training: fresh draws, or all 2k `sigma_points`, which make the loss of a linear VAE exact.
+    n_steps, batch_size, learning_rate : int, int or None, float
+        Of Adam, whose rate falls to 0 along half a cosine; batch_size None uses all of x every step.
+    standardize : bool
+        Work on (x − mean)/scale instead of x; see `StandardizedEstimator`.
+    dtype : {"float32", "float64"}
+    rng : int, Generator or None
+        Of initial weights and training.
+
+    Attributes
+    ----------
+    network_ : VAENetwork
+    decoder_variance_ : float
+        s² in squared units of the data.
+    losses_ : (steps,)
+        Mean −ELBO of the batches, nats, in the data's units.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).standard_normal((200, 3)) * [3.0, 1.0, 1.0]
+    >>> model = VAE(1, hidden=(), latent_noise="sigma", batch_size=None, n_steps=1500, dtype="float64", rng=0).fit(x)
+    >>> from scratchgen import PPCA
+    >>> bool(abs(model.elbo(x).mean() - PPCA(1).fit(x).score(x)) < 1e-3)
+    True
+    """
+
+    _fitted: ClassVar[tuple[str, ...]] = ("mean_", "scale_", "encoder_", "decoder_", "log_variance_", "losses_")
+
+    def __init__(self, n_latents: int = 2, hidden: Sequence[int] = (128,), activation: str = "silu",
+                 decoder_variance: float | None = None, latent_noise: str = "random", n_steps: int = 3000,
+                 batch_size: int | None = 128, learning_rate: float = 2e-3, standardize: bool = True,
+                 dtype: str = "float32", rng: RNG = None) -> None:
+        self.n_latents = n_latents
+        self.hidden = hidden
+        self.activation = activation
+        self.decoder_variance = decoder_variance
+        self.latent_noise = latent_noise
+        self.n_steps = n_steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.standardize = standardize
+        self.dtype = dtype
+        self.rng = rng
+
+    def train(self, x: ArrayLike) -> Iterator[Progress]:
+        """Maximise the ELBO by Adam; yields after every step with loss = −ELBO of the batch, nats an example."""
+        x = as_samples(x)
+        k, n_steps = as_count(self.n_latents, "n_latents"), as_count(self.n_steps, "n_steps")
+        batch_size = None if self.batch_size is None else as_count(self.batch_size, "batch_size")
+        learning_rate = as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
+        as_choice(self.latent_noise, "latent_noise", ("random", "sigma"))
+        as_choice(self.dtype, "dtype", ("float32", "float64"))
+        rng = as_generator(self.rng)
+        data = self._fit_units(x).astype(self.dtype)
+        self._build(rng)
+        if self.decoder_variance is not None:
+            variance = as_number(self.decoder_variance, "decoder_variance", low=0.0, open_low=True)
+            self.network_.log_variance[:] = np.log(variance)
+        trained = self.network_.parts if self.decoder_variance is None else self.network_.parts[:-1]
+        optimizers = [(Adam(parameters), gradient) for parameters, gradient in trained]
+        points = sigma_points(k).astype(data.dtype)
+        losses = np.empty(n_steps)
+        for step in range(n_steps):
+            batch = data if batch_size is None else data.take(rng.integers(len(data), size=batch_size), axis=0)
+            if self.latent_noise == "sigma":
+                noise, batch = np.repeat(points, len(batch), axis=0), np.tile(batch, (len(points), 1))
+            else:
+                noise = rng.standard_normal((len(batch), k), dtype=data.dtype)
+            losses[step] = float(self.network_.loss(batch, noise).mean()) + self._log_volume
+            rate = cosine_decay(step, n_steps, learning_rate)
+            for adam, gradient in optimizers:
+                adam.step(gradient, rate)
+            self.losses_ = losses[: step + 1]
+            yield Progress(step + 1, n_steps, float(losses[step]))
+
+    def _build(self, rng: RNG = None) -> None:
+        self.network_ = VAENetwork(self.n_features_in_, self.n_latents, self.hidden, self.activation, rng, self.dtype)
+        self.encoder_, self.decoder_ = self.network_.encoder.parameters, self.network_.decoder.parameters
+        self.log_variance_ = self.network_.log_variance
+
+    def _restore(self) -> None:
+        saved = self.encoder_, self.decoder_, self.log_variance_
+        self._build()
+        self.encoder_[:], self.decoder_[:], self.log_variance_[:] = saved
+
+    @property
+    def decoder_variance_(self) -> float:
+        """s² of the fitted decoder, in squared units of the data."""
+        self._require_fitted()
+        return float(np.exp(self.log_variance_[0], dtype=np.float64)) * self.scale_**2
+
+    def encode(self, x: ArrayLike) -> tuple[Array, Array]:
+        """Mean and variance of q(z | x), (N, k) each."""
+        _, mean, log_variance = self._posterior(x)
+        return mean, np.exp(log_variance)
+
+    def decode(self, z: ArrayLike) -> Array:
+        """Mean of p_θ(x | z), (N, D), in data units."""
+        self._require_fitted()
+        z = as_samples(z, "z", dimension=self.n_latents)
+        return self.to_data(self.network_.decoder(z.astype(self.dtype)))
+
+    def reconstruct(self, x: ArrayLike) -> Array:
+        """The decoder's mean at the posterior's mean, (N, D)."""
+        return self.decode(self.encode(x)[0])
+
+    def sample(self, n: int, rng: RNG = None) -> Array:
+        """Draw n examples from p_θ(x), (n, D): z ~ N(0, I), then x ~ N(decode(z), s² I).  For means use `decode`."""
+        self._require_fitted()
+        rng = as_generator(rng)
+        means = self.decode(rng.standard_normal((as_count(n, "n", minimum=0), self.n_latents)))
+        return means + self.decoder_variance_**0.5 * rng.standard_normal(means.shape)
+
+    def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
+        """ELBO of every x, (N,), nats: the KL exactly, the reconstruction as a mean over `n_draws` of z.
+
+        A linear decoder's reconstruction is a quadratic in z, so the `sigma_points` give it exactly, without `rng`.
+        """
+        if self.hidden:
+            shape = (as_count(n_draws, "n_draws"), len(np.asarray(x)), self.n_latents)
+            noise = as_generator(rng).standard_normal(shape)
+        else:
+            noise = sigma_points(self.n_latents)[:, None]
+        x, mean, log_variance = self._posterior(x)
+        reconstruction = sum(self._log_decoder(x, mean + np.exp(0.5 * log_variance) * xi) for xi in noise)
+        return reconstruction / len(noise) - kl_diag_standard(mean, log_variance) - self._log_volume
+
+    def iwae(self, x: ArrayLike, n_draws: int = 64, rng: RNG = None) -> Array:
+        """Importance-weighted bound log (1/n) Σ p_θ(x, z_i)/q(z_i | x), (N,), nats (Burda et al. 2016).
+
+        Its mean rises from the ELBO at n = 1 to log p_θ(x).
+        """
+        x, mean, log_variance = self._posterior(x)
+        noise = as_generator(rng).standard_normal((as_count(n_draws, "n_draws"), *mean.shape))
+        log_weights = []
+        for xi in noise:
+            z = mean + np.exp(0.5 * log_variance) * xi
+            log_prior = gaussian_log_prob(z, np.zeros_like(z), 0.0)
+            log_weights.append(self._log_decoder(x, z) + log_prior - gaussian_log_prob(z, mean, log_variance))
+        return logsumexp(np.array(log_weights), axis=0) - np.log(n_draws) - self._log_volume
+
+    def _posterior(self, x: ArrayLike) -> tuple[Array, Array, Array]:
+        """x in the model's units, and mean and log variance of q(z | x), float64."""
+        x = self.to_model(self._as_fitted_samples(x)).astype(self.dtype)
+        mean, log_variance = self.network_.encode(x)
+        return x.astype(np.float64), mean.astype(np.float64), log_variance.astype(np.float64)
+
+    def _log_decoder(self, x: Array, z: Array) -> Array:
+        """log p_θ(x | z), (N,), nats, in the model's units."""
+        x_hat = self.network_.decoder(z.astype(self.dtype))
+        return gaussian_log_prob(x, x_hat, float(self.log_variance_[0]))
