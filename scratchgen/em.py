@@ -153,12 +153,12 @@ class GaussianMixture(Estimator):
         tol = as_number(self.tol, "tol", low=0.0)
         floor = as_number(self.covariance_floor, "covariance_floor", low=0.0, open_low=True)
         rng = as_generator(self.rng)
-        best = -np.inf
-        for start in range(n_init):
+        best, step = -np.inf, 0
+        for _ in range(n_init):
             mixture = self._initial_mixture(x, rng, floor)
             log_resp, log_prob = e_step(x, mixture)
             bounds = [float(log_prob.mean())]
-            for iteration in range(1, max_iter + 1):
+            for _ in range(max_iter):
                 mixture = m_step(x, log_resp, mixture, floor)
                 log_resp, log_prob = e_step(x, mixture)
                 bounds.append(float(log_prob.mean()))
@@ -166,7 +166,8 @@ class GaussianMixture(Estimator):
                 if bounds[-1] > best:
                     best = bounds[-1]
                     self._keep(mixture, bounds, converged)
-                yield Progress(start * max_iter + iteration, n_init * max_iter, -bounds[-1])
+                step += 1
+                yield Progress(step, n_init * max_iter, -bounds[-1])
                 if converged:
                     break
 

@@ -75,7 +75,8 @@ class EMA:
         """Take one more parameter vector into the average."""
         self.n_updates += 1
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates)) if self.decay else 0.0
-        self.average += (1 - decay) * (parameters - self.average)
+        self.average *= decay
+        self.average += (1 - decay) * parameters
 
 
 def cosine_decay(step: int, n_steps: int, learning_rate: float, warmup: int = 0) -> float:

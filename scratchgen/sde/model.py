@@ -12,14 +12,14 @@ from scratchgen.likelihood import LOG_2PI, kl_diag_standard
 from scratchgen.sde.likelihood import probability_flow_log_prob
 from scratchgen.sde.processes import VP, LinearSDE
 from scratchgen.sde.reverse import euler_maruyama, reverse_times
-from scratchgen.validation import RNG, Array, as_count, as_generator
+from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator
 
 
 class ScoreSDE(DiffusionModel):
     """Score-based model with s_θ = −ε̂/std, (33), on a VP, sub-VP or VE process.
 
-    Denoising score matching with weighting λ(t) = g(t)² is ½∫E‖ε − ε̂‖² d(log-SNR), so times are drawn evenly in
-    log-SNR and every example weighs the same: the loss is the bound (34) up to a constant, importance sampled.
+    Training is denoising score matching: E‖s_θ + ε/std‖² has the same minimiser as (33) and needs no true score.
+    Written in ε̂ it is E‖ε − ε̂‖²/std², so that a weighting λ(t) becomes a choice of where training times fall.
 
     Parameters
     ----------
@@ -27,6 +27,9 @@ class ScoreSDE(DiffusionModel):
         The forward process; VP() if None.
     t_min : float
         Where the process is stopped short of clean data: the score of data on a thin set is infinite at t = 0.
+    weighting : {"likelihood", "noise"}
+        λ(t) of (33).  "likelihood": g(t)², with which (33) is the bound (34); since g² dt/std² = −d(log-SNR), it is
+        training times drawn evenly in log-SNR.  "noise": std(t)², times drawn evenly; better-looking samples.
     n_sample_steps : int
         Euler-Maruyama steps of `sample`, evenly spaced in log-SNR.
     hidden, n_coordinate_features, n_steps, batch_size, learning_rate, ema_decay, standardize, rng
@@ -46,12 +49,13 @@ class ScoreSDE(DiffusionModel):
     ((3, 2), (5,))
     """
 
-    def __init__(self, sde: LinearSDE | None = None, t_min: float = 1e-3, n_sample_steps: int = 250,
+    def __init__(self, sde: LinearSDE | None = None, t_min: float = 1e-3, weighting: str = "likelihood", n_sample_steps: int = 250,
                  hidden: Sequence[int] = (128, 128, 128), n_coordinate_features: int = 0, n_steps: int = 5000,
                  batch_size: int = 256, learning_rate: float = 2e-3, ema_decay: float = 0.999,
                  standardize: bool = True, rng: RNG = None) -> None:
         self.sde = sde
         self.t_min = t_min
+        self.weighting = weighting
         self.n_sample_steps = n_sample_steps
         self.hidden = hidden
         self.n_coordinate_features = n_coordinate_features
@@ -73,7 +77,9 @@ class ScoreSDE(DiffusionModel):
         return self.sde_.time_at(low + (high - low) * (np.arange(n) + rng.random(n)) / n)
 
     def _draw_levels(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        return self.sde_.marginal(self._stratified_times(n, rng))
+        if as_choice(self.weighting, "weighting", ("likelihood", "noise")) == "likelihood":
+            return self.sde_.marginal(self._stratified_times(n, rng))
+        return self.sde_.marginal(self.t_min + (self.sde_.horizon - self.t_min) * (np.arange(n) + rng.random(n)) / n)
 
     def eps_hat(self, x_t: Array, t: float) -> Array:
         """Predicted total noise ε̂(x_t, t) at one time t, (N, D); x_t in the model's units (`to_model`)."""

@@ -1,0 +1,126 @@
+"""The command line: `scratchgen`, `scratchgen tour`, `python -m scratchgen`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from scratchgen import __version__
+
+TYPICAL_SECONDS = {False: 75, True: 25}  # of a tour, by --quick, on two cores
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 all in tolerance, 1 not, 2 wrong use or error, 130 Ctrl-C."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return tour(options.seed, options.out, options.quick)
+    except KeyboardInterrupt:
+        print("scratchgen: interrupted, nothing more is written", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if options.traceback:
+            raise
+        print(f"scratchgen: {type(error).__name__}: {error} (--traceback shows where)", file=sys.stderr)
+        return 2
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the options; without a command the tour is meant."""
+    parser = argparse.ArgumentParser(prog="scratchgen", description="Generative models from scratch, graded exactly.")
+    parser.add_argument("--version", action="version", version=f"scratchgen {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    add_tour_options(parser)
+    add_tour_options(commands.add_parser(
+        "tour", help="train EM, VAE, DDPM and a score SDE and grade each against an exact answer (the default)"))
+    return parser.parse_args(arguments)
+
+
+def add_tour_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the tour, for the bare command and for `tour` alike."""
+    parser.add_argument("--seed", type=seed, default=argparse.SUPPRESS, help="of data, weights and samples (default 0)")
+    parser.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="FOLDER",
+                        help="where figures and metrics.json go (default scratchgen-report)")
+    parser.add_argument("--quick", action="store_true", default=argparse.SUPPRESS,
+                        help="a fifth of the training, with wider tolerances")
+    parser.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error arose")
+    parser.set_defaults(seed=0, out=Path("scratchgen-report"), quick=False, traceback=False)
+
+
+def seed(text: str) -> int:
+    """A non-negative integer."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
+    return value
+
+
+def tour(seed: int, out: Path, quick: bool) -> int:
+    """Train, grade and draw everything; returns 1 if a difference is outside its tolerance."""
+    try:
+        from threadpoolctl import threadpool_limits
+
+        from scratchgen.report.console import Narrator
+        from scratchgen.report.figures import draw_all, write_atomically
+        from scratchgen.report.tour import Tour, run
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"the tour needs {error.name}; run: pip install 'scratchgen[demo]'") from None
+    replaced = claim_folder(out)
+    began = time.perf_counter()
+    narrator = Narrator()
+    narrator.say(f"scratchgen {__version__}: trains EM, VAE, DDPM and a score SDE from scratch and grades each exactly.")
+    narrator.say(f"Seed {seed}; about {TYPICAL_SECONDS[quick]} s on two cores; figures and metrics.json "
+                 f"{'replace those in' if replaced else 'go to'} {out}{os.sep}")
+    journey = Tour(seed, quick, narrator)
+    # At these sizes a second BLAS thread gains little, and loses a factor of ten when the other core is busy.
+    with threadpool_limits(1, user_api="blas"):
+        run(journey)
+        figures = draw_all(journey, out)
+    failed = [grade for grade in journey.grades if not grade.passed]
+    metrics = {
+        "scratchgen": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "seed": seed,
+        "quick": quick,
+        "grades": [
+            {"chapter": g.chapter, "quantity": g.quantity.strip(), "measured": g.measured, "exact": g.exact,
+             "difference": g.difference, "low": g.low, "high": g.high, "passed": g.passed}
+            for g in journey.grades
+        ],
+        "digits_bits_per_dim": journey.bits_per_dim,
+    }  # fmt: skip
+    write_atomically(out / "metrics.json", lambda file: file.write(json.dumps(metrics, indent=1).encode() + b"\n"))
+    narrator.say()
+    narrator.say(f"{len(figures)} figures and metrics.json in {out}{os.sep}, {time.perf_counter() - began:.0f} s")
+    narrator.say(f"{len(journey.grades) - len(failed)} of {len(journey.grades)} differences within tolerance")
+    return 1 if failed else 0
+
+
+def claim_folder(out: Path) -> bool:
+    """Make the report's folder; True if it holds an earlier report, an error if it holds anything else.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder is not empty and no report of ours.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / "metrics.json").exists():
+        return True
+    if any(out.iterdir()):
+        raise FileExistsError(f"--out {out} is neither empty nor an earlier report; name another folder")
+    (out / "metrics.json").touch()  # claimed: an interrupted tour can be run again
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

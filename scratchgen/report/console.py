@@ -1,0 +1,90 @@
+"""What the tour says: progress while a model trains, and tables of measured against exact values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from numpy.typing import ArrayLike
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from scratchgen.estimator import Estimator
+
+Model = TypeVar("Model", bound=Estimator)
+
+
+@dataclass(frozen=True)
+class Grade:
+    """One measured number beside its exact value; it passes if low <= measured − exact <= high."""
+
+    chapter: str
+    quantity: str
+    measured: float
+    exact: float
+    low: float
+    high: float
+
+    @property
+    def difference(self) -> float:
+        """measured − exact."""
+        return self.measured - self.exact
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference lies within the tolerance; a nan does not."""
+        return self.low <= self.difference <= self.high
+
+    @property
+    def tolerance(self) -> str:
+        """The allowed differences, as text."""
+        return f"±{self.high:.0e}" if self.low == -self.high else f"{self.low:.3g} … {self.high:.3g}"
+
+
+class Narrator:
+    """Writes to a terminal with progress bars, and plain lines when there is none."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+
+    def say(self, text: str = "") -> None:
+        """Print one line."""
+        self.console.print(text, markup=False)
+
+    def heading(self, text: str, equation: str) -> None:
+        """Announce a chapter with the deck's equation."""
+        self.say()
+        self.console.print(text, style="bold", markup=False)
+        self.say(f"  {equation}")
+
+    def train(self, label: str, model: Model, x: ArrayLike) -> Model:
+        """Train to the end, showing progress; says how long it took and where the loss stands."""
+        began = time.perf_counter()
+        columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+                   TimeRemainingColumn())
+        recent = 0.0
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+            task = bar.add_task(label, total=None)
+            for step, n_steps, loss in model.train(x):
+                recent += (loss - recent) / min(step, 100)
+                if step % 20 == 0 or step == n_steps:
+                    bar.update(task, completed=step, total=n_steps)
+        seconds = time.perf_counter() - began
+        self.say(f"  {label}: {step} steps in {seconds:.1f} s, loss {recent:.4g} nats")
+        return model
+
+    def grades(self, grades: Sequence[Grade]) -> None:
+        """Print the table measured / exact / difference / tolerance."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("  quantity (nats)")
+        for title in ("measured", "exact", "difference", "tolerance"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("")
+        for grade in grades:
+            verdict, style = ("ok", "green") if grade.passed else ("OUTSIDE", "bold red")
+            table.add_row("  " + grade.quantity, f"{grade.measured:.6f}", f"{grade.exact:.6f}",
+                          f"{grade.difference:+.1e}", grade.tolerance, f"[{style}]{verdict}[/]")
+        self.console.print(table)

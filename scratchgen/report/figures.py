@@ -1,0 +1,213 @@
+"""The tour's pictures, drawn with matplotlib into PNG files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+
+from scratchgen import DDPM, GaussianMixture, Mixture, ScoreSDE, datasets
+from scratchgen.ddpm import q_sample
+from scratchgen.report.tour import Tour, dequantized_digits, standardized_penguins
+from scratchgen.validation import Array
+
+N_POINTS = 2000  # of every scatter plot
+DATA, MODEL, EXACT = "0.55", "C0", "C3"  # grey data, blue model, red exact answer
+
+
+def draw_all(tour: Tour, folder: Path) -> list[Path]:
+    """Draw every figure into `folder` and return the files."""
+    drawings: dict[str, Callable[[Tour], Figure]] = {
+        "em": em_figure,
+        "vae-digits": vae_figure,
+        "ddpm-process": ddpm_process_figure,
+        "ddpm-digits": ddpm_digits_figure,
+        "sde-process": sde_process_figure,
+        "sde-digits": sde_digits_figure,
+        "excess-loss": excess_figure,
+        "losses": losses_figure,
+    }
+    paths = []
+    for name, draw in drawings.items():
+        paths.append(folder / f"{name}.png")
+        write_atomically(paths[-1], lambda file, draw=draw: draw(tour).savefig(file, format="png", dpi=110))  # type: ignore[misc]
+    return paths
+
+
+def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it, so that no half-written file is ever seen."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def figure(rows: int, columns: int, size: float = 2.6, **options: Any) -> tuple[Figure, Any]:
+    """A figure with a grid of square axes, always as a 2-D array."""
+    drawing = Figure(figsize=(size * columns, size * rows), layout="constrained")
+    return drawing, drawing.subplots(rows, columns, squeeze=False, **options)
+
+
+def scatter(axes: Any, points: Array, title: str, color: str = MODEL, reach: float = 3.0) -> None:
+    """Points in a square window."""
+    axes.scatter(*points.T, s=1.5, color=color, alpha=0.5, linewidths=0)
+    axes.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
+
+
+def show_digits(axes: Any, images: Array, columns: int, title: str) -> None:
+    """A grid of 8x8 images with levels 0..16, white to black; values are rounded down, as dequantised data ask for."""
+    rows = len(images) // columns
+    canvas = np.full((9 * rows - 1, 9 * columns - 1), np.nan)
+    for i, image in enumerate(np.floor(images[: rows * columns])):
+        top, left = 9 * (i // columns), 9 * (i % columns)
+        canvas[top : top + 8, left : left + 8] = image.reshape(8, 8)
+    axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=16, interpolation="nearest")
+    axes.set(title=title)
+    axes.set_axis_off()
+
+
+def ellipses(axes: Any, mixture: Mixture, color: str, label: str, coordinates: tuple[int, int] = (0, 1)) -> None:
+    """The two-standard-deviation ellipse of every component."""
+    pick = np.array(coordinates)
+    for k, (mean, covariance) in enumerate(zip(mixture.means, mixture.covariances, strict=True)):
+        values, vectors = np.linalg.eigh(covariance[np.ix_(pick, pick)])
+        angle = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))
+        axes.add_patch(Ellipse(mean[pick], *(4 * np.sqrt(values[::-1])), angle=angle, fill=False, color=color, lw=1.5,
+                               label=label if k == 0 else None))  # fmt: skip
+
+
+def em_figure(tour: Tour) -> Figure:
+    """Fitted against generating ellipses, the penguins' clusters, and the rising bounds."""
+    drawing, ((left, middle, right),) = figure(1, 3, 3.8)
+    truth, fitted = datasets.gaussians_2d(), tour.models["mixture"]
+    scatter(left, truth.sample(N_POINTS, tour.seed), "EM on a known mixture", DATA, 4.0)
+    ellipses(left, truth, EXACT, "generator")
+    ellipses(left, fitted.mixture_, MODEL, "fitted")
+    left.legend(loc="upper right")
+    penguins, names = standardized_penguins(), datasets.penguins().feature_names
+    model: GaussianMixture = tour.models["penguins"]
+    middle.scatter(penguins[:, 0], penguins[:, 2], c=model.predict(penguins), s=6, cmap="Set2")
+    ellipses(middle, model.mixture_, MODEL, "fitted", (0, 2))
+    middle.set(title="EM on penguins, 3 components", xlabel=names[0] + " (standardised)",
+               ylabel=names[2] + " (standardised)")  # fmt: skip
+    for key, label in (("mixture", "known mixture"), ("penguins", "penguins")):
+        bounds = tour.models[key].lower_bounds_
+        right.semilogy(np.maximum(bounds[-1] - bounds[:-1], 1e-12), label=label)
+    right.set(title="distance of the ELBO to its last value", xlabel="iteration", ylabel="nats")
+    right.legend()
+    return drawing
+
+
+def vae_figure(tour: Tour) -> Figure:
+    """Digits, their reconstructions, and decoded draws of the prior."""
+    drawing, ((left, middle, right),) = figure(1, 3, 4.2)
+    model = tour.models["vae"]
+    _, x_test = dequantized_digits(tour.seed)
+    show_digits(left, x_test[:64], 8, "test digits")
+    show_digits(middle, model.reconstruct(x_test[:64]), 8, "VAE: reconstructions")
+    z = np.random.default_rng(tour.seed).standard_normal((64, model.n_latents))
+    show_digits(right, model.decode(z), 8, "VAE: decoder means at z ~ N(0, I)")
+    return drawing
+
+
+def snapshots(path: Iterable[tuple[float, Array]], times: Iterable[float]) -> dict[float, Array]:
+    """Of a path of falling times, the first point at or below each of the wanted times."""
+    wanted, found = sorted(times, reverse=True), {}
+    for t, x in path:
+        while wanted and t <= wanted[0] + 1e-9:
+            found[wanted.pop(0)] = x
+    return found
+
+
+def ddpm_process_figure(tour: Tour) -> Figure:
+    """The forward process above, the learned reverse process below."""
+    model: DDPM = tour.models["ddpm"]
+    schedule, times = model.schedule_, [0, 10, 25, 50, 100]
+    x0 = datasets.eight_gaussians().sample(N_POINTS, tour.seed)
+    noise = np.random.default_rng(tour.seed).standard_normal(x0.shape)
+    reverse = snapshots(model.sample_path(N_POINTS, tour.seed), times)
+    drawing, axes = figure(2, len(times))
+    for column, t in enumerate(times):
+        scatter(axes[0, column], q_sample(schedule, t, x0, noise) if t else x0, f"forward, t = {t}" if t else "data", DATA)
+        scatter(axes[1, column], reverse[t], f"reverse, t = {t}" if t else "DDPM samples")
+    return drawing
+
+
+def ddpm_digits_figure(tour: Tour) -> Figure:
+    """Samples, and one row of images a time step."""
+    return digits_figure(tour.models["ddpm_digits"], tour, [100, 60, 40, 25, 15, 8, 0], "t = {:.0f}", "DDPM: samples")
+
+
+def sde_process_figure(tour: Tour) -> Figure:
+    """Exact diffused data above, the reverse SDE below."""
+    model: ScoreSDE = tour.models["sde"]
+    times = [model.t_min, 0.05, 0.15, 0.4, 1.0]
+    truth = datasets.eight_gaussians()
+    reverse = snapshots(model.sample_path(N_POINTS, tour.seed), times)
+    drawing, axes = figure(2, len(times))
+    for column, t in enumerate(times):
+        scale, std = model.sde_.marginal(t)
+        scatter(axes[0, column], truth.diffuse(float(scale), float(std)).sample(N_POINTS, tour.seed),
+                f"exact p_t, t = {t:g}", DATA)  # fmt: skip
+        scatter(axes[1, column], reverse[t], f"reverse SDE, t = {t:g}")
+    return drawing
+
+
+def sde_digits_figure(tour: Tour) -> Figure:
+    """Samples, and one row of images a time."""
+    model: ScoreSDE = tour.models["sde_digits"]
+    return digits_figure(model, tour, [1.0, 0.6, 0.4, 0.25, 0.15, 0.08, model.t_min], "t = {:.2g}", "reverse SDE: samples")
+
+
+def digits_figure(model: DDPM | ScoreSDE, tour: Tour, times: list[float], label: str, title: str) -> Figure:
+    """Digits on their way from noise, beside samples and training images."""
+    drawing, ((left, middle, right),) = figure(1, 3, 4.2)
+    path = snapshots(model.sample_path(8, tour.seed), times)
+    show_digits(left, np.concatenate([model.to_data(path[t]) for t in times]), 8,
+                "from noise: " + ", ".join(label.format(t) for t in (times[0], times[-1])))  # fmt: skip
+    show_digits(middle, model.sample(64, tour.seed), 8, title)
+    show_digits(right, datasets.digits("train").images[:64], 8, "training digits")
+    return drawing
+
+
+def excess_figure(tour: Tour) -> Figure:
+    """Bayes loss and excess of the noise predictors against log-SNR."""
+    drawing, ((axes,),) = figure(1, 1, 5.0)
+    for color, (name, (log_snr, grades)) in zip(("C0", "C1"), tour.noise_grades.items(), strict=True):
+        bayes, excess = np.array(grades).T
+        axes.semilogy(log_snr, excess, color=color, label=f"{name}: excess over Bayes")
+        axes.semilogy(log_snr, bayes, color=color, ls="--", lw=1, label=f"{name}: Bayes loss (exact)")
+    axes.set(title="eight Gaussians: E‖ε − ε̂‖² = Bayes + excess", xlabel="log-SNR (clean data to the right)",
+             ylim=(1e-6, 4))  # fmt: skip
+    axes.legend(fontsize="small")
+    return drawing
+
+
+def losses_figure(tour: Tour) -> Figure:
+    """Batch losses of everything that was trained by gradient."""
+    names = {"linear_vae": "linear VAE, penguins", "vae": "VAE, digits", "ddpm": "DDPM, eight Gaussians",
+             "ddpm_digits": "DDPM, digits", "sde": "score model, eight Gaussians", "sde_digits": "score model, digits"}  # fmt: skip
+    drawing, axes = figure(2, 3, 3.2)
+    for panel, (key, title) in zip(axes.flat, names.items(), strict=True):
+        losses = tour.models[key].losses_
+        window = max(len(losses) // 100, 1)
+        smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+        panel.plot(losses, color="0.85", lw=0.5)
+        panel.plot(np.arange(len(smooth)) + window // 2, smooth, color=MODEL)
+        low, high = np.quantile(smooth, [0.0, 0.95])
+        panel.set(title=title, xlabel="step", ylabel="nats" if "vae" in key else "E‖ε − ε̂‖²",
+                  ylim=(low - 0.2 * (high - low), high + 0.5 * (high - low)))  # fmt: skip
+    axes[0, 0].axhline(-tour.optimum_of_linear_vae, color=EXACT, ls="--", label="PPCA (exact)")
+    axes[0, 0].legend()
+    return drawing

@@ -1,0 +1,249 @@
+"""Equations (1)-(2): entropies, cross-entropies and KL against sums, quadrature and textbook formulas.
+
+KL >= 0 alone would see almost nothing (a KL with swapped arguments, or doubled, is >= 0 too), so that every
+inequality stands beside an oracle of other making and beside the case where it is an equality.
+"""
+
+from math import fsum, log
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from scratchgen.likelihood import (
+    cross_entropy_discrete,
+    cross_entropy_gaussian,
+    entropy_discrete,
+    entropy_gaussian,
+    gaussian_log_prob,
+    kl_diag_standard,
+    kl_discrete,
+    kl_gaussian,
+    logsumexp,
+)
+from tests.strategies import gaussians, reals, residual, softmax, spd, tables
+
+# --- log sum exp ------------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from([(3,), (4, 2), (2, 3, 4)]).flatmap(lambda shape: reals(shape, -900, 900)))
+def test_logsumexp_is_scipys_on_every_axis(a):
+    for axis in range(-1, a.ndim):
+        assert residual(logsumexp(a, axis=axis), special.logsumexp(a, axis=axis)) < 1e-14
+
+
+def test_logsumexp_of_infinities():
+    a = np.array([[-np.inf, -np.inf], [-np.inf, 3.0], [np.inf, 0.0]])
+    assert np.array_equal(logsumexp(a), [-np.inf, 3.0, np.inf])
+
+
+def test_logsumexp_does_not_overflow_or_underflow():
+    assert (
+        residual(logsumexp(np.array([[1e5, 1e5], [-1e5, -1e5]])), np.array([1e5, -1e5]) + np.log(2)) < 1e-15
+    )
+
+
+# --- discrete ---------------------------------------------------------------------------------------------
+
+
+@given(tables())
+def test_discrete_quantities_are_their_sums(table):
+    p, q = table.p, table.decoder[:, 0]
+    assert residual(entropy_discrete(p), fsum(-a * log(a) for a in p)) < 1e-13
+    assert (
+        residual(cross_entropy_discrete(p, q), fsum(-a * log(b) for a, b in zip(p, q, strict=True))) < 1e-13
+    )
+    assert residual(kl_discrete(p, q), fsum(a * log(a / b) for a, b in zip(p, q, strict=True))) < 1e-13
+
+
+@given(tables())
+def test_kl_plus_expected_log_likelihood_is_minus_entropy(table):
+    """P01."""
+    p, q = table.p, table.decoder[:, 0]
+    assert residual(kl_discrete(p, q) - cross_entropy_discrete(p, q), -entropy_discrete(p)) < 1e-12
+
+
+@given(tables())
+def test_discrete_kl_is_zero_at_the_match_and_at_least_pinskers_bound_elsewhere(table):
+    p, q = table.p, table.decoder[:, 0]
+    assert kl_discrete(p, p) == 0
+    assert kl_discrete(p, q) >= 0.5 * np.abs(p - q).sum() ** 2 - 1e-15
+
+
+@given(tables())
+def test_maximum_likelihood_is_minimum_kl(table):
+    """(1)-(2): the models' ranking by E log p_θ and by KL is the same, the distance between them is H(p)."""
+    models = table.decoder.T
+    kl = kl_discrete(table.p, models)
+    log_likelihood = -cross_entropy_discrete(table.p, models)
+    assert kl.shape == (len(models),)
+    assert residual(kl + log_likelihood, np.full(len(models), -entropy_discrete(table.p))) < 1e-12
+    assert kl.argmin() == log_likelihood.argmax()
+
+
+@given(reals((4,), -3, 3), reals((4,), -1, 1))
+def test_frequencies_are_the_maximum_likelihood_model(logits, direction):
+    """The maximum of (1) over all tables is p itself: there the gradient along every direction vanishes."""
+    p, h = softmax(logits), 1e-4
+    up, down = (cross_entropy_discrete(p, softmax(np.log(p) + s * direction)) for s in (h, -h))
+    assert abs(up - down) / (2 * h) < 1e-7
+    assert min(up, down) >= cross_entropy_discrete(p, p) - 1e-15
+
+
+def test_entropy_of_the_uniform_law_is_log_n():
+    assert residual(entropy_discrete(np.full((3, 8), 1 / 8)), np.full(3, np.log(8))) < 1e-15
+
+
+def test_zero_log_zero_is_zero_and_a_missing_atom_is_infinitely_far():
+    p, q = np.array([0.5, 0.5, 0.0]), np.array([0.25, 0.25, 0.5])
+    assert entropy_discrete(p) == pytest.approx(np.log(2), abs=1e-15)
+    assert cross_entropy_discrete(p, q) == pytest.approx(np.log(4), abs=1e-15)
+    assert kl_discrete(p, q) == pytest.approx(np.log(2), abs=1e-15)
+    assert kl_discrete(q, p) == np.inf
+    assert cross_entropy_discrete(q, p) == np.inf
+    assert kl_discrete(p, p) == 0
+    assert entropy_discrete(np.array([1.0, 0.0])) == 0
+
+
+def test_discrete_quantities_reduce_the_last_axis_only():
+    p = softmax(np.random.default_rng(0).normal(size=(2, 3, 4)))
+    q = softmax(np.random.default_rng(1).normal(size=(4,)))
+    for batch, single in (
+        (entropy_discrete(p), lambda row: entropy_discrete(row)),
+        (cross_entropy_discrete(p, q), lambda row: cross_entropy_discrete(row, q)),
+        (kl_discrete(p, q), lambda row: kl_discrete(row, q)),
+    ):
+        assert residual(batch, np.array([[single(row) for row in rows] for rows in p])) < 1e-15
+
+
+# --- Gaussian density -------------------------------------------------------------------------------------
+
+
+@given(
+    reals((5, 3), -9, 9),
+    reals((5, 3), -9, 9),
+    st.sampled_from([(), (3,), (5, 3)]).flatmap(lambda shape: reals(shape, -4, 4)),
+)
+def test_gaussian_log_prob_is_scipys(x, mean, log_variance):
+    """exp(log_variance) is a variance, not a standard deviation; a scalar, one a column, or one a value."""
+    oracle = stats.norm.logpdf(x, mean, np.exp(log_variance / 2)).sum(axis=1)
+    assert residual(gaussian_log_prob(x, mean, log_variance), oracle) < 1e-12
+    if log_variance.ndim == 0:
+        assert residual(gaussian_log_prob(x, mean, float(log_variance)), oracle) < 1e-12
+
+
+def test_gaussian_log_prob_broadcasts_one_mean_or_one_x():
+    x, mean = np.random.default_rng(0).normal(size=(2, 5, 3))
+    for a, b in (x, mean[0]), (x[0], mean), (x[:1], mean), (x, mean[:1]):
+        assert (
+            residual(gaussian_log_prob(a, b, 0.3), stats.norm.logpdf(a, b, np.exp(0.15)).sum(axis=-1)) < 1e-14
+        )
+
+
+def test_gaussian_log_prob_counts_every_column_of_a_scalar_variance():
+    x = np.zeros((2, 7))
+    assert residual(gaussian_log_prob(x, x, 0.0), np.full(2, -3.5 * np.log(2 * np.pi))) < 1e-15
+
+
+def test_gaussian_log_prob_keeps_float32():
+    x = np.ones((2, 3), np.float32)
+    assert gaussian_log_prob(x, np.zeros(3, np.float32), 0.5).dtype == np.float32
+    assert gaussian_log_prob(x, np.zeros(3, np.float32), np.full(3, 0.5)).dtype == np.float32
+
+
+# --- Gaussian entropies -----------------------------------------------------------------------------------
+
+
+@st.composite
+def pairs_of_gaussians(draw):
+    D = draw(st.integers(1, 4))
+    return draw(gaussians(D)), draw(gaussians(D))
+
+
+@given(pairs_of_gaussians())
+def test_gaussian_quantities_are_the_textbooks(pair):
+    """P02, against inverse and determinant, which the package itself avoids."""
+    (m, S), (n, R) = pair
+    P, D, shift = np.linalg.inv(R), len(m), m - n
+    log_det_S, log_det_R = np.linalg.slogdet(S)[1], np.linalg.slogdet(R)[1]
+    quadratic = np.trace(P @ S) + shift @ P @ shift
+    assert residual(entropy_gaussian(S), 0.5 * (D * np.log(2 * np.pi * np.e) + log_det_S)) < 1e-10
+    assert (
+        residual(cross_entropy_gaussian(m, S, n, R), 0.5 * (D * np.log(2 * np.pi) + log_det_R + quadratic))
+        < 1e-10
+    )
+    assert residual(kl_gaussian(m, S, n, R), 0.5 * (quadratic - D + log_det_R - log_det_S)) < 1e-10
+
+
+@given(pairs_of_gaussians())
+def test_gaussian_kl_is_cross_entropy_minus_entropy(pair):
+    """P02: with the equality case beside the inequality."""
+    (m, S), (n, R) = pair
+    kl = kl_gaussian(m, S, n, R)
+    assert residual(cross_entropy_gaussian(m, S, n, R) - entropy_gaussian(S), kl) < 1e-9
+    assert kl >= -1e-13
+    assert abs(kl_gaussian(m, S, m, S)) < 1e-12
+    assert residual(cross_entropy_gaussian(m, S, m, S), entropy_gaussian(S)) < 1e-12
+
+
+@given(pairs_of_gaussians(), st.data())
+def test_gaussian_kl_is_invariant_under_affine_maps(pair, data):
+    (m, S), (n, R) = pair
+    D = len(m)
+    A, b = np.linalg.cholesky(data.draw(spd(D))), data.draw(reals((D,), -5, 5))
+    moved = kl_gaussian(A @ m + b, A @ S @ A.T, A @ n + b, A @ R @ A.T)
+    assert residual(moved, kl_gaussian(m, S, n, R)) < 1e-9
+
+
+@given(reals((2,), -2, 2), reals((2,), 0.2, 2))
+def test_gaussian_quantities_are_integrals(mean, sd):
+    """1-D, trapezoid on 13 standard deviations: the definitions −∫p log p, −∫p log q, ∫p log p/q."""
+    x, step = np.linspace(mean[0] - 13 * sd[0], mean[0] + 13 * sd[0], 801, retstep=True)
+    log_p, log_q = (stats.norm.logpdf(x, mean[i], sd[i]) for i in (0, 1))
+    (m, n), (S, R) = mean[:, None], (sd**2)[:, None, None]
+    for value, integrand in (
+        (entropy_gaussian(S), -log_p),
+        (cross_entropy_gaussian(m, S, n, R), -log_q),
+        (kl_gaussian(m, S, n, R), log_p - log_q),
+    ):
+        assert residual(value, step * (np.exp(log_p) * integrand).sum()) < 1e-12
+
+
+@given(st.integers(1, 4).flatmap(lambda D: st.tuples(reals((3, D), -5, 5), reals((3, D), -8, 8))))
+def test_diagonal_kl_is_the_full_kl_to_the_standard_normal(parameters):
+    """P02b: exp(log_variance) is σ², and the first argument is the encoder's."""
+    mean, log_variance = parameters
+    D = mean.shape[1]
+    full = [
+        kl_gaussian(m, np.diag(np.exp(v)), np.zeros(D), np.eye(D))
+        for m, v in zip(mean, log_variance, strict=True)
+    ]
+    assert residual(kl_diag_standard(mean, log_variance), np.array(full)) < 1e-11
+
+
+def test_diagonal_kl_keeps_its_digits_near_zero():
+    """½(e^v − 1 − v) = v²/4 + O(v³), where exp(v) − 1 in the open has lost all of it."""
+    v = np.array([1e-6, -1e-6])
+    exact = v**2 / 4 + v**3 / 12
+    values = kl_diag_standard(np.zeros((2, 1)), v[:, None])
+    assert np.abs(values / exact - 1).max() < 1e-9
+    naive = 0.5 * (np.exp(v) - 1 - v)
+    assert np.abs(naive / exact - 1).max() > 1e-6
+    assert kl_diag_standard(np.zeros((1, 4)), np.zeros((1, 4))) == 0
+
+
+@pytest.mark.parametrize(
+    "covariance",
+    [-np.eye(2), np.diag([1.0, -1.0]), np.ones((2, 2)) - np.eye(2)],
+    ids=["negative", "indefinite", "indefinite, zero diagonal"],
+)
+def test_covariance_that_is_none_fails_loudly(covariance):
+    """−I has determinant +1 in two dimensions: slogdet would return an entropy."""
+    with pytest.raises(np.linalg.LinAlgError):
+        entropy_gaussian(covariance)
+    with pytest.raises(np.linalg.LinAlgError):
+        kl_gaussian(np.zeros(2), covariance, np.zeros(2), np.eye(2))
+    with pytest.raises(np.linalg.LinAlgError):
+        cross_entropy_gaussian(np.zeros(2), np.eye(2), np.zeros(2), covariance)

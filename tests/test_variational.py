@@ -1,0 +1,297 @@
+"""Equations (3)-(10): posterior, ELBO, gap and chain rule, on tables and in the linear-Gaussian model.
+
+"ELBO <= log p" exposes next to none of the usual mistakes (entropy dropped, its sign, KL doubled: 0 of 500
+random problems), so that no test here rests on it: the gap is compared with the KL that it must equal, and with
+0 at the posterior.
+"""
+
+from math import fsum, log
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from scratchgen.likelihood import (
+    cross_entropy_discrete,
+    entropy_discrete,
+    kl_diag_standard,
+    kl_discrete,
+    kl_gaussian,
+)
+from scratchgen.variational import (
+    elbo_split_table,
+    elbo_table,
+    joint_kl_table,
+    linear_gaussian_elbo,
+    linear_gaussian_log_prob,
+    linear_gaussian_posterior,
+    posterior_table,
+)
+from tests.strategies import reals, residual, softmax, spd, tables
+
+# --- tables -----------------------------------------------------------------------------------------------
+
+
+@given(tables())
+def test_posterior_times_evidence_is_the_joint(table):
+    """P03; the evidence is p_θ(x), so that the posterior sums to one whatever the data's law is."""
+    posterior, evidence = posterior_table(table.joint)
+    assert residual(evidence, np.array([fsum(row) for row in table.joint])) < 1e-13
+    assert residual(posterior * evidence[:, None], table.joint) < 1e-13
+    assert residual(posterior.sum(axis=1), np.ones(len(table.p))) < 1e-13
+
+
+@given(tables())
+def test_elbo_is_its_definition(table):
+    """(5): E_q log p(x, z) + H(q), term by term."""
+    oracle = [
+        fsum(r * (log(j) - log(r)) for r, j in zip(q, joint, strict=True))
+        for q, joint in zip(table.q, table.joint, strict=True)
+    ]
+    assert residual(elbo_table(table.joint, table.q), np.array(oracle)) < 1e-12
+
+
+@given(tables())
+def test_elbo_gap_is_the_kl_to_the_posterior(table):
+    """P05: (4)-(6), (8)."""
+    posterior, evidence = posterior_table(table.joint)
+    elbo = elbo_table(table.joint, table.q)
+    assert residual(np.log(evidence) - elbo, kl_discrete(table.q, posterior)) < 1e-11
+    assert np.all(elbo <= np.log(evidence) + 1e-12)
+
+
+@given(tables())
+def test_elbo_is_log_evidence_at_the_posterior_and_only_there(table):
+    """P05: the equality case; away from it the gap is at least Pinsker's ½‖q − posterior‖₁²."""
+    posterior, evidence = posterior_table(table.joint)
+    assert residual(elbo_table(table.joint, posterior), np.log(evidence)) < 1e-11
+    distance = np.abs(table.q - posterior).sum(axis=1)
+    assert np.all(np.log(evidence) - elbo_table(table.joint, table.q) >= 0.5 * distance**2 - 1e-11)
+
+
+@given(tables())
+def test_both_forms_of_the_elbo_agree(table):
+    """P07: (7) = (8)."""
+    assert (
+        residual(elbo_split_table(table.decoder, table.prior, table.q), elbo_table(table.joint, table.q))
+        < 1e-11
+    )
+
+
+@given(tables())
+def test_split_elbo_is_reconstruction_minus_kl_to_the_prior(table):
+    """(7), term by term: KL(q‖prior), not KL(prior‖q)."""
+    oracle = [
+        fsum(r * log(d) for r, d in zip(q, row, strict=True))
+        - fsum(r * log(r / b) for r, b in zip(q, table.prior, strict=True))
+        for q, row in zip(table.q, table.decoder, strict=True)
+    ]
+    assert residual(elbo_split_table(table.decoder, table.prior, table.q), np.array(oracle)) < 1e-12
+
+
+@given(tables())
+def test_joint_kl_obeys_the_chain_rule(table):
+    """P10: KL(p q‖p_θ) = KL(p‖p_θ(x)) + E_p KL(q‖p_θ(z | x)) for every q; (10) drops the second term."""
+    posterior, evidence = posterior_table(table.joint)
+    joint_kl = joint_kl_table(table.p, table.q, table.decoder, table.prior)
+    marginal_kl = kl_discrete(table.p, evidence)
+    assert residual(joint_kl, marginal_kl + table.p @ kl_discrete(table.q, posterior)) < 1e-11
+    assert joint_kl >= marginal_kl - 1e-12
+
+
+@given(tables())
+def test_joint_kl_is_its_definition(table):
+    oracle = fsum(
+        table.p[x] * table.q[x, z] * log(table.p[x] * table.q[x, z] / (table.decoder[x, z] * table.prior[z]))
+        for x, z in np.ndindex(table.q.shape)
+    )
+    assert residual(joint_kl_table(table.p, table.q, table.decoder, table.prior), oracle) < 1e-12
+
+
+@given(tables())
+def test_joint_kl_is_the_expected_negative_elbo_minus_the_datas_entropy(table):
+    """P12: (12) = (13) − H(p), the expectation weighted by p(x)."""
+    loss_13 = -table.p @ elbo_split_table(table.decoder, table.prior, table.q)
+    joint_kl = joint_kl_table(table.p, table.q, table.decoder, table.prior)
+    assert residual(joint_kl, loss_13 - entropy_discrete(table.p)) < 1e-11
+
+
+def free_decoder(p, q):
+    """The M-step over all decoders: p_θ(x | z) = p(x) q(z | x)/q(z), q(z) = Σ p(x) q(z | x)."""
+    aggregate = p @ q
+    return p[:, None] * q / aggregate, aggregate
+
+
+@given(tables())
+def test_free_m_step_leaves_the_kl_of_the_aggregate_posterior(table):
+    """P15: the mirror chain rule, KL(p q‖p_θ) = KL(q(z)‖prior) + E_q(z) KL(p(x)q(z | x)/q(z)‖p_θ(x | z))."""
+    best, aggregate = free_decoder(table.p, table.q)
+    least = joint_kl_table(table.p, table.q, best, table.prior)
+    assert residual(least, kl_discrete(aggregate, table.prior)) < 1e-11
+    excess = joint_kl_table(table.p, table.q, table.decoder, table.prior) - least
+    assert residual(excess, aggregate @ kl_discrete(best.T, table.decoder.T)) < 1e-11
+    assert excess >= -1e-12
+
+
+@given(tables(), st.data())
+def test_e_step_makes_the_joint_kl_the_marginal_one_and_minimal(table, data):
+    """P18: (16)-(18); any other q costs exactly E_p KL(q‖posterior) more."""
+    posterior, evidence = posterior_table(table.joint)
+    least = joint_kl_table(table.p, posterior, table.decoder, table.prior)
+    assert residual(least, kl_discrete(table.p, evidence)) < 1e-11
+    direction = data.draw(reals(table.q.shape, -1, 1))
+    for other in table.q, softmax(np.log(posterior) + 1e-2 * direction):
+        excess = joint_kl_table(table.p, other, table.decoder, table.prior) - least
+        assert residual(excess, table.p @ kl_discrete(other, posterior)) < 1e-11
+        assert excess >= -1e-12
+
+
+@given(tables())
+def test_alternating_minimisation_never_raises_the_joint_kl(table):
+    """EM in a table: after E the joint KL is KL(p‖p_θ), after a free M it is KL(q(z)‖prior)."""
+    decoder, values = table.decoder, []
+    for _ in range(3):
+        q, evidence = posterior_table(decoder * table.prior)
+        values.append(joint_kl_table(table.p, q, decoder, table.prior))
+        assert residual(values[-1], kl_discrete(table.p, evidence)) < 1e-11
+        decoder, aggregate = free_decoder(table.p, q)
+        values.append(joint_kl_table(table.p, q, decoder, table.prior))
+        assert residual(values[-1], kl_discrete(aggregate, table.prior)) < 1e-11
+    assert np.all(np.diff(values) <= 1e-12)
+
+
+def test_tables_with_zeros():
+    """0 log 0 = 0 in q; q > 0 where the joint is 0 costs everything; neither warns."""
+    joint = np.array([[0.5, 0.0], [0.25, 0.25]])
+    posterior, evidence = posterior_table(joint)
+    assert np.array_equal(posterior, [[1, 0], [0.5, 0.5]])
+    assert residual(elbo_table(joint, posterior), np.log(evidence)) < 1e-15
+    assert elbo_table(joint, np.array([[0.5, 0.5], [1.0, 0.0]])) == pytest.approx([-np.inf, np.log(0.25)])
+    decoder, prior = np.array([[2 / 3, 0.0], [1 / 3, 1.0]]), np.array([0.75, 0.25])
+    assert residual(elbo_split_table(decoder, prior, posterior), elbo_table(joint, posterior)) < 1e-15
+    assert joint_kl_table(np.array([1.0, 0.0]), posterior, decoder, prior) == pytest.approx(-np.log(0.5))
+
+
+# --- the linear-Gaussian model ----------------------------------------------------------------------------
+
+
+class Model:
+    """(W, μ, σ²), three data, and the joint covariance of (x, z), from which the oracles condition."""
+
+    def __init__(self, W, mean, noise_variance, x):
+        self.parameters = (W, mean, noise_variance)
+        self.x = x
+        self.D, self.k = W.shape
+        self.covariance = W @ W.T + noise_variance * np.eye(self.D)
+        self.regression = np.linalg.solve(self.covariance, W).T  # Cov(z, x) Cov(x)⁻¹
+        self.posterior_mean = (x - mean) @ self.regression.T
+        self.posterior_cov = np.eye(self.k) - self.regression @ W
+        self.log_prob = np.atleast_1d(stats.multivariate_normal.logpdf(x, mean, self.covariance))
+
+
+@st.composite
+def models(draw):
+    D, k, log_variance = (
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 3)),
+        draw(st.floats(np.log(0.05), np.log(4))),
+    )
+    W, mean, x = draw(reals((D, k), -2, 2)), draw(reals((D,), -3, 3)), draw(reals((3, D), -5, 5))
+    return Model(W, mean, float(np.exp(log_variance)), x)
+
+
+@given(models())
+def test_linear_gaussian_posterior_is_conditioning_of_the_joint(model):
+    mean, covariance = linear_gaussian_posterior(model.x, *model.parameters)
+    assert residual(mean, model.posterior_mean) < 1e-10
+    assert residual(covariance, model.posterior_cov) < 1e-10
+
+
+@given(models())
+def test_linear_gaussian_log_prob_is_scipys(model):
+    assert residual(linear_gaussian_log_prob(model.x, *model.parameters), model.log_prob) < 1e-10
+
+
+@given(models(), st.data())
+def test_linear_gaussian_gap_is_the_kl_to_the_posterior(model, data):
+    """P08."""
+    q_mean, q_cov = data.draw(reals((3, model.k), -3, 3)), data.draw(spd(model.k))
+    gap = linear_gaussian_log_prob(model.x, *model.parameters) - linear_gaussian_elbo(
+        model.x, *model.parameters, q_mean, q_cov
+    )
+    mean, covariance = linear_gaussian_posterior(model.x, *model.parameters)
+    kl = np.array([kl_gaussian(m, q_cov, n, covariance) for m, n in zip(q_mean, mean, strict=True)])
+    assert residual(gap, kl) < 1e-9
+    assert np.all(gap >= -1e-9 * (1 + kl))
+
+
+@given(models())
+def test_linear_gaussian_elbo_is_log_prob_at_the_posterior(model):
+    """P08: the equality case, with the oracle's posterior."""
+    elbo = linear_gaussian_elbo(model.x, *model.parameters, model.posterior_mean, model.posterior_cov)
+    assert residual(elbo, model.log_prob) < 1e-9
+
+
+@given(models(), st.data())
+def test_linear_gaussian_elbo_is_its_integral(model, data):
+    """(7) by sigma points m ± √k L e_i, which integrate the quadratic log p(x | z) exactly."""
+    W, mean, noise_variance = model.parameters
+    q_mean, q_cov = data.draw(reals((3, model.k), -3, 3)), data.draw(spd(model.k))
+    steps = np.sqrt(model.k) * np.linalg.cholesky(q_cov).T
+    z = q_mean[:, None] + np.concatenate([steps, -steps])  # (3, 2k, k)
+    log_likelihood = stats.norm.logpdf(model.x[:, None], z @ W.T + mean, noise_variance**0.5).sum(axis=-1)
+    kl = np.array([kl_gaussian(m, q_cov, np.zeros(model.k), np.eye(model.k)) for m in q_mean])
+    elbo = linear_gaussian_elbo(model.x, *model.parameters, q_mean, q_cov)
+    assert residual(elbo, log_likelihood.mean(axis=1) - kl) < 1e-10
+
+
+@given(models())
+def test_diagonal_encoder_pays_the_same_gap_for_every_x(model):
+    """4.2c: the best diagonal q has variances σ²/M_ii and the gap ½(Σ log M_ii − log|M|)."""
+    W, _, noise_variance = model.parameters
+    M = W.T @ W + noise_variance * np.eye(model.k)
+    best = np.diag(noise_variance / np.diagonal(M))
+    mean, _ = linear_gaussian_posterior(model.x, *model.parameters)
+    gap = model.log_prob - linear_gaussian_elbo(model.x, *model.parameters, mean, best)
+    exact = 0.5 * (np.log(np.diagonal(M)).sum() - np.linalg.slogdet(M)[1])
+    assert residual(gap, np.full(3, exact)) < 1e-9
+    for factor in 0.9, 1.1:
+        worse = linear_gaussian_elbo(model.x, *model.parameters, mean, factor * best)
+        assert np.all(model.log_prob - worse > exact + 1e-4 * model.k)
+
+
+def test_linear_gaussian_kl_is_the_regulariser_of_the_vae():
+    """With W = 0 the reconstruction does not depend on q: the ELBO falls by (14)'s diagonal KL alone."""
+    x, q_mean, log_variance = np.zeros((1, 2)), np.array([[0.3, -1.2]]), np.array([0.5, -2.0])
+    parameters = (np.zeros((2, 2)), np.zeros(2), 0.7)
+    elbo = linear_gaussian_elbo(x, *parameters, q_mean, np.diag(np.exp(log_variance)))
+    kl = linear_gaussian_log_prob(x, *parameters) - elbo
+    assert residual(kl, kl_diag_standard(q_mean, log_variance)) < 1e-14
+
+
+def test_discrete_and_continuous_elbo_are_one_formula():
+    """On a fine grid of z a linear-Gaussian model is a table; its ELBO tends to the closed form, (5) = (7)."""
+    z, step = np.linspace(-9, 9, 721, retstep=True)
+    W, mean, noise_variance, x = (
+        np.array([[1.5], [-0.4]]),
+        np.array([0.2, 0.1]),
+        0.6,
+        np.array([[1.0, -2.0], [0.3, 0.4]]),
+    )
+    q_mean, q_var = np.array([[0.4], [-0.3]]), 0.3
+    decoder = np.exp(
+        [[stats.norm.logpdf(row, W[:, 0] * s + mean, noise_variance**0.5).sum() for s in z] for row in x]
+    )
+    prior = stats.norm.pdf(z) * step
+    q = stats.norm.pdf(z, q_mean, q_var**0.5) * step
+    closed = linear_gaussian_elbo(x, W, mean, noise_variance, q_mean, np.array([[q_var]]))
+    assert residual(elbo_table(decoder * prior, q), closed) < 1e-12
+    assert residual(elbo_split_table(decoder, prior, q), closed) < 1e-12
+    assert residual(-cross_entropy_discrete(q, decoder), closed + kl_discrete(q, prior)) < 1e-12
+    posterior, evidence = posterior_table(decoder * prior)
+    exact_mean, exact_cov = linear_gaussian_posterior(x, W, mean, noise_variance)
+    assert residual(np.log(evidence), linear_gaussian_log_prob(x, W, mean, noise_variance)) < 1e-12
+    assert residual(posterior @ z, exact_mean[:, 0]) < 1e-12
+    assert residual(posterior @ z**2 - (posterior @ z) ** 2, np.full(2, exact_cov[0, 0])) < 1e-12
