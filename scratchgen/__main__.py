@@ -39,18 +39,27 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"scratchgen {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     add_tour_options(parser)
-    add_tour_options(commands.add_parser(
-        "tour", help="train EM, VAE, DDPM and a score SDE and grade each against an exact answer (the default)"))
+    add_tour_options(
+        commands.add_parser(
+            "tour", help="train EM, VAE, DDPM and a score SDE and grade each against an exact answer (the default)"
+        )
+    )
     return parser.parse_args(arguments)
 
 
 def add_tour_options(parser: argparse.ArgumentParser) -> None:
     """Options of the tour, for the bare command and for `tour` alike."""
     parser.add_argument("--seed", type=seed, default=argparse.SUPPRESS, help="of data, weights and samples (default 0)")
-    parser.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="FOLDER",
-                        help="where figures and metrics.json go (default scratchgen-report)")
-    parser.add_argument("--quick", action="store_true", default=argparse.SUPPRESS,
-                        help="a fifth of the training, with wider tolerances")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FOLDER",
+        help="where figures and metrics.json go (default scratchgen-report)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", default=argparse.SUPPRESS, help="a fifth of the training, with wider tolerances"
+    )
     parser.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error arose")
     parser.set_defaults(seed=0, out=Path("scratchgen-report"), quick=False, traceback=False)
 
@@ -76,9 +85,13 @@ def tour(seed: int, out: Path, quick: bool) -> int:
     replaced = claim_folder(out)
     began = time.perf_counter()
     narrator = Narrator()
-    narrator.say(f"scratchgen {__version__}: trains EM, VAE, DDPM and a score SDE from scratch and grades each exactly.")
-    narrator.say(f"Seed {seed}; about {TYPICAL_SECONDS[quick]} s on two cores; figures and metrics.json "
-                 f"{'replace those in' if replaced else 'go to'} {out}{os.sep}")
+    narrator.say(
+        f"scratchgen {__version__}: trains EM, VAE, DDPM and a score SDE from scratch and grades each exactly."
+    )
+    narrator.say(
+        f"Seed {seed}; about {TYPICAL_SECONDS[quick]} s on two cores; figures and metrics.json "
+        f"{'replace those in' if replaced else 'go to'} {out}{os.sep}"
+    )
     journey = Tour(seed, quick, narrator)
     # At these sizes a second BLAS thread gains little, and loses a factor of ten when the other core is busy.
     with threadpool_limits(1, user_api="blas"):

@@ -66,8 +66,9 @@ class DiffusionModel(StandardizedEstimator):
 
     def _build(self, rng: RNG = None) -> None:
         """Make the network whose parameters are the moving average: the one that samples and scores."""
-        self.network_ = NoiseNetwork(self.n_features_in_, self.hidden,
-                                     n_coordinate_features=self.n_coordinate_features, rng=rng)
+        self.network_ = NoiseNetwork(
+            self.n_features_in_, self.hidden, n_coordinate_features=self.n_coordinate_features, rng=rng
+        )
         self.parameters_ = self.network_.mlp.parameters
 
     def _restore(self) -> None:

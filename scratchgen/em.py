@@ -129,12 +129,27 @@ class GaussianMixture(Estimator):
     array([0., 1.])
     """
 
-    _fitted: ClassVar[tuple[str, ...]] = ("weights_", "means_", "covariances_", "lower_bounds_", "converged_", "n_iter_")
+    _fitted: ClassVar[tuple[str, ...]] = (
+        "weights_",
+        "means_",
+        "covariances_",
+        "lower_bounds_",
+        "converged_",
+        "n_iter_",
+    )
 
-    def __init__(self, n_components: int = 1, tol: float = 1e-3, max_iter: int = 100, n_init: int = 1,
-                 covariance_floor: float = 1e-6, weights_init: ArrayLike | None = None,
-                 means_init: ArrayLike | None = None, precisions_init: ArrayLike | None = None,
-                 rng: RNG = None) -> None:
+    def __init__(
+        self,
+        n_components: int = 1,
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_init: int = 1,
+        covariance_floor: float = 1e-6,
+        weights_init: ArrayLike | None = None,
+        means_init: ArrayLike | None = None,
+        precisions_init: ArrayLike | None = None,
+        rng: RNG = None,
+    ) -> None:
         self.n_components = n_components
         self.tol = tol
         self.max_iter = max_iter
@@ -228,7 +243,7 @@ class GaussianMixture(Estimator):
 def ppca_maximum(covariance: Array, n_components: int) -> tuple[Array, float]:
     """The maximum-likelihood W (D, k) and σ² of x = W z + μ + σ ε (Tipping and Bishop 1999).
 
-        W = U_k (Λ_k − σ² I)^½,   σ² = mean of the D − k smallest eigenvalues of `covariance` (with 1/N)
+    W = U_k (Λ_k − σ² I)^½,   σ² = mean of the D − k smallest eigenvalues of `covariance` (with 1/N)
     """
     values, vectors = np.linalg.eigh(covariance)
     noise_variance = float(values[:-n_components].mean())
@@ -238,7 +253,7 @@ def ppca_maximum(covariance: Array, n_components: int) -> tuple[Array, float]:
 def ppca_em_step(covariance: Array, W: Array, noise_variance: float) -> tuple[Array, float]:
     """One E- and M-step of PPCA on the sample covariance S, (15)-(18) with q(z) = N(0, I) fixed.
 
-        W' = S W (σ² I + M⁻¹ WᵀS W)⁻¹,   σ²' = tr(S − S W M⁻¹ W'ᵀ)/D,   M = WᵀW + σ² I
+    W' = S W (σ² I + M⁻¹ WᵀS W)⁻¹,   σ²' = tr(S − S W M⁻¹ W'ᵀ)/D,   M = WᵀW + σ² I
     """
     M = W.T @ W + noise_variance * np.eye(W.shape[1])
     SW = covariance @ W
@@ -284,8 +299,9 @@ class PPCA(Estimator):
 
     _fitted: ClassVar[tuple[str, ...]] = ("components_", "mean_", "noise_variance_", "lower_bounds_")
 
-    def __init__(self, n_components: int = 1, method: str = "closed", tol: float = 1e-9, max_iter: int = 1000,
-                 rng: RNG = None) -> None:
+    def __init__(
+        self, n_components: int = 1, method: str = "closed", tol: float = 1e-9, max_iter: int = 1000, rng: RNG = None
+    ) -> None:
         self.n_components = n_components
         self.method = method
         self.tol = tol
@@ -320,8 +336,10 @@ class PPCA(Estimator):
 
     def _keep(self, x: Array, mean: Array, W: Array, variance: float, total: float, bounds: list[float]) -> None:
         if variance <= 1e-14 * total:
-            raise ValueError(f"x lies in {W.shape[1]} dimensions or fewer, so that σ² is 0 and the likelihood infinite; "
-                             "lower n_components")
+            raise ValueError(
+                f"x lies in {W.shape[1]} dimensions or fewer, so that σ² is 0 and the likelihood infinite; "
+                "lower n_components"
+            )
         self.n_features_in_, self.mean_, self.components_, self.noise_variance_ = len(mean), mean, W, variance
         self.lower_bounds_ = np.array([*bounds, float(self.log_prob(x).mean())])
 
@@ -339,8 +357,9 @@ class PPCA(Estimator):
 
     def encode(self, x: ArrayLike) -> Array:
         """E[z | x], (N, k)."""
-        return linear_gaussian_posterior(self._as_fitted_samples(x), self.components_, self.mean_,
-                                         self.noise_variance_)[0]
+        return linear_gaussian_posterior(
+            self._as_fitted_samples(x), self.components_, self.mean_, self.noise_variance_
+        )[0]
 
     def sample(self, n: int, rng: RNG = None) -> Array:
         """Draw n examples from p_θ, (n, D)."""

@@ -58,8 +58,10 @@ class Estimator:
         """Change constructor arguments; they are checked at the next fit."""
         unknown = set(params) - set(self._parameter_names())
         if unknown:
-            raise ValueError(f"{type(self).__name__} has no parameter {sorted(unknown)[0]!r}; "
-                             f"it has {', '.join(self._parameter_names())}")
+            raise ValueError(
+                f"{type(self).__name__} has no parameter {sorted(unknown)[0]!r}; "
+                f"it has {', '.join(self._parameter_names())}"
+            )
         for name, value in params.items():
             setattr(self, name, value)
         return self
@@ -72,8 +74,12 @@ class Estimator:
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, Tags, TargetTags
 
-        return Tags(estimator_type="density_estimator", target_tags=TargetTags(required=False),
-                    input_tags=InputTags(), non_deterministic=True)
+        return Tags(
+            estimator_type="density_estimator",
+            target_tags=TargetTags(required=False),
+            input_tags=InputTags(),
+            non_deterministic=True,
+        )
 
     # --- training and likelihood -----------------------------------------------------------------------------------
 
@@ -157,8 +163,9 @@ class Estimator:
                 raise ValueError(f"path {path} is not a model saved by scratchgen")
             header = json.loads(str(file["header"]))
             if header["class"] != cls.__name__:
-                raise ValueError(f"path {path} holds a {header['class']}, not a {cls.__name__}; "
-                                 f"use {header['class']}.load")
+                raise ValueError(
+                    f"path {path} holds a {header['class']}, not a {cls.__name__}; use {header['class']}.load"
+                )
             model = cls(**{name: _decode(value) for name, value in header["params"].items()})
             for name in ("n_features_in_", *cls._fitted):
                 value = file[name]

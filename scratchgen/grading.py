@@ -52,8 +52,13 @@ class GridDensity(NamedTuple):
         return float((p[seen] * (log_prob[seen] - np.log(self.density[seen]))).sum() * self.cell)
 
 
-def chain_density(steps: Iterable[tuple[Callable[[Array], Array], float]], dimension: int, prior_std: float = 1.0,
-                  final_spacing: float = 0.05, resolution: float = 1.0) -> GridDensity:
+def chain_density(
+    steps: Iterable[tuple[Callable[[Array], Array], float]],
+    dimension: int,
+    prior_std: float = 1.0,
+    final_spacing: float = 0.05,
+    resolution: float = 1.0,
+) -> GridDensity:
     """Exact density at the end of a chain x ← mean(x) + std · z, z ~ N(0, I), started at N(0, prior_std² I).
 
     Each step is p'(x) = ∫ N(x; mean(y), std² I) p(y) dy on a grid fine enough for its kernel.  In two dimensions the
@@ -97,8 +102,9 @@ def chain_density(steps: Iterable[tuple[Callable[[Array], Array], float]], dimen
         points = _product(axis, dimension)
     cell = (axis[1] - axis[0]) ** dimension
     if abs(density.sum() * cell - 1) > 1e-3:
-        raise ArithmeticError(f"the chain's density sums to {density.sum() * cell:.4f} instead of 1; "
-                              "lower resolution and final_spacing")
+        raise ArithmeticError(
+            f"the chain's density sums to {density.sum() * cell:.4f} instead of 1; lower resolution and final_spacing"
+        )
     return GridDensity(points, density, float(cell))
 
 

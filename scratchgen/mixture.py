@@ -40,8 +40,10 @@ class Mixture:
         covariances = as_finite(self.covariances, "covariances").astype(np.float64)
         K, D = means.shape
         if weights.shape != (K,) or covariances.shape != (K, D, D):
-            raise ValueError(f"weights, means, covariances must have shapes (K,), (K, D), (K, D, D), "
-                             f"got {weights.shape}, {means.shape}, {covariances.shape}")
+            raise ValueError(
+                f"weights, means, covariances must have shapes (K,), (K, D), (K, D, D), "
+                f"got {weights.shape}, {means.shape}, {covariances.shape}"
+            )
         if weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
             raise ValueError(f"weights must be non-negative and sum to 1, got {weights}; divide by weights.sum()")
         if not np.allclose(covariances, covariances.swapaxes(1, 2), rtol=1e-8, atol=0):

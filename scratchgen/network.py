@@ -67,8 +67,15 @@ class MLP:
     ((4, 2), (33,))
     """
 
-    def __init__(self, sizes: Sequence[int], activation: str = "silu", rng: RNG = None,
-                 dtype: DTypeLike = np.float32, *, zero_last: bool = False) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str = "silu",
+        rng: RNG = None,
+        dtype: DTypeLike = np.float32,
+        *,
+        zero_last: bool = False,
+    ) -> None:
         self.sizes = tuple(as_count(size, "sizes") for size in sizes)
         if len(self.sizes) < 2:
             raise ValueError(f"sizes must name at least the input and the output width, got {sizes}")
@@ -163,8 +170,15 @@ class NoiseNetwork:
         As for `MLP`.
     """
 
-    def __init__(self, dimension: int, hidden: Sequence[int] = (128, 128, 128), n_time_features: int = 8,
-                 n_coordinate_features: int = 0, rng: RNG = None, dtype: DTypeLike = np.float32) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        hidden: Sequence[int] = (128, 128, 128),
+        n_time_features: int = 8,
+        n_coordinate_features: int = 0,
+        rng: RNG = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
         self.dimension = as_count(dimension, "dimension")
         self.n_time_features = as_count(n_time_features, "n_time_features", minimum=0)
         self.n_coordinate_features = as_count(n_coordinate_features, "n_coordinate_features", minimum=0)

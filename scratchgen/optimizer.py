@@ -19,8 +19,15 @@ class Adam:
     learning_rate, beta1, beta2, epsilon, weight_decay : float
     """
 
-    def __init__(self, parameters: Array, learning_rate: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999,
-                 epsilon: float = 1e-8, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        parameters: Array,
+        learning_rate: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
         self.parameters = parameters
         self.learning_rate = as_number(learning_rate, "learning_rate", low=0.0)
         self.beta1 = as_number(beta1, "beta1", low=0.0, high=1 - 1e-9)

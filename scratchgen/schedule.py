@@ -69,8 +69,10 @@ class NoiseSchedule:
         outside = np.flatnonzero((variances <= 0) | (variances >= 1))
         if len(outside):
             i = int(outside[0])
-            raise ValueError(f"variances must lie strictly between 0 and 1, but variances[{i}] is {variances[i]}; "
-                             "pass β² (Ho's beta), not β, and rescale the table when T changes")
+            raise ValueError(
+                f"variances must lie strictly between 0 and 1, but variances[{i}] is {variances[i]}; "
+                "pass β² (Ho's beta), not β, and rescale the table when T changes"
+            )
         squared = np.concatenate([[0.0], variances])
         log_alpha_bar_squared = np.cumsum(np.log1p(-squared))
         beta_bar = np.sqrt(-np.expm1(log_alpha_bar_squared))

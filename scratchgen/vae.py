@@ -42,8 +42,15 @@ class VAENetwork:
         log s² of the decoder, one for all dimensions; `log_variance_gradient` is its gradient.
     """
 
-    def __init__(self, dimension: int, n_latents: int, hidden: Sequence[int] = (), activation: str = "silu",
-                 rng: RNG = None, dtype: DTypeLike = np.float32) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        n_latents: int,
+        hidden: Sequence[int] = (),
+        activation: str = "silu",
+        rng: RNG = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
         rng = as_generator(rng)
         self.n_latents = n_latents
         self.encoder = MLP((dimension, *hidden, 2 * n_latents), activation, rng, dtype)
@@ -54,8 +61,11 @@ class VAENetwork:
     @property
     def parts(self) -> list[tuple[Array, Array]]:
         """(parameters, gradient) of encoder, decoder and log variance."""
-        return [(self.encoder.parameters, self.encoder.gradient), (self.decoder.parameters, self.decoder.gradient),
-                (self.log_variance, self.log_variance_gradient)]
+        return [
+            (self.encoder.parameters, self.encoder.gradient),
+            (self.decoder.parameters, self.decoder.gradient),
+            (self.log_variance, self.log_variance_gradient),
+        ]
 
     def encode(self, x: Array) -> tuple[Array, Array]:
         """μ and log σ² of q(z | x), (N, k) each."""
@@ -136,10 +146,20 @@ class VAE(StandardizedEstimator):
 
     _fitted: ClassVar[tuple[str, ...]] = ("mean_", "scale_", "encoder_", "decoder_", "log_variance_", "losses_")
 
-    def __init__(self, n_latents: int = 2, hidden: Sequence[int] = (128,), activation: str = "silu",
-                 decoder_variance: float | None = None, latent_noise: str = "random", n_steps: int = 3000,
-                 batch_size: int | None = 128, learning_rate: float = 2e-3, standardize: bool = True,
-                 dtype: str = "float32", rng: RNG = None) -> None:
+    def __init__(
+        self,
+        n_latents: int = 2,
+        hidden: Sequence[int] = (128,),
+        activation: str = "silu",
+        decoder_variance: float | None = None,
+        latent_noise: str = "random",
+        n_steps: int = 3000,
+        batch_size: int | None = 128,
+        learning_rate: float = 2e-3,
+        standardize: bool = True,
+        dtype: str = "float32",
+        rng: RNG = None,
+    ) -> None:
         self.n_latents = n_latents
         self.hidden = hidden
         self.activation = activation

@@ -28,8 +28,10 @@ def as_generator(rng: RNG) -> np.random.Generator:
         For a negative seed.
     """
     if isinstance(rng, bool | np.bool_ | np.random.RandomState | float):
-        raise TypeError(f"rng must be a non-negative int, a numpy.random.Generator or None, got {rng!r}; "
-                        "pass numpy.random.default_rng(seed)")
+        raise TypeError(
+            f"rng must be a non-negative int, a numpy.random.Generator or None, got {rng!r}; "
+            "pass numpy.random.default_rng(seed)"
+        )
     if isinstance(rng, int | np.integer) and rng < 0:
         raise ValueError(f"rng must be a non-negative seed, got {rng}")
     return np.random.default_rng(rng)
@@ -45,8 +47,10 @@ def as_finite(x: ArrayLike, name: str) -> Array:
     finite = np.isfinite(array)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(f"{name} must be finite, but {name}[{', '.join(map(str, where))}] is {array[where]}; "
-                         "drop or impute such values")
+        raise ValueError(
+            f"{name} must be finite, but {name}[{', '.join(map(str, where))}] is {array[where]}; "
+            "drop or impute such values"
+        )
     return array
 
 
@@ -71,8 +75,10 @@ def as_samples(x: ArrayLike, name: str = "x", *, dimension: int | None = None, n
     """
     array = as_finite(x, name)
     if array.ndim != 2:
-        raise ValueError(f"{name} must have shape (N, D), got shape {array.shape}; "
-                         f"use {name}.reshape(-1, 1) for N scalars, {name}.reshape(1, -1) for one example")
+        raise ValueError(
+            f"{name} must have shape (N, D), got shape {array.shape}; "
+            f"use {name}.reshape(-1, 1) for N scalars, {name}.reshape(1, -1) for one example"
+        )
     if array.shape[0] < n_min or array.shape[1] < 1:
         raise ValueError(f"{name} must have at least {n_min} row(s) and 1 column, got shape {array.shape}")
     if dimension is not None and array.shape[1] != dimension:

@@ -60,7 +60,7 @@ def linear_gaussian_log_prob(x: Array, W: Array, mean: Array, noise_variance: fl
 def linear_gaussian_elbo(x: Array, W: Array, mean: Array, noise_variance: float, q_mean: Array, q_cov: Array) -> Array:
     """E_q log p(x | z) − KL(q‖N(0, I)) for q = N(q_mean[n], q_cov), (N,), (7).
 
-        −(D/2) log 2πσ² − [‖x − μ − W m‖² + tr W V Wᵀ]/(2σ²) − ½[‖m‖² + tr V − k − log|V|]
+    −(D/2) log 2πσ² − [‖x − μ − W m‖² + tr W V Wᵀ]/(2σ²) − ½[‖m‖² + tr V − k − log|V|]
     """
     residual = ((x - mean - q_mean @ W.T) ** 2).sum(axis=1) + np.trace(W @ q_cov @ W.T)
     log_det = 2 * np.log(np.diagonal(np.linalg.cholesky(q_cov))).sum()

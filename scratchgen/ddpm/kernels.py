@@ -28,8 +28,9 @@ def check_time(schedule: NoiseSchedule, t: int | IntArray, name: str = "t", firs
     if steps.ndim > 1:
         raise ValueError(f"{name} must be an int or have shape (N,), got shape {steps.shape}")
     if steps.size and (steps.min() < first or steps.max() > schedule.T):
-        raise ValueError(f"{name} must be in {first}..{schedule.T} (index 0 is clean data), "
-                         f"got {steps.min()}..{steps.max()}")
+        raise ValueError(
+            f"{name} must be in {first}..{schedule.T} (index 0 is clean data), got {steps.min()}..{steps.max()}"
+        )
 
 
 def q_step(schedule: NoiseSchedule, t: int | IntArray, x_prev: Array, noise: Array) -> Array:

@@ -52,10 +52,19 @@ class DDPM(DiffusionModel):
     ((3, 2), (256,))
     """
 
-    def __init__(self, schedule: NoiseSchedule | None = None, variance: str | Array = "beta",
-                 hidden: Sequence[int] = (128, 128, 128), n_coordinate_features: int = 0, n_steps: int = 5000,
-                 batch_size: int = 256, learning_rate: float = 2e-3, ema_decay: float = 0.999,
-                 standardize: bool = True, rng: RNG = None) -> None:
+    def __init__(
+        self,
+        schedule: NoiseSchedule | None = None,
+        variance: str | Array = "beta",
+        hidden: Sequence[int] = (128, 128, 128),
+        n_coordinate_features: int = 0,
+        n_steps: int = 5000,
+        batch_size: int = 256,
+        learning_rate: float = 2e-3,
+        ema_decay: float = 0.999,
+        standardize: bool = True,
+        rng: RNG = None,
+    ) -> None:
         self.schedule = schedule
         self.variance = variance
         self.hidden = hidden

@@ -39,8 +39,9 @@ def mean_square_step(schedule: NoiseSchedule, noise_loss: Array, dimension: int)
     return schedule.beta_tilde**2 + 2 * half_factor * noise_loss / dimension
 
 
-def negative_elbo(schedule: NoiseSchedule, noise_loss: Array, second_moment: float, dimension: int,
-                  variance: str | Array = "beta") -> float:
+def negative_elbo(
+    schedule: NoiseSchedule, noise_loss: Array, second_moment: float, dimension: int, variance: str | Array = "beta"
+) -> float:
     """E_p[−ELBO] in nats from the noise losses alone, (20)-(21) with all constants.
 
         ½[D log 2π + ᾱ_T² E‖x_0‖² + D β̄_T²] + Σ_t (D/2)[log(σ_t²/β_t²) + v_t/σ_t² − 1]
@@ -65,8 +66,9 @@ def negative_elbo(schedule: NoiseSchedule, noise_loss: Array, second_moment: flo
     return float(0.5 * (prior + dimension * steps.sum()))
 
 
-def bound_terms(schedule: NoiseSchedule, x0: Array, eps_hat: EpsHat, noise: Array,
-                variance: str | Array = "beta") -> Array:
+def bound_terms(
+    schedule: NoiseSchedule, x0: Array, eps_hat: EpsHat, noise: Array, variance: str | Array = "beta"
+) -> Array:
     """Ho's terms of −ELBO for every example, (N, T+1), nats; a row's sum bounds −log p_θ(x_0) in expectation.
 
         column 0      L_0     = −log p_θ(x_0 | x_1)

@@ -31,8 +31,10 @@ def reverse_variance(schedule: NoiseSchedule, variance: str | Array) -> Array:
         return table
     table = np.asarray(variance, dtype=np.float64)
     if table.shape != (schedule.T + 1,) or not (table[1:] > 0).all():
-        raise ValueError(f"variance must be 'beta', 'posterior' or {schedule.T + 1} numbers, positive from index 1, "
-                         f"got shape {table.shape}")
+        raise ValueError(
+            f"variance must be 'beta', 'posterior' or {schedule.T + 1} numbers, positive from index 1, "
+            f"got shape {table.shape}"
+        )
     return table
 
 
@@ -46,15 +48,23 @@ def p_mean(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, eps_hat: Arra
     return (x_t - weight * eps_hat) / at(schedule.alpha, t)
 
 
-def p_step(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, eps_hat: Array, noise: Array,
-           variance: str | Array = "beta") -> Array:
+def p_step(
+    schedule: NoiseSchedule, t: int | IntArray, x_t: Array, eps_hat: Array, noise: Array, variance: str | Array = "beta"
+) -> Array:
     """One ancestral step, x_{t−1} = μ_θ(x_t) + σ_t z with z = noise; also at t = 1, where p_θ has noise too."""
     std = np.sqrt(reverse_variance(schedule, variance))
     return p_mean(schedule, t, x_t, eps_hat) + at(std, t) * noise
 
 
-def ddim_step(schedule: NoiseSchedule, t: int | IntArray, s: int | IntArray, x_t: Array, eps_hat: Array,
-              noise: Array | None = None, eta: float = 0.0) -> Array:
+def ddim_step(
+    schedule: NoiseSchedule,
+    t: int | IntArray,
+    s: int | IntArray,
+    x_t: Array,
+    eps_hat: Array,
+    noise: Array | None = None,
+    eta: float = 0.0,
+) -> Array:
     """One DDIM step from t to any s < t (Song, Meng and Ermon 2021).
 
         x_s = ᾱ_s x̂_0 + √(β̄_s² − σ²) ε̂ + σ z,   σ = η (β̄_s/β̄_t) √(1 − ᾱ_t²/ᾱ_s²)
@@ -81,8 +91,9 @@ def ddim_step(schedule: NoiseSchedule, t: int | IntArray, s: int | IntArray, x_t
     return x_s if noise is None else x_s + sigma * noise
 
 
-def ancestral_sampler(schedule: NoiseSchedule, eps_hat: EpsHat, x_T: Array, rng: np.random.Generator,
-                      variance: str | Array = "beta") -> Iterator[tuple[int, Array]]:
+def ancestral_sampler(
+    schedule: NoiseSchedule, eps_hat: EpsHat, x_T: Array, rng: np.random.Generator, variance: str | Array = "beta"
+) -> Iterator[tuple[int, Array]]:
     """Yield (T, x_T), (T−1, x_{T−1}), …, (0, x_0), drawn from p_θ step by step, (19)."""
     table = reverse_variance(schedule, variance)
     x = x_T

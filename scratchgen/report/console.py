@@ -63,8 +63,12 @@ class Narrator:
     def train(self, label: str, model: Model, x: ArrayLike) -> Model:
         """Train to the end, showing progress; says how long it took and where the loss stands."""
         began = time.perf_counter()
-        columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-                   TimeRemainingColumn())
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+        )
         recent = 0.0
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(label, total=None)
@@ -85,6 +89,12 @@ class Narrator:
         table.add_column("")
         for grade in grades:
             verdict, style = ("ok", "green") if grade.passed else ("OUTSIDE", "bold red")
-            table.add_row("  " + grade.quantity, f"{grade.measured:.6f}", f"{grade.exact:.6f}",
-                          f"{grade.difference:+.1e}", grade.tolerance, f"[{style}]{verdict}[/]")
+            table.add_row(
+                "  " + grade.quantity,
+                f"{grade.measured:.6f}",
+                f"{grade.exact:.6f}",
+                f"{grade.difference:+.1e}",
+                grade.tolerance,
+                f"[{style}]{verdict}[/]",
+            )
         self.console.print(table)

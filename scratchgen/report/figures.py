@@ -139,7 +139,9 @@ def ddpm_process_figure(tour: Tour) -> Figure:
     reverse = snapshots(model.sample_path(N_POINTS, tour.seed), times)
     drawing, axes = figure(2, len(times))
     for column, t in enumerate(times):
-        scatter(axes[0, column], q_sample(schedule, t, x0, noise) if t else x0, f"forward, t = {t}" if t else "data", DATA)
+        scatter(
+            axes[0, column], q_sample(schedule, t, x0, noise) if t else x0, f"forward, t = {t}" if t else "data", DATA
+        )
         scatter(axes[1, column], reverse[t], f"reverse, t = {t}" if t else "DDPM samples")
     return drawing
 
@@ -167,7 +169,9 @@ def sde_process_figure(tour: Tour) -> Figure:
 def sde_digits_figure(tour: Tour) -> Figure:
     """Samples, and one row of images a time."""
     model: ScoreSDE = tour.models["sde_digits"]
-    return digits_figure(model, tour, [1.0, 0.6, 0.4, 0.25, 0.15, 0.08, model.t_min], "t = {:.2g}", "reverse SDE: samples")
+    return digits_figure(
+        model, tour, [1.0, 0.6, 0.4, 0.25, 0.15, 0.08, model.t_min], "t = {:.2g}", "reverse SDE: samples"
+    )
 
 
 def digits_figure(model: DDPM | ScoreSDE, tour: Tour, times: list[float], label: str, title: str) -> Figure:

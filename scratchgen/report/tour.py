@@ -63,16 +63,25 @@ def run(tour: Tour) -> None:
 
 def em(tour: Tour) -> None:
     """Fit mixtures to a known 2-D mixture and to penguins."""
-    tour.narrator.heading("EM, equations (15)-(18)",
-                          "q(z|x) ← p_θ(z|x);  θ ← argmax E_p E_q log p_θ(x,z);  afterwards ELBO = log p_θ(x)")
+    tour.narrator.heading(
+        "EM, equations (15)-(18)", "q(z|x) ← p_θ(z|x);  θ ← argmax E_p E_q log p_θ(x,z);  afterwards ELBO = log p_θ(x)"
+    )
     truth = datasets.gaussians_2d()
     x = truth.sample(5000, tour.seed)
     K, D = truth.means.shape
-    fitted = tour.train("mixture", "mixture of 4 Gaussians, 5000 points in 2-D",
-                        GaussianMixture(K, tol=1e-9, max_iter=1000, n_init=3, rng=tour.seed), x)
+    fitted = tour.train(
+        "mixture",
+        "mixture of 4 Gaussians, 5000 points in 2-D",
+        GaussianMixture(K, tol=1e-9, max_iter=1000, n_init=3, rng=tour.seed),
+        x,
+    )
     penguins = standardized_penguins()
-    species = tour.train("penguins", "mixture of 3 Gaussians, 342 penguins",
-                         GaussianMixture(3, tol=1e-9, max_iter=1000, n_init=3, rng=tour.seed), penguins)
+    species = tour.train(
+        "penguins",
+        "mixture of 3 Gaussians, 342 penguins",
+        GaussianMixture(3, tol=1e-9, max_iter=1000, n_init=3, rng=tour.seed),
+        penguins,
+    )
     single = GaussianMixture(1).fit(penguins)
     # Twice the log-likelihood ratio of fit and truth is χ² with as many degrees of freedom as the mixture has
     # parameters (Wilks), so that the fit must beat the truth on its own sample, by no more than this:
@@ -101,8 +110,7 @@ def standardized_penguins() -> Array:
 
 def vae(tour: Tour) -> None:
     """Train a linear VAE, whose optimum is PPCA, and a nonlinear one on digits."""
-    tour.narrator.heading("VAE, equations (11)-(14)",
-                          "−ELBO = E_q[−log p_θ(x|z)] + KL(q(z|x)‖N(0,I)) ≥ −log p_θ(x)")
+    tour.narrator.heading("VAE, equations (11)-(14)", "−ELBO = E_q[−log p_θ(x|z)] + KL(q(z|x)‖N(0,I)) ≥ −log p_θ(x)")
     penguins = standardized_penguins()
     linear = tour.train("linear_vae", "linear VAE, 2 latents, penguins",
                         VAE(2, hidden=(), latent_noise="sigma", batch_size=None, n_steps=3000, learning_rate=1e-2,
@@ -140,15 +148,18 @@ def bits_per_dim(log_prob: Array) -> float:
 
 def ddpm(tour: Tour) -> None:
     """Train DDPMs on eight Gaussians and on digits."""
-    tour.narrator.heading("DDPM, equations (19)-(29)",
-                          "E‖ε − ε̂(ᾱ_t x₀ + β̄_t ε, t)‖² for every t;  KL(q(x_{0:T})‖p_θ(x_{0:T})) ≥ KL(q(x₀)‖p_θ(x₀))")
+    tour.narrator.heading(
+        "DDPM, equations (19)-(29)",
+        "E‖ε − ε̂(ᾱ_t x₀ + β̄_t ε, t)‖² for every t;  KL(q(x_{0:T})‖p_θ(x_{0:T})) ≥ KL(q(x₀)‖p_θ(x₀))",
+    )
     truth = datasets.eight_gaussians()
     model = tour.train("ddpm", "DDPM, eight Gaussians, T = 100",
                        DDPM(hidden=(128, 128), n_coordinate_features=3, n_steps=tour.steps(4000), learning_rate=5e-3,
                             standardize=False, rng=tour.seed), truth.sample(20000, tour.seed))  # fmt: skip
     x, x_test = dequantized_digits(tour.seed)
-    digits = tour.train("ddpm_digits", "DDPM, digits, T = 100",
-                        DDPM(hidden=(256, 256, 256), n_steps=tour.steps(3000), rng=tour.seed), x)
+    digits = tour.train(
+        "ddpm_digits", "DDPM, digits, T = 100", DDPM(hidden=(256, 256, 256), n_steps=tour.steps(3000), rng=tour.seed), x
+    )
     schedule, entropy = model.schedule_, truth.entropy()
     noise_grades = [NoiseGrade(0.0, 0.0)] + [
         grade_noise(truth, lambda p, t=t: model.eps_hat(p, t), schedule.alpha_bar[t], schedule.beta_bar[t])  # type: ignore[misc]
@@ -177,7 +188,9 @@ def ddpm_density(model: DDPM) -> GridDensity:
     """Exact density of a trained two-dimensional DDPM: its T Gaussian steps followed on a grid."""
     schedule = model.schedule_
     std = np.sqrt(reverse_variance(schedule, model.variance))
-    steps = [(lambda x, t=t: p_mean(schedule, t, x, model.eps_hat(x, t)), float(std[t])) for t in range(schedule.T, 0, -1)]
+    steps = [
+        (lambda x, t=t: p_mean(schedule, t, x, model.eps_hat(x, t)), float(std[t])) for t in range(schedule.T, 0, -1)
+    ]
     return chain_density(steps, model.n_features_in_)
 
 
@@ -186,28 +199,44 @@ def ddpm_density(model: DDPM) -> GridDensity:
 
 def sde(tour: Tour) -> None:
     """Train score models on eight Gaussians and on digits; hold both sides of (34) against each other."""
-    tour.narrator.heading("Score SDE, equations (30)-(34)",
-                          "dx = [f − g² ∇log p_t] dt + g dw̄;  KL(p‖p_θ) ≤ ½∫g² E‖∇log p_t − s_θ‖² dt + KL(p_T‖π)")
+    tour.narrator.heading(
+        "Score SDE, equations (30)-(34)",
+        "dx = [f − g² ∇log p_t] dt + g dw̄;  KL(p‖p_θ) ≤ ½∫g² E‖∇log p_t − s_θ‖² dt + KL(p_T‖π)",
+    )
     truth = datasets.eight_gaussians()
     model = tour.train("sde", "score model, eight Gaussians",
                        ScoreSDE(hidden=(128, 128), n_coordinate_features=3, n_steps=tour.steps(4000),
                                 learning_rate=5e-3, standardize=False, rng=tour.seed),
                        truth.sample(20000, tour.seed))  # fmt: skip
     x, x_test = dequantized_digits(tour.seed)
-    digits = tour.train("sde_digits", "score model, digits",
-                        ScoreSDE(t_min=1e-2, hidden=(256, 256, 256), n_steps=tour.steps(3000), rng=tour.seed), x)
+    digits = tour.train(
+        "sde_digits",
+        "score model, digits",
+        ScoreSDE(t_min=1e-2, hidden=(256, 256, 256), n_steps=tour.steps(3000), rng=tour.seed),
+        x,
+    )
     process = model.sde_
     log_snr = np.linspace(*process.log_snr(np.array([process.horizon, model.t_min])), 65)
     noise_grades = [score_grade(truth, model, float(t)) for t in process.time_at(log_snr)]
     bayes, excess = np.array(noise_grades).T
     start, end = diffuse(truth, process, model.t_min), diffuse(truth, process, process.horizon)
     prior_kl = mixture_kl(end, process.prior_log_prob)
-    bound = kl_bound(process, lambda t: score_grade(truth, model, t).excess / float(process.std(t)) ** 2, prior_kl,
-                     model.t_min, n_nodes=32)
+    bound = kl_bound(
+        process,
+        lambda t: score_grade(truth, model, t).excess / float(process.std(t)) ** 2,
+        prior_kl,
+        model.t_min,
+        n_nodes=32,
+    )
     left = [kl_of_euler(start, model, n) for n in (50, 100)]
     other = datasets.gaussians_2d()
-    equality = kl_bound(process, lambda t: score_distance(truth, other, process, t),
-                        mixture_kl(end, diffuse(other, process, process.horizon).log_prob), model.t_min, n_nodes=48)
+    equality = kl_bound(
+        process,
+        lambda t: score_distance(truth, other, process, t),
+        mixture_kl(end, diffuse(other, process, process.horizon).log_prob),
+        model.t_min,
+        n_nodes=48,
+    )
     slack = 4.0 if tour.quick else 1.0
     tour.grade("sde", [
         ("noise loss, mean over log-SNR, against the Bayes loss", float((bayes + excess).mean()), float(bayes.mean()),
@@ -269,7 +298,9 @@ def compare_digits(tour: Tour) -> None:
     gaussian = GaussianMixture(1).fit(x)
     rows = {"17 equal levels (exact)": uniform, "one Gaussian (exact)": bits_per_dim(gaussian.log_prob(x_test))}
     tour.bits_per_dim = rows | tour.bits_per_dim
-    tour.narrator.heading("Digits, 360 test images: bits per pixel, lower is better",
-                          "−log₂ p(k + u)/64 of dequantised images; ELBOs are upper bounds of it (reported, not graded)")
+    tour.narrator.heading(
+        "Digits, 360 test images: bits per pixel, lower is better",
+        "−log₂ p(k + u)/64 of dequantised images; ELBOs are upper bounds of it (reported, not graded)",
+    )
     for name, value in tour.bits_per_dim.items():
         tour.narrator.say(f"  {name:<28}{value:.3f}")

@@ -10,8 +10,9 @@ from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array, as_count, as_number
 
 
-def kl_bound(sde: LinearSDE, score_error: Callable[[float], float], prior_kl: float, t_min: float = 0.0,
-             n_nodes: int = 64) -> float:
+def kl_bound(
+    sde: LinearSDE, score_error: Callable[[float], float], prior_kl: float, t_min: float = 0.0, n_nodes: int = 64
+) -> float:
     """Right side of (34), nats: ½ ∫ g(t)² E_{p_t}‖∇log p_t − s_θ‖² dt + KL(p_T‖π).
 
     It bounds KL(p_0‖p_θ) where p_θ is the time-0 law of the continuous reverse SDE with score s_θ started at π; it
@@ -39,8 +40,13 @@ def kl_bound(sde: LinearSDE, score_error: Callable[[float], float], prior_kl: fl
     return float(0.5 * (0.5 * weights * 3 * span * y**2 * integrand).sum() + prior_kl)
 
 
-def probability_flow_log_prob(sde: LinearSDE, score_and_divergence: Callable[[Array, float], tuple[Array, Array]],
-                              x: Array, t_min: float = 0.0, rtol: float = 1e-6) -> Array:
+def probability_flow_log_prob(
+    sde: LinearSDE,
+    score_and_divergence: Callable[[Array, float], tuple[Array, Array]],
+    x: Array,
+    t_min: float = 0.0,
+    rtol: float = 1e-6,
+) -> Array:
     """log p^ODE(x), (N,), nats: exact log-likelihood of the probability flow dx/dt = f̃ = f x − ½g² s_θ.
 
         log p(x) = log π(x_T) + ∫ div f̃ dt  along the path from x at t_min to x_T

@@ -49,10 +49,21 @@ class ScoreSDE(DiffusionModel):
     ((3, 2), (5,))
     """
 
-    def __init__(self, sde: LinearSDE | None = None, t_min: float = 1e-3, weighting: str = "likelihood", n_sample_steps: int = 250,
-                 hidden: Sequence[int] = (128, 128, 128), n_coordinate_features: int = 0, n_steps: int = 5000,
-                 batch_size: int = 256, learning_rate: float = 2e-3, ema_decay: float = 0.999,
-                 standardize: bool = True, rng: RNG = None) -> None:
+    def __init__(
+        self,
+        sde: LinearSDE | None = None,
+        t_min: float = 1e-3,
+        weighting: str = "likelihood",
+        n_sample_steps: int = 250,
+        hidden: Sequence[int] = (128, 128, 128),
+        n_coordinate_features: int = 0,
+        n_steps: int = 5000,
+        batch_size: int = 256,
+        learning_rate: float = 2e-3,
+        ema_decay: float = 0.999,
+        standardize: bool = True,
+        rng: RNG = None,
+    ) -> None:
         self.sde = sde
         self.t_min = t_min
         self.weighting = weighting

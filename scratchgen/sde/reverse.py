@@ -49,8 +49,15 @@ def euler_step(sde: LinearSDE, score: Score, x: Array, t: float, s: float, churn
     return mean, churn * float(sde.diffusion(t)) * (t - s) ** 0.5
 
 
-def euler_maruyama(sde: LinearSDE, score: Score, x: Array, times: Array, rng: np.random.Generator | None = None,
-                   noise: Array | None = None, churn: float = 1.0) -> Iterator[tuple[float, Array]]:
+def euler_maruyama(
+    sde: LinearSDE,
+    score: Score,
+    x: Array,
+    times: Array,
+    rng: np.random.Generator | None = None,
+    noise: Array | None = None,
+    churn: float = 1.0,
+) -> Iterator[tuple[float, Array]]:
     """Yield (t, x_t) along falling `times`: x ← x + drift(x, t) dt + churn · g(t) √|dt| z.
 
     The drift and g are taken at the time that a step leaves, so the grid that is stepped is the grid that is
