@@ -105,12 +105,20 @@ def tour(seed: int, out: Path, quick: bool) -> int:
         "seed": seed,
         "quick": quick,
         "grades": [
-            {"chapter": g.chapter, "quantity": g.quantity.strip(), "measured": g.measured, "exact": g.exact,
-             "difference": g.difference, "low": g.low, "high": g.high, "passed": g.passed}
+            {
+                "chapter": g.chapter,
+                "quantity": g.quantity.strip(),
+                "measured": g.measured,
+                "exact": g.exact,
+                "difference": g.difference,
+                "low": g.low,
+                "high": g.high,
+                "passed": g.passed,
+            }
             for g in journey.grades
         ],
         "digits_bits_per_dim": journey.bits_per_dim,
-    }  # fmt: skip
+    }
     write_atomically(out / "metrics.json", lambda file: file.write(json.dumps(metrics, indent=1).encode() + b"\n"))
     narrator.say()
     narrator.say(f"{len(figures)} figures and metrics.json in {out}{os.sep}, {time.perf_counter() - began:.0f} s")

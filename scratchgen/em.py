@@ -73,7 +73,7 @@ def floor_eigenvalues(covariance: Array, floor: float) -> Array:
 
 
 def free_energy(x: Array, log_resp: Array, mixture: Mixture) -> Array:
-    """E_q[log p_θ(x, z) − log q(z | x)] for every x, (N,), nats: the ELBO of (7)-(8) for any q, equal to log p_θ at (18)."""
+    """E_q[log p_θ(x, z) − log q(z | x)] for every x, (N,), nats: the ELBO of (8) for any q, log p_θ(x) at (18)."""
     log_joint = mixture.log_joint(x)
     terms = np.where(np.isneginf(log_resp), 0.0, np.exp(log_resp) * (log_joint - log_resp))
     return terms.sum(axis=1)

@@ -143,7 +143,7 @@ class Estimator:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                np.savez_compressed(file, header=json.dumps(header), **fitted)
+                np.savez_compressed(file, allow_pickle=False, header=np.array(json.dumps(header)), **fitted)
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)

@@ -124,8 +124,8 @@ class Mixture:
     def denoise(self, x_t: Array, scale: float, std: float) -> Array:
         """E[x_0 | x_t] for x_t = scale · x_0 + std · ε, the Bayes denoiser, (N, D).
 
-        Each component is conditioned as a Gaussian, m_k + scale C_k (scale² C_k + std² I)⁻¹ (x_t − scale m_k); Tweedie's
-        formula (x_t + std² ∇log p_t)/scale is equal but loses its digits when scale is small.
+        Each component is conditioned as a Gaussian, m_k + scale C_k (scale² C_k + std² I)⁻¹ (x_t − scale m_k).
+        Tweedie's formula (x_t + std² ∇log p_t)/scale is equal but loses its digits when scale is small.
         """
         posterior, scores = self.diffuse(scale, std)._component_scores(x_t)
         means = self.means - scale * np.einsum("kde,nke->nkd", self.covariances, scores)

@@ -22,6 +22,11 @@ from scratchgen.optimizer import Adam, cosine_decay
 from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator, as_number, as_samples
 
 
+# One number that every example pulls the same way.  At the networks' own learning rate it lags them: after 2000 steps
+# on digits the decoder variance was still 51 % above the mean squared error that it should equal.
+LOG_VARIANCE_RATE = 10
+
+
 class VAENetwork:
     """Encoder x → (μ, log σ²), decoder z → x̂, and the decoder's log variance, with loss and gradient of (14).
 
@@ -186,8 +191,11 @@ class VAE(StandardizedEstimator):
         if self.decoder_variance is not None:
             variance = as_number(self.decoder_variance, "decoder_variance", low=0.0, open_low=True)
             self.network_.log_variance[:] = np.log(variance)
-        trained = self.network_.parts if self.decoder_variance is None else self.network_.parts[:-1]
-        optimizers = [(Adam(parameters), gradient) for parameters, gradient in trained]
+        factors = (1, 1, LOG_VARIANCE_RATE if self.decoder_variance is None else 0)
+        optimizers = [
+            (Adam(parameters), gradient, factor)
+            for (parameters, gradient), factor in zip(self.network_.parts, factors, strict=True)
+        ]
         points = sigma_points(k).astype(data.dtype)
         losses = np.empty(n_steps)
         for step in range(n_steps):
@@ -198,8 +206,8 @@ class VAE(StandardizedEstimator):
                 noise = rng.standard_normal((len(batch), k), dtype=data.dtype)
             losses[step] = float(self.network_.loss(batch, noise).mean()) + self._log_volume
             rate = cosine_decay(step, n_steps, learning_rate)
-            for adam, gradient in optimizers:
-                adam.step(gradient, rate)
+            for adam, gradient, factor in optimizers:
+                adam.step(gradient, factor * rate)
             self.losses_ = losses[: step + 1]
             yield Progress(step + 1, n_steps, float(losses[step]))
 
@@ -246,34 +254,33 @@ class VAE(StandardizedEstimator):
 
         A linear decoder's reconstruction is a quadratic in z, so the `sigma_points` give it exactly, without `rng`.
         """
+        data, mean, log_variance = self._posterior(x)
+        noise: Array = sigma_points(self.n_latents)[:, None]
         if self.hidden:
-            shape = (as_count(n_draws, "n_draws"), len(np.asarray(x)), self.n_latents)
-            noise = as_generator(rng).standard_normal(shape)
-        else:
-            noise = sigma_points(self.n_latents)[:, None]
-        x, mean, log_variance = self._posterior(x)
-        reconstruction = sum(self._log_decoder(x, mean + np.exp(0.5 * log_variance) * xi) for xi in noise)
-        return reconstruction / len(noise) - kl_diag_standard(mean, log_variance) - self._log_volume
+            noise = as_generator(rng).standard_normal((as_count(n_draws, "n_draws"), *mean.shape))
+        std = np.exp(0.5 * log_variance)
+        reconstruction = np.mean([self._log_decoder(data, mean + std * xi) for xi in noise], axis=0)
+        return reconstruction - kl_diag_standard(mean, log_variance) - self._log_volume
 
     def iwae(self, x: ArrayLike, n_draws: int = 64, rng: RNG = None) -> Array:
         """Importance-weighted bound log (1/n) Σ p_θ(x, z_i)/q(z_i | x), (N,), nats (Burda et al. 2016).
 
         Its mean rises from the ELBO at n = 1 to log p_θ(x).
         """
-        x, mean, log_variance = self._posterior(x)
+        data, mean, log_variance = self._posterior(x)
         noise = as_generator(rng).standard_normal((as_count(n_draws, "n_draws"), *mean.shape))
         log_weights = []
         for xi in noise:
             z = mean + np.exp(0.5 * log_variance) * xi
             log_prior = gaussian_log_prob(z, np.zeros_like(z), 0.0)
-            log_weights.append(self._log_decoder(x, z) + log_prior - gaussian_log_prob(z, mean, log_variance))
+            log_weights.append(self._log_decoder(data, z) + log_prior - gaussian_log_prob(z, mean, log_variance))
         return logsumexp(np.array(log_weights), axis=0) - np.log(n_draws) - self._log_volume
 
     def _posterior(self, x: ArrayLike) -> tuple[Array, Array, Array]:
         """x in the model's units, and mean and log variance of q(z | x), float64."""
-        x = self.to_model(self._as_fitted_samples(x)).astype(self.dtype)
-        mean, log_variance = self.network_.encode(x)
-        return x.astype(np.float64), mean.astype(np.float64), log_variance.astype(np.float64)
+        data = self.to_model(self._as_fitted_samples(x)).astype(self.dtype)
+        mean, log_variance = self.network_.encode(data)
+        return data.astype(np.float64), mean.astype(np.float64), log_variance.astype(np.float64)
 
     def _log_decoder(self, x: Array, z: Array) -> Array:
         """log p_θ(x | z), (N,), nats, in the model's units."""

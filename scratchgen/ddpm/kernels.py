@@ -34,7 +34,7 @@ def check_time(schedule: NoiseSchedule, t: int | IntArray, name: str = "t", firs
 
 
 def q_step(schedule: NoiseSchedule, t: int | IntArray, x_prev: Array, noise: Array) -> Array:
-    """One forward step, x_t = α_t x_{t−1} + β_t ε_t; all arrays (N, D).  (The deck's slide omits ε_t.)"""
+    """One forward step, x_t = α_t x_{t−1} + β_t ε_t, arrays (N, D); the deck's slide omits ε_t."""
     check_time(schedule, t)
     return at(schedule.alpha, t) * x_prev + at(schedule.beta, t) * noise
 

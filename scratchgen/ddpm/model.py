@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -60,7 +61,7 @@ class DDPM(DiffusionModel):
         n_coordinate_features: int = 0,
         n_steps: int = 5000,
         batch_size: int = 256,
-        learning_rate: float = 2e-3,
+        learning_rate: float = 5e-3,
         ema_decay: float = 0.999,
         standardize: bool = True,
         rng: RNG = None,
@@ -108,8 +109,7 @@ class DDPM(DiffusionModel):
 
     def sample(self, n: int, rng: RNG = None) -> Array:
         """Draw n examples from p_θ(x_0), (n, D), in data units, by T ancestral steps."""
-        for _, x in self.sample_path(n, rng):  # noqa: B007
-            pass
+        _, x = deque(self.sample_path(n, rng), maxlen=1).pop()
         return self.to_data(x)
 
     def bound_terms(self, x: ArrayLike, rng: RNG = None) -> Array:

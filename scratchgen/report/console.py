@@ -49,6 +49,8 @@ class Narrator:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = 100  # a pipe has no width; this one keeps a table's rows on one line
 
     def say(self, text: str = "") -> None:
         """Print one line."""

@@ -83,8 +83,17 @@ def ellipses(axes: Any, mixture: Mixture, color: str, label: str, coordinates: t
     for k, (mean, covariance) in enumerate(zip(mixture.means, mixture.covariances, strict=True)):
         values, vectors = np.linalg.eigh(covariance[np.ix_(pick, pick)])
         angle = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))
-        axes.add_patch(Ellipse(mean[pick], *(4 * np.sqrt(values[::-1])), angle=angle, fill=False, color=color, lw=1.5,
-                               label=label if k == 0 else None))  # fmt: skip
+        axes.add_patch(
+            Ellipse(
+                mean[pick],
+                *(4 * np.sqrt(values[::-1])),
+                angle=angle,
+                fill=False,
+                color=color,
+                lw=1.5,
+                label=label if k == 0 else None,
+            )
+        )
 
 
 def em_figure(tour: Tour) -> Figure:
@@ -99,8 +108,9 @@ def em_figure(tour: Tour) -> Figure:
     model: GaussianMixture = tour.models["penguins"]
     middle.scatter(penguins[:, 0], penguins[:, 2], c=model.predict(penguins), s=6, cmap="Set2")
     ellipses(middle, model.mixture_, MODEL, "fitted", (0, 2))
-    middle.set(title="EM on penguins, 3 components", xlabel=names[0] + " (standardised)",
-               ylabel=names[2] + " (standardised)")  # fmt: skip
+    middle.set(
+        title="EM on penguins, 3 components", xlabel=names[0] + " (standardised)", ylabel=names[2] + " (standardised)"
+    )
     for key, label in (("mixture", "known mixture"), ("penguins", "penguins")):
         bounds = tour.models[key].lower_bounds_
         right.semilogy(np.maximum(bounds[-1] - bounds[:-1], 1e-12), label=label)
@@ -148,7 +158,7 @@ def ddpm_process_figure(tour: Tour) -> Figure:
 
 def ddpm_digits_figure(tour: Tour) -> Figure:
     """Samples, and one row of images a time step."""
-    return digits_figure(tour.models["ddpm_digits"], tour, [100, 60, 40, 25, 15, 8, 0], "t = {:.0f}", "DDPM: samples")
+    return digits_figure(tour.models["ddpm_digits"], tour, [100, 60, 40, 25, 15, 8, 0], "DDPM: samples")
 
 
 def sde_process_figure(tour: Tour) -> Figure:
@@ -159,9 +169,12 @@ def sde_process_figure(tour: Tour) -> Figure:
     reverse = snapshots(model.sample_path(N_POINTS, tour.seed), times)
     drawing, axes = figure(2, len(times))
     for column, t in enumerate(times):
-        scale, std = model.sde_.marginal(t)
-        scatter(axes[0, column], truth.diffuse(float(scale), float(std)).sample(N_POINTS, tour.seed),
-                f"exact p_t, t = {t:g}", DATA)  # fmt: skip
+        scatter(
+            axes[0, column],
+            truth.diffuse(*model.sde_.level(t)).sample(N_POINTS, tour.seed),
+            f"exact p_t, t = {t:g}",
+            DATA,
+        )
         scatter(axes[1, column], reverse[t], f"reverse SDE, t = {t:g}")
     return drawing
 
@@ -169,17 +182,19 @@ def sde_process_figure(tour: Tour) -> Figure:
 def sde_digits_figure(tour: Tour) -> Figure:
     """Samples, and one row of images a time."""
     model: ScoreSDE = tour.models["sde_digits"]
-    return digits_figure(
-        model, tour, [1.0, 0.6, 0.4, 0.25, 0.15, 0.08, model.t_min], "t = {:.2g}", "reverse SDE: samples"
-    )
+    return digits_figure(model, tour, [1.0, 0.6, 0.4, 0.25, 0.15, 0.08, model.t_min], "reverse SDE: samples")
 
 
-def digits_figure(model: DDPM | ScoreSDE, tour: Tour, times: list[float], label: str, title: str) -> Figure:
+def digits_figure(model: DDPM | ScoreSDE, tour: Tour, times: list[float], title: str) -> Figure:
     """Digits on their way from noise, beside samples and training images."""
     drawing, ((left, middle, right),) = figure(1, 3, 4.2)
     path = snapshots(model.sample_path(8, tour.seed), times)
-    show_digits(left, np.concatenate([model.to_data(path[t]) for t in times]), 8,
-                "from noise: " + ", ".join(label.format(t) for t in (times[0], times[-1])))  # fmt: skip
+    show_digits(
+        left,
+        np.concatenate([model.to_data(path[t]) for t in times]),
+        8,
+        "from noise to digits, t = " + ", ".join(f"{t:g}" for t in times),
+    )
     show_digits(middle, model.sample(64, tour.seed), 8, title)
     show_digits(right, datasets.digits("train").images[:64], 8, "training digits")
     return drawing
@@ -192,16 +207,23 @@ def excess_figure(tour: Tour) -> Figure:
         bayes, excess = np.array(grades).T
         axes.semilogy(log_snr, excess, color=color, label=f"{name}: excess over Bayes")
         axes.semilogy(log_snr, bayes, color=color, ls="--", lw=1, label=f"{name}: Bayes loss (exact)")
-    axes.set(title="eight Gaussians: E‖ε − ε̂‖² = Bayes + excess", xlabel="log-SNR (clean data to the right)",
-             ylim=(1e-6, 4))  # fmt: skip
+    axes.set(
+        title="eight Gaussians: E‖ε − ε̂‖² = Bayes + excess", xlabel="log-SNR (clean data to the right)", ylim=(1e-6, 4)
+    )
     axes.legend(fontsize="small")
     return drawing
 
 
 def losses_figure(tour: Tour) -> Figure:
     """Batch losses of everything that was trained by gradient."""
-    names = {"linear_vae": "linear VAE, penguins", "vae": "VAE, digits", "ddpm": "DDPM, eight Gaussians",
-             "ddpm_digits": "DDPM, digits", "sde": "score model, eight Gaussians", "sde_digits": "score model, digits"}  # fmt: skip
+    names = {
+        "linear_vae": "linear VAE, penguins",
+        "vae": "VAE, digits",
+        "ddpm": "DDPM, eight Gaussians",
+        "ddpm_digits": "DDPM, digits",
+        "sde": "score model, eight Gaussians",
+        "sde_digits": "score model, digits",
+    }
     drawing, axes = figure(2, 3, 3.2)
     for panel, (key, title) in zip(axes.flat, names.items(), strict=True):
         losses = tour.models[key].losses_
@@ -210,8 +232,12 @@ def losses_figure(tour: Tour) -> Figure:
         panel.plot(losses, color="0.85", lw=0.5)
         panel.plot(np.arange(len(smooth)) + window // 2, smooth, color=MODEL)
         low, high = np.quantile(smooth, [0.0, 0.95])
-        panel.set(title=title, xlabel="step", ylabel="nats" if "vae" in key else "E‖ε − ε̂‖²",
-                  ylim=(low - 0.2 * (high - low), high + 0.5 * (high - low)))  # fmt: skip
+        panel.set(
+            title=title,
+            xlabel="step",
+            ylabel="nats" if "vae" in key else "E‖ε − ε̂‖²",
+            ylim=(low - 0.2 * (high - low), high + 0.5 * (high - low)),
+        )
     axes[0, 0].axhline(-tour.optimum_of_linear_vae, color=EXACT, ls="--", label="PPCA (exact)")
     axes[0, 0].legend()
     return drawing

@@ -49,6 +49,11 @@ class LinearSDE:
         """(scale, std) of x_t = scale · x_0 + std · ε; (1, 0) at t = 0."""
         return np.exp(self.log_scale(t)), self.std(t)
 
+    def level(self, t: float) -> tuple[float, float]:
+        """`marginal` at one time as Python floats, which leave float32 arrays float32."""
+        scale, std = self.marginal(t)
+        return float(scale), float(std)
+
     def log_snr(self, t: ArrayLike) -> Array:
         """log(scale²/std²); inf at t = 0."""
         with np.errstate(divide="ignore"):

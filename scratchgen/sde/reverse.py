@@ -36,7 +36,8 @@ def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.
     detail = as_number(detail, "detail", low=0.0)
     t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon, open_low=detail == 0)
     scale, std = sde.marginal(np.array([sde.horizon, t_min]))
-    noise = np.geomspace(*((std / scale) ** 2 + detail**2), as_count(n_steps, "n_steps") + 1) - detail**2
+    first, last = (std / scale) ** 2 + detail**2
+    noise = np.geomspace(first, last, as_count(n_steps, "n_steps") + 1) - detail**2
     times = np.empty_like(noise)
     times[0], times[-1] = sde.horizon, t_min
     times[1:-1] = sde.time_at(-np.log(noise[1:-1]))
@@ -44,7 +45,7 @@ def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.
 
 
 def euler_step(sde: LinearSDE, score: Score, x: Array, t: float, s: float, churn: float = 1.0) -> tuple[Array, float]:
-    """Mean, (N, D), and standard deviation of one Euler-Maruyama step of (32) from t down to s: x_s = mean + std · z."""
+    """Mean (N, D) and standard deviation of one Euler-Maruyama step of (32) from t down to s: x_s = mean + std · z."""
     mean = x + (s - t) * reverse_drift(sde, score, x, t, churn)
     return mean, churn * float(sde.diffusion(t)) * (t - s) ** 0.5
 
