@@ -15,7 +15,7 @@ import numpy as np
 
 from scratchgen import __version__
 
-TYPICAL_SECONDS = {False: 75, True: 25}  # of a tour, by --quick, on two cores
+TYPICAL_SECONDS = {False: 70, True: 30}  # of a tour, by --quick, on two cores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

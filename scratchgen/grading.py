@@ -9,11 +9,16 @@ negative log-likelihood, which the variational bound can be held against.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from scratchgen.ddpm.samplers import EpsHat, p_mean, reverse_variance
 from scratchgen.mixture import Mixture
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.sde.processes import LinearSDE
+from scratchgen.sde.reverse import Score, euler_step
 from scratchgen.validation import Array, as_count
 
 
@@ -106,6 +111,25 @@ def chain_density(
             f"the chain's density sums to {density.sum() * cell:.4f} instead of 1; lower resolution and final_spacing"
         )
     return GridDensity(points, density, float(cell))
+
+
+def ancestral_density(
+    schedule: NoiseSchedule, eps_hat: EpsHat, dimension: int, variance: str | Array = "beta"
+) -> GridDensity:
+    """Exact density p_θ(x_0) of DDPM's ancestral sampler, T steps from N(0, I), by `chain_density`."""
+    std = np.sqrt(reverse_variance(schedule, variance))
+    steps = [(lambda x, t=t: p_mean(schedule, t, x, eps_hat(x, t)), float(std[t])) for t in range(schedule.T, 0, -1)]
+    return chain_density(steps, dimension)
+
+
+def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int) -> GridDensity:
+    """Exact density at times[-1] of Euler-Maruyama on the reverse SDE, (32), from the prior on, by `chain_density`."""
+    origin = np.zeros((1, dimension))
+    steps = [
+        (lambda x, t=t, s=s: euler_step(sde, score, x, t, s)[0], euler_step(sde, score, origin, t, s)[1])
+        for t, s in pairwise(times.tolist())
+    ]
+    return chain_density(steps, dimension, sde.prior_std)
 
 
 def _axis(reach: float, spacing: float) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -175,6 +176,12 @@ class Mixture:
         axes = [np.arange(a, b + step, step) for a, b in zip(low, high, strict=True)]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, self.dimension)
         return points, np.full(len(points), step**self.dimension)
+
+    def kl(self, log_q: Callable[[Array], Array]) -> float:
+        """KL(p‖q) in nats for any density q in one or two dimensions, log_q mapping (M, D) to (M,), by quadrature."""
+        points, weights = self.quadrature()
+        log_p = self.log_prob(points)
+        return float((weights * np.exp(log_p)) @ (log_p - log_q(points)))
 
     def entropy(self) -> float:
         """H(p) = −E log p, in nats, by quadrature in one or two dimensions (exact to about 1e-12)."""

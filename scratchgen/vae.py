@@ -21,7 +21,6 @@ from scratchgen.network import MLP
 from scratchgen.optimizer import Adam, cosine_decay
 from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator, as_number, as_samples
 
-
 # One number that every example pulls the same way.  At the networks' own learning rate it lags them: after 2000 steps
 # on digits the decoder variance was still 51 % above the mean squared error that it should equal.
 LOG_VARIANCE_RATE = 10

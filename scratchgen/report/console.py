@@ -41,7 +41,7 @@ class Grade:
     @property
     def tolerance(self) -> str:
         """The allowed differences, as text."""
-        return f"±{self.high:.0e}" if self.low == -self.high else f"{self.low:.3g} … {self.high:.3g}"
+        return f"±{self.high:.2g}" if self.low == -self.high else f"{self.low:.2g}…{self.high:.2g}"
 
 
 class Narrator:
@@ -79,22 +79,22 @@ class Narrator:
                 if step % 20 == 0 or step == n_steps:
                     bar.update(task, completed=step, total=n_steps)
         seconds = time.perf_counter() - began
-        self.say(f"  {label}: {step} steps in {seconds:.1f} s, loss {recent:.4g} nats")
+        self.say(f"  {label}: {step} steps in {seconds:.1f} s, loss {recent:.4g}")
         return model
 
     def grades(self, grades: Sequence[Grade]) -> None:
         """Print the table measured / exact / difference / tolerance."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("  quantity (nats)")
+        table = Table(box=None, padding=(0, 0, 0, 2))
+        table.add_column("quantity (nats)")
         for title in ("measured", "exact", "difference", "tolerance"):
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("")
         for grade in grades:
-            verdict, style = ("ok", "green") if grade.passed else ("OUTSIDE", "bold red")
+            verdict, style = ("ok", "green") if grade.passed else ("OUT", "bold red")
             table.add_row(
-                "  " + grade.quantity,
-                f"{grade.measured:.6f}",
-                f"{grade.exact:.6f}",
+                grade.quantity,
+                f"{grade.measured:.5f}",
+                f"{grade.exact:.5f}",
                 f"{grade.difference:+.1e}",
                 grade.tolerance,
                 f"[{style}]{verdict}[/]",
