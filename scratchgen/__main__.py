@@ -39,6 +39,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"scratchgen {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     add_tour_options(parser)
+    parser.set_defaults(seed=0, out=Path("scratchgen-report"), quick=False, traceback=False)
     add_tour_options(
         commands.add_parser(
             "tour", help="train EM, VAE, DDPM and a score SDE and grade each against an exact answer (the default)"
@@ -48,7 +49,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def add_tour_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the tour, for the bare command and for `tour` alike."""
+    """Options of the tour, for the bare command and for `tour` alike; only the former sets defaults."""
     parser.add_argument("--seed", type=seed, default=argparse.SUPPRESS, help="of data, weights and samples (default 0)")
     parser.add_argument(
         "--out",
@@ -61,7 +62,6 @@ def add_tour_options(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", default=argparse.SUPPRESS, help="a fifth of the training, with wider tolerances"
     )
     parser.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error arose")
-    parser.set_defaults(seed=0, out=Path("scratchgen-report"), quick=False, traceback=False)
 
 
 def seed(text: str) -> int:

@@ -22,6 +22,9 @@ from scratchgen.sde.reverse import Score, euler_step
 from scratchgen.validation import Array, as_count
 
 
+REACH = 8.0  # standard deviations beyond which a Gaussian is taken as 0: its tail holds 1e-15
+
+
 class NoiseGrade(NamedTuple):
     """How good a noise predictor is at one noise level; both in units of ε, summed over dimensions."""
 
@@ -93,17 +96,17 @@ def chain_density(
         raise ValueError(f"dimension must be 1 or 2, got {dimension}; use a sampled bound instead")
     steps = list(steps)
     spacings = [resolution * std for _, std in steps] + [final_spacing]
-    axis = _axis(8 * prior_std, spacings[0])
+    axis = _axis(REACH * prior_std, spacings[0])
     points = _product(axis, dimension)
     density = np.exp(-0.5 * (points**2).sum(axis=1) / prior_std**2) / (2 * np.pi * prior_std**2) ** (dimension / 2)
     for (mean, std), spacing in zip(steps, spacings[1:], strict=True):
         mass = density * (axis[1] - axis[0]) ** dimension
         carries = mass > 1e-14 * mass.max()  # the rest cannot change a digit of the result, and is most of the plane
         centres = mean(points[carries])
-        axis = _axis(float(np.abs(centres).max()) + 8 * std, spacing)
-        kernels = [np.exp(-0.5 * ((axis[:, None] - centres[:, d]) / std) ** 2) for d in range(dimension)]
-        kernels[0] *= mass[carries] / (2 * np.pi * std**2) ** (dimension / 2)
-        density = kernels[0].sum(axis=1) if dimension == 1 else (kernels[0] @ kernels[1].T).ravel()
+        axis = _axis(float(np.abs(centres).max()) + REACH * std + 2 * spacing, spacing)
+        kernels = [_kernel(axis, centres[:, d], std) for d in range(dimension)]
+        kernels[0] *= mass[carries, None]
+        density = kernels[0].sum(axis=0) if dimension == 1 else (kernels[0].T @ kernels[1]).ravel()
         points = _product(axis, dimension)
     cell = (axis[1] - axis[0]) ** dimension
     if abs(density.sum() * cell - 1) > 1e-3:
@@ -135,6 +138,20 @@ def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int) ->
 def _axis(reach: float, spacing: float) -> Array:
     """Evenly spaced nodes over [−reach, reach], at most `spacing` apart."""
     return np.linspace(-reach, reach, int(np.ceil(2 * reach / spacing)) + 1)
+
+
+def _kernel(axis: Array, centres: Array, std: float) -> Array:
+    """N(axis; centre, std²) for every centre, (len(centres), len(axis)).
+
+    Computed only within REACH standard deviations, which takes a tenth of the time of the full table.
+    """
+    step = axis[1] - axis[0]
+    half = int(np.ceil(REACH * std / step))
+    window = np.rint((centres - axis[0]) / step).astype(np.intp)[:, None] + np.arange(-half, half + 1)
+    values = np.exp(-0.5 * ((axis[window] - centres[:, None]) / std) ** 2) / ((2 * np.pi) ** 0.5 * std)
+    kernel = np.zeros((len(centres), len(axis)))
+    np.put_along_axis(kernel, window, values, axis=1)
+    return kernel
 
 
 def _product(axis: Array, dimension: int) -> Array:
