@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchgen import __version__
+from scratchgen.files import write_atomically
 
 TYPICAL_SECONDS = {False: 70, True: 30}  # of a tour, by --quick, on two cores
 
@@ -78,7 +79,7 @@ def tour(seed: int, out: Path, quick: bool) -> int:
         from threadpoolctl import threadpool_limits
 
         from scratchgen.report.console import Narrator
-        from scratchgen.report.figures import draw_all, write_atomically
+        from scratchgen.report.figures import draw_all
         from scratchgen.report.tour import Tour, run
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"the tour needs {error.name}; run: pip install 'scratchgen[demo]'") from None

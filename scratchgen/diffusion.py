@@ -43,20 +43,22 @@ class DiffusionModel(StandardizedEstimator):
         x = as_samples(x)
         n_steps, batch_size = as_count(self.n_steps, "n_steps"), as_count(self.batch_size, "batch_size")
         learning_rate = as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
+        as_number(self.ema_decay, "ema_decay", low=0.0, high=1 - 1e-9)
         rng = as_generator(self.rng)
-        data = self._fit_units(x).astype(np.float32)
-        self._build(rng)
-        network = NoiseNetwork(data.shape[1], self.hidden, n_coordinate_features=self.n_coordinate_features)
+        mean, scale = self._measure_units(x)
+        self._build(x.shape[1], rng)
+        self.mean_, self.scale_, self.n_features_in_, self.losses_ = mean, scale, x.shape[1], np.zeros(0)
+        data = self.to_model(x).astype(np.float32)
+        network = NoiseNetwork(x.shape[1], self.hidden, n_coordinate_features=self.n_coordinate_features)
         network.mlp.parameters[:] = self.parameters_
         adam, average = Adam(network.mlp.parameters), EMA(self.parameters_, self.ema_decay)
-        self.losses_ = np.zeros(0)
         losses = np.empty(n_steps)
         for step in range(n_steps):
             x0 = data.take(rng.integers(len(data), size=batch_size), axis=0)
             noise = rng.standard_normal(x0.shape, dtype=np.float32)
-            scale, std = self._draw_levels(batch_size, rng)
-            x_t = scale[:, None].astype(np.float32) * x0 + std[:, None].astype(np.float32) * noise
-            error = network.forward(x_t, scale, std) - noise
+            scales, stds = self._draw_levels(batch_size, rng)
+            x_t = scales[:, None].astype(np.float32) * x0 + stds[:, None].astype(np.float32) * noise
+            error = network.forward(x_t, scales, stds) - noise
             network.backward((2 / batch_size) * error)
             adam.step(network.mlp.gradient, cosine_decay(step, n_steps, learning_rate, min(WARMUP, n_steps // 10)))
             average.update(network.mlp.parameters)
@@ -64,14 +66,15 @@ class DiffusionModel(StandardizedEstimator):
             self.losses_ = losses[: step + 1]
             yield Progress(step + 1, n_steps, float(losses[step]))
 
-    def _build(self, rng: RNG = None) -> None:
-        """Make the network whose parameters are the moving average: the one that samples and scores."""
-        self.network_ = NoiseNetwork(
-            self.n_features_in_, self.hidden, n_coordinate_features=self.n_coordinate_features, rng=rng
-        )
+    def _build(self, dimension: int, rng: RNG = None) -> None:
+        """Make what a fitted model holds beside its numbers: the network that samples and scores.
+
+        Its parameters are the moving average of those that are trained.
+        """
+        self.network_ = NoiseNetwork(dimension, self.hidden, n_coordinate_features=self.n_coordinate_features, rng=rng)
         self.parameters_ = self.network_.mlp.parameters
 
     def _restore(self) -> None:
         saved = self.parameters_
-        self._build()
+        self._build(self.n_features_in_)
         self.parameters_[:] = saved

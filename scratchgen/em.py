@@ -216,7 +216,8 @@ class GaussianMixture(Estimator):
 
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x), (N,), nats, exact."""
-        return self.mixture_.log_prob(self._as_fitted_samples(x))
+        x = self._as_fitted_samples(x)
+        return self.mixture_.log_prob(x)
 
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
         """The ELBO at q = p_θ(z | x), (N,), nats: term by term, and equal to `log_prob`; `rng` is not needed."""
@@ -225,7 +226,8 @@ class GaussianMixture(Estimator):
 
     def predict_proba(self, x: ArrayLike) -> Array:
         """p_θ(z = k | x), (N, K)."""
-        return self.mixture_.posterior(self._as_fitted_samples(x))
+        x = self._as_fitted_samples(x)
+        return self.mixture_.posterior(x)
 
     def predict(self, x: ArrayLike) -> Array:
         """The likeliest component of every x, (N,)."""

@@ -6,22 +6,21 @@ and is kept by duck typing: `clone`, `Pipeline` and `GridSearchCV` work, scikit-
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import os
-import tempfile
+import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen import schedule, sde
+from scratchgen.files import write_atomically
 from scratchgen.validation import RNG, Array, as_samples
-
-SAVED_OBJECTS = {cls.__name__: cls for cls in (schedule.NoiseSchedule, sde.VP, sde.SubVP, sde.VE)}
 
 
 class Progress(NamedTuple):
@@ -139,15 +138,9 @@ class Estimator:
         if path.exists() and not overwrite:
             raise FileExistsError(f"path {path} exists; pass overwrite=True to replace it")
         header = {"class": type(self).__name__, "params": {k: _encode(v) for k, v in self.get_params().items()}}
-        fitted = {name: np.asarray(getattr(self, name)) for name in ("n_features_in_", *self._fitted)}
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez_compressed(file, allow_pickle=False, header=np.array(json.dumps(header)), **fitted)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in ("n_features_in_", *self._fitted)}
+        arrays["header"] = json.dumps(header)
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -158,18 +151,18 @@ class Estimator:
         ValueError
             If the file is not a model of this class.
         """
-        with np.load(path, allow_pickle=False) as file:
-            if "header" not in file:
-                raise ValueError(f"path {path} is not a model saved by scratchgen")
-            header = json.loads(str(file["header"]))
-            if header["class"] != cls.__name__:
-                raise ValueError(
-                    f"path {path} holds a {header['class']}, not a {cls.__name__}; use {header['class']}.load"
-                )
-            model = cls(**{name: _decode(value) for name, value in header["params"].items()})
-            for name in ("n_features_in_", *cls._fitted):
-                value = file[name]
-                setattr(model, name, value.item() if value.ndim == 0 else value)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                saved = dict(file)
+            header = json.loads(str(saved["header"]))
+        except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise ValueError(f"path {path} is not a model saved by scratchgen: {error}") from None
+        if header["class"] != cls.__name__:
+            raise ValueError(f"path {path} holds a {header['class']}, not a {cls.__name__}; use {header['class']}.load")
+        model = cls(**{name: _decode(value) for name, value in header["params"].items()})
+        for name in ("n_features_in_", *cls._fitted):
+            value = saved[name]
+            setattr(model, name, value.item() if value.ndim == 0 else value)
         model._restore()
         return model
 
@@ -187,14 +180,15 @@ class StandardizedEstimator(Estimator):
     mean_: Array
     scale_: float
 
-    def _fit_units(self, x: Array) -> Array:
-        """Learn mean_ and scale_ from x, (N, D), and return x in the model's units."""
-        self.n_features_in_ = x.shape[1]
-        self.mean_ = x.mean(axis=0, dtype=np.float64) if self.standardize else np.zeros(x.shape[1])
-        self.scale_ = float(np.sqrt(((x - self.mean_) ** 2).mean())) if self.standardize else 1.0
-        if self.scale_ == 0:
+    def _measure_units(self, x: Array) -> tuple[Array, float]:
+        """What mean_ and scale_ are for x, (N, D)."""
+        if not self.standardize:
+            return np.zeros(x.shape[1]), 1.0
+        mean = x.mean(axis=0, dtype=np.float64)
+        scale = float(np.sqrt(((x - mean) ** 2).mean()))
+        if scale == 0:
             raise ValueError("x is constant, so it has no scale; pass data that varies, or standardize=False")
-        return self.to_model(x)
+        return mean, scale
 
     def to_model(self, x: Array) -> Array:
         """(x − mean_)/scale_, (N, D): data units to the model's."""
@@ -217,13 +211,14 @@ def _encode(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.random.Generator):
-        return {"generator": value.bit_generator.state}
+        return {"generator": _encode(value.bit_generator.state)}
+    if isinstance(value, dict):
+        return {"dict": {key: _encode(v) for key, v in value.items()}}
     if isinstance(value, tuple):
         return {"tuple": [_encode(v) for v in value]}
-    if isinstance(value, schedule.NoiseSchedule):
-        return {"object": "NoiseSchedule", "fields": {"variances": _encode(value.variances)}}
-    if is_dataclass(value) and type(value).__name__ in SAVED_OBJECTS:
-        return {"object": type(value).__name__, "fields": asdict(value)}  # type: ignore[arg-type]
+    if is_dataclass(value) and type(value).__module__.startswith("scratchgen."):
+        given = {f.name: _encode(getattr(value, f.name)) for f in fields(value) if f.init}
+        return {"object": [type(value).__module__, type(value).__name__], "fields": given}
     if isinstance(value, list):
         return [_encode(v) for v in value]
     if value is None or isinstance(value, bool | int | float | str):
@@ -242,7 +237,13 @@ def _decode(value: Any) -> Any:
     if "tuple" in value:
         return tuple(_decode(v) for v in value["tuple"])
     if "generator" in value:
-        bits = getattr(np.random, value["generator"]["bit_generator"])()
-        bits.state = value["generator"]
+        state = _decode(value["generator"])
+        bits = getattr(np.random, state["bit_generator"])()
+        bits.state = state
         return np.random.Generator(bits)
-    return SAVED_OBJECTS[value["object"]](**{k: _decode(v) for k, v in value["fields"].items()})
+    if "dict" in value:
+        return {key: _decode(v) for key, v in value["dict"].items()}
+    module, name = value["object"]
+    if not module.startswith("scratchgen."):
+        raise ValueError(f"the file names an object of {module}, which no model of ours holds; do not trust it")
+    return getattr(importlib.import_module(module), name)(**{k: _decode(v) for k, v in value["fields"].items()})

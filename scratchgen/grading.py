@@ -21,7 +21,6 @@ from scratchgen.sde.processes import LinearSDE
 from scratchgen.sde.reverse import Score, euler_step
 from scratchgen.validation import Array, as_count
 
-
 REACH = 8.0  # standard deviations beyond which a Gaussian is taken as 0: its tail holds 1e-15
 
 

@@ -93,9 +93,10 @@ class MLP:
 
     def __call__(self, x: Array) -> Array:
         """The output for x, (N, sizes[-1]), without keeping anything for `backward`."""
+        h = np.asarray(x, dtype=self.parameters.dtype)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            x = _activate(x @ weight + bias, self.activation)[0]
-        return x @ self.weights[-1] + self.biases[-1]
+            h = _activate(h @ weight + bias, self.activation)[0]
+        return h @ self.weights[-1] + self.biases[-1]
 
     def forward(self, x: Array) -> Array:
         """The output for x, (N, sizes[-1]); remembers what `backward` needs.  Computes in the parameters' dtype."""
@@ -146,7 +147,7 @@ def time_features(log_snr: Array, n: int) -> Array:
 
 def coordinate_features(x: Array, n: int) -> Array:
     """cos and sin of every coordinate at frequencies 2, 4, …, 2ⁿ, (N, 2nD): lets a small network draw sharp edges."""
-    angles = (x[:, :, None] * (2.0 ** np.arange(1, n + 1)).astype(x.dtype)).reshape(len(x), -1)
+    angles = (x[:, :, None] * (2.0 ** np.arange(1, n + 1)).astype(x.dtype)).reshape(len(x), n * x.shape[1])
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 

@@ -185,11 +185,13 @@ class VAE(StandardizedEstimator):
         as_choice(self.latent_noise, "latent_noise", ("random", "sigma"))
         as_choice(self.dtype, "dtype", ("float32", "float64"))
         rng = as_generator(self.rng)
-        data = self._fit_units(x).astype(self.dtype)
-        self._build(rng)
-        if self.decoder_variance is not None:
-            variance = as_number(self.decoder_variance, "decoder_variance", low=0.0, open_low=True)
-            self.network_.log_variance[:] = np.log(variance)
+        variance = 1.0 if self.decoder_variance is None else self.decoder_variance
+        variance = as_number(variance, "decoder_variance", low=0.0, open_low=True)
+        mean, scale = self._measure_units(x)
+        self._build(x.shape[1], rng)
+        self.network_.log_variance[:] = np.log(variance)
+        self.mean_, self.scale_, self.n_features_in_, self.losses_ = mean, scale, x.shape[1], np.zeros(0)
+        data = self.to_model(x).astype(self.dtype)
         factors = (1, 1, LOG_VARIANCE_RATE if self.decoder_variance is None else 0)
         optimizers = [
             (Adam(parameters), gradient, factor)
@@ -210,14 +212,14 @@ class VAE(StandardizedEstimator):
             self.losses_ = losses[: step + 1]
             yield Progress(step + 1, n_steps, float(losses[step]))
 
-    def _build(self, rng: RNG = None) -> None:
-        self.network_ = VAENetwork(self.n_features_in_, self.n_latents, self.hidden, self.activation, rng, self.dtype)
+    def _build(self, dimension: int, rng: RNG = None) -> None:
+        self.network_ = VAENetwork(dimension, self.n_latents, self.hidden, self.activation, rng, self.dtype)
         self.encoder_, self.decoder_ = self.network_.encoder.parameters, self.network_.decoder.parameters
         self.log_variance_ = self.network_.log_variance
 
     def _restore(self) -> None:
         saved = self.encoder_, self.decoder_, self.log_variance_
-        self._build()
+        self._build(self.n_features_in_)
         self.encoder_[:], self.decoder_[:], self.log_variance_[:] = saved
 
     @property
@@ -234,7 +236,7 @@ class VAE(StandardizedEstimator):
     def decode(self, z: ArrayLike) -> Array:
         """Mean of p_θ(x | z), (N, D), in data units."""
         self._require_fitted()
-        z = as_samples(z, "z", dimension=self.n_latents)
+        z = as_samples(z, "z", dimension=self.n_latents, n_min=0)
         return self.to_data(self.network_.decoder(z.astype(self.dtype)))
 
     def reconstruct(self, x: ArrayLike) -> Array:

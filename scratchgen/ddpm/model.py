@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.ddpm.objective import bound_terms
-from scratchgen.ddpm.samplers import ancestral_sampler
+from scratchgen.ddpm.samplers import ancestral_sampler, reverse_variance
 from scratchgen.diffusion import DiffusionModel
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import RNG, Array, as_count, as_generator
@@ -41,6 +41,8 @@ class DDPM(DiffusionModel):
 
     Attributes
     ----------
+    schedule_ : NoiseSchedule
+        The forward process in force.
     network_ : NoiseNetwork
     losses_ : (steps,)
         Batch losses of training.
@@ -77,19 +79,15 @@ class DDPM(DiffusionModel):
         self.standardize = standardize
         self.rng = rng
 
-    @property
-    def schedule_(self) -> NoiseSchedule:
-        """The schedule in force: `schedule`, or its default."""
-        return NoiseSchedule.linear(100) if self.schedule is None else self.schedule
+    def _build(self, dimension: int, rng: RNG = None) -> None:
+        schedule = NoiseSchedule.linear(100) if self.schedule is None else self.schedule
+        reverse_variance(schedule, self.variance)  # a wrong one is refused before training, not after
+        super()._build(dimension, rng)
+        self.schedule_ = schedule
 
     def _draw_levels(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        schedule = self._schedule
-        t = rng.integers(1, schedule.T + 1, size=n)
-        return schedule.alpha_bar[t], schedule.beta_bar[t]
-
-    def _fit_units(self, x: Array) -> Array:
-        self._schedule = self.schedule_
-        return super()._fit_units(x)
+        t = rng.integers(1, self.schedule_.T + 1, size=n)
+        return self.schedule_.alpha_bar[t], self.schedule_.beta_bar[t]
 
     def eps_hat(self, x_t: Array, t: int) -> Array:
         """Predicted total noise ε̂(x_t, t) for one step t, (N, D); x_t in the model's units (`to_model`)."""
@@ -98,6 +96,7 @@ class DDPM(DiffusionModel):
 
     def predict_score(self, x_t: Array, t: int) -> Array:
         """∇ log p_t(x_t) ≈ −ε̂/β̄_t, (N, D), in the model's units."""
+        self._require_fitted()
         return -self.eps_hat(x_t, t) / float(self.schedule_.beta_bar[t])
 
     def sample_path(self, n: int, rng: RNG = None) -> Iterator[tuple[int, Array]]:

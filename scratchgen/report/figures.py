@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from matplotlib.patches import Ellipse
 
 from scratchgen import DDPM, PPCA, GaussianMixture, Mixture, ScoreSDE, datasets
 from scratchgen.ddpm import q_sample
+from scratchgen.files import write_atomically
 from scratchgen.report.tour import Tour, dequantized_digits, standardized_penguins
 from scratchgen.validation import Array
 
@@ -38,19 +37,6 @@ def draw_all(tour: Tour, folder: Path) -> list[Path]:
         paths.append(folder / f"{name}.png")
         write_atomically(paths[-1], lambda file, draw=draw: draw(tour).savefig(file, format="png", dpi=110))  # type: ignore[misc]
     return paths
-
-
-def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it, so that no half-written file is ever seen."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def figure(rows: int, columns: int, size: float = 2.6, **options: Any) -> tuple[Figure, Any]:

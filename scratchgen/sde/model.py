@@ -13,7 +13,7 @@ from scratchgen.likelihood import LOG_2PI, kl_diag_standard
 from scratchgen.sde.likelihood import probability_flow_log_prob
 from scratchgen.sde.processes import VP, LinearSDE
 from scratchgen.sde.reverse import euler_maruyama, reverse_times
-from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator
+from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator, as_number
 
 
 class ScoreSDE(DiffusionModel):
@@ -38,6 +38,8 @@ class ScoreSDE(DiffusionModel):
 
     Attributes
     ----------
+    sde_ : LinearSDE
+        The forward process in force.
     network_ : NoiseNetwork
     losses_ : (steps,)
         Batch losses of training.
@@ -78,10 +80,13 @@ class ScoreSDE(DiffusionModel):
         self.standardize = standardize
         self.rng = rng
 
-    @property
-    def sde_(self) -> LinearSDE:
-        """The process in force: `sde`, or its default."""
-        return VP() if self.sde is None else self.sde
+    def _build(self, dimension: int, rng: RNG = None) -> None:
+        sde = VP() if self.sde is None else self.sde
+        as_choice(self.weighting, "weighting", ("likelihood", "noise"))
+        as_number(self.t_min, "t_min", low=0.0, high=sde.horizon, open_low=True)
+        as_count(self.n_sample_steps, "n_sample_steps")
+        super()._build(dimension, rng)
+        self.sde_ = sde
 
     def _stratified_times(self, n: int, rng: np.random.Generator) -> Array:
         """n times whose log-SNRs are one uniform draw in each of n equal cells; varies less than n free draws."""
@@ -89,7 +94,7 @@ class ScoreSDE(DiffusionModel):
         return self.sde_.time_at(low + (high - low) * (np.arange(n) + rng.random(n)) / n)
 
     def _draw_levels(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        if as_choice(self.weighting, "weighting", ("likelihood", "noise")) == "likelihood":
+        if self.weighting == "likelihood":
             return self.sde_.marginal(self._stratified_times(n, rng))
         return self.sde_.marginal(self.t_min + (self.sde_.horizon - self.t_min) * (np.arange(n) + rng.random(n)) / n)
 
@@ -100,10 +105,12 @@ class ScoreSDE(DiffusionModel):
 
     def predict_score(self, x_t: Array, t: float) -> Array:
         """s_θ(x_t, t) = −ε̂/std ≈ ∇ log p_t(x_t), (N, D), in the model's units."""
+        self._require_fitted()
         return -self.eps_hat(x_t, t) / float(self.sde_.std(t))
 
     def score_and_divergence(self, x_t: Array, t: float) -> tuple[Array, Array]:
         """s_θ and its exact divergence, (N, D) and (N,), by D backward passes."""
+        self._require_fitted()
         scale, std = self.sde_.level(t)
         eps_hat = self.network_.forward(x_t, scale, std)
         divergence = np.zeros(len(x_t))
