@@ -32,7 +32,18 @@ def relative(a, b):
 
 
 def reals(shape, low, high):
-    return arrays(np.float64, shape, elements=st.floats(low, high, allow_subnormal=False, width=64))
+    """Every entry is drawn by itself: Hypothesis would fill most of an array with one value."""
+    return arrays(np.float64, shape, elements=st.floats(low, high, allow_subnormal=False), fill=st.nothing())
+
+
+def cut(flat, *shapes):
+    """One long draw cut into arrays of these shapes, which is several times faster than as many draws."""
+    ends = np.cumsum([0, *(np.prod(shape, dtype=int) for shape in shapes)])
+    return [flat[a:b].reshape(shape) for a, b, shape in zip(ends[:-1], ends[1:], shapes, strict=True)]
+
+
+def size(*shapes):
+    return (int(sum(np.prod(shape) for shape in shapes)),)
 
 
 def softmax(logits, axis=-1):
@@ -57,37 +68,43 @@ class Tables(NamedTuple):
 @st.composite
 def tables(draw):
     nx, nz = draw(st.integers(2, 6)), draw(st.integers(1, 6))
-    p, q, decoder, prior = (draw(reals(shape, -6, 6)) for shape in [(nx,), (nx, nz), (nx, nz), (nz,)])
+    shapes = (nx,), (nx, nz), (nx, nz), (nz,)
+    p, q, decoder, prior = cut(draw(reals(size(*shapes), -6, 6)), *shapes)
     return Tables(softmax(p), softmax(q), softmax(decoder, axis=0), softmax(prior))
 
 
 # --- Gaussians and mixtures -------------------------------------------------------------------------------
 
 
+def as_spd(A):
+    """A Aᵀ + 0.1 I for a stack of A."""
+    return A @ A.swapaxes(-1, -2) + 0.1 * np.eye(A.shape[-1])
+
+
 def spd(dimension, entry=2.0):
     """A Aᵀ + 0.1 I with entries of A in [-entry, entry]."""
-    return reals((dimension, dimension), -entry, entry).map(lambda A: A @ A.T + 0.1 * np.eye(dimension))
+    return reals((dimension, dimension), -entry, entry).map(as_spd)
 
 
 @st.composite
-def gaussians(draw, dimension=None):
-    """(mean, covariance)."""
-    D = draw(st.integers(1, 4)) if dimension is None else dimension
-    return draw(reals((D,), -5, 5)), draw(spd(D))
+def pairs_of_gaussians(draw):
+    """((mean, covariance), (mean, covariance)), means in [-5, 5], covariances as in `spd`."""
+    D = draw(st.integers(1, 4))
+    m, n, A, B = cut(draw(reals(size((D,), (D,), (D, D), (D, D)), -1, 1)), (D,), (D,), (D, D), (D, D))
+    return (5 * m, as_spd(2 * A)), (5 * n, as_spd(2 * B))
 
 
 @st.composite
-def mixtures(draw, max_dimension=3, max_components=4, max_mean=4.0):
+def mixtures_and_points(draw, n=5, max_dimension=3, max_components=4):
+    """A mixture with means in [-4, 4] and covariances A Aᵀ + 0.1 I, |A| <= 1, and n points in [-8, 8]."""
     D, K = draw(st.integers(1, max_dimension)), draw(st.integers(1, max_components))
-    weights = softmax(draw(reals((K,), -3, 3)))
-    covariances = [draw(spd(D, entry=1.0)) for _ in range(K)]
-    return Mixture(weights, draw(reals((K, D), -max_mean, max_mean)), covariances)
+    shapes = (K,), (K, D), (K, D, D), (n, D)
+    logits, means, A, x = cut(draw(reals(size(*shapes), -1, 1)), *shapes)
+    return Mixture(softmax(3 * logits), 4 * means, as_spd(A)), 8 * x
 
 
-@st.composite
-def mixtures_and_points(draw, n=5, reach=8.0, **kwargs):
-    mixture = draw(mixtures(**kwargs))
-    return mixture, draw(reals((n, mixture.dimension), -reach, reach))
+def mixtures(**kwargs):
+    return mixtures_and_points(n=0, **kwargs).map(lambda pair: pair[0])
 
 
 # --- EM ---------------------------------------------------------------------------------------------------
@@ -105,7 +122,8 @@ def em_problems(draw, modes=HARD_MODES, max_components=4):
     """`gmmdata` of the catalogue: N 1..12, D 1..3, K 1..4, plain or hard in one of its ways."""
     N, D, K = draw(st.integers(1, 12)), draw(st.integers(1, 3)), draw(st.integers(1, max_components))
     mode = draw(st.sampled_from(modes))
-    x, means = (draw(arrays(np.int64, (n, D), elements=st.integers(-5120, 5120))) * GRID for n in (N, K))
+    entries = arrays(np.int64, ((N + K) * D,), elements=st.integers(-5120, 5120), fill=st.nothing())
+    x, means = cut(draw(entries) * GRID, (N, D), (K, D))
     if mode == "offset 2^10":
         x, means = x + 2.0**10, means + 2.0**10
     elif mode == "far component":
@@ -125,10 +143,17 @@ def em_problems(draw, modes=HARD_MODES, max_components=4):
 
 def variances(low, high, max_T=40):
     """One-step variances β², log-uniform and uniform mixed, so that both ends of (0, 1) are reached."""
-    one = st.one_of(st.floats(low, high), st.floats(np.log(low), np.log(high)).map(np.exp)).map(
-        lambda v: float(np.clip(v, low, high))
+    return (
+        st.integers(1, max_T)
+        .flatmap(lambda T: reals((2 * T,), 0, 1))
+        .map(
+            lambda u: np.where(
+                u[::2] < 0.5,
+                low + (high - low) * u[1::2],
+                np.clip(np.exp(np.log(low) + np.log(high / low) * u[1::2]), low, high),
+            )
+        )
     )
-    return st.lists(one, min_size=1, max_size=max_T).map(np.array)
 
 
 # --- statistical tests ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scratchgen import __main__ as cli
+from scratchgen.files import write_atomically
 from scratchgen.report import tour as tour_module
 from scratchgen.report.console import Grade
 
@@ -144,8 +145,6 @@ def test_an_earlier_report_is_replaced_and_that_is_said(no_training, tmp_path, c
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path):
-    from scratchgen.report.figures import write_atomically
-
     path = tmp_path / "figure.png"
     path.write_bytes(b"old")
 

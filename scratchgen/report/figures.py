@@ -179,7 +179,7 @@ def digits_figure(model: DDPM | ScoreSDE, tour: Tour, times: list[float], title:
         left,
         np.concatenate([model.to_data(path[t]) for t in times]),
         8,
-        "from noise to digits, t = " + ", ".join(f"{t:g}" for t in times),
+        f"from noise, t = {times[0]:g}, to digits, t = {times[-1]:g}",
     )
     show_digits(middle, model.sample(64, tour.seed), 8, title)
     show_digits(right, datasets.digits("train").images[:64], 8, "training digits")

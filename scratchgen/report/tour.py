@@ -129,8 +129,8 @@ def vae(tour: Tour) -> None:
     linear = VAE(2, (), latent_noise="sigma", batch_size=None, learning_rate=1e-2, dtype="float64", rng=tour.seed)
     linear = tour.train("linear_vae", "linear VAE, 2 latents, penguins", linear, penguins)
     x, x_test = dequantized_digits(tour.seed)
-    model = VAE(16, (256,), n_steps=tour.steps(2000), rng=tour.seed)
-    digits = tour.train("vae", "VAE, 16 latents, 1437 digits", model, x)
+    model = VAE(8, (128, 64), n_steps=tour.steps(2000), rng=tour.seed)
+    digits = tour.train("vae", "VAE, 8 latents, 1437 digits", model, x)
 
     optimum = PPCA(2).fit(penguins)
     maximum = optimum.score(penguins)
@@ -139,8 +139,8 @@ def vae(tour: Tour) -> None:
     ratio = digits.decoder_variance_ / mean_square(digits, x, tour.seed)
     tour.grade("vae", "digits: s²/mean square", ratio, 1.0, -0.03 * tour.slack, 0.03 * tour.slack)
     tour.show_grades("vae")
-    tour.bits_per_dim["VAE, 16 latents: ELBO"] = bits_per_dim(digits.elbo(x_test, tour.seed))
-    tour.bits_per_dim["VAE, 16 latents: IWAE-64"] = bits_per_dim(digits.iwae(x_test, 64, tour.seed))
+    tour.bits_per_dim["VAE, 8 latents: ELBO"] = bits_per_dim(digits.elbo(x_test, tour.seed))
+    tour.bits_per_dim["VAE, 8 latents: IWAE-64"] = bits_per_dim(digits.iwae(x_test, 64, tour.seed))
 
 
 def mean_square(model: VAE, x: Array, seed: int) -> float:
