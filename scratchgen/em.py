@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scratchgen.estimator import Estimator, Progress
 from scratchgen.likelihood import logsumexp
 from scratchgen.mixture import Mixture
-from scratchgen.validation import RNG, Array, as_count, as_generator, as_number, as_samples
+from scratchgen.validation import RNG, Array, as_count, as_finite, as_generator, as_number, as_samples
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
 
 # --- the two steps for a Gaussian mixture ------------------------------------------------------------------------
@@ -59,23 +59,40 @@ def m_step(x: Array, log_resp: Array, mixture: Mixture, covariance_floor: float 
         weights /= weights.sum()  # exp of a difference of large logs is only 1e-10 accurate
         means[k] = weights @ x
         centred = x - means[k]  # about the new mean: E xxᵀ − m mᵀ loses its digits far from 0
-        covariances[k] = floor_eigenvalues((centred.T * weights) @ centred, covariance_floor)
+        covariances[k] = (centred.T * weights) @ centred
     counts = np.exp(log_counts)
-    return Mixture(counts / counts.sum(), means, covariances)
+    return floored_mixture(counts / counts.sum(), means, covariances, covariance_floor)
+
+
+def floored_mixture(weights: Array, means: Array, covariances: Array, covariance_floor: float) -> Mixture:
+    """The Mixture with every covariance's eigenvalues raised to the floor."""
+    floored = np.array([floor_eigenvalues(covariance, covariance_floor) for covariance in covariances])
+    try:
+        return Mixture(weights, means, floored)
+    except ValueError:
+        raise ValueError(
+            f"covariance_floor {covariance_floor:g} is lost to rounding: a covariance is no longer positive definite; "
+            "raise covariance_floor"
+        ) from None
 
 
 def floor_eigenvalues(covariance: Array, floor: float) -> Array:
     """U max(Λ, floor) Uᵀ for covariance = U Λ Uᵀ, (D, D): the likelihood's maximum subject to Σ ⪰ floor · I."""
-    values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
+    covariance = 0.5 * (covariance + covariance.T)
+    values, vectors = np.linalg.eigh(covariance)
     if values[0] >= floor:
-        return 0.5 * (covariance + covariance.T)
-    return (vectors * np.maximum(values, floor)) @ vectors.T
+        return covariance
+    raised = vectors * np.sqrt(np.maximum(values, floor))
+    return raised @ raised.T  # exactly symmetric, as A Aᵀ is
 
 
 def free_energy(x: Array, log_resp: Array, mixture: Mixture) -> Array:
     """E_q[log p_θ(x, z) − log q(z | x)] for every x, (N,), nats: the ELBO of (8) for any q, log p_θ(x) at (18)."""
     log_joint = mixture.log_joint(x)
-    terms = np.where(np.isneginf(log_resp), 0.0, np.exp(log_resp) * (log_joint - log_resp))
+    resp = np.exp(log_resp)
+    responds = resp > 0  # 0 log 0 = 0
+    terms = np.zeros_like(log_joint)
+    terms[responds] = resp[responds] * (log_joint[responds] - log_resp[responds])
     return terms.sum(axis=1)
 
 
@@ -170,6 +187,7 @@ class GaussianMixture(Estimator):
         rng = as_generator(self.rng)
         best, step = -np.inf, 0
         for _ in range(n_init):
+            leads = False
             mixture = self._initial_mixture(x, rng, floor)
             log_resp, log_prob = e_step(x, mixture)
             bounds = [float(log_prob.mean())]
@@ -178,7 +196,8 @@ class GaussianMixture(Estimator):
                 log_resp, log_prob = e_step(x, mixture)
                 bounds.append(float(log_prob.mean()))
                 converged = bounds[-1] - bounds[-2] < tol
-                if bounds[-1] > best:
+                leads = leads or bounds[-1] > best  # a start that has taken the lead is kept to its end
+                if leads:
                     best = bounds[-1]
                     self._keep(mixture, bounds, converged)
                 step += 1
@@ -193,17 +212,26 @@ class GaussianMixture(Estimator):
         means = kmeans_plus_plus(x, K, rng) if given is None else as_samples(given, "means_init", dimension=D)
         if means.shape[0] != K:
             raise ValueError(f"means_init must have {K} rows, as n_components says, got {means.shape[0]}")
-        spread = floor_eigenvalues(np.cov(x.T, bias=True).reshape(D, D), floor)
-        start = Mixture(np.full(K, 1 / K), means, np.tile(spread, (K, 1, 1)))
+        spread = np.cov(x.T, bias=True).reshape(D, D)
+        start = floored_mixture(np.full(K, 1 / K), means, np.tile(spread, (K, 1, 1)), floor)
         distances = ((x[:, None] - means) ** 2).sum(axis=2)
         log_resp = np.full((N, K), -np.inf)
         log_resp[np.arange(N), distances.argmin(axis=1)] = 0.0
         start = m_step(x, log_resp, start, floor)
-        weights = start.weights if self.weights_init is None else np.asarray(self.weights_init, dtype=np.float64)
-        covariances = start.covariances
+        weights, covariances = start.weights, start.covariances
+        if self.weights_init is not None:
+            weights = as_finite(self.weights_init, "weights_init")
+            if weights.shape != (K,) or weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
+                raise ValueError(f"weights_init must be {K} non-negative numbers that sum to 1, got {weights}")
         if self.precisions_init is not None:
-            covariances = np.linalg.inv(np.asarray(self.precisions_init, dtype=np.float64))
-        return Mixture(weights, start.means if given is None else means, covariances)
+            precisions = as_finite(self.precisions_init, "precisions_init")
+            if precisions.shape != (K, D, D):
+                raise ValueError(f"precisions_init must have shape {(K, D, D)}, got {precisions.shape}")
+            symmetric = np.allclose(precisions, precisions.swapaxes(1, 2), rtol=1e-8)
+            if not symmetric or np.linalg.eigvalsh(precisions).min() <= 0:
+                raise ValueError("precisions_init must be symmetric and positive definite; pass inverse covariances")
+            covariances = np.linalg.inv(precisions)
+        return floored_mixture(weights, start.means if given is None else means, covariances, floor)
 
     def _keep(self, mixture: Mixture, bounds: list[float], converged: bool) -> None:
         self.mixture_ = mixture
@@ -249,7 +277,8 @@ def ppca_maximum(covariance: Array, n_components: int) -> tuple[Array, float]:
     """
     values, vectors = np.linalg.eigh(covariance)
     noise_variance = float(values[:-n_components].mean())
-    return vectors[:, ::-1][:, :n_components] * np.sqrt(values[::-1][:n_components] - noise_variance), noise_variance
+    excess = np.maximum(values[::-1][:n_components] - noise_variance, 0.0)  # below 0 only by rounding
+    return vectors[:, ::-1][:, :n_components] * np.sqrt(excess), noise_variance
 
 
 def ppca_em_step(covariance: Array, W: Array, noise_variance: float) -> tuple[Array, float]:

@@ -10,6 +10,8 @@ import numpy as np
 from scratchgen.likelihood import LOG_2PI, logsumexp
 from scratchgen.validation import RNG, Array, as_count, as_finite, as_generator, as_number, as_samples
 
+FINE = 0.15  # spacing of `quadrature` for integrands with poles off the real line
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Mixture:
@@ -18,7 +20,7 @@ class Mixture:
     Parameters
     ----------
     weights : array_like, (K,)
-        Non-negative, summing to 1 to within 1e-6.
+        Non-negative, summing to 1 to within 1e-6; the rest is divided out.
     means : array_like, (K, D)
     covariances : array_like, (K, D, D)
         Symmetric and positive definite.
@@ -47,7 +49,9 @@ class Mixture:
             )
         if weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
             raise ValueError(f"weights must be non-negative and sum to 1, got {weights}; divide by weights.sum()")
-        if not np.allclose(covariances, covariances.swapaxes(1, 2), rtol=1e-8, atol=0):
+        if (
+            abs(covariances - covariances.swapaxes(1, 2)) > 1e-8 * abs(covariances).max(axis=(1, 2), keepdims=True)
+        ).any():
             raise ValueError("covariances must be symmetric; use 0.5 * (C + C.T)")
         try:
             factors = np.linalg.cholesky(covariances)
@@ -55,10 +59,10 @@ class Mixture:
             k = int(np.argmin(np.linalg.eigvalsh(covariances)[:, 0]))
             raise ValueError(f"covariances[{k}] is not positive definite; raise its smallest eigenvalues") from None
         with np.errstate(divide="ignore"):  # a component of weight 0 has log weight −inf and never responds
-            log_weights = np.log(weights)
+            log_weights = np.log(weights / weights.sum())
         log_det = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
         for name, value in {
-            "weights": weights,
+            "weights": weights / weights.sum(),
             "means": means,
             "covariances": covariances,
             "_whitening": np.linalg.solve(factors, np.broadcast_to(np.eye(D), (K, D, D))),
@@ -92,7 +96,8 @@ class Mixture:
     def posterior(self, x: Array) -> Array:
         """p(k | x), the responsibilities, (N, K), (18)."""
         log_joint = self.log_joint(x)
-        return np.exp(log_joint - logsumexp(log_joint)[:, None])
+        joint = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
+        return joint / joint.sum(axis=1, keepdims=True)
 
     # --- score -----------------------------------------------------------------------------------------------------
 
@@ -137,7 +142,7 @@ class Mixture:
     def sample(self, n: int, rng: RNG = None) -> Array:
         """Draw n points, (n, D)."""
         rng = as_generator(rng)
-        labels = rng.choice(len(self.weights), size=as_count(n, "n", minimum=0), p=self.weights / self.weights.sum())
+        labels = rng.choice(len(self.weights), size=as_count(n, "n", minimum=0), p=self.weights)
         factors = np.linalg.cholesky(self.covariances)
         noise = rng.standard_normal((len(labels), self.dimension))
         return self.means[labels] + np.einsum("nde,ne->nd", factors[labels], noise)
@@ -158,7 +163,8 @@ class Mixture:
         ----------
         spacing : float
             Distance of nodes, in units of the smallest standard deviation of any component.  The rule converges like
-            exp(−2π²/spacing²): 0.5 is exact to rounding for the density itself.
+            exp(−2π²/spacing²) for the density itself, where 0.5 is exact to rounding.  Scores and logarithms have poles
+            near the line between two means and need less: at 0.5 errors of 1e-4 were measured, at 0.15 of 1e-11.
         width : float
             The box reaches this many standard deviations beyond every mean.
 
@@ -179,12 +185,12 @@ class Mixture:
 
     def kl(self, log_q: Callable[[Array], Array]) -> float:
         """KL(p‖q) in nats for any density q in one or two dimensions, log_q mapping (M, D) to (M,), by quadrature."""
-        points, weights = self.quadrature()
+        points, weights = self.quadrature(FINE)
         log_p = self.log_prob(points)
         return float((weights * np.exp(log_p)) @ (log_p - log_q(points)))
 
     def entropy(self) -> float:
-        """H(p) = −E log p, in nats, by quadrature in one or two dimensions (exact to about 1e-12)."""
-        points, weights = self.quadrature()
+        """H(p) = −E log p, in nats, by quadrature in one or two dimensions."""
+        points, weights = self.quadrature(FINE)
         log_prob = self.log_prob(points)
         return float(-(weights * np.exp(log_prob) * log_prob).sum())

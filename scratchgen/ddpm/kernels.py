@@ -12,12 +12,17 @@ from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array, IntArray
 
 
-def at(table: Array, t: int | IntArray) -> Array | float:
-    """table[t], shaped to multiply (N, D) arrays: a float for an int t, (N, 1) for t of shape (N,).
+def factor(value: Array | float) -> Array | float:
+    """A number or (N,), shaped to multiply (N, D) arrays: a float, or (N, 1).
 
     A Python float, unlike a NumPy number, leaves float32 arrays float32.
     """
-    return np.asarray(table[t])[:, None] if np.ndim(t) else float(table[t])
+    return np.asarray(value)[:, None] if np.ndim(value) else float(value)
+
+
+def at(table: Array, t: int | IntArray) -> Array | float:
+    """table[t] as a `factor`."""
+    return factor(table[t])
 
 
 def check_time(schedule: NoiseSchedule, t: int | IntArray, name: str = "t", first: int = 1) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.ddpm.kernels import check_time
 from scratchgen.ddpm.objective import bound_terms
 from scratchgen.ddpm.samplers import ancestral_sampler, reverse_variance
 from scratchgen.diffusion import DiffusionModel
@@ -92,6 +93,7 @@ class DDPM(DiffusionModel):
     def eps_hat(self, x_t: Array, t: int) -> Array:
         """Predicted total noise ε̂(x_t, t) for one step t, (N, D); x_t in the model's units (`to_model`)."""
         self._require_fitted()
+        check_time(self.schedule_, t)
         return self.network_(x_t, float(self.schedule_.alpha_bar[t]), float(self.schedule_.beta_bar[t]))
 
     def predict_score(self, x_t: Array, t: int) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from scratchgen.ddpm.kernels import at, check_time, predict_x0
+from scratchgen.ddpm.kernels import at, check_time, factor, predict_x0
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array, IntArray, as_choice, as_number
 
@@ -83,12 +83,12 @@ def ddim_step(
     eta = as_number(eta, "eta", low=0.0, high=1.0)
     if eta > 0 and noise is None:
         raise ValueError("noise is needed for eta > 0; pass standard normal noise of x_t's shape")
-    log_ratio = 2 * (np.log(at(schedule.alpha_bar, t)) - np.log(at(schedule.alpha_bar, s)))
-    beta_bar_s = at(schedule.beta_bar, s)
-    sigma = eta * beta_bar_s / at(schedule.beta_bar, t) * np.sqrt(-np.expm1(log_ratio))
-    x_s = at(schedule.alpha_bar, s) * predict_x0(schedule, t, x_t, eps_hat)
-    x_s = x_s + np.sqrt(np.maximum(beta_bar_s**2 - sigma**2, 0.0)) * eps_hat
-    return x_s if noise is None else x_s + sigma * noise
+    alpha_bar, beta_bar = schedule.alpha_bar, schedule.beta_bar
+    log_ratio = 2 * (np.log(alpha_bar[t]) - np.log(alpha_bar[s]))
+    sigma = eta * beta_bar[s] / beta_bar[t] * np.sqrt(-np.expm1(log_ratio))
+    direction = np.sqrt(np.maximum(beta_bar[s] ** 2 - sigma**2, 0.0))
+    x_s = at(alpha_bar, s) * predict_x0(schedule, t, x_t, eps_hat) + factor(direction) * eps_hat
+    return x_s if noise is None else x_s + factor(sigma) * noise
 
 
 def ancestral_sampler(

@@ -101,6 +101,7 @@ class ScoreSDE(DiffusionModel):
     def eps_hat(self, x_t: Array, t: float) -> Array:
         """Predicted total noise ε̂(x_t, t) at one time t, (N, D); x_t in the model's units (`to_model`)."""
         self._require_fitted()
+        t = as_number(t, "t", low=0.0, high=self.sde_.horizon, open_low=True)
         return self.network_(x_t, *self.sde_.level(t))
 
     def predict_score(self, x_t: Array, t: float) -> Array:

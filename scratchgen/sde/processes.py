@@ -144,9 +144,8 @@ class SubVP(VP):
         return -np.expm1(-self.beta_integral(t))
 
     def time_at(self, log_snr: ArrayLike) -> Array:  # noqa: D102
-        ratio = np.exp(0.5 * np.asarray(log_snr, dtype=np.float64))  # a/(1 − a²) for a = e^(−B/2)
-        scale = 2 * ratio / (1 + np.sqrt(1 + 4 * ratio**2))
-        return self._time_of_integral(-2 * np.log(scale))
+        inverse_ratio = np.exp(-0.5 * np.asarray(log_snr, dtype=np.float64))  # std/scale = 2 sinh(B/2)
+        return self._time_of_integral(2 * np.arcsinh(0.5 * inverse_ratio))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.
     """
     detail = as_number(detail, "detail", low=0.0)
     t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon, open_low=detail == 0)
+    if t_min == sde.horizon:
+        raise ValueError(f"t_min must be below the horizon {sde.horizon}, got {t_min}: there is no time between them")
     scale, std = sde.marginal(np.array([sde.horizon, t_min]))
     first, last = (std / scale) ** 2 + detail**2
     noise = np.geomspace(first, last, as_count(n_steps, "n_steps") + 1) - detail**2
