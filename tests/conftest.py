@@ -11,7 +11,6 @@ from hypothesis import Phase, settings
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
 settings.register_profile("explore", deadline=None, max_examples=300, print_blob=True)
-settings.register_profile(
-    "mutation", derandomize=True, deadline=None, max_examples=20, phases=[Phase.generate]
-)
+ci = settings.get_profile("ci")
+settings.register_profile("mutation", ci, max_examples=20, phases=[Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

@@ -242,7 +242,7 @@ def both_sides_of_equality(model: ScoreSDE) -> tuple[float, float]:
 
     def score_distance(t: float) -> float:
         p_t, q_t = p.diffuse(*process.level(t)), q.diffuse(*process.level(t))
-        points, weights = p_t.quadrature()
+        points, weights = p_t.quadrature(spacing=0.25)
         squared = ((p_t.score(points) - q_t.score(points)) ** 2).sum(axis=1)
         return float((weights * np.exp(p_t.log_prob(points))) @ squared)
 
