@@ -1,0 +1,159 @@
+"""scikit-learn as an oracle, and as a host: its mixtures and PCA, and its tools on our estimators."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone, is_outlier_detector
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.mixture import GaussianMixture as SklearnMixture
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
+
+from scratchgen import DDPM, PPCA, VAE, GaussianMixture, Mixture, NoiseSchedule, ScoreSDE
+from scratchgen.em import e_step, m_step
+from tests.strategies import residual
+
+SMALL = {
+    GaussianMixture: {"n_components": 2, "max_iter": 5},
+    PPCA: {"n_components": 2},
+    VAE: {"n_latents": 2, "hidden": (4,), "n_steps": 4},
+    DDPM: {"schedule": NoiseSchedule.linear(5), "hidden": (4,), "n_steps": 4},
+    ScoreSDE: {"hidden": (4,), "n_steps": 4},
+}
+every_model = pytest.mark.parametrize("cls", list(SMALL))
+
+
+def data(n=150, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = np.array([[0.0, 0, 0], [4, 1, 0], [0, -3, 2]])
+    return centres[rng.integers(3, size=n)] + rng.standard_normal((n, 3)) @ np.diag([1, 0.7, 0.4]) + 10.0
+
+
+START = Mixture(
+    [0.2, 0.3, 0.5], data(3, seed=5), np.array([1.0, 2.0, 0.5])[:, None, None] * (np.eye(3) + 0.3 * np.ones((3, 3)))
+)
+
+
+def sklearn_mixture(max_iter, tol=0.0):
+    """Their mixture, without its additive ridge, from the same start."""
+    model = SklearnMixture(
+        3,
+        reg_covar=0.0,
+        tol=tol,
+        max_iter=max_iter,
+        weights_init=START.weights,
+        means_init=START.means,
+        precisions_init=np.linalg.inv(START.covariances),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(data())
+
+
+def our_mixture(max_iter, tol=0.0):
+    return GaussianMixture(
+        3,
+        tol=tol,
+        max_iter=max_iter,
+        covariance_floor=1e-12,
+        weights_init=START.weights,
+        means_init=START.means,
+        precisions_init=np.linalg.inv(START.covariances),
+    ).fit(data())
+
+
+# --- as an oracle -----------------------------------------------------------------------------------------
+
+
+def test_one_em_step_is_scikit_learns():
+    theirs, ours = sklearn_mixture(1), m_step(data(), e_step(data(), START)[0], START)
+    assert residual(ours.weights, theirs.weights_) < 1e-12
+    assert residual(ours.means, theirs.means_) < 1e-12
+    assert residual(ours.covariances, theirs.covariances_) < 1e-10
+
+
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_em_follows_scikit_learns_path(n):
+    theirs, ours = sklearn_mixture(n), our_mixture(n)
+    assert residual(ours.weights_, theirs.weights_) < 1e-9
+    assert residual(ours.means_, theirs.means_) < 1e-9
+    assert residual(ours.covariances_, theirs.covariances_) < 1e-8
+    x = data(40, seed=1)
+    assert residual(ours.log_prob(x), theirs.score_samples(x)) < 1e-8
+    assert residual(ours.predict_proba(x), theirs.predict_proba(x)) < 1e-8
+    assert (ours.predict(x) == theirs.predict(x)).all()
+    assert abs(ours.score(x) - theirs.score(x)) < 1e-8
+
+
+def test_ppca_is_scikit_learns_pca():
+    x, new = data(), data(40, seed=1)
+    for k in 1, 2:
+        theirs, ours = PCA(k).fit(x), PPCA(k).fit(x)
+        # their covariance has 1/(N − 1), the likelihood's maximum 1/N: compare at theirs, scaled
+        n = len(x)
+        assert abs(ours.noise_variance_ * n / (n - 1) - theirs.noise_variance_) < 1e-10
+        rescaled = PPCA(k).fit(x.mean(axis=0) + (x - x.mean(axis=0)) * (n / (n - 1)) ** 0.5)
+        assert residual(rescaled.log_prob(new), theirs.score_samples(new)) < 1e-10
+        assert (
+            residual(
+                rescaled.components_ @ rescaled.components_.T + rescaled.noise_variance_ * np.eye(3),
+                theirs.get_covariance(),
+            )
+            < 1e-10
+        )
+        assert ours.score(x) >= theirs.score(x)  # ours is the maximum
+
+
+# --- as a host --------------------------------------------------------------------------------------------
+
+
+@every_model
+def test_clone_keeps_parameters_and_forgets_the_fit(cls):
+    model = cls(**SMALL[cls], rng=0)
+    copy = clone(model.fit(data()))
+    assert copy is not model
+    assert not hasattr(copy, "n_features_in_")
+    assert repr(copy.get_params()["rng"]) == "0"
+    assert set(copy.get_params()) == set(model.get_params())
+    assert residual(copy.fit(data()).sample(5, rng=0), model.sample(5, rng=0)) == 0
+
+
+@every_model
+def test_models_know_their_state_and_kind(cls):
+    model = cls(**SMALL[cls], rng=0)
+    with pytest.raises(SklearnNotFittedError):
+        check_is_fitted(model)
+    check_is_fitted(model.fit(data()))
+    assert not is_outlier_detector(model)
+
+
+@every_model
+def test_pipeline_scales_and_fits(cls):
+    scaled = StandardScaler().fit_transform(data())
+    pipeline = make_pipeline(StandardScaler(), cls(**SMALL[cls], rng=0)).fit(data())
+    alone = cls(**SMALL[cls], rng=0).fit(scaled)
+    assert abs(pipeline.score(data()) - alone.score(scaled)) < 1e-9
+    assert residual(pipeline.score_samples(data()), alone.score_samples(scaled)) < 1e-9
+    assert isinstance(repr(pipeline), str)
+
+
+def test_grid_search_chooses_by_held_out_likelihood():
+    search = GridSearchCV(GaussianMixture(n_init=3, rng=0), {"n_components": [1, 2, 3]}, cv=3).fit(data())
+    assert search.best_params_ == {"n_components": 3}  # data has three clusters
+    scores = [np.mean(cross_val_score(GaussianMixture(k, n_init=3, rng=0), data(), cv=3)) for k in (1, 2, 3)]
+    assert residual(search.cv_results_["mean_test_score"], scores) < 1e-12
+    assert search.best_estimator_.score(data()) == GaussianMixture(3, n_init=3, rng=0).fit(data()).score(data())
+
+
+def test_grid_search_reaches_into_a_pipeline():
+    pipeline = Pipeline([("scale", StandardScaler()), ("model", PPCA())])
+    search = GridSearchCV(pipeline, {"model__n_components": [1, 2], "model__method": ["closed", "em"]}, cv=3)
+    search.set_params(estimator__model__rng=0).fit(data())
+    scores = search.cv_results_["mean_test_score"].reshape(2, 2)  # methods sorted first
+    assert residual(scores[0], scores[1]) < 1e-4
+    assert search.best_params_["model__n_components"] == 2

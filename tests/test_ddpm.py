@@ -1,0 +1,879 @@
+"""Equations (19)-(29): kernels, the merging of noise, reverse steps and the bound, each against another route.
+
+No test here draws a random number for an expectation.  Noise is an argument everywhere, so that unit vectors read
+off an affine map, sigma points integrate a quadratic and Gauss-Hermite nodes an entire function, all through the
+code that users run (THEORY 4.3).  A loss alone sees no weight and no constant, and a bound's inequality next to
+nothing: hence equalities, with the deck's own prefactors as the twin that must fail.
+"""
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from scratchgen import VP, Mixture, NoiseSchedule
+from scratchgen.ddpm import (
+    ancestral_sampler,
+    bound_terms,
+    bound_weight,
+    ddim_step,
+    mean_square_step,
+    merge_noise,
+    negative_elbo,
+    p_mean,
+    p_step,
+    predict_x0,
+    q_posterior,
+    q_sample,
+    q_step,
+    reverse_variance,
+    split_noise,
+)
+from scratchgen.likelihood import entropy_gaussian, kl_gaussian
+from tests.strategies import mixtures_and_points, reals, relative, residual, variances
+
+
+@st.composite
+def schedules(draw, low=1e-3, high=0.9, max_T=40, min_T=1):
+    v = draw(variances(low, high, max_T))
+    return NoiseSchedule(np.resize(v, max(min_T, len(v))))
+
+
+@st.composite
+def schedules_and_t(draw, low=1e-3, high=0.9, max_T=40, first=1):
+    """(schedule, t) with first <= t <= T."""
+    schedule = draw(schedules(low, high, max_T, min_T=first))
+    return schedule, draw(st.integers(first, schedule.T))
+
+
+@st.composite
+def sigma_squared(draw, schedule):
+    """σ_t² in [0.1, 2]; index 0 is nobody's business, so that it is not even a number."""
+    return np.concatenate([[np.nan], draw(reals(schedule.T, 0.1, 2.0))])
+
+
+def hermite(n_nodes, n_variables):
+    """Gauss-Hermite rule for E f(z), z ~ N(0, I): nodes, (n_nodes^n_variables, n_variables), and weights."""
+    x, w = np.polynomial.hermite_e.hermegauss(n_nodes)
+    nodes = np.stack(np.meshgrid(*[x] * n_variables, indexing="ij"), axis=-1).reshape(-1, n_variables)
+    weights = np.stack(np.meshgrid(*[w / w.sum()] * n_variables, indexing="ij"), axis=-1).reshape(-1, n_variables)
+    return nodes, weights.prod(axis=1)
+
+
+def sigma_points(n_variables):
+    """±√n e_i, (2n, n): equal weights integrate every quadratic exactly under N(0, I)."""
+    return np.sqrt(n_variables) * np.concatenate([np.eye(n_variables), -np.eye(n_variables)])
+
+
+# --- forward kernels --------------------------------------------------------------------------------------
+
+
+@given(schedules(1e-9, 0.999))
+def test_composed_steps_are_one_q_sample(schedule):
+    """P25: row 0 follows x_0 = 1 through all steps, row i a unit noise of step i; their squares add up to (25)."""
+    x = np.eye(schedule.T + 1)[:, :1]
+    for t in range(1, schedule.T + 1):
+        x = q_step(schedule, t, x, np.eye(schedule.T + 1)[:, [t]])
+        jump = q_sample(schedule, t, np.array([[1.0], [0.0]]), np.array([[0.0], [1.0]]))[:, 0]
+        assert abs(x[0, 0] - jump[0]) < 1e-12
+        assert abs((x[1:, 0] ** 2).sum() / jump[1] ** 2 - 1) < 1e-12
+
+
+@given(schedules_and_t(1e-4, 0.9, first=2), reals((3, 3), -3, 3))
+def test_posterior_is_the_bayes_ratio(case, draws):
+    """P25b: q(x_{t−1} | x_t, x_0) = q(x_t | x_{t−1}) q(x_{t−1} | x_0)/q(x_t | x_0), at points of a path."""
+    schedule, t = case
+    x0, eps_bar, eps_t = draws[:, :1], draws[:, 1:2], draws[:, 2:]
+    x_prev = schedule.alpha_bar[t - 1] * x0 + schedule.beta_bar[t - 1] * eps_bar
+    x_t = schedule.alpha[t] * x_prev + schedule.beta[t] * eps_t
+    mean, variance = q_posterior(schedule, t, x_t, x0)
+    bayes = (
+        stats.norm.logpdf(x_t, schedule.alpha[t] * x_prev, schedule.beta[t])
+        + stats.norm.logpdf(x_prev, schedule.alpha_bar[t - 1] * x0, schedule.beta_bar[t - 1])
+        - stats.norm.logpdf(x_t, schedule.alpha_bar[t] * x0, schedule.beta_bar[t])
+    )
+    assert residual(stats.norm.logpdf(x_prev, mean, variance**0.5), bayes) < 1e-9
+
+
+@given(schedules(1e-9, 0.999), reals((3, 2), -9, 9), reals((3, 2), -9, 9))
+def test_posterior_at_the_first_step_is_a_point_mass_at_x0(schedule, x_t, x0):
+    mean, variance = q_posterior(schedule, 1, x_t, x0)
+    assert residual(mean, x0) < 1e-13
+    assert variance == 0
+
+
+@given(schedules_and_t(1e-4, 0.9, max_T=10), reals((3, 2), -3, 3), reals((3, 2), -3, 3))
+def test_p_mean_is_the_posterior_mean_at_the_predicted_x0(case, x_t, eps_hat):
+    """P25b, the eps form of the mean; t = 1 included."""
+    mean, _ = q_posterior(*case, x_t, predict_x0(*case, x_t, eps_hat))
+    assert residual(p_mean(*case, x_t, eps_hat), mean) < 1e-9
+
+
+@given(schedules_and_t(1e-9, 0.9, max_T=10), reals((3, 2), -3, 3), reals((3, 2), -3, 3))
+def test_predict_x0_undoes_q_sample(case, x0, noise):
+    schedule, t = case
+    error = predict_x0(schedule, t, q_sample(schedule, t, x0, noise), noise) - x0
+    assert np.abs(error).max() * schedule.alpha_bar[t] < 1e-14  # 1/ᾱ_t amplifies the rounding of x_t
+
+
+# --- merging of noise -------------------------------------------------------------------------------------
+
+
+@given(schedules_and_t(1e-6, 0.999))
+def test_merge_noise_is_an_orthogonal_involution(case):
+    """P27: R Rᵀ = R² = I, so that (ε, ω) is standard normal whenever (ε̄_{t−1}, ε_t) is."""
+    R = np.stack(merge_noise(*case, np.array([[1.0], [0.0]]), np.array([[0.0], [1.0]])))[:, :, 0]
+    assert residual(R @ R.T, np.eye(2)) < 1e-12
+    assert residual(R @ R, np.eye(2)) < 1e-12
+
+
+@given(schedules_and_t(1e-6, 0.999, first=2), reals((3, 2), -3, 3), reals((3, 2), -3, 3), reals((3, 2), -3, 3))
+def test_merged_noise_is_the_total_noise(case, x0, eps_bar, eps_t):
+    """P27, (25): two stretches with their own noise and one with the merged noise reach the same x_t."""
+    schedule, t = case
+    eps, _ = merge_noise(schedule, t, eps_bar, eps_t)
+    path = q_step(schedule, t, q_sample(schedule, t - 1, x0, eps_bar), eps_t)
+    assert residual(q_sample(schedule, t, x0, eps), path) < 1e-12
+
+
+@given(schedules_and_t(1e-6, 0.999), reals((3, 2), -3, 3), reals((3, 2), -3, 3))
+def test_split_noise_recovers_the_noise_of_one_step(case, eps_bar, eps_t):
+    """P27, (27); its formula, and the inverse of merge_noise."""
+    schedule, t = case
+    eps, omega = merge_noise(schedule, t, eps_bar, eps_t)
+    alpha, beta, before, total = schedule.alpha[t], schedule.beta[t], schedule.beta_bar[t - 1], schedule.beta_bar[t]
+    assert residual(split_noise(schedule, t, eps, omega), eps_t) < 1e-12
+    assert residual((beta * eps - alpha * before * omega) / total, eps_t) < 1e-12
+
+
+# --- what one step costs ----------------------------------------------------------------------------------
+
+NODES_3, WEIGHTS_3 = hermite(28, 3)
+
+
+@st.composite
+def step_problems(draw):
+    """One step t >= 2 of a chain on x_0 ~ N(m, s²) with the noise net a + b sin(c x + d) and σ² in [0.1, 2]."""
+    schedule, t = draw(schedules_and_t(1e-3, 0.9, max_T=10, first=2))
+    a, b, d, m = draw(reals(4, -1.5, 1.5))
+    c, s, variance = draw(st.floats(-1.5, 1.5)), draw(st.floats(0.1, 1.0)), draw(st.floats(0.1, 2.0))
+    return SimpleNamespace(
+        schedule=schedule,
+        t=t,
+        x0=m + s * NODES_3[:, :1],
+        eps_hat=lambda x: a + b * np.sin(c * x + d),
+        sigma_squared=np.full(schedule.T + 1, variance),
+    )
+
+
+def mean_square(error):
+    return float(WEIGHTS_3 @ (error**2)[:, 0])
+
+
+def forms_of_the_step_loss(case):
+    """−E_q log p_θ(x_{t−1} | x_t) by (24), (26), (28) and (29'), without the common ½ log 2πσ²."""
+    schedule, t, x0, variance = case.schedule, case.t, case.x0, case.sigma_squared[case.t]
+    first, second = NODES_3[:, 1:2], NODES_3[:, 2:]  # (ε̄_{t−1}, ε_t) in (24) and (26), (ε, ω) in (28) and (29)
+    beta, alpha, total = schedule.beta[t], schedule.alpha[t], schedule.beta_bar[t]
+    weight_26 = beta**2 / (2 * alpha**2 * variance)
+
+    x_prev = q_sample(schedule, t - 1, x0, first)
+    x_t = q_step(schedule, t, x_prev, second)
+    form_24 = mean_square(x_prev - p_mean(schedule, t, x_t, case.eps_hat(x_t))) / (2 * variance)
+    form_26 = weight_26 * mean_square(second - beta / total * case.eps_hat(x_t))  # e_θ = (β/β̄) ε̂
+
+    x_t = q_sample(schedule, t, x0, first)
+    form_28 = weight_26 * mean_square(split_noise(schedule, t, first, second) - beta / total * case.eps_hat(x_t))
+    constant = schedule.beta_tilde[t] ** 2 / (2 * variance)
+    noise_loss = mean_square(first - case.eps_hat(x_t))
+    form_29 = constant + bound_weight(schedule, case.sigma_squared)[t] * noise_loss
+    return np.array([form_24, form_26, form_28, form_29]), constant, noise_loss
+
+
+@given(step_problems())
+def test_four_forms_of_the_step_loss_agree(case):
+    """P26: (24) = (26) = (28) = (29') with every constant, for a net that is not linear."""
+    forms, _, noise_loss = forms_of_the_step_loss(case)
+    assert residual(forms, np.full(4, forms[0])) < 1e-10
+    v = mean_square_step(case.schedule, np.full(case.schedule.T + 1, noise_loss), 1)[case.t]
+    assert residual(v / (2 * case.sigma_squared[case.t]), forms[0]) < 1e-10
+
+
+@given(step_problems())
+def test_the_decks_own_constants_disagree(case):
+    """The twin: E21's prefactor, twice too large, and E22's dropped constant are far outside the tolerance."""
+    forms, constant, _ = forms_of_the_step_loss(case)
+    for printed in 2 * forms[1], 2 * forms[2], forms[3] - constant:
+        assert residual(printed, forms[0]) > 1e-5
+
+
+@given(schedules(1e-3, 0.9))
+def test_bound_weight_of_the_two_usual_variances(schedule):
+    """6.1: ½(SNR(t−1)/SNR(t) − 1) for σ = β̃, β²/(2β̄²α²) for σ = β."""
+    snr = schedule.snr
+    assert relative(bound_weight(schedule, "posterior")[2:], 0.5 * (snr[1:-1] / snr[2:] - 1)) < 1e-9
+    expected = schedule.beta[1:] ** 2 / (2 * (schedule.beta_bar[1:] * schedule.alpha[1:]) ** 2)
+    for variance in "beta", schedule.beta**2:
+        weight = bound_weight(schedule, variance)
+        assert weight[0] == 0
+        assert relative(weight[1:], expected) < 1e-13
+    assert bound_weight(schedule, "posterior")[1] == pytest.approx(expected[0], rel=1e-13)
+
+
+# --- the optimal net and the optimal variance -------------------------------------------------------------
+
+
+@given(schedules_and_t(1e-3, 0.9, max_T=10, first=2), mixtures_and_points())
+def test_p_mean_of_the_optimal_noise_is_the_mean_of_the_step_before(case, data):
+    """P29: ε* = −β̄ ∇log p_t gives E[x_{t−1} | x_t], here by denoising one step of x_{t−1}'s own mixture."""
+    (schedule, t), (mixture, x_t) = case, data
+    before, now = (mixture.diffuse(schedule.alpha_bar[s], schedule.beta_bar[s]) for s in (t - 1, t))
+    mean = p_mean(schedule, t, x_t, -schedule.beta_bar[t] * now.score(x_t))
+    assert residual(mean, before.denoise(x_t, schedule.alpha[t], schedule.beta[t])) < 1e-10
+
+
+class GaussianData:
+    """x_0 ~ N(m, S) under a schedule, with all that 4.4 says of it."""
+
+    def __init__(self, schedule, mean, covariance):
+        self.schedule, self.mean, self.covariance, self.D = schedule, mean, covariance, len(mean)
+        a, b = schedule.alpha_bar[:, None, None], schedule.beta_bar[:, None, None]
+        self.V = a**2 * covariance + b**2 * np.eye(self.D)  # (T+1, D, D), Cov x_t
+        self.fisher = np.trace(np.linalg.inv(self.V), axis1=1, axis2=2)  # J_t
+        self.noise_loss = self.D - schedule.beta_bar**2 * self.fisher  # ℓ*_t
+        self.second_moment = float(np.trace(covariance) + mean @ mean)
+
+    def eps_star(self, x, t):
+        centred = x - self.schedule.alpha_bar[t] * self.mean
+        return self.schedule.beta_bar[t] * np.linalg.solve(self.V[t], centred.T).T
+
+    def negative_elbo(self, variance):
+        """Of the optimal net."""
+        return negative_elbo(self.schedule, self.noise_loss, self.second_moment, self.D, variance)
+
+    def bound_on_kl(self, variance):
+        return self.negative_elbo(variance) - entropy_gaussian(self.covariance)
+
+
+@st.composite
+def gaussian_data(draw, low=1e-3, high=0.9, max_T=5, isotropic=False):
+    schedule = draw(schedules(low, high, max_T))
+    D = draw(st.integers(1, 2))
+    if isotropic:
+        covariance = draw(st.floats(np.log(0.01), np.log(9)).map(np.exp)) * np.eye(D)
+    else:
+        factor = draw(reals((D, D), -1, 1))
+        covariance = factor @ factor.T + 0.1 * np.eye(D)
+    return GaussianData(schedule, draw(reals(D, -2, 2)), covariance)
+
+
+@given(gaussian_data(max_T=10), reals((3, 2), -3, 3))
+def test_p_mean_is_gaussian_conditioning(data, x_t):
+    """P29, 4.4: E[x_{t−1} | x_t] from the joint law, where Cov(x_{t−1}, x_t) = α_t V_{t−1}; t = 1 too."""
+    x_t, schedule = x_t[:, : data.D], data.schedule
+    for t in range(1, schedule.T + 1):
+        gain = schedule.alpha[t] * data.V[t - 1] @ np.linalg.inv(data.V[t])
+        expected = schedule.alpha_bar[t - 1] * data.mean + (x_t - schedule.alpha_bar[t] * data.mean) @ gain.T
+        assert residual(p_mean(schedule, t, x_t, data.eps_star(x_t, t)), expected) < 1e-10
+
+
+@given(gaussian_data(max_T=10))
+def test_best_variance_is_the_spread_of_the_step_before(data):
+    """P29, 4.6: v*_t = tr Cov(x_{t−1} | x_t)/D = (β²/α²)(1 − β² J_t/D)."""
+    schedule, v = data.schedule, mean_square_step(data.schedule, data.noise_loss, data.D)
+    for t in range(1, schedule.T + 1):
+        covariance = data.V[t - 1] - schedule.alpha[t] ** 2 * data.V[t - 1] @ np.linalg.solve(data.V[t], data.V[t - 1])
+        assert v[t] == pytest.approx(np.trace(covariance) / data.D, rel=1e-10)
+    ratio = (schedule.beta[1:] / schedule.alpha[1:]) ** 2
+    assert relative(v[1:], ratio * (1 - schedule.beta[1:] ** 2 * data.fisher[1:] / data.D)) < 1e-10
+
+
+@given(schedules(1e-3, 0.9), st.integers(1, 3))
+def test_hos_two_variances_are_the_best_of_two_extremes(schedule, D):
+    """4.6: σ = β for data N(0, I), where ℓ* = Dᾱ²; σ = β̃ for data that is one point, where ℓ* = 0."""
+    normal = mean_square_step(schedule, D * schedule.alpha_bar**2, D)
+    assert relative(normal[1:], reverse_variance(schedule, "beta")[1:]) < 1e-11
+    point = mean_square_step(schedule, np.zeros(schedule.T + 1), D)
+    assert point[1] == 0
+    assert relative(point[2:], reverse_variance(schedule, "posterior")[2:]) < 1e-13
+
+
+@given(gaussian_data(), st.data())
+def test_any_other_variance_costs_what_it_should(data, draw):
+    """4.6: σ_t² = v_t is optimal; σ_t² = v_t/r costs (D/2)(r − 1 − log r) nats at its step."""
+    best = mean_square_step(data.schedule, data.noise_loss, data.D)
+    r = draw.draw(reals(data.schedule.T + 1, 0.2, 5.0))
+    cost = data.negative_elbo(best / r) - data.negative_elbo(best)
+    assert cost == pytest.approx(0.5 * data.D * (r - 1 - np.log(r))[1:].sum(), abs=1e-10)
+
+
+# --- the bound --------------------------------------------------------------------------------------------
+
+
+class AffineModel:
+    """Gaussian data and ε̂(x, t) = A_t x + b_t: both joints of (19) are Gaussian, so (20) is one closed formula."""
+
+    def __init__(self, data, A, b, variance):
+        self.data, self.A, self.b, self.variance = data, A, b, variance
+        schedule, D, T = data.schedule, data.D, data.schedule.T
+        # ε − ε̂ = (I − β̄A) ε − ᾱA(x_0 − m) − (ᾱAm + b)
+        a_bar, b_bar = schedule.alpha_bar[:, None, None], schedule.beta_bar[:, None, None]
+        offset = (a_bar * A) @ data.mean + b
+        self.noise_loss = (
+            ((np.eye(D) - b_bar * A) ** 2).sum(axis=(1, 2))
+            + np.trace(a_bar**2 * A @ data.covariance @ A.swapaxes(1, 2), axis1=1, axis2=2)
+            + (offset**2).sum(axis=1)
+        )
+        ratio = np.minimum.outer(schedule.alpha_bar, schedule.alpha_bar) / np.maximum.outer(
+            schedule.alpha_bar, schedule.alpha_bar
+        )  # ᾱ_j/ᾱ_i for i <= j
+        self.q_mean = np.concatenate([a * data.mean for a in schedule.alpha_bar])
+        self.q_cov = np.block([[ratio[i, j] * data.V[min(i, j)] for j in range(T + 1)] for i in range(T + 1)])
+        # x_{0:T} = g + G (z_0, …, z_{T−1}, x_T), from the top down; p_mean read off at 0 and the unit vectors
+        sigma = np.sqrt(reverse_variance(schedule, variance))
+        G, g = np.zeros((T + 1, D, (T + 1) * D)), np.zeros((T + 1, D))
+        G[T, :, T * D :] = np.eye(D)
+        probes = np.concatenate([np.zeros((1, D)), np.eye(D)])
+        for t in range(T, 0, -1):
+            image = p_mean(schedule, t, probes, self.eps_hat(probes, t))
+            slope = (image[1:] - image[0]).T
+            G[t - 1], g[t - 1] = slope @ G[t], slope @ g[t] + image[0]
+            G[t - 1, :, (t - 1) * D : t * D] += sigma[t] * np.eye(D)
+        G = G.reshape(-1, (T + 1) * D)
+        self.p_mean, self.p_cov = g.ravel(), G @ G.T
+
+    def eps_hat(self, x, t):
+        return x @ self.A[t].T + self.b[t]
+
+    def joint_kl(self):
+        return kl_gaussian(self.q_mean, self.q_cov, self.p_mean, self.p_cov)
+
+    def marginal_kl(self):
+        D = self.data.D
+        return kl_gaussian(self.q_mean[:D], self.q_cov[:D, :D], self.p_mean[:D], self.p_cov[:D, :D])
+
+    def conditional_kl(self):
+        """E_q KL(q(x_{1:T} | x_0)‖p_θ(x_{1:T} | x_0))."""
+        D, parts = self.data.D, []
+        for mean, cov in ((self.q_mean, self.q_cov), (self.p_mean, self.p_cov)):
+            gain = cov[D:, :D] @ np.linalg.inv(cov[:D, :D])
+            parts.append((gain, mean[D:] - gain @ mean[:D], cov[D:, D:] - gain @ cov[:D, D:]))
+        (q_gain, q_shift, q_cov), (p_gain, p_shift, p_cov) = parts
+        gain, x0_mean = q_gain - p_gain, self.q_mean[:D]
+        spread = np.trace(gain @ self.q_cov[:D, :D] @ gain.T @ np.linalg.inv(p_cov))
+        return kl_gaussian(gain @ x0_mean + q_shift, q_cov, p_shift, p_cov) + 0.5 * spread
+
+    def expected_bound_terms(self):
+        """E of every column, by sigma points over (x_0, ε): each term is a quadratic in them."""
+        data, D, T = self.data, self.data.D, self.data.schedule.T
+        points = sigma_points(2 * D)
+        x0 = data.mean + points[:, :D] @ np.linalg.cholesky(data.covariance).T
+        noise = np.broadcast_to(points[:, D:], (T, *x0.shape))
+        return bound_terms(data.schedule, x0, self.eps_hat, noise, self.variance).mean(axis=0)
+
+
+@st.composite
+def affine_models(draw):
+    data = draw(gaussian_data())
+    T, D = data.schedule.T, data.D
+    A, b = draw(reals((T + 1, D, D), -1, 1)), draw(reals((T + 1, D), -1, 1))
+    return AffineModel(data, A, b, draw(st.one_of(st.just("beta"), st.just("posterior"), sigma_squared(data.schedule))))
+
+
+@given(affine_models())
+def test_negative_elbo_is_the_joint_kl_plus_the_datas_entropy(model):
+    """P20: (20)-(21) by one Cholesky of both joints, for any affine net and any variance."""
+    data = model.data
+    value = negative_elbo(data.schedule, model.noise_loss, data.second_moment, data.D, model.variance)
+    assert residual(value - entropy_gaussian(data.covariance), model.joint_kl()) < 1e-9
+
+
+@given(affine_models())
+def test_bound_terms_add_up_to_the_joint_kl(model):
+    """P20: Ho's split through the production code with given noise."""
+    total = model.expected_bound_terms().sum()
+    assert residual(total - entropy_gaussian(model.data.covariance), model.joint_kl()) < 1e-9
+
+
+@given(affine_models())
+def test_bound_terms_are_hos_terms_one_by_one(model):
+    """6.1: L_0 first, L_{t−1} in column t−1, L_T last."""
+    data, schedule, D = model.data, model.data.schedule, model.data.D
+    sigma_squared = reverse_variance(schedule, model.variance)
+    weight = schedule.beta**4 / np.maximum(2 * (schedule.beta_bar * schedule.alpha) ** 2 * sigma_squared, 1e-300)
+    expected = np.empty(schedule.T + 1)
+    expected[0] = 0.5 * D * np.log(2 * np.pi * sigma_squared[1]) + weight[1] * model.noise_loss[1]
+    ratio = schedule.beta_tilde[2:] ** 2 / sigma_squared[2:]
+    expected[1:-1] = 0.5 * D * (ratio - 1 - np.log(ratio)) + (weight * model.noise_loss)[2:]
+    beta_bar_squared = schedule.beta_bar[-1] ** 2
+    prior = D * (beta_bar_squared - 1 - np.log(beta_bar_squared))
+    expected[-1] = 0.5 * (schedule.alpha_bar[-1] ** 2 * data.second_moment + prior)
+    assert residual(model.expected_bound_terms(), expected) < 1e-10
+
+
+@given(affine_models())
+def test_joint_kl_is_the_marginal_kl_plus_the_conditional_one(model):
+    """P20, (9)-(10) for the chain: what the bound gives away is E KL(q(x_{1:T} | x_0)‖p_θ(x_{1:T} | x_0))."""
+    data = model.data
+    value = negative_elbo(data.schedule, model.noise_loss, data.second_moment, data.D, model.variance)
+    kl = value - entropy_gaussian(data.covariance)
+    assert residual(kl, model.marginal_kl() + model.conditional_kl()) < 1e-9
+    assert kl >= model.marginal_kl() - 1e-9
+
+
+@given(schedules(1e-3, 0.9, max_T=10), reals((3, 2), -4, 4))
+def test_bound_is_tight_at_every_point_when_the_chain_is_reversed_exactly(schedule, x0):
+    """P20, the equality case: ε̂ = β̄ x and σ = β reverse the chain on N(0, I), so −ELBO(x_0) = −log N(x_0; 0, I)."""
+    points = sigma_points(2)
+    rows, noise = np.repeat(x0, len(points), axis=0), np.tile(points, (len(x0), 1))
+    noise = np.broadcast_to(noise, (schedule.T, *rows.shape))
+    terms = bound_terms(schedule, rows, lambda x, t: schedule.beta_bar[t] * x, noise)
+    value = terms.sum(axis=1).reshape(len(x0), -1).mean(axis=1)
+    assert residual(value, -stats.norm.logpdf(x0).sum(axis=1)) < 1e-10
+
+
+@given(gaussian_data(max_T=10, isotropic=True))
+def test_bound_of_the_optimal_chain_on_isotropic_data_is_the_priors_mismatch(data):
+    """4.6: with σ² = v* the bound is KL(p_T‖N(0, I)) for every T: reversing costs nothing."""
+    best, final = mean_square_step(data.schedule, data.noise_loss, data.D), data.schedule.alpha_bar[-1]
+    expected = kl_gaussian(final * data.mean, data.V[-1], np.zeros(data.D), np.eye(data.D))
+    assert data.bound_on_kl(best) == pytest.approx(expected, abs=1e-10)
+
+
+NODES_2, WEIGHTS_2 = hermite(28, 2)
+
+
+@given(schedules(1e-3, 0.9, max_T=4), reals(6, -1.5, 1.5), st.floats(0.1, 1.0), st.data())
+def test_bound_terms_and_negative_elbo_agree_for_a_nonlinear_net(schedule, net, spread, data):
+    """Both routes of 6.1 by Gauss-Hermite over (x_0, ε)."""
+    a, b, c, d, e, m = net
+    variance = data.draw(sigma_squared(schedule))
+    x0 = m + spread * NODES_2[:, :1]
+    noise = np.broadcast_to(NODES_2[:, 1:], (schedule.T, *x0.shape))
+
+    def eps_hat(x, t):
+        return a + b * np.sin(c * x + d * t) + e * x
+
+    noise_loss = np.full(schedule.T + 1, np.nan)
+    for t in range(1, schedule.T + 1):
+        error = NODES_2[:, 1:] - eps_hat(q_sample(schedule, t, x0, NODES_2[:, 1:]), t)
+        noise_loss[t] = WEIGHTS_2 @ error[:, 0] ** 2
+    total = WEIGHTS_2 @ bound_terms(schedule, x0, eps_hat, noise, variance).sum(axis=1)
+    assert residual(total, negative_elbo(schedule, noise_loss, m**2 + spread**2, 1, variance)) < 1e-10
+
+
+def test_bound_terms_are_one_examples_own():
+    """A row depends on its own x_0 and noise only: nothing is averaged over examples."""
+    rng = np.random.default_rng(0)
+    schedule, x0, noise = NoiseSchedule.linear(5), rng.standard_normal((4, 3)), rng.standard_normal((5, 4, 3))
+    terms = bound_terms(schedule, x0, lambda x, t: np.tanh(x + t), noise, "posterior")
+    assert terms.shape == (4, 6)
+    for n in range(4):
+        alone = bound_terms(schedule, x0[[n]], lambda x, t: np.tanh(x + t), noise[:, [n]], "posterior")
+        assert residual(alone[0], terms[n]) < 1e-14
+
+
+# --- many steps -------------------------------------------------------------------------------------------
+
+
+def test_posterior_variance_never_gets_there():
+    """6.3: on smooth data the bound with σ = β̃ keeps γ/2 nats a dimension however many steps are taken."""
+    excess = []
+    for T in 1000, 10_000, 100_000:
+        schedule = NoiseSchedule.from_sde(VP(4.0, 4.0), T)
+        data = GaussianData(schedule, np.zeros(1), np.array([[0.3]]))
+        best = mean_square_step(schedule, data.noise_loss, 1)
+        excess.append(data.negative_elbo("posterior") - data.negative_elbo(best))
+    error = np.abs(np.array(excess) - np.euler_gamma / 2)
+    assert np.all(error[1:] < error[:-1] / 5)  # log(T)/T
+    assert error[-1] < 1e-3
+
+
+MIXTURE = Mixture([0.35, 0.65], [[-1.0], [0.8]], [[[0.1]], [[0.25]]])
+
+
+@pytest.mark.parametrize("variance", ["beta", "best"])
+def test_bound_of_the_optimal_chain_tends_to_the_entropy_at_rate_one(variance):
+    """6.3: T (bound − H) → ¼∫β² E(1 + s')² dt for σ = β and ¼∫β²(E s'² − (E s')²) dt for σ² = v."""
+    sde, T = VP(1.0, 19.0), 1000
+    schedule = NoiseSchedule.from_sde(sde, T)
+    fisher, integrand = np.full(T + 1, np.nan), np.empty(T + 1)
+    for t in range(T + 1):
+        law = MIXTURE.diffuse(schedule.alpha_bar[t], schedule.beta_bar[t])
+        x, weights = law.quadrature()
+        mass, slope = weights * np.exp(law.log_prob(x)), law.score_jacobian(x)[:, 0, 0]
+        fisher[t] = -mass @ slope
+        spread = mass @ (1 + slope) ** 2 if variance == "beta" else mass @ slope**2 - fisher[t] ** 2
+        integrand[t] = sde.beta(t / T) ** 2 * spread
+    noise_loss = 1 - schedule.beta_bar**2 * fisher
+    second_moment = float(MIXTURE.covariance()[0, 0] + MIXTURE.mean()[0] ** 2)
+    sigma_squared = "beta" if variance == "beta" else mean_square_step(schedule, noise_loss, 1)
+    excess = negative_elbo(schedule, noise_loss, second_moment, 1, sigma_squared) - MIXTURE.entropy()
+    assert T * excess == pytest.approx(0.25 * np.trapezoid(integrand, dx=1 / T), rel=0.02)
+
+
+# --- ancestral sampling -----------------------------------------------------------------------------------
+
+
+class Given:
+    """A random generator that hands out the rows of `noise`, (n, N, D), in turn."""
+
+    def __init__(self, noise):
+        self.rows = iter(noise)
+
+    def standard_normal(self, shape, dtype=np.float64):
+        row = next(self.rows)
+        assert row.shape == shape
+        return row.astype(dtype)
+
+
+def affine_moments(run, n_noises, mean, variance):
+    """Exact mean and variance at the end of an affine sampler in one dimension, by affine probing (4.3).
+
+    `run` maps a start (N, 1) and noise (n, N, 1) to (N, 1); it is called once, with N = n + 2 probes.
+    """
+    start, noise = np.zeros((n_noises + 2, 1)), np.zeros((n_noises, n_noises + 2, 1))
+    start[1] = 1
+    noise[np.arange(n_noises), np.arange(2, n_noises + 2)] = 1
+    end = run(start, noise)[:, 0]
+    slopes = end[1:] - end[0]
+    return end[0] + slopes[0] * mean, slopes[0] ** 2 * variance + (slopes[1:] ** 2).sum()
+
+
+def ancestral_moments(data, variance):
+    """Moments of x_0 when the sampler with the optimal net starts at the exact p_T, in one dimension."""
+
+    def run(start, noise):
+        *_, (t, x) = ancestral_sampler(data.schedule, data.eps_star, start, Given(noise), variance)
+        assert t == 0
+        return x
+
+    T = data.schedule.T
+    return affine_moments(run, T, data.schedule.alpha_bar[T] * data.mean[0], data.V[T, 0, 0])
+
+
+@st.composite
+def scalar_data(draw, low=1e-3, high=0.8, max_T=10):
+    schedule = draw(schedules(low, high, max_T))
+    covariance = np.array([[draw(st.floats(np.log(0.01), np.log(9)).map(np.exp))]])
+    return GaussianData(schedule, draw(reals(1, -2, 2)), covariance)
+
+
+@given(scalar_data())
+def test_ancestral_sampler_with_the_best_variance_reproduces_the_data(data):
+    """PANC: exact for every T; the mean alone would not see the score's sign, its size or a missing noise."""
+    mean, variance = ancestral_moments(data, mean_square_step(data.schedule, data.noise_loss, 1))
+    assert residual(mean, data.mean[0]) < 1e-10
+    assert variance == pytest.approx(data.covariance[0, 0], rel=1e-10)
+
+
+@given(scalar_data(), st.sampled_from(["beta", "posterior"]))
+def test_ancestral_sampler_with_another_variance_is_off_by_what_each_step_adds(data, kind):
+    """Cov(x_{t−1}) ← Cov + gain² excess + σ_t² − v_t: also at t = 1, whose posterior variance is replaced by β_1²."""
+    schedule, excess = data.schedule, 0.0
+    best = mean_square_step(schedule, data.noise_loss, 1)
+    used = schedule.beta**2 if kind == "beta" else schedule.beta_tilde**2
+    for t in range(schedule.T, 0, -1):
+        gain = schedule.alpha[t] * data.V[t - 1, 0, 0] / data.V[t, 0, 0]
+        excess = gain**2 * excess + (schedule.beta[1] ** 2 if t == 1 else used[t]) - best[t]
+    mean, variance = ancestral_moments(data, kind)
+    assert residual(mean, data.mean[0]) < 1e-10
+    assert residual(variance, data.covariance[0, 0] + excess) < 1e-10
+
+
+def test_weak_order_of_the_ancestral_sampler_is_one():
+    """4.8: with σ = β the error of the variance falls as 1/T, a slope of exact moments."""
+    errors, Ts = [], [40, 80, 160]
+    for T in Ts:
+        data = GaussianData(NoiseSchedule.from_sde(VP(4.0, 4.0), T), np.ones(1), np.array([[0.3]]))
+        errors.append(abs(ancestral_moments(data, "beta")[1] - 0.3))
+    assert np.polyfit(np.log(Ts), np.log(errors), 1)[0] == pytest.approx(-1, abs=0.05)
+
+
+def test_ancestral_sampler_yields_every_state_from_T_to_0():
+    schedule, start = NoiseSchedule.linear(4), np.ones((2, 3))
+    seen = []
+
+    def eps_hat(x, t):
+        seen.append(t)
+        return 0.1 * t * x
+
+    path = list(ancestral_sampler(schedule, eps_hat, start, np.random.default_rng(0), "posterior"))
+    assert [t for t, _ in path] == [4, 3, 2, 1, 0]
+    assert seen == [4, 3, 2, 1]
+    assert path[0][1] is start
+    rng = np.random.default_rng(0)
+    for (t, x), (_, after) in pairwise(path):
+        step = p_step(schedule, t, x, 0.1 * t * x, rng.standard_normal((2, 3)), "posterior")
+        assert np.array_equal(step, after)
+
+
+def test_ancestral_sampler_does_not_change_its_start():
+    start = np.ones((2, 3))
+    for _ in ancestral_sampler(NoiseSchedule.linear(3), lambda x, t: 0 * x, start, np.random.default_rng(0)):
+        pass
+    assert np.array_equal(start, np.ones((2, 3)))
+
+
+@given(schedules_and_t(1e-6, 0.999), reals((3, 2), -3, 3), st.data())
+def test_p_step_is_its_mean_plus_sigma_times_noise(case, x_t, data):
+    """σ, the square root of each table; also at t = 1."""
+    schedule, t = case
+    eps_hat, noise = data.draw(reals((3, 2), -3, 3)), data.draw(reals((3, 2), -3, 3))
+    table = data.draw(sigma_squared(schedule))
+    posterior = schedule.beta_tilde if t > 1 else schedule.beta
+    for variance, sigma in ("beta", schedule.beta), ("posterior", posterior), (table, np.sqrt(table)):
+        step = p_step(schedule, t, x_t, eps_hat, noise, variance) - p_mean(schedule, t, x_t, eps_hat)
+        assert np.abs(step - sigma[t] * noise).max() < 1e-13 * (1 + np.abs(x_t).max() / schedule.alpha[t])
+
+
+# --- DDIM -------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def jumps(draw, low=1e-3, high=0.8, max_T=10):
+    """(schedule, t, s) with 0 <= s < t <= T."""
+    schedule, t = draw(schedules_and_t(low, high, max_T))
+    return schedule, t, draw(st.integers(0, t - 1))
+
+
+@given(jumps(), st.floats(0, 1))
+def test_ddim_keeps_the_marginals_for_every_eta(case, eta):
+    """Rows follow x_0 = 1, ε = 1 and z = 1: given the true ε, x_s ~ N(ᾱ_s x_0, β̄_s²) whatever η is."""
+    schedule, t, s = case
+    unit = np.eye(3)
+    x_t = q_sample(schedule, t, unit[:, :1], unit[:, 1:2])
+    scale, direct, fresh = ddim_step(schedule, t, s, x_t, unit[:, 1:2], unit[:, 2:], eta)[:, 0]
+    assert residual(scale, schedule.alpha_bar[s]) < 1e-13
+    assert abs(direct**2 + fresh**2 - schedule.beta_bar[s] ** 2) < 1e-13
+    sigma = (
+        schedule.beta_bar[s] / schedule.beta_bar[t] * np.sqrt(1 - (schedule.alpha_bar[t] / schedule.alpha_bar[s]) ** 2)
+    )
+    assert abs(fresh - eta * sigma) < 1e-12
+    assert direct >= 0
+
+
+@given(schedules_and_t(1e-4, 0.8, max_T=10), reals((3, 2), -3, 3), reals((3, 2), -3, 3), reals((3, 2), -3, 3))
+def test_ddim_with_eta_1_is_the_ancestral_step(case, x_t, eps_hat, noise):
+    """s = t−1: q_posterior at the predicted x_0, noise and all."""
+    schedule, t = case
+    mean, variance = q_posterior(schedule, t, x_t, predict_x0(schedule, t, x_t, eps_hat))
+    step = ddim_step(schedule, t, t - 1, x_t, eps_hat, noise, eta=1.0)
+    assert residual(step, mean + np.sqrt(variance) * noise) < 1e-9
+    if t > 1:
+        assert residual(step, p_step(schedule, t, x_t, eps_hat, noise, "posterior")) < 1e-9
+
+
+@given(jumps().filter(lambda case: case[2] >= 1), reals((3, 2), -3, 3), reals((3, 2), -3, 3), reals((3, 2), -3, 3))
+def test_ddim_with_eta_1_is_the_ancestral_step_of_the_schedule_with_those_two_times(case, x_t, eps_hat, noise):
+    """A jump over any number of steps is the one step of the chain that only stops at s and t."""
+    schedule, t, s = case
+    ratio = (schedule.alpha_bar[t] / schedule.alpha_bar[s]) ** 2
+    short = NoiseSchedule([schedule.beta_bar[s] ** 2, 1 - ratio])
+    mean, variance = q_posterior(short, 2, x_t, predict_x0(schedule, t, x_t, eps_hat))
+    step = ddim_step(schedule, t, s, x_t, eps_hat, noise, eta=1.0)
+    assert residual(step, mean + np.sqrt(variance) * noise) < 1e-9
+
+
+@given(jumps(), reals((3, 2), -3, 3), reals((3, 2), -3, 3), reals((3, 2), -3, 3))
+def test_ddim_with_eta_0_is_deterministic(case, x_t, eps_hat, noise):
+    """Noise changes nothing, and two jumps with one ε̂ are one jump."""
+    schedule, t, s = case
+    step = ddim_step(schedule, t, s, x_t, eps_hat)
+    assert np.array_equal(ddim_step(schedule, t, s, x_t, eps_hat, noise, eta=0.0), step)
+    if s > 0:
+        assert residual(ddim_step(schedule, s, 0, step, eps_hat), ddim_step(schedule, t, 0, x_t, eps_hat)) < 1e-9
+
+
+@given(schedules_and_t(1e-6, 0.9, max_T=10), reals((3, 2), -3, 3), reals((3, 2), -3, 3), st.floats(0, 1))
+def test_ddim_to_0_returns_the_predicted_x0(case, x_t, eps_hat, eta):
+    step = ddim_step(*case, 0, x_t, eps_hat, np.ones((3, 2)), eta)
+    assert np.array_equal(step, predict_x0(*case, x_t, eps_hat))
+
+
+def ddim_moments(data, eta):
+    def run(x, noise):
+        for t in range(data.schedule.T, 0, -1):
+            x = ddim_step(data.schedule, t, t - 1, x, data.eps_star(x, t), noise[data.schedule.T - t], eta)
+        return x
+
+    T = data.schedule.T
+    return affine_moments(run, T, data.schedule.alpha_bar[T] * data.mean[0], data.V[T, 0, 0])
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_weak_order_of_ddim_is_one_for_every_eta(eta):
+    """Exact score, times even in β̄/ᾱ: the mean is exact, the variance's slope tends to −1."""
+    errors, Ts = [], [80, 160, 320, 640]
+    for T in Ts:
+        alpha_bar_squared = 1 / (1 + (5 * np.arange(T + 1) / T) ** 2)
+        schedule = NoiseSchedule(1 - alpha_bar_squared[1:] / alpha_bar_squared[:-1])
+        mean, variance = ddim_moments(GaussianData(schedule, np.ones(1), np.array([[0.3]])), eta)
+        assert residual(mean, 1.0) < 1e-12
+        errors.append(abs(variance - 0.3))
+    slopes = np.diff(np.log(errors)) / np.log(2)
+    assert np.all(np.diff(slopes) < 0)
+    assert -1 < slopes[-1] < (-0.98 if eta == 0 else -0.9)
+
+
+# --- shapes and dtypes ------------------------------------------------------------------------------------
+
+X, Y, Z = np.random.default_rng(0).standard_normal((3, 5, 2))
+SCHEDULE = NoiseSchedule.linear(6)
+FUNCTIONS = {
+    "q_step": lambda t, x, y, z: q_step(SCHEDULE, t, x, y),
+    "q_sample": lambda t, x, y, z: q_sample(SCHEDULE, t, x, y),
+    "q_posterior mean": lambda t, x, y, z: q_posterior(SCHEDULE, t, x, y)[0],
+    "q_posterior variance": lambda t, x, y, z: q_posterior(SCHEDULE, t, x, y)[1] * np.ones_like(x),
+    "predict_x0": lambda t, x, y, z: predict_x0(SCHEDULE, t, x, y),
+    "merge_noise eps": lambda t, x, y, z: merge_noise(SCHEDULE, t, x, y)[0],
+    "merge_noise omega": lambda t, x, y, z: merge_noise(SCHEDULE, t, x, y)[1],
+    "split_noise": lambda t, x, y, z: split_noise(SCHEDULE, t, x, y),
+    "p_mean": lambda t, x, y, z: p_mean(SCHEDULE, t, x, y),
+    "p_step beta": lambda t, x, y, z: p_step(SCHEDULE, t, x, y, z),
+    "p_step posterior": lambda t, x, y, z: p_step(SCHEDULE, t, x, y, z, "posterior"),
+    "ddim_step": lambda t, x, y, z: ddim_step(SCHEDULE, t, t // 2, x, y),
+    "ddim_step eta": lambda t, x, y, z: ddim_step(SCHEDULE, t, t // 2, x, y, z, 0.7),
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_one_t_an_example_is_a_loop_over_int_t(function):
+    t = np.array([3, 1, 6, 6, 2])
+    rows = [function(int(t[n]), X[[n]], Y[[n]], Z[[n]])[0] for n in range(5)]
+    assert residual(function(t, X, Y, Z), np.array(rows)) < 1e-15
+    assert residual(function(t[0], X[:1], Y[:1], Z[:1]), rows[:1]) < 1e-15  # a NumPy integer is an int
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_float32_stays_float32_for_int_t(function):
+    single = [a.astype(np.float32) for a in (X, Y, Z)]
+    for t in 1, 4:
+        value = function(t, *single)
+        assert value.dtype == np.float32
+        assert residual(value, function(t, X, Y, Z)) < 1e-5
+
+
+def test_float32_stays_float32_in_the_sampler():
+    start = X.astype(np.float32)
+    for _, x in ancestral_sampler(SCHEDULE, lambda x, t: 0.5 * x, start, np.random.default_rng(0), "posterior"):
+        assert x.dtype == np.float32
+
+
+def test_posterior_variance_has_a_column_for_an_array_of_t():
+    assert q_posterior(SCHEDULE, np.array([1, 2, 3, 4, 5]), X, Y)[1].shape == (5, 1)
+    assert isinstance(q_posterior(SCHEDULE, 2, X, Y)[1], float)
+
+
+def test_reverse_variance_is_the_callers_to_change():
+    """No table is a view of the frozen schedule."""
+    for kind in "beta", "posterior":
+        reverse_variance(SCHEDULE, kind)[:] = 7.0
+    assert SCHEDULE.beta.max() < 1
+    assert SCHEDULE.beta_tilde.max() < 1
+    given_table = np.full(7, 0.5)
+    assert np.array_equal(reverse_variance(SCHEDULE, given_table), given_table)
+    assert np.array_equal(reverse_variance(SCHEDULE, given_table.tolist()), given_table)
+
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+@pytest.mark.parametrize(
+    ("t", "error"),
+    [
+        (0, ValueError),
+        (7, ValueError),
+        (-1, ValueError),
+        (np.array([1, 2, 0, 3, 4]), ValueError),
+        (np.array([1, 2, 7, 3, 4]), ValueError),
+        (np.ones((5, 1), dtype=int), ValueError),
+        (2.0, TypeError),
+        (True, TypeError),
+        (np.full(5, 2.0), TypeError),
+    ],
+    ids=str,
+)
+def test_t_that_is_no_step_is_refused(function, t, error):
+    """NumPy would wrap t = −1 and read t = 0 as clean data."""
+    with pytest.raises(error, match=r"^t must "):
+        function(t, X, Y, Z)
+
+
+@pytest.mark.parametrize(
+    ("t", "s", "error"),
+    [
+        (3, 3, ValueError),
+        (3, 4, ValueError),
+        (3, -1, ValueError),
+        (3, 7, ValueError),
+        (3, 1.0, TypeError),
+        (np.array([3, 1, 3, 3, 3]), 1, ValueError),
+        (3, np.array([2, 2, 3, 1, 0]), ValueError),
+    ],
+    ids=str,
+)
+def test_ddim_refuses_s_that_is_not_below_t(t, s, error):
+    with pytest.raises(error, match=r"^s must be "):
+        ddim_step(SCHEDULE, t, s, X, Y)
+
+
+def test_ddim_takes_one_s_an_example():
+    t, s = np.array([3, 6, 6, 2, 1]), np.array([0, 5, 1, 1, 0])
+    rows = [ddim_step(SCHEDULE, int(t[n]), int(s[n]), X[[n]], Y[[n]], Z[[n]], 0.3)[0] for n in range(5)]
+    assert residual(ddim_step(SCHEDULE, t, s, X, Y, Z, 0.3), np.array(rows)) < 1e-15
+
+
+@pytest.mark.parametrize(
+    ("eta", "error"), [(-0.1, ValueError), (1.1, ValueError), (np.nan, ValueError), ("1", TypeError)]
+)
+def test_ddim_refuses_eta_outside_the_unit_interval(eta, error):
+    with pytest.raises(error, match=r"^eta must be "):
+        ddim_step(SCHEDULE, 3, 1, X, Y, Z, eta)
+
+
+def test_ddim_asks_for_the_noise_it_needs():
+    with pytest.raises(ValueError, match=r"^noise is needed for eta > 0"):
+        ddim_step(SCHEDULE, 3, 1, X, Y, eta=0.5)
+
+
+@pytest.mark.parametrize(
+    "variance",
+    [
+        "fixedlarge",
+        np.ones(6),
+        np.ones(8),
+        np.ones((7, 1)),
+        0.5,
+        np.zeros(7),
+        np.r_[1, 1, -1, np.ones(4)],
+        np.full(7, np.nan),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda variance: reverse_variance(SCHEDULE, variance),
+        lambda variance: bound_weight(SCHEDULE, variance),
+        lambda variance: negative_elbo(SCHEDULE, np.ones(7), 1.0, 1, variance),
+        lambda variance: bound_terms(SCHEDULE, X, lambda x, t: x, np.zeros((6, 5, 2)), variance),
+        lambda variance: p_step(SCHEDULE, 2, X, Y, Z, variance),
+        lambda variance: next(ancestral_sampler(SCHEDULE, lambda x, t: x, X, np.random.default_rng(0), variance)),
+    ],
+    ids=["reverse_variance", "bound_weight", "negative_elbo", "bound_terms", "p_step", "ancestral_sampler"],
+)
+def test_variance_that_is_no_table_is_refused(use, variance):
+    with pytest.raises(ValueError, match=r"^variance must be "):
+        use(variance)
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 2), (6, 4, 2), (6, 5, 1), (5, 2)], ids=str)
+def test_bound_terms_refuse_noise_of_another_shape(shape):
+    with pytest.raises(ValueError, match=r"^noise must have shape \(T, N, D\) = \(6, 5, 2\), got "):
+        bound_terms(SCHEDULE, X, lambda x, t: x, np.zeros(shape))

@@ -1,0 +1,412 @@
+"""Grading: Bayes loss and excess against closed forms, and the density of a chain that is known otherwise.
+
+A grade that is wrong accuses or flatters every model, so that these tests come before those of the models: Gaussian
+laws, where every number is a formula, Gauss-Hermite for nets that are not linear, one Monte Carlo run as a witness.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from scratchgen import VE, VP, Mixture, NoiseSchedule
+from scratchgen.ddpm import mean_square_step, negative_elbo, p_mean, reverse_variance
+from scratchgen.grading import GridDensity, ancestral_density, chain_density, euler_density, grade_noise
+from scratchgen.likelihood import kl_gaussian
+from scratchgen.sde import reverse_times
+from tests.strategies import FALSE_ALARM, reals, residual
+
+# --- a noise predictor ------------------------------------------------------------------------------------
+
+
+@st.composite
+def noisy_mixtures(draw, max_components=3):
+    """(mixture, scale, std, rest): in one or two dimensions, and 8 numbers in [-1, 1] to perturb a predictor with."""
+    D, K = draw(st.integers(1, 2)), draw(st.integers(1, max_components))
+    u, rest = draw(reals(K * (1 + D + D * D), -1, 1)), draw(reals(8, -1, 1))
+    means, A = u[K : K + K * D].reshape(K, D), u[K + K * D :].reshape(K, D, D)
+    weights = np.exp(u[:K]) / np.exp(u[:K]).sum()
+    mixture = Mixture(weights, 2 * means, A @ A.swapaxes(1, 2) + 0.3 * np.eye(D))
+    return mixture, draw(st.floats(0.1, 1)), draw(st.floats(0.1, 2)), rest
+
+
+@given(noisy_mixtures(max_components=1))
+def test_bayes_loss_of_a_gaussian(case):
+    """5.2, 4.4: ℓ* = D − std² tr V⁻¹, and the optimal predictor std V⁻¹(x − scale m) has no excess."""
+    mixture, scale, std, _ = case
+    D, V = mixture.dimension, scale**2 * mixture.covariances[0] + std**2 * np.eye(mixture.dimension)
+    precision = np.linalg.inv(V)
+    grade = grade_noise(mixture, lambda x: std * (x - scale * mixture.means[0]) @ precision, scale, std)
+    assert residual(grade.bayes, D - std**2 * np.trace(precision)) < 1e-11
+    assert 0 <= grade.excess < 1e-20
+
+
+@given(noisy_mixtures())
+def test_excess_of_a_predictor_that_is_off_by_an_affine_map(case):
+    """5.2: E‖B x + c‖² from two moments of x_t, whatever else its law is; a constant alone gives ‖c‖²."""
+    mixture, scale, std, rest = case
+    D, law = mixture.dimension, mixture.diffuse(scale, std)
+    c, B = rest[:D], rest[2 : 2 + D * D].reshape(D, D)
+    second = law.covariance() + np.outer(law.mean(), law.mean())
+    expected = np.trace(B @ second @ B.T) + 2 * c @ B @ law.mean() + c @ c
+
+    grade = grade_noise(mixture, lambda x: -std * law.score(x) + x @ B.T + c, scale, std)
+    constant = grade_noise(mixture, lambda x: -std * law.score(x) + c, scale, std)
+    assert residual(grade.excess, expected) < 1e-11
+    assert residual(constant.excess, c @ c) < 1e-11
+    assert constant.bayes == grade.bayes
+
+
+def denoising_loss(mixture, eps_hat, scale, std, n_nodes=40):
+    """E‖ε − ε̂(scale x_0 + std ε)‖² by Gauss-Hermite over each component and ε, in one dimension: no Bayes predictor."""
+    z, w = np.polynomial.hermite_e.hermegauss(n_nodes)
+    w = w / w.sum()
+    total = 0.0
+    for weight, mean, covariance in zip(mixture.weights, mixture.means, mixture.covariances, strict=True):
+        x_t = scale * (mean[0] + covariance[0, 0] ** 0.5 * z[:, None]) + std * z
+        error = z - eps_hat(x_t.reshape(-1, 1)).reshape(x_t.shape)
+        total += weight * float(w @ error**2 @ w)
+    return total
+
+
+@given(noisy_mixtures().filter(lambda case: case[0].dimension == 1))
+def test_bayes_loss_and_excess_add_up_to_the_loss(case):
+    """5.2, orthogonality: E‖ε − ε̂‖² = bayes + excess for a net that is not linear."""
+    mixture, scale, std, (a, b, c, d, *_) = case
+
+    def eps_hat(x):
+        return a + 0.5 * x + b * np.sin(1.5 * c * x + d)
+
+    grade = grade_noise(mixture, eps_hat, scale, std)
+    assert residual(grade.bayes + grade.excess, denoising_loss(mixture, eps_hat, scale, std)) < 1e-9
+
+
+def fine_bayes_loss(mixture, scale, std):
+    """D + std² E div ∇log p_t, the other form of the Bayes loss, on a grid five times as fine."""
+    law = mixture.diffuse(scale, std)
+    x, weights = law.quadrature(spacing=0.1)
+    divergence = np.trace(law.score_jacobian(x), axis1=1, axis2=2)
+    return mixture.dimension + std**2 * float(weights @ (np.exp(law.log_prob(x)) * divergence))
+
+
+TWO = Mixture([0.35, 0.65], [[-1.0], [0.8]], [[[0.1]], [[0.25]]])
+PLANE = Mixture([0.3, 0.7], [[-1.0, 0.5], [1.0, -0.2]], [[[0.3, 0.1], [0.1, 0.2]], [[0.4, -0.2], [-0.2, 0.5]]])
+
+
+@pytest.mark.parametrize(
+    ("mixture", "scale", "std", "tolerance"),
+    [
+        (TWO, 0.5, 3**0.5 / 2, 1e-7),
+        (TWO, 0.2, 1.5, 1e-10),
+        (TWO, 1.0, 0.3, 1e-7),
+        (PLANE, 0.5, 3**0.5 / 2, 1e-9),
+        (PLANE, 1.0, 0.3, 1e-7),
+    ],
+)
+def test_bayes_loss_of_a_mixture(mixture, scale, std, tolerance):
+    grade, exact = grade_noise(mixture, lambda x: 0 * x, scale, std), fine_bayes_loss(mixture, scale, std)
+    assert grade.bayes == pytest.approx(exact, abs=tolerance)
+    assert grade.excess == pytest.approx(mixture.dimension - exact, abs=tolerance)
+
+
+def rejects(loss, errors):
+    """Whether the mean of i.i.d. `errors` is significantly not `loss`; a right one is rejected with FALSE_ALARM."""
+    z = (errors.mean() - loss) / (errors.std(ddof=1) / np.sqrt(len(errors)))
+    return abs(z) > stats.norm.isf(FALSE_ALARM / 2)
+
+
+def test_grade_is_the_loss_of_a_simulation():
+    """Monte Carlo as a witness; the Bayes loss alone and the grade at another noise level are rejected."""
+    rng = np.random.default_rng(0)
+    scale, std, n = 0.8, 0.6, 200_000
+
+    def eps_hat(x):
+        return np.tanh(x) + 0.1 * x[:, ::-1]
+
+    x0, noise = PLANE.sample(n, rng=rng), rng.standard_normal((n, 2))
+    errors = ((noise - eps_hat(scale * x0 + std * noise)) ** 2).sum(axis=1)
+    grade = grade_noise(PLANE, eps_hat, scale, std)
+    assert not rejects(grade.bayes + grade.excess, errors)
+    assert rejects(grade.bayes, errors)
+    assert rejects(sum(grade_noise(PLANE, eps_hat, scale, 1.02 * std)), errors)
+
+
+def test_grade_in_three_dimensions_is_refused():
+    mixture = Mixture([1.0], np.zeros((1, 3)), np.eye(3)[None])
+    with pytest.raises(ValueError, match="1 or 2 dimensions"):
+        grade_noise(mixture, lambda x: x, 1.0, 1.0)
+
+
+# --- the density of a chain -------------------------------------------------------------------------------
+
+
+def grid_kl(grid, log_prob):
+    """KL(p‖grid) without the tails that a grid of double precision cannot hold."""
+    p = np.exp(log_prob)
+    seen = p > 1e-12 * p.max()
+    return float((p[seen] * (log_prob[seen] - np.log(grid.density[seen]))).sum() * grid.cell)
+
+
+class AffineChain:
+    """x ← A x + b + s z from N(0, prior_std² I): its steps, and the moments of its end."""
+
+    def __init__(self, A, b, stds, prior_std=1.0):
+        self.D, self.prior_std = b.shape[1], prior_std
+        self.steps = [(lambda x, A=A, b=b: x @ A.T + b, s) for A, b, s in zip(A, b, stds, strict=True)]
+        self.mean, self.covariance = np.zeros(self.D), prior_std**2 * np.eye(self.D)
+        for slope, shift, s in zip(A, b, stds, strict=True):
+            self.mean = slope @ self.mean + shift
+            self.covariance = slope @ self.covariance @ slope.T + s**2 * np.eye(self.D)
+
+    def density(self, **kwargs):
+        return chain_density(self.steps, self.D, self.prior_std, **kwargs)
+
+    def log_prob(self, x):
+        return np.atleast_1d(stats.multivariate_normal.logpdf(x, self.mean, self.covariance))
+
+
+@st.composite
+def affine_chains(draw, D):
+    """One to three steps that neither fold nor stretch the plane so much that the grid of the test would miss it."""
+    n = draw(st.integers(1, 3))
+    u = draw(reals(n * (D * D + D + 1) + 1, -1, 1))
+    A, b, s = u[: n * D * D].reshape(n, D, D), u[n * D * D : n * (D * D + D)].reshape(n, D), u[n * (D * D + D) : -1]
+    return AffineChain(A / D + 0.4 * np.eye(D), b, 0.65 + 0.25 * s, prior_std=1.25 + 0.25 * u[-1])
+
+
+def errors_on_gaussian(chain, grid):
+    """Of the mass, the mean, the covariance, log p within 6 standard deviations, and KL(exact‖grid)."""
+    assert grid.points.shape == (len(grid.density), chain.D)
+    mass, exact = grid.density * grid.cell, chain.log_prob(grid.points)
+    mean = mass @ grid.points
+    centred, held = grid.points - mean, exact > exact.max() - 18
+    return np.array(
+        [
+            abs(mass.sum() - 1),
+            residual(mean, chain.mean),
+            residual((centred.T * mass) @ centred, chain.covariance),
+            np.abs(np.log(grid.density[held]) - exact[held]).max(),
+            abs(grid_kl(grid, exact)),
+        ]
+    )
+
+
+FINE = np.array([1e-9, 1e-8, 1e-7, 1e-6, 1e-8])  # at a resolution of 0.4
+DEFAULT = np.array([1e-6, 1e-6, 1e-6, 1e-5, 1e-6])  # at 1.0, for many small steps
+
+
+@given(affine_chains(1))
+def test_density_of_a_gaussian_chain_on_the_line(chain):
+    assert np.all(errors_on_gaussian(chain, chain.density(resolution=0.4)) < FINE)
+
+
+@given(affine_chains(2))
+def test_density_of_a_gaussian_chain_in_the_plane(chain):
+    """Rotations and shears: the grid is a product, the chain is not."""
+    assert np.all(errors_on_gaussian(chain, chain.density(resolution=0.4, final_spacing=0.2)) < FINE)
+
+
+def test_chain_without_steps_is_its_prior():
+    for D in 1, 2:
+        chain = AffineChain(np.empty((0, D, D)), np.empty((0, D)), [], prior_std=0.7)
+        assert np.all(errors_on_gaussian(chain, chain.density(final_spacing=0.1)) < FINE)
+
+
+def test_chain_takes_a_generator_of_steps_in_their_order():
+    A, b, stds = np.array([[[0.5]], [[1.0]]]), np.array([[0.0], [2.0]]), [0.3, 0.6]
+    chain = AffineChain(A, b, stds)
+    grid = chain_density((step for step in chain.steps), 1, resolution=0.4)
+    assert np.all(errors_on_gaussian(chain, grid) < FINE)
+    assert np.any(errors_on_gaussian(AffineChain(A[::-1], b[::-1], stds[::-1]), grid) > 0.1)
+
+
+@pytest.mark.parametrize("spacing", [0.05, 0.02])
+def test_final_grid_is_as_fine_as_asked(spacing):
+    grid = AffineChain(np.array([[[0.9]]]), np.array([[0.4]]), [0.5]).density(final_spacing=spacing)
+    steps = np.diff(grid.points[:, 0])
+    assert steps == pytest.approx(grid.cell, abs=1e-12)
+    assert 0.95 * spacing < grid.cell < spacing * (1 + 1e-9)
+
+
+def probed(mean, x0):
+    """(A, b) of an affine map, from its values at 0 and the unit vectors."""
+    values = mean(np.concatenate([0 * x0, np.eye(x0.shape[1])]))
+    return (values[1:] - values[0]).T, values[0]
+
+
+def chain_of(steps, D, prior_std=1.0):
+    A, b = zip(*(probed(mean, np.zeros((1, D))) for mean, _ in steps), strict=True)
+    return AffineChain(np.array(A), np.array(b), [std for _, std in steps], prior_std)
+
+
+@pytest.mark.parametrize("D", [1, 2])
+@pytest.mark.parametrize(
+    "variance", ["beta", "posterior", np.linspace(0.02, 0.1, 51)], ids=["beta", "posterior", "table"]
+)
+def test_density_of_ddpm_on_gaussian_data(D, variance):
+    """4.7: ancestral sampling with the optimal net of N(m, S) is an affine chain from N(0, I); no step is left out."""
+    schedule, mean = NoiseSchedule.from_sde(VP(2.0, 10.0), 50), np.array([1.0, -0.5])[:D]
+    covariance = np.array([[0.4, 0.1], [0.1, 0.3]])[:D, :D]
+
+    def eps_hat(x, t):
+        V = schedule.alpha_bar[t] ** 2 * covariance + schedule.beta_bar[t] ** 2 * np.eye(D)
+        return schedule.beta_bar[t] * (x - schedule.alpha_bar[t] * mean) @ np.linalg.inv(V)
+
+    std = np.sqrt(reverse_variance(schedule, variance))
+    steps = [(lambda x, t=t: p_mean(schedule, t, x, eps_hat(x, t)), std[t]) for t in range(50, 0, -1)]
+    errors = errors_on_gaussian(chain_of(steps, D), ancestral_density(schedule, eps_hat, D, variance))
+    assert np.all(errors < DEFAULT), errors
+
+
+@pytest.mark.parametrize("D", [1, 2])
+@pytest.mark.parametrize("sde", [VP(2.0, 10.0, 2.0), VE(0.2, 2.0)], ids=repr)
+def test_density_of_euler_maruyama_on_gaussian_data(D, sde):
+    """4.7, (32): from the SDE's own prior; the drift and g of a step are those of the time it leaves."""
+    times, mean = reverse_times(sde, 60, 0.05, detail=0.5), np.array([1.0, -0.5])[:D]
+    covariance = np.array([[0.4, 0.1], [0.1, 0.3]])[:D, :D]
+
+    def score(x, t):
+        scale, std = sde.level(t)
+        return (scale * mean - x) @ np.linalg.inv(scale**2 * covariance + std**2 * np.eye(D))
+
+    steps = [
+        (
+            lambda x, t=t, s=s: x + (s - t) * (sde.drift(x, t) - sde.diffusion(t) ** 2 * score(x, t)),
+            sde.diffusion(t) * (t - s) ** 0.5,
+        )
+        for t, s in pairwise(times)
+    ]
+    errors = errors_on_gaussian(chain_of(steps, D, sde.prior_std), euler_density(sde, score, times, D))
+    assert np.all(errors < DEFAULT), errors
+
+
+@pytest.mark.parametrize("D", [1, 2])
+def test_kl_is_zero_at_a_match_and_the_closed_form_elsewhere(D):
+    """KL(p‖this), not KL(this‖p)."""
+    chain = AffineChain(np.empty((0, D, D)), np.empty((0, D)), [], prior_std=0.7)
+    grid = chain.density(final_spacing=0.1)
+    assert abs(grid.kl_from(chain.log_prob(grid.points))) < 1e-12
+    mean, covariance = np.array([0.3, -0.2])[:D], np.array([[0.2, 0.1], [0.1, 0.3]])[:D, :D]
+    log_prob = np.atleast_1d(stats.multivariate_normal.logpdf(grid.points, mean, covariance))
+    closed = kl_gaussian(mean, covariance, chain.mean, chain.covariance)
+    assert grid.kl_from(log_prob) == pytest.approx(closed, abs=1e-9)
+    assert abs(kl_gaussian(chain.mean, chain.covariance, mean, covariance) - closed) > 0.1
+
+
+def test_kl_of_zeros():
+    """0 log 0 = 0; p where the density is nowhere costs everything; neither warns."""
+    grid = GridDensity(np.array([[0.0], [1.0]]), np.array([0.25, 0.75]), 1.0)
+    assert grid.kl_from(np.log([0.5, 0.5])) == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+    assert grid.kl_from(np.array([-np.inf, 0.0])) == pytest.approx(np.log(4 / 3))
+    assert grid._replace(density=np.array([0.0, 1.0])).kl_from(np.array([-np.inf, 0.0])) == 0
+    assert grid._replace(density=np.array([0.0, 1.0])).kl_from(np.log([0.5, 0.5])) == np.inf
+
+
+# --- chains of a diffusion model --------------------------------------------------------------------------
+
+
+def optimal_chain(T, variance):
+    """(exact KL of TWO from the chain with the optimal net, its bound), nats: 5.5 and 5.8 of THEORY."""
+    schedule = NoiseSchedule.from_sde(VP(0.1, 30.0), T)
+    laws = [TWO.diffuse(schedule.alpha_bar[t], schedule.beta_bar[t]) for t in range(T + 1)]
+    noise_loss = np.full(T + 1, np.nan)
+    for t in range(1, T + 1):
+        noise_loss[t] = fine_bayes_loss(TWO, schedule.alpha_bar[t], schedule.beta_bar[t])
+    if variance == "best":
+        variance = mean_square_step(schedule, noise_loss, 1)
+    std = np.sqrt(reverse_variance(schedule, variance))
+
+    def step(t):
+        return lambda x: p_mean(schedule, t, x, -schedule.beta_bar[t] * laws[t].score(x)), float(std[t])
+
+    grid = chain_density([step(t) for t in range(T, 0, -1)], 1, final_spacing=0.02, resolution=0.5)
+    second_moment = float(TWO.covariance()[0, 0] + TWO.mean()[0] ** 2)
+    bound = negative_elbo(schedule, noise_loss, second_moment, 1, variance) - TWO.entropy()
+    return grid_kl(grid, TWO.log_prob(grid.points)), bound
+
+
+@pytest.mark.parametrize("variance", ["beta", "best"])
+def test_exact_kl_of_the_optimal_chain_falls_at_rate_two_and_its_bound_at_rate_one(variance):
+    """5.9, 6.3: the bound holds, but is looser the more steps are taken; a chain off by one step would stall."""
+    kl, bound = np.array([optimal_chain(T, variance) for T in (10, 40, 80, 160)]).T
+    assert np.all(kl > 0)
+    assert np.all(kl < bound)
+    kl_slopes, bound_slopes = (np.diff(np.log(value[1:])) / np.log(2) for value in (kl, bound))
+    assert np.all(np.diff(kl_slopes) < 0)
+    assert -2 < kl_slopes[-1] < -1.85
+    assert bound_slopes[-1] == pytest.approx(-1, abs=0.06)
+
+
+def test_order_of_the_bounds_is_not_the_order_of_the_chains():
+    """5.8: σ = β̃ has much the worse bound; that its chain is no better either here is read off the exact KL."""
+    (kl_beta, bound_beta), (kl_posterior, bound_posterior) = optimal_chain(40, "beta"), optimal_chain(40, "posterior")
+    assert bound_posterior > 10 * bound_beta
+    assert kl_posterior < 2.5 * kl_beta
+
+
+# --- grids that cannot hold the chain ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kwargs", [{"resolution": 4.0}, {"final_spacing": 3.0}], ids=str)
+def test_lost_mass_is_an_error(kwargs):
+    chain = AffineChain(np.array([[[0.9]], [[0.9]]]), np.array([[0.4], [0.1]]), [0.9, 0.5])
+    with pytest.raises(ArithmeticError, match=r"^the chain's density sums to .* lower resolution and final_spacing$"):
+        chain.density(**kwargs)
+
+
+def test_prior_narrower_than_the_first_step_is_not_missed():
+    """Its grid is as coarse as the step: the mass says so."""
+    chain = AffineChain(np.array([[[1.0]]]), np.array([[0.0]]), [1.0], prior_std=0.1)
+    with pytest.raises(ArithmeticError, match="lower resolution"):
+        chain.density()
+    assert np.all(errors_on_gaussian(chain, chain.density(resolution=0.05)) < FINE)
+
+
+@pytest.mark.parametrize("D", [1, 2])
+def test_chain_that_stretches_is_an_error_on_a_coarse_grid_and_right_on_a_fine_one(D):
+    """Nodes pulled apart keep their mass and make a comb of the density: KL .014 for 0 at a slope of 3."""
+    chain = AffineChain(np.diag([0.5, 2.0])[None, -D:, -D:], np.zeros((1, D)), [0.5])
+    with pytest.raises(ArithmeticError, match="lower resolution"):
+        chain.density(final_spacing=0.2)
+    assert np.all(errors_on_gaussian(chain, chain.density(resolution=0.3, final_spacing=0.2)) < FINE)
+
+
+@pytest.mark.parametrize("T", [5, 10])
+def test_what_the_default_grid_lets_pass_is_nearly_right(T):
+    """Few steps are where the net pulls hardest: up to 1e-3 nats, .1 % to 1 % of the KL, were measured."""
+    schedule = NoiseSchedule.linear(T, 0.1, 30.0)
+
+    def eps_hat(x, t):
+        return -schedule.beta_bar[t] * TWO.diffuse(schedule.alpha_bar[t], schedule.beta_bar[t]).score(x)
+
+    std = schedule.beta
+    steps = [(lambda x, t=t: p_mean(schedule, t, x, eps_hat(x, t)), std[t]) for t in range(T, 0, -1)]
+    fine = chain_density(steps, 1, resolution=0.25)
+    coarse = ancestral_density(schedule, eps_hat, 1)
+    values = [grid.kl_from(TWO.log_prob(grid.points)) for grid in (coarse, fine)]
+    assert abs(values[0] - values[1]) < 2e-3
+
+
+def test_kl_is_finite_where_both_tails_are_nothing():
+    """The density is 0 eight standard deviations out, where p is 1e-22."""
+    chain = AffineChain(np.array([[[1.0]]]), np.array([[2.0]]), [0.05])
+    grid = chain.density(resolution=0.5)
+    assert grid.density.min() == 0
+    assert abs(grid.kl_from(chain.log_prob(grid.points))) < 1e-8
+
+
+@pytest.mark.parametrize("std", [1.0, 0.003], ids=["beyond the grid", "between its nodes"])
+def test_kl_from_a_law_that_the_grid_does_not_hold_is_an_error(std):
+    """Its mass on the grid is not 1: 4.7 nats for 47.2, were it let pass."""
+    grid = AffineChain(np.array([[[0.0]]]), np.array([[0.0]]), [0.1]).density(final_spacing=0.01)
+    with pytest.raises(ArithmeticError, match=r"^p sums to .* on this grid, not to 1"):
+        grid.kl_from(stats.norm.logpdf(grid.points[:, 0], 0, std))
+
+
+@pytest.mark.parametrize(("dimension", "error"), [(3, ValueError), (0, ValueError), (1.0, TypeError)])
+def test_dimension_is_one_or_two(dimension, error):
+    with pytest.raises(error, match=r"^dimension must be "):
+        chain_density([], dimension)

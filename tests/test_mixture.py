@@ -1,0 +1,571 @@
+"""Mixture, the oracle that grades trained models: every formula against an oracle of other making.
+
+Derivatives are compared with complex steps Im f(x + ih)/h at h = 1e-30, which have no truncation error, of a
+density that shares no code with the package: inverse and determinant, where that has Cholesky factors.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from scratchgen import Mixture
+from scratchgen.likelihood import entropy_discrete, entropy_gaussian
+from tests.strategies import (
+    mixtures,
+    mixtures_and_points,
+    passes_as_sample,
+    reals,
+    relative,
+    residual,
+    spd,
+)
+
+STEP = 1e-30
+
+
+# --- the oracle -------------------------------------------------------------------------------------------
+
+
+def naive_log_joint(mixture, x):
+    """log w_k N(x; m_k, C_k), (N, K), for real or complex x."""
+    columns = []
+    for w, m, C in zip(mixture.weights, mixture.means, mixture.covariances, strict=True):
+        quadratic = np.einsum("nd,de,ne->n", x - m, np.linalg.inv(C), x - m)
+        columns.append(np.log(w) - 0.5 * (quadratic + np.linalg.slogdet(2 * np.pi * C)[1]))
+    return np.stack(columns, axis=1)
+
+
+def naive_log_prob(mixture, x):
+    joint = naive_log_joint(mixture, x)
+    top = joint.real.max(axis=1, keepdims=True)
+    return top[:, 0] + np.log(np.exp(joint - top).sum(axis=1))
+
+
+def naive_score(mixture, x):
+    """−Σ_k p(k | x) C_k⁻¹(x − m_k), for real or complex x."""
+    posterior = np.exp(naive_log_joint(mixture, x) - naive_log_prob(mixture, x)[:, None])
+    pairs = zip(mixture.means, mixture.covariances, strict=True)
+    return -sum(posterior[:, [k]] * ((x - m) @ np.linalg.inv(C)) for k, (m, C) in enumerate(pairs))
+
+
+def complex_step(f, x):
+    """∂f/∂x_d in a new last axis."""
+    return np.stack([f(x + 1j * STEP * e).imag / STEP for e in np.eye(x.shape[1])], axis=-1)
+
+
+def grid(mixture, width=np.inf, include=()):
+    """Nodes (M, 1) and spacing of a trapezoid rule for p(x_0) times a Gaussian factor of this width, in 1-D.
+
+    It reaches 13 widths beyond every mean and beyond `include`, at a tenth of the narrowest factor.
+    """
+    m, s = mixture.means[:, 0], np.sqrt(mixture.covariances[:, 0, 0])
+    step = 0.1 * min(s.min(), width)
+    low, high = (edge(m + sign * 13 * s) for edge, sign in ((np.min, -1), (np.max, 1)))
+    if len(include):
+        low, high = min(low, np.min(include) - 13 * width), max(high, np.max(include) + 13 * width)
+    return np.arange(low, high + step, step)[:, None], step
+
+
+TWO = Mixture([0.3, 0.7], [[-1.0, 0.5], [1.5, -1.0]], [[[0.5, 0.2], [0.2, 0.3]], [[1.0, -0.6], [-0.6, 0.8]]])
+
+
+# --- density and posterior --------------------------------------------------------------------------------
+
+
+@given(mixtures_and_points())
+def test_log_prob_is_the_textbooks(pair):
+    mixture, x = pair
+    assert residual(mixture.log_joint(x), naive_log_joint(mixture, x)) < 1e-10
+    assert residual(mixture.log_prob(x), naive_log_prob(mixture, x)) < 1e-10
+
+
+def test_log_prob_is_scipys():
+    x = np.random.default_rng(0).normal(size=(50, 2)) * 3
+    parts = zip(TWO.weights, TWO.means, TWO.covariances, strict=True)
+    density = sum(w * stats.multivariate_normal.pdf(x, m, C) for w, m, C in parts)
+    assert residual(TWO.log_prob(x), np.log(density)) < 1e-13
+
+
+@given(mixtures_and_points())
+def test_posterior_is_the_bayes_ratio_and_sums_to_one(pair):
+    """(18): p(k | x) p(x) = w_k N(x; m_k, C_k)."""
+    mixture, x = pair
+    posterior = mixture.posterior(x)
+    assert residual(posterior.sum(axis=1), np.ones(len(x))) < 1e-12
+    log_ratio = naive_log_joint(mixture, x) - naive_log_prob(mixture, x)[:, None]
+    assert residual(posterior, np.exp(log_ratio)) < 1e-10
+    assert posterior.min() >= 0
+
+
+@given(mixtures(max_dimension=2))
+def test_quadrature_integrates_density_mean_and_covariance(mixture):
+    points, weights = mixture.quadrature()
+    mass = weights * np.exp(mixture.log_prob(points))
+    centred = points - mixture.mean()
+    assert abs(mass.sum() - 1) < 1e-12
+    assert residual(mass @ points, mixture.mean()) < 1e-11
+    assert residual((centred.T * mass) @ centred, mixture.covariance()) < 1e-11
+
+
+def test_mean_and_covariance_are_those_of_the_law():
+    """E x = Σ w m, Cov x = Σ w (C + m mᵀ) − E x E xᵀ."""
+    mean = TWO.weights @ TWO.means
+    parts = zip(TWO.weights, TWO.means, TWO.covariances, strict=True)
+    second = sum(w * (C + np.outer(m, m)) for w, m, C in parts)
+    assert residual(TWO.mean(), mean) < 1e-15
+    assert residual(TWO.covariance(), second - np.outer(mean, mean)) < 1e-14
+
+
+def test_covariance_keeps_its_digits_far_from_zero():
+    """E xxᵀ − E x E xᵀ at an offset of 2^30 would have none left."""
+    offset = 2.0**30
+    moved = Mixture(TWO.weights, np.round(TWO.means * 16) / 16 + offset, TWO.covariances)
+    here = Mixture(TWO.weights, np.round(TWO.means * 16) / 16, TWO.covariances)
+    assert residual(moved.covariance(), here.covariance()) < 1e-6
+
+
+def test_nearly_normalised_weights_make_a_density():
+    """float32 probabilities sum to 1 to 1e-7 only: the mass, the mean and the posterior must not notice."""
+    weights = np.array([1, 2, 4], np.float32) / np.float32(7)
+    off = weights * np.float32(1 + 4e-7)
+    assert 1e-8 < abs(off.astype(float).sum() - 1) < 1e-6
+    mixture = Mixture(off, [[1e6], [1e6], [1e6]], np.ones((3, 1, 1)))
+    points, w = mixture.quadrature()
+    assert abs((w * np.exp(mixture.log_prob(points))).sum() - 1) < 1e-9
+    assert abs(mixture.mean()[0] - 1e6) < 1e-6
+
+
+# --- score ------------------------------------------------------------------------------------------------
+
+
+@given(mixtures_and_points())
+def test_score_is_the_gradient_of_log_prob(pair):
+    mixture, x = pair
+    score = mixture.score(x)
+    assert score.shape == x.shape
+    assert residual(score, complex_step(lambda y: naive_log_prob(mixture, y), x)) < 1e-9
+
+
+@given(mixtures_and_points())
+def test_score_jacobian_is_the_jacobian_of_the_score(pair):
+    mixture, x = pair
+    jacobian = mixture.score_jacobian(x)
+    assert residual(jacobian, complex_step(lambda y: naive_score(mixture, y), x)) < 1e-8
+    assert residual(jacobian, jacobian.swapaxes(1, 2)) < 1e-12
+
+
+def test_score_and_jacobian_are_central_differences_of_the_packages_own_functions():
+    x, h = np.random.default_rng(1).normal(size=(20, 2)) * 2, 1e-3
+
+    def difference(f):
+        """Fourth order: (8 (f(h) − f(−h)) − (f(2h) − f(−2h)))/12h."""
+        up, down, up2, down2 = ([f(x + s * h * e) for e in np.eye(2)] for s in (1, -1, 2, -2))
+        return np.stack(
+            [(8 * (a - b) - (c - d)) / (12 * h) for a, b, c, d in zip(up, down, up2, down2, strict=True)],
+            axis=-1,
+        )
+
+    assert residual(TWO.score(x), difference(TWO.log_prob)) < 1e-8
+    assert residual(TWO.score_jacobian(x), difference(TWO.score)) < 1e-8
+
+
+@given(reals((3,), -5, 5), spd(3), reals((4, 3), -9, 9))
+def test_one_gaussian_has_a_linear_score(mean, covariance, x):
+    """4.4: s = −C⁻¹(x − m), ∇s = −C⁻¹, E[x_0 | x_t] by the Kalman gain, p_t = N(am, a²C + b²I)."""
+    mixture = Mixture([1.0], [mean], [covariance])
+    precision, a, b = np.linalg.inv(covariance), 0.6, 0.8
+    assert residual(mixture.score(x), -(x - mean) @ precision) < 1e-9
+    assert residual(mixture.score_jacobian(x), np.broadcast_to(-precision, (4, 3, 3))) < 1e-9
+    total = a**2 * covariance + b**2 * np.eye(3)
+    gain = a * covariance @ np.linalg.inv(total)
+    assert residual(mixture.denoise(x, a, b), mean + (x - a * mean) @ gain.T) < 1e-9
+    assert residual(mixture.diffuse(a, b).covariances[0], total) < 1e-14
+    assert residual(mixture.diffuse(a, b).means[0], a * mean) < 1e-14
+
+
+@given(mixtures(max_dimension=2))
+def test_scores_average_to_zero_and_fisher_information_is_minus_the_mean_jacobian(mixture):
+    """E s = 0 and E s sᵀ = −E ∇s, by quadrature: ties density, score and Jacobian together."""
+    points, weights = mixture.quadrature(spacing=0.2)  # s sᵀ has poles near the axis, as log p has
+    mass = weights * np.exp(mixture.log_prob(points))
+    score = mixture.score(points)
+    fisher = (score.T * mass) @ score
+    assert residual(mass @ score, np.zeros(mixture.dimension)) < 1e-10
+    assert residual(np.einsum("n,nde->de", mass, mixture.score_jacobian(points)), -fisher) < 1e-9
+
+
+# --- diffusion --------------------------------------------------------------------------------------------
+
+kernels = st.tuples(st.floats(0.05, 1.5), st.floats(0.05, 1.5))  # (scale, std)
+
+
+@given(mixtures_and_points(), kernels)
+def test_denoiser_is_tweedies(pair, kernel):
+    """E[x_0 | x_t] = (x_t + std² ∇log p_t)/scale."""
+    (mixture, x), (scale, std) = pair, kernel
+    tweedie = (x + std**2 * mixture.diffuse(scale, std).score(x)) / scale
+    assert residual(mixture.denoise(x, scale, std), tweedie) < 1e-9
+
+
+@given(mixtures_and_points(max_dimension=1), kernels)
+def test_denoiser_is_its_integral(pair, kernel):
+    """∫ x_0 N(x_t; scale x_0, std²) p(x_0) dx_0 over the same without x_0, in 1-D."""
+    (mixture, x), (scale, std) = pair, kernel
+    x_0, _ = grid(mixture, std / scale, include=x[:, 0] / scale)
+    log_weight = -0.5 * ((x - scale * x_0.T) / std) ** 2 + mixture.log_prob(x_0)
+    weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
+    assert residual(mixture.denoise(x, scale, std)[:, 0], weight @ x_0[:, 0] / weight.sum(axis=1)) < 1e-9
+
+
+@given(mixtures_and_points(max_dimension=1), kernels)
+def test_diffused_density_is_the_convolution(pair, kernel):
+    """p_t(x) = ∫ N(x; scale x_0, std²) p(x_0) dx_0, (25), in 1-D."""
+    (mixture, x), (scale, std) = pair, kernel
+    x_0, step = grid(mixture, std / scale)
+    kernel = np.exp(-0.5 * ((x - scale * x_0.T) / std) ** 2) / (np.sqrt(2 * np.pi) * std)
+    density = step * kernel @ np.exp(mixture.log_prob(x_0))
+    assert np.abs(np.exp(mixture.diffuse(scale, std).log_prob(x)) - density).max() < 1e-11
+
+
+@given(mixtures_and_points(), kernels, kernels)
+def test_diffusing_twice_is_diffusing_once(pair, first, second):
+    """The semigroup: scales multiply, variances add up as in (25)."""
+    mixture, x = pair
+    (a, s), (b, r) = first, second
+    twice, once = mixture.diffuse(a, s).diffuse(b, r), mixture.diffuse(a * b, np.hypot(b * s, r))
+    assert residual(twice.means, once.means) < 1e-13
+    assert residual(twice.covariances, once.covariances) < 1e-13
+    assert residual(twice.log_prob(x), once.log_prob(x)) < 1e-11
+
+
+@given(mixtures_and_points())
+def test_no_diffusion_changes_nothing_and_full_diffusion_forgets(pair):
+    mixture, x = pair
+    assert residual(mixture.diffuse(1.0, 0.0).log_prob(x), mixture.log_prob(x)) < 1e-13
+    assert residual(mixture.denoise(x, 1.0, 0.0), x) < 1e-9
+    forgotten = mixture.diffuse(0.0, 1.0)
+    assert residual(forgotten.log_prob(x), stats.norm.logpdf(x).sum(axis=1)) < 1e-13
+    assert residual(mixture.denoise(x, 0.0, 1.0), np.tile(mixture.mean(), (len(x), 1))) < 1e-12
+
+
+@given(mixtures_and_points())
+def test_diffusion_goes_through_affine_maps_of_mean_and_covariance(pair):
+    mixture, _ = pair
+    diffused = mixture.diffuse(0.6, 0.8)
+    assert residual(diffused.mean(), 0.6 * mixture.mean()) < 1e-13
+    covariance = 0.36 * mixture.covariance() + 0.64 * np.eye(mixture.dimension)
+    assert residual(diffused.covariance(), covariance) < 1e-12
+
+
+def test_denoiser_keeps_its_digits_when_the_scale_is_small():
+    """As scale → 0, E[x_0 | x_t] → E x_0 + scale Cov(x_0) x_t/std²; the twin, Tweedie's formula, is noise."""
+    x, scale = np.array([[0.5, -0.3], [2.0, 1.0]]), 1e-9
+    exact = TWO.mean() + scale * x @ TWO.covariance()
+    assert residual(TWO.denoise(x, scale, 1.0), exact) < 1e-14
+    tweedie = (x + TWO.diffuse(scale, 1.0).score(x)) / scale
+    assert residual(tweedie, exact) > 1e-9
+
+
+# --- entropy ----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 2).flatmap(lambda D: st.tuples(reals((D,), -5, 5), spd(D, entry=1.0))))
+def test_entropy_of_one_gaussian_is_closed(parameters):
+    mean, covariance = parameters
+    assert residual(Mixture([1.0], [mean], [covariance]).entropy(), entropy_gaussian(covariance)) < 1e-11
+
+
+@given(reals((3,), 0.05, 1), st.just(1))
+@example(np.array([0.2, 0.3, 0.5]), 2)
+def test_entropy_of_separate_components_is_that_of_the_label_and_the_parts(weights, D):
+    """H(x) = H(k) + Σ w_k H(x | k) where no two components meet."""
+    weights = weights / weights.sum()
+    means, variances = 25.0 * np.arange(3)[:, None] * np.eye(D)[0], [0.5, 1.0, 2.0]
+    mixture = Mixture(weights, means, [v * np.eye(D) for v in variances])
+    parts = weights @ [entropy_gaussian(v * np.eye(D)) for v in variances]
+    assert residual(mixture.entropy(), entropy_discrete(weights) + parts) < 1e-10
+
+
+@given(mixtures(max_dimension=1))
+def test_entropy_is_its_integral(mixture):
+    """log p has branch points near the axis, so that this converges more slowly than the mass does."""
+    x, step = grid(mixture)
+    log_prob = mixture.log_prob(x)
+    assert residual(mixture.entropy(), -step * (np.exp(log_prob) * log_prob).sum()) < 1e-10
+
+
+def test_quadrature_in_three_dimensions_is_refused():
+    mixture = Mixture([1.0], [np.zeros(3)], [np.eye(3)])
+    for call in mixture.quadrature, mixture.entropy:
+        with pytest.raises(ValueError, match=r"^quadrature needs 1 or 2 dimensions, got 3; sample instead"):
+            call()
+
+
+# --- far away and degenerate ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e6])
+def test_far_points_are_finite_and_belong_to_the_component_that_reaches_furthest(distance):
+    """At 1e3 standard deviations every density underflows; the widest component must still win."""
+    mixture = Mixture([0.5, 0.5], [[0.0], [0.0]], [[[1.0]], [[4.0]]])
+    x = np.array([[distance], [-distance]])
+    assert np.array_equal(mixture.posterior(x), [[0, 1], [0, 1]])
+    assert residual(mixture.log_prob(x), np.log(0.5) + stats.norm.logpdf(x[:, 0], 0, 2)) < 1e-14
+    assert relative(mixture.score(x), -x / 4) < 1e-14
+    assert residual(mixture.score_jacobian(x)[:, 0, 0], np.full(2, -0.25)) < 1e-12
+    assert relative(mixture.denoise(x, 0.5, 1.0), 4 * 0.5 * x / (0.25 * 4 + 1)) < 1e-12
+
+
+def test_naive_responsibilities_are_nan_far_away():
+    """The twin: densities before logarithms."""
+    x = 1e3
+    density = 0.5 * stats.norm.pdf(x, 0, [1, 2])
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(density / density.sum()).all()
+
+
+def test_jacobian_does_not_cancel_far_from_every_mean():
+    """At 1e6 v vᵀ is 1e12: E[v vᵀ] − s sᵀ, or a posterior that sums to 1 ± 1e-7, would swamp −I."""
+    mixture = Mixture([0.4, 0.6], [[0.0, 0.0], [1e-6, 0.0]], np.tile(np.eye(2), (2, 1, 1)))
+    for distance in 1e3, 1e6:
+        x = distance * np.array([[1.0, -3.0]])
+        assert residual(mixture.posterior(x).sum(axis=1), np.ones(1)) < 1e-12
+        assert residual(mixture.score_jacobian(x)[0], -np.eye(2)) < 1e-8
+
+
+@given(mixtures_and_points(), kernels)
+def test_component_of_weight_zero_is_not_there(pair, kernel):
+    """And nothing warns: warnings are errors in this suite."""
+    mixture, x = pair
+    D = mixture.dimension
+    with_ghost = Mixture(
+        [*mixture.weights, 0.0],
+        [*mixture.means, np.full(D, 1e3)],
+        [*mixture.covariances, 1e-4 * np.eye(D)],
+    )
+    for f in (
+        lambda m: m.log_prob(x),
+        lambda m: m.score(x),
+        lambda m: m.score_jacobian(x),
+        lambda m: m.denoise(x, *kernel),
+        lambda m: m.mean(),
+        lambda m: m.covariance(),
+    ):
+        assert residual(f(with_ghost), f(mixture)) < 1e-12
+    assert np.array_equal(with_ghost.posterior(x)[:, -1], np.zeros(len(x)))
+    assert np.all(with_ghost.sample(100, rng=0) < 500)
+
+
+# --- equivariance -----------------------------------------------------------------------------------------
+
+
+@given(mixtures_and_points(), st.data())
+def test_affine_maps_move_density_score_and_jacobian_as_they_must(pair, data):
+    """For y = A x + b: log p(y) − log|A|, A⁻ᵀ s, A⁻ᵀ ∇s A⁻¹, and the same posterior."""
+    mixture, x = pair
+    D = mixture.dimension
+    A, b = data.draw(spd(D, entry=1.0)), data.draw(reals((D,), -5, 5))
+    A[0] *= 2  # no longer symmetric
+    inverse = np.linalg.inv(A)
+    covariances = A @ mixture.covariances @ A.T
+    covariances = 0.5 * (covariances + covariances.swapaxes(1, 2))
+    moved = Mixture(mixture.weights, mixture.means @ A.T + b, covariances)
+    y = x @ A.T + b
+    assert residual(moved.log_prob(y), mixture.log_prob(x) - np.linalg.slogdet(A)[1]) < 1e-7
+    assert residual(moved.score(y), mixture.score(x) @ inverse) < 1e-7
+    assert residual(moved.score_jacobian(y), inverse.T @ mixture.score_jacobian(x) @ inverse) < 1e-6
+    assert residual(moved.posterior(y), mixture.posterior(x)) < 1e-7
+
+
+@given(mixtures_and_points(), st.data())
+def test_order_of_components_does_not_matter(pair, data):
+    mixture, x = pair
+    order = np.array(data.draw(st.permutations(range(len(mixture.weights)))))
+    shuffled = Mixture(mixture.weights[order], mixture.means[order], mixture.covariances[order])
+    assert residual(shuffled.log_prob(x), mixture.log_prob(x)) < 1e-13
+    assert residual(shuffled.score(x), mixture.score(x)) < 1e-11
+    assert residual(shuffled.posterior(x), mixture.posterior(x)[:, order]) < 1e-12
+
+
+@given(mixtures_and_points(max_components=2))
+def test_splitting_a_component_changes_nothing(pair):
+    mixture, x = pair
+    weights = np.concatenate([[0.25 * mixture.weights[0], 0.75 * mixture.weights[0]], mixture.weights[1:]])
+    rows = [0, *range(len(mixture.weights))]
+    split = Mixture(weights, mixture.means[rows], mixture.covariances[rows])
+    assert residual(split.log_prob(x), mixture.log_prob(x)) < 1e-13
+    assert residual(split.score_jacobian(x), mixture.score_jacobian(x)) < 1e-11
+
+
+# --- sampling ---------------------------------------------------------------------------------------------
+
+SKEWED = Mixture([0.2, 0.8], [[0, 3], [1, -1]], [[[1.0, 0.9], [0.9, 4.0]], [[0.3, -0.2], [-0.2, 0.5]]])
+WRONG_MODELS = {
+    "weights uniform": Mixture([0.5, 0.5], SKEWED.means, SKEWED.covariances),
+    "components' means swapped": Mixture(SKEWED.weights, SKEWED.means[::-1], SKEWED.covariances),
+    "means 0.05 off": Mixture(SKEWED.weights, SKEWED.means + 0.05, SKEWED.covariances),
+    "variance for deviation": Mixture(SKEWED.weights, SKEWED.means, [C @ C for C in SKEWED.covariances]),
+    "Lᵀ for L": Mixture(
+        SKEWED.weights,
+        SKEWED.means,
+        [L.T @ L for L in np.linalg.cholesky(SKEWED.covariances)],
+    ),
+    "no correlation": Mixture(SKEWED.weights, SKEWED.means, [C * np.eye(2) for C in SKEWED.covariances]),
+}
+
+
+def test_samples_have_the_law():
+    """A right sampler fails here with probability 1e-7 over seeds; the twins below show what it sees."""
+    assert passes_as_sample(SKEWED.sample(40_000, rng=3), SKEWED)
+
+
+@pytest.mark.parametrize("wrong", WRONG_MODELS.values(), ids=WRONG_MODELS.keys())
+def test_samples_of_a_wrong_law_are_found_out(wrong):
+    """The twin: the same test at the same size."""
+    assert not passes_as_sample(wrong.sample(40_000, rng=3), SKEWED)
+
+
+def test_samples_are_independent():
+    """Neighbouring draws are uncorrelated; the twin, each point followed by its copy, is not."""
+    x = SKEWED.sample(20_000, rng=4)
+
+    def correlated(x):
+        return stats.pearsonr(x[:-1, 0], x[1:, 0]).pvalue < 1e-7
+
+    assert not correlated(x)
+    assert correlated(np.repeat(x[::2], 2, axis=0))
+
+
+def test_diffused_samples_are_samples_of_the_diffused_law():
+    noise = np.random.default_rng(6).standard_normal((40_000, 2))
+    x_t = 0.6 * SKEWED.sample(40_000, rng=5) + 0.8 * noise
+    assert passes_as_sample(x_t, SKEWED.diffuse(0.6, 0.8))
+    assert not passes_as_sample(x_t, SKEWED.diffuse(0.8, 0.6))
+
+
+def test_same_seed_same_bytes_and_a_generator_is_advanced():
+    assert SKEWED.sample(5, rng=0).tobytes() == SKEWED.sample(5, rng=0).tobytes()
+    assert not np.array_equal(SKEWED.sample(5, rng=0), SKEWED.sample(5, rng=1))
+    assert not np.array_equal(SKEWED.sample(5), SKEWED.sample(5))
+    rng = np.random.default_rng(0)
+    first, second = SKEWED.sample(5, rng=rng), SKEWED.sample(5, rng=rng)
+    assert np.array_equal(first, SKEWED.sample(5, rng=0))
+    assert not np.array_equal(first, second)
+
+
+def test_no_samples_are_an_empty_array():
+    assert SKEWED.sample(0, rng=0).shape == (0, 2)
+
+
+@pytest.mark.parametrize(("n", "error"), [(-1, ValueError), (2.0, TypeError), (True, TypeError)])
+def test_number_of_samples_is_checked(n, error):
+    with pytest.raises(error, match=r"^n must be "):
+        SKEWED.sample(n)
+
+
+# --- what is accepted -------------------------------------------------------------------------------------
+
+
+def test_mixture_owns_its_arrays():
+    weights, means, covariances = np.array([1.0]), np.zeros((1, 2)), np.eye(2)[None].copy()
+    mixture = Mixture(weights, means, covariances)
+    for array in weights, means, covariances:
+        array += 1
+    assert mixture.weights.tolist() == [1]
+    assert mixture.means.tolist() == [[0, 0]]
+    assert np.array_equal(mixture.covariances[0], np.eye(2))
+    with pytest.raises(AttributeError):
+        mixture.means = means
+
+
+def test_covariance_with_rounded_zeros_is_symmetric():
+    """U (v I) Uᵀ is v I up to rounding: off-diagonals of 1e-17 that are not equal are no asymmetry."""
+    covariance = 0.3 * np.eye(2)
+    covariance[0, 1], covariance[1, 0] = 2e-17, -1e-17
+    assert residual(Mixture([1.0], [[0, 0]], [covariance]).covariances[0], 0.3 * np.eye(2)) < 1e-15
+
+
+def test_float32_points_are_accepted_and_give_float64():
+    x = np.array([[0.5, 0.25]], np.float32)
+    for f in TWO.log_prob, TWO.score, TWO.posterior, TWO.score_jacobian:
+        assert f(x).dtype == np.float64
+        assert np.array_equal(f(x), f(x.astype(np.float64)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            ([0.5, 0.6], [[0], [1]], np.ones((2, 1, 1))),
+            ValueError,
+            r"^weights must be non-negative and sum to 1",
+        ),
+        (
+            ([1.5, -0.5], [[0], [1]], np.ones((2, 1, 1))),
+            ValueError,
+            r"^weights must be non-negative and sum to 1",
+        ),
+        (
+            ([1.0], [[0], [1]], np.ones((2, 1, 1))),
+            ValueError,
+            r"^weights, means, covariances must have shapes",
+        ),
+        (
+            ([0.5, 0.5], [[0], [1]], np.ones((2, 1))),
+            ValueError,
+            r"^weights, means, covariances must have shapes",
+        ),
+        (
+            ([0.5, 0.5], [[0], [1]], np.ones((2, 2, 2))),
+            ValueError,
+            r"^weights, means, covariances must have shapes",
+        ),
+        (([1.0], [0.0], [[[1.0]]]), ValueError, r"^means must have shape \(N, D\)"),
+        (([1.0], [[np.nan]], [[[1.0]]]), ValueError, r"^means must be finite"),
+        (([np.nan], [[0.0]], [[[1.0]]]), ValueError, r"^weights must be finite"),
+        (([1.0], [[0.0]], [[[np.inf]]]), ValueError, r"^covariances must be finite"),
+        ((["a"], [[0.0]], [[[1.0]]]), TypeError, r"^weights must be a real array"),
+        (([1.0], [[0, 0]], [[[1, 0.5], [0, 1]]]), ValueError, r"^covariances must be symmetric"),
+        (([0.5, 0.5], [[0], [0]], [[[1]], [[0]]]), ValueError, r"^covariances\[1\] is not positive definite"),
+        (
+            ([0.5, 0.5], [[0], [0]], [[[-1]], [[1]]]),
+            ValueError,
+            r"^covariances\[0\] is not positive definite",
+        ),
+        (([1.0], [[0, 0]], [[[1, 2], [2, 1]]]), ValueError, r"^covariances\[0\] is not positive definite"),
+    ],
+)
+def test_parameters_that_are_no_mixture_are_refused_by_name(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Mixture(*arguments)
+
+
+@pytest.mark.parametrize("method", ["log_prob", "score", "score_jacobian", "posterior", "log_joint"])
+def test_points_are_n_by_d(method):
+    f = getattr(TWO, method)
+    with pytest.raises(ValueError, match=r"^x must have shape \(N, D\)"):
+        f(np.zeros(2))
+    with pytest.raises(ValueError, match=r"^x must have 2 columns, as the model has, got 3"):
+        f(np.zeros((4, 3)))
+    with pytest.raises(ValueError, match=r"^x must be finite"):
+        f(np.full((1, 2), np.nan))
+
+
+@pytest.mark.parametrize(
+    ("scale", "std", "message"),
+    [
+        (1.0, -0.1, r"^std must be in "),
+        (np.nan, 0.1, r"^scale must be in "),
+        (0.0, 0.0, r"not positive definite"),
+    ],
+)
+def test_kernels_that_are_none_are_refused(scale, std, message):
+    for call in (lambda: TWO.diffuse(scale, std), lambda: TWO.denoise(np.zeros((1, 2)), scale, std)):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_repr_is_short():
+    assert repr(TWO) == "Mixture(2 components in 2 dimensions)"

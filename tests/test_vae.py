@@ -1,0 +1,454 @@
+"""Equations (11)-(14): the VAE's loss, its gradient, its bounds and its training, against exact answers.
+
+Expectations over the latent noise are sums over nodes, fed in as `noise` or through a scripted Generator; the
+few statistical tests fail a right program once in 1e7 runs.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import logsumexp
+
+from scratchgen import PPCA, VAE, Mixture
+from scratchgen.network import ACTIVATIONS
+from scratchgen.vae import VAENetwork, sigma_points
+from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob
+from tests.strategies import FALSE_ALARM, passes_as_sample, residual
+
+
+class Scripted(np.random.Generator):
+    """A Generator whose i-th array of normal numbers is script(i, shape)."""
+
+    def __init__(self, script):
+        super().__init__(np.random.PCG64(0))
+        self.script, self.calls = script, 0
+
+    def standard_normal(self, size=None, dtype=np.float64, out=None):
+        self.calls += 1
+        return np.broadcast_to(self.script(self.calls - 1, size), size).astype(dtype)
+
+
+def slope_along(array, direction, f, h=1e-4):
+    """Derivative of f() when `array`, which f reads, moves along `direction`; the array is put back."""
+    start = array.copy()
+
+    def moved(step):
+        array[:] = start + step * direction
+        return f()
+
+    derivative = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+    array[:] = start
+    return derivative
+
+
+@st.composite
+def networks(draw, hidden=None):
+    """A VAE network with every parameter random, examples, and noise."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    D, k = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    layers = draw(st.lists(st.integers(1, 5), max_size=2)) if hidden is None else hidden
+    network = VAENetwork(D, k, layers, draw(st.sampled_from(ACTIVATIONS)), rng, np.float64)
+    for parameters, _ in network.parts:
+        parameters[:] = rng.standard_normal(len(parameters)) / 2
+    return network, rng.standard_normal((3, D)), rng.standard_normal((3, k)), rng
+
+
+def with_covariance(eigenvalues, n=40, seed=3):
+    """(n, D) data whose sample covariance, with 1/n, has exactly these eigenvalues, in a random basis."""
+    rng = np.random.default_rng(seed)
+    D = len(eigenvalues)
+    centred = rng.standard_normal((n, D))
+    orthonormal = np.linalg.qr(centred - centred.mean(axis=0))[0]
+    basis = np.linalg.qr(rng.standard_normal((D, D)))[0]
+    return n**0.5 * orthonormal * np.sqrt(eigenvalues) @ basis.T + rng.standard_normal(D)
+
+
+def linear(**parameters):
+    """A linear VAE whose training has no noise."""
+    exact = {"hidden": (), "latent_noise": "sigma", "batch_size": None, "dtype": "float64", "rng": 0}
+    return VAE(**{**exact, "n_steps": 1000, "learning_rate": 0.05, **parameters})
+
+
+# --- (14): the loss and its gradient ----------------------------------------------------------------------
+
+
+@given(networks())
+def test_gradient_of_the_loss_is_its_derivative_in_all_three_parts(drawn):
+    network, x, noise, rng = drawn
+    network.loss(x, noise)
+    gradients = [gradient.copy() for _, gradient in network.parts]
+    for (parameters, _), gradient in zip(network.parts, gradients, strict=True):
+        direction = rng.standard_normal(parameters.shape)
+        direction /= np.linalg.norm(direction)
+        numeric = slope_along(parameters, direction, lambda: float(network.loss(x, noise).mean()))
+        assert abs(float(gradient @ direction) - numeric) <= 1e-7 * max(float(np.linalg.norm(gradient)), 1e-2)
+
+
+@given(networks())
+def test_loss_is_minus_log_joint_plus_the_kl(drawn):
+    """At every draw: ‖x − x̂‖²/(2s²) + (D/2) log 2πs² summed over D, and KL(N(μ, σ²)‖N(0, 1)) summed over k."""
+    network, x, noise, _ = drawn
+    output = network.encoder(x)
+    mean, std = output[:, : network.n_latents], np.exp(output[:, network.n_latents :] / 2)
+    x_hat, s = network.decoder(mean + std * noise), np.exp(network.log_variance[0] / 2)
+    kl = (np.log(1 / std) + (std**2 + mean**2) / 2 - 0.5).sum(axis=1)
+    expected = kl - stats.norm.logpdf(x, x_hat, s).sum(axis=1)
+    assert residual(network.loss(x, noise), expected) < 1e-12
+
+
+@given(networks(hidden=()))
+def test_mean_loss_at_sigma_points_is_the_closed_elbo(drawn):
+    """P14: one draw is an unbiased estimate, so that the mean over a rule exact for quadratics is the ELBO itself."""
+    network, x, _, _ = drawn
+    k = network.n_latents
+    losses = [network.loss(x, np.broadcast_to(point, (3, k))) for point in sigma_points(k)]
+    W, mean = network.decoder.weights[0].T, network.decoder.biases[0]
+    output, s2 = network.encoder(x), float(np.exp(network.log_variance[0]))
+    closed = [
+        linear_gaussian_elbo(row[None], W, mean, s2, o[None, :k], np.diag(np.exp(o[k:])))[0]
+        for row, o in zip(x, output, strict=True)
+    ]
+    assert residual(-np.mean(losses, axis=0), np.array(closed)) < 1e-12
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_sigma_points_have_the_moments_of_the_normal(k):
+    points = sigma_points(k)
+    assert points.shape == (2 * k, k)
+    assert (points.sum(axis=0) == 0).all()
+    assert residual(points.T @ points / (2 * k), np.eye(k)) < 1e-15
+
+
+@given(networks(), st.integers(2, 4))
+def test_duplicating_the_batch_changes_neither_loss_nor_gradient(drawn, copies):
+    network, x, noise, _ = drawn
+    loss = network.loss(x, noise)
+    gradients = [gradient.copy() for _, gradient in network.parts]
+    assert residual(network.loss(np.tile(x, (copies, 1)), np.tile(noise, (copies, 1))), np.tile(loss, copies)) < 1e-14
+    for (_, gradient), before in zip(network.parts, gradients, strict=True):
+        assert residual(gradient, before) < 1e-13
+
+
+@given(networks())
+def test_best_decoder_variance_is_the_mean_squared_error(drawn):
+    network, x, noise, _ = drawn
+    mean, log_variance = network.encode(x)
+    x_hat = network.decoder(mean + np.exp(log_variance / 2) * noise)
+    best = np.log(((x - x_hat) ** 2).mean())
+    for shift, sign in (0.0, 0), (0.1, 1), (-0.1, -1):
+        network.log_variance[:] = best + shift
+        network.loss(x, noise)
+        gradient = network.log_variance_gradient[0]
+        assert abs(gradient) < 1e-12 if sign == 0 else np.sign(gradient) == sign
+
+
+def test_float32_network_computes_in_float32():
+    network = VAENetwork(3, 2, (4,), rng=0)
+    rng = np.random.default_rng(0)
+    x, noise = (rng.standard_normal((5, n), dtype=np.float32) for n in (3, 2))
+    assert network.loss(x, noise).dtype == np.float32
+    assert {array.dtype for part in network.parts for array in part} == {np.dtype(np.float32)}
+
+
+def test_encoder_and_decoder_mirror_each_other():
+    network = VAENetwork(5, 2, (4, 3))
+    assert network.encoder.sizes == (5, 4, 3, 4)
+    assert network.decoder.sizes == (2, 3, 4, 5)
+
+
+# --- the linear VAE: PPCA ---------------------------------------------------------------------------------
+
+LEFT_OVER = 0.5  # mean of the two eigenvalues that two latents leave over
+
+
+@pytest.fixture(scope="module")
+def x():
+    return with_covariance([5.0, 2.0, 0.8, 0.2])
+
+
+@pytest.fixture(scope="module")
+def best(x):
+    """A linear VAE trained to the end."""
+    return linear(n_latents=2).fit(x)
+
+
+def test_linear_vae_reaches_the_maximum_of_ppca(best, x):
+    """Lucas et al. 2019: the ELBO's maximum is the likelihood's, and the posterior is exact there."""
+    ppca, model = PPCA(2).fit(x), best
+    assert abs(model.elbo(x).mean() - ppca.score(x)) < 1e-9
+    assert abs(model.decoder_variance_ - LEFT_OVER) < 1e-7
+    assert residual(model.elbo(x), ppca.log_prob(x)) < 1e-5  # of every example, so the gap is closed everywhere
+    mean, variance = model.encode(x)
+    stretch = np.linalg.svd(ppca.components_)[1] ** 2
+    assert residual(np.sort(variance[0]), np.sort(LEFT_OVER / (stretch + LEFT_OVER))) < 1e-5
+    assert residual(mean @ mean.T, ppca.encode(x) @ ppca.encode(x).T) < 1e-4
+    assert residual(((x - model.reconstruct(x)) ** 2).sum(axis=1), ((x - reconstruct(ppca, x)) ** 2).sum(axis=1)) < 1e-4
+
+
+def reconstruct(ppca, x):
+    return ppca.encode(x) @ ppca.components_.T + ppca.mean_
+
+
+def test_default_training_comes_close_to_ppca():
+    """Minibatches, fresh noise and float32, as by default."""
+    x = with_covariance([5.0, 2.0, 0.8, 0.2], n=400)
+    model = VAE(2, hidden=(), n_steps=1000, learning_rate=1e-2, rng=0).fit(x)
+    assert -1e-6 < PPCA(2).fit(x).score(x) - model.elbo(x).mean() < 0.03  # measured 0.004
+
+
+@pytest.mark.parametrize(("variance", "n_active"), [(0.25, 3), (0.7, 2), (1.5, 1), (4.0, 0)])
+def test_fixed_decoder_variance_switches_latents_off(variance, n_active):
+    """A latent is active iff its eigenvalue exceeds s², W_i² = max(λ_i − s², 0): collapse, exactly predicted."""
+    eigenvalues = np.array([3.0, 1.0, 0.5, 0.1])
+    x = with_covariance(eigenvalues)
+    model = linear(n_latents=3, decoder_variance=variance / eigenvalues.mean()).fit(x)  # in the model's units
+    assert abs(model.decoder_variance_ - variance) < 1e-12
+    kept = np.maximum(eigenvalues[:3] - variance, 0)
+    stretch = np.linalg.svd(linear_parameters(model)[0])[1] ** 2
+    assert residual(stretch, kept) < 1e-4
+    assert (stretch > 0.05).sum() == n_active
+    fitted = np.append(kept, 0) + variance
+    maximum = -0.5 * (4 * np.log(2 * np.pi) + (np.log(fitted) + eigenvalues / fitted).sum())
+    assert abs(model.elbo(x).mean() - maximum) < 1e-5
+
+
+def linear_parameters(model):
+    """W, mean and s² of a linear VAE, in data units, and mean and variance of its posterior."""
+    network = model.network_
+    W, mean = model.scale_ * network.decoder.weights[0].T, model.scale_ * network.decoder.biases[0] + model.mean_
+    return W, mean, model.decoder_variance_
+
+
+def test_linear_elbo_is_exact_and_needs_no_rng(x):
+    """Also before the optimum, where the posterior is wrong and the gap is open."""
+    model = linear(n_latents=2, n_steps=20).fit(x)
+    q_mean, q_variance = model.encode(x)
+    closed = [
+        linear_gaussian_elbo(row[None], *linear_parameters(model), m[None], np.diag(v))[0]
+        for row, m, v in zip(x, q_mean, q_variance, strict=True)
+    ]
+    assert residual(model.elbo(x), np.array(closed)) < 1e-12
+    assert model.elbo(x).tobytes() == model.elbo(x, rng=5).tobytes()
+    assert (linear_gaussian_log_prob(x, *linear_parameters(model)) - model.elbo(x)).min() > 1e-3
+
+
+def test_losses_are_minus_the_mean_elbo_in_data_units(x):
+    model, before = linear(n_latents=2, n_steps=30), None
+    for state in model.train(x):
+        if before is not None:
+            assert abs(state.loss + before) < 1e-12
+        assert model.losses_[-1] == state.loss
+        assert len(model.losses_) == state.step
+        before = float(model.elbo(x).mean())
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_linear_vae_draws_from_its_own_gaussian(standardize, x):
+    """sample() is affine in its normal numbers: one call at 0 and at unit vectors reads off mean and covariance."""
+    model = linear(n_latents=2, n_steps=50, standardize=standardize).fit(x)
+    units = np.vstack([np.zeros(2 + 4), np.eye(2 + 4)])
+    rng = Scripted(lambda i, shape: units[:, :2] if i == 0 else units[:, 2:])
+    draws = model.sample(7, rng=rng)
+    assert rng.calls == 2
+    jacobian = (draws[1:] - draws[0]).T
+    W, mean, variance = linear_parameters(model)
+    assert residual(draws[0], mean) < 1e-12
+    assert residual(jacobian @ jacobian.T, W @ W.T + variance * np.eye(4)) < 1e-12
+
+
+def test_linear_vae_draws_normal_numbers(best):
+    """The same by chance, so that the numbers drawn are tested too; a decoder variance twice too large is found."""
+    W, mean, variance = linear_parameters(best)
+    draws = best.sample(3000, rng=1)
+    right, wrong = (Mixture([1.0], mean[None], [W @ W.T + s2 * np.eye(4)]) for s2 in (variance, 2 * variance))
+    assert passes_as_sample(draws, right)
+    assert not passes_as_sample(draws, wrong)
+
+
+# --- a nonlinear VAE with one latent: everything by quadrature --------------------------------------------
+
+ROWS = 6
+
+
+@pytest.fixture(scope="module")
+def curve():
+    """A VAE briefly trained on an arc, and some examples."""
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, 3, 300)
+    x = 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.2 * rng.standard_normal((300, 2)) + [5, 0]
+    parameters = {"activation": "tanh", "dtype": "float64", "learning_rate": 1e-2, "rng": 0}
+    return VAE(1, hidden=(8,), n_steps=400, **parameters).fit(x), x[:ROWS]
+
+
+def latent_grid(model, n=8001):
+    z = np.linspace(-9, 9, n)[:, None]
+    step = z[1, 0] - z[0, 0]
+    means = model.decode(z)
+    steepest = np.abs(np.diff(means, axis=0)).max() / step
+    assert step < 0.5 * model.decoder_variance_**0.5 / steepest  # a coarser grid is wrong without any sign of it
+    return z[:, 0], means, step
+
+
+def log_joint(model, x):
+    """log p_θ(x, z) on the grid, (N, M), from `decode` and `decoder_variance_` alone; the grid and its spacing."""
+    z, means, step = latent_grid(model)
+    decoder = stats.norm.logpdf(x[:, None], means, model.decoder_variance_**0.5).sum(axis=2)
+    return decoder + stats.norm.logpdf(z), z, step
+
+
+def at_nodes(verb, x, nodes, **keywords):
+    """verb(x) for given latent noise instead of drawn: nodes (M, n_draws) to values (N, M)."""
+    M, n_draws = nodes.shape
+    rng = Scripted(lambda i, shape: np.tile(nodes.T, (1, len(x)))[:, :, None])
+    values = verb(np.repeat(x, M, axis=0), rng=rng, n_draws=n_draws, **keywords)
+    assert rng.calls == 1
+    return values.reshape(len(x), M)
+
+
+def normal_rule(n, reach=9.0):
+    """Trapezoid nodes and log weights for expectations over N(0, 1)."""
+    xi = np.linspace(-reach, reach, n)
+    return xi[:, None], stats.norm.logpdf(xi) + np.log(xi[1] - xi[0])
+
+
+def test_elbo_gap_is_the_kl_to_the_posterior(curve):
+    model, x = curve
+    joint, z, step = log_joint(model, x)
+    log_prob = logsumexp(joint, axis=1) + np.log(step)
+    mean, variance = model.encode(x)
+    q = stats.norm.logpdf(z, mean, variance**0.5)
+    kl = (np.exp(q) * (q - (joint - log_prob[:, None]))).sum(axis=1) * step
+    nodes, log_weights = normal_rule(401)
+    elbo = at_nodes(model.elbo, x, nodes) @ np.exp(log_weights)
+    assert residual(log_prob - elbo, kl) < 1e-8
+    assert kl.min() > 1e-4  # the gap is there to be seen
+
+
+def test_elbo_is_the_mean_of_its_draws(curve):
+    model, x = curve
+    nodes = np.random.default_rng(0).standard_normal((1, 5))
+    single = [at_nodes(model.elbo, x, nodes[:, [i]]) for i in range(5)]
+    assert residual(at_nodes(model.elbo, x, nodes), np.mean(single, axis=0)) < 1e-12
+
+
+def test_importance_weights_average_to_the_evidence(curve):
+    """E_q p_θ(x, z)/q(z | x) = p_θ(x), exactly, and E_q log of it is the ELBO."""
+    model, x = curve
+    joint, _, step = log_joint(model, x)
+    log_prob = logsumexp(joint, axis=1) + np.log(step)
+    nodes, log_weights = normal_rule(4001, reach=60.0)
+    log_ratio = at_nodes(model.iwae, x, nodes)
+    assert residual(logsumexp(log_ratio + log_weights, axis=1), log_prob) < 1e-8
+    elbo = at_nodes(model.elbo, x, nodes) @ np.exp(log_weights)
+    assert residual(log_ratio @ np.exp(log_weights), elbo) < 1e-10
+
+
+def test_importance_weighted_bound_is_a_log_mean(curve):
+    model, x = curve
+    nodes = np.random.default_rng(0).standard_normal((1, 7))
+    single = np.stack([at_nodes(model.iwae, x, nodes[:, [i]]) for i in range(7)])
+    assert residual(at_nodes(model.iwae, x, nodes), logsumexp(single, axis=0) - np.log(7)) < 1e-12
+
+
+def test_importance_weighting_lies_between_elbo_and_evidence(curve):
+    """Expectations over one and two draws by quadrature: the ladder, with every rung strict."""
+    model, x = curve
+    joint, _, step = log_joint(model, x)
+    log_prob = logsumexp(joint, axis=1) + np.log(step)
+    nodes, log_weights = normal_rule(81)
+    pairs = np.stack(np.meshgrid(nodes[:, 0], nodes[:, 0]), axis=-1).reshape(-1, 2)
+    one = at_nodes(model.iwae, x, nodes) @ np.exp(log_weights)
+    two = at_nodes(model.iwae, x, pairs) @ np.exp(np.add.outer(log_weights, log_weights).ravel())
+    assert (one + 1e-5 < two).all()
+    assert (two + 1e-5 < log_prob).all()
+
+
+def test_bounds_draw_standard_normal_noise(curve):
+    """With many draws of a Generator: within 5.5 standard errors, each fails once in 2e7."""
+    model, x = curve
+    nodes, log_weights = normal_rule(401)
+    at_node = at_nodes(model.elbo, x, nodes)
+    elbo = at_node @ np.exp(log_weights)
+    spread = np.sqrt(at_node**2 @ np.exp(log_weights) - elbo**2)
+    n = 4000
+    assert (abs(model.elbo(x, rng=0, n_draws=n) - elbo) < 5.5 * spread / n**0.5).all()
+    assert (abs(model.elbo(x, rng=0, n_draws=1) - elbo) > 0).all()
+    repeated = np.repeat(x[:1], n, axis=0)  # examples must not share their noise
+    assert abs(model.elbo(repeated, rng=0, n_draws=1).mean() - elbo[0]) < 5.5 * spread[0] / n**0.5
+    assert len(np.unique(model.elbo(repeated, rng=0, n_draws=1))) == n
+    log_weight = at_nodes(model.iwae, x[:1], nodes)  # whose mean is the ELBO as well
+    spread = np.sqrt((log_weight - elbo[0]) ** 2 @ np.exp(log_weights))[0]
+    drawn = model.iwae(repeated, rng=0, n_draws=1)
+    assert abs(drawn.mean() - elbo[0]) < 5.5 * spread / n**0.5
+    assert len(np.unique(drawn)) == n
+
+
+def test_nonlinear_vae_draws_a_code_decodes_it_and_adds_noise(curve):
+    model, _ = curve
+    z, noise = np.linspace(-2, 2, 5)[:, None], np.arange(10.0).reshape(5, 2)
+    draws = model.sample(5, rng=Scripted(lambda i, shape: [z, noise][i]))
+    assert residual(draws, model.decode(z) + model.decoder_variance_**0.5 * noise) < 1e-14
+
+
+def test_latent_codes_are_the_encoders(curve):
+    model, x = curve
+    mean, variance = model.encode(x)
+    output = model.network_.encoder(model.to_model(x))
+    assert (mean == output[:, :1]).all()
+    assert residual(variance, np.exp(output[:, 1:])) < 1e-15
+    assert (model.reconstruct(x) == model.decode(mean)).all()
+    assert residual(model.decode(mean), model.to_data(model.network_.decoder(mean))) < 1e-15
+    with pytest.raises(ValueError, match="z must have 1 columns"):
+        model.decode(np.zeros((2, 3)))
+
+
+# --- training ---------------------------------------------------------------------------------------------
+
+
+def test_training_draws_fresh_noise_and_fresh_batches(monkeypatch):
+    seen = []
+    loss = VAENetwork.loss
+
+    def spy(self, x, noise):
+        seen.append((x.copy(), noise.copy()))
+        return loss(self, x, noise)
+
+    monkeypatch.setattr(VAENetwork, "loss", spy)
+    x = np.arange(20.0)[:, None] + np.zeros(2)
+    model = VAE(3, hidden=(), n_steps=200, batch_size=32, rng=0).fit(x)
+    assert {(a.shape, b.shape) for a, b in seen} == {((32, 2), (32, 3))}
+    noise = np.concatenate([b for _, b in seen]).ravel()
+    assert len(np.unique(noise)) > 0.99 * len(noise)
+    assert stats.kstest(noise, "norm").pvalue > FALSE_ALARM
+    rows = np.rint(model.to_data(np.concatenate([a for a, _ in seen])))[:, 0]
+    assert stats.chisquare(np.unique_counts(rows).counts).pvalue > FALSE_ALARM
+    assert len(np.unique(rows)) == 20
+
+
+def test_sigma_training_pairs_every_example_with_every_point(monkeypatch):
+    seen = []
+    loss = VAENetwork.loss
+    monkeypatch.setattr(VAENetwork, "loss", lambda self, x, noise: seen.append((x, noise)) or loss(self, x, noise))
+    x = with_covariance([2.0, 1.0, 0.5], n=5)
+    model = linear(n_latents=2, n_steps=1).fit(x)
+    ((batch, noise),) = seen
+    pairs = {(*row, *point) for row, point in zip(batch.tolist(), noise.tolist(), strict=True)}
+    assert len(batch) == len(pairs) == 5 * 4
+    assert pairs == {(*row, *point) for row in model.to_model(x).tolist() for point in sigma_points(2).tolist()}
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_given_decoder_variance_is_kept(standardize):
+    x = with_covariance([4.0, 1.0])
+    model = VAE(1, hidden=(3,), decoder_variance=0.3, n_steps=5, standardize=standardize, rng=0).fit(x)
+    assert abs(model.decoder_variance_ / (0.3 * model.scale_**2) - 1) < 1e-6  # float32
+    assert model.scale_ == 1 or standardize
+
+
+def test_learned_decoder_variance_is_the_mean_squared_error_of_its_own_reconstructions(best, x):
+    """On noisy codes, as in the loss: E‖x − x̂(z)‖²/D with z ~ q(z | x)."""
+    mean, variance = best.encode(x)
+    errors = [x - best.decode(mean + variance**0.5 * point) for point in sigma_points(2)]
+    assert abs(best.decoder_variance_ - np.mean(np.square(errors))) < 1e-7
