@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -238,7 +239,7 @@ def _decode(value: Any) -> Any:
         return tuple(_decode(v) for v in value["tuple"])
     if "generator" in value:
         state = _decode(value["generator"])
-        bits = getattr(np.random, state["bit_generator"])()
+        bits = _our_class(np.random, state["bit_generator"], np.random.BitGenerator)()
         bits.state = state
         return np.random.Generator(bits)
     if "dict" in value:
@@ -246,4 +247,13 @@ def _decode(value: Any) -> Any:
     module, name = value["object"]
     if not module.startswith("scratchgen."):
         raise ValueError(f"the file names an object of {module}, which no model of ours holds; do not trust it")
-    return getattr(importlib.import_module(module), name)(**{k: _decode(v) for k, v in value["fields"].items()})
+    given = {key: _decode(v) for key, v in value["fields"].items()}
+    return _our_class(importlib.import_module(module), name)(**given)
+
+
+def _our_class(module: ModuleType, name: str, base: type = object) -> Any:
+    """The dataclass or bit generator of that name: a file may name parameters, not call functions."""
+    found = getattr(module, name, None)
+    if not isinstance(found, type) or not issubclass(found, base) or not (is_dataclass(found) or base is not object):
+        raise ValueError(f"the file names {module.__name__}.{name}, which is no parameter of a model; do not trust it")
+    return found

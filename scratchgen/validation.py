@@ -27,7 +27,9 @@ def as_generator(rng: RNG) -> np.random.Generator:
     ValueError
         For a negative seed.
     """
-    if isinstance(rng, bool | np.bool_ | np.random.RandomState | float):
+    if isinstance(rng, bool) or not isinstance(
+        rng, int | np.integer | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
+    ):
         raise TypeError(
             f"rng must be a non-negative int, a numpy.random.Generator or None, got {rng!r}; "
             "pass numpy.random.default_rng(seed)"
@@ -39,7 +41,12 @@ def as_generator(rng: RNG) -> np.random.Generator:
 
 def as_finite(x: ArrayLike, name: str) -> Array:
     """Return `x` as a real, finite, floating-point array; float32 stays float32, everything else becomes float64."""
-    array = np.asarray(x)
+    try:
+        array = np.asarray(x)
+    except ValueError:
+        raise ValueError(
+            f"{name} must be a rectangular array, got rows of different lengths; pad or drop some"
+        ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be a real array, got dtype {array.dtype}; convert it to numbers first")
     if array.dtype != np.float32:

@@ -29,6 +29,7 @@ from tests.strategies import (
     em_problems,
     passes_as_sample,
     reals,
+    relative,
     residual,
     size,
     softmax,
@@ -154,7 +155,7 @@ def test_m_step_moves_with_the_data(problem, offset):
 
 
 def test_weights_within_a_far_component_sum_to_one():
-    """PEM4's bug: exp of a difference of logs near -5e5 is only 1e-10 accurate; an offset makes it visible."""
+    """PEM4's bug: exp of a difference of logs near -5e5 is only 1e-10 accurate; an offset shows it."""
     x = np.arange(8.0)[:, None] / 4
     log_resp = np.stack([np.zeros(8), -5e5 - 0.37 * np.arange(8.0)], axis=1)
     start = Mixture([0.5, 0.5], [[0.0], [1e3]], np.ones((2, 1, 1)))
@@ -349,7 +350,7 @@ def test_kmeans_plus_plus_never_takes_a_point_twice_while_others_are_left():
 
 def hard_data():
     rng = np.random.default_rng(12)
-    plain, line = rng.standard_normal((24, 3)), rng.standard_normal((24, 1))
+    plain = rng.standard_normal((24, 3))
     return {
         "plain, K=1": (plain, 1),
         "plain, K=3": (plain, 3),
@@ -359,8 +360,6 @@ def hard_data():
         "duplicates": (np.ones((9, 3)), 2),
         "duplicates of what floats cannot hold": (np.tile([0.1, 0.2, 0.3], (7, 1)), 2),
         "two atoms": (np.repeat([[0.1, 0.2], [5.1, -0.3]], 8, axis=0), 2),
-        "collinear": (line * [1.0, 2.0, 3.0], 2),
-        "collinear, scale 1e3": (1e3 * line * [1.0, 2.0, 3.0], 2),
         "constant column": (plain * [1.0, 0.0, 1.0], 2),
         "outlier at 1e3": (np.concatenate([plain, [[1e3, 0.0, 0.0]]]), 2),
         "offset 2^10": (plain + 2.0**10, 2),
@@ -388,6 +387,17 @@ def test_hard_data_give_a_finite_monotone_fit(x, K):
     assert residual(model.lower_bounds_[-1], model.score(x)) < 1e-12
     assert residual(model.predict_proba(x).sum(axis=1), np.ones(len(x))) < 1e-9
     assert np.linalg.eigvalsh(model.covariances_).min() > 0.999e-6 - 1e-14 * np.abs(model.covariances_).max()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e6])
+def test_collinear_data_are_fitted_with_a_floor_of_their_scale(scale):
+    """Rounding of a covariance moves the bound by about ε λ_max/floor, which is 1e-12 here."""
+    x = scale * np.random.default_rng(12).standard_normal((24, 1)) * [1.0, 2.0, 3.0]
+    model = GaussianMixture(2, tol=0, max_iter=30, covariance_floor=1e-3 * scale**2, rng=0).fit(x)
+    assert rise(model.lower_bounds_) > -1e-9
+    assert residual(model.elbo(x), model.log_prob(x)) < 1e-9
+    values = np.linalg.eigvalsh(model.covariances_)
+    assert relative(values[:, :2], np.full((2, 2), 1e-3 * scale**2)) < 1e-6
 
 
 def test_floor_too_small_for_doubles_is_refused_by_name():
@@ -906,6 +916,18 @@ def test_ppca_by_em_reaches_the_closed_form(k):
     assert residual(em.elbo(x), em.log_prob(x)) < 1e-12
     assert rise(em.lower_bounds_) > -1e-13
     assert residual(em.lower_bounds_[-1], em.score(x)) < 1e-14
+
+
+def test_ppca_by_em_takes_the_steps_it_was_given_and_reports_each():
+    x = data_with_covariance(np.diag([5.0, 4.0, 1.0, 0.5]), np.zeros(4))
+    model = PPCA(1, method="em", tol=0, max_iter=7, rng=0)
+    states = list(model.train(x))
+    assert [(state.step, state.n_steps) for state in states] == [(i, 7) for i in range(1, 8)]
+    assert residual(-model.lower_bounds_[1:], np.array([state.loss for state in states])) < 1e-15
+    model = PPCA(1, method="em", tol=1e-4, rng=0).fit(x)
+    gains = np.diff(model.lower_bounds_)
+    assert len(gains) > 3
+    assert gains[-1] < 1e-4 <= gains[:-1].min()
 
 
 def test_ppca_is_the_maximum_of_the_likelihood_by_brute_force():

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from scratchgen import Mixture
-from scratchgen.likelihood import entropy_discrete, entropy_gaussian
+from scratchgen.likelihood import entropy_discrete, entropy_gaussian, kl_gaussian
 from tests.strategies import (
     mixtures,
     mixtures_and_points,
+    pairs_of_gaussians,
     passes_as_sample,
     reals,
     relative,
@@ -296,9 +297,28 @@ def test_entropy_is_its_integral(mixture):
     assert residual(mixture.entropy(), -step * (np.exp(log_prob) * log_prob).sum()) < 1e-10
 
 
+@given(pairs_of_gaussians())
+def test_kl_of_gaussians_is_closed(pair):
+    """KL(p‖q), not KL(q‖p), in one or two dimensions."""
+    (m, S), (n, R) = ((mean[:2], covariance[:2, :2]) for mean, covariance in pair)
+    p, q = Mixture([1.0], [m], [S]), Mixture([1.0], [n], [R])
+    assert residual(p.kl(q.log_prob), kl_gaussian(m, S, n, R)) < 1e-10
+
+
+@given(mixtures(max_dimension=1), reals((1,), -3, 3))
+def test_kl_is_its_integral_and_zero_at_the_match(mixture, shift):
+    other = Mixture(mixture.weights, mixture.means + shift, 1.5 * mixture.covariances)
+    x, step = grid(mixture)
+    log_p = mixture.log_prob(x)
+    exact = step * (np.exp(log_p) * (log_p - naive_log_prob(other, x))).sum()
+    assert residual(mixture.kl(other.log_prob), exact) < 1e-10
+    assert abs(mixture.kl(mixture.log_prob)) < 1e-13
+    assert residual(mixture.kl(lambda x: 0.0 * x[:, 0]), -mixture.entropy()) < 1e-12
+
+
 def test_quadrature_in_three_dimensions_is_refused():
     mixture = Mixture([1.0], [np.zeros(3)], [np.eye(3)])
-    for call in mixture.quadrature, mixture.entropy:
+    for call in mixture.quadrature, mixture.entropy, lambda: mixture.kl(mixture.log_prob):
         with pytest.raises(ValueError, match=r"^quadrature needs 1 or 2 dimensions, got 3; sample instead"):
             call()
 
