@@ -142,8 +142,8 @@ class VAE(StandardizedEstimator):
     Examples
     --------
     >>> x = np.random.default_rng(0).standard_normal((200, 3)) * [3.0, 1.0, 1.0]
-    >>> model = VAE(1, (), latent_noise="sigma", batch_size=None, n_steps=1500, learning_rate=0.01, dtype="float64", rng=0)
     >>> from scratchgen import PPCA
+    >>> model = VAE(1, (), latent_noise="sigma", batch_size=None, learning_rate=0.01, dtype="float64", rng=0)
     >>> bool(abs(model.fit(x).elbo(x).mean() - PPCA(1).fit(x).score(x)) < 1e-5)
     True
     """
