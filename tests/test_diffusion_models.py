@@ -254,6 +254,14 @@ def test_ddpm_predicts_noise_and_score_at_the_level_of_step_t(t, seed):
     assert residual(model.eps_hat(x, t), -SCHEDULE.beta_bar[t] * p_t.score(x)) < 1e-12
 
 
+@pytest.mark.parametrize(("t", "error"), [(0, ValueError), (13, ValueError), (-1, ValueError), (1.5, TypeError)])
+def test_ddpm_predicts_nothing_at_steps_it_does_not_have(t, error):
+    model, _ = exact_ddpm()
+    for verb in model.eps_hat, model.predict_score:
+        with pytest.raises(error, match="t must be"):
+            verb(np.zeros((2, 2)), t)
+
+
 @cache
 def exact_ddpm():
     return exact(DDPM(SCHEDULE, n_steps=1, rng=0), CLUSTERS)

@@ -314,6 +314,7 @@ BAD_DATA = {
     "complex": (data() + 0j, TypeError, "x must be a real array, got dtype complex128"),
     "words": (np.full((40, 3), "a"), TypeError, "x must be a real array, got dtype <U1"),
     "objects": (HOLE, TypeError, "x must be a real array, got dtype object"),
+    "ragged": ([[1.0, 2.0, 3.0], [4.0]], ValueError, "x must be a rectangular array"),
     "empty": (data()[:0], ValueError, r"x must have at least \d row"),
     "no columns": (data()[:, :0], ValueError, "x must have at least"),
 }

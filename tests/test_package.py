@@ -71,13 +71,14 @@ assert before == after
 
 
 def imports(name):
-    """Modules of the package that a module imports when it is imported (not inside functions, not for types)."""
+    """Modules that a module imports when it is imported (not inside functions, not for types)."""
     tree = ast.parse(inspect.getsource(MODULES[name]))
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scratchgen"):
-            parent = node.module
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                yield f"{parent}.{alias.name}" if f"{parent}.{alias.name}" in MODULES else parent
+                yield f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in MODULES else node.module
 
 
 def test_imports_run_one_way():

@@ -1,0 +1,44 @@
+"""The README's examples run, and what it names exists."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_examples_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for example in blocks("python"):
+        shortened = example.replace("n_steps=2000", "n_steps=200")
+        exec(compile(shortened, "README.md", "exec"), namespace)
+    bound, entropy = map(float, capsys.readouterr().out.split())
+    assert entropy == namespace["truth"].entropy()
+    assert bound > entropy
+    assert np.isclose(namespace["model"].score(namespace["x"]), namespace["model"].log_prob(namespace["x"]).mean())
+    assert (tmp_path / "model.npz").exists()
+
+
+def test_there_are_two_commands_and_each_sets_itself_up():
+    tour, tests = blocks("sh")
+    assert len(tour.splitlines()) == len(tests.splitlines()) == 1
+    assert all(command.startswith("python3 -m venv .venv && .venv/bin/pip install") for command in (tour, tests))
+    assert tour.rstrip().endswith(".venv/bin/scratchgen")
+    assert ".venv/bin/python -m pytest" in tests
+
+
+def test_every_module_it_lists_exists_and_every_module_is_listed():
+    house = README.split("## The house")[1].split("##")[0]
+    listed = {name.rstrip("/").removesuffix(".py") for name in re.findall(r"`([a-z_]+(?:\.py|/))`", house)}
+    existing = {
+        path.stem for path in (ROOT / "scratchgen").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert listed <= existing
+    assert existing - listed <= {"__init__", "__main__", "validation", "files"}
