@@ -16,7 +16,7 @@ import numpy as np
 from scratchgen import __version__
 from scratchgen.files import write_atomically
 
-TYPICAL_SECONDS = {False: 70, True: 30}  # of a tour, by --quick, on two cores
+TYPICAL_SECONDS = {False: 60, True: 25}  # of a tour, by --quick, on two cores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

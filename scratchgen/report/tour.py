@@ -163,7 +163,7 @@ def ddpm(tour: Tour) -> None:
     model = DDPM(hidden=(128, 128), n_coordinate_features=3, n_steps=tour.steps(4000), standardize=False, rng=tour.seed)
     model = tour.train("ddpm", "DDPM, eight Gaussians, T = 100", model, truth.sample(20000, tour.seed))
     x, x_test = dequantized_digits(tour.seed)
-    digits = DDPM(hidden=(256, 256, 256), n_steps=tour.steps(3000), rng=tour.seed)
+    digits = DDPM(hidden=(256, 256, 256), n_steps=tour.steps(3600), batch_size=128, rng=tour.seed)
     digits = tour.train("ddpm_digits", "DDPM, 1437 digits, T = 100", digits, x)
 
     schedule, entropy, D = model.schedule_, truth.entropy(), truth.dimension
@@ -204,7 +204,14 @@ def sde(tour: Tour) -> None:
     )
     model = tour.train("sde", "score model, eight Gaussians", model, truth.sample(20000, tour.seed))
     x, x_test = dequantized_digits(tour.seed)
-    digits = ScoreSDE(t_min=1e-2, weighting="noise", hidden=(256, 256, 256), n_steps=tour.steps(3000), rng=tour.seed)
+    digits = ScoreSDE(
+        t_min=1e-2,
+        weighting="noise",
+        hidden=(256, 256, 256),
+        n_steps=tour.steps(3600),
+        batch_size=128,
+        rng=tour.seed,
+    )
     digits = tour.train("sde_digits", "score model, 1437 digits", digits, x)
 
     process, t_min = model.sde_, model.t_min
