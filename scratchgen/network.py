@@ -7,6 +7,8 @@ An optimiser is then a handful of in-place passes over one array, and saving a n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -81,15 +83,26 @@ class MLP:
             raise ValueError(f"sizes must name at least the input and the output width, got {sizes}")
         self.activation = as_choice(activation, "activation", ACTIVATIONS)
         rng = as_generator(rng)
-        shapes = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
-        self.parameters: Array = np.zeros(sum((m + 1) * n for m, n in shapes), dtype=dtype)
+        if not np.issubdtype(dtype, np.floating):
+            raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+        n_parameters = sum((m + 1) * n for m, n in pairwise(self.sizes))
+        self.parameters: Array = np.zeros(n_parameters, dtype=dtype)
         self.gradient: Array = np.zeros_like(self.parameters)
-        self.weights, self.biases = _layers(self.parameters, shapes)
-        self._weight_gradients, self._bias_gradients = _layers(self.gradient, shapes)
-        for weight in self.weights[: len(shapes) - zero_last]:
+        self._cut()
+        for weight in self.weights[: len(self.weights) - zero_last]:
             weight[:] = rng.standard_normal(weight.shape) / len(weight) ** 0.5
         self._inputs: list[Array] = []  # what entered each layer in the last `forward`
         self._slopes: list[Array] = []  # σ'(z) of each hidden layer in the last `forward`
+
+    def _cut(self) -> None:
+        """Make the layers views of the flat vectors."""
+        shapes = list(pairwise(self.sizes))
+        self.weights, self.biases = _layers(self.parameters, shapes)
+        self._weight_gradients, self._bias_gradients = _layers(self.gradient, shapes)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._cut()  # a copied or unpickled array is no view any more
 
     def __call__(self, x: Array) -> Array:
         """The output for x, (N, sizes[-1]), without keeping anything for `backward`."""

@@ -81,7 +81,7 @@ class EMA:
     def update(self, parameters: Array) -> None:
         """Take one more parameter vector into the average."""
         self.n_updates += 1
-        decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates)) if self.decay else 0.0
+        decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         self.average *= decay
         self.average += (1 - decay) * parameters
 

@@ -257,7 +257,7 @@ class VAE(StandardizedEstimator):
         """
         data, mean, log_variance = self._posterior(x)
         noise: Array = sigma_points(self.n_latents)[:, None]
-        if self.hidden:
+        if len(self.hidden) > 0:
             noise = as_generator(rng).standard_normal((as_count(n_draws, "n_draws"), *mean.shape))
         std = np.exp(0.5 * log_variance)
         reconstruction = np.mean([self._log_decoder(data, mean + std * xi) for xi in noise], axis=0)

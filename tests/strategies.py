@@ -166,7 +166,7 @@ def mixture_cdf(mixture, direction):
     return lambda y: stats.norm.cdf((np.asarray(y)[:, None] - centres) / widths) @ mixture.weights
 
 
-def passes_as_sample(x, mixture, n_directions=6):
+def passes_as_sample(x, mixture, n_directions=3):
     """Whether projections of x on fixed directions pass Kolmogorov-Smirnov's test against the mixture.
 
     A right sample fails with probability at most FALSE_ALARM, by Bonferroni over the directions.

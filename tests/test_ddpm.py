@@ -477,6 +477,18 @@ def test_bound_terms_are_one_examples_own():
         assert residual(alone[0], terms[n]) < 1e-14
 
 
+def test_each_term_has_its_own_noise():
+    """noise[t−1] belongs to x_t alone: another one changes L_0 for t = 1, L_{t−1} for t >= 2, and L_T never."""
+    rng = np.random.default_rng(0)
+    schedule, x0, noise = NoiseSchedule.linear(5), rng.standard_normal((4, 3)), rng.standard_normal((5, 4, 3))
+    terms = bound_terms(schedule, x0, lambda x, t: np.tanh(x + t), noise)
+    for t in range(1, 6):
+        other = noise.copy()
+        other[t - 1] += 1
+        changed = bound_terms(schedule, x0, lambda x, t: np.tanh(x + t), other) != terms
+        assert np.array_equal(changed, np.broadcast_to(np.arange(6) == t - 1, (4, 6)))
+
+
 # --- many steps -------------------------------------------------------------------------------------------
 
 
@@ -695,6 +707,12 @@ def test_ddim_to_0_returns_the_predicted_x0(case, x_t, eps_hat, eta):
     assert np.array_equal(step, predict_x0(*case, x_t, eps_hat))
 
 
+def test_ddim_is_finite_where_rounding_makes_sigma_the_larger():
+    """β̄_s² − σ² comes out as −1e-34 here."""
+    step = ddim_step(NoiseSchedule([1e-18, 0.05]), 2, 1, np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1)), eta=1.0)
+    assert np.isfinite(step).all()
+
+
 def ddim_moments(data, eta):
     def run(x, noise):
         for t in range(data.schedule.T, 0, -1):
@@ -750,6 +768,11 @@ def test_one_t_an_example_is_a_loop_over_int_t(function):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_no_examples_are_an_empty_answer(function):
+    assert function(np.zeros(0, dtype=int), X[:0], Y[:0], Z[:0]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_float32_stays_float32_for_int_t(function):
     single = [a.astype(np.float32) for a in (X, Y, Z)]
     for t in 1, 4:
@@ -778,6 +801,22 @@ def test_reverse_variance_is_the_callers_to_change():
     given_table = np.full(7, 0.5)
     assert np.array_equal(reverse_variance(SCHEDULE, given_table), given_table)
     assert np.array_equal(reverse_variance(SCHEDULE, given_table.tolist()), given_table)
+
+
+def test_variance_is_beta_unless_said_otherwise():
+    def sampled(*variance):
+        return [x for _, x in ancestral_sampler(SCHEDULE, lambda x, t: x, X, np.random.default_rng(0), *variance)]
+
+    noise = np.random.default_rng(0).standard_normal((6, 5, 2))
+    for use in (
+        lambda *variance: bound_weight(SCHEDULE, *variance),
+        lambda *variance: negative_elbo(SCHEDULE, np.ones(7), 1.0, 2, *variance),
+        lambda *variance: bound_terms(SCHEDULE, X, lambda x, t: x, noise, *variance),
+        lambda *variance: p_step(SCHEDULE, 3, X, Y, Z, *variance),
+        sampled,
+    ):
+        assert np.array_equal(use(), use("beta"))
+        assert not np.array_equal(use(), use("posterior"))
 
 
 # --- errors -----------------------------------------------------------------------------------------------

@@ -403,6 +403,14 @@ def small_score_sde():
     return ScoreSDE(n_steps=1, hidden=(2,), rng=0).fit(CLUSTERS.sample(20, rng=0))
 
 
+@pytest.mark.parametrize("t", [0.0, -0.1, 1.1, np.nan])
+def test_score_sde_predicts_nothing_outside_its_times(t):
+    model = small_score_sde()
+    for verb in model.eps_hat, model.predict_score:
+        with pytest.raises(ValueError, match="t must be"):
+            verb(np.zeros((2, 2)), t)
+
+
 @every_sde
 def test_score_sde_predicts_noise_and_score_at_time_t(sde):
     model, law = exact(ScoreSDE(sde, n_steps=1, rng=0), CLUSTERS)

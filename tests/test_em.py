@@ -323,7 +323,7 @@ def seeding_law(x, power):
 def test_kmeans_plus_plus_draws_rows_by_squared_distance():
     """Chi-square over all 24 outcomes; the twin, plain distances, is refused by the same counts."""
     x = np.array([[0.0], [1.0], [2.5], [4.0]])
-    rng, n = np.random.default_rng(0), 6000
+    rng, n = np.random.default_rng(0), 3000
     counts = dict.fromkeys(seeding_law(x, 2), 0)
     for _ in range(n):
         counts[tuple(np.searchsorted(x[:, 0], kmeans_plus_plus(x, 3, rng)[:, 0]).tolist())] += 1

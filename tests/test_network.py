@@ -1,5 +1,8 @@
 """The MLP and the noise network: gradients against central differences, closed forms, views, dtypes, errors."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -370,3 +373,14 @@ def test_noise_network_of_no_points():
 def test_noise_network_refuses(arguments, error, words):
     with pytest.raises(error, match=words):
         NoiseNetwork(**arguments)
+
+
+def test_layers_of_a_copied_or_unpickled_network_are_views_of_its_own_parameters():
+    original = MLP((2, 3, 1), rng=0)
+    for twin in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        twin.parameters[:] = 0
+        assert not np.any(twin(np.ones((1, 2))))
+        twin.forward(np.ones((1, 2)))
+        twin.backward(np.ones((1, 1)))
+        assert np.any(twin.gradient)
+    assert np.any(original.parameters)

@@ -563,6 +563,8 @@ def test_rtol_is_the_flows_accuracy():
     ]
     assert np.all(np.array(errors) < [1e-4, 1e-6, 1e-8])
     assert errors[2] < errors[1] < errors[0]
+    default = probability_flow_log_prob(exact, law.score_and_divergence, x)
+    assert np.abs(default - law.log_prob(x, 0.0)).max() == errors[1]
 
 
 def test_flow_takes_float32_and_answers_in_float64():

@@ -112,6 +112,7 @@ class ScoreSDE(DiffusionModel):
     def score_and_divergence(self, x_t: Array, t: float) -> tuple[Array, Array]:
         """s_θ and its exact divergence, (N, D) and (N,), by D backward passes."""
         self._require_fitted()
+        t = as_number(t, "t", low=0.0, high=self.sde_.horizon, open_low=True)
         scale, std = self.sde_.level(t)
         eps_hat = self.network_.forward(x_t, scale, std)
         divergence = np.zeros(len(x_t))
