@@ -799,8 +799,10 @@ def test_reverse_variance_is_the_callers_to_change():
     assert SCHEDULE.beta.max() < 1
     assert SCHEDULE.beta_tilde.max() < 1
     given_table = np.full(7, 0.5)
-    assert np.array_equal(reverse_variance(SCHEDULE, given_table), given_table)
-    assert np.array_equal(reverse_variance(SCHEDULE, given_table.tolist()), given_table)
+    assert np.array_equal(reverse_variance(SCHEDULE, given_table), np.append(0.0, given_table[1:]))
+    assert np.array_equal(reverse_variance(SCHEDULE, given_table.tolist()), np.append(0.0, given_table[1:]))
+    assert given_table[0] == 0.5
+    assert np.isfinite(p_step(SCHEDULE, 2, X, Y, Z, np.append(-1.0, given_table[1:]))).all()
 
 
 def test_variance_is_beta_unless_said_otherwise():

@@ -29,12 +29,13 @@ def reverse_variance(schedule: NoiseSchedule, variance: str | Array) -> Array:
         table = schedule.beta_tilde**2
         table[1] = schedule.beta[1] ** 2
         return table
-    table = np.asarray(variance, dtype=np.float64)
-    if table.shape != (schedule.T + 1,) or not (table[1:] > 0).all():
+    table = np.array(variance, dtype=np.float64)
+    if table.shape != (schedule.T + 1,) or not ((table[1:] > 0) & np.isfinite(table[1:])).all():
         raise ValueError(
             f"variance must be 'beta', 'posterior' or {schedule.T + 1} numbers, positive from index 1, "
-            f"got shape {table.shape}"
+            f"got {table if table.size < 9 else table.shape}"
         )
+    table[0] = 0.0
     return table
 
 

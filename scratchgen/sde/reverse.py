@@ -84,6 +84,7 @@ def euler_maruyama(
     ValueError
         If times do not fall, or noise is needed and neither `rng` nor `noise` is given.
     """
+    times = np.asarray(times, dtype=np.float64)
     if times.ndim != 1 or len(times) < 2 or not (np.diff(times) < 0).all():
         raise ValueError("times must be a strictly falling 1-D array of at least two times, as reverse_times returns")
     if churn != 0 and rng is None and noise is None:
