@@ -268,6 +268,7 @@ def compare_digits(tour: Tour) -> None:
     exact = {
         "17 equal levels (exact)": float(np.log2(17)),
         "one Gaussian (exact)": bits_per_dim(gaussian.log_prob(x_test)),
+        "pixel histograms (exact)": bits_of_pixel_histograms(),
     }
     tour.bits_per_dim = exact | tour.bits_per_dim
     tour.narrator.heading(
@@ -276,3 +277,14 @@ def compare_digits(tour: Tour) -> None:
     )
     for name, value in tour.bits_per_dim.items():
         tour.narrator.say(f"  {name:<28}{value:.3f}")
+
+
+def bits_of_pixel_histograms() -> float:
+    """−log₂ P/64 of test digits when every pixel has its own table of 17 levels, counted on the training digits.
+
+    Half a count is added everywhere, so that no level is impossible.
+    """
+    train, test = (datasets.digits(split).images.astype(int) for split in ("train", "test"))
+    counts = 0.5 + np.array([np.bincount(pixel, minlength=17) for pixel in train.T])
+    log_prob = np.log(counts / counts.sum(axis=1, keepdims=True))
+    return bits_per_dim(log_prob[np.arange(64), test].sum(axis=1))
