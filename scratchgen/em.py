@@ -68,12 +68,13 @@ def floored_mixture(weights: Array, means: Array, covariances: Array, covariance
     """The Mixture with every covariance's eigenvalues raised to the floor."""
     floored = np.array([floor_eigenvalues(covariance, covariance_floor) for covariance in covariances])
     try:
-        return Mixture(weights, means, floored)
-    except ValueError:
+        np.linalg.cholesky(floored)
+    except np.linalg.LinAlgError:
         raise ValueError(
             f"covariance_floor {covariance_floor:g} is lost to rounding: a covariance is no longer positive definite; "
             "raise covariance_floor"
         ) from None
+    return Mixture(weights, means, floored)
 
 
 def floor_eigenvalues(covariance: Array, floor: float) -> Array:

@@ -53,7 +53,7 @@ def gaussian_log_prob(x: Array, mean: Array, log_variance: Array | float) -> Arr
 
     Shapes broadcast; `log_variance` may be a scalar, one value a dimension, or one a value of x.
     """
-    log_variance = np.asarray(log_variance, dtype=np.result_type(x, mean))
+    log_variance = np.asarray(log_variance, dtype=np.result_type(x, mean, np.float32))
     terms = LOG_2PI + log_variance + (x - mean) ** 2 * np.exp(-log_variance)
     return -0.5 * np.broadcast_to(terms, np.broadcast_shapes(x.shape, np.shape(mean))).sum(axis=-1)
 

@@ -68,6 +68,7 @@ class Mixture:
             "_whitening": np.linalg.solve(factors, np.broadcast_to(np.eye(D), (K, D, D))),
             "_log_scale": log_weights - 0.5 * D * LOG_2PI - log_det,
         }.items():
+            value.setflags(write=False)  # what is derived from them would no longer fit
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:

@@ -112,9 +112,9 @@ class NoiseSchedule:
 
             β_t² = 1 − exp(−b(t − ½)/T),   b(s) = beta_min + (beta_max − beta_min) s/T
 
-        At T = 1000 this is linspace(1e-4, 0.02, 1000) to 1 %.  That table itself belongs to T = 1000: with 100 steps
-        it leaves ᾱ_T² = 0.36, and sampling from N(0, I) is wrong.  It is the exact discretisation of
-        `VP(beta_min, beta_max)`, so `from_sde` gives the same numbers.
+        At T = 1000 this is linspace(1e-4, 0.02, 1000) to 1 % of its last entry.  That table itself belongs to
+        T = 1000: with 100 steps it leaves ᾱ_T² = 0.36, and sampling from N(0, I) is wrong.  It is the exact
+        discretisation of `VP(beta_min, beta_max)`, so `from_sde` gives the same numbers.
         """
         T = as_count(T, "T")
         low = as_number(beta_min, "beta_min", low=0.0)

@@ -82,12 +82,6 @@ def test_digits_are_the_published_ones():
     assert sha256(labels.astype("u1")) == "8ba4f891220f5e4c9c819638d1602d74"
 
 
-def test_digits_equal_scikit_learns():
-    theirs = pytest.importorskip("sklearn.datasets").load_digits()
-    assert np.array_equal(digits().images, theirs.data)
-    assert np.array_equal(digits().labels, theirs.target)
-
-
 def test_split_is_frozen():
     data = datasets._load("digits")
     assert sha256(data["train"].astype("<u2")) == "135c83a8cd335bc805b03d4216bcd636"

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.base import clone, is_outlier_detector
+from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
@@ -14,7 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from scratchgen import DDPM, PPCA, VAE, GaussianMixture, Mixture, NoiseSchedule, ScoreSDE
+from scratchgen import DDPM, PPCA, VAE, GaussianMixture, Mixture, NoiseSchedule, ScoreSDE, datasets
 from scratchgen.em import e_step, m_step
 from tests.strategies import residual
 
@@ -157,3 +158,9 @@ def test_grid_search_reaches_into_a_pipeline():
     scores = search.cv_results_["mean_test_score"].reshape(2, 2)  # methods sorted first
     assert residual(scores[0], scores[1]) < 1e-4
     assert search.best_params_["model__n_components"] == 2
+
+
+def test_digits_equal_scikit_learns():
+    theirs = load_digits()
+    assert np.array_equal(datasets.digits().images, theirs.data)
+    assert np.array_equal(datasets.digits().labels, theirs.target)
