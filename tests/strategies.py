@@ -1,4 +1,4 @@
-"""What the property tests draw: the strategies of the property catalogue, and its residual.
+"""What the property tests share: the strategies of the property catalogue, its residual, slopes, scripted noise.
 
 Ranges are the catalogue's: tables from logits in [-6, 6], so that no probability is 0 (zeros have tests of
 their own); data of mixtures on the grid 2^-10, so that adding an offset of 2^10 or 2^20 is exact.
@@ -22,6 +22,39 @@ def residual(a, b):
     a, b = np.asarray(a), np.asarray(b)
     assert a.shape == b.shape, f"shapes {a.shape} and {b.shape}"
     return float(np.max(np.abs(a - b) / (1 + np.abs(b)), initial=0.0))
+
+
+def slope(f, h):
+    """f'(0) by a central difference of fourth order."""
+    return (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
+
+
+def slope_along(array, direction, f, h=1e-4):
+    """Derivative of f() when `array`, which f reads, moves along `direction`; the array is put back."""
+    start = array.copy()
+
+    def moved(step):
+        array[:] = start + step * direction
+        return f()
+
+    derivative = slope(moved, h)
+    array[:] = start
+    return derivative
+
+
+class Scripted(np.random.Generator):
+    """A Generator whose i-th array of normal numbers is script(i, shape), and whose uniform numbers are 1/2."""
+
+    def __init__(self, script):
+        super().__init__(np.random.PCG64(0))
+        self.script, self.calls = script, 0
+
+    def standard_normal(self, size=None, dtype=np.float64, out=None):
+        self.calls += 1
+        return np.broadcast_to(self.script(self.calls - 1, size), size).astype(dtype)
+
+    def random(self, size=None, dtype=np.float64, out=None):
+        return np.full(size, 0.5)
 
 
 def relative(a, b):

@@ -17,26 +17,11 @@ from scipy import stats
 from scratchgen import DDPM, VE, VP, Mixture, NoiseSchedule, ScoreSDE, SubVP
 from scratchgen.ddpm import bound_terms, mean_square_step, negative_elbo
 from scratchgen.network import NoiseNetwork
-from tests.strategies import FALSE_ALARM, passes_as_sample, residual
+from tests.strategies import FALSE_ALARM, Scripted, passes_as_sample, residual
 
 LOG_2PI = np.log(2 * np.pi)
 SDES = [VP(), VP(0.5, 8.0, 2.0), SubVP(0.1, 15.0), VE(0.01, 20.0)]
 every_sde = pytest.mark.parametrize("sde", SDES, ids=repr)
-
-
-class Scripted(np.random.Generator):
-    """A Generator whose i-th array of normal numbers is script(i, shape), and whose uniform numbers are 1/2."""
-
-    def __init__(self, script):
-        super().__init__(np.random.PCG64(0))
-        self.script, self.calls = script, 0
-
-    def standard_normal(self, size=None, dtype=np.float64, out=None):
-        self.calls += 1
-        return np.broadcast_to(self.script(self.calls - 1, size), size).astype(dtype)
-
-    def random(self, size=None, dtype=np.float64, out=None):
-        return np.full(size, 0.5)
 
 
 class ExactNoise:

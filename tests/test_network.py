@@ -11,25 +11,7 @@ from scipy.special import expit
 
 from scratchgen import MLP, Mixture
 from scratchgen.network import ACTIVATIONS, NoiseNetwork, coordinate_features, time_features
-from tests.strategies import residual
-
-
-def slope(f, h):
-    """f'(0) by a central difference of fourth order."""
-    return (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
-
-
-def slope_along(array, direction, f, h=1e-4):
-    """Derivative of f() when `array`, which f reads, moves along `direction`; the array is put back."""
-    start = array.copy()
-
-    def moved(step):
-        array[:] = start + step * direction
-        return f()
-
-    derivative = slope(moved, h)
-    array[:] = start
-    return derivative
+from tests.strategies import residual, slope_along
 
 
 def unit(rng, shape):

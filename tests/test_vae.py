@@ -15,32 +15,7 @@ from scratchgen import PPCA, VAE, Mixture
 from scratchgen.network import ACTIVATIONS
 from scratchgen.vae import VAENetwork, sigma_points
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob
-from tests.strategies import FALSE_ALARM, passes_as_sample, residual
-
-
-class Scripted(np.random.Generator):
-    """A Generator whose i-th array of normal numbers is script(i, shape)."""
-
-    def __init__(self, script):
-        super().__init__(np.random.PCG64(0))
-        self.script, self.calls = script, 0
-
-    def standard_normal(self, size=None, dtype=np.float64, out=None):
-        self.calls += 1
-        return np.broadcast_to(self.script(self.calls - 1, size), size).astype(dtype)
-
-
-def slope_along(array, direction, f, h=1e-4):
-    """Derivative of f() when `array`, which f reads, moves along `direction`; the array is put back."""
-    start = array.copy()
-
-    def moved(step):
-        array[:] = start + step * direction
-        return f()
-
-    derivative = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
-    array[:] = start
-    return derivative
+from tests.strategies import FALSE_ALARM, Scripted, passes_as_sample, residual, slope_along
 
 
 @st.composite
