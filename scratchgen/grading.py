@@ -18,7 +18,7 @@ from scratchgen.ddpm.samplers import EpsHat, p_mean, reverse_variance
 from scratchgen.mixture import Mixture
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde.processes import LinearSDE
-from scratchgen.sde.reverse import Score, euler_step
+from scratchgen.sde.reverse import Score, euler_std, euler_step
 from scratchgen.validation import Array, as_count
 
 REACH = 8.0  # standard deviations beyond which a Gaussian is taken as 0: its tail holds 1e-15
@@ -139,9 +139,8 @@ def ancestral_density(
 
 def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int) -> GridDensity:
     """Exact density at times[-1] of Euler-Maruyama on the reverse SDE, (32), from the prior on, by `chain_density`."""
-    origin = np.zeros((1, dimension))
     steps = [
-        (lambda x, t=t, s=s: euler_step(sde, score, x, t, s)[0], euler_step(sde, score, origin, t, s)[1])
+        (lambda x, t=t, s=s: euler_step(sde, score, x, t, s)[0], euler_std(sde, t, s))
         for t, s in pairwise(times.tolist())
     ]
     return chain_density(steps, dimension, sde.prior_std)

@@ -58,11 +58,12 @@ class Mixture:
         except np.linalg.LinAlgError:
             k = int(np.argmin(np.linalg.eigvalsh(covariances)[:, 0]))
             raise ValueError(f"covariances[{k}] is not positive definite; raise its smallest eigenvalues") from None
+        weights = weights / weights.sum()
         with np.errstate(divide="ignore"):  # a component of weight 0 has log weight −inf and never responds
-            log_weights = np.log(weights / weights.sum())
+            log_weights = np.log(weights)
         log_det = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
         for name, value in {
-            "weights": weights / weights.sum(),
+            "weights": weights,
             "means": means,
             "covariances": covariances,
             "_whitening": np.linalg.solve(factors, np.broadcast_to(np.eye(D), (K, D, D))),

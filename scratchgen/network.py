@@ -158,9 +158,14 @@ def time_features(log_snr: Array, n: int) -> Array:
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
+def _frequencies(n: int, like: Array) -> Array:
+    """2, 4, …, 2ⁿ in the dtype of `like`."""
+    return (2.0 ** np.arange(1, n + 1)).astype(like.dtype)
+
+
 def coordinate_features(x: Array, n: int) -> Array:
     """cos and sin of every coordinate at frequencies 2, 4, …, 2ⁿ, (N, 2nD): lets a small network draw sharp edges."""
-    angles = (x[:, :, None] * (2.0 ** np.arange(1, n + 1)).astype(x.dtype)).reshape(len(x), n * x.shape[1])
+    angles = (x[:, :, None] * _frequencies(n, x)).reshape(len(x), n * x.shape[1])
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
@@ -199,8 +204,8 @@ class NoiseNetwork:
         width = dimension * (1 + 2 * n_coordinate_features) + 2 * n_time_features
         self.mlp = MLP((width, *hidden, dimension), rng=rng, dtype=dtype, zero_last=True)
 
-    def _inputs(self, x: Array, scale: Array | float, std: Array | float) -> tuple[Array, Array, Array, Array]:
-        """MLP input, y = x/r, and std/r and scale/r as columns."""
+    def _inputs(self, x: Array, scale: Array | float, std: Array | float) -> tuple[Array, Array, Array, Array, Array]:
+        """MLP input, y = x/r, and std/r, scale/r and r as columns."""
         dtype = self.mlp.parameters.dtype
         scale = np.broadcast_to(np.asarray(scale, dtype=np.float64).reshape(-1, 1), (len(x), 1))
         std = np.broadcast_to(np.asarray(std, dtype=np.float64).reshape(-1, 1), (len(x), 1))
@@ -208,17 +213,16 @@ class NoiseNetwork:
         y = (x / r).astype(dtype)
         log_snr = 2 * np.log(scale / std)[:, 0].astype(dtype)
         parts = [y, coordinate_features(y, self.n_coordinate_features), time_features(log_snr, self.n_time_features)]
-        return np.concatenate(parts, axis=1), y, (std / r).astype(dtype), (scale / r).astype(dtype)
+        return np.concatenate(parts, axis=1), y, (std / r).astype(dtype), (scale / r).astype(dtype), r.astype(dtype)
 
     def __call__(self, x: Array, scale: Array | float, std: Array | float) -> Array:
         """ε̂ for x of shape (N, D); scale and std are numbers or (N,)."""
-        inputs, y, skip, gain = self._inputs(x, scale, std)
+        inputs, y, skip, gain, _ = self._inputs(x, scale, std)
         return skip * y + gain * self.mlp(inputs)
 
     def forward(self, x: Array, scale: Array | float, std: Array | float) -> Array:
-        """As a call; remembers what `backward` and `input_gradient` need."""
-        inputs, self._y, self._skip, self._gain = self._inputs(x, scale, std)
-        self._r = np.hypot(np.reshape(scale, (-1, 1)), np.reshape(std, (-1, 1))).astype(self._y.dtype)
+        """As a call; remembers what `backward` needs."""
+        inputs, self._y, self._skip, self._gain, self._r = self._inputs(x, scale, std)
         return self._skip * self._y + self._gain * self.mlp.forward(inputs)
 
     def backward(self, grad_output: Array) -> Array:
@@ -227,7 +231,7 @@ class NoiseNetwork:
         grad = self.mlp.backward(self._gain * grad_output)
         grad_y = self._skip * grad_output + grad[:, :D]
         if n:
-            frequency = (2.0 ** np.arange(1, n + 1)).astype(grad.dtype)
+            frequency = _frequencies(n, grad)
             angles = self._y[:, :, None] * frequency
             grad_cos, grad_sin = grad[:, D : D + 2 * n * D].reshape(len(grad), 2, D, n).swapaxes(0, 1)
             grad_y = grad_y + ((np.cos(angles) * grad_sin - np.sin(angles) * grad_cos) * frequency).sum(axis=2)

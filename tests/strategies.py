@@ -42,6 +42,19 @@ def slope_along(array, direction, f, h=1e-4):
     return derivative
 
 
+def affine_moments(run, n_noises, mean, variance):
+    """Exact mean and variance at the end of an affine sampler in one dimension, by affine probing (4.3).
+
+    `run` maps a start (N, 1) and noise (n, N, 1) to (N, 1); it is called once, with N = n + 2 probes.
+    """
+    start, noise = np.zeros((n_noises + 2, 1)), np.zeros((n_noises, n_noises + 2, 1))
+    start[1] = 1
+    noise[np.arange(n_noises), np.arange(2, n_noises + 2)] = 1
+    end = run(start, noise)[:, 0]
+    slopes = end[1:] - end[0]
+    return end[0] + slopes[0] * mean, slopes[0] ** 2 * variance + (slopes[1:] ** 2).sum()
+
+
 class Scripted(np.random.Generator):
     """A Generator whose i-th array of normal numbers is script(i, shape), and whose uniform numbers are 1/2."""
 

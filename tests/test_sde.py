@@ -26,7 +26,7 @@ from scratchgen.sde import (
     reverse_drift,
     reverse_times,
 )
-from tests.strategies import reals, relative, residual
+from tests.strategies import affine_moments, reals, relative, residual
 
 # VP and sub-VP by ∫β up to 8 or so, VE by a ratio of up to 50; horizons other than 1, which would hide a missing T.
 
@@ -280,16 +280,6 @@ def test_every_churn_recovers_the_data(data, churn):
     start = data.moments(sde.horizon)
     end = solve_ivp(slopes, (sde.horizon, 0.0), start, method="DOP853", rtol=1e-10, atol=1e-12).y[:, -1]
     assert residual(end, np.array([data.mean, data.variance])) < 1e-7
-
-
-def affine_moments(run, n_noises, mean, variance):
-    """Exact mean and variance at the end of an affine sampler in one dimension, by affine probing (4.3)."""
-    start, noise = np.zeros((n_noises + 2, 1)), np.zeros((n_noises, n_noises + 2, 1))
-    start[1] = 1
-    noise[np.arange(n_noises), np.arange(2, n_noises + 2)] = 1
-    end = run(start, noise)[:, 0]
-    slopes = end[1:] - end[0]
-    return end[0] + slopes[0] * mean, slopes[0] ** 2 * variance + (slopes[1:] ** 2).sum()
 
 
 def sampler_moments(data, times, churn=1.0):

@@ -98,7 +98,6 @@ class DDPM(DiffusionModel):
 
     def predict_score(self, x_t: Array, t: int) -> Array:
         """∇ log p_t(x_t) ≈ −ε̂/β̄_t, (N, D), in the model's units."""
-        self._require_fitted()
         return -self.eps_hat(x_t, t) / float(self.schedule_.beta_bar[t])
 
     def sample_path(self, n: int, rng: RNG = None) -> Iterator[tuple[int, Array]]:

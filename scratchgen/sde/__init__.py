@@ -5,7 +5,7 @@
 
 from scratchgen.sde.likelihood import kl_bound, probability_flow_log_prob
 from scratchgen.sde.processes import VE, VP, LinearSDE, SubVP
-from scratchgen.sde.reverse import euler_maruyama, euler_step, reverse_drift, reverse_times
+from scratchgen.sde.reverse import euler_maruyama, euler_std, euler_step, reverse_drift, reverse_times
 
 __all__ = [
     "VE",
@@ -13,6 +13,7 @@ __all__ = [
     "LinearSDE",
     "SubVP",
     "euler_maruyama",
+    "euler_std",
     "euler_step",
     "kl_bound",
     "probability_flow_log_prob",

@@ -106,7 +106,6 @@ class ScoreSDE(DiffusionModel):
 
     def predict_score(self, x_t: Array, t: float) -> Array:
         """s_θ(x_t, t) = −ε̂/std ≈ ∇ log p_t(x_t), (N, D), in the model's units."""
-        self._require_fitted()
         return -self.eps_hat(x_t, t) / float(self.sde_.std(t))
 
     def score_and_divergence(self, x_t: Array, t: float) -> tuple[Array, Array]:

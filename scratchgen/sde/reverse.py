@@ -46,10 +46,15 @@ def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.
     return times
 
 
+def euler_std(sde: LinearSDE, t: float, s: float, churn: float = 1.0) -> float:
+    """Standard deviation churn · g(t) √(t − s) of one Euler-Maruyama step of (32) from t down to s."""
+    return churn * float(sde.diffusion(t)) * (t - s) ** 0.5
+
+
 def euler_step(sde: LinearSDE, score: Score, x: Array, t: float, s: float, churn: float = 1.0) -> tuple[Array, float]:
     """Mean (N, D) and standard deviation of one Euler-Maruyama step of (32) from t down to s: x_s = mean + std · z."""
     mean = x + (s - t) * reverse_drift(sde, score, x, t, churn)
-    return mean, churn * float(sde.diffusion(t)) * (t - s) ** 0.5
+    return mean, euler_std(sde, t, s, churn)
 
 
 def euler_maruyama(
