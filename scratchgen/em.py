@@ -20,6 +20,31 @@ from scratchgen.mixture import Mixture
 from scratchgen.validation import RNG, Array, as_count, as_finite, as_generator, as_number, as_samples
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
 
+# --- the M-step over all tables ------------------------------------------------------------------------------------
+
+
+def m_step_table(p_x: Array, q: Array) -> tuple[Array, Array]:
+    """The p_θ(x | z) = p(x) q(z | x)/q(z) that maximises (15) among all tables, and q(z) = Σ_x p(x) q(z | x).
+
+    What is left of the joint KL is then KL(q(z)‖prior).  The deck's (15) prints log p(x, z) where log p_θ(x | z) is
+    meant: p(x, z) = p(x) q(z | x) has no θ in it.
+
+    Parameters
+    ----------
+    p_x : (X,)
+    q : (X, Z)
+        q(z | x); every z is used by some x.
+
+    Returns
+    -------
+    decoder : (X, Z)
+        Columns sum to 1.
+    aggregate : (Z,)
+    """
+    aggregate = p_x @ q
+    return p_x[:, None] * q / aggregate, aggregate
+
+
 # --- the two steps for a Gaussian mixture ------------------------------------------------------------------------
 
 

@@ -19,11 +19,47 @@ from scratchgen.estimator import Progress, StandardizedEstimator
 from scratchgen.likelihood import gaussian_log_prob, kl_diag_standard, logsumexp
 from scratchgen.network import MLP
 from scratchgen.optimizer import Adam, cosine_decay
+from scratchgen.quadrature import sigma_points
 from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator, as_number, as_samples
+from scratchgen.variational import elbo_split_table
 
 # One number that every example pulls the same way.  At the networks' own learning rate it lags them: after 2000 steps
 # on digits the decoder variance was still 51 % above the mean squared error that it should equal.
 LOG_VARIANCE_RATE = 10
+
+
+def vae_loss_table(p_x: Array, q: Array, decoder: Array, prior: Array) -> float:
+    """E_p[−E_q log p_θ(x | z) + KL(q(z | x)‖q(z))] of tables, nats, (13): the joint KL (12) plus H(p).
+
+    p_x (X,), q[x, z] = q(z | x), decoder[x, z] = p_θ(x | z), prior (Z,).  Where the deck drops log p(x) as
+    irrelevant, the value changes by the entropy H(p); the minimiser does not.
+    """
+    return -float(p_x @ elbo_split_table(decoder, prior, q))
+
+
+def vae_loss(x: Array, x_hat: Array, mean: Array, log_variance: Array, decoder_log_variance: Array | float) -> Array:
+    """−log N(x; x̂, s² I) + KL(N(μ, diag σ²)‖N(0, I)) of every example, (N,), nats, (14).
+
+    One draw of z ~ q(z | x), on which the deck's (14) is silent, makes it an unbiased estimate of (13), not its value.
+
+    Parameters
+    ----------
+    x, x_hat : (N, D)
+        Data and the decoder's mean at the drawn z.
+    mean, log_variance : (N, k)
+        μ and log σ² of q(z | x).
+    decoder_log_variance : float, (D,) or (N, D)
+        log s².  With s² = ½ and without its constant the first term is the plain sum of squares.
+    """
+    return kl_diag_standard(mean, log_variance) - gaussian_log_prob(x, x_hat, decoder_log_variance)
+
+
+def importance_weighted_bound(log_weights: Array) -> Array:
+    """log (1/n) Σ_i w_i over the first axis, nats, for log w_i = log p_θ(x, z_i)/q(z_i | x) (Burda et al. 2016).
+
+    The ELBO's draws at n = 1; its mean rises to log p_θ(x) with n.  exp of it is an unbiased estimate of p_θ(x).
+    """
+    return logsumexp(log_weights, axis=0) - np.log(len(log_weights))
 
 
 class VAENetwork:
@@ -89,7 +125,7 @@ class VAENetwork:
         x_hat = self.decoder.forward(z)
         residual = x_hat - x
         precision = np.exp(-self.log_variance)
-        loss = kl_diag_standard(mean, log_variance) - gaussian_log_prob(x, x_hat, self.log_variance)
+        loss = vae_loss(x, x_hat, mean, log_variance, self.log_variance)
 
         # Backward, for the mean over examples.
         N, D = x.shape
@@ -99,11 +135,6 @@ class VAENetwork:
         self.encoder.backward(np.concatenate([grad_mean, grad_log_variance], axis=1))
         self.log_variance_gradient[:] = 0.5 * (D - precision * (residual**2).sum() / N)
         return loss
-
-
-def sigma_points(n_latents: int) -> Array:
-    """The 2k points ±√k e_i, (2k, k): with equal weights they integrate every quadratic against N(0, I_k) exactly."""
-    return float(n_latents) ** 0.5 * np.concatenate([np.eye(n_latents), -np.eye(n_latents)])
 
 
 class VAE(StandardizedEstimator):
@@ -275,7 +306,7 @@ class VAE(StandardizedEstimator):
             z = mean + np.exp(0.5 * log_variance) * xi
             log_prior = gaussian_log_prob(z, np.zeros_like(z), 0.0)
             log_weights.append(self._log_decoder(data, z) + log_prior - gaussian_log_prob(z, mean, log_variance))
-        return logsumexp(np.array(log_weights), axis=0) - np.log(n_draws) - self._log_volume
+        return importance_weighted_bound(np.array(log_weights)) - self._log_volume
 
     def _posterior(self, x: ArrayLike) -> tuple[Array, Array, Array]:
         """x in the model's units, and mean and log variance of q(z | x), float64."""

@@ -23,8 +23,16 @@ def posterior_table(joint: Array) -> tuple[Array, Array]:
     return joint / evidence[:, None], evidence
 
 
+def posterior_kl_table(joint: Array, q: Array) -> Array:
+    """KL(q(z | x)‖p(z | x)) for every x, (X,), (4): what φ minimises; 0 at the posterior and nowhere else."""
+    return kl_discrete(q, posterior_table(joint)[0])
+
+
 def elbo_table(joint: Array, q: Array) -> Array:
-    """ELBO(q) = E_q log p(x, z)/q(z | x) = log p(x) − KL(q‖p(z | x)) for every x, (X,), (5)-(6), (8)."""
+    """ELBO(q) = E_q log p(x, z)/q(z | x) = log p(x) − KL(q‖p(z | x)) for every x, (X,), (5)-(6), (8).
+
+    The deck's (6) equates min KL with max ELBO: the same q attains both, the values differ by log p(x).
+    """
     return -kl_discrete(q, joint)
 
 
@@ -48,6 +56,21 @@ def linear_gaussian_posterior(x: Array, W: Array, mean: Array, noise_variance: f
     """p(z | x) = N(M⁻¹ Wᵀ(x − μ), σ² M⁻¹) with M = WᵀW + σ² I: means (N, k) and the common covariance (k, k)."""
     M = W.T @ W + noise_variance * np.eye(W.shape[1])
     return np.linalg.solve(M, W.T @ (x - mean).T).T, noise_variance * np.linalg.inv(M)
+
+
+def linear_gaussian_mean_field(x: Array, W: Array, mean: Array, noise_variance: float) -> tuple[Array, Array]:
+    """The diagonal Gaussian nearest to the posterior in KL(q‖p(z | x)), (4), and so of the largest ELBO, (6).
+
+    Its mean is the posterior's and its variances are σ²/M_ii, the inverses of the posterior precision's diagonal;
+    the least KL is ½(Σ log M_ii − log|M|), the same for every x (Lucas et al. 2019).
+
+    Returns
+    -------
+    means : (N, k)
+    variances : (k,)
+    """
+    means, _ = linear_gaussian_posterior(x, W, mean, noise_variance)
+    return means, noise_variance / ((W**2).sum(axis=0) + noise_variance)
 
 
 def linear_gaussian_log_prob(x: Array, W: Array, mean: Array, noise_variance: float) -> Array:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scratchgen.ddpm.kernels import q_posterior, q_sample
+from scratchgen.ddpm.kernels import merge_noise, q_posterior, q_sample, split_noise
 from scratchgen.ddpm.samplers import p_mean, reverse_variance
 from scratchgen.likelihood import LOG_2PI, gaussian_log_prob, kl_diag_standard
 from scratchgen.schedule import NoiseSchedule
@@ -28,6 +28,70 @@ def bound_weight(schedule: NoiseSchedule, variance: str | Array = "beta") -> Arr
     sigma_squared = reverse_variance(schedule, variance)[1:]
     weight[1:] = schedule.beta[1:] ** 4 / (2 * (schedule.beta_bar[1:] * schedule.alpha[1:]) ** 2 * sigma_squared)
     return weight
+
+
+def step_weight(schedule: NoiseSchedule, variance: str | Array = "beta") -> Array:
+    """β_t²/(2 α_t² σ_t²) for t = 0..T, (T+1,): half the deck's prefactor in (26) and (28); 0 at t = 0."""
+    weight = np.zeros(schedule.T + 1)
+    weight[1:] = (schedule.beta[1:] / schedule.alpha[1:]) ** 2 / (2 * reverse_variance(schedule, variance)[1:])
+    return weight
+
+
+def one_step_loss(
+    schedule: NoiseSchedule,
+    t: int,
+    x0: Array,
+    eps_bar_prev: Array,
+    eps_t: Array,
+    eps_hat: EpsHat,
+    variance: str | Array = "beta",
+) -> Array:
+    """−log p_θ(x_{t−1} | x_t) in the noise of two stretches, (N,), nats, (26) with its constants.
+
+        (D/2) log 2πσ_t² + β_t²/(2α_t²σ_t²) ‖ε_t − ε_θ(ᾱ_t x_0 + α_t β̄_{t−1} ε̄_{t−1} + β_t ε_t, t)‖²
+
+    The deck's ε_θ predicts the noise of ONE step; it is (β_t/β̄_t) ε̂ of the total noise that networks predict.
+    """
+    return _step_loss(schedule, t, x0, merge_noise(schedule, t, eps_bar_prev, eps_t)[0], eps_t, eps_hat, variance)
+
+
+def merged_loss(
+    schedule: NoiseSchedule,
+    t: int,
+    x0: Array,
+    eps: Array,
+    omega: Array,
+    eps_hat: EpsHat,
+    variance: str | Array = "beta",
+) -> Array:
+    """The same in the merged noise, (N,), nats, (28): ε_t = (β_t ε − α_t β̄_{t−1} ω)/β̄_t and x_t = ᾱ_t x_0 + β̄_t ε.
+
+    Equal to `one_step_loss` at every single (ε, ω) = merge_noise(ε̄_{t−1}, ε_t).
+    """
+    return _step_loss(schedule, t, x0, eps, split_noise(schedule, t, eps, omega), eps_hat, variance)
+
+
+def _step_loss(
+    schedule: NoiseSchedule, t: int, x0: Array, eps: Array, eps_t: Array, eps_hat: EpsHat, variance: str | Array
+) -> Array:
+    one_step = schedule.beta[t] / schedule.beta_bar[t] * eps_hat(q_sample(schedule, t, x0, eps), t)
+    normaliser = 0.5 * x0.shape[1] * (LOG_2PI + np.log(reverse_variance(schedule, variance)[t]))
+    return normaliser + step_weight(schedule, variance)[t] * ((eps_t - one_step) ** 2).sum(axis=1)
+
+
+def total_noise_loss(
+    schedule: NoiseSchedule, t: int, x0: Array, eps: Array, eps_hat: EpsHat, variance: str | Array = "beta"
+) -> Array:
+    """The same with ω integrated out, (N,), nats, (29) with its constants, which is (29') for each ε.
+
+        (D/2) log 2πσ_t² + D β̃_t²/(2σ_t²) + w_t ‖ε − ε̂(ᾱ_t x_0 + β̄_t ε, t)‖²
+
+    "Separating" ω, as the deck does, does not make it vanish: it leaves the second term.
+    """
+    sigma_squared = reverse_variance(schedule, variance)[t]
+    constant = 0.5 * x0.shape[1] * (LOG_2PI + np.log(sigma_squared) + schedule.beta_tilde[t] ** 2 / sigma_squared)
+    error = eps - eps_hat(q_sample(schedule, t, x0, eps), t)
+    return constant + bound_weight(schedule, variance)[t] * (error**2).sum(axis=1)
 
 
 def mean_square_step(schedule: NoiseSchedule, noise_loss: Array, dimension: int) -> Array:

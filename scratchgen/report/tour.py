@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.special import chdtri
 
-from scratchgen import DDPM, PPCA, VAE, GaussianMixture, ScoreSDE, datasets
+from scratchgen import DDPM, PPCA, VAE, GaussianMixture, ScoreSDE, datasets, likelihood
 from scratchgen.ddpm import negative_elbo
 from scratchgen.estimator import Estimator
 from scratchgen.grading import NoiseGrade, ancestral_density, euler_density, grade_noise
@@ -83,7 +83,7 @@ def dequantized_digits(seed: int) -> tuple[Array, Array]:
 
 def bits_per_dim(log_prob: Array) -> float:
     """−mean log p(k + u)/(64 ln 2): an upper bound of −log₂ P(k)/64 of the 17-level images."""
-    return float(-log_prob.mean() / (64 * np.log(2)))
+    return float(likelihood.bits_per_dim(-log_prob.mean(), 64))
 
 
 # --- EM ----------------------------------------------------------------------------------------------------------

@@ -1,22 +1,34 @@
 """Equations (30)-(34): score-based models and stochastic differential equations.
 
-`processes` has the forward SDEs, `reverse` their reversal, `likelihood` what (34) bounds, `model` the estimator.
+`processes` has the forward SDEs, `reverse` their reversal, `matching` the losses of (33), `likelihood` what (34)
+bounds, `model` the estimator.
 """
 
 from scratchgen.sde.likelihood import kl_bound, probability_flow_log_prob
+from scratchgen.sde.matching import (
+    denoising_score_matching,
+    explicit_score_matching,
+    implicit_score_matching,
+    sliced_score_matching,
+)
 from scratchgen.sde.processes import VE, VP, LinearSDE, SubVP
-from scratchgen.sde.reverse import euler_maruyama, euler_std, euler_step, reverse_drift, reverse_times
+from scratchgen.sde.reverse import euler_maruyama, euler_std, euler_step, reverse_drift, reverse_moments, reverse_times
 
 __all__ = [
     "VE",
     "VP",
     "LinearSDE",
     "SubVP",
+    "denoising_score_matching",
     "euler_maruyama",
     "euler_std",
     "euler_step",
+    "explicit_score_matching",
+    "implicit_score_matching",
     "kl_bound",
     "probability_flow_log_prob",
     "reverse_drift",
+    "reverse_moments",
     "reverse_times",
+    "sliced_score_matching",
 ]
