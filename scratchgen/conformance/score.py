@@ -1,28 +1,22 @@
-"""Checks of equations (30)-(34): scores, the SDE and its reversal, score matching, likelihoods and their bound.
+"""Checks of scores and of (33): densities and denoisers of mixtures, score matching.
 
-Callables are those of one instance: they close over their SDE and their exact score.  The right sides differentiate,
-integrate or condition: a score is the complex-step derivative of a log-density, a drift has to move the moments of a
-Gaussian as the forward process moved them, a bound has to equal the divergence that it bounds.
+A score is right if it is the complex-step derivative of the log-density.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.result import Check, compare, worst
+from scratchgen.conformance.result import Check, compare
 from scratchgen.mixture import FINE, Mixture
-from scratchgen.quadrature import affine_map, central_difference
-from scratchgen.sde.processes import LinearSDE
+from scratchgen.quadrature import central_difference
 from scratchgen.validation import Array
 
-# --- scores ------------------------------------------------------------------------------------------------------
 
-
-def _log_density(mixture: Mixture, x: Array) -> Array:
+def log_density(mixture: Mixture, x: Array) -> Array:
     """log p(x) by inverses and determinants, for complex x too."""
     logs = []
     for w, m, C in zip(mixture.weights, mixture.means, mixture.covariances, strict=True):
@@ -36,13 +30,13 @@ def _log_density(mixture: Mixture, x: Array) -> Array:
 def _exact_score(mixture: Mixture, x: Array) -> Array:
     """∇ log p(x) by the complex step: Im log p(x + i h e_d)/h, without cancellation."""
     h = 1e-30
-    columns = [_log_density(mixture, x + 1j * h * e).imag / h for e in np.eye(mixture.dimension)]
+    columns = [log_density(mixture, x + 1j * h * e).imag / h for e in np.eye(mixture.dimension)]
     return np.stack(columns, axis=1)
 
 
 def check_log_prob(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: Array) -> Check:
     """log p(x) of a Gaussian mixture, (N,), nats, for log_prob(x), by inverses and determinants."""
-    exact = _log_density(mixture, x).real
+    exact = log_density(mixture, x).real
     D = mixture.dimension
     return compare(
         "check_log_prob",
@@ -55,7 +49,7 @@ def check_log_prob(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: 
             "(D/2) log 2π is missing": lambda: exact + 0.5 * D * np.log(2 * np.pi),
             "the mixing weights are missing": lambda: np.log(
                 sum(
-                    np.exp(_log_density(Mixture([1.0], m[None], C[None]), x).real)
+                    np.exp(log_density(Mixture(np.ones(1), m[None], C[None]), x).real)
                     for m, C in zip(mixture.means, mixture.covariances, strict=True)
                 )
             ),
@@ -103,250 +97,6 @@ def check_denoiser(
     )
 
 
-# --- (30)-(31): the SDE and its discretisation -------------------------------------------------------------------
-
-
-def check_sde(
-    marginal: Callable[[float], tuple[ArrayLike, ArrayLike]],
-    drift: Callable[[Array, float], ArrayLike],
-    diffusion: Callable[[float], ArrayLike],
-    horizon: float,
-) -> Check:
-    """(31): scale and std of x_t = scale · x_0 + std · ε solve d scale = f scale dt and d std² = (2 f std² + g²) dt.
-
-    From (1, 0) at t = 0; derivatives by differences of sixth order at times inside (0, horizon).
-
-    Parameters
-    ----------
-    marginal : callable
-        marginal(t) → (scale, std).
-    drift, diffusion : callables
-        drift(x (N, 1), t) = f(t) x and diffusion(t) = g(t).
-    """
-    times = horizon * np.array([0.07, 0.2, 0.45, 0.7, 0.9])
-    h = 1e-3 * horizon
-
-    def scale(t: float) -> float:
-        return float(np.asarray(marginal(t)[0]))
-
-    def variance(t: float) -> float:
-        return float(np.asarray(marginal(t)[1])) ** 2
-
-    rate = np.array([float(np.asarray(drift(np.ones((1, 1)), t)).ravel()[0]) for t in times])
-    g_squared = np.array([float(np.asarray(diffusion(t))) ** 2 for t in times])
-    log_scale_slope = np.array([float(central_difference(lambda s, t=t: np.log(scale(t + s)), h)) for t in times])
-    slope = np.array([float(central_difference(lambda s, t=t: variance(t + s), h)) for t in times])
-    v = np.array([variance(t) for t in times])
-    unit = 1 + np.abs(v).max()
-    start = [float(np.asarray(part)) for part in marginal(0.0)]
-    return worst(
-        compare("check_sde", "(31)", "(scale, std) at t = 0", start, [1.0, 0.0], 1e-12),
-        compare(
-            "check_sde",
-            "(31)",
-            "d log scale/dt",
-            log_scale_slope * horizon,
-            rate * horizon,
-            1e-8,
-            {"scale is the square, exp(−∫β) for exp(−½∫β), or the drift has lost its ½": lambda: 2 * rate * horizon},
-        ),
-        compare(
-            "check_sde",
-            "(31)",
-            "d std²/dt",
-            slope * horizon / unit,
-            (2 * rate * v + g_squared) * horizon / unit,
-            1e-8,
-            {
-                "g stands where g² belongs": lambda: (2 * rate * v + np.sqrt(g_squared)) * horizon / unit,
-                "the drift's contraction 2 f std² is missing": lambda: g_squared * horizon / unit,
-                "g² is squared once more": lambda: (2 * rate * v + g_squared**2) * horizon / unit,
-            },
-        ),
-    )
-
-
-def check_discretisation(variances: ArrayLike, sde: LinearSDE) -> Check:
-    """(30)-(31): a table β_1², …, β_T² has exactly the law of a variance-preserving SDE at t = 0, h, 2h, …, horizon.
-
-    β_i² = 1 − exp(−∫g² over step i), the integral by Gauss-Legendre.  The first-order table g²(t_i) h, h = horizon/T,
-    is right in the limit only.
-    """
-    left = np.asarray(variances, dtype=np.float64)
-    T = len(left)
-    h = sde.horizon / T
-    nodes, weights = np.polynomial.legendre.leggauss(20)
-    starts = h * np.arange(T)[:, None]
-    integrals = 0.5 * h * (np.asarray(sde.diffusion(starts + 0.5 * h * (nodes + 1))) ** 2 @ weights)
-    right = -np.expm1(-integrals)
-
-    def g_squared(t: Array) -> Array:
-        return np.asarray(sde.diffusion(t)) ** 2
-
-    ends = h * np.arange(1, T + 1)
-    return compare(
-        "check_discretisation",
-        "(30)",
-        "β_i²",
-        left,
-        right,
-        1e-12,
-        {
-            "it is β(t_i) h, right to first order only": lambda: g_squared(ends) * h,
-            "it is β(t_{i−1}) h, right to first order only": lambda: g_squared(ends - h) * h,
-            "it is ∫β over the step, right to first order only": lambda: integrals,
-            "it is β(t_i): the length of the step is missing": lambda: g_squared(ends),
-            "it is 1 − exp(−β(t_i) h)": lambda: -np.expm1(-g_squared(ends) * h),
-            "it is an evenly spaced table between its ends": lambda: np.linspace(left[0], left[-1], T),
-        },
-        relative=True,
-    )
-
-
-# --- (32): the reverse SDE ---------------------------------------------------------------------------------------
-
-
-def check_reverse_sde(
-    drift: Callable[[Array, float], ArrayLike],
-    diffusion: Callable[[float], ArrayLike],
-    sde: LinearSDE,
-    mean: Array,
-    covariance: Array,
-    churn: float = 1.0,
-) -> Check:
-    """(32): on data N(mean, covariance) the reverse drift moves the moments as the forward process moved them.
-
-    With drift A x + c and diffusion G: A V + V Aᵀ − G² I = 2 f V + g² I and A m + c = f m at every t, for churn 0 (the
-    probability flow, G = 0), 1 (the reverse SDE, G = g) and any other.  The mean alone would not see the score.
-
-    Parameters
-    ----------
-    drift : callable
-        drift(x (N, D), t), with the exact score of the diffused data inside; time runs backwards, dt < 0.
-    diffusion : callable
-        G(t) of dw̄.
-    """
-    left, right, wrong = [], [], {name: [] for name in _REVERSALS}
-    D, eye = len(mean), np.eye(len(mean))
-    for t in sde.horizon * np.array([0.1, 0.3, 0.6, 0.85, 1.0]):
-        scale, std = (float(part) for part in sde.marginal(t))
-        f, g = float(sde.rate(t)), float(sde.diffusion(t))
-        m, V = scale * mean, scale**2 * covariance + std**2 * eye
-        G = float(np.asarray(diffusion(t)))
-
-        def moved(A: Array, c: Array, G_squared: float, m: Array = m, V: Array = V) -> Array:
-            spread = A @ V + V @ A.T - G_squared * np.eye(len(m))
-            return np.concatenate([A @ m + c, spread.ravel()])
-
-        left.append(moved(*affine_map(lambda x, t=t: np.asarray(drift(x, t)), D), G**2))
-        right.append(np.concatenate([f * m, (2 * f * V + g**2 * eye).ravel()]))
-        P = np.linalg.inv(V)
-        for name, (score_factor, drift_factor) in _REVERSALS.items():
-            k = score_factor(g, churn)
-            wrong[name].append(moved(drift_factor * f * eye + k * P, -k * P @ m, G**2))
-    return compare(
-        "check_reverse_sde",
-        "(32)",
-        "d(mean, covariance)/dt",
-        left,
-        right,
-        1e-9,
-        {name: (lambda values=values: values) for name, values in wrong.items()},
-    )
-
-
-# What a mistake makes of −½(1 + churn²) g² ∇log p in the drift, as the factor of P (x − m), and of f.
-_REVERSALS: dict[str, tuple[Callable[[float, float], float], float]] = {
-    "the score has the wrong sign": (lambda g, churn: -0.5 * (1 + churn**2) * g**2, 1.0),
-    "the score is missing": (lambda g, churn: 0.0, 1.0),
-    "g stands where g² belongs": (lambda g, churn: 0.5 * (1 + churn**2) * g, 1.0),
-    "the score has the flow's ½ in the SDE": (lambda g, churn: 0.5 * g**2, 1.0),
-    "the score has the SDE's factor in the flow": (lambda g, churn: g**2, 1.0),
-    "f has the wrong sign": (lambda g, churn: 0.5 * (1 + churn**2) * g**2, -1.0),
-    "the whole drift has the wrong sign": (lambda g, churn: -0.5 * (1 + churn**2) * g**2, -1.0),
-}
-
-
-def check_reverse_step(
-    step: Callable[[Array, float, float, Array], ArrayLike], sde: LinearSDE, mean: float, variance: float
-) -> Check:
-    """(32): a small step with the exact score is q(x_s | x_t) of scalar data N(mean, variance) up to O((t−s)²).
-
-    step(x (N, 1), t, s, noise (N, 1)) → x at s < t.  The error per unit of time, at a step of 1e-4 of the horizon,
-    in units of the kernel's own: mean by pull, variance by g².
-    """
-    left, right = [], []
-    h = 1e-4 * sde.horizon
-    for t in sde.horizon * np.array([0.2, 0.5, 0.8, 1.0]):
-        (scale_s, std_s), (scale_t, std_t) = ((float(a), float(b)) for a, b in (sde.marginal(t - h), sde.marginal(t)))
-        V_s, V_t = scale_s**2 * variance + std_s**2, scale_t**2 * variance + std_t**2
-        gain = scale_t / scale_s * V_s / V_t
-        unit = float(sde.diffusion(t)) ** 2 * h
-        z = np.array([[-1.5], [0.0], [1.5], [0.0]])
-        noise = np.array([[0.0], [0.0], [0.0], [1.0]])
-        x = scale_t * mean + np.sqrt(V_t) * z
-        out = np.asarray(step(x, t, t - h, noise), dtype=np.float64)[:, 0]
-        exact = scale_s * mean + gain * np.sqrt(V_t) * z[:3, 0]
-        left.append([*((out[:3] - exact) * np.sqrt(V_t) / unit), (out[3] - out[1]) ** 2 / unit])
-        right.append([0.0, 0.0, 0.0, V_s * (1 - gain * scale_t / scale_s) / unit])
-    zeros = np.array(right) * [1, 1, 1, 0]
-    return compare(
-        "check_reverse_step",
-        "(32)",
-        "the error of a small step's mean and its variance, per g² dt,",
-        left,
-        right,
-        2e-2,
-        {"there is no noise": lambda: zeros},
-    )
-
-
-def check_reverse_sampler(
-    sample: Callable[[Array, Array, Array], ArrayLike],
-    score: Callable[[Array, float], Array],
-    sde: LinearSDE,
-    times: Array,
-    churn: float = 1.0,
-) -> Check:
-    """Euler-Maruyama on (32) along any falling `times`, as a map of its start and its noise, step by step by hand.
-
-    Drift and g are those of the time that a step leaves: the grid that is stepped is the grid that is evaluated.
-    sample(x (N, D), times (n+1,), noise (n, N, D)) → x at times[-1]; `score` need not be affine, nor right.
-    """
-    rng = np.arange(1.0, 1 + 3 * 2 * len(times))
-    x = np.sin(rng[:6]).reshape(3, 2)
-    noise = np.cos(rng[: 6 * (len(times) - 1)]).reshape(len(times) - 1, 3, 2)
-    left = sample(x, times, noise)
-
-    def walk(late: bool = False, with_noise: bool = True) -> Array:
-        y = x
-        for (t, s), z in zip(pairwise(times), noise, strict=True):
-            at = s if late else t
-            f, g = float(sde.rate(at)), float(sde.diffusion(at))
-            y = (
-                y
-                - (t - s) * (f * y - 0.5 * (1 + churn**2) * g**2 * score(y, at))
-                + (churn * g * np.sqrt(t - s) * z if with_noise else 0)
-            )
-        return y
-
-    return compare(
-        "check_reverse_sampler",
-        "(32)",
-        "x at the end of the grid",
-        left,
-        walk(),
-        1e-11,
-        {
-            "drift and g are taken where a step arrives, not where it leaves": lambda: walk(late=True),
-            "there is no noise": lambda: walk(with_noise=False),
-        },
-    )
-
-
-# --- (33): score matching ----------------------------------------------------------------------------------------
-
-
 def check_score_matching(
     denoising: Callable[[Array, Array, float], ArrayLike],
     implicit: Callable[[Array, Array], ArrayLike],
@@ -373,7 +123,7 @@ def check_score_matching(
     covariances = scale**2 * mixture.covariances + std**2 * np.eye(1)
     law = Mixture(mixture.weights, scale * mixture.means, covariances)
     x, weights = law.quadrature(FINE)
-    mass, exact = weights * np.exp(_log_density(law, x).real), _exact_score(law, x)
+    mass, exact = weights * np.exp(log_density(law, x).real), _exact_score(law, x)
     s, div = score(x), divergence(x)
     fisher = float(mass @ (exact**2)[:, 0])
     explicit = float(mass @ ((s - exact) ** 2)[:, 0])
@@ -404,105 +154,5 @@ def check_score_matching(
             "the target of denoising is +ε/std": lambda: [square + 1 / std**2 - 2 * (-cross), ism, ism],
             "the target of denoising is −ε: 1/std is missing": lambda: [square + 1 - 2 * std * cross, ism, ism],
             "the target of denoising is −ε/std²": lambda: [square + 1 / std**4 - 2 * cross / std, ism, ism],
-        },
-    )
-
-
-# --- (34): likelihood --------------------------------------------------------------------------------------------
-
-
-def check_probability_flow_likelihood(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: Array) -> Check:
-    """log p^ODE(x) = log p_0(x): the flow with the exact score, started from the exact p_T, has the data's own density.
-
-    log_prob(x (N, D)) → (N,), nats, integrated to 1e-8 or so; `mixture` is the law of the data.
-    """
-    return compare(
-        "check_probability_flow_likelihood",
-        "(34)",
-        "log p(x) by the probability flow",
-        log_prob(x),
-        _log_density(mixture, x).real,
-        1e-7,
-    )
-
-
-def _gaussian_kl(m: Array, S: Array, n: Array, R: Array) -> float:
-    P = np.linalg.inv(R)
-    log_ratio = np.linalg.slogdet(R)[1] - np.linalg.slogdet(S)[1]
-    return float(0.5 * (np.trace(P @ S) + (m - n) @ P @ (m - n) - len(m) + log_ratio))
-
-
-def check_kl_bound(
-    kl_bound: Callable[[Callable[[float], float], float], ArrayLike],
-    sde: LinearSDE,
-    mean_p: Array,
-    cov_p: Array,
-    mean_q: Array,
-    cov_q: Array,
-) -> Check:
-    """(34) where it is an equality: s_θ = ∇log q_t of a diffused law q and π = q_T, so that it is KL(p‖q).
-
-    kl_bound(score_error, prior_kl) → nats, for score_error(t) = E_{p_t}‖∇log p_t − s_θ‖² and prior_kl = KL(p_T‖π).  The
-    inequality cannot see T/2 → T, and T = 1 hides a missing T: use a horizon other than 1.
-    """
-
-    def at(mean: Array, covariance: Array, t: float) -> tuple[Array, Array]:
-        scale, std = (float(part) for part in sde.marginal(t))
-        return scale * mean, scale**2 * covariance + std**2 * np.eye(len(mean))
-
-    def score_error(t: float) -> float:
-        (m, V), (n, R) = at(mean_p, cov_p, t), at(mean_q, cov_q, t)
-        P, Q = np.linalg.inv(V), np.linalg.inv(R)
-        return float(np.trace((Q - P) @ (Q - P) @ V) + ((Q @ (m - n)) ** 2).sum())
-
-    prior_kl = _gaussian_kl(*at(mean_p, cov_p, sde.horizon), *at(mean_q, cov_q, sde.horizon))
-    right = _gaussian_kl(mean_p, cov_p, mean_q, cov_q)
-    path = right - prior_kl  # ½ ∫ g² E‖∇log p_t − ∇log q_t‖² dt
-    return compare(
-        "check_kl_bound",
-        "(34)",
-        "½ ∫ g² E‖∇log p_t − s_θ‖² dt + KL(p_T‖π)",
-        kl_bound(score_error, prior_kl),
-        right,
-        1e-8,
-        {
-            "T stands where T/2 belongs": lambda: 2 * path + prior_kl,
-            "the factor T is missing": lambda: path / sde.horizon + prior_kl,
-            "KL(p_T‖π) is missing": lambda: path,
-            "KL(p_T‖π) is halved too": lambda: path + prior_kl / 2,
-            "the divergence is reversed: it is KL(q‖p)": lambda: _gaussian_kl(mean_q, cov_q, mean_p, cov_p),
-        },
-    )
-
-
-def check_reverse_law(
-    reverse_moments: Callable[[Callable[[Array, float], Array]], tuple[ArrayLike, ArrayLike]],
-    integral: float,
-    delta: float,
-) -> Check:
-    """(34), left side in closed form: data N(0, 1), s_θ = −(1 + δ)x, π = N(0, 1), B = ∫g² dt of a VP process.
-
-        v_θ = [1 + 2δ e^(−(1+2δ)B)]/(1 + 2δ),   KL(p_0‖p_θ) = ½(1/v_θ − 1 + log v_θ) <= Bδ²/2
-
-    The bound is on the law of the reverse SDE; that of the flow, v = e^(−Bδ), need not obey it: 71 nats against 1.25 at
-    B = 10, δ = ½.
-
-    Parameters
-    ----------
-    reverse_moments : callable
-        reverse_moments(score) → (mean (1,), covariance (1, 1)) at time 0 of the reverse SDE started at N(0, 1).
-    """
-    rate = 1 + 2 * delta
-    mean, covariance = (np.asarray(part).ravel() for part in reverse_moments(lambda x, t: -(1 + delta) * x))
-    return compare(
-        "check_reverse_law",
-        "(34)",
-        "(mean, variance) of p_θ",
-        [mean[0], covariance[0]],
-        [0.0, (1 + 2 * delta * np.exp(-rate * integral)) / rate],
-        1e-8,
-        {
-            "it is the law of the flow, which (34) does not bound": lambda: [0.0, np.exp(-integral * delta)],
-            "it is the law of the data: the score's error has no effect": lambda: [0.0, 1.0],
         },
     )

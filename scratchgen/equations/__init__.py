@@ -10,67 +10,69 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from scratchgen.conformance import (
     Check,
-    check_adam,
     check_ancestral_step,
     check_bin_masses,
     check_bits_per_dim,
-    check_chains,
     check_ddim_step,
     check_denoiser,
     check_diagonal_kl,
     check_discretisation,
-    check_e_step,
     check_elbo,
-    check_em,
     check_forward_process,
     check_forward_step,
-    check_free_energy,
     check_free_m_step,
     check_gaussian_kl,
-    check_gradient,
     check_importance_weighted_bound,
     check_joint_kl,
     check_kl,
-    check_kl_bound,
     check_latent_posterior,
     check_linear_gaussian_elbo,
     check_linear_gaussian_posterior,
     check_log_prob,
     check_mean_field,
-    check_negative_elbo,
-    check_noise_merging,
     check_optimal_variance,
     check_posterior,
     check_posterior_kl,
     check_ppca_maximum,
     check_ppca_step,
     check_predict_x0,
-    check_probability_flow_likelihood,
-    check_reverse_law,
-    check_reverse_sampler,
-    check_reverse_sde,
-    check_reverse_step,
-    check_sampler,
     check_schedule,
     check_score,
-    check_score_matching,
     check_sde,
     check_split_elbo,
-    check_step_loss,
     check_vae_loss,
     check_vae_objective,
-    check_variational_bound,
 )
-from scratchgen.mixture import Mixture
-from scratchgen.schedule import NoiseSchedule
-from scratchgen.sde.processes import VP
-from scratchgen.validation import Array
-
-Functions = Callable[[str], Callable[..., Any]]  # "ddpm.q_sample" → the function to be checked
+from scratchgen.equations import problems
+from scratchgen.equations.problems import (
+    DATA_COV,
+    DATA_MEAN,
+    DECODER,
+    JOINT,
+    LOG_VARIANCE,
+    MU,
+    NOISE,
+    OTHER_COV,
+    PLANE,
+    POINTS,
+    POSTERIOR,
+    PRIOR,
+    Q_COV,
+    Q_MEAN,
+    SAMPLE_COV,
+    SCHEDULE,
+    SDE,
+    SIGMA_SQUARED,
+    Functions,
+    P,
+    Q,
+    W,
+    X,
+    probabilities,
+    waves,
+)
 
 
 class Row(NamedTuple):
@@ -94,357 +96,7 @@ def find(name: str) -> Callable[..., Any]:
     value: Any = importlib.import_module(f"scratchgen.{module}")
     for attribute in attributes:
         value = getattr(value, attribute)
-    return value  # type: ignore[no-any-return]
-
-
-# --- one fixed problem each --------------------------------------------------------------------------------------
-
-
-def _waves(*shape: int, shift: float = 0.0) -> Array:
-    """Irregular numbers in [−1, 1] without a random generator."""
-    return np.sin(1.7 * np.arange(1, 1 + int(np.prod(shape))) ** 1.3 + shift).reshape(shape)
-
-
-def _probabilities(logits: Array, axis: int = -1) -> Array:
-    return np.exp(logits) / np.exp(logits).sum(axis=axis, keepdims=True)
-
-
-P = _probabilities(2 * _waves(4))  # p(x)
-Q = _probabilities(2 * _waves(4, 3, shift=1.0))  # q(z | x)
-DECODER = _probabilities(2 * _waves(4, 3, shift=2.0), axis=0)  # p_θ(x | z)
-PRIOR = _probabilities(_waves(3, shift=3.0))  # q(z)
-JOINT = DECODER * PRIOR
-POSTERIOR = JOINT / JOINT.sum(axis=1, keepdims=True)
-
-W, MU, NOISE = 1.2 * _waves(4, 2), _waves(4, shift=1.0), 0.7  # a linear-Gaussian model
-X = 2 * _waves(5, 4, shift=2.0)
-Q_MEAN, Q_COV = _waves(5, 2, shift=3.0), np.array([[0.8, 0.3], [0.3, 0.5]])
-LOG_VARIANCE = _waves(5, 2, shift=4.0) - 0.5
-SAMPLE_COV = 0.3 * np.eye(4) + np.cov(2 * _waves(4, 9), bias=True)
-
-SCHEDULE = NoiseSchedule([0.02, 0.1, 0.25, 0.4, 0.6])
-SIGMA_SQUARED = np.array([np.nan, 0.05, 0.2, 0.3, 0.5, 0.9])
-SLOPES = np.concatenate([[np.nan], 0.6 + 0.3 * _waves(5)])
-A = np.concatenate([np.full((1, 2, 2), np.nan), 0.5 * np.eye(2) + 0.2 * _waves(5, 2, 2)])
-B = np.concatenate([np.full((1, 2), np.nan), 0.3 * _waves(5, 2, shift=1.0)])
-DATA_MEAN, DATA_COV = np.array([0.4, -0.7]), np.array([[0.5, 0.2], [0.2, 0.3]])
-
-PLANE = Mixture(
-    [0.3, 0.5, 0.2],
-    [[-1.0, 0.5], [1.0, -0.2], [0.3, 1.4]],
-    [[[0.3, 0.1], [0.1, 0.2]], [[0.4, -0.2], [-0.2, 0.5]], [[0.2, 0.0], [0.0, 0.6]]],
-)
-LINE = Mixture([0.35, 0.65], [[-1.0], [0.8]], [[[0.15]], [[0.3]]])
-POINTS = 2 * _waves(6, 2, shift=5.0)
-SDE = VP(0.3, 4.0, 1.7)  # a horizon other than 1, which would hide a missing T
-
-
-def _net(x: Array, t: int) -> Array:
-    """A noise predictor that is not linear and not right."""
-    return 0.2 + 0.5 * x + 0.4 * np.sin(1.3 * x + 0.1 * t)
-
-
-def _gaussian_score(sde: VP, mean: Array, covariance: Array) -> Callable[[Array, float], Array]:
-    def score(x: Array, t: float) -> Array:
-        scale, std = sde.level(t)
-        V = scale**2 * covariance + std**2 * np.eye(len(mean))
-        return -np.linalg.solve(V, (x - scale * mean).T).T
-
-    return score
-
-
-def _step_loss(loss: Callable[..., Array], t: int) -> Check:
-    """The expected loss of one step, for a loss(t, x0, eps_bar_prev, eps_t, eps_hat)."""
-    return check_step_loss(loss, SCHEDULE, t, _net, 0.3, 0.8, float(SIGMA_SQUARED[t]))
-
-
-# --- the rows that need more than one line -----------------------------------------------------------------------
-
-
-def _cross_entropy(f: Functions) -> Check:
-    cross_entropy, entropy = f("likelihood.cross_entropy_discrete"), f("likelihood.entropy_discrete")
-    return check_kl(lambda p, q: cross_entropy(p, q) - entropy(p), P, Q[:, 0] / Q[:, 0].sum())
-
-
-def _expected_elbo(f: Functions) -> Check:
-    elbo = f("variational.elbo_table")
-    return check_joint_kl(
-        lambda p_x, q, decoder, prior: -p_x @ (elbo(decoder * prior, q) - np.log(p_x)), P, Q, DECODER, PRIOR
-    )
-
-
-def _mixture_parameters(mixture: Mixture) -> tuple[Array, Array, Array]:
-    return mixture.weights, mixture.means, mixture.covariances
-
-
-def _e_step(f: Functions) -> Check:
-    return check_e_step(
-        lambda x, *parameters: np.exp(f("em.e_step")(x, Mixture(*parameters))[0]), POINTS, *_mixture_parameters(PLANE)
-    )
-
-
-def _free_energy(f: Functions) -> Check:
-    log_resp = np.log(_probabilities(_waves(6, 3)))
-    return check_free_energy(
-        lambda x, log_resp, *parameters: f("em.free_energy")(x, log_resp, Mixture(*parameters)),
-        POINTS,
-        log_resp,
-        *_mixture_parameters(PLANE),
-    )
-
-
-def _em(f: Functions) -> Check:
-    from scratchgen.em import e_step
-
-    def step(x: Array, *parameters: Array) -> tuple[Array, Array, Array]:
-        mixture = Mixture(*parameters)
-        return _mixture_parameters(f("em.m_step")(x, e_step(x, mixture)[0], mixture, 0.05))
-
-    x = np.concatenate([1 + 0.4 * _waves(9, 2), -1 + 0.6 * _waves(9, 2, shift=1.0)])
-    return check_em(step, x, *_mixture_parameters(PLANE), floor=0.05)
-
-
-def _chains(f: Functions) -> Check:
-    return check_chains(
-        lambda path: f("ddpm.forward_log_prob")(SCHEDULE, path),
-        lambda path, eps_hat: f("ddpm.reverse_log_prob")(SCHEDULE, path, eps_hat, SIGMA_SQUARED),
-        SCHEDULE,
-        2 * _waves(6, 4, 1),
-        SLOPES,
-        SIGMA_SQUARED,
-    )
-
-
-def _bound_terms(f: Functions) -> Check:
-    return check_variational_bound(
-        lambda x0, eps_hat, noise: f("ddpm.bound_terms")(SCHEDULE, x0, eps_hat, noise, SIGMA_SQUARED),
-        SCHEDULE,
-        DATA_MEAN,
-        DATA_COV,
-        A,
-        B,
-        SIGMA_SQUARED,
-    )
-
-
-def _negative_elbo(f: Functions) -> Check:
-    return check_negative_elbo(
-        lambda noise_loss, second, D: f("ddpm.negative_elbo")(SCHEDULE, noise_loss, second, D, SIGMA_SQUARED),
-        SCHEDULE,
-        DATA_MEAN,
-        DATA_COV,
-        A,
-        B,
-        SIGMA_SQUARED,
-    )
-
-
-def _whole_path(f: Functions, t: int) -> Check:
-    """−log p_θ(x_{t−1} | x_t) on a path of two steps, for t = 1 (x_2 integrates to 1) or t = 2."""
-    short = NoiseSchedule(SCHEDULE.variances[:2])
-
-    def loss(t: int, x0: Array, eps_bar_prev: Array, eps_t: Array, eps_hat: Callable[[Array, int], Array]) -> Array:
-        noise = np.stack([eps_t, eps_bar_prev] if t == 1 else [eps_bar_prev, eps_t])
-        path = f("ddpm.q_path")(short, x0, noise)
-        return -f("ddpm.p_log_prob")(short, t, path[t - 1], path[t], eps_hat, SIGMA_SQUARED[:3])
-
-    return check_step_loss(loss, short, t, _net, 0.3, 0.8, float(SIGMA_SQUARED[t]))
-
-
-def _three_variables(f: Functions) -> Check:
-    def loss(t: int, x0: Array, eps_bar_prev: Array, eps_t: Array, eps_hat: Callable[[Array, int], Array]) -> Array:
-        x_prev = SCHEDULE.alpha_bar[t - 1] * x0 + SCHEDULE.beta_bar[t - 1] * eps_bar_prev
-        x_t = SCHEDULE.alpha[t] * x_prev + SCHEDULE.beta[t] * eps_t
-        return -f("ddpm.p_log_prob")(SCHEDULE, t, x_prev, x_t, eps_hat, SIGMA_SQUARED)
-
-    return _step_loss(loss, 4)
-
-
-def _one_step_loss(f: Functions) -> Check:
-    return _step_loss(lambda *arguments: f("ddpm.one_step_loss")(SCHEDULE, *arguments, SIGMA_SQUARED), 3)
-
-
-def _merged_loss(f: Functions) -> Check:
-    return _step_loss(
-        lambda t, x0, eps, omega, eps_hat: f("ddpm.merged_loss")(SCHEDULE, t, x0, eps, omega, eps_hat, SIGMA_SQUARED), 3
-    )
-
-
-def _total_noise_loss(f: Functions) -> Check:
-    return _step_loss(
-        lambda t, x0, eps, omega, eps_hat: f("ddpm.total_noise_loss")(SCHEDULE, t, x0, eps, eps_hat, SIGMA_SQUARED), 3
-    )
-
-
-def _noise_merging(f: Functions) -> Check:
-    return check_noise_merging(
-        lambda t, first, second: f("ddpm.merge_noise")(SCHEDULE, t, first, second),
-        lambda t, eps, omega: f("ddpm.split_noise")(SCHEDULE, t, eps, omega),
-        SCHEDULE,
-    )
-
-
-def _reverse_sde(f: Functions) -> Check:
-    score = _gaussian_score(SDE, DATA_MEAN, DATA_COV)
-    return check_reverse_sde(
-        lambda x, t: f("sde.reverse_drift")(SDE, score, x, t, 0.7),
-        lambda t: 0.7 * SDE.diffusion(t),
-        SDE,
-        DATA_MEAN,
-        DATA_COV,
-        churn=0.7,
-    )
-
-
-def _score_matching(f: Functions) -> Check:
-    return check_score_matching(
-        f("sde.denoising_score_matching"),
-        f("sde.implicit_score_matching"),
-        f("sde.sliced_score_matching"),
-        LINE,
-        *SDE.level(0.4),
-        lambda x: -x + 0.5 * np.sin(2 * x),
-        lambda x: (-1 + np.cos(2 * x))[:, 0],
-    )
-
-
-def _kl_bound(f: Functions) -> Check:
-    return check_kl_bound(
-        lambda score_error, prior_kl: f("sde.kl_bound")(SDE, score_error, prior_kl),
-        SDE,
-        DATA_MEAN,
-        DATA_COV,
-        -DATA_MEAN,
-        np.array([[0.4, -0.1], [-0.1, 0.6]]),
-    )
-
-
-def _sampler(f: Functions) -> Check:
-    from scratchgen.ddpm import mean_square_step
-
-    spread = SCHEDULE.alpha_bar**2 * 0.3 + SCHEDULE.beta_bar**2
-    best = mean_square_step(SCHEDULE, 1 - SCHEDULE.beta_bar**2 / spread, 1)
-
-    def sample(x_T: Array, eps_hat: Callable[[Array, int], Array], noise: Array) -> Array:
-        *_, (_, x0) = f("ddpm.ancestral_sampler")(SCHEDULE, eps_hat, x_T, _Given(noise), best)
-        return x0  # type: ignore[no-any-return]
-
-    return check_sampler(sample, SCHEDULE, 0.5, 0.3, best)
-
-
-class _Given:
-    """A random generator that hands out given noise in turn."""
-
-    def __init__(self, noise: Array) -> None:
-        self.rows = iter(noise)
-
-    def standard_normal(self, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
-        return next(self.rows).astype(dtype)
-
-
-def _reverse_step(f: Functions) -> Check:
-    score = _gaussian_score(SDE, np.array([0.5]), np.array([[0.3]]))
-
-    def step(x: Array, t: float, s: float, noise: Array) -> Array:
-        mean, std = f("sde.euler_step")(SDE, score, x, t, s)
-        return mean + std * noise  # type: ignore[no-any-return]
-
-    return check_reverse_step(step, SDE, 0.5, 0.3)
-
-
-def _reverse_sampler(f: Functions) -> Check:
-    def score(x: Array, t: float) -> Array:
-        return np.tanh(x + t) - x
-
-    def sample(x: Array, times: Array, noise: Array) -> Array:
-        *_, (_, end) = f("sde.euler_maruyama")(SDE, score, x, times, noise=noise, churn=0.8)
-        return end  # type: ignore[no-any-return]
-
-    return check_reverse_sampler(sample, score, SDE, np.array([1.7, 1.2, 0.9, 0.3, 0.05]), churn=0.8)
-
-
-def _flow(f: Functions) -> Check:
-    class FromExactEnd(VP):
-        """SDE with p_T of the mixture for its prior."""
-
-        def prior_log_prob(self, x: Array) -> Array:
-            return PLANE.diffuse(*self.level(self.horizon)).log_prob(x)
-
-    sde = FromExactEnd(SDE.beta_min, SDE.beta_max, SDE.horizon)
-
-    def score_and_divergence(x: Array, t: float) -> tuple[Array, Array]:
-        law = PLANE.diffuse(*sde.level(t))
-        return law.score(x), np.trace(law.score_jacobian(x), axis1=1, axis2=2)
-
-    return check_probability_flow_likelihood(
-        lambda x: f("sde.probability_flow_log_prob")(sde, score_and_divergence, x, rtol=1e-9), PLANE, POINTS
-    )
-
-
-def _reverse_law(f: Functions) -> Check:
-    def moments(score: Callable[[Array, float], Array]) -> Any:
-        return f("sde.reverse_moments")(SDE, score, np.zeros(1), np.eye(1))
-
-    return check_reverse_law(moments, float(SDE.beta_integral(SDE.horizon)), 0.3)
-
-
-def _mlp_gradient(f: Functions) -> Check:
-    from scratchgen.network import MLP
-
-    mlp = MLP((2, 4, 3, 2), rng=0, dtype=np.float64)
-    mlp.biases[0][:] = 0.3 * _waves(4)
-    target = _waves(5, 2)
-
-    def loss(parameters: Array) -> float:
-        mlp.parameters[:] = parameters
-        return float(0.5 * ((mlp.forward(X[:, :2]) - target) ** 2).sum())
-
-    def gradient(parameters: Array) -> Array:
-        mlp.parameters[:] = parameters
-        f("network.MLP.backward")(mlp, mlp.forward(X[:, :2]) - target)
-        return mlp.gradient.copy()
-
-    directions = np.concatenate([np.eye(len(mlp.parameters)), _waves(2, len(mlp.parameters))])
-    return check_gradient(loss, gradient, mlp.parameters.copy(), directions)
-
-
-def _vae_gradient(f: Functions) -> Check:
-    from scratchgen.vae import VAENetwork
-
-    network = VAENetwork(4, 2, (3,), rng=0, dtype=np.float64)
-    noise, ends = _waves(5, 2), np.cumsum([len(parameters) for parameters, _ in network.parts])[:-1]
-
-    def put(flat: Array) -> None:
-        for (parameters, _), values in zip(network.parts, np.split(flat, ends), strict=True):
-            parameters[:] = values
-
-    def loss(flat: Array) -> float:
-        put(flat)
-        return float(VAENetwork.loss(network, X, noise).mean())
-
-    def gradient(flat: Array) -> Array:
-        put(flat)
-        f("vae.VAENetwork.loss")(network, X, noise)
-        return np.concatenate([gradient for _, gradient in network.parts])
-
-    start = np.concatenate([parameters for parameters, _ in network.parts])
-    start[-1] = -0.4
-    directions = np.concatenate([np.eye(len(start)), _waves(2, len(start))])
-    return check_gradient(loss, gradient, start, directions)
-
-
-def _adam(f: Functions) -> Check:
-    def run(parameters: Array, gradients: Array) -> Array:
-        adam = f("optimizer.Adam")(parameters, learning_rate=0.01, beta1=0.8, beta2=0.95, weight_decay=0.1)
-        states = []
-        for gradient in gradients:
-            adam.step(gradient)
-            states.append(parameters.copy())
-        return np.array(states)
-
-    return check_adam(
-        run, _waves(4), 1e-6 + _waves(6, 4, shift=1.0), learning_rate=0.01, beta1=0.8, beta2=0.95, weight_decay=0.1
-    )
+    return value
 
 
 # --- the table ---------------------------------------------------------------------------------------------------
@@ -455,7 +107,7 @@ EQUATIONS: tuple[Row, ...] = (
         "θ = argmax E_p log p_θ(x);  −E_p log p_θ = H(p) + KL(p‖p_θ)",
         "the slide has a stray dx inside the expectation",
         "likelihood.cross_entropy_discrete",
-        _cross_entropy,
+        problems.cross_entropy,
     ),
     Row(
         "2",
@@ -511,7 +163,7 @@ EQUATIONS: tuple[Row, ...] = (
         "E_p log p_θ(x)/p(x) = E_p[ELBO(q) − log p(x)] + E_p KL(q‖p_θ(z|x))",
         "the slide's ≥ needs no p(z|x) ≈ q: the gap is known for every q",
         "variational.elbo_table",
-        _expected_elbo,
+        problems.expected_elbo,
     ),
     Row(
         "10",
@@ -567,56 +219,56 @@ EQUATIONS: tuple[Row, ...] = (
         "q = argmin E_p[KL(q‖p_θ(z|x)) − log p_θ(x)]",
         "",
         "em.free_energy",
-        _free_energy,
+        problems.free_energy,
     ),
     Row(
         "18",
         "q(z|x) = p_θ(z|x) = p_θ(x|z)q(z)/∫p_θ(x|z)q(z)dz",
         "below it θ varies in the sampling law too; in EM that θ is frozen",
         "em.e_step",
-        _e_step,
+        problems.e_step,
     ),
     Row(
         "19",
         "q = q̃(x₀)Π q(x_t|x_{t−1}),  p_θ = p_θ(x_T)Π p_θ(x_{t−1}|x_t)",
         "the slide before it has x_t = α_t x_{t−1} + β_t without ε_t",
         "ddpm.reverse_log_prob",
-        _chains,
+        problems.chains,
     ),
     Row(
         "20",
         "KL(q‖p_θ) over x₀,…,x_T = −E ELBO − H(x₀)",
         "p(x₁|x₀) in the numerator is q(x₁|x₀)",
         "ddpm.bound_terms",
-        _bound_terms,
+        problems.bound_terms,
     ),
     Row(
         "21",
         "−E_q[log p_θ(x_T) + Σ log p_θ(x_{t−1}|x_t)] − Σ(D/2) log 2πeβ_t² = −E ELBO",
         "its first “=” drops the forward chain's entropy, which has no θ in it",
         "ddpm.negative_elbo",
-        _negative_elbo,
+        problems.negative_elbo,
     ),
     Row(
         "22",
         "−E_q log p_θ(x_{t−1}|x_t) over x₀,…,x_T",
         "",
         "ddpm.p_log_prob",
-        lambda f: _whole_path(f, 1),
+        lambda f: problems.whole_path(f, 1),
     ),
     Row(
         "23",
         "= the same over x₀,…,x_t",
         "“p_θ(x_{t−1},x_t)” is p_θ(x_{t−1}|x_t); what comes after x_t integrates to 1",
         "ddpm.p_log_prob",
-        lambda f: _whole_path(f, 2),
+        lambda f: problems.whole_path(f, 2),
     ),
     Row(
         "24",
         "= the same over x₀, x_{t−1}, x_t",
         "needs t ≥ 2: q(x₀|x₀) is a point mass",
         "ddpm.p_log_prob",
-        _three_variables,
+        problems.three_variables,
     ),
     Row(
         "25",
@@ -630,28 +282,28 @@ EQUATIONS: tuple[Row, ...] = (
         "(D/2) log 2πσ² + β²/(2α²σ²) E‖ε_t − ε_θ(x_t,t)‖²",
         "printed prefactor is twice this; this ε_θ predicts the noise of one step, (β/β̄)ε̂",
         "ddpm.one_step_loss",
-        _one_step_loss,
+        problems.one_step_loss,
     ),
     Row(
         "27",
         "ε_t = (β_t ε − α_t β̄_{t−1} ω)/β̄_t,  E[εωᵀ] = 0",
         "uncorrelated means independent only because both are jointly Gaussian",
         "ddpm.split_noise",
-        _noise_merging,
+        problems.noise_merging,
     ),
     Row(
         "28",
         "the same in (ε,ω): E‖(β_t ε − α_t β̄_{t−1} ω)/β̄_t − ε_θ(x_t,t)‖²",
         "printed prefactor is twice the right one",
         "ddpm.merged_loss",
-        _merged_loss,
+        problems.merged_loss,
     ),
     Row(
         "29",
         "(D/2) log 2πσ² + Dβ̃²/(2σ²) + β⁴/(2β̄²α²σ²) E‖ε − ε̂(x_t,t)‖²",
         "printed prefactor is twice this; separating ω leaves Dβ̃²/(2σ²)",
         "ddpm.total_noise_loss",
-        _total_noise_loss,
+        problems.total_noise_loss,
     ),
     Row(
         "30",
@@ -672,21 +324,21 @@ EQUATIONS: tuple[Row, ...] = (
         "dx = [f − ½(1+λ²)g²∇log p_t]dt + λg dw̄, dt < 0;  λ = 1 as printed, 0 the flow",
         "time runs backwards, which the slide does not say",
         "sde.reverse_drift",
-        _reverse_sde,
+        problems.reverse_sde,
     ),
     Row(
         "33",
         "E_t E_{p_t} λ(t)‖∇log p_t − s_θ‖²: denoising, implicit, sliced equal it up to θ-free constants",
         "t ~ U(0,T); sliced score matching is UAI 2019",
         "sde.denoising_score_matching",
-        _score_matching,
+        problems.score_matching,
     ),
     Row(
         "34",
         "KL(p₀‖p_θ) ≤ ½∫g²E‖∇log p_t − s_θ‖²dt + KL(p_T‖π), equal if s_θ = ∇log q_t, π = q_T",
         "p_θ is the law of the continuous reverse SDE; false for the flow. Source: NeurIPS 2021",
         "sde.kl_bound",
-        _kl_bound,
+        problems.kl_bound,
     ),
 )
 
@@ -696,9 +348,7 @@ PROPOSITIONS: tuple[Row, ...] = (
         "KL(N_p‖N_q) = ½[tr S_q⁻¹S_p + |m_p−m_q|² − D + log|S_q|/|S_p|]",
         "",
         "likelihood.kl_gaussian",
-        lambda f: check_gaussian_kl(
-            f("likelihood.kl_gaussian"), DATA_MEAN, DATA_COV, -DATA_MEAN, np.array([[0.4, -0.1], [-0.1, 0.6]])
-        ),
+        lambda f: check_gaussian_kl(f("likelihood.kl_gaussian"), DATA_MEAN, DATA_COV, -DATA_MEAN, OTHER_COV),
     ),
     Row(
         "the VAE's regulariser",
@@ -719,14 +369,14 @@ PROPOSITIONS: tuple[Row, ...] = (
         "through z = μ + σξ, by hand",
         "",
         "vae.VAENetwork.loss",
-        _vae_gradient,
+        problems.vae_gradient,
     ),
     Row(
         "EM",
         "the M-step maximises E_p E_q log p_θ(x,z), the likelihood never falls",
         "the formula after (18) varies θ in the sampling law",
         "em.m_step",
-        _em,
+        problems.em,
     ),
     Row(
         "EM for PPCA",
@@ -795,7 +445,7 @@ PROPOSITIONS: tuple[Row, ...] = (
         "with the exact ε̂ and σ_t² = v_t it draws N(m, v) exactly, whatever T",
         "",
         "ddpm.ancestral_sampler",
-        _sampler,
+        problems.sampler,
     ),
     Row(
         "DDIM",
@@ -814,7 +464,7 @@ PROPOSITIONS: tuple[Row, ...] = (
         "",
         "likelihood.log_bin_mass",
         lambda f: check_bin_masses(
-            lambda level, mean, std: f("likelihood.log_bin_mass")(level, mean, std, 17), 17, _waves(4), 0.07
+            lambda level, mean, std: f("likelihood.log_bin_mass")(level, mean, std, 17), 17, waves(4), 0.07
         ),
     ),
     Row(
@@ -822,7 +472,7 @@ PROPOSITIONS: tuple[Row, ...] = (
         "−log₂P(k)/D from a density of a(k+u) + b",
         "",
         "likelihood.bits_per_dim",
-        lambda f: check_bits_per_dim(f("likelihood.bits_per_dim"), _probabilities(_waves(6)), 3, 2 / 17),
+        lambda f: check_bits_per_dim(f("likelihood.bits_per_dim"), probabilities(waves(6)), 3, 2 / 17),
     ),
     Row(
         "score of a mixture",
@@ -843,41 +493,41 @@ PROPOSITIONS: tuple[Row, ...] = (
         "x_s = x_t + drift·(s−t) + g√(t−s) z → q(x_s|x_t) as t − s → 0",
         "",
         "sde.euler_step",
-        _reverse_step,
+        problems.reverse_step,
     ),
     Row(
         "Euler-Maruyama on a grid",
         "drift and g where a step leaves",
         "",
         "sde.euler_maruyama",
-        _reverse_sampler,
+        problems.reverse_sampler,
     ),
     Row(
         "likelihood of the flow",
         "log p₀(x) = log p_T(x_T) + ∫div(f − ½g²∇log p_t)dt",
         "",
         "sde.probability_flow_log_prob",
-        _flow,
+        problems.flow,
     ),
     Row(
         "left side of (34)",
         "for s_θ = −(1+δ)x:  v_θ = [1 + 2δe^{−(1+2δ)B}]/(1+2δ)",
         "",
         "sde.reverse_moments",
-        _reverse_law,
+        problems.reverse_law,
     ),
     Row(
         "backward pass of the MLP",
         "the derivative along every parameter",
         "",
         "network.MLP.backward",
-        _mlp_gradient,
+        problems.mlp_gradient,
     ),
     Row(
         "Adam",
         "Kingma and Ba's algorithm, decoupled weight decay",
         "",
         "optimizer.Adam",
-        _adam,
+        problems.adam,
     ),
 )

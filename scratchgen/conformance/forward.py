@@ -1,0 +1,283 @@
+"""Checks of equations (19), (25), (27): the forward process, its posterior, the merging of noise.
+
+Callables count t = 1..T with clean data at 0, take arrays (N, D) and the noise they need, and are probed at unit
+vectors: nothing is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scratchgen.conformance.result import Check, compare, worst
+from scratchgen.conformance.steps import coefficients, compose, shifted
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.validation import Array
+
+
+def check_schedule(
+    schedule: NoiseSchedule, alpha_bar: ArrayLike, beta_bar: ArrayLike, beta_tilde: ArrayLike | None = None
+) -> Check:
+    """(25): tables ᾱ_t, β̄_t and, if given, β̃_t, each (T+1,) with t = 0 first, against steps composed one by one."""
+    steps = compose(schedule)
+    name, checks = "check_schedule", []
+    product_of_noise = np.cumprod(np.concatenate([[1.0], np.sqrt(schedule.variances)]))
+    checks.append(
+        compare(
+            name,
+            "(25)",
+            "ᾱ",
+            alpha_bar,
+            steps.scale,
+            1e-12,
+            {
+                "it is ᾱ_{t−1}: the table is padded on the wrong side": lambda: shifted(steps.scale),
+                "it is ᾱ_{t+1}: index 0 is the first step, not clean data": lambda: np.append(
+                    steps.scale[1:], steps.scale[-1] * steps.alpha[-1]
+                ),
+                "it is ᾱ²: Ho's α-bar, whose root is meant": lambda: steps.scale**2,
+                "it is the product of the β, not of the α": lambda: product_of_noise,
+                "β² is squared once more: a variance is taken for a standard deviation": lambda: np.sqrt(
+                    np.cumprod(1 - steps.variance**2)
+                ),
+            },
+        )
+    )
+    checks.append(
+        compare(
+            name,
+            "(25)",
+            "β̄",
+            beta_bar,
+            np.sqrt(steps.total),
+            1e-12,
+            {
+                "it is β̄²: no root is taken": lambda: steps.total,
+                "it is √(1 − ᾱ): ᾱ is not squared": lambda: np.sqrt(1 - steps.scale),
+                "it is β̄_{t−1}: the table is padded on the wrong side": lambda: shifted(np.sqrt(steps.total)),
+                "it is β_t, the noise of one step": lambda: np.sqrt(steps.variance),
+            },
+        )
+    )
+    if beta_tilde is not None:
+        checks.append(
+            compare(
+                name,
+                "(24)",
+                "β̃",
+                beta_tilde,
+                np.sqrt(steps.posterior),
+                1e-10,
+                {
+                    "it is β̃², a variance": lambda: steps.posterior,
+                    "it is β_t": lambda: np.sqrt(steps.variance),
+                    "1/β̄_t is missing": lambda: np.sqrt(steps.variance * shifted(steps.total)),
+                },
+            )
+        )
+    return worst(*checks)
+
+
+def check_forward_step(q_step: Callable[[int, Array, Array], ArrayLike], schedule: NoiseSchedule) -> Check:
+    """(19), (30): x_t = α_t x_{t−1} + β_t ε_t for every t, for q_step(t, x_prev, noise); the deck's slide omits ε_t."""
+    steps = compose(schedule)
+    left = [coefficients(lambda x, e, t=t: q_step(t, x, e), 2) for t in range(1, steps.T + 1)]
+    alpha, beta = steps.alpha[1:], np.sqrt(steps.variance[1:])
+    return compare(
+        "check_forward_step",
+        "(19)",
+        "(factor of x_{t−1}, factor of ε_t)",
+        left,
+        np.stack([alpha, beta], axis=1),
+        1e-12,
+        {
+            "there is no noise, as printed on the deck's slide": lambda: np.stack([alpha, 0 * beta], axis=1),
+            "the noise has factor β², a variance": lambda: np.stack([alpha, beta**2], axis=1),
+            "α and β are swapped": lambda: np.stack([beta, alpha], axis=1),
+            "x_{t−1} has factor 1 − β², not its root": lambda: np.stack([alpha**2, beta], axis=1),
+            "it is the step t−1": lambda: np.stack([steps.alpha[:-1], np.sqrt(steps.variance[:-1])], axis=1),
+        },
+    )
+
+
+def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], schedule: NoiseSchedule) -> Check:
+    """(25): x_t = ᾱ_t x_0 + β̄_t ε for every t, for q_sample(t, x0, noise), against one step after another."""
+    steps = compose(schedule)
+    left = np.array([coefficients(lambda x, e, t=t: q_sample(t, x, e), 2) for t in range(1, steps.T + 1)])
+    scale, std = steps.scale[1:], np.sqrt(steps.total[1:])
+    mistakes = {
+        "the noise has factor β̄², a variance": lambda: np.stack([scale, std**2], axis=1),
+        "the noise has factor √(1 − ᾱ): ᾱ is not squared": lambda: np.stack([scale, np.sqrt(1 - scale)], axis=1),
+        "x_0 has factor ᾱ²: Ho's α-bar without its root": lambda: np.stack([scale**2, std], axis=1),
+        "the factors are swapped": lambda: np.stack([std, scale], axis=1),
+        "it is x_{t−1}: index shifted by one": lambda: np.stack([steps.scale[:-1], np.sqrt(steps.total[:-1])], axis=1),
+        "it is one step, not t of them": lambda: np.stack([steps.alpha[1:], np.sqrt(steps.variance[1:])], axis=1),
+    }
+    return worst(
+        compare("check_forward_process", "(25)", "(ᾱ, β̄)", left, np.stack([scale, std], axis=1), 1e-12, mistakes),
+        compare("check_forward_process", "(25)", "β̄²", left[:, 1] ** 2, steps.total[1:], 1e-12, relative=True),
+    )
+
+
+def check_posterior(
+    q_posterior: Callable[[int, Array, Array], tuple[ArrayLike, ArrayLike]], schedule: NoiseSchedule
+) -> Check:
+    """q(x_{t−1} | x_t, x_0) of every t, for q_posterior(t, x_t, x0) → (mean, variance), by adding precisions.
+
+    Its density is q(x_t | x_{t−1}) q(x_{t−1} | x_0)/q(x_t | x_0): three factors, where the deck names two.  At t = 1 it
+    is the point x_0.
+    """
+    steps = compose(schedule)
+    ts = range(1, steps.T + 1)
+    factors = np.array([coefficients(lambda x, y, t=t: q_posterior(t, x, y)[0], 2) for t in ts])
+    zero = np.zeros((1, 1))
+    variances = np.array([np.asarray(q_posterior(t, zero, zero)[1], dtype=np.float64).ravel()[0] for t in ts])
+    alpha, v, before, total = steps.alpha[1:], steps.variance[1:], steps.total[:-1], steps.total[1:]
+    posterior = steps.posterior[1:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exact = posterior[:, None] * np.stack([alpha / v, steps.scale[:-1] / before], axis=1)
+    exact[0] = [0.0, 1.0]
+    return worst(
+        compare(
+            "check_posterior",
+            "(24)",
+            "(factor of x_t, factor of x_0) of the posterior mean",
+            factors,
+            exact,
+            1e-9,
+            {
+                "the two factors are swapped": lambda: exact[:, ::-1],
+                "ᾱ_t stands where ᾱ_{t−1} belongs": lambda: np.stack([exact[:, 0], exact[:, 1] * alpha], axis=1),
+                "β stands where β² belongs in the factor of x_0": lambda: np.stack(
+                    [exact[:, 0], exact[:, 1] / np.sqrt(v)], axis=1
+                ),
+                "1/β̄² is missing": lambda: exact * total[:, None],
+                "it is that of step t−1: index shifted by one": lambda: np.concatenate([exact[:1], exact[:-1]]),
+                "β̄_t stands where β̄_{t−1} belongs": lambda: np.stack([alpha, exact[:, 1]], axis=1),
+            },
+        ),
+        compare(
+            "check_posterior",
+            "(24)",
+            "the posterior variance",
+            variances,
+            posterior,
+            1e-9,
+            {
+                "it is β_t², the variance of the forward step, which β̄_t in place of β̄_{t−1} gives too": lambda: v,
+                "1/β̄_t² is missing": lambda: v * before,
+                "it is that of step t−1: index shifted by one": lambda: shifted(posterior),
+                "β̄_{t−2} stands where β̄_{t−1} belongs: the table is padded once too often": lambda: (
+                    v * shifted(before) / total
+                ),
+                "it is β̃, a standard deviation": lambda: np.sqrt(posterior),
+                "its first step is replaced by the second": lambda: np.append(posterior[1:2], posterior[1:]),
+                "its first step is β_1²": lambda: np.append(v[:1], posterior[1:]),
+                "it is a log-variance": lambda: np.log(posterior),
+            },
+        ),
+    )
+
+
+def check_noise_merging(
+    merge_noise: Callable[[int, Array, Array], tuple[ArrayLike, ArrayLike]],
+    split_noise: Callable[[int, Array, Array], ArrayLike],
+    schedule: NoiseSchedule,
+) -> Check:
+    """The proposition before (27): (ε, ω) = R(ε̄_{t−1}, ε_t) with β̄_t ε = α_t β̄_{t−1} ε̄_{t−1} + β_t ε_t and R Rᵀ = I.
+
+    The off-diagonal of R Rᵀ is E[ε ωᵀ]; with both Gaussian, 0 means independent.  split_noise(t, ε, ω) gives ε_t back.
+
+    Parameters
+    ----------
+    merge_noise : callable
+        merge_noise(t, eps_bar_prev, eps_t) → (ε, ω).
+    split_noise : callable
+        split_noise(t, eps, omega) → ε_t, (27).
+    """
+    steps = compose(schedule)
+    first, second = np.eye(2)[:, :1], np.eye(2)[:, 1:]
+    rotations, splits, totals = [], [], []
+    for t in range(1, steps.T + 1):
+        eps, omega = (np.asarray(part, dtype=np.float64)[:, 0] for part in merge_noise(t, first, second))
+        rotations.append([eps, omega])
+        splits.append(np.asarray(split_noise(t, first, second), dtype=np.float64)[:, 0])
+        totals.append(np.array([steps.alpha[t] * np.sqrt(steps.total[t - 1]), np.sqrt(steps.variance[t])]))
+    R, exact = np.array(rotations), np.array(totals) / np.sqrt(steps.total[1:, None])
+    other = np.stack([exact[:, 1], -exact[:, 0]], axis=1)
+    name = "check_noise_merging"
+    return worst(
+        compare(
+            name,
+            "(27)",
+            "the factors of ε̄_{t−1} and ε_t in ε",
+            R[:, 0],
+            exact,
+            1e-12,
+            {
+                "1/β̄_t is missing: it is the noise itself, of variance β̄_t²": lambda: np.array(totals),
+                "the two are swapped": lambda: exact[:, ::-1],
+                "β̄_t stands where β̄_{t−1} belongs": lambda: np.stack([steps.alpha[1:], exact[:, 1]], axis=1),
+            },
+        ),
+        compare(
+            name,
+            "(27)",
+            "R Rᵀ, whose off-diagonal is E[ε ωᵀ],",
+            R @ R.swapaxes(1, 2),
+            np.broadcast_to(np.eye(2), (len(R), 2, 2)),
+            1e-12,
+        ),
+        compare(
+            name,
+            "(27)",
+            "the factors of ε̄_{t−1} and ε_t in ω",
+            R[:, 1],
+            other,
+            1e-12,
+            {"ω has the wrong sign": lambda: -other},
+        ),
+        compare(
+            name,
+            "(27)",
+            "the factors of ε and ω in ε_t",
+            splits,
+            _inverse_row(R),
+            1e-12,
+            {
+                "ω has the wrong sign": lambda: _inverse_row(R) * [1, -1],
+                "it is ε̄_{t−1}": lambda: np.linalg.inv(R)[:, 0],
+                "1/β̄_t is missing": lambda: _inverse_row(R) * np.sqrt(steps.total[1:, None]),
+            },
+        ),
+    )
+
+
+def _inverse_row(R: Array) -> Array:
+    """The row of R⁻¹ that gives ε_t."""
+    return np.linalg.inv(R)[:, 1]
+
+
+def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], schedule: NoiseSchedule) -> Check:
+    """(25) solved for x_0: the factors of x_t and ε̂, for predict_x0(t, x_t, eps_hat)."""
+    steps = compose(schedule)
+    left = np.array([coefficients(lambda x, e, t=t: predict_x0(t, x, e), 2) for t in range(1, steps.T + 1)])
+    scale, std = steps.scale[1:], np.sqrt(steps.total[1:])
+    right = np.stack([1 / scale, -std / scale], axis=1)
+    return compare(
+        "check_predict_x0",
+        "(25)",
+        "(factor of x_t, factor of ε̂) of x_0",
+        left,
+        right,
+        1e-12,
+        {
+            "1/ᾱ is missing": lambda: right * scale[:, None],
+            "the noise has the wrong sign": lambda: right * [1, -1],
+            "the noise has factor β̄², a variance": lambda: right * np.stack([np.ones_like(std), std], axis=1),
+            "it uses step t−1: index shifted by one": lambda: np.concatenate([[[1.0, 0.0]], right[:-1]]),
+        },
+        relative=True,
+    )

@@ -1,0 +1,71 @@
+"""What the checks of the diffusion chain share: the process composed step by step, and how maps are read off.
+
+Only the schedule's `variances` are used, never the tables and closed forms under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.validation import Array
+
+EpsHat = Callable[[Array, int], Array]
+
+
+class Steps(NamedTuple):
+    """x_t = alpha x_{t−1} + √variance ε_t, composed to x_t = scale x_0 + √total ε; every array has length T+1."""
+
+    alpha: Array
+    variance: Array
+    scale: Array
+    total: Array
+
+    @property
+    def T(self) -> int:
+        """Number of steps."""
+        return len(self.alpha) - 1
+
+    @property
+    def posterior(self) -> Array:
+        """Variance of q(x_{t−1} | x_t, x_0) by adding precisions: α²/β² + 1/β̄²_{t−1}; 0 up to t = 1."""
+        out = np.zeros(self.T + 1)
+        out[2:] = 1 / (self.alpha[2:] ** 2 / self.variance[2:] + 1 / self.total[1:-1])
+        return out
+
+
+def compose(schedule: NoiseSchedule) -> Steps:
+    """One step after another: scale ← α scale, total ← α² total + β²."""
+    variance = np.concatenate([[0.0], schedule.variances])
+    alpha = np.sqrt(1 - variance)
+    scale, total = [1.0], [0.0]
+    for a, v in zip(alpha[1:], variance[1:], strict=True):
+        scale.append(a * scale[-1])
+        total.append(a**2 * total[-1] + v)
+    return Steps(alpha, variance, np.array(scale), np.array(total))
+
+
+def coefficients(f: Callable[..., ArrayLike], n_arguments: int) -> list[float]:
+    """The factors of f(u_1, …, u_n) = Σ c_i u_i, read off at the unit vectors, each argument (n, 1)."""
+    rows = np.eye(n_arguments)
+    return [float(c) for c in np.asarray(f(*(rows[:, [i]] for i in range(n_arguments))), dtype=np.float64)[:, 0]]
+
+
+def shifted(table: Array) -> Array:
+    """The table one step late, as if it had been padded on the wrong side."""
+    return np.concatenate([table[:1], table[:-1]])
+
+
+def reverse_mean(steps: Steps) -> Array:
+    """The factors of x_t and ε̂ in the mean of x_{t−1}, (T, 2): the posterior mean at the x_0 that ε̂ implies."""
+    alpha, v, scale, total = steps.alpha[1:], steps.variance[1:], steps.scale, steps.total
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = steps.posterior[1:, None] * np.stack([alpha / v, scale[:-1] / total[:-1]], axis=1)
+    weights[0] = [0.0, 1.0]
+    return np.stack(
+        [weights[:, 0] + weights[:, 1] / scale[1:], -weights[:, 1] * np.sqrt(total[1:]) / scale[1:]], axis=1
+    )
