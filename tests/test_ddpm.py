@@ -34,39 +34,15 @@ from scratchgen.ddpm import (
     split_noise,
 )
 from scratchgen.likelihood import entropy_gaussian, kl_gaussian
-from tests.strategies import affine_moments, mixtures_and_points, reals, relative, residual, variances
-
-
-@st.composite
-def schedules(draw, low=1e-3, high=0.9, max_T=40, min_T=1):
-    v = draw(variances(low, high, max_T))
-    return NoiseSchedule(np.resize(v, max(min_T, len(v))))
-
-
-@st.composite
-def schedules_and_t(draw, low=1e-3, high=0.9, max_T=40, first=1):
-    """(schedule, t) with first <= t <= T."""
-    schedule = draw(schedules(low, high, max_T, min_T=first))
-    return schedule, draw(st.integers(first, schedule.T))
+from scratchgen.quadrature import gauss_hermite, sigma_points
+from scratchgen.testing import mixtures_and_points, reals, schedules, schedules_and_t
+from tests.strategies import affine_moments, relative, residual
 
 
 @st.composite
 def sigma_squared(draw, schedule):
     """σ_t² in [0.1, 2]; index 0 is nobody's business, so that it is not even a number."""
     return np.concatenate([[np.nan], draw(reals(schedule.T, 0.1, 2.0))])
-
-
-def hermite(n_nodes, n_variables):
-    """Gauss-Hermite rule for E f(z), z ~ N(0, I): nodes, (n_nodes^n_variables, n_variables), and weights."""
-    x, w = np.polynomial.hermite_e.hermegauss(n_nodes)
-    nodes = np.stack(np.meshgrid(*[x] * n_variables, indexing="ij"), axis=-1).reshape(-1, n_variables)
-    weights = np.stack(np.meshgrid(*[w / w.sum()] * n_variables, indexing="ij"), axis=-1).reshape(-1, n_variables)
-    return nodes, weights.prod(axis=1)
-
-
-def sigma_points(n_variables):
-    """±√n e_i, (2n, n): equal weights integrate every quadratic exactly under N(0, I)."""
-    return np.sqrt(n_variables) * np.concatenate([np.eye(n_variables), -np.eye(n_variables)])
 
 
 # --- forward kernels --------------------------------------------------------------------------------------
@@ -152,7 +128,7 @@ def test_split_noise_recovers_the_noise_of_one_step(case, eps_bar, eps_t):
 
 # --- what one step costs ----------------------------------------------------------------------------------
 
-NODES_3, WEIGHTS_3 = hermite(28, 3)
+NODES_3, WEIGHTS_3 = gauss_hermite(28, 3)
 
 
 @st.composite
@@ -444,7 +420,7 @@ def test_bound_of_the_optimal_chain_on_isotropic_data_is_the_priors_mismatch(dat
     assert data.bound_on_kl(best) == pytest.approx(expected, abs=1e-10)
 
 
-NODES_2, WEIGHTS_2 = hermite(28, 2)
+NODES_2, WEIGHTS_2 = gauss_hermite(28, 2)
 
 
 @given(schedules(1e-3, 0.9, max_T=4), reals(6, -1.5, 1.5), st.floats(0.1, 1.0), st.data())

@@ -23,18 +23,8 @@ from scratchgen.em import (
     ppca_maximum,
 )
 from scratchgen.estimator import NotFittedError
-from tests.strategies import (
-    FALSE_ALARM,
-    cut,
-    em_problems,
-    passes_as_sample,
-    reals,
-    relative,
-    residual,
-    size,
-    softmax,
-    spd,
-)
+from scratchgen.testing import cut, em_problems, reals, size, softmax, spd
+from tests.strategies import FALSE_ALARM, passes_as_sample, relative, residual
 
 FLOOR = 1e-3
 

@@ -17,7 +17,8 @@ from scratchgen.ddpm import mean_square_step, negative_elbo, p_mean, reverse_var
 from scratchgen.grading import GridDensity, ancestral_density, chain_density, euler_density, grade_noise
 from scratchgen.likelihood import kl_gaussian
 from scratchgen.sde import reverse_times
-from tests.strategies import FALSE_ALARM, reals, residual
+from scratchgen.testing import reals
+from tests.strategies import FALSE_ALARM, residual
 
 # --- a noise predictor ------------------------------------------------------------------------------------
 

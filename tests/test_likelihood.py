@@ -23,7 +23,8 @@ from scratchgen.likelihood import (
     kl_gaussian,
     logsumexp,
 )
-from tests.strategies import pairs_of_gaussians, reals, residual, softmax, spd, tables
+from scratchgen.testing import pairs_of_gaussians, reals, softmax, spd, tables
+from tests.strategies import residual
 
 # --- log sum exp ------------------------------------------------------------------------------------------
 

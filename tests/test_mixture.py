@@ -12,16 +12,8 @@ from scipy import stats
 
 from scratchgen import Mixture
 from scratchgen.likelihood import entropy_discrete, entropy_gaussian, kl_gaussian
-from tests.strategies import (
-    mixtures,
-    mixtures_and_points,
-    pairs_of_gaussians,
-    passes_as_sample,
-    reals,
-    relative,
-    residual,
-    spd,
-)
+from scratchgen.testing import mixtures, mixtures_and_points, pairs_of_gaussians, reals, spd
+from tests.strategies import passes_as_sample, relative, residual
 
 STEP = 1e-30
 

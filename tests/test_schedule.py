@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scratchgen import VE, VP, NoiseSchedule, SubVP
-from tests.strategies import relative, residual, variances
+from scratchgen.testing import variances
+from tests.strategies import relative, residual
 
 TABLES = ("alpha", "beta", "alpha_bar", "beta_bar", "beta_tilde", "snr")
 

@@ -17,6 +17,7 @@ from scipy.integrate import quad, solve_ivp
 from scratchgen import VE, VP, Mixture, NoiseSchedule, SubVP
 from scratchgen.ddpm import q_sample, q_step
 from scratchgen.likelihood import kl_gaussian
+from scratchgen.quadrature import central_difference
 from scratchgen.sde import (
     LinearSDE,
     euler_maruyama,
@@ -26,19 +27,8 @@ from scratchgen.sde import (
     reverse_drift,
     reverse_times,
 )
-from tests.strategies import affine_moments, reals, relative, residual
-
-# VP and sub-VP by ∫β up to 8 or so, VE by a ratio of up to 50; horizons other than 1, which would hide a missing T.
-
-
-@st.composite
-def sdes(draw, kinds=(VP, SubVP, VE), low=0.0):
-    kind, horizon, u, v = draw(st.sampled_from(kinds)), draw(st.floats(0.2, 3)), *draw(reals(2, 0, 1))
-    if kind is VE:
-        sigma_min = 0.05 + 0.45 * u
-        return VE(sigma_min, sigma_min * 50 ** (0.2 + 0.8 * v), horizon)
-    beta_min = low + 2 * u
-    return kind(beta_min / horizon, (0.3 + 6 * v) / horizon, horizon)
+from scratchgen.testing import reals, sdes
+from tests.strategies import affine_moments, relative, residual
 
 
 @st.composite
@@ -48,9 +38,8 @@ def sdes_and_times(draw, n=4, first=0.05):
 
 
 def slope(f, t, h):
-    """f'(t) by differences of the sixth order."""
-    weights = {1: 3 / 4, 2: -3 / 20, 3: 1 / 60}
-    return sum(w * (f(t + k * h) - f(t - k * h)) for k, w in weights.items()) / h
+    """f'(t)."""
+    return central_difference(lambda step: f(t + step), h)
 
 
 PROCESSES = [VP(), SubVP(), VE(0.01, 10.0)]

@@ -20,6 +20,7 @@ from scratchgen.likelihood import (
     kl_discrete,
     kl_gaussian,
 )
+from scratchgen.testing import cut, reals, size, softmax, spd, tables
 from scratchgen.variational import (
     elbo_split_table,
     elbo_table,
@@ -29,7 +30,7 @@ from scratchgen.variational import (
     linear_gaussian_posterior,
     posterior_table,
 )
-from tests.strategies import cut, reals, residual, size, softmax, spd, tables
+from tests.strategies import residual
 
 # --- tables -----------------------------------------------------------------------------------------------
 

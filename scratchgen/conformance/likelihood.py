@@ -96,7 +96,7 @@ def check_bin_masses(
     """
     from scipy.stats import norm
 
-    levels = np.arange(n_levels)[:, None]
+    levels = np.arange(float(n_levels))[:, None]
     left = np.asarray(log_mass(levels, means[None, :], std), dtype=np.float64)
     half = 1 / (n_levels - 1)
     centre = 2 * half * levels - 1
