@@ -60,11 +60,12 @@ def check_free_m_step(m_step: Callable[..., tuple[ArrayLike, ArrayLike]], p_x: A
 
 
 def _log_joint(x: Array, weights: Array, means: Array, covariances: Array) -> Array:
-    """log w_k N(x_n; m_k, C_k), (N, K), by inverses and determinants."""
+    """log w_k N(x_n; m_k, C_k), (N, K), by inverses and determinants; −inf where w_k is 0."""
     columns = []
     for w, m, C in zip(weights, means, covariances, strict=True):
         quadratic = np.einsum("nd,de,ne->n", x - m, np.linalg.inv(C), x - m)
-        columns.append(np.log(w) - 0.5 * (x.shape[1] * np.log(2 * np.pi) + np.linalg.slogdet(C)[1] + quadratic))
+        log_weight = np.log(w) if w > 0 else -np.inf
+        columns.append(log_weight - 0.5 * (x.shape[1] * np.log(2 * np.pi) + np.linalg.slogdet(C)[1] + quadratic))
     return np.stack(columns, axis=1)
 
 
@@ -164,12 +165,17 @@ def check_em(
     n_iterations : int
         Steps over which the likelihood is followed.
     """
-    resp = _normalised(_log_joint(x, weights, means, covariances))
+    log_joint = _log_joint(x, weights, means, covariances)
+    resp = _normalised(log_joint)
     counts = resp.sum(axis=0)
-    best_means = resp.T @ x / counts[:, None]
-    spread = np.array(
-        [(resp[:, k, None] * (x - m)).T @ (x - m) / counts[k] for k, m in enumerate(best_means)], dtype=np.float64
-    )
+    shares = _normalised(log_joint - _log_sum(log_joint), axis=0)  # of each point in a component, however far it is
+
+    def spread_about(centres: Array) -> Array:
+        apart = x[:, None] - centres
+        return np.einsum("nk,nkd,nke->kde", shares, apart, apart)
+
+    best_means = shares.T @ x
+    spread = spread_about(best_means)
     best_covariances = np.array([_floored(C, floor) for C in spread])
     ahead = [np.asarray(part, dtype=np.float64) for part in step(x, weights, means, covariances)]
     checks = [
@@ -188,10 +194,6 @@ def check_em(
         ),
         compare("check_em", "(15)", "the means after a step", ahead[1], best_means, 1e-9),
     ]
-    around_old = np.array(
-        [(resp[:, k, None] * (x - m)).T @ (x - m) / counts[k] for k, m in enumerate(means)], dtype=np.float64
-    )
-    unbiased = spread * (counts / np.maximum(counts - 1, 1e-300))[:, None, None]
     ridge = float(np.trace(ahead[2][0] - spread[0])) / x.shape[1] if ahead[2].shape == spread.shape else 0.0
     checks.append(
         compare(
@@ -205,15 +207,15 @@ def check_em(
                 f"a ridge of {ridge:.3g} is added to them: that maximises nothing fixed": lambda: (
                     spread + ridge * np.eye(x.shape[1])
                 ),
-                "they are taken about the old means": lambda: around_old,
-                "they are divided by N_k − 1": lambda: unbiased,
+                "they are taken about the old means": lambda: spread_about(means),
+                "they are divided by N_k − 1": lambda: spread * (counts / (counts - 1))[:, None, None],
                 "they are shared by all components": lambda: np.einsum("k,kde->de", counts / len(x), spread),
             },
         )
     )
     if all(check.passed for check in checks):
         state, log_likelihoods = (weights, means, covariances), []
-        for _ in range(n_iterations):
+        for _ in range(n_iterations + 1):
             log_likelihoods.append(float(_log_sum(_log_joint(x, *state)).sum()))
             state = tuple(np.asarray(part, dtype=np.float64) for part in step(x, *state))  # type: ignore[assignment]
         values = np.array(log_likelihoods)
