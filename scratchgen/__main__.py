@@ -1,4 +1,4 @@
-"""The command line: `scratchgen`, `scratchgen tour`, `python -m scratchgen`."""
+"""The command line: `scratchgen`, `scratchgen tour`, `scratchgen verify`, `python -m scratchgen`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from scratchgen import __version__
 from scratchgen.files import write_atomically
 
+TRACEBACK = "show where an error arose"
 TYPICAL_SECONDS = {False: 60, True: 25}  # of a tour, by --quick, on two cores
 
 
@@ -23,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 all in tolerance, 1 not, 2 wrong use or error, 130 Ctrl-C."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
+        if options.command == "verify":
+            return verify(options.equation, options.json)
         return tour(options.seed, options.out, options.quick)
     except KeyboardInterrupt:
         print("scratchgen: interrupted, nothing more is written", file=sys.stderr)
@@ -46,6 +50,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             "tour", help="train EM, VAE, DDPM and a score SDE and grade each against an exact answer (the default)"
         )
     )
+    verification = commands.add_parser("verify", help="compute both sides of the deck's 34 equations and compare them")
+    verification.add_argument("equation", type=equation, nargs="?", metavar="N", help="one of 1..34, in detail")
+    verification.add_argument("--json", action="store_true", help="print every value as JSON")
+    verification.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=TRACEBACK)
     return parser.parse_args(arguments)
 
 
@@ -62,7 +70,7 @@ def add_tour_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", default=argparse.SUPPRESS, help="a fifth of the training, with wider tolerances"
     )
-    parser.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error arose")
+    parser.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=TRACEBACK)
 
 
 def seed(text: str) -> int:
@@ -73,16 +81,30 @@ def seed(text: str) -> int:
     return value
 
 
+def equation(text: str) -> int:
+    """One of the deck's 34 numbers."""
+    value = int(text)
+    if not 1 <= value <= 34:
+        raise argparse.ArgumentTypeError(f"must be in 1..34, got {value}")
+    return value
+
+
+def verify(number: int | None, as_json: bool) -> int:
+    """Check the equations; returns 1 if one is outside its tolerance."""
+    with _demo_extra("verify"):
+        from scratchgen.report.console import Narrator
+        from scratchgen.report.verify import verify
+    return verify(number, as_json, Narrator())
+
+
 def tour(seed: int, out: Path, quick: bool) -> int:
     """Train, grade and draw everything; returns 1 if a difference is outside its tolerance."""
-    try:
+    with _demo_extra("the tour"):
         from threadpoolctl import threadpool_limits
 
         from scratchgen.report.console import Narrator
         from scratchgen.report.figures import draw_all
         from scratchgen.report.tour import Tour, run
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"the tour needs {error.name}; run: pip install 'scratchgen[demo]'") from None
     replaced = claim_folder(out)
     began = time.perf_counter()
     narrator = Narrator()
@@ -125,6 +147,15 @@ def tour(seed: int, out: Path, quick: bool) -> int:
     narrator.say(f"{len(figures)} figures and metrics.json in {out}{os.sep}, {time.perf_counter() - began:.0f} s")
     narrator.say(f"{len(journey.grades) - len(failed)} of {len(journey.grades)} differences within tolerance")
     return 1 if failed else 0
+
+
+@contextmanager
+def _demo_extra(what: str) -> Iterator[None]:
+    """Name the remedy if one of the extra `demo`'s packages is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{what} needs {error.name}; run: pip install 'scratchgen[demo]'") from None
 
 
 def claim_folder(out: Path) -> bool:

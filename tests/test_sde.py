@@ -15,7 +15,6 @@ from scipy import stats
 from scipy.integrate import quad, solve_ivp
 
 from scratchgen import VE, VP, Mixture, NoiseSchedule, SubVP
-from scratchgen.ddpm import q_sample, q_step
 from scratchgen.likelihood import kl_gaussian
 from scratchgen.quadrature import central_difference
 from scratchgen.sde import (
@@ -45,25 +44,6 @@ def slope(f, t, h):
 PROCESSES = [VP(), SubVP(), VE(0.01, 10.0)]
 
 # --- processes --------------------------------------------------------------------------------------------
-
-
-@given(sdes_and_times())
-def test_marginal_solves_its_equations(case):
-    """P31: d log scale/dt = f and d std²/dt = 2 f std² + g², by finite differences."""
-    sde, t = case
-    h = 1e-3 * sde.horizon
-    assert np.abs(slope(sde.log_scale, t, h) - sde.rate(t)).max() * sde.horizon < 1e-9
-    variance = sde.std(t) ** 2
-    expected = 2 * sde.rate(t) * variance + sde.diffusion(t) ** 2
-    error = slope(lambda s: sde.std(s) ** 2, t, h) - expected
-    assert np.abs(error).max() * sde.horizon < 1e-8 * (1 + sde.prior_std**2)
-
-
-@given(sdes())
-def test_marginal_at_0_is_clean_data(sde):
-    """P31: (1, 0), the end of the SNR without a warning."""
-    assert tuple(sde.marginal(0.0)) == (1.0, 0.0)
-    assert sde.log_snr(0.0) == np.inf
 
 
 @given(sdes(), st.floats(0, 1))
@@ -158,19 +138,6 @@ def test_time_at_keeps_its_digits_at_small_times(sde):
     assert relative(sde.time_at(sde.log_snr(t)), t) < 1e-12
 
 
-@given(sdes(kinds=(VP,), low=0.01), st.integers(1, 20))
-def test_schedule_from_sde_is_the_sdes_transition(sde, T):
-    """P31: q_step over a grid step has the transition of (31), and any number of them its marginal, (30)-(31)."""
-    schedule = NoiseSchedule.from_sde(sde, T)
-    times, unit = sde.horizon * np.arange(T + 1) / T, np.eye(2)
-    for t in range(1, T + 1):
-        integral = quad(sde.beta, times[t - 1], times[t])[0]
-        step = q_step(schedule, t, unit[:, :1], unit[:, 1:])[:, 0]
-        assert residual(step, np.array([np.exp(-integral / 2), np.sqrt(-np.expm1(-integral))])) < 1e-12
-        marginal = q_sample(schedule, t, unit[:, :1], unit[:, 1:])[:, 0]
-        assert residual(marginal, np.array(sde.marginal(times[t]))) < 1e-12
-
-
 def test_first_order_table_tends_to_the_sde_at_rate_one():
     """E30, 4.8: (30) with β_i² = β(t_i) h, h the step of the grid, is right in the limit only."""
     sde, errors, Ts = VP(1.0, 3.0, horizon=2.0), [], [100, 200, 400]
@@ -240,35 +207,6 @@ def affine(f):
     """(a, c) of f(x) = a x + c in one dimension."""
     c, a_plus_c = f(np.array([[0.0], [1.0]]))[:, 0]
     return a_plus_c - c, c
-
-
-@given(scalar_data(), st.floats(0.15, 1), st.floats(-2, 2))
-def test_euler_step_is_the_true_reverse_kernel_for_small_steps(data, u, z):
-    """P32: (error of mean and variance)/h at h = 1e-4 against q(x_{t−h} | x_t) by Bayes, z s.d. from the centre."""
-    sde, t = data.sde, u * data.sde.horizon
-    h = 1e-4 * sde.horizon
-    (before, V_before), (now, V_now) = data.moments(t - h), data.moments(t)
-    ratio = float(np.exp(sde.log_scale(t) - sde.log_scale(t - h)))
-    gain = ratio * V_before / V_now
-    x = now + z * V_now**0.5
-    mean, std = euler_step(sde, data.score, np.array([[x]]), t, t - h)
-    unit = float(sde.diffusion(t)) ** 2 * h  # the scale on which a step acts
-    assert abs(mean[0, 0] - before - gain * (x - now)) < 2e-2 * unit / V_now**0.5
-    assert abs(std**2 - V_before * (1 - gain * ratio)) < 2e-2 * unit
-
-
-@given(scalar_data(), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
-def test_every_churn_recovers_the_data(data, churn):
-    """P32c, (32): the moments' own equations, dm = (a m + c) dt and dv = (2 a v − churn² g²) dt, from T to 0."""
-    sde = data.sde
-
-    def slopes(t, state):
-        a, c = affine(lambda x: reverse_drift(sde, data.score, x, t, churn))
-        return [a * state[0] + c, 2 * a * state[1] - churn**2 * float(sde.diffusion(t)) ** 2]
-
-    start = data.moments(sde.horizon)
-    end = solve_ivp(slopes, (sde.horizon, 0.0), start, method="DOP853", rtol=1e-10, atol=1e-12).y[:, -1]
-    assert residual(end, np.array([data.mean, data.variance])) < 1e-7
 
 
 def sampler_moments(data, times, churn=1.0):
@@ -596,34 +534,6 @@ def test_bound_is_the_kl_when_the_score_is_of_a_diffused_law(sde, flat, u):
     t_min, T = u * sde.horizon, sde.horizon
     bound = kl_bound(sde, lambda t: score_distance(p, q, t), kl_gaussian(*p.at(T), *q.at(T)), t_min)
     assert residual(bound, kl_gaussian(*p.at(t_min), *q.at(t_min))) < 1e-8
-
-
-P, Q = (
-    Mixture([0.3, 0.7], [[-1.2], [0.8]], [[[0.2]], [[0.4]]]),
-    Mixture([0.6, 0.4], [[-0.7], [1.4]], [[[0.3]], [[0.15]]]),
-)
-
-
-def mixture_kl(p, q):
-    x, weights = p.quadrature(spacing=0.1, width=13)
-    return float(weights @ (np.exp(p.log_prob(x)) * (p.log_prob(x) - q.log_prob(x))))
-
-
-@pytest.mark.parametrize("sde", [VP(0.5, 4.0), SubVP(0.5, 4.0, 2.0), VE(0.3, 4.0, 0.3)], ids=repr)
-def test_bound_is_the_kl_of_two_mixtures(sde):
-    """P34 where nothing is Gaussian; the integrals over x by the trapezoid rule."""
-
-    def diffused(mixture, t):
-        return mixture.diffuse(*sde.level(t))
-
-    def distance(t):
-        p, q = diffused(P, t), diffused(Q, t)
-        x, weights = p.quadrature(spacing=0.1, width=13)
-        return float(weights @ (np.exp(p.log_prob(x)) * ((p.score(x) - q.score(x)) ** 2)[:, 0]))
-
-    T = sde.horizon
-    bound = kl_bound(sde, distance, mixture_kl(diffused(P, T), diffused(Q, T)))
-    assert bound == pytest.approx(mixture_kl(P, Q), abs=1e-8)
 
 
 def test_nodes_crowd_where_the_scores_are_sharp():

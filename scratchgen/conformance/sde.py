@@ -192,8 +192,8 @@ def check_reverse_step(
 ) -> Check:
     """(32): a small step with the exact score is q(x_s | x_t) of scalar data N(mean, variance) up to O((t−s)²).
 
-    step(x (N, 1), t, s, noise (N, 1)) → x at s < t.  The error per unit of time, at a step of 1e-4 of the horizon,
-    in units of the kernel's own: mean by pull, variance by g².
+    step(x (N, 1), t, s, noise (N, 1)) → x at s < t.  The errors of mean and variance at a step of 1e-4 of the horizon,
+    as parts of what f and g do to the law in that time.
     """
     left, right = [], []
     h = 1e-4 * sde.horizon
@@ -201,7 +201,7 @@ def check_reverse_step(
         (scale_s, std_s), (scale_t, std_t) = ((float(a), float(b)) for a, b in (sde.marginal(t - h), sde.marginal(t)))
         V_s, V_t = scale_s**2 * variance + std_s**2, scale_t**2 * variance + std_t**2
         gain = scale_t / scale_s * V_s / V_t
-        unit = float(sde.diffusion(t)) ** 2 * h
+        unit = (float(sde.diffusion(t)) ** 2 + abs(float(sde.rate(t))) * (V_t + scale_t**2 * mean**2)) * h
         z = np.array([[-1.5], [0.0], [1.5], [0.0]])
         noise = np.array([[0.0], [0.0], [0.0], [1.0]])
         x = scale_t * mean + np.sqrt(V_t) * z
@@ -213,7 +213,7 @@ def check_reverse_step(
     return compare(
         "check_reverse_step",
         "(32)",
-        "the error of a small step's mean and its variance, per g² dt,",
+        "the error of a small step's mean, and its variance, per unit of time,",
         left,
         right,
         2e-2,
