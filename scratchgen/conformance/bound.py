@@ -113,6 +113,7 @@ def check_step_loss(
         {
             "the prefactor has lost its ½, as printed": lambda: constant + 2 * fit,
             "ω is separated without leaving D β̃²/(2σ²), as printed": lambda: constant + fit - omega,
+            "the prefactor of ‖ε − ε̂‖² has lost its ½, as printed": lambda: constant + omega + 2 * (fit - omega),
             "the prefactor is twice too large and ω leaves nothing, as printed": lambda: constant + 2 * (fit - omega),
             "½ log 2πσ² is missing": lambda: fit,
             "both ½ log 2πσ² and what ω leaves are missing": lambda: fit - omega,
@@ -246,5 +247,6 @@ def check_negative_elbo(
             "the losses have lost their ½, as printed": lambda: right + parts["fits"],
             "what ω leaves, D β̃²/(2σ²), is missing": lambda: right - parts["omega"],
             "log σ² is missing": lambda: right - parts["logs"],
+            "it is averaged over the D dimensions": lambda: right / D,
         },
     )

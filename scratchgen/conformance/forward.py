@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.result import Check, compare, worst
-from scratchgen.conformance.steps import coefficients, compose, shifted
+from scratchgen.conformance.steps import coefficients, compose, factors, shifted
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array
 
@@ -34,8 +34,8 @@ def check_schedule(
             1e-12,
             {
                 "it is ᾱ_{t−1}: the table is padded on the wrong side": lambda: shifted(steps.scale),
-                "it is ᾱ_{t+1}: index 0 is the first step, not clean data": lambda: np.append(
-                    steps.scale[1:], steps.scale[-1] * steps.alpha[-1]
+                "it is ᾱ_{t+1}, the table padded at its end: index 0 is the first step": lambda: np.append(
+                    steps.scale[1:], np.asarray(alpha_bar)[-1]
                 ),
                 "it is ᾱ²: Ho's α-bar, whose root is meant": lambda: steps.scale**2,
                 "it is the product of the β, not of the α": lambda: product_of_noise,
@@ -88,16 +88,19 @@ def check_forward_step(q_step: Callable[[int, Array, Array], ArrayLike], schedul
     return compare(
         "check_forward_step",
         "(19)",
-        "(factor of x_{t−1}, factor of ε_t)",
+        "(factor of x_{t−1}, of ε_t, constant)",
         left,
-        np.stack([alpha, beta], axis=1),
+        factors(alpha, beta),
         1e-12,
         {
-            "there is no noise, as printed on the deck's slide": lambda: np.stack([alpha, 0 * beta], axis=1),
-            "the noise has factor β², a variance": lambda: np.stack([alpha, beta**2], axis=1),
-            "α and β are swapped": lambda: np.stack([beta, alpha], axis=1),
-            "x_{t−1} has factor 1 − β², not its root": lambda: np.stack([alpha**2, beta], axis=1),
-            "it is the step t−1": lambda: np.stack([steps.alpha[:-1], np.sqrt(steps.variance[:-1])], axis=1),
+            "β is added without noise, as printed on the deck's slide": lambda: np.column_stack(
+                [alpha, 0 * beta, beta]
+            ),
+            "there is no noise": lambda: factors(alpha, 0 * beta),
+            "the noise has factor β², a variance": lambda: factors(alpha, beta**2),
+            "α and β are swapped": lambda: factors(beta, alpha),
+            "x_{t−1} has factor 1 − β², not its root": lambda: factors(alpha**2, beta),
+            "it is the step t−1": lambda: factors(steps.alpha[:-1], np.sqrt(steps.variance[:-1])),
         },
     )
 
@@ -108,15 +111,15 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
     left = np.array([coefficients(lambda x, e, t=t: q_sample(t, x, e), 2) for t in range(1, steps.T + 1)])
     scale, std = steps.scale[1:], np.sqrt(steps.total[1:])
     mistakes = {
-        "the noise has factor β̄², a variance": lambda: np.stack([scale, std**2], axis=1),
-        "the noise has factor √(1 − ᾱ): ᾱ is not squared": lambda: np.stack([scale, np.sqrt(1 - scale)], axis=1),
-        "x_0 has factor ᾱ²: Ho's α-bar without its root": lambda: np.stack([scale**2, std], axis=1),
-        "the factors are swapped": lambda: np.stack([std, scale], axis=1),
-        "it is x_{t−1}: index shifted by one": lambda: np.stack([steps.scale[:-1], np.sqrt(steps.total[:-1])], axis=1),
-        "it is one step, not t of them": lambda: np.stack([steps.alpha[1:], np.sqrt(steps.variance[1:])], axis=1),
+        "the noise has factor β̄², a variance": lambda: factors(scale, std**2),
+        "the noise has factor √(1 − ᾱ): ᾱ is not squared": lambda: factors(scale, np.sqrt(1 - scale)),
+        "x_0 has factor ᾱ²: Ho's α-bar without its root": lambda: factors(scale**2, std),
+        "the factors are swapped": lambda: factors(std, scale),
+        "it is x_{t−1}: index shifted by one": lambda: factors(steps.scale[:-1], np.sqrt(steps.total[:-1])),
+        "it is one step, not t of them": lambda: factors(steps.alpha[1:], np.sqrt(steps.variance[1:])),
     }
     return worst(
-        compare("check_forward_process", "(25)", "(ᾱ, β̄)", left, np.stack([scale, std], axis=1), 1e-12, mistakes),
+        compare("check_forward_process", "(25)", "(ᾱ, β̄, constant)", left, factors(scale, std), 1e-12, mistakes),
         compare("check_forward_process", "(25)", "β̄²", left[:, 1] ** 2, steps.total[1:], 1e-12, relative=True),
     )
 
@@ -131,31 +134,31 @@ def check_posterior(
     """
     steps = compose(schedule)
     ts = range(1, steps.T + 1)
-    factors = np.array([coefficients(lambda x, y, t=t: q_posterior(t, x, y)[0], 2) for t in ts])
+    means = [coefficients(lambda x, y, t=t: q_posterior(t, x, y)[0], 2) for t in ts]
     zero = np.zeros((1, 1))
     variances = np.array([np.asarray(q_posterior(t, zero, zero)[1], dtype=np.float64).ravel()[0] for t in ts])
     alpha, v, before, total = steps.alpha[1:], steps.variance[1:], steps.total[:-1], steps.total[1:]
     posterior = steps.posterior[1:]
     with np.errstate(divide="ignore", invalid="ignore"):
-        exact = posterior[:, None] * np.stack([alpha / v, steps.scale[:-1] / before], axis=1)
-    exact[0] = [0.0, 1.0]
+        by_x_t, by_x0 = posterior * alpha / v, posterior * steps.scale[:-1] / before
+    by_x_t[0], by_x0[0] = 0.0, 1.0
     return worst(
         compare(
             "check_posterior",
             "(24)",
-            "(factor of x_t, factor of x_0) of the posterior mean",
-            factors,
-            exact,
+            "(factor of x_t, of x_0, constant) of the posterior mean",
+            means,
+            factors(by_x_t, by_x0),
             1e-9,
             {
-                "the two factors are swapped": lambda: exact[:, ::-1],
-                "ᾱ_t stands where ᾱ_{t−1} belongs": lambda: np.stack([exact[:, 0], exact[:, 1] * alpha], axis=1),
-                "β stands where β² belongs in the factor of x_0": lambda: np.stack(
-                    [exact[:, 0], exact[:, 1] / np.sqrt(v)], axis=1
+                "the two factors are swapped": lambda: factors(by_x0, by_x_t),
+                "ᾱ_t stands where ᾱ_{t−1} belongs": lambda: factors(by_x_t, by_x0 * alpha),
+                "β stands where β² belongs in the factor of x_0": lambda: factors(by_x_t, by_x0 / np.sqrt(v)),
+                "1/β̄² is missing": lambda: factors(by_x_t * total, by_x0 * total),
+                "it is that of step t−1: index shifted by one": lambda: factors(
+                    np.append(0.0, by_x_t[:-1]), np.append(1.0, by_x0[:-1])
                 ),
-                "1/β̄² is missing": lambda: exact * total[:, None],
-                "it is that of step t−1: index shifted by one": lambda: np.concatenate([exact[:1], exact[:-1]]),
-                "β̄_t stands where β̄_{t−1} belongs": lambda: np.stack([alpha, exact[:, 1]], axis=1),
+                "β̄_t stands where β̄_{t−1} belongs": lambda: factors(alpha, by_x0),
             },
         ),
         compare(
@@ -205,8 +208,9 @@ def check_noise_merging(
         rotations.append([eps, omega])
         splits.append(np.asarray(split_noise(t, first, second), dtype=np.float64)[:, 0])
         totals.append(np.array([steps.alpha[t] * np.sqrt(steps.total[t - 1]), np.sqrt(steps.variance[t])]))
-    R, exact = np.array(rotations), np.array(totals) / np.sqrt(steps.total[1:, None])
-    other = np.stack([exact[:, 1], -exact[:, 0]], axis=1)
+    R, unscaled, std = np.array(rotations), np.array(totals), np.sqrt(steps.total[1:, None])
+    exact = unscaled / std
+    turned = exact[:, ::-1] * [1, -1]  # ω's row of R, which is also ε_t's row of R⁻¹ = R
     name = "check_noise_merging"
     return worst(
         compare(
@@ -217,9 +221,9 @@ def check_noise_merging(
             exact,
             1e-12,
             {
-                "1/β̄_t is missing: it is the noise itself, of variance β̄_t²": lambda: np.array(totals),
+                "1/β̄_t is missing: it is the noise itself, of variance β̄_t²": lambda: unscaled,
                 "the two are swapped": lambda: exact[:, ::-1],
-                "β̄_t stands where β̄_{t−1} belongs": lambda: np.stack([steps.alpha[1:], exact[:, 1]], axis=1),
+                "β̄_t stands where β̄_{t−1} belongs": lambda: np.column_stack([steps.alpha[1:], exact[:, 1]]),
             },
         ),
         compare(
@@ -230,34 +234,22 @@ def check_noise_merging(
             np.broadcast_to(np.eye(2), (len(R), 2, 2)),
             1e-12,
         ),
-        compare(
-            name,
-            "(27)",
-            "the factors of ε̄_{t−1} and ε_t in ω",
-            R[:, 1],
-            other,
-            1e-12,
-            {"ω has the wrong sign": lambda: -other},
-        ),
+        compare(name, "(27)", "the factors of ε̄_{t−1} and ε_t in ω", R[:, 1], turned, 1e-12),
         compare(
             name,
             "(27)",
             "the factors of ε and ω in ε_t",
             splits,
-            _inverse_row(R),
+            turned,
             1e-12,
             {
-                "ω has the wrong sign": lambda: _inverse_row(R) * [1, -1],
-                "it is ε̄_{t−1}": lambda: np.linalg.inv(R)[:, 0],
-                "1/β̄_t is missing": lambda: _inverse_row(R) * np.sqrt(steps.total[1:, None]),
+                "ω has the wrong sign": lambda: turned * [1, -1],
+                "it is ε̄_{t−1}": lambda: exact,
+                "1/β̄_t is missing": lambda: turned * std,
+                "1/β̄_t stands twice": lambda: turned / std,
             },
         ),
     )
-
-
-def _inverse_row(R: Array) -> Array:
-    """The row of R⁻¹ that gives ε_t."""
-    return np.linalg.inv(R)[:, 1]
 
 
 def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], schedule: NoiseSchedule) -> Check:
@@ -265,19 +257,21 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
     steps = compose(schedule)
     left = np.array([coefficients(lambda x, e, t=t: predict_x0(t, x, e), 2) for t in range(1, steps.T + 1)])
     scale, std = steps.scale[1:], np.sqrt(steps.total[1:])
-    right = np.stack([1 / scale, -std / scale], axis=1)
     return compare(
         "check_predict_x0",
         "(25)",
-        "(factor of x_t, factor of ε̂) of x_0",
+        "(factor of x_t, of ε̂, constant) of x_0",
         left,
-        right,
+        factors(1 / scale, -std / scale),
         1e-12,
         {
-            "1/ᾱ is missing": lambda: right * scale[:, None],
-            "the noise has the wrong sign": lambda: right * [1, -1],
-            "the noise has factor β̄², a variance": lambda: right * np.stack([np.ones_like(std), std], axis=1),
-            "it uses step t−1: index shifted by one": lambda: np.concatenate([[[1.0, 0.0]], right[:-1]]),
+            "1/ᾱ is missing": lambda: factors(np.ones_like(scale), -std),
+            "the noise has the wrong sign": lambda: factors(1 / scale, std / scale),
+            "the noise has factor β̄², a variance": lambda: factors(1 / scale, -(std**2) / scale),
+            "ᾱ_{t−1} stands where ᾱ_t belongs": lambda: factors(1 / steps.scale[:-1], -std / steps.scale[:-1]),
+            "it uses step t−1: index shifted by one": lambda: factors(
+                1 / steps.scale[:-1], -np.sqrt(steps.total[:-1]) / steps.scale[:-1]
+            ),
         },
         relative=True,
     )

@@ -141,6 +141,7 @@ def check_bits_per_dim(
             "the change of units is missing": lambda: nats / (dimension * np.log(2)),
             "the change of units has the wrong sign": lambda: nats / (dimension * np.log(2)) + np.log2(scale),
             "it is in nats": lambda: -np.log(masses) / dimension,
+            "ln 2 is missing": lambda: nats / dimension - np.log2(scale),
             "it is not divided by D": lambda: -np.log2(masses),
         },
     )

@@ -16,6 +16,8 @@ from scratchgen.validation import Array
 
 Mistakes = Mapping[str, Callable[[], ArrayLike]]  # what it is → what it would have given; computed on failure only
 
+NAMELESS = "no mistake known here gives these numbers"
+NAMELESS = "no mistake known here gives these numbers"
 FITS = 0.01  # a mistake explains a failure if it brings the residual down to this part of it
 
 
@@ -100,8 +102,9 @@ def _as_array(value: ArrayLike) -> Array:
 
 
 def worst(*checks: Check) -> Check:
-    """Of several comparisons the one that fails most, or is nearest to failing."""
-    return max(checks, key=lambda check: check.residual / check.tolerance)
+    """Of several comparisons the one that fails most, a mistake that is known before one that is not."""
+    named = [check for check in checks if not check.passed and not check.diagnosis.endswith(NAMELESS)]
+    return max(named or checks, key=lambda check: check.residual / check.tolerance)
 
 
 def _distance(left: Array, right: Array, relative: bool) -> Array:
@@ -147,7 +150,7 @@ def _diagnose(quantity: str, left: Array, right: Array, residual: float, mistake
         fits = {sentence: _fit(left, wrong(), relative) for sentence, wrong in mistakes.items()}
     sentence = min(fits, key=lambda key: fits[key])
     if fits[sentence] > FITS * residual:
-        return f"{found}; no mistake known here gives these numbers"
+        return f"{found}; {NAMELESS}"
     return f"{found}; {sentence}"
 
 

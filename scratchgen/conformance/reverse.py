@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.result import Check, compare
-from scratchgen.conformance.steps import EpsHat, coefficients, compose, reverse_mean, shifted
+from scratchgen.conformance.steps import EpsHat, coefficients, compose, factors, reverse_mean, shifted
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array
 
@@ -23,32 +23,26 @@ def check_ancestral_step(
     """
     steps = compose(schedule)
     left = [coefficients(lambda x, e, z, t=t: step(t, x, e, z), 3) for t in range(1, steps.T + 1)]
-    mean, sigma = reverse_mean(steps), np.sqrt(np.asarray(sigma_squared)[1:])
-    right = np.column_stack([mean, sigma])
+    (by_x_t, by_eps), sigma = reverse_mean(steps).T, np.sqrt(np.asarray(sigma_squared)[1:])
     alpha, v, total = steps.alpha[1:], steps.variance[1:], steps.total[1:]
-
-    def eps_factor(weight: Array) -> Array:
-        return np.column_stack([mean[:, 0], -weight / alpha, sigma])
-
     return compare(
         "check_ancestral_step",
         "(24)",
-        "(factor of x_t, of ε̂, of z) in x_{t−1}",
+        "(factor of x_t, of ε̂, of z, constant) in x_{t−1}",
         left,
-        right,
+        factors(by_x_t, by_eps, sigma),
         1e-9,
         {
             "β_t stands where β_t²/β̄_t belongs: a net for all noise in the deck's formula for one step's": lambda: (
-                eps_factor(np.sqrt(v))
+                factors(by_x_t, -np.sqrt(v) / alpha, sigma)
             ),
-            "β_t² stands where β_t²/β̄_t belongs": lambda: eps_factor(v),
-            "β̄_t stands where β_t²/β̄_t belongs: it jumps to x_0": lambda: eps_factor(np.sqrt(total)),
-            "ε̂ has the wrong sign": lambda: right * [1, -1, 1],
-            "the noise has factor σ², a variance": lambda: np.column_stack([mean, sigma**2]),
-            "the noise is left out at t = 1": lambda: np.column_stack([mean, np.append(0.0, sigma[1:])]),
-            "there is no noise": lambda: np.column_stack([mean, 0 * sigma]),
-            "it uses the tables of step t−1: index shifted by one": lambda: np.concatenate([[[1.0, 0, 0]], right[:-1]]),
-            "σ_t is that of step t−1": lambda: np.column_stack([mean, shifted(np.append(sigma[:1], sigma))[1:]]),
+            "β_t² stands where β_t²/β̄_t belongs": lambda: factors(by_x_t, -v / alpha, sigma),
+            "β̄_t stands where β_t²/β̄_t belongs": lambda: factors(by_x_t, -np.sqrt(total) / alpha, sigma),
+            "ε̂ has the wrong sign": lambda: factors(by_x_t, -by_eps, sigma),
+            "the noise has factor σ², a variance": lambda: factors(by_x_t, by_eps, sigma**2),
+            "the noise is left out at t = 1": lambda: factors(by_x_t, by_eps, np.append(0.0, sigma[1:])),
+            "there is no noise": lambda: factors(by_x_t, by_eps, 0 * sigma),
+            "σ_t is that of step t−1": lambda: factors(by_x_t, by_eps, shifted(sigma)),
         },
     )
 
@@ -74,15 +68,15 @@ def check_ddim_step(
     return compare(
         "check_ddim_step",
         "(25)",
-        "(factor of x_0, of ε, of z) in x_s",
+        "(factor of x_0, of ε, of z, constant) in x_s",
         left,
-        np.stack([scale[s], direct, sigma], axis=1),
+        factors(scale[s], direct, sigma),
         1e-9,
         {
-            "the direction to x_t has the wrong sign": lambda: np.stack([scale[s], -direct, sigma], axis=1),
-            "η is ignored: there is no fresh noise": lambda: np.stack([scale[s], std[s], 0 * sigma], axis=1),
-            "σ² is not taken off the direction": lambda: np.stack([scale[s], std[s], sigma], axis=1),
-            "the fresh noise has factor σ², a variance": lambda: np.stack([scale[s], direct, sigma**2], axis=1),
+            "the direction to x_t has the wrong sign": lambda: factors(scale[s], -direct, sigma),
+            "η is ignored: there is no fresh noise": lambda: factors(scale[s], std[s], 0 * sigma),
+            "σ² is not taken off the direction": lambda: factors(scale[s], std[s], sigma),
+            "the fresh noise has factor σ², a variance": lambda: factors(scale[s], direct, sigma**2),
         },
     )
 

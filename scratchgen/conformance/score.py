@@ -68,6 +68,7 @@ def check_score(score: Callable[[Array], ArrayLike], mixture: Mixture, x: Array,
         exact,
         1e-10,
         {
+            "the sign is wrong": lambda: -exact,
             "it is −std · ∇log p, the noise": lambda: -std * exact,
             "it is std · ∇log p": lambda: std * exact,
             "it is std² · ∇log p, the denoiser's shift": lambda: std**2 * exact,

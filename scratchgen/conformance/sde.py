@@ -217,7 +217,10 @@ def check_reverse_step(
         left,
         right,
         2e-2,
-        {"there is no noise": lambda: zeros},
+        {
+            "there is no noise": lambda: zeros,
+            "the noise has factor g dt, not g √dt": lambda: zeros + (np.array(right) - zeros) * h,
+        },
     )
 
 

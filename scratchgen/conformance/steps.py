@@ -50,9 +50,15 @@ def compose(schedule: NoiseSchedule) -> Steps:
 
 
 def coefficients(f: Callable[..., ArrayLike], n_arguments: int) -> list[float]:
-    """The factors of f(u_1, …, u_n) = Σ c_i u_i, read off at the unit vectors, each argument (n, 1)."""
-    rows = np.eye(n_arguments)
-    return [float(c) for c in np.asarray(f(*(rows[:, [i]] for i in range(n_arguments))), dtype=np.float64)[:, 0]]
+    """(c_1, …, c_n, c_0) of f(u_1, …, u_n) = Σ c_i u_i + c_0, read off at 0 and at the unit vectors, rows (n+1, 1)."""
+    rows = np.concatenate([np.eye(n_arguments), np.zeros((1, n_arguments))])
+    image = np.asarray(f(*(rows[:, [i]] for i in range(n_arguments))), dtype=np.float64)[:, 0]
+    return [*(image[:-1] - image[-1]).tolist(), float(image[-1])]
+
+
+def factors(*columns: Array) -> Array:
+    """What `coefficients` should be, a row a step: the factors of the arguments, and no constant."""
+    return np.column_stack([*columns, np.zeros_like(columns[0])])
 
 
 def shifted(table: Array) -> Array:

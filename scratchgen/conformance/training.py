@@ -31,6 +31,7 @@ def check_gradient(
     h : float
         Step along a direction; errors are O(h⁶) and 1e-16/h.
     """
+    gradient(parameters)  # a second call finds gradients that add up
     left = directions @ np.asarray(gradient(parameters), dtype=np.float64)
 
     def along(direction: Array) -> float:

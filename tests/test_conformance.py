@@ -1,0 +1,161 @@
+"""What a check returns: residual, verdict, and the sentence that says what kind of mistake it saw.
+
+That the package passes every check is `test_properties`; that every check finds bugs is the museum.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scratchgen import NoiseSchedule, conformance
+from scratchgen.conformance import check_forward_process, check_kl, check_posterior
+from scratchgen.conformance.result import NAMELESS, compare, worst
+from scratchgen.testing import reals, schedules
+
+
+def compared(left, right, **kwargs):
+    return compare("check_it", "(1)", "it", left, right, 1e-9, **kwargs)
+
+
+@given(reals((3,), -5, 5), reals((3,), -5, 5))
+def test_residual_is_the_largest_difference_over_one_plus_right(left, right):
+    expected = max(abs(a - b) / (1 + abs(b)) for a, b in zip(left, right, strict=True))
+    assert compared(left, right).residual == pytest.approx(expected, abs=1e-15)
+
+
+@given(reals((3,), 0.1, 5), reals((3,), 0.1, 5))
+def test_relative_residual_is_the_largest_difference_over_right(left, right):
+    expected = max(abs(a - b) / abs(b) for a, b in zip(left, right, strict=True))
+    assert compared(left, right, relative=True).residual == pytest.approx(expected, abs=1e-15)
+
+
+def test_a_check_is_true_if_its_residual_is_within_the_tolerance():
+    for left, passed in (1.0, True), (1 + 1.9e-9, True), (1 + 2.1e-9, False):
+        check = compared(left, 1.0)
+        assert bool(check) is check.passed is passed
+        assert (check.diagnosis == "") is passed
+    assert compared(1 + 0.9e-9, 1.0, relative=True)
+    assert not compared(1 + 1.1e-9, 1.0, relative=True)
+
+
+def test_sides_are_those_of_the_worst_value():
+    check = compared([1.0, 2.0, 3.0], [1.0, 2.5, 3.1])
+    assert check.sides == (2.0, 2.5)
+    assert "it[1] is 2, expected 2.5" in check.diagnosis
+    assert np.isnan(compared([1.0], [1.0, 2.0]).sides).all()
+    assert compared(np.inf, np.inf).residual == 0
+
+
+@pytest.mark.parametrize("left", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_does_not_pass(left):
+    check = compared([1.0, left], [1.0, 2.0])
+    assert not check
+    assert check.residual == np.inf
+    assert "it[1] is" in check.diagnosis
+
+
+@pytest.mark.parametrize("left", [np.ones(3), np.ones((2, 1)), 1.0, [np.ones(2), np.ones(3)]], ids=str)
+def test_another_shape_does_not_pass_by_broadcasting(left):
+    check = compared(left, np.ones(2))
+    assert not check
+    assert check.residual == np.inf
+    assert "has shape" in check.diagnosis
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda r: -r, "the sign is wrong"),
+        (lambda r: 2 * r, "it is twice the right value"),
+        (lambda r: r / 2, "it is half the right value"),
+        (lambda r: r**2, "it is the square of the right value"),
+        (lambda r: r**0.5, "it is the root of the right value"),
+        (lambda r: r / 5, "a mean in place of a sum"),
+        (lambda r: 0 * r, "it is zero"),
+        (lambda r: r + np.eye(5)[0], NAMELESS),
+    ],
+)
+def test_mistakes_that_can_befall_anything_are_named(wrong, sentence):
+    right = np.array([0.3, 1.7, 2.2, 0.9, 4.1])
+    assert sentence in compared(wrong(right), right).diagnosis
+
+
+def test_a_named_mistake_comes_before_a_general_one_and_has_to_fit():
+    right = np.array([2.0, 3.0, 5.0])
+    mistakes = {"it is the other one": lambda: 2 * right, "it is a third": lambda: right + 1}
+    assert compared(2 * right, right, mistakes=mistakes).diagnosis.endswith("it is the other one")
+    nearly = 2 * right + [0, 0.001, 0]
+    assert compared(nearly, right, mistakes=mistakes).diagnosis.endswith("it is the other one")
+    assert compared(2 * right + [0, 0.3, 0], right, mistakes=mistakes).diagnosis.endswith(NAMELESS)
+    assert compared(right + 1, right, mistakes={"of another shape": lambda: np.ones(7)}).diagnosis.endswith(NAMELESS)
+
+
+def test_mistakes_are_not_computed_while_all_is_well():
+    def never():
+        raise AssertionError
+
+    assert compared(1.0, 1.0, mistakes={"never": never})
+
+
+def test_the_worst_of_several_is_a_named_failure_if_there_is_one():
+    fine, right = compared(1.0, 1.0), np.array([1.0, 2.0])
+    nameless, named = compared(right + np.array([90.0, 7.0]), right), compared(-right, right)
+    assert worst(fine, nameless) is nameless
+    assert worst(nameless, fine, named) is named
+    assert worst(fine, compared(1 + 1e-12, 1.0)).residual > 0
+
+
+def test_a_check_says_what_it_found():
+    schedule = NoiseSchedule([0.1, 0.2, 0.4])
+
+    def q_sample(t, x0, noise):
+        return schedule.alpha_bar[t] * x0 + schedule.beta_bar[t] ** 2 * noise
+
+    check = check_forward_process(q_sample, schedule)
+    assert repr(check).startswith("check_forward_process (25): residual ")
+    assert "FAILED" in repr(check)
+    assert "a variance" in check.diagnosis
+    assert repr(check_kl(lambda p, q: (p * np.log(p / q)).sum(), np.array([0.5, 0.5]), np.array([0.1, 0.9]))).endswith(
+        "ok"
+    )
+
+
+@given(schedules(max_T=6, min_T=2), st.booleans())
+def test_a_posterior_of_the_wrong_step_is_called_that(schedule, padded):
+    """On any schedule whose steps differ enough to tell, the diagnosis names the shift."""
+    v, total = np.append(0, schedule.variances), schedule.beta_bar**2
+
+    def q_posterior(t, x_t, x0):
+        mean = (schedule.alpha[t] * total[t - 1] * x_t + schedule.alpha_bar[t - 1] * v[t] * x0) / total[t]
+        s = max(t - 1, 1) if padded else t
+        return mean, v[s] * total[s - 1] / total[s]
+
+    check = check_posterior(q_posterior, schedule)
+    exact = v[2:] * total[1:-1] / total[2:]
+    if not padded:
+        assert check
+    elif np.abs(np.diff(np.append(0, exact))).min() > 1e-3 * exact.max() and len(exact) > 1:
+        assert check.diagnosis.endswith("it is that of step t−1: index shifted by one")
+
+
+def test_results_of_other_frameworks_are_taken_as_arrays():
+    """Anything that numpy.asarray accepts: lists, and objects with __array__."""
+
+    class Tensor:
+        def __init__(self, values):
+            self.values = values
+
+        def __array__(self, dtype=None, copy=None):
+            return np.asarray(self.values, dtype=dtype)
+
+    schedule = NoiseSchedule([0.1, 0.2, 0.4])
+    exact = lambda t, x0, noise: schedule.alpha_bar[t] * x0 + schedule.beta_bar[t] * noise  # noqa: E731
+    assert check_forward_process(lambda *a: exact(*a).tolist(), schedule)
+    assert check_forward_process(lambda *a: Tensor(exact(*a)), schedule)
+
+
+def test_all_checks_are_exported():
+    exported = [name for name in conformance.__all__ if name.startswith("check_")]
+    assert len(exported) >= 50
+    assert all(callable(getattr(conformance, name)) for name in exported)
