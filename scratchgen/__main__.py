@@ -26,11 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         if options.command == "verify":
-            return verify(options.equation, options.json)
+            return verify(options.equation, options.form)
         return tour(options.seed, options.out, options.quick)
     except KeyboardInterrupt:
         print("scratchgen: interrupted, nothing more is written", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader, `head` say, has gone; so that the last flush does not complain either:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         if options.traceback:
             raise
@@ -52,7 +55,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     verification = commands.add_parser("verify", help="compute both sides of the deck's 34 equations and compare them")
     verification.add_argument("equation", type=equation, nargs="?", metavar="N", help="one of 1..34, in detail")
-    verification.add_argument("--json", action="store_true", help="print every value as JSON")
+    forms = verification.add_mutually_exclusive_group()
+    forms.add_argument("--json", dest="form", action="store_const", const="json", help="print every value as JSON")
+    forms.add_argument("--markdown", dest="form", action="store_const", const="markdown", help="print a Markdown table")
+    verification.set_defaults(form="text")
     verification.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=TRACEBACK)
     return parser.parse_args(arguments)
 
@@ -89,12 +95,12 @@ def equation(text: str) -> int:
     return value
 
 
-def verify(number: int | None, as_json: bool) -> int:
+def verify(number: int | None, form: str) -> int:
     """Check the equations; returns 1 if one is outside its tolerance."""
     with _demo_extra("verify"):
         from scratchgen.report.console import Narrator
         from scratchgen.report.verify import verify
-    return verify(number, as_json, Narrator())
+    return verify(number, form, Narrator())
 
 
 def tour(seed: int, out: Path, quick: bool) -> int:

@@ -6,11 +6,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scratchgen import __main__ as cli
+from scratchgen.equations import EQUATIONS, PROPOSITIONS
 from scratchgen.files import write_atomically
 from scratchgen.report import tour as tour_module
 from scratchgen.report.console import Grade
@@ -156,6 +159,85 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path):
         write_atomically(path, fails)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
+
+
+# --- verify ------------------------------------------------------------------------------------------------------
+
+
+def test_verify_shows_34_of_34_within_twenty_seconds():
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "scratchgen", "verify"], capture_output=True, text=True, check=False)
+    assert time.perf_counter() - began < 20
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert (
+        lines[-1] == f"34 of 34 equations and {len(PROPOSITIONS)} of {len(PROPOSITIONS)} propositions within tolerance"
+    )
+    for number in range(1, 35):
+        (line,) = [line for line in lines if re.match(rf" *\({number}\)  .* ok *$", line)]
+        *_, left, right, residual, tolerance, _ = line.split()
+        assert float(left) == pytest.approx(float(right), abs=2e-6)
+        assert float(residual) < float(tolerance)
+    assert max(map(len, lines)) <= 120
+
+
+def test_verify_prints_what_stands_in_square_brackets(capsys):
+    """Rich would take [log p] for a style and swallow it."""
+    assert cli.main(["verify"]) == 0
+    out = capsys.readouterr().out
+    assert "−E_q[log" in out
+    assert "[f − ½" in out.replace("\n", "")
+
+
+@pytest.mark.parametrize("row", EQUATIONS, ids=lambda row: row.name)
+def test_verify_one_equation_in_detail(row, capsys):
+    assert cli.main(["verify", row.name]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"({row.name})  {row.statement}\n")
+    assert (row.erratum or "nothing is wrong with it") in out
+    assert f"scratchgen.{row.function}" in out
+    assert "within the tolerance" in out.splitlines()[-1]
+
+
+def test_verify_as_json_is_everything_and_parses(capsys):
+    assert cli.main(["verify", "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [record["equation"] for record in records] == [row.name for row in EQUATIONS + PROPOSITIONS]
+    for record in records:
+        left, right = np.array(record["left"]), np.array(record["right"])
+        assert left.shape == right.shape
+        assert record["passed"] is True
+        assert record["residual"] <= record["tolerance"]
+    assert cli.main(["verify", "25", "--json"]) == 0
+    assert [record["equation"] for record in json.loads(capsys.readouterr().out)] == ["25"]
+
+
+def test_verify_ends_with_status_1_and_says_what_is_wrong(monkeypatch, capsys):
+    """A function of the package is broken; its row, and no other, is out."""
+    monkeypatch.setattr("scratchgen.ddpm.q_sample", lambda schedule, t, x0, noise: schedule.alpha_bar[t] * x0 + noise)
+    assert cli.main(["verify"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1].startswith("33 of 34 equations")
+    assert next(line for line in out if line.endswith("OUT")).split()[0] == "(25)"
+    assert any(line.startswith("25: ") and "expected" in line for line in out)
+    assert cli.main(["verify", "25"]) == 1
+    assert "OUTSIDE the tolerance" in capsys.readouterr().out
+    assert cli.main(["verify", "24"]) == 0
+
+
+@pytest.mark.parametrize("number", ["0", "35", "-1", "x", "2.5"])
+def test_verify_refuses_what_is_no_equation(number, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["verify", number])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = f"{sys.executable} -m scratchgen verify --markdown | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.startswith("| | equation")
 
 
 # --- the whole of it, hardly trained -----------------------------------------------------------------------------

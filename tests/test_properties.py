@@ -586,7 +586,7 @@ def test_backward_of_the_mlp(seed, activation):
         return mlp.gradient.copy()
 
     start = rng.standard_normal(len(mlp.parameters))
-    holds(c.check_gradient(loss, gradient, start, np.concatenate([np.eye(len(start))[::3], [rng.random(len(start))]])))
+    holds(c.check_gradient(loss, gradient, start, rng.standard_normal((3, len(start)))))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3))
@@ -625,7 +625,7 @@ def test_gradient_of_the_vae(seed):
         return np.concatenate([gradient for _, gradient in network.parts])
 
     start = np.concatenate([parameters for parameters, _ in network.parts])
-    holds(c.check_gradient(loss, gradient, start, np.concatenate([np.eye(len(start))[::5], [rng.random(len(start))]])))
+    holds(c.check_gradient(loss, gradient, start, rng.standard_normal((3, len(start)))))
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.99), st.floats(0.5, 0.9999), st.floats(0, 0.1))

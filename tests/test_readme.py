@@ -5,6 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from scratchgen.equations import EQUATIONS, PROPOSITIONS, check
+from scratchgen.report.verify import as_markdown
+from tests.museum.exhibits import EXHIBITS, UNSEEN
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -24,6 +28,20 @@ def test_examples_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     assert bound > entropy
     assert np.isclose(namespace["model"].score(namespace["x"]), namespace["model"].log_prob(namespace["x"]).mean())
     assert (tmp_path / "model.npz").exists()
+    check = namespace["check"]
+    assert f'"{check.diagnosis}"' in README
+    assert f"residual {check.residual:.1e}, tolerance {check.tolerance:.0e}" in README
+
+
+def test_the_table_of_equations_is_the_packages():
+    results = [(row, check(row)) for row in EQUATIONS + PROPOSITIONS]
+    assert f"\n{as_markdown(results)}\n" in README, "run: scratchgen verify --markdown"
+
+
+def test_the_museum_is_as_large_as_it_says():
+    assert f"a museum of {len(EXHIBITS)} bugs" in README
+    assert len(UNSEEN) == 5
+    assert "five that no fixed" in README
 
 
 def test_there_are_two_commands_and_each_sets_itself_up():

@@ -102,6 +102,7 @@ def check_forward_step(q_step: Callable[[int, Array, Array], ArrayLike], schedul
             "x_{t−1} has factor 1 − β², not its root": lambda: factors(alpha**2, beta),
             "it is the step t−1": lambda: factors(steps.alpha[:-1], np.sqrt(steps.variance[:-1])),
         },
+        first=1,
     )
 
 
@@ -119,8 +120,10 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
         "it is one step, not t of them": lambda: factors(steps.alpha[1:], np.sqrt(steps.variance[1:])),
     }
     return worst(
-        compare("check_forward_process", "(25)", "(ᾱ, β̄, constant)", left, factors(scale, std), 1e-12, mistakes),
-        compare("check_forward_process", "(25)", "β̄²", left[:, 1] ** 2, steps.total[1:], 1e-12, relative=True),
+        compare(
+            "check_forward_process", "(25)", "(ᾱ, β̄, constant)", left, factors(scale, std), 1e-12, mistakes, first=1
+        ),
+        compare("check_forward_process", "(25)", "β̄²", left[:, 1] ** 2, steps.total[1:], 1e-12, relative=True, first=1),
     )
 
 
@@ -160,6 +163,7 @@ def check_posterior(
                 ),
                 "β̄_t stands where β̄_{t−1} belongs": lambda: factors(alpha, by_x0),
             },
+            first=1,
         ),
         compare(
             "check_posterior",
@@ -180,6 +184,7 @@ def check_posterior(
                 "its first step is β_1²": lambda: np.append(v[:1], posterior[1:]),
                 "it is a log-variance": lambda: np.log(posterior),
             },
+            first=1,
         ),
     )
 
@@ -225,6 +230,7 @@ def check_noise_merging(
                 "the two are swapped": lambda: exact[:, ::-1],
                 "β̄_t stands where β̄_{t−1} belongs": lambda: np.column_stack([steps.alpha[1:], exact[:, 1]]),
             },
+            first=1,
         ),
         compare(
             name,
@@ -233,8 +239,9 @@ def check_noise_merging(
             R @ R.swapaxes(1, 2),
             np.broadcast_to(np.eye(2), (len(R), 2, 2)),
             1e-12,
+            first=1,
         ),
-        compare(name, "(27)", "the factors of ε̄_{t−1} and ε_t in ω", R[:, 1], turned, 1e-12),
+        compare(name, "(27)", "the factors of ε̄_{t−1} and ε_t in ω", R[:, 1], turned, 1e-12, first=1),
         compare(
             name,
             "(27)",
@@ -248,6 +255,7 @@ def check_noise_merging(
                 "1/β̄_t is missing": lambda: turned * std,
                 "1/β̄_t stands twice": lambda: turned / std,
             },
+            first=1,
         ),
     )
 
@@ -274,4 +282,5 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
             ),
         },
         relative=True,
+        first=1,
     )

@@ -83,13 +83,19 @@ def compare(
     tolerance: float,
     mistakes: Mistakes | None = None,
     relative: bool = False,
+    first: int = 0,
 ) -> Check:
-    """Check left against right; on failure look for the mistake that explains left best."""
+    """Check left against right; on failure look for the mistake that explains left best.
+
+    `first` is what the diagnosis calls the first row: 1 where rows are the steps t = 1..T.
+    """
     left, right = _as_array(left), np.asarray(right, dtype=np.float64)
     residual = _residual(left, right, relative)
     diagnosis = ""
     if not residual <= tolerance:
-        diagnosis = _diagnose(quantity, left, right, residual, {**(mistakes or {}), **_symptoms(right)}, relative)
+        diagnosis = _diagnose(
+            quantity, left, right, residual, {**(mistakes or {}), **_symptoms(right)}, relative, first
+        )
     return Check(name, equation, quantity, left, right, residual, tolerance, diagnosis)
 
 
@@ -138,11 +144,13 @@ def _symptoms(right: Array) -> dict[str, Callable[[], ArrayLike]]:
     return symptoms
 
 
-def _diagnose(quantity: str, left: Array, right: Array, residual: float, mistakes: Mistakes, relative: bool) -> str:
+def _diagnose(
+    quantity: str, left: Array, right: Array, residual: float, mistakes: Mistakes, relative: bool, first: int
+) -> str:
     if left.shape != right.shape:
         return f"{quantity} has shape {left.shape}, expected {right.shape}"
     where = np.unravel_index(_distance(left, right, relative).argmax(), left.shape)
-    place = f"[{', '.join(str(int(i)) for i in where)}]" if where else ""
+    place = f"[{', '.join(str(int(i) + first * (axis == 0)) for axis, i in enumerate(where))}]" if where else ""
     found = f"{quantity}{place} is {left[where]:.6g}, expected {right[where]:.6g}"
     if not np.isfinite(left).all():
         return found

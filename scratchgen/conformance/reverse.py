@@ -44,6 +44,7 @@ def check_ancestral_step(
             "there is no noise": lambda: factors(by_x_t, by_eps, 0 * sigma),
             "σ_t is that of step t−1": lambda: factors(by_x_t, by_eps, shifted(sigma)),
         },
+        first=1,
     )
 
 
@@ -164,4 +165,5 @@ def check_optimal_variance(
             "it is β²": lambda: steps.variance[1:],
             "β̃² is left out": lambda: np.trace(conditional, axis1=1, axis2=2) / D - steps.posterior[1:],
         },
+        first=1,
     )

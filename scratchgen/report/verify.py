@@ -17,12 +17,20 @@ from scratchgen.report.console import Narrator
 SHOWN = 12  # values of an equation's two sides that the detailed view prints
 
 
-def verify(number: int | None, as_json: bool, narrator: Narrator) -> int:
-    """Check one equation or everything, print the outcome, and return 1 if something is outside its tolerance."""
+def verify(number: int | None, form: str, narrator: Narrator) -> int:
+    """Check one equation or everything, print the outcome, and return 1 if something is outside its tolerance.
+
+    Parameters
+    ----------
+    number : 1..34 or None
+    form : {"text", "json", "markdown"}
+    """
     rows = EQUATIONS + PROPOSITIONS if number is None else EQUATIONS[number - 1 : number]
     results = [(row, check(row)) for row in rows]
-    if as_json:
+    if form == "json":
         print(json.dumps([as_record(row, result) for row, result in results], indent=1, ensure_ascii=False))
+    elif form == "markdown":
+        print(as_markdown(results))
     elif number is not None:
         show_one(*results[0], narrator)
     else:
@@ -46,6 +54,15 @@ def as_record(row: Row, result: Check) -> dict[str, object]:
         "passed": result.passed,
         "diagnosis": result.diagnosis,
     }
+
+
+def as_markdown(results: Sequence[tuple[Row, Check]]) -> str:
+    """The README's table: what a row says, what is wrong with it as printed, which function and check it has."""
+    lines = ["| | equation | as printed | function | check |", "|---|---|---|---|---|"]
+    for row, result in results:
+        cells = (row.name, row.statement, row.erratum, f"`{row.function}`", f"`{result.name}`")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
 
 
 def show_all(results: Sequence[tuple[Row, Check]], narrator: Narrator) -> None:
