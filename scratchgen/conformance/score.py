@@ -147,7 +147,7 @@ def check_score_matching(
         "(denoising, implicit, sliced) loss",
         left,
         [dsm, ism, ism],
-        1e-7,
+        1e-8,
         {
             "the divergence has lost its 2 in the implicit loss": lambda: [dsm, square + slope, ism],
             "the divergence has lost its 2 in the sliced loss": lambda: [dsm, ism, square + slope],
