@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.result import Check, compare, worst
+from scratchgen.conformance.result import Check, Mistakes, compare, worst
 from scratchgen.conformance.steps import EpsHat, Steps, compose, reverse_mean
 from scratchgen.quadrature import gauss_hermite, sigma_points
 from scratchgen.schedule import NoiseSchedule
@@ -160,17 +160,25 @@ def _dense_bound(
     return float(joint_kl + entropy), noise_loss
 
 
-def _terms(steps: Steps, noise_loss: Array, second_moment: float, D: int, sigma_squared: Array) -> dict[str, float]:
-    """Parts whose loss or change is a known mistake."""
-    v, total = steps.variance[1:], steps.total[1:]
-    s2, factors = np.asarray(sigma_squared)[1:], reverse_mean(steps)[:, 1] ** 2
-    fits = factors * noise_loss[1:] / (2 * s2)
+def _mistaken_bounds(
+    bound: float, steps: Steps, noise_loss: Array, second_moment: float, D: int, sigma_squared: Array
+) -> Mistakes:
+    """What −E ELBO becomes without one of its parts, or with a wrong factor."""
+    v, total, scale = steps.variance[1:], steps.total[-1], steps.scale[-1]
+    s2 = np.asarray(sigma_squared)[1:]
+    fits = reverse_mean(steps)[:, 1] ** 2 * noise_loss[1:] / (2 * s2)
+    L_0 = 0.5 * D * np.log(2 * np.pi * s2[0]) + fits[0]
+    L_T = 0.5 * (scale**2 * second_moment + D * (total - 1 - np.log(total)))
     return {
-        "prior": 0.5 * (steps.scale[-1] ** 2 * second_moment + D * (total[-1] - 1 - np.log(total[-1]))),
-        "first": 0.5 * D * np.log(2 * np.pi * s2[0]) + fits[0],
-        "fits": float(fits.sum()),
-        "omega": float((0.5 * D * steps.posterior[1:] / s2).sum()),
-        "logs": float((0.5 * D * np.log(s2 / v)).sum()),
+        "L_T, the divergence from the prior, is missing": lambda: bound - L_T,
+        "L_0, the reconstruction, is missing": lambda: bound - L_0,
+        "the losses have lost their ½, as printed": lambda: bound + fits.sum(),
+        "what ω leaves, D β̃²/(2σ²), is missing": lambda: bound - (0.5 * D * steps.posterior[1:] / s2).sum(),
+        "log σ² is missing": lambda: bound - 0.5 * D * np.log(s2 / v).sum(),
+        "the entropy of the forward chain is missing, as in the first “=” of (21)": lambda: (
+            bound + 0.5 * D * np.log(2 * np.pi * np.e * v).sum()
+        ),
+        "it is averaged over the D dimensions": lambda: bound / D,
     }
 
 
@@ -203,23 +211,8 @@ def check_variational_bound(
     left = values.reshape(len(values), -1).sum(axis=1).mean()
     right, noise_loss = _dense_bound(steps, mean, covariance, A, b, sigma_squared)
     second = float(np.trace(covariance) + mean @ mean)
-    parts = _terms(steps, noise_loss, second, D, sigma_squared)
-    return compare(
-        "check_variational_bound",
-        "(20)",
-        "−E ELBO",
-        left,
-        right,
-        1e-9,
-        {
-            "L_T, the divergence from the prior, is missing": lambda: right - parts["prior"],
-            "L_0, the reconstruction, is missing": lambda: right - parts["first"],
-            "the losses have lost their ½, as printed": lambda: right + parts["fits"],
-            "what ω leaves, D β̃²/(2σ²), is missing": lambda: right - parts["omega"],
-            "log σ² is missing": lambda: right - parts["logs"],
-            "it is averaged over the D dimensions": lambda: right / D,
-        },
-    )
+    mistakes = _mistaken_bounds(right, steps, noise_loss, second, D, sigma_squared)
+    return compare("check_variational_bound", "(20)", "−E ELBO", left, right, 1e-9, mistakes)
 
 
 def check_negative_elbo(
@@ -235,18 +228,6 @@ def check_negative_elbo(
     steps, D = compose(schedule), len(mean)
     right, noise_loss = _dense_bound(steps, mean, covariance, A, b, sigma_squared)
     second = float(np.trace(covariance) + mean @ mean)
-    parts = _terms(steps, noise_loss, second, D, sigma_squared)
-    return compare(
-        "check_negative_elbo",
-        "(21)",
-        "−E ELBO",
-        negative_elbo(noise_loss, second, D),
-        right,
-        1e-9,
-        {
-            "the losses have lost their ½, as printed": lambda: right + parts["fits"],
-            "what ω leaves, D β̃²/(2σ²), is missing": lambda: right - parts["omega"],
-            "log σ² is missing": lambda: right - parts["logs"],
-            "it is averaged over the D dimensions": lambda: right / D,
-        },
-    )
+    left = negative_elbo(noise_loss, second, D)
+    mistakes = _mistaken_bounds(right, steps, noise_loss, second, D, sigma_squared)
+    return compare("check_negative_elbo", "(21)", "−E ELBO", left, right, 1e-9, mistakes)

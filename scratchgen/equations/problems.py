@@ -67,6 +67,7 @@ A = np.concatenate([np.full((1, 3, 3), np.nan), 0.5 * np.eye(3) + 0.2 * waves(5,
 B = np.concatenate([np.full((1, 3), np.nan), 0.3 * waves(5, 3, shift=1.0)])
 DATA_MEAN, DATA_COV = np.array([0.4, -0.7, 0.2]), np.array([[0.5, 0.2, 0.0], [0.2, 0.3, 0.1], [0.0, 0.1, 0.4]])
 OTHER_COV = np.array([[0.4, -0.1, 0.1], [-0.1, 0.6, 0.0], [0.1, 0.0, 0.3]])
+AFFINE = (DATA_MEAN, DATA_COV, A, B, SIGMA_SQUARED)  # Gaussian data under ε̂ = A x + b
 
 PLANE = Mixture(
     np.array([0.3, 0.5, 0.2]),
@@ -157,11 +158,7 @@ def bound_terms(f: Functions) -> Check:
     return check_variational_bound(
         lambda x0, eps_hat, noise: f("ddpm.bound_terms")(SCHEDULE, x0, eps_hat, noise, SIGMA_SQUARED),
         SCHEDULE,
-        DATA_MEAN,
-        DATA_COV,
-        A,
-        B,
-        SIGMA_SQUARED,
+        *AFFINE,
     )
 
 
@@ -170,11 +167,7 @@ def negative_elbo(f: Functions) -> Check:
     return check_negative_elbo(
         lambda noise_loss, second, D: f("ddpm.negative_elbo")(SCHEDULE, noise_loss, second, D, SIGMA_SQUARED),
         SCHEDULE,
-        DATA_MEAN,
-        DATA_COV,
-        A,
-        B,
-        SIGMA_SQUARED,
+        *AFFINE,
     )
 
 
