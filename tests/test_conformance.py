@@ -8,9 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scratchgen import NoiseSchedule, conformance
-from scratchgen.conformance import check_forward_process, check_kl, check_posterior
+from scratchgen import Mixture, NoiseSchedule, conformance
+from scratchgen.conformance import (
+    check_ddim_step,
+    check_em,
+    check_forward_process,
+    check_kl,
+    check_posterior,
+    check_ppca_maximum,
+    check_ppca_step,
+)
 from scratchgen.conformance.result import NAMELESS, compare, worst
+from scratchgen.em import e_step, m_step, ppca_em_step, ppca_maximum
 from scratchgen.testing import reals, schedules
 
 
@@ -153,6 +162,83 @@ def test_results_of_other_frameworks_are_taken_as_arrays():
     exact = lambda t, x0, noise: schedule.alpha_bar[t] * x0 + schedule.beta_bar[t] * noise  # noqa: E731
     assert check_forward_process(lambda *a: exact(*a).tolist(), schedule)
     assert check_forward_process(lambda *a: Tensor(exact(*a)), schedule)
+
+
+@pytest.mark.parametrize("unit", [1e-5, 1.0, 1e5])
+def test_steps_of_em_are_checked_in_units_of_the_data(unit):
+    """Absolute residuals would pass covariances of 1e-10 that are wrong by a third, and refuse right ones of 1e10."""
+    rng = np.random.default_rng(0)
+    x = unit * np.concatenate([rng.normal(1, 0.4, (40, 2)), rng.normal(-1, 0.6, (50, 2))])
+    start = np.array([0.4, 0.6]), unit * np.array([[1.2, 0.8], [-1.0, -0.5]]), unit**2 * np.array([0.2, 0.5])
+    start = start[0], start[1], start[2][:, None, None] * np.eye(2)
+
+    def step(x, *parameters):
+        mixture = Mixture(*parameters)
+        after = m_step(x, e_step(x, mixture)[0], mixture)
+        return after.weights, after.means, after.covariances
+
+    def unbiased(x, *parameters):
+        weights, means, covariances = step(x, *parameters)
+        counts = weights * len(x)
+        return weights, means, covariances * (counts / (counts - 1))[:, None, None]
+
+    assert check_em(step, x, *start)
+    assert check_em(unbiased, x, *start).diagnosis.endswith("they are divided by N_k − 1")
+
+    S, W = unit**2 * (np.eye(4) + np.ones((4, 4))), unit * np.array([[1.0, 0.2], [0.3, -0.5], [0.4, 0.6], [0.1, 0.9]])
+
+    def old_W(S, W, noise_variance):
+        M = W.T @ W + noise_variance * np.eye(2)
+        kept = np.trace(S) - np.sum(np.linalg.solve(M, W.T @ S) * W.T)
+        return ppca_em_step(S, W, noise_variance)[0], kept / 4
+
+    assert check_ppca_step(ppca_em_step, S, W, 0.7 * unit**2)
+    assert check_ppca_step(old_W, S, W, 0.7 * unit**2).diagnosis.endswith("it uses the old W in its cross term")
+    assert check_ppca_maximum(ppca_maximum, S, 2)
+    assert not check_ppca_maximum(lambda S, k: (ppca_maximum(S, k)[0], 1.3 * ppca_maximum(S, k)[1]), S, 2)
+
+
+def test_a_step_that_clips_is_not_linear():
+    """At unit vectors alone, clipping x̂_0 to [−1, 1] would not show."""
+    schedule = NoiseSchedule([0.02, 0.1, 0.25, 0.4, 0.6])
+
+    def clipped(t, s, x_t, eps_hat, noise):
+        x0 = np.clip((x_t - schedule.beta_bar[t] * eps_hat) / schedule.alpha_bar[t], -1, 1)
+        return schedule.alpha_bar[s] * x0 + schedule.beta_bar[s] * eps_hat
+
+    check = check_ddim_step(clipped, schedule, 0.0)
+    assert "bend" in check.quantity
+    assert np.abs(check.left[:, :-1] - check.right[:, :-1]).max() < 1e-12
+    assert check.left[:, -1].min() > 0.01
+    assert not check
+
+
+def test_posterior_variances_are_compared_in_units_of_a_step():
+    """With β² = 1e-8 absolute differences would say nothing; a clamp at 1e-20 in place of β̃_1² = 0 is let pass."""
+    schedule = NoiseSchedule(np.full(5, 1e-8))
+    v, total = np.append(0, schedule.variances), schedule.beta_bar**2
+
+    def posterior(factor, clamp, t, x_t, x0):
+        mean = (schedule.alpha[t] * total[t - 1] * x_t + schedule.alpha_bar[t - 1] * v[t] * x0) / total[t]
+        return mean, max(factor * v[t] * total[t - 1] / total[t], clamp)
+
+    assert check_posterior(lambda *a: posterior(1.0, 1e-20, *a), schedule)
+    assert not check_posterior(lambda *a: posterior(1.01, 0.0, *a), schedule)
+
+
+def test_a_mean_over_the_table_is_named():
+    p, q = np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.05, 0.15, 0.3, 0.5])
+    assert "a mean over the table" in check_kl(lambda p, q: (p * np.log(p / q)).mean(), p, q).diagnosis
+
+
+def test_a_check_can_be_judged_at_another_tolerance():
+    single = compared(1 + 1e-6, 1.0)
+    assert not single
+    assert single.at(1e-5)
+    assert single.at(1e-5).diagnosis == ""
+    assert single.at(1e-5).residual == single.residual
+    assert not single.at(1e-7)
+    assert single.at(1e-7).diagnosis == single.diagnosis
 
 
 def test_all_checks_are_exported():

@@ -177,6 +177,9 @@ def check_em(
     best_means = shares.T @ x
     spread = spread_about(best_means)
     best_covariances = np.array([_floored(C, floor) for C in spread])
+    # Compared in units of the components' own size, so that neither small nor large data pass by their scale.
+    variance = np.abs(best_covariances).max()
+    length = max(np.sqrt(variance), np.abs(best_means).max())
     ahead = [np.asarray(part, dtype=np.float64) for part in step(x, weights, means, covariances)]
     checks = [
         compare(
@@ -192,24 +195,24 @@ def check_em(
                 "they are equal": lambda: np.full(len(counts), 1 / len(counts)),
             },
         ),
-        compare("check_em", "(15)", "the means after a step", ahead[1], best_means, 1e-9),
+        compare("check_em", "(15)", "the means after a step, in units", ahead[1] / length, best_means / length, 1e-9),
     ]
     ridge = float(np.trace(ahead[2][0] - spread[0])) / x.shape[1] if ahead[2].shape == spread.shape else 0.0
     checks.append(
         compare(
             "check_em",
             "(15)",
-            "the covariances after a step",
-            ahead[2],
-            best_covariances,
+            "the covariances after a step, in units",
+            ahead[2] / variance,
+            best_covariances / variance,
             1e-9,
             {
                 f"a ridge of {ridge:.3g} is added to them: that maximises nothing fixed": lambda: (
-                    spread + ridge * np.eye(x.shape[1])
+                    (spread + ridge * np.eye(x.shape[1])) / variance
                 ),
-                "they are taken about the old means": lambda: spread_about(means),
-                "they are divided by N_k − 1": lambda: spread * (counts / (counts - 1))[:, None, None],
-                "they are shared by all components": lambda: np.einsum("k,kde->de", counts / len(x), spread),
+                "they are taken about the old means": lambda: spread_about(means) / variance,
+                "they are divided by N_k − 1": lambda: spread * (counts / (counts - 1))[:, None, None] / variance,
+                "they are shared by all components": lambda: np.einsum("k,kde->de", counts / len(x), spread) / variance,
             },
         )
     )
@@ -233,20 +236,23 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
     Right: regress x on z with the posterior's moments.  With the old W in σ²' the step is monotone too and has the same
     fixed points; only the comparison sees it.
     """
+    D, unit = len(S), float(np.trace(S)) / len(S)
+    new_W, new_variance = step(S, W, noise_variance)
+    # In units of the data's variance; both sides are equivariant, and residuals are absolute below 1.
+    new_W, new_variance = np.asarray(new_W) / np.sqrt(unit), np.asarray(new_variance) / unit
+    S, W, noise_variance = S / unit, W / np.sqrt(unit), noise_variance / unit
     _, gain, posterior_cov = condition(W, noise_variance)
     xz, zz = S @ gain.T, posterior_cov + gain @ S @ gain.T
     best_W = xz @ np.linalg.inv(zz)
-    D = len(S)
 
     def residual_variance(V: Array) -> float:
         return float(np.trace(S) - 2 * np.sum(xz * V) + np.trace(V @ zz @ V.T)) / D
 
-    new_W, new_variance = step(S, W, noise_variance)
     return worst(
         compare(
             "check_ppca_step",
             "(15)",
-            "W after a step",
+            "W after a step, in units",
             new_W,
             best_W,
             1e-9,
@@ -258,7 +264,7 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
         compare(
             "check_ppca_step",
             "(15)",
-            "σ² after a step",
+            "σ² after a step, in units",
             new_variance,
             residual_variance(best_W),
             1e-9,
@@ -278,8 +284,9 @@ def check_ppca_maximum(maximum: Callable[..., tuple[ArrayLike, Any]], S: Array, 
     1999), and S C⁻¹ W = W makes the point stationary.
     """
     W, noise_variance = maximum(S, n_components)
-    W = np.asarray(W, dtype=np.float64)
-    C = W @ W.T + float(noise_variance) * np.eye(len(S))
+    unit = float(np.trace(S)) / len(S)
+    S, W, noise_variance = S / unit, np.asarray(W, dtype=np.float64) / np.sqrt(unit), float(noise_variance) / unit
+    C = W @ W.T + noise_variance * np.eye(len(S))
     values = np.linalg.eigvalsh(S)[::-1]
     D, rest = len(S), values[n_components:].mean()
     best = -0.5 * (D * np.log(2 * np.pi) + np.log(values[:n_components]).sum() + (D - n_components) * np.log(rest) + D)
@@ -290,7 +297,7 @@ def check_ppca_maximum(maximum: Callable[..., tuple[ArrayLike, Any]], S: Array, 
             "check_ppca_maximum",
             "(18)",
             "σ²",
-            float(noise_variance),
+            noise_variance,
             rest,
             1e-9,
             {

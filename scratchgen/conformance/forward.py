@@ -88,7 +88,7 @@ def check_forward_step(q_step: Callable[[int, Array, Array], ArrayLike], schedul
     return compare(
         "check_forward_step",
         "(19)",
-        "(factor of x_{t−1}, of ε_t, constant)",
+        "(factor of x_{t−1}, of ε_t, constant, bend)",
         left,
         factors(alpha, beta),
         1e-12,
@@ -121,7 +121,14 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
     }
     return worst(
         compare(
-            "check_forward_process", "(25)", "(ᾱ, β̄, constant)", left, factors(scale, std), 1e-12, mistakes, first=1
+            "check_forward_process",
+            "(25)",
+            "(ᾱ, β̄, constant, bend)",
+            left,
+            factors(scale, std),
+            1e-12,
+            mistakes,
+            first=1,
         ),
         compare("check_forward_process", "(25)", "β̄²", left[:, 1] ** 2, steps.total[1:], 1e-12, relative=True, first=1),
     )
@@ -149,7 +156,7 @@ def check_posterior(
         compare(
             "check_posterior",
             "(24)",
-            "(factor of x_t, of x_0, constant) of the posterior mean",
+            "(factor of x_t, of x_0, constant, bend) of the posterior mean",
             means,
             factors(by_x_t, by_x0),
             1e-9,
@@ -168,21 +175,21 @@ def check_posterior(
         compare(
             "check_posterior",
             "(24)",
-            "the posterior variance",
-            variances,
-            posterior,
+            "the posterior variance over β²",
+            variances / v,
+            posterior / v,
             1e-9,
             {
-                "it is β_t², the variance of the forward step, which β̄_t in place of β̄_{t−1} gives too": lambda: v,
-                "1/β̄_t² is missing": lambda: v * before,
-                "it is that of step t−1: index shifted by one": lambda: shifted(posterior),
+                "it is β_t², the variance of the forward step, which β̄_t in place of β̄_{t−1} gives too": lambda: v / v,
+                "1/β̄_t² is missing": lambda: before,
+                "it is that of step t−1: index shifted by one": lambda: shifted(posterior) / v,
                 "β̄_{t−2} stands where β̄_{t−1} belongs: the table is padded once too often": lambda: (
-                    v * shifted(before) / total
+                    shifted(before) / total
                 ),
-                "it is β̃, a standard deviation": lambda: np.sqrt(posterior),
-                "its first step is replaced by the second": lambda: np.append(posterior[1:2], posterior[1:]),
-                "its first step is β_1²": lambda: np.append(v[:1], posterior[1:]),
-                "it is a log-variance": lambda: np.log(posterior),
+                "it is β̃, a standard deviation": lambda: np.sqrt(posterior) / v,
+                "its first step is replaced by the second": lambda: np.append(posterior[1:2], posterior[1:]) / v,
+                "its first step is β_1²": lambda: np.append(v[:1], posterior[1:]) / v,
+                "it is a log-variance": lambda: np.log(posterior) / v,
             },
             first=1,
         ),
@@ -268,7 +275,7 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
     return compare(
         "check_predict_x0",
         "(25)",
-        "(factor of x_t, of ε̂, constant) of x_0",
+        "(factor of x_t, of ε̂, constant, bend) of x_0",
         left,
         factors(1 / scale, -std / scale),
         1e-12,

@@ -28,6 +28,7 @@ def check_kl(kl: Callable[..., ArrayLike], p: Array, q: Array) -> Check:
             "it is −E log q: the entropy of p is not subtracted": lambda: -(p * np.log(q)).sum(),
             "it is E log q, the objective of (1) and not a divergence": lambda: (p * np.log(q)).sum(),
             "it is in bits, not in nats": lambda: (p * np.log2(p / q)).sum(),
+            "it is a mean over the table, not a sum": lambda: (p * np.log(p / q)).mean(),
         },
     )
 

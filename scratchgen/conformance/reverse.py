@@ -28,7 +28,7 @@ def check_ancestral_step(
     return compare(
         "check_ancestral_step",
         "(24)",
-        "(factor of x_t, of ε̂, of z, constant) in x_{t−1}",
+        "(factor of x_t, of ε̂, of z, constant, bend) in x_{t−1}",
         left,
         factors(by_x_t, by_eps, sigma),
         1e-9,
@@ -69,7 +69,7 @@ def check_ddim_step(
     return compare(
         "check_ddim_step",
         "(25)",
-        "(factor of x_0, of ε, of z, constant) in x_s",
+        "(factor of x_0, of ε, of z, constant, bend) in x_s",
         left,
         factors(scale[s], direct, sigma),
         1e-9,

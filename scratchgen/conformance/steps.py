@@ -50,15 +50,24 @@ def compose(schedule: NoiseSchedule) -> Steps:
 
 
 def coefficients(f: Callable[..., ArrayLike], n_arguments: int) -> list[float]:
-    """(c_1, …, c_n, c_0) of f(u_1, …, u_n) = Σ c_i u_i + c_0, read off at 0 and at the unit vectors, rows (n+1, 1)."""
-    rows = np.concatenate([np.eye(n_arguments), np.zeros((1, n_arguments))])
+    """(c_1, …, c_n, c_0, bend) of f(u_1, …, u_n) = Σ c_i u_i + c_0, read off at 0 and at the unit vectors.
+
+    `bend` is the largest departure from that map at three points of ±5, as a part of its size: a step that clips is
+    linear near 0.  What rounding leaves, 1e-12, counts as 0.
+    """
+    far = 5 * np.stack([np.ones(n_arguments), -np.ones(n_arguments), (-1.0) ** np.arange(n_arguments)])
+    rows = np.concatenate([np.eye(n_arguments), np.zeros((1, n_arguments)), far])
     image = np.asarray(f(*(rows[:, [i]] for i in range(n_arguments))), dtype=np.float64)[:, 0]
-    return [*(image[:-1] - image[-1]).tolist(), float(image[-1])]
+    slopes, constant = image[:n_arguments] - image[n_arguments], float(image[n_arguments])
+    departure = np.abs(image[n_arguments + 1 :] - far @ slopes - constant).max()
+    bend = float(departure / (1e-300 + 5 * np.abs(slopes).sum() + abs(constant)))
+    return [*slopes.tolist(), constant, 0.0 if bend < 1e-12 else bend]
 
 
 def factors(*columns: Array) -> Array:
-    """What `coefficients` should be, a row a step: the factors of the arguments, and no constant."""
-    return np.column_stack([*columns, np.zeros_like(columns[0])])
+    """What `coefficients` should be, a row a step: the factors of the arguments, no constant and no bend."""
+    nothing = np.zeros_like(columns[0])
+    return np.column_stack([*columns, nothing, nothing])
 
 
 def shifted(table: Array) -> Array:

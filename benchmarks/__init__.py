@@ -1,0 +1,1 @@
+"""Comparisons with other implementations; not part of the package."""

@@ -1,0 +1,146 @@
+"""Run every adapter whose framework is installed and print, or write, one table.
+
+    python -m benchmarks.conformance [diffusers] [sklearn] [torch] [--json FILE] [--markdown FILE]
+
+Ends with status 1 if something fails whose cause is not written down, or passes that was known to fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import platform
+import sys
+import warnings
+from pathlib import Path
+
+from benchmarks.conformance import Finding
+
+ADAPTERS = {
+    "diffusers": ("diffusers_", ("diffusers", "torch")),
+    "sklearn": ("sklearn_", ("scikit-learn",)),
+    "torch": ("torch_", ("torch",)),
+}
+
+
+def version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def run(names: list[str]) -> tuple[list[Finding], dict[str, str]]:
+    """Findings of the named adapters, and the versions that they were found with."""
+    findings: list[Finding] = []
+    versions = {"python": platform.python_version(), "numpy": version("numpy"), "scratchgen": version("scratchgen")}
+    for name in names:
+        module, needed = ADAPTERS[name]
+        found = {distribution: version(distribution) for distribution in needed}
+        missing = [distribution for distribution, number in found.items() if number is None]
+        if missing:
+            print(f"{name}: skipped, {' and '.join(missing)} not installed", file=sys.stderr)
+            continue
+        versions |= found
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the frameworks' deprecations and convergence warnings
+            findings += importlib.import_module(f"benchmarks.conformance.{module}").findings()
+    return findings, {key: str(number) for key, number in versions.items()}
+
+
+HEADER = ("framework", "object", "check", "compares", "residual", "tolerance", "verdict", "what a failure means")
+
+
+def row(finding: Finding) -> tuple[str, ...]:
+    check = finding.check
+    tolerance = f"{finding.judged_at:.0e}"
+    return (
+        finding.framework,
+        finding.what,
+        check.name,
+        f"{check.quantity.rstrip(',')} {check.equation}".strip(),
+        "not finite" if check.residual == float("inf") else f"{check.residual:.1e}",
+        tolerance if finding.tolerance is None else f"{tolerance} (32-bit)",
+        finding.verdict,
+        "" if finding.passed else finding.cause,
+    )
+
+
+def summary(findings: list[Finding]) -> str:
+    passed = sum(finding.passed for finding in findings)
+    return f"{len(findings)} checks: {passed} pass, {len(findings) - passed} fail"
+
+
+def as_markdown(findings: list[Finding], versions: dict[str, str]) -> str:
+    def line(cells: tuple[str, ...]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join(
+        [
+            ", ".join(f"{name} {number}" for name, number in versions.items()) + f".  {summary(findings)}.",
+            "",
+            line(HEADER),
+            line(("---",) * len(HEADER)),
+            *(line(row(finding)) for finding in findings),
+        ]
+    )
+
+
+def as_json(findings: list[Finding], versions: dict[str, str]) -> str:
+    rows = [
+        {
+            "framework": finding.framework,
+            "object": finding.what,
+            "check": finding.check.name,
+            "equation": finding.check.equation,
+            "compares": finding.check.quantity,
+            "residual": finding.check.residual if finding.check.residual < float("inf") else None,
+            "tolerance": finding.judged_at,
+            "passed": finding.passed,
+            "diagnosis": finding.check.diagnosis,
+            "cause": finding.cause,
+        }
+        for finding in findings
+    ]
+    return json.dumps({"versions": versions, "findings": rows}, indent=1, ensure_ascii=False)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.conformance", description=__doc__.splitlines()[0])
+    parser.add_argument("frameworks", nargs="*", help=f"of {', '.join(ADAPTERS)}; all of them if none is named")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="replaces the table in FILE, keeps the rest")
+    options = parser.parse_args()
+    unknown = set(options.frameworks) - set(ADAPTERS)
+    if unknown:
+        parser.error(f"no adapter for {', '.join(sorted(unknown))}; there are {', '.join(ADAPTERS)}")
+    findings, versions = run(options.frameworks or list(ADAPTERS))
+    for finding in findings:
+        framework, what, check, compares, residual, tolerance, verdict, _ = row(finding)
+        print(f"{framework:<13} {what:<62} {check:<34} {residual:>10} {tolerance:>14}  {verdict}")
+        if not finding.passed:
+            print(f"    {compares}: {finding.cause or '(no cause written down)'}\n    found: {finding.check.diagnosis}")
+    print(f"\n{summary(findings)}; " + ", ".join(f"{name} {number}" for name, number in versions.items()))
+    if options.json:
+        options.json.write_text(as_json(findings, versions) + "\n", encoding="utf-8")
+    if options.markdown:
+        replace_table(options.markdown, as_markdown(findings, versions))
+    return int(any(finding.surprising for finding in findings))
+
+
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def replace_table(path: Path, table: str) -> None:
+    """Write the table between its two marks, which are made if they are not there."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if BEGIN not in text or END not in text:
+        text = f"{text}\n{BEGIN}\n{END}\n".lstrip()
+    before, rest = text.split(BEGIN, 1)
+    path.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
