@@ -32,6 +32,7 @@ from scratchgen.conformance import (
 )
 from scratchgen.conformance.result import Check, compare
 from scratchgen.ddpm import ddim_step
+from scratchgen.equations.problems import SCHEDULE, waves
 
 if TYPE_CHECKING:
     import torch
