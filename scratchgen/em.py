@@ -371,7 +371,10 @@ class PPCA(Estimator):
         k, D = as_count(self.n_components, "n_components"), x.shape[1]
         max_iter, tol = as_count(self.max_iter, "max_iter"), as_number(self.tol, "tol", low=0.0)
         if k >= D:
-            raise ValueError(f"n_components must be below the {D} columns of x, got {k}: σ² needs directions left over")
+            raise ValueError(
+                f"n_components must be below the {D} columns of x, got {k} for {D} feature(s): "
+                "σ² needs directions left over"
+            )
         if self.method not in ("closed", "em"):
             raise ValueError(f"method must be 'closed' or 'em', got {self.method!r}")
         mean = x.mean(axis=0)

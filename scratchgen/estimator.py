@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -34,6 +35,12 @@ class Progress(NamedTuple):
 
 class NotFittedError(ValueError, AttributeError):
     """A model was asked for something that only a fitted model has."""
+
+
+def _not_fitted_error() -> type[NotFittedError]:
+    """NotFittedError, and scikit-learn's at the same time if that is loaded: its tools catch their own."""
+    theirs = sys.modules.get("sklearn.exceptions")
+    return NotFittedError if theirs is None else type("NotFittedError", (NotFittedError, theirs.NotFittedError), {})
 
 
 class Estimator:
@@ -114,11 +121,11 @@ class Estimator:
     def _require_fitted(self) -> None:
         if not hasattr(self, "n_features_in_"):
             name = type(self).__name__
-            raise NotFittedError(f"this {name} is not fitted yet; call fit(x) or loop over train(x) first")
+            raise _not_fitted_error()(f"this {name} is not fitted yet; call fit(x) or loop over train(x) first")
 
     def _as_fitted_samples(self, x: ArrayLike) -> Array:
         self._require_fitted()
-        return as_samples(x, dimension=self.n_features_in_)
+        return as_samples(x, dimension=self.n_features_in_, model=type(self).__name__)
 
     n_features_in_: int
 
@@ -188,7 +195,9 @@ class StandardizedEstimator(Estimator):
         mean = x.mean(axis=0, dtype=np.float64)
         scale = float(np.sqrt(((x - mean) ** 2).mean()))
         if scale == 0:
-            raise ValueError("x is constant, so it has no scale; pass data that varies, or standardize=False")
+            raise ValueError(
+                f"x is constant (n_samples={len(x)}), so it has no scale; pass data that varies, or standardize=False"
+            )
         return mean, scale
 
     def to_model(self, x: Array) -> Array:

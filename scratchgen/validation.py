@@ -40,13 +40,22 @@ def as_generator(rng: RNG) -> np.random.Generator:
 
 
 def as_finite(x: ArrayLike, name: str) -> Array:
-    """Return `x` as a real, finite, floating-point array; float32 stays float32, everything else becomes float64."""
+    """Return `x` as a real, finite, floating-point array; float32 stays float32, everything else becomes float64.
+
+    Errors contain the words by which scikit-learn's `check_estimator` knows them.
+    """
+    if hasattr(x, "toarray"):
+        raise TypeError(f"{name} must be a dense array, sparse ones are not supported; pass {name}.toarray()")
     try:
         array = np.asarray(x)
     except ValueError:
         raise ValueError(
             f"{name} must be a rectangular array, got rows of different lengths; pad or drop some"
         ) from None
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name} must be a real array, got dtype {array.dtype}; Complex data not supported")
+    if array.dtype.kind == "O":
+        array = _as_numbers(array, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be a real array, got dtype {array.dtype}; convert it to numbers first")
     if array.dtype != np.float32:
@@ -56,12 +65,24 @@ def as_finite(x: ArrayLike, name: str) -> Array:
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(
             f"{name} must be finite, but {name}[{', '.join(map(str, where))}] is {array[where]}; "
-            "drop or impute such values"
+            "drop or impute NaN and inf"
         )
     return array
 
 
-def as_samples(x: ArrayLike, name: str = "x", *, dimension: int | None = None, n_min: int = 1) -> Array:
+def _as_numbers(array: Any, name: str) -> Array:
+    """An array of Python objects as float64, if all of them are numbers."""
+    try:
+        return np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} must be a real array, got dtype object: {error}; convert it to numbers first"
+        ) from None
+
+
+def as_samples(
+    x: ArrayLike, name: str = "x", *, dimension: int | None = None, n_min: int = 1, model: str = "it"
+) -> Array:
     """Return `x` as an (N, D) array of finite real numbers.
 
     Parameters
@@ -74,6 +95,8 @@ def as_samples(x: ArrayLike, name: str = "x", *, dimension: int | None = None, n
         The D that is required.
     n_min : int
         The least N that is accepted.
+    model : str
+        Whose D is required.
 
     Raises
     ------
@@ -83,13 +106,19 @@ def as_samples(x: ArrayLike, name: str = "x", *, dimension: int | None = None, n
     array = as_finite(x, name)
     if array.ndim != 2:
         raise ValueError(
-            f"{name} must have shape (N, D), got shape {array.shape}; "
-            f"use {name}.reshape(-1, 1) for N scalars, {name}.reshape(1, -1) for one example"
+            f"{name} must have shape (N, D), got shape {array.shape}. Reshape your data: "
+            f"{name}.reshape(-1, 1) for N scalars, {name}.reshape(1, -1) for one example"
         )
     if array.shape[0] < n_min or array.shape[1] < 1:
-        raise ValueError(f"{name} must have at least {n_min} row(s) and 1 column, got shape {array.shape}")
+        raise ValueError(
+            f"{name} must have at least {n_min} row(s) and 1 column, got n_samples={array.shape[0]} and "
+            f"{array.shape[1]} feature(s) (shape={array.shape}) while a minimum of 1 is required."
+        )
     if dimension is not None and array.shape[1] != dimension:
-        raise ValueError(f"{name} must have {dimension} columns, as the model has, got {array.shape[1]}")
+        raise ValueError(
+            f"{name} must have {dimension} columns, as the model has, got {array.shape[1]}: "
+            f"X has {array.shape[1]} features, but {model} is expecting {dimension} features as input"
+        )
     return array
 
 

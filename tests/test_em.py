@@ -759,7 +759,7 @@ def test_mixture_argument_that_will_not_do_is_refused_by_name(arguments, error, 
         (X2 * np.nan, ValueError),
         (X2[:, :0], ValueError),
         (X2.astype(str), TypeError),
-        (X2 * 1j, TypeError),
+        (X2 * 1j, ValueError),
     ],
     ids=["1-D", "one row", "nan", "no columns", "str", "complex"],
 )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from scratchgen.validation import as_choice, as_count, as_finite, as_generator, as_number, as_samples
 
@@ -87,10 +88,26 @@ def test_float64_array_is_not_copied():
     assert np.shares_memory(as_finite(x, "x"), x)
 
 
-@pytest.mark.parametrize("x", [["a"], [None], [1j], [object()]], ids=["str", "None", "complex", "object"])
+@pytest.mark.parametrize("x", [["a"], [object()], [{}, 1.0]], ids=["str", "object", "dict"])
 def test_array_that_is_not_real_is_a_type_error(x):
     with pytest.raises(TypeError, match=r"^some_name must be a real array, got dtype "):
         as_finite(x, "some_name")
+
+
+def test_complex_numbers_are_a_value_error():
+    with pytest.raises(ValueError, match=r"^some_name must be a real array, got dtype complex128"):
+        as_finite([1j], "some_name")
+
+
+def test_numbers_as_python_objects_are_numbers():
+    assert np.array_equal(as_finite(np.array([1, 2.5, True], dtype=object), "x"), [1, 2.5, 1])
+    with pytest.raises(ValueError, match=r"^x must be finite, but x\[1\] is nan"):
+        as_finite([1.0, None], "x")
+
+
+def test_sparse_arrays_are_refused_with_the_remedy():
+    with pytest.raises(TypeError, match=r"^x must be a dense array, sparse .*x\.toarray\(\)"):
+        as_finite(sparse.eye_array(3), "x")
 
 
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
