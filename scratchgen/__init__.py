@@ -1,7 +1,7 @@
 """scratchgen: VAE, EM, DDPM and score SDEs from scratch in NumPy, each graded against an exact answer."""
 
 from scratchgen.ddpm.model import DDPM
-from scratchgen.em import PPCA, GaussianMixture
+from scratchgen.em import PPCA, CategoricalMixture, FactorAnalysis, GaussianMixture
 from scratchgen.mixture import Mixture
 from scratchgen.network import MLP
 from scratchgen.optimizer import Adam
@@ -20,6 +20,8 @@ __all__ = [
     "VE",
     "VP",
     "Adam",
+    "CategoricalMixture",
+    "FactorAnalysis",
     "GaussianMixture",
     "Mixture",
     "NoiseSchedule",

@@ -50,19 +50,21 @@ def joint_kl_table(p_x: Array, q: Array, decoder: Array, prior: Array) -> float:
 
 
 # --- the linear-Gaussian model ---------------------------------------------------------------------------------------
+# noise_variance is σ² or (D,): a number for PPCA, one a dimension for factor analysis.
 
 
-def linear_gaussian_posterior(x: Array, W: Array, mean: Array, noise_variance: float) -> tuple[Array, Array]:
-    """p(z | x) = N(M⁻¹ Wᵀ(x − μ), σ² M⁻¹) with M = WᵀW + σ² I: means (N, k) and the common covariance (k, k)."""
-    M = W.T @ W + noise_variance * np.eye(W.shape[1])
-    return np.linalg.solve(M, W.T @ (x - mean).T).T, noise_variance * np.linalg.inv(M)
+def linear_gaussian_posterior(x: Array, W: Array, mean: Array, noise_variance: float | Array) -> tuple[Array, Array]:
+    """p(z | x) = N(M⁻¹ Wᵀ Ψ⁻¹ (x − μ), M⁻¹) with M = I + WᵀΨ⁻¹W, Ψ = σ² I: means (N, k), common covariance (k, k)."""
+    weighted = (W.T / noise_variance).T  # Ψ⁻¹ W
+    covariance = np.linalg.inv(np.eye(W.shape[1]) + W.T @ weighted)
+    return (x - mean) @ weighted @ covariance, covariance
 
 
-def linear_gaussian_mean_field(x: Array, W: Array, mean: Array, noise_variance: float) -> tuple[Array, Array]:
+def linear_gaussian_mean_field(x: Array, W: Array, mean: Array, noise_variance: float | Array) -> tuple[Array, Array]:
     """The diagonal Gaussian nearest to the posterior in KL(q‖p(z | x)), (4), and so of the largest ELBO, (6).
 
-    Its mean is the posterior's and its variances are σ²/M_ii, the inverses of the posterior precision's diagonal;
-    the least KL is ½(Σ log M_ii − log|M|), the same for every x (Lucas et al. 2019).
+    Its mean is the posterior's and its variances are 1/M_ii, the inverses of the posterior precision's diagonal; the
+    least KL is ½(Σ log M_ii − log|M|), the same for every x (Lucas et al. 2019).
 
     Returns
     -------
@@ -70,22 +72,25 @@ def linear_gaussian_mean_field(x: Array, W: Array, mean: Array, noise_variance: 
     variances : (k,)
     """
     means, _ = linear_gaussian_posterior(x, W, mean, noise_variance)
-    return means, noise_variance / ((W**2).sum(axis=0) + noise_variance)
+    return means, 1 / (1 + (W.T**2 / noise_variance).sum(axis=1))
 
 
-def linear_gaussian_log_prob(x: Array, W: Array, mean: Array, noise_variance: float) -> Array:
-    """log N(x; μ, W Wᵀ + σ² I), (N,)."""
+def linear_gaussian_log_prob(x: Array, W: Array, mean: Array, noise_variance: float | Array) -> Array:
+    """log N(x; μ, W Wᵀ + Ψ), (N,)."""
     factor = np.linalg.cholesky(W @ W.T + noise_variance * np.eye(len(W)))
     white = np.linalg.solve(factor, (x - mean).T)
     return -0.5 * (len(W) * LOG_2PI + (white**2).sum(axis=0)) - np.log(np.diagonal(factor)).sum()
 
 
-def linear_gaussian_elbo(x: Array, W: Array, mean: Array, noise_variance: float, q_mean: Array, q_cov: Array) -> Array:
+def linear_gaussian_elbo(
+    x: Array, W: Array, mean: Array, noise_variance: float | Array, q_mean: Array, q_cov: Array
+) -> Array:
     """E_q log p(x | z) − KL(q‖N(0, I)) for q = N(q_mean[n], q_cov), (N,), (7).
 
-    −(D/2) log 2πσ² − [‖x − μ − W m‖² + tr W V Wᵀ]/(2σ²) − ½[‖m‖² + tr V − k − log|V|]
+    −½ log|2πΨ| − ½[‖x − μ − W m‖²_{Ψ⁻¹} + tr WᵀΨ⁻¹W V] − ½[‖m‖² + tr V − k − log|V|]
     """
-    residual = ((x - mean - q_mean @ W.T) ** 2).sum(axis=1) + np.trace(W @ q_cov @ W.T)
+    noise = np.broadcast_to(noise_variance, len(W))
+    residual = ((x - mean - q_mean @ W.T) ** 2 / noise).sum(axis=1) + np.trace((W.T / noise) @ W @ q_cov)
     log_det = 2 * np.log(np.diagonal(np.linalg.cholesky(q_cov))).sum()
     kl = 0.5 * ((q_mean**2).sum(axis=1) + np.trace(q_cov) - len(q_cov) - log_det)
-    return -0.5 * (len(W) * (LOG_2PI + np.log(noise_variance)) + residual / noise_variance) - kl
+    return -0.5 * (len(W) * LOG_2PI + np.log(noise).sum() + residual) - kl

@@ -7,6 +7,7 @@ import pytest
 from sklearn.base import clone, is_outlier_detector
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from sklearn.decomposition import FactorAnalysis as SklearnFactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 from sklearn.mixture import GaussianMixture as SklearnMixture
@@ -16,18 +17,36 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted
 
-from scratchgen import DDPM, PPCA, VAE, GaussianMixture, Mixture, NoiseSchedule, ScoreSDE, datasets
+from scratchgen import (
+    DDPM,
+    PPCA,
+    VAE,
+    CategoricalMixture,
+    FactorAnalysis,
+    GaussianMixture,
+    Mixture,
+    NoiseSchedule,
+    ScoreSDE,
+    datasets,
+)
 from scratchgen.em import e_step, m_step
+from scratchgen.em.gaussian import compress
 from tests.strategies import residual
 
 SMALL = {
     GaussianMixture: {"n_components": 2, "max_iter": 5},
     PPCA: {"n_components": 2},
+    FactorAnalysis: {"n_components": 2, "max_iter": 5},
     VAE: {"n_latents": 2, "hidden": (4,), "n_steps": 4},
     DDPM: {"schedule": NoiseSchedule.linear(5), "hidden": (4,), "n_steps": 4},
     ScoreSDE: {"hidden": (4,), "n_steps": 4},
 }
-AS_CHECKED = {GaussianMixture: {"n_components": 1}, PPCA: {"n_components": 1}}  # its data may have one column or row
+AS_CHECKED = {  # its data may have one column or row, and levels up to what it draws
+    GaussianMixture: {"n_components": 1},
+    PPCA: {"n_components": 1},
+    FactorAnalysis: {"n_components": 1},
+    CategoricalMixture: {"n_levels": 200},
+}
 every_model = pytest.mark.parametrize("cls", list(SMALL))
 
 
@@ -73,11 +92,58 @@ def our_mixture(max_iter, tol=0.0):
 # --- as an oracle -----------------------------------------------------------------------------------------
 
 
-def test_one_em_step_is_scikit_learns():
-    theirs, ours = sklearn_mixture(1), m_step(data(), e_step(data(), START)[0], START)
-    assert residual(ours.weights, theirs.weights_) < 1e-12
-    assert residual(ours.means, theirs.means_) < 1e-12
-    assert residual(ours.covariances, theirs.covariances_) < 1e-10
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_thirty_em_steps_are_scikit_learns_each_from_the_same_start(kind):
+    """reg_covar = 0: weights, means and covariances to 1e-12 after every single step, for all four types."""
+    x, mixture = data(), START
+    mixture = m_step(x, e_step(x, mixture)[0], mixture, covariance_type=kind)
+    for _ in range(30):
+        covariances = compress(mixture.covariances, kind)
+        inverse = np.linalg.inv if kind in ("full", "tied") else np.reciprocal
+        theirs = SklearnMixture(
+            3,
+            covariance_type=kind,
+            reg_covar=0.0,
+            max_iter=1,
+            weights_init=mixture.weights,
+            means_init=mixture.means,
+            precisions_init=inverse(covariances),
+            init_params="random_from_data",
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            theirs.fit(x)
+        assert abs(theirs.lower_bound_ - mixture.log_prob(x).mean()) < 1e-12
+        mixture = m_step(x, e_step(x, mixture)[0], mixture, covariance_type=kind)
+        assert residual(theirs.weights_, mixture.weights) < 1e-12
+        assert residual(theirs.means_, mixture.means) < 1e-12
+        assert residual(theirs.covariances_, compress(mixture.covariances, kind)) < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_criteria_are_scikit_learns(kind):
+    ours = GaussianMixture(2, covariance_type=kind, rng=0).fit(data())
+    theirs = SklearnMixture(2, covariance_type=kind)
+    theirs.weights_, theirs.means_, theirs.covariances_ = ours.weights_, ours.means_, ours.covariances_
+    inverse = np.linalg.inv if kind in ("full", "tied") else np.reciprocal
+    theirs.precisions_cholesky_ = (
+        np.linalg.cholesky(inverse(ours.covariances_))
+        if kind in ("full", "tied")
+        else inverse(ours.covariances_) ** 0.5
+    )
+    assert theirs._n_parameters() == ours.n_parameters_
+    assert abs(ours.bic(data()) - theirs.bic(data())) < 1e-9
+    assert abs(ours.aic(data()) - theirs.aic(data())) < 1e-9
+
+
+def test_factor_analysis_is_scikit_learns():
+    """At convergence: their SVD steps and our EM reach the same likelihood and covariance."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 1)) * [1.0, 2.0, -1.0, 0.5] + rng.standard_normal((300, 4)) * [1.0, 0.8, 2.0, 1.0]
+    theirs = SklearnFactorAnalysis(1, tol=1e-10, max_iter=20_000, svd_method="lapack").fit(x)
+    ours = FactorAnalysis(1, tol=1e-14, max_iter=20_000, rng=0).fit(x)
+    assert abs(ours.score(x) - theirs.score(x)) < 1e-9
+    assert residual(ours.covariance(), theirs.get_covariance()) < 1e-5
 
 
 @pytest.mark.parametrize("n", [1, 2, 30])
@@ -136,10 +202,10 @@ def test_models_know_their_state_and_kind(cls):
 
 
 @pytest.mark.filterwarnings("ignore:Estimator .* does not inherit from `sklearn.base.BaseEstimator`")
-@every_model
+@pytest.mark.parametrize("cls", [*SMALL, CategoricalMixture])
 def test_every_check_of_scikit_learns_own_is_passed(cls):
     """With nothing excused: what it skips needs packages that are not installed."""
-    results = check_estimator(cls(**(SMALL[cls] | AS_CHECKED.get(cls, {}))), on_skip=None)
+    results = check_estimator(cls(**(SMALL.get(cls, {}) | AS_CHECKED.get(cls, {}))), on_skip=None)
     assert {result["status"] for result in results} <= {"passed", "skipped"}
     assert sum(result["status"] == "passed" for result in results) >= 37
 
