@@ -54,7 +54,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         )
     )
     verification = commands.add_parser("verify", help="compute both sides of the deck's 34 equations and compare them")
-    verification.add_argument("equation", type=equation, nargs="?", metavar="N", help="one of 1..34, in detail")
+    verification.add_argument(
+        "equation", type=equation, nargs="?", metavar="N", help="one of 1..34 in detail, or a proposition's name"
+    )
     forms = verification.add_mutually_exclusive_group()
     forms.add_argument("--json", dest="form", action="store_const", const="json", help="print every value as JSON")
     forms.add_argument("--markdown", dest="form", action="store_const", const="markdown", help="print a Markdown table")
@@ -87,20 +89,23 @@ def seed(text: str) -> int:
     return value
 
 
-def equation(text: str) -> int:
-    """One of the deck's 34 numbers."""
-    value = int(text)
-    if not 1 <= value <= 34:
-        raise argparse.ArgumentTypeError(f"must be in 1..34, got {value}")
-    return value
+def equation(text: str) -> str:
+    """One of the deck's 34 numbers, or the name of a proposition."""
+    from scratchgen.equations import EQUATIONS, PROPOSITIONS
+
+    for row in EQUATIONS + PROPOSITIONS:
+        if text.strip("()").lower() == row.name.lower():
+            return row.name
+    names = ", ".join(row.name for row in PROPOSITIONS)
+    raise argparse.ArgumentTypeError(f"must be in 1..34 or one of {names}; got {text}")
 
 
-def verify(number: int | None, form: str) -> int:
+def verify(name: str | None, form: str) -> int:
     """Check the equations; returns 1 if one is outside its tolerance."""
     with _demo_extra("verify"):
         from scratchgen.report.console import Narrator
         from scratchgen.report.verify import verify
-    return verify(number, form, Narrator())
+    return verify(name, form, Narrator())
 
 
 def tour(seed: int, out: Path, quick: bool) -> int:

@@ -194,7 +194,7 @@ def test_verify_one_equation_in_detail(row, capsys):
     assert cli.main(["verify", row.name]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"({row.name})  {row.statement}\n")
-    assert (row.erratum or "nothing is wrong with it") in out
+    assert (row.erratum or "right as printed") in out
     assert f"scratchgen.{row.function}" in out
     assert "within the tolerance" in out.splitlines()[-1]
 
@@ -225,6 +225,38 @@ def test_verify_ends_with_status_1_and_says_what_is_wrong(monkeypatch, capsys):
     assert cli.main(["verify", "24"]) == 0
 
 
+def test_verify_one_proposition_by_its_name(capsys):
+    assert cli.main(["verify", "em"]) == 0
+    assert capsys.readouterr().out.startswith("EM  the M-step maximises")
+
+
+def test_verify_goes_on_when_a_function_raises(monkeypatch, capsys):
+    monkeypatch.setattr("scratchgen.ddpm.q_sample", lambda *arguments: None)
+    assert cli.main(["verify"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1].startswith("33 of 34 equations")
+    assert any(
+        line.startswith("25: ddpm.q_sample raised ValueError: the function under test must return") for line in out
+    )
+
+
+@pytest.mark.parametrize("option", [["--seed", "3"], ["--quick"], ["--out", "x"]])
+def test_verify_refuses_the_tours_options(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*option, "verify"])
+    assert ended.value.code == 2
+    assert "verify draws nothing" in capsys.readouterr().err
+
+
+def test_verify_keeps_to_the_width_it_is_given():
+    environment = {**os.environ, "COLUMNS": "80"}
+    command = [sys.executable, "-m", "scratchgen", "verify"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    tables = [line for line in done.stdout.splitlines() if line.rstrip().endswith(" ok")]
+    assert len(tables) == 34 + len(PROPOSITIONS)
+    assert max(map(len, tables)) <= 80
+
+
 @pytest.mark.parametrize("number", ["0", "35", "-1", "x", "2.5"])
 def test_verify_refuses_what_is_no_equation(number, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -238,6 +270,9 @@ def test_a_reader_that_leaves_is_no_error():
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.startswith("| | equation")
+    piped = f"{sys.executable} -m scratchgen verify; echo $? >&2"
+    done = subprocess.run(f"({piped}) | head -1", shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr.strip() in ("141", "0")  # 0 if the pipe held it all
 
 
 # --- the whole of it, hardly trained -----------------------------------------------------------------------------

@@ -8,18 +8,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scratchgen import Mixture, NoiseSchedule, conformance
+from scratchgen import VP, Mixture, NoiseSchedule, conformance
 from scratchgen.conformance import (
+    check_ancestral_step,
     check_ddim_step,
+    check_diagonal_kl,
+    check_elbo,
     check_em,
     check_forward_process,
+    check_gaussian_kl,
+    check_gradient,
     check_kl,
     check_posterior,
     check_ppca_maximum,
     check_ppca_step,
+    check_reverse_sampler,
+    check_reverse_sde,
+    check_sampler,
+    check_score,
+    check_sde,
 )
 from scratchgen.conformance.result import NAMELESS, compare, worst
+from scratchgen.ddpm import p_step
 from scratchgen.em import e_step, m_step, ppca_em_step, ppca_maximum
+from scratchgen.likelihood import kl_gaussian
+from scratchgen.sde import reverse_drift
 from scratchgen.testing import reals, schedules
 
 
@@ -53,7 +66,12 @@ def test_sides_are_those_of_the_worst_value():
     assert check.sides == (2.0, 2.5)
     assert "it[1] is 2, expected 2.5" in check.diagnosis
     assert np.isnan(compared([1.0], [1.0, 2.0]).sides).all()
-    assert compared(np.inf, np.inf).residual == 0
+
+
+@pytest.mark.parametrize("right", [np.nan, np.inf, [1.0, -np.inf]], ids=str)
+def test_a_problem_without_a_finite_answer_is_refused(right):
+    with pytest.raises(ValueError, match=r"^check_it: it has no finite value for this problem"):
+        compared(right, right)
 
 
 @pytest.mark.parametrize("left", [np.nan, np.inf, -np.inf])
@@ -239,6 +257,123 @@ def test_a_check_can_be_judged_at_another_tolerance():
     assert single.at(1e-5).residual == single.residual
     assert not single.at(1e-7)
     assert single.at(1e-7).diagnosis == single.diagnosis
+
+
+# --- what a stranger found ---------------------------------------------------------------------------------
+
+SDE = VP(0.3, 4.0, 1.7)
+MEAN, COVARIANCE = np.array([0.4, -0.7]), np.array([[0.5, 0.2], [0.2, 0.3]])
+
+
+def gaussian_score(x, t):
+    scale, std = SDE.level(t)
+    return -np.linalg.solve(scale**2 * COVARIANCE + std**2 * np.eye(2), (x - scale * MEAN).T).T
+
+
+def reversed_by(churn, bend=lambda drift: drift):
+    return lambda x, t: bend(reverse_drift(SDE, gaussian_score, x, t, churn))
+
+
+@pytest.mark.parametrize("asked", [0.0, 1.0])
+@pytest.mark.parametrize("made", [0.0, 0.5, 1.0, 2.0])
+def test_reverse_sde_has_the_churn_that_was_asked_for(asked, made):
+    """Every churn moves the moments rightly; its diffusion says which one it is."""
+    problem = SDE, MEAN, COVARIANCE, asked
+    check = check_reverse_sde(reversed_by(made), lambda t: made * SDE.diffusion(t), *problem)
+    assert check.passed == (made == asked)
+    squared = check_reverse_sde(reversed_by(made), lambda t: made * SDE.diffusion(t) ** 2, *problem)
+    assert squared.passed == (made == asked == 0)
+
+
+def test_reverse_drift_is_read_far_out_too():
+    clipped = reversed_by(1.0, lambda drift: np.clip(drift, -5, 5))
+    assert "±5" in check_reverse_sde(clipped, SDE.diffusion, SDE, MEAN, COVARIANCE).quantity
+    assert not check_reverse_sde(clipped, SDE.diffusion, SDE, MEAN, COVARIANCE)
+
+
+@pytest.mark.parametrize("drift", [lambda x: 1 + 0 * x, lambda x: x**3, lambda x: 2 * x - 1, np.abs], ids=range(4))
+def test_forward_drift_is_linear_in_x(drift):
+    def wrong(x, t):
+        return float(SDE.rate(t)) * drift(x)
+
+    assert not check_sde(SDE.marginal, wrong, SDE.diffusion, SDE.horizon)
+
+
+def test_small_numbers_are_compared_in_their_own_units():
+    wide = Mixture([0.4, 0.6], [[-1e12], [2e12]], [[[1e24]], [[4e24]]])
+    x = np.array([[1e12], [-3e12], [5e12]])
+    assert check_score(wide.score, wide, x)
+    assert not check_score(lambda x: 0 * x, wide, x)
+    target = np.array([0.3, -0.2])
+    parameters, directions = np.array([1.0, 2.0]), np.eye(2)
+    for unit in 1e-8, 1.0, 1e8:
+        assert check_gradient(lambda p, u=unit: u * p @ target, lambda p, u=unit: u * target, parameters, directions)
+        assert not check_gradient(lambda p, u=unit: u * p @ target, lambda p: 0 * p, parameters, directions)
+    schedule = NoiseSchedule([0.1, 0.3])
+    still = check_sampler(lambda x_T, eps_hat, noise: 0 * x_T, schedule, 0.0, 1e-12, schedule.beta**2)
+    assert not still
+
+
+SCHEDULE = NoiseSchedule([0.1, 0.2, 0.4])
+HALF = np.array([0.5, 0.5])
+RIGHT_STEP = lambda t, x, e, z: x  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: check_kl(lambda p, q: 0.0, np.array([0.5, 0.6]), HALF), "p must sum to 1"),
+        (lambda: check_kl(lambda p, q: 0.0, HALF, np.array([0.0, 1.0])), "q must be positive"),
+        (lambda: check_elbo(lambda joint, q: 0.0, np.ones((2, 2)), np.full((2, 2), 0.5)), "joint must sum to 1"),
+        (lambda: check_diagonal_kl(lambda m, v: 0.0, np.zeros((4, 2)), np.zeros((4, 1))), "mean and log_variance must"),
+        (lambda: check_ddim_step(lambda *a: a[2], SCHEDULE, -1.0), "eta must be in"),
+        (lambda: check_sampler(lambda *a: a[0], SCHEDULE, 0.0, -1.0, SCHEDULE.beta**2), "variance must be in"),
+        (lambda: check_ancestral_step(RIGHT_STEP, SCHEDULE, np.ones(3)), "sigma_squared must have 4 entries"),
+        (lambda: check_ancestral_step(RIGHT_STEP, SCHEDULE, np.array([0, 1, -1, 1.0])), "sigma_squared must have 4"),
+        (lambda: check_forward_process(lambda *a: None, SCHEDULE), "the function under test must return an array"),
+        (
+            lambda: check_forward_process(lambda t, x, e: x.ravel(), SCHEDULE),
+            r".* must return an array of shape \(6, 1\)",
+        ),
+        (lambda: check_posterior(lambda t, x, x0: x, SCHEDULE), "q_posterior must return 2 arrays"),
+        (
+            lambda: check_em(lambda *a: a[1:3], np.zeros((4, 1)), HALF, np.eye(2)[:, :1], np.ones((2, 1, 1))),
+            "step must",
+        ),
+        (lambda: check_gradient(lambda p: p, lambda p: p, HALF, np.eye(2)), r"loss must return an array of shape \(\)"),
+        (lambda: check_ppca_maximum(lambda S, k: None, np.eye(3), 3), "n_components must be in 1..2"),
+        (lambda: check_reverse_sampler(lambda *a: 0, lambda x, t: x, SDE, np.array([0.1, 0.5])), "times must fall"),
+        (lambda: compared(1.0, 1.0).at(None), "tolerance must be a number"),
+    ],
+)
+def test_misuse_is_refused_by_name(call, message):
+    with pytest.raises((ValueError, TypeError), match=rf"^(check_\w+: )?{message}"):
+        call()
+
+
+def test_lists_and_integers_are_taken_as_arrays():
+    """And callables get arrays, whatever the problem was given as."""
+    kl = kl_gaussian
+    assert check_gaussian_kl(kl, [0, 1], [[2, 0], [0, 1]], [1, 1], [[1, 0], [0, 3]])
+    assert check_ancestral_step(
+        lambda t, x, e, z: p_step(SCHEDULE, t, x, e, z), SCHEDULE, [0, *SCHEDULE.variances.tolist()]
+    )
+
+
+def test_code_in_32_bits_is_told_so():
+    def q_sample(t, x0, noise):
+        single = np.float32(SCHEDULE.alpha_bar[t]) * x0.astype(np.float32)
+        return single + np.float32(SCHEDULE.beta_bar[t]) * noise.astype(np.float32)
+
+    check = check_forward_process(q_sample, SCHEDULE)
+    assert "32 bits" in check.diagnosis
+    assert check.at(1e-5)
+
+
+def test_a_check_judged_more_strictly_says_what_differs():
+    strict = compared(1 + 1e-10, 1.0).at(1e-12)
+    assert not strict
+    assert "it is 1.0000000001, expected 1" in strict.diagnosis
 
 
 def test_all_checks_are_exported():

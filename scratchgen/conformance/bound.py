@@ -11,13 +11,16 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import as_sigma_squared, returned, takes_arrays
 from scratchgen.conformance.result import Check, Mistakes, compare, worst
 from scratchgen.conformance.steps import EpsHat, Steps, compose, reverse_mean
+from scratchgen.ddpm.kernels import check_time
 from scratchgen.quadrature import gauss_hermite, sigma_points
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_number
 
 
+@takes_arrays
 def check_chains(
     forward_log_prob: Callable[[Array], ArrayLike],
     reverse_log_prob: Callable[[Array, EpsHat], ArrayLike],
@@ -38,6 +41,7 @@ def check_chains(
     slopes, sigma_squared : (T+1,)
         Index 0 is not used.
     """
+    sigma_squared = as_sigma_squared(sigma_squared, schedule)
     steps, points = compose(schedule), path[:, :, 0].T
     T = steps.T
     ratio = steps.scale[None, 1:] / steps.scale[1:, None]  # Cov(x_i, x_j) = (ᾱ_j/ᾱ_i) Var x_i for i <= j
@@ -71,6 +75,7 @@ def _normal_log_prob(x: Array, covariance: Array) -> Array:
     return -0.5 * (len(covariance) * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1] + quadratic)
 
 
+@takes_arrays
 def check_step_loss(
     loss: Callable[[int, Array, Array, Array, EpsHat], ArrayLike],
     schedule: NoiseSchedule,
@@ -90,6 +95,8 @@ def check_step_loss(
     eps_hat : callable
         Total noise ε̂(x_t, t), entire in x (sines and polynomials), for the 28³ Gauss-Hermite nodes to be exact.
     """
+    check_time(schedule, t)
+    sigma_squared = as_number(sigma_squared, "sigma_squared", low=0.0, open_low=True)
     steps = compose(schedule)
     nodes, weights = gauss_hermite(28, 3)
     x0, eps_bar, eps_t = mean + std * nodes[:, :1], nodes[:, 1:2], nodes[:, 2:]
@@ -102,7 +109,7 @@ def check_step_loss(
     constant = 0.5 * np.log(2 * np.pi * sigma_squared)
     omega = steps.posterior[t] / (2 * sigma_squared)
     fit = square / (2 * sigma_squared)
-    left = weights @ np.asarray(loss(t, x0, eps_bar, eps_t, eps_hat), dtype=np.float64)
+    left = weights @ returned(loss(t, x0, eps_bar, eps_t, eps_hat), (len(x0),), "loss")
     return compare(
         "check_step_loss",
         "(29)",
@@ -115,6 +122,7 @@ def check_step_loss(
             "ω is separated without leaving D β̃²/(2σ²), as printed": lambda: constant + fit - omega,
             "the prefactor of ‖ε − ε̂‖² has lost its ½, as printed": lambda: constant + omega + 2 * (fit - omega),
             "the prefactor is twice too large and ω leaves nothing, as printed": lambda: constant + 2 * (fit - omega),
+            "½ log 2πσ² and the ½ of the prefactor are missing, as printed": lambda: 2 * fit,
             "½ log 2πσ² is missing": lambda: fit,
             "both ½ log 2πσ² and what ω leaves are missing": lambda: fit - omega,
             "β² stands where β⁴/β̄² belongs": lambda: constant + omega + (fit - omega) * total / v,
@@ -179,9 +187,11 @@ def _mistaken_bounds(
             bound + 0.5 * D * np.log(2 * np.pi * np.e * v).sum()
         ),
         "it is averaged over the D dimensions": lambda: bound / D,
+        "it is averaged over the T steps": lambda: bound / steps.T,
     }
 
 
+@takes_arrays
 def check_variational_bound(
     bound: Callable[[Array, EpsHat, Array], ArrayLike],
     schedule: NoiseSchedule,
@@ -203,6 +213,7 @@ def check_variational_bound(
     sigma_squared : (T+1,)
         The σ_t² that `bound` uses.  Index 0 of all three is not used.
     """
+    sigma_squared = as_sigma_squared(sigma_squared, schedule)
     steps, D = compose(schedule), len(mean)
     points = sigma_points(2 * D)
     x0 = mean + points[:, :D] @ np.linalg.cholesky(covariance).T
@@ -215,6 +226,7 @@ def check_variational_bound(
     return compare("check_variational_bound", "(20)", "−E ELBO", left, right, 1e-9, mistakes)
 
 
+@takes_arrays
 def check_negative_elbo(
     negative_elbo: Callable[[Array, float, int], ArrayLike],
     schedule: NoiseSchedule,
@@ -225,6 +237,7 @@ def check_negative_elbo(
     sigma_squared: Array,
 ) -> Check:
     """(21), (29): the same value from the noise losses ℓ_t alone, for negative_elbo(noise_loss, second_moment, D)."""
+    sigma_squared = as_sigma_squared(sigma_squared, schedule)
     steps, D = compose(schedule), len(mean)
     right, noise_loss = _dense_bound(steps, mean, covariance, A, b, sigma_squared)
     second = float(np.trace(covariance) + mean @ mean)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import as_probabilities, parts, takes_arrays
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.variational import condition
 from scratchgen.validation import Array
@@ -15,12 +16,15 @@ from scratchgen.validation import Array
 # --- tables and mixtures ---------------------------------------------------------------------------------------------
 
 
+@takes_arrays
 def check_free_m_step(m_step: Callable[..., tuple[ArrayLike, ArrayLike]], p_x: Array, q: Array, prior: Array) -> Check:
     """(15): over all tables the best p_θ(x | z) leaves the joint KL at KL(q(z)‖prior), the mirror of the chain rule.
 
     m_step(p_x, q) → (p_θ(x | z) (X, Z), q(z) (Z,)).
     """
-    decoder, aggregate = (np.asarray(part) for part in m_step(p_x, q))
+    as_probabilities(p_x, "p_x")
+    as_probabilities(q, "q", axis=1)
+    decoder, aggregate = parts(m_step(p_x, q), 2, "m_step")
     joint = p_x[:, None] * q
     exact = joint.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -79,6 +83,7 @@ def _normalised(log_joint: Array, axis: int = 1) -> Array:
     return joint / joint.sum(axis=axis, keepdims=True)
 
 
+@takes_arrays
 def check_e_step(
     responsibilities: Callable[..., ArrayLike], x: Array, weights: Array, means: Array, covariances: Array
 ) -> Check:
@@ -103,6 +108,7 @@ def check_e_step(
     )
 
 
+@takes_arrays
 def check_free_energy(
     free_energy: Callable[..., ArrayLike],
     x: Array,
@@ -143,6 +149,7 @@ def _floored(covariance: Array, floor: float) -> Array:
     return (vectors * np.maximum(values, floor)) @ vectors.T
 
 
+@takes_arrays
 def check_em(
     step: Callable[..., tuple[ArrayLike, ArrayLike, ArrayLike]],
     x: Array,
@@ -154,7 +161,8 @@ def check_em(
 ) -> Check:
     """(15)-(18): a step is the maximiser of E_p E_q log p_θ(x, z) with q frozen, and the log-likelihood never falls.
 
-    Monotony alone would pass a step that leaves the mixing weights as they were.
+    Monotony alone would pass a step that leaves the mixing weights as they were.  A component however far away has its
+    moments from the ratios of its responsibilities, which logarithms keep where the numbers underflow.
 
     Parameters
     ----------
@@ -165,6 +173,7 @@ def check_em(
     n_iterations : int
         Steps over which the likelihood is followed.
     """
+    as_probabilities(weights, "weights")
     log_joint = _log_joint(x, weights, means, covariances)
     resp = _normalised(log_joint)
     counts = resp.sum(axis=0)
@@ -180,7 +189,7 @@ def check_em(
     # Compared in units of the components' own size, so that neither small nor large data pass by their scale.
     variance = np.abs(best_covariances).max()
     length = max(np.sqrt(variance), np.abs(best_means).max())
-    ahead = [np.asarray(part, dtype=np.float64) for part in step(x, weights, means, covariances)]
+    ahead = parts(step(x, weights, means, covariances), 3, "step")
     checks = [
         compare(
             "check_em",
@@ -207,6 +216,7 @@ def check_em(
             best_covariances / variance,
             1e-9,
             {
+                "the floor is not applied": lambda: spread / variance,
                 f"a ridge of {ridge:.3g} is added to them: that maximises nothing fixed": lambda: (
                     (spread + ridge * np.eye(x.shape[1])) / variance
                 ),
@@ -220,7 +230,7 @@ def check_em(
         state, log_likelihoods = (weights, means, covariances), []
         for _ in range(n_iterations + 1):
             log_likelihoods.append(float(_log_sum(_log_joint(x, *state)).sum()))
-            state = tuple(np.asarray(part, dtype=np.float64) for part in step(x, *state))  # type: ignore[assignment]
+            state = tuple(parts(step(x, *state), 3, "step"))  # type: ignore[assignment]
         values = np.array(log_likelihoods)
         highest = np.maximum.accumulate(values)
         checks.append(compare("check_em", "(18)", "the log-likelihood after each step", values, highest, 1e-9))
@@ -230,6 +240,7 @@ def check_em(
 # --- PPCA ------------------------------------------------------------------------------------------------------------
 
 
+@takes_arrays
 def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Array, noise_variance: float) -> Check:
     """(15)-(18) with q(z) = N(0, I): one EM step of PPCA on the sample covariance S, for step(S, W, σ²) → (W', σ²').
 
@@ -237,9 +248,9 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
     fixed points; only the comparison sees it.
     """
     D, unit = len(S), float(np.trace(S)) / len(S)
-    new_W, new_variance = step(S, W, noise_variance)
+    new_W, new_variance = parts(step(S, W, noise_variance), 2, "step")
     # In units of the data's variance; both sides are equivariant, and residuals are absolute below 1.
-    new_W, new_variance = np.asarray(new_W) / np.sqrt(unit), np.asarray(new_variance) / unit
+    new_W, new_variance = new_W / np.sqrt(unit), new_variance / unit
     S, W, noise_variance = S / unit, W / np.sqrt(unit), noise_variance / unit
     _, gain, posterior_cov = condition(W, noise_variance)
     xz, zz = S @ gain.T, posterior_cov + gain @ S @ gain.T
@@ -277,15 +288,18 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
     )
 
 
+@takes_arrays
 def check_ppca_maximum(maximum: Callable[..., tuple[ArrayLike, Any]], S: Array, n_components: int) -> Check:
     """The maximum of PPCA's likelihood, value and covariance W Wᵀ + σ² I, for maximum(S, k) → (W, σ²).
 
     S has the 1/N of maximum likelihood; the value is −½[D log 2π + Σ log λ_i + (D−k) log σ² + D] (Tipping and Bishop
     1999), and S C⁻¹ W = W makes the point stationary.
     """
-    W, noise_variance = maximum(S, n_components)
+    if not 1 <= n_components < len(S):
+        raise ValueError(f"n_components must be in 1..{len(S) - 1}, below the {len(S)} dimensions, got {n_components}")
+    W, given = parts(maximum(S, n_components), 2, "maximum")
     unit = float(np.trace(S)) / len(S)
-    S, W, noise_variance = S / unit, np.asarray(W, dtype=np.float64) / np.sqrt(unit), float(noise_variance) / unit
+    S, W, noise_variance = S / unit, W / np.sqrt(unit), float(given) / unit
     C = W @ W.T + noise_variance * np.eye(len(S))
     values = np.linalg.eigvalsh(S)[::-1]
     D, rest = len(S), values[n_components:].mean()

@@ -11,12 +11,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import parts, returned, takes_arrays
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.steps import coefficients, compose, factors, shifted
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array
 
 
+@takes_arrays
 def check_schedule(
     schedule: NoiseSchedule, alpha_bar: ArrayLike, beta_bar: ArrayLike, beta_tilde: ArrayLike | None = None
 ) -> Check:
@@ -80,6 +82,7 @@ def check_schedule(
     return worst(*checks)
 
 
+@takes_arrays
 def check_forward_step(q_step: Callable[[int, Array, Array], ArrayLike], schedule: NoiseSchedule) -> Check:
     """(19), (30): x_t = α_t x_{t−1} + β_t ε_t for every t, for q_step(t, x_prev, noise); the deck's slide omits ε_t."""
     steps = compose(schedule)
@@ -106,6 +109,7 @@ def check_forward_step(q_step: Callable[[int, Array, Array], ArrayLike], schedul
     )
 
 
+@takes_arrays
 def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], schedule: NoiseSchedule) -> Check:
     """(25): x_t = ᾱ_t x_0 + β̄_t ε for every t, for q_sample(t, x0, noise), against one step after another."""
     steps = compose(schedule)
@@ -116,6 +120,7 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
         "the noise has factor √(1 − ᾱ): ᾱ is not squared": lambda: factors(scale, np.sqrt(1 - scale)),
         "x_0 has factor ᾱ²: Ho's α-bar without its root": lambda: factors(scale**2, std),
         "the factors are swapped": lambda: factors(std, scale),
+        "the noise is subtracted: the same law, but another noise": lambda: factors(scale, -std),
         "it is x_{t−1}: index shifted by one": lambda: factors(steps.scale[:-1], np.sqrt(steps.total[:-1])),
         "it is one step, not t of them": lambda: factors(steps.alpha[1:], np.sqrt(steps.variance[1:])),
     }
@@ -134,6 +139,7 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
     )
 
 
+@takes_arrays
 def check_posterior(
     q_posterior: Callable[[int, Array, Array], tuple[ArrayLike, ArrayLike]], schedule: NoiseSchedule
 ) -> Check:
@@ -144,9 +150,9 @@ def check_posterior(
     """
     steps = compose(schedule)
     ts = range(1, steps.T + 1)
-    means = [coefficients(lambda x, y, t=t: q_posterior(t, x, y)[0], 2) for t in ts]
+    means = [coefficients(lambda x, y, t=t: parts(q_posterior(t, x, y), 2, "q_posterior")[0], 2) for t in ts]
     zero = np.zeros((1, 1))
-    variances = np.array([np.asarray(q_posterior(t, zero, zero)[1], dtype=np.float64).ravel()[0] for t in ts])
+    variances = np.array([parts(q_posterior(t, zero, zero), 2, "q_posterior")[1].ravel()[0] for t in ts])
     alpha, v, before, total = steps.alpha[1:], steps.variance[1:], steps.total[:-1], steps.total[1:]
     posterior = steps.posterior[1:]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -196,6 +202,7 @@ def check_posterior(
     )
 
 
+@takes_arrays
 def check_noise_merging(
     merge_noise: Callable[[int, Array, Array], tuple[ArrayLike, ArrayLike]],
     split_noise: Callable[[int, Array, Array], ArrayLike],
@@ -216,9 +223,9 @@ def check_noise_merging(
     first, second = np.eye(2)[:, :1], np.eye(2)[:, 1:]
     rotations, splits, totals = [], [], []
     for t in range(1, steps.T + 1):
-        eps, omega = (np.asarray(part, dtype=np.float64)[:, 0] for part in merge_noise(t, first, second))
-        rotations.append([eps, omega])
-        splits.append(np.asarray(split_noise(t, first, second), dtype=np.float64)[:, 0])
+        eps, omega = parts(merge_noise(t, first, second), 2, "merge_noise")
+        rotations.append([returned(part, (2, 1), "merge_noise")[:, 0] for part in (eps, omega)])
+        splits.append(returned(split_noise(t, first, second), (2, 1), "split_noise")[:, 0])
         totals.append(np.array([steps.alpha[t] * np.sqrt(steps.total[t - 1]), np.sqrt(steps.variance[t])]))
     R, unscaled, std = np.array(rotations), np.array(totals), np.sqrt(steps.total[1:, None])
     exact = unscaled / std
@@ -242,7 +249,7 @@ def check_noise_merging(
         compare(
             name,
             "(27)",
-            "R Rᵀ, whose off-diagonal is E[ε ωᵀ],",
+            "R Rᵀ (its off-diagonal is E[ε ωᵀ])",
             R @ R.swapaxes(1, 2),
             np.broadcast_to(np.eye(2), (len(R), 2, 2)),
             1e-12,
@@ -267,6 +274,7 @@ def check_noise_merging(
     )
 
 
+@takes_arrays
 def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], schedule: NoiseSchedule) -> Check:
     """(25) solved for x_0: the factors of x_t and ε̂, for predict_x0(t, x_t, eps_hat)."""
     steps = compose(schedule)

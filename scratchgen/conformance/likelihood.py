@@ -10,12 +10,16 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import as_probabilities, takes_arrays
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.validation import Array
 
 
+@takes_arrays
 def check_kl(kl: Callable[..., ArrayLike], p: Array, q: Array) -> Check:
     """(1)-(2): KL(p‖q) = −H(p) − E_p log q, for kl(p, q) of two positive tables (X,)."""
+    as_probabilities(p, "p")
+    as_probabilities(q, "q")
     return compare(
         "check_kl",
         "(2)",
@@ -33,6 +37,7 @@ def check_kl(kl: Callable[..., ArrayLike], p: Array, q: Array) -> Check:
     )
 
 
+@takes_arrays
 def check_gaussian_kl(kl: Callable[..., ArrayLike], mean_p: Array, cov_p: Array, mean_q: Array, cov_q: Array) -> Check:
     """(2): KL of two Gaussians, for kl(mean_p, cov_p, mean_q, cov_q), by inverse and determinant; 0 at the match."""
 
@@ -56,11 +61,14 @@ def check_gaussian_kl(kl: Callable[..., ArrayLike], mean_p: Array, cov_p: Array,
     )
 
 
+@takes_arrays
 def check_diagonal_kl(kl: Callable[..., ArrayLike], mean: Array, log_variance: Array) -> Check:
     """(7), (14): KL(N(μ, diag σ²)‖N(0, I)) of rows, (N,), for kl(mean, log_variance), against E_q of the log-ratio.
 
     The log-ratio is a quadratic in z, which the two points μ ± σ of every dimension integrate exactly.
     """
+    if mean.shape != log_variance.shape or mean.ndim != 2 or mean.size == 0:
+        raise ValueError(f"mean and log_variance must both be (N, k), got {mean.shape} and {log_variance.shape}")
     std = np.exp(log_variance / 2)
     log_q = -0.5 * (log_variance + 1)
     log_p = -0.25 * ((mean + std) ** 2 + (mean - std) ** 2)
@@ -87,6 +95,7 @@ def check_diagonal_kl(kl: Callable[..., ArrayLike], mean: Array, log_variance: A
     )
 
 
+@takes_arrays
 def check_bin_masses(
     log_mass: Callable[[Array, Array, float], ArrayLike], n_levels: int, means: Array, std: float
 ) -> Check:
@@ -123,6 +132,7 @@ def check_bin_masses(
     )
 
 
+@takes_arrays
 def check_bits_per_dim(
     bits_per_dim: Callable[[Array, int, float], ArrayLike], masses: Array, dimension: int, scale: float
 ) -> Check:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_number
 
 Mistakes = Mapping[str, Callable[[], ArrayLike]]  # what it is → what it would have given; computed on failure only
 
 NAMELESS = "no mistake known here gives these numbers"
-NAMELESS = "no mistake known here gives these numbers"
+SINGLE = "it agrees to 32 bits only; `at(1e-5)` judges code that computes in them"
 FITS = 0.01  # a mistake explains a failure if it brings the residual down to this part of it
 
 
@@ -67,8 +67,10 @@ class Check:
 
     def at(self, tolerance: float) -> Check:
         """The same comparison judged at another tolerance: 1e-5 suits code that computes in 32 bits."""
-        diagnosis = "" if self.residual <= tolerance else self.diagnosis
-        return replace(self, tolerance=tolerance, diagnosis=diagnosis)
+        tolerance = as_number(tolerance, "tolerance", low=0.0)
+        left, right = self.sides
+        found = self.diagnosis or f"{self.quantity} is {left:.17g}, expected {right:.17g}"
+        return replace(self, tolerance=tolerance, diagnosis="" if self.residual <= tolerance else found)
 
     @property
     def sides(self) -> tuple[float, float]:
@@ -95,6 +97,8 @@ def compare(
     `first` is what the diagnosis calls the first row: 1 where rows are the steps t = 1..T.
     """
     left, right = _as_array(left), np.asarray(right, dtype=np.float64)
+    if not np.isfinite(right).all():
+        raise ValueError(f"{name}: {quantity} has no finite value for this problem, got {right}; use another one")
     residual = _residual(left, right, relative)
     diagnosis = ""
     if not residual <= tolerance:
@@ -135,6 +139,7 @@ def _symptoms(right: Array) -> dict[str, Callable[[], ArrayLike]]:
     """Mistakes that can befall any quantity."""
     symptoms: dict[str, Callable[[], ArrayLike]] = {
         "the sign is wrong": lambda: -right,
+        "it is the exponential of the right value: a logarithm is missing": lambda: np.exp(right),
         "it is twice the right value": lambda: 2 * right,
         "it is half the right value": lambda: right / 2,
         "it is the square of the right value, a variance in place of a standard deviation": lambda: right**2,
@@ -163,7 +168,7 @@ def _diagnose(
         fits = {sentence: _fit(left, wrong(), relative) for sentence, wrong in mistakes.items()}
     sentence = min(fits, key=lambda key: fits[key])
     if fits[sentence] > FITS * residual:
-        return f"{found}; {NAMELESS}"
+        return f"{found}; {SINGLE if residual < 2e-6 else NAMELESS}"
     return f"{found}; {sentence}"
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import as_sigma_squared, returned, takes_arrays
 from scratchgen.conformance.result import Check, compare
 from scratchgen.conformance.steps import EpsHat, coefficients, compose, factors, reverse_mean, shifted
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_number
 
 
+@takes_arrays
 def check_ancestral_step(
     step: Callable[[int, Array, Array, Array], ArrayLike], schedule: NoiseSchedule, sigma_squared: Array
 ) -> Check:
@@ -23,7 +25,7 @@ def check_ancestral_step(
     """
     steps = compose(schedule)
     left = [coefficients(lambda x, e, z, t=t: step(t, x, e, z), 3) for t in range(1, steps.T + 1)]
-    (by_x_t, by_eps), sigma = reverse_mean(steps).T, np.sqrt(np.asarray(sigma_squared)[1:])
+    (by_x_t, by_eps), sigma = reverse_mean(steps).T, np.sqrt(as_sigma_squared(sigma_squared, schedule)[1:])
     alpha, v, total = steps.alpha[1:], steps.variance[1:], steps.total[1:]
     return compare(
         "check_ancestral_step",
@@ -48,6 +50,7 @@ def check_ancestral_step(
     )
 
 
+@takes_arrays
 def check_ddim_step(
     step: Callable[[int, int, Array, Array, Array], ArrayLike], schedule: NoiseSchedule, eta: float
 ) -> Check:
@@ -55,6 +58,7 @@ def check_ddim_step(
 
     step(t, s, x_t, eps_hat, noise) for every 0 <= s < t; fresh noise has factor σ = η (β̄_s/β̄_t) √(1 − ᾱ_t²/ᾱ_s²).
     """
+    eta = as_number(eta, "eta", low=0.0, high=1.0)
     steps = compose(schedule)
     scale, std = steps.scale, np.sqrt(steps.total)
     pairs = [(t, s) for t in range(1, steps.T + 1) for s in range(t)]
@@ -82,6 +86,7 @@ def check_ddim_step(
     )
 
 
+@takes_arrays
 def check_sampler(
     sample: Callable[[Array, EpsHat, Array], ArrayLike],
     schedule: NoiseSchedule,
@@ -108,11 +113,13 @@ def check_sampler(
     def eps_hat(x: Array, t: int) -> Array:
         return np.sqrt(steps.total[t]) * (x - steps.scale[t] * mean) / spread[t]
 
+    variance = as_number(variance, "variance", low=0.0, open_low=True)
+    sigma_squared = as_sigma_squared(sigma_squared, schedule)
     probes = T + 2
     start, noise = np.zeros((probes, 1)), np.zeros((T, probes, 1))
     start[1] = 1
     noise[np.arange(T), np.arange(2, probes)] = 1
-    end = np.asarray(sample(start, eps_hat, noise), dtype=np.float64)[:, 0]
+    end = returned(sample(start, eps_hat, noise), (probes, 1), "sample")[:, 0]
     slopes = end[1:] - end[0]
     left = [end[0] + slopes[0] * steps.scale[T] * mean, slopes[0] ** 2 * spread[T] + (slopes[1:] ** 2).sum()]
     gains = steps.alpha[1:] * spread[:-1] / spread[1:]
@@ -123,22 +130,25 @@ def check_sampler(
             v = gains[t - 1] ** 2 * v + noises[t]
         return float(v)
 
-    sigma_squared = np.asarray(sigma_squared, dtype=np.float64)
+    def moments(noises: Array) -> Array:
+        return np.array([mean / np.sqrt(variance), end_variance(noises) / variance])
+
     return compare(
         "check_sampler",
         "(19)",
-        "(mean, variance) of x_0",
-        left,
-        [mean, end_variance(sigma_squared)],
+        "(mean, variance) of x_0, in units of the data's",
+        np.array(left) / [np.sqrt(variance), variance],
+        moments(sigma_squared),
         1e-10,
         {
-            "the noise is left out at t = 1": lambda: [mean, end_variance(np.append([0, 0], sigma_squared[2:]))],
-            "σ_t is that of step t−1": lambda: [mean, end_variance(shifted(sigma_squared))],
-            "there is no noise": lambda: [mean, end_variance(0 * sigma_squared)],
+            "the noise is left out at t = 1": lambda: moments(np.append([0, 0], sigma_squared[2:])),
+            "σ_t is that of step t−1": lambda: moments(shifted(sigma_squared)),
+            "there is no noise": lambda: moments(0 * sigma_squared),
         },
     )
 
 
+@takes_arrays
 def check_optimal_variance(
     mean_square_step: Callable[[Array], ArrayLike], schedule: NoiseSchedule, covariance: Array
 ) -> Check:

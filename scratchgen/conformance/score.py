@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import returned, takes_arrays
 from scratchgen.conformance.result import Check, compare
 from scratchgen.mixture import FINE, Mixture
 from scratchgen.quadrature import central_difference
@@ -34,6 +35,7 @@ def _exact_score(mixture: Mixture, x: Array) -> Array:
     return np.stack(columns, axis=1)
 
 
+@takes_arrays
 def check_log_prob(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: Array) -> Check:
     """log p(x) of a Gaussian mixture, (N,), nats, for log_prob(x), by inverses and determinants."""
     exact = log_density(mixture, x).real
@@ -57,25 +59,29 @@ def check_log_prob(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: 
     )
 
 
+@takes_arrays
 def check_score(score: Callable[[Array], ArrayLike], mixture: Mixture, x: Array, std: float = 1.0) -> Check:
     """∇ log p(x), (N, D), for score(x) of `mixture`; std, if it is a diffused one, serves the diagnosis only."""
     exact = _exact_score(mixture, x)
+    value = returned(score(x), x.shape, "score")
+    unit = 1 / np.sqrt(np.linalg.eigvalsh(mixture.covariances).min())  # scores of wide laws are small numbers
     return compare(
         "check_score",
         "(33)",
-        "∇ log p(x)",
-        score(x),
-        exact,
+        "∇ log p(x), in units of 1/std",
+        value / unit,
+        exact / unit,
         1e-10,
         {
-            "the sign is wrong": lambda: -exact,
-            "it is −std · ∇log p, the noise": lambda: -std * exact,
-            "it is std · ∇log p": lambda: std * exact,
-            "it is std² · ∇log p, the denoiser's shift": lambda: std**2 * exact,
+            "the sign is wrong": lambda: -exact / unit,
+            "it is −std · ∇log p, the noise": lambda: -std * exact / unit,
+            "it is std · ∇log p": lambda: std * exact / unit,
+            "it is std² · ∇log p, the denoiser's shift": lambda: std**2 * exact / unit,
         },
     )
 
 
+@takes_arrays
 def check_denoiser(
     denoise: Callable[[Array, float, float], ArrayLike], mixture: Mixture, x_t: Array, scale: float, std: float
 ) -> Check:
@@ -98,6 +104,7 @@ def check_denoiser(
     )
 
 
+@takes_arrays
 def check_score_matching(
     denoising: Callable[[Array, Array, float], ArrayLike],
     implicit: Callable[[Array, Array], ArrayLike],

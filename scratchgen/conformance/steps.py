@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import returned
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array
 
@@ -53,11 +54,11 @@ def coefficients(f: Callable[..., ArrayLike], n_arguments: int) -> list[float]:
     """(c_1, …, c_n, c_0, bend) of f(u_1, …, u_n) = Σ c_i u_i + c_0, read off at 0 and at the unit vectors.
 
     `bend` is the largest departure from that map at three points of ±5, as a part of its size: a step that clips is
-    linear near 0.  What rounding leaves, 1e-12, counts as 0.
+    linear near 0 and bent further out.  What rounding leaves, 1e-12, counts as 0.
     """
     far = 5 * np.stack([np.ones(n_arguments), -np.ones(n_arguments), (-1.0) ** np.arange(n_arguments)])
     rows = np.concatenate([np.eye(n_arguments), np.zeros((1, n_arguments)), far])
-    image = np.asarray(f(*(rows[:, [i]] for i in range(n_arguments))), dtype=np.float64)[:, 0]
+    image = returned(f(*(rows[:, [i]] for i in range(n_arguments))), (len(rows), 1), "the function under test")[:, 0]
     slopes, constant = image[:n_arguments] - image[n_arguments], float(image[n_arguments])
     departure = np.abs(image[n_arguments + 1 :] - far @ slopes - constant).max()
     bend = float(departure / (1e-300 + 5 * np.abs(slopes).sum() + abs(constant)))

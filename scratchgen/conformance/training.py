@@ -7,11 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import returned, takes_arrays
 from scratchgen.conformance.result import Check, compare
 from scratchgen.quadrature import central_difference
 from scratchgen.validation import Array
 
 
+@takes_arrays
 def check_gradient(
     loss: Callable[[Array], ArrayLike],
     gradient: Callable[[Array], ArrayLike],
@@ -24,7 +26,8 @@ def check_gradient(
     Parameters
     ----------
     loss, gradient : callables
-        loss(parameters) → a number, gradient(parameters) → (P,), for any float64 vector of P parameters.
+        loss(parameters) → a number, gradient(parameters) → (P,), for any float64 vector of P parameters.  Slopes are
+        compared in units of the largest.
     parameters : (P,)
     directions : (n, P)
         Unit vectors find the wrong parameter, dense ones find it with fewer calls.
@@ -32,15 +35,23 @@ def check_gradient(
         Step along a direction; errors are O(h⁶) and 1e-16/h.
     """
     gradient(parameters)  # a second call finds gradients that add up
-    left = directions @ np.asarray(gradient(parameters), dtype=np.float64)
+    left = directions @ returned(gradient(parameters), parameters.shape, "gradient")
+
+    def value(at: Array) -> float:
+        return float(returned(loss(at), (), "loss"))
 
     def along(direction: Array) -> float:
-        return float(central_difference(lambda step: float(np.asarray(loss(parameters + step * direction))), h))
+        return float(central_difference(lambda step: value(parameters + step * direction), h))
 
     right = np.array([along(direction) for direction in directions])
-    return compare("check_gradient", "(14)", "the derivative along a direction", left, right, 1e-7)
+    # In units of the largest slope, or of what rounding leaves of the differences of a large loss.
+    unit = max(np.abs(right).max(initial=0.0), 1e-9 * abs(value(parameters)), 1e-300)
+    return compare(
+        "check_gradient", "(14)", "the derivative along a direction, in units", left / unit, right / unit, 1e-7
+    )
 
 
+@takes_arrays
 def check_adam(
     run: Callable[[Array, Array], ArrayLike],
     parameters: Array,

@@ -8,12 +8,14 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import takes_arrays
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.variational import gap_of_tables
 from scratchgen.quadrature import sigma_points
 from scratchgen.validation import Array
 
 
+@takes_arrays
 def check_vae_objective(loss: Callable[..., ArrayLike], p_x: Array, q: Array, decoder: Array, prior: Array) -> Check:
     """(13): E_p[−E_q log p_θ(x | z) + KL(q‖q(z))] = (12) + H(p), for loss(p_x, q, decoder, prior)."""
     log_evidence, gap, _, _ = gap_of_tables(decoder * prior, q)
@@ -34,6 +36,7 @@ def check_vae_objective(loss: Callable[..., ArrayLike], p_x: Array, q: Array, de
     )
 
 
+@takes_arrays
 def check_vae_loss(
     loss: Callable[..., ArrayLike],
     x: Array,
@@ -76,6 +79,10 @@ def check_vae_loss(
             "the KL is missing": lambda: constant + fit,
             "it is averaged over the batch": lambda: (constant + fit + kl).mean(),
             "it is the plain sum of squares plus KL": lambda: squares + kl,
+            "it is half the sum of squares plus KL: s² = 1 and no constant": lambda: squares / 2 + kl,
+            "it is the mean of squares plus KL": lambda: squares / D + kl,
+            "(D/2) log 2π is missing": lambda: constant - 0.5 * D * np.log(2 * np.pi) + fit + kl,
+            "the KL is halved": lambda: constant + fit + kl / 2,
             "the normal constant is counted D times over": lambda: (
                 constant + 0.5 * D * (D - 1) * np.log(2 * np.pi) + fit + kl
             ),
@@ -83,6 +90,7 @@ def check_vae_loss(
     )
 
 
+@takes_arrays
 def check_importance_weighted_bound(
     bound: Callable[[Array], ArrayLike], joint: Array, q: Array, n_draws: int = 2
 ) -> Check:
@@ -117,7 +125,7 @@ def check_importance_weighted_bound(
         compare(
             "check_importance_weighted_bound",
             "(8)",
-            "E exp(bound), which should be p(x),",
+            "E exp(bound) (it should be p(x))",
             (law * np.exp(logs)).sum(axis=0),
             joint.sum(axis=1),
             1e-11,

@@ -10,10 +10,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import as_probabilities, parts, takes_arrays
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.validation import Array
 
 # --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _as_model(q: Array, decoder: Array, prior: Array) -> None:
+    as_probabilities(q, "q", axis=1)
+    as_probabilities(decoder, "decoder", axis=0)
+    as_probabilities(prior, "prior")
 
 
 def gap_of_tables(joint: Array, q: Array) -> tuple[Array, Array, Array, Array]:
@@ -23,9 +30,11 @@ def gap_of_tables(joint: Array, q: Array) -> tuple[Array, Array, Array, Array]:
     return np.log(evidence), kl, (q * np.log(joint)).sum(axis=1), -(q * np.log(q)).sum(axis=1)
 
 
+@takes_arrays
 def check_latent_posterior(posterior: Callable[[Array], tuple[ArrayLike, ArrayLike]], joint: Array) -> Check:
     """(3), (11), (16): p(z | x) and p(x) from the joint, for posterior(joint) → (p(z | x) (X, Z), p(x) (X,))."""
-    table, evidence = (np.asarray(part) for part in posterior(joint))
+    as_probabilities(joint, "joint", axis=(0, 1))
+    table, evidence = parts(posterior(joint), 2, "posterior")
     exact = np.array([sum(row) for row in joint.tolist()])
     return worst(
         compare(
@@ -53,8 +62,11 @@ def check_latent_posterior(posterior: Callable[[Array], tuple[ArrayLike, ArrayLi
     )
 
 
+@takes_arrays
 def check_posterior_kl(kl: Callable[[Array, Array], ArrayLike], joint: Array, q: Array) -> Check:
     """(4): KL(q(z | x)‖p(z | x)) of every x, (X,), for kl(joint, q); 0 at the posterior."""
+    as_probabilities(joint, "joint", axis=(0, 1))
+    as_probabilities(q, "q", axis=1)
     log_evidence, exact, log_joint, entropy = gap_of_tables(joint, q)
     posterior = joint / joint.sum(axis=1, keepdims=True)
     return compare(
@@ -75,12 +87,15 @@ def check_posterior_kl(kl: Callable[[Array, Array], ArrayLike], joint: Array, q:
     )
 
 
+@takes_arrays
 def check_elbo(elbo: Callable[[Array, Array], ArrayLike], joint: Array, q: Array) -> Check:
     """(5)-(6), (8): ELBO = log p(x) − KL(q‖p(z | x)) of every x, (X,), for elbo(joint, q); log p(x) at the posterior.
 
     "ELBO <= log p" alone finds next to nothing (entropy dropped, its sign, KL doubled: 0 of 500), so that the gap is
     compared with the KL that it must equal.
     """
+    as_probabilities(joint, "joint", axis=(0, 1))
+    as_probabilities(q, "q", axis=1)
     log_evidence, kl, log_joint, entropy = gap_of_tables(joint, q)
     posterior = joint / joint.sum(axis=1, keepdims=True)
     _, _, best_joint, best_entropy = gap_of_tables(joint, posterior)
@@ -101,8 +116,10 @@ def check_elbo(elbo: Callable[[Array, Array], ArrayLike], joint: Array, q: Array
     )
 
 
+@takes_arrays
 def check_split_elbo(elbo: Callable[..., ArrayLike], decoder: Array, prior: Array, q: Array) -> Check:
     """(7): E_q log p(x | z) − KL(q‖p(z)) of every x, (X,), for elbo(decoder, prior, q): log p(x) less the gap."""
+    _as_model(q, decoder, prior)
     log_evidence, kl, _, _ = gap_of_tables(decoder * prior, q)
     fit, regulariser = (q * np.log(decoder)).sum(axis=1), (q * np.log(q / prior)).sum(axis=1)
     return compare(
@@ -122,11 +139,14 @@ def check_split_elbo(elbo: Callable[..., ArrayLike], decoder: Array, prior: Arra
     )
 
 
+@takes_arrays
 def check_joint_kl(joint_kl: Callable[..., ArrayLike], p_x: Array, q: Array, decoder: Array, prior: Array) -> Check:
     """(9)-(10), (12): KL(p q‖p_θ) = KL(p‖p_θ(x)) + E_p KL(q‖p_θ(z | x)), for joint_kl(p_x, q, decoder, prior).
 
     The second term is what (10) drops; the deck needs q ≈ p(z | x) for it, the chain rule does not.
     """
+    as_probabilities(p_x, "p_x")
+    _as_model(q, decoder, prior)
     log_evidence, gap, _, _ = gap_of_tables(decoder * prior, q)
     marginal, entropy = p_x @ (np.log(p_x) - log_evidence), -p_x @ np.log(p_x)
     return compare(
@@ -154,6 +174,7 @@ def condition(W: Array, noise_variance: float) -> tuple[Array, Array, Array]:
     return covariance, gain, np.eye(W.shape[1]) - gain @ W
 
 
+@takes_arrays
 def check_linear_gaussian_posterior(
     posterior: Callable[..., tuple[ArrayLike, ArrayLike]], x: Array, W: Array, mean: Array, noise_variance: float
 ) -> Check:
@@ -162,7 +183,7 @@ def check_linear_gaussian_posterior(
     posterior(x, W, mean, noise_variance) → (means (N, k), covariance (k, k)).
     """
     _, gain, posterior_cov = condition(W, noise_variance)
-    means, covariance = posterior(x, W, mean, noise_variance)
+    means, covariance = parts(posterior(x, W, mean, noise_variance), 2, "posterior")
     name = "check_linear_gaussian_posterior"
     return worst(
         compare(name, "(11)", "E[z | x]", means, (x - mean) @ gain.T, 1e-9),
@@ -181,6 +202,7 @@ def check_linear_gaussian_posterior(
     )
 
 
+@takes_arrays
 def check_linear_gaussian_elbo(
     elbo: Callable[..., ArrayLike],
     x: Array,
@@ -222,6 +244,7 @@ def check_linear_gaussian_elbo(
     )
 
 
+@takes_arrays
 def check_mean_field(
     mean_field: Callable[..., tuple[ArrayLike, ArrayLike]], x: Array, W: Array, mean: Array, noise_variance: float
 ) -> Check:
@@ -231,7 +254,7 @@ def check_mean_field(
     precision P has variances 1/P_ii.
     """
     _, gain, posterior_cov = condition(W, noise_variance)
-    means, variances = mean_field(x, W, mean, noise_variance)
+    means, variances = parts(mean_field(x, W, mean, noise_variance), 2, "mean_field")
     return worst(
         compare("check_mean_field", "(6)", "the means", means, (x - mean) @ gain.T, 1e-9),
         compare(

@@ -80,7 +80,7 @@ class Row(NamedTuple):
 
     name: str  # the deck's number, "1" to "34", or what the proposition is about
     statement: str
-    erratum: str  # what is wrong with it as printed; empty if nothing is
+    erratum: str  # what is wrong with it as printed, or has to be said; empty if it is right as it stands
     function: str  # its public function, "module.name" within scratchgen
     run: Callable[[Functions], Check]
 
@@ -160,22 +160,22 @@ EQUATIONS: tuple[Row, ...] = (
     ),
     Row(
         "9",
-        "E_p log p_θ(x)/p(x) = E_p[ELBO(q) − log p(x)] + E_p KL(q‖p_θ(z|x))",
-        "the slide's ≥ needs no p(z|x) ≈ q: the gap is known for every q",
+        "E_p log p_θ(x)/p(x) ≥ E_p[ELBO(q) − log p(x)] = −KL(p q‖p_θ(x,z)), less by E_p KL(q‖p_θ(z|x))",
+        "",
         "variational.joint_kl_table",
         lambda f: check_joint_kl(f("variational.joint_kl_table"), P, Q[::-1], DECODER, PRIOR),
     ),
     Row(
         "10",
         "KL(p(x)‖p_θ(x)) ≤ KL(p(x,z)‖p_θ(x,z)), equal at q = p_θ(z|x)",
-        "the chain of inequalities has an ≈ inside; the chain rule of KL is exact",
+        "printed through p(z|x) ≈ q inside a chain of inequalities; the chain rule is exact, for every q",
         "variational.joint_kl_table",
         lambda f: check_joint_kl(f("variational.joint_kl_table"), P, POSTERIOR, DECODER, PRIOR),
     ),
     Row(
         "11",
         "p_θ(z|x) = p_θ(x|z)q(z)/p_θ(x)",
-        "printed with p(x) below the line, which does not make it sum to one",
+        "printed with p(x) for p_θ(x) below the line, so that it does not sum to one",
         "variational.linear_gaussian_posterior",
         lambda f: check_linear_gaussian_posterior(f("variational.linear_gaussian_posterior"), X, W, MU, NOISE),
     ),
@@ -196,7 +196,7 @@ EQUATIONS: tuple[Row, ...] = (
     Row(
         "14",
         "E_p E_{z~q}[−log p_θ(x|z)] + E_p KL(q(z|x)‖q(z)); one z is unbiased",
-        "no z ~ q under the expectation; Figure 2 has N(μ, σ) for N(μ, σ²)",
+        "printed without z ~ q; Figure 2 has N(μ, σ) for N(μ, σ²), and a reconstruction without its 1/(2s²)",
         "vae.vae_loss",
         lambda f: check_vae_loss(f("vae.vae_loss"), X, W, MU, NOISE, Q_MEAN, LOG_VARIANCE),
     ),
@@ -224,21 +224,21 @@ EQUATIONS: tuple[Row, ...] = (
     Row(
         "18",
         "q(z|x) = p_θ(z|x) = p_θ(x|z)q(z)/∫p_θ(x|z)q(z)dz",
-        "below it θ varies in the sampling law too; in EM that θ is frozen",
+        "printed below it: argmax over the θ of the sampling law too, without E_p; in EM that θ is frozen",
         "em.e_step",
         problems.e_step,
     ),
     Row(
         "19",
         "q = q̃(x₀)Π q(x_t|x_{t−1}),  p_θ = p_θ(x_T)Π p_θ(x_{t−1}|x_t)",
-        "the slide before it has x_t = α_t x_{t−1} + β_t without ε_t",
+        "the chapter's first slide has x_t = α_t x_{t−1} + β_t, without ε_t",
         "ddpm.reverse_log_prob",
         problems.chains,
     ),
     Row(
         "20",
         "KL(q‖p_θ) over x₀,…,x_T = −E ELBO − H(x₀)",
-        "p(x₁|x₀) in the numerator is q(x₁|x₀)",
+        "printed with p(x₁|x₀) in the numerator, for q(x₁|x₀)",
         "ddpm.bound_terms",
         problems.bound_terms,
     ),
@@ -266,77 +266,77 @@ EQUATIONS: tuple[Row, ...] = (
     Row(
         "24",
         "= the same over x₀, x_{t−1}, x_t",
-        "needs t ≥ 2: q(x₀|x₀) is a point mass",
+        "right for t ≥ 2; at t = 1, q(x₀|x₀) is a point mass",
         "ddpm.p_log_prob",
         problems.three_variables,
     ),
     Row(
         "25",
         "q(x_t|x₀) = N(ᾱ_t x₀, β̄_t² I),  ᾱ_t = α₁⋯α_t,  β̄_t = √(1−ᾱ_t²)",
-        "holds because α² + β² = 1; in general β̄² is a sum",
+        "right because α² + β² = 1; otherwise β̄² is a sum.  Credited to Ho; first in Sohl-Dickstein 2015",
         "ddpm.q_sample",
         lambda f: check_forward_process(lambda *a: f("ddpm.q_sample")(SCHEDULE, *a), SCHEDULE),
     ),
     Row(
         "26",
         "(D/2) log 2πσ² + β²/(2α²σ²) E‖ε_t − ε_θ(x_t,t)‖²",
-        "printed prefactor is twice this; this ε_θ predicts the noise of one step, (β/β̄)ε̂",
+        "printed twice too large and without (D/2) log 2πσ²; its ε_θ predicts one step's noise, (β/β̄)ε̂",
         "ddpm.one_step_loss",
         problems.one_step_loss,
     ),
     Row(
         "27",
         "ε_t = (β_t ε − α_t β̄_{t−1} ω)/β̄_t,  E[εωᵀ] = 0",
-        "uncorrelated means independent only because both are jointly Gaussian",
+        "right; E[εωᵀ] = 0 means independence because both are jointly Gaussian",
         "ddpm.split_noise",
         problems.noise_merging,
     ),
     Row(
         "28",
         "the same in (ε,ω): E‖(β_t ε − α_t β̄_{t−1} ω)/β̄_t − ε_θ(x_t,t)‖²",
-        "printed prefactor is twice the right one",
+        "printed twice too large",
         "ddpm.merged_loss",
         problems.merged_loss,
     ),
     Row(
         "29",
         "(D/2) log 2πσ² + Dβ̃²/(2σ²) + β⁴/(2β̄²α²σ²) E‖ε − ε̂(x_t,t)‖²",
-        "printed prefactor is twice this; separating ω leaves Dβ̃²/(2σ²)",
+        "printed twice too large, without Dβ̃²/(2σ²), which separating ω leaves, and with x₀ ~ p̃ for q̃",
         "ddpm.total_noise_loss",
         problems.total_noise_loss,
     ),
     Row(
         "30",
         "x_i = √(1−β_i) x_{i−1} + √β_i z_i;  β_i = 1 − exp(−∫β dt) has the SDE's law",
-        "its β_i is the β_t² of the slides before, its z_{i−1} their ε_i",
+        "its β_i is the β_t² of the slides before, its z_{i−1} their ε_i: the letters change meaning here",
         "schedule.NoiseSchedule.from_sde",
         lambda f: check_discretisation(f("schedule.NoiseSchedule.from_sde")(SDE, 7).variances, SDE),
     ),
     Row(
         "31",
         "dx = −½β(t)x dt + √β(t) dw:  x_t = e^{−B/2}x₀ + √(1−e^{−B}) ε,  B = ∫β",
-        "β_i = β(t_i)Δt: without Δt there is no limit",
+        "printed without Δt in β_i = β(t_i)Δt; DDPM is a first-order discretisation, not Euler-Maruyama",
         "sde.VP.marginal",
         lambda f: check_sde(lambda t: f("sde.VP.marginal")(SDE, t), SDE.drift, SDE.diffusion, SDE.horizon),
     ),
     Row(
         "32",
         "dx = [f − ½(1+λ²)g²∇log p_t]dt + λg dw̄, dt < 0;  λ = 1 as printed, 0 the flow",
-        "time runs backwards, which the slide does not say",
+        "time runs backwards, which the slide does not say.  (This λ is the code's churn)",
         "sde.reverse_drift",
         problems.reverse_sde,
     ),
     Row(
         "33",
         "E_t E_{p_t} λ(t)‖∇log p_t − s_θ‖²: denoising, implicit, sliced equal it up to θ-free constants",
-        "t ~ U(0,T); sliced score matching is UAI 2019",
+        "printed t ∈ U for t ~ U(0,T), and UAI 2020 for sliced score matching, which is UAI 2019",
         "sde.denoising_score_matching",
         problems.score_matching,
     ),
     Row(
         "34",
         "KL(p₀‖p_θ) ≤ ½∫g²E‖∇log p_t − s_θ‖²dt + KL(p_T‖π), equal if s_θ = ∇log q_t, π = q_T",
-        "p_θ is the law of the continuous reverse SDE; false for the flow. Source: NeurIPS 2021",
+        "p_θ is the law of the continuous reverse SDE; false for the flow.  Printed ICLR 2021 for NeurIPS 2021",
         "sde.kl_bound",
         problems.kl_bound,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,12 +45,20 @@ class Grade:
         return f"±{self.high:.2g}" if self.low == -self.high else f"{self.low:.2g}…{self.high:.2g}"
 
 
+class PipedConsole(Console):
+    """A console that lets its caller know when the reader of a pipe has gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise, where rich would end the process with the status of a failed check."""
+        raise BrokenPipeError
+
+
 class Narrator:
     """Writes to a terminal with progress bars, and plain lines when there is none."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
-        if not self.console.is_terminal:
+        self.console = console or PipedConsole(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal and "COLUMNS" not in os.environ:
             self.console.width = 100  # a pipe has no width; this one keeps a table's rows on one line
 
     def say(self, text: str = "") -> None:

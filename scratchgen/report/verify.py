@@ -7,6 +7,7 @@ import json
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,25 +18,36 @@ from scratchgen.report.console import Narrator
 SHOWN = 12  # values of an equation's two sides that the detailed view prints
 
 
-def verify(number: int | None, form: str, narrator: Narrator) -> int:
+def verify(name: str | None, form: str, narrator: Narrator) -> int:
     """Check one equation or everything, print the outcome, and return 1 if something is outside its tolerance.
 
     Parameters
     ----------
-    number : 1..34 or None
+    name : str or None
+        Of one row, "1" to "34" or a proposition's.
     form : {"text", "json", "markdown"}
     """
-    rows = EQUATIONS + PROPOSITIONS if number is None else EQUATIONS[number - 1 : number]
-    results = [(row, check(row)) for row in rows]
+    rows = [row for row in EQUATIONS + PROPOSITIONS if name in (None, row.name)]
+    results = [(row, run(row)) for row in rows]
     if form == "json":
         print(json.dumps([as_record(row, result) for row, result in results], indent=1, ensure_ascii=False))
     elif form == "markdown":
         print(as_markdown(results))
-    elif number is not None:
+    elif name is not None:
         show_one(*results[0], narrator)
     else:
         show_all(results, narrator)
     return 0 if all(result.passed for _, result in results) else 1
+
+
+def run(row: Row) -> Check:
+    """The row's check; an exception becomes a failure, so that one broken function does not hide the others."""
+    try:
+        return check(row)
+    except Exception as error:
+        nothing = np.empty(0)
+        found = f"{row.function} raised {type(error).__name__}: {error}"
+        return Check(row.name, f"({row.name})", row.statement, nothing, nothing, float("inf"), 0.0, found)
 
 
 def as_record(row: Row, result: Check) -> dict[str, object]:
@@ -58,7 +70,7 @@ def as_record(row: Row, result: Check) -> dict[str, object]:
 
 def as_markdown(results: Sequence[tuple[Row, Check]]) -> str:
     """The README's table: what a row says, what is wrong with it as printed, which function and check it has."""
-    lines = ["| | equation | as printed | function | check |", "|---|---|---|---|---|"]
+    lines = ["| | equation | erratum or remark | function | check |", "|---|---|---|---|---|"]
     for row, result in results:
         cells = (row.name, row.statement, row.erratum, f"`{row.function}`", f"`{result.name}`")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -68,13 +80,16 @@ def as_markdown(results: Sequence[tuple[Row, Check]]) -> str:
 def show_all(results: Sequence[tuple[Row, Check]], narrator: Narrator) -> None:
     """Two tables, the deck's equations and what stands beside them, and one line of count."""
     equations, others = results[: len(EQUATIONS)], results[len(EQUATIONS) :]
-    narrator.say("Both sides of every equation, by independent routes, where they differ most.  *: see its erratum.")
+    narrator.say(
+        "Every equation, and below it what is compared: by its function (left) and by another route (right), where"
+    )
+    narrator.say("they differ most.  *: see the erratum or remark.")
     narrator.say()
     narrator.console.print(table_of(equations, "equation"))
     narrator.say()
     narrator.console.print(table_of(others, "and beside them"))
     narrator.say()
-    narrator.say("As printed in the deck, and what is meant (scratchgen verify N shows one):")
+    narrator.say("Errata and remarks (scratchgen verify N shows one in detail):")
     for row, _ in equations:
         if row.erratum:
             narrator.say(f"  ({row.name}) {row.erratum}")
@@ -91,8 +106,8 @@ def show_all(results: Sequence[tuple[Row, Check]], narrator: Narrator) -> None:
 def table_of(results: Sequence[tuple[Row, Check]], title: str) -> Table:
     """number, statement, left, right, residual, tolerance, verdict."""
     table = Table(box=None, padding=(0, 0, 0, 2))
-    table.add_column("", justify="right", max_width=20)
-    table.add_column(title)
+    table.add_column("", justify="right", max_width=14)
+    table.add_column(title, min_width=14)
     for heading in ("left", "right", "residual", "tolerance"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
@@ -102,7 +117,7 @@ def table_of(results: Sequence[tuple[Row, Check]], title: str) -> Table:
         name = f"({row.name})" if row.name.isdigit() else row.name
         table.add_row(
             escape(name),
-            escape(row.statement) + ("*" if row.erratum else ""),
+            f"{escape(row.statement)}{'*' if row.erratum else ''}\n[dim]{escape(result.quantity)}[/]",
             f"{left:.6f}",
             f"{right:.6f}",
             f"{result.residual:.0e}",
@@ -114,9 +129,9 @@ def table_of(results: Sequence[tuple[Row, Check]], title: str) -> Table:
 
 def show_one(row: Row, result: Check, narrator: Narrator) -> None:
     """Everything about one equation."""
-    narrator.say(f"({row.name})  {row.statement}")
+    narrator.say(f"{f'({row.name})' if row.name.isdigit() else row.name}  {row.statement}")
     narrator.say()
-    narrator.say(f"as printed  {row.erratum or 'nothing is wrong with it'}")
+    narrator.say(f"remark      {row.erratum or 'right as printed'}")
     narrator.say(f"function    scratchgen.{row.function}")
     summary = inspect.getdoc(find(row.function)) or ""
     narrator.say(textwrap.indent(summary.partition("\n\n")[0], "            "))

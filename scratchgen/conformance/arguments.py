@@ -1,0 +1,71 @@
+"""What comes into a check: the problem's arrays, and what the callable under test returns."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.validation import Array
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:
+    """Turn lists, tensors and integer arrays among a check's arguments into float64 arrays."""
+    signature = inspect.signature(check)
+
+    @functools.wraps(check)
+    def with_arrays(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            if isinstance(value, list | tuple) or (hasattr(value, "__array__") and not np.isscalar(value)):
+                bound.arguments[name] = np.asarray(value, dtype=np.float64)
+        return check(*bound.args, **bound.kwargs)
+
+    return with_arrays
+
+
+def as_probabilities(p: Array, name: str, axis: int | tuple[int, ...] = -1) -> None:
+    """Refuse tables that are not positive, or do not sum to 1 along `axis`."""
+    if p.size == 0 or not (np.isfinite(p) & (p > 0)).all():
+        raise ValueError(f"{name} must be positive everywhere, so that no logarithm is infinite, got {p}")
+    if np.abs(p.sum(axis=axis) - 1).max() > 1e-9:
+        raise ValueError(f"{name} must sum to 1 along axis {axis}, got {p.sum(axis=axis)}; divide by the sum")
+
+
+def as_sigma_squared(sigma_squared: Array, schedule: NoiseSchedule) -> Array:
+    """The table (T+1,) of σ_t², positive from index 1; index 0 is not used and becomes 0."""
+    if np.shape(sigma_squared) != (schedule.T + 1,) or not (np.asarray(sigma_squared)[1:] > 0).all():
+        raise ValueError(
+            f"sigma_squared must have {schedule.T + 1} entries, index 0 unused and the others positive, "
+            f"got {np.asarray(sigma_squared)}"
+        )
+    return np.concatenate([[0.0], sigma_squared[1:]])
+
+
+def returned(value: Any, shape: tuple[int, ...], what: str) -> Array:
+    """What a callable under test returned, as float64 of the shape that was asked for."""
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} must return an array of shape {shape}, got {type(value).__name__}") from None
+    if array.shape != shape:
+        raise ValueError(f"{what} must return an array of shape {shape}, got shape {array.shape}")
+    return array
+
+
+def parts(value: Any, n: int, what: str) -> list[Array]:
+    """The n arrays that a callable under test returned."""
+    try:
+        arrays: list[Array] = [np.asarray(part, dtype=np.float64) for part in value]
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} must return {n} arrays, got {type(value).__name__}") from None
+    if len(arrays) != n:
+        raise ValueError(f"{what} must return {n} arrays, got {len(arrays)}")
+    return arrays
