@@ -63,7 +63,10 @@ def softmax(logits: Array, axis: int = -1) -> Array:
 
 
 class Tables(NamedTuple):
-    """A discrete latent-variable model, an encoder, and the law of the data; nothing is 0."""
+    """A discrete latent-variable model, an encoder, and the law of the data; nothing is 0.
+
+    p (X,), q (X, Z) with rows that sum to 1, decoder (X, Z) with columns that do, prior (Z,).
+    """
 
     p: Array  # (X,) the data's law
     q: Array  # (X, Z) q(z | x), rows sum to 1
@@ -147,7 +150,7 @@ def mixtures(max_dimension: int = 3, max_components: int = 4) -> st.SearchStrate
 
 
 class EMProblem(NamedTuple):
-    """Data on the grid 2⁻¹⁰, and where EM starts, every covariance the unit matrix."""
+    """Data x (N, D) on the grid 2⁻¹⁰, and the `Mixture` where EM starts, every covariance the unit matrix."""
 
     x: Array  # (N, D)
     mixture: Mixture
@@ -161,6 +164,9 @@ def em_problems(draw: st.DrawFn, modes: Sequence[str] = HARD_MODES, max_componen
     point many times; "collinear": a line in D dimensions.
     """
     N, D, K = draw(st.integers(1, 12)), draw(st.integers(1, 3)), draw(st.integers(1, max_components))
+    unknown = set(modes) - set(HARD_MODES)
+    if unknown:
+        raise ValueError(f"modes must be among {', '.join(HARD_MODES)}, got {sorted(unknown)[0]!r}")
     mode = draw(st.sampled_from(list(modes)))
     entries = arrays(np.int64, ((N + K) * D,), elements=st.integers(-5120, 5120), fill=st.nothing())
     x, means = cut(draw(entries) * GRID, (N, D), (K, D))
@@ -183,6 +189,8 @@ def em_problems(draw: st.DrawFn, modes: Sequence[str] = HARD_MODES, max_componen
 
 def variances(low: float, high: float, max_T: int = 40) -> st.SearchStrategy[Array]:
     """One-step variances β², log-uniform and uniform mixed, so that both ends of (0, 1) are reached."""
+    if not 0 < low <= high < 1:
+        raise ValueError(f"low and high must satisfy 0 < low <= high < 1, got {low} and {high}")
 
     def mixed(u: Array) -> Array:
         logarithmic = np.clip(np.exp(np.log(low) + np.log(high / low) * u[1::2]), low, high)
@@ -211,7 +219,7 @@ def schedules_and_t(
 def sdes(draw: st.DrawFn, kinds: Sequence[type[LinearSDE]] = (VP, SubVP, VE), low: float = 0.0) -> Any:
     """VP and sub-VP with ∫β up to 8 or so, VE by a ratio of up to 50, on horizons from 0.2 to 3.
 
-    A horizon of 1 would hide a missing factor T.  `low` is the least β(0) of VP and sub-VP.
+    A horizon of 1 would hide a missing factor T.  `low` is the least β(0) · horizon of VP and sub-VP.
     """
     kind, horizon, u, v = draw(st.sampled_from(list(kinds))), draw(st.floats(0.2, 3)), *draw(reals(2, 0, 1))
     if kind is VE:

@@ -738,6 +738,21 @@ def test_kl_of_mixtures_in_34_is_an_equality():
         assert kl_bound(sde, error, end_p.kl(end_q.log_prob)) == pytest.approx(p.kl(q.log_prob), abs=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (lambda: em_problems(modes=("plain", "foo")).example(), "modes must be among"),
+        (lambda: schedules(0.5, 0.1).example(), "low and high must satisfy"),
+        (lambda: schedules(0.0, 0.5).example(), "low and high must satisfy"),
+        (lambda: schedules(0.1, 1.0).example(), "low and high must satisfy"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The `.example")
+def test_strategies_refuse_what_they_cannot_draw(strategy, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        strategy()
+
+
 def test_the_catalogue_is_covered():
     """Every row's name stands in a docstring here or beside the functions it is about."""
     from pathlib import Path
