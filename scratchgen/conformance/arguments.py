@@ -39,14 +39,16 @@ def as_probabilities(p: Array, name: str, axis: int | tuple[int, ...] = -1) -> N
         raise ValueError(f"{name} must sum to 1 along axis {axis}, got {p.sum(axis=axis)}; divide by the sum")
 
 
-def as_sigma_squared(sigma_squared: Array, schedule: NoiseSchedule) -> Array:
-    """The table (T+1,) of σ_t², positive from index 1; index 0 is not used and becomes 0."""
-    if np.shape(sigma_squared) != (schedule.T + 1,) or not (np.asarray(sigma_squared)[1:] > 0).all():
+def as_sigma_squared(sigma_squared: Array, schedule: NoiseSchedule, zero: bool = False) -> Array:
+    """The table (T+1,) of σ_t²; index 0 is not used and becomes 0.  With `zero` a step may have no noise."""
+    table = np.asarray(sigma_squared)
+    wrong = table.shape != (schedule.T + 1,) or not ((table[1:] >= 0) if zero else (table[1:] > 0)).all()
+    if wrong:
         raise ValueError(
-            f"sigma_squared must have {schedule.T + 1} entries, index 0 unused and the others positive, "
-            f"got {np.asarray(sigma_squared)}"
+            f"sigma_squared must have {schedule.T + 1} entries, index 0 unused and the others "
+            f"{'not negative' if zero else 'positive'}, got {table}"
         )
-    return np.concatenate([[0.0], sigma_squared[1:]])
+    return np.concatenate([[0.0], table[1:]])
 
 
 def returned(value: Any, shape: tuple[int, ...], what: str) -> Array:

@@ -118,7 +118,7 @@ def _as_array(value: ArrayLike) -> Array:
 
 def worst(*checks: Check) -> Check:
     """Of several comparisons the one that fails most, a mistake that is known before one that is not."""
-    named = [check for check in checks if not check.passed and not check.diagnosis.endswith(NAMELESS)]
+    named = [check for check in checks if not check.passed and not check.diagnosis.endswith((NAMELESS, SINGLE))]
     return max(named or checks, key=lambda check: check.residual / check.tolerance)
 
 

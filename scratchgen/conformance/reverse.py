@@ -25,7 +25,7 @@ def check_ancestral_step(
     """
     steps = compose(schedule)
     left = [coefficients(lambda x, e, z, t=t: step(t, x, e, z), 3) for t in range(1, steps.T + 1)]
-    (by_x_t, by_eps), sigma = reverse_mean(steps).T, np.sqrt(as_sigma_squared(sigma_squared, schedule)[1:])
+    (by_x_t, by_eps), sigma = reverse_mean(steps).T, np.sqrt(as_sigma_squared(sigma_squared, schedule, zero=True)[1:])
     alpha, v, total = steps.alpha[1:], steps.variance[1:], steps.total[1:]
     return compare(
         "check_ancestral_step",
@@ -114,7 +114,7 @@ def check_sampler(
         return np.sqrt(steps.total[t]) * (x - steps.scale[t] * mean) / spread[t]
 
     variance = as_number(variance, "variance", low=0.0, open_low=True)
-    sigma_squared = as_sigma_squared(sigma_squared, schedule)
+    sigma_squared = as_sigma_squared(sigma_squared, schedule, zero=True)
     probes = T + 2
     start, noise = np.zeros((probes, 1)), np.zeros((T, probes, 1))
     start[1] = 1
