@@ -62,7 +62,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     forms.add_argument("--markdown", dest="form", action="store_const", const="markdown", help="print a Markdown table")
     verification.set_defaults(form="text")
     verification.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=TRACEBACK)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    of_the_tour = (options.seed, options.quick, options.out) != (0, False, Path("scratchgen-report"))
+    if options.command == "verify" and of_the_tour:
+        parser.error("--seed, --quick and --out are the tour's; verify draws nothing and writes nothing")
+    return options
 
 
 def add_tour_options(parser: argparse.ArgumentParser) -> None:
