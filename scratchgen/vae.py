@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from scratchgen.estimator import Progress, StandardizedEstimator
-from scratchgen.likelihood import gaussian_log_prob, kl_diag_standard, logsumexp
+from scratchgen.likelihood import gaussian_log_prob, kl_diag_standard, log_bin_mass, log_bin_mass_slopes, logsumexp
 from scratchgen.network import MLP
 from scratchgen.optimizer import Adam, cosine_decay
 from scratchgen.quadrature import sigma_points
@@ -73,13 +73,17 @@ class VAENetwork:
         Hidden layers of the encoder, and reversed of the decoder; () makes both linear.
     activation, rng, dtype
         As for `MLP`.
+    n_variances : int
+        1 for one decoder variance, D for one a dimension.
+    n_levels : int, optional
+        The data are whole numbers 0..n_levels−1 scaled to [−1, 1], and log p_θ(x | z) is `log_bin_mass`.
 
     Attributes
     ----------
     encoder, decoder : MLP
         D → 2k and k → D.
-    log_variance : (1,)
-        log s² of the decoder, one for all dimensions; `log_variance_gradient` is its gradient.
+    log_variance : (1,) or (D,)
+        log s² of the decoder; `log_variance_gradient` is its gradient.
     """
 
     def __init__(
@@ -90,13 +94,16 @@ class VAENetwork:
         activation: str = "silu",
         rng: RNG = None,
         dtype: DTypeLike = np.float32,
+        n_variances: int = 1,
+        n_levels: int | None = None,
     ) -> None:
         rng = as_generator(rng)
         self.n_latents = n_latents
+        self.n_levels = n_levels
         self.encoder = MLP((dimension, *hidden, 2 * n_latents), activation, rng, dtype)
         self.decoder = MLP((n_latents, *reversed(hidden), dimension), activation, rng, dtype)
-        self.log_variance: Array = np.zeros(1, dtype=dtype)
-        self.log_variance_gradient: Array = np.zeros(1, dtype=dtype)
+        self.log_variance: Array = np.zeros(n_variances, dtype=dtype)
+        self.log_variance_gradient: Array = np.zeros(n_variances, dtype=dtype)
 
     @property
     def parts(self) -> list[tuple[Array, Array]]:
@@ -123,22 +130,41 @@ class VAENetwork:
         std = np.exp(0.5 * log_variance)
         z = mean + std * noise
         x_hat = self.decoder.forward(z)
-        residual = x_hat - x
-        precision = np.exp(-self.log_variance)
-        loss = vae_loss(x, x_hat, mean, log_variance, self.log_variance)
+        reconstruction, grad_x_hat, grad_log_s2 = self._reconstruction(x, x_hat)
+        loss = kl_diag_standard(mean, log_variance) + reconstruction
 
         # Backward, for the mean over examples.
-        N, D = x.shape
-        grad_z = self.decoder.backward(precision * residual / N)
+        N = len(x)
+        grad_z = self.decoder.backward(grad_x_hat / N)
         grad_mean = grad_z + mean / N  # ∂z/∂μ = 1;  ∂KL/∂μ = μ
         grad_log_variance = 0.5 * (grad_z * noise * std + np.expm1(log_variance) / N)  # ∂z/∂log σ² = ½ σ ξ
         self.encoder.backward(np.concatenate([grad_mean, grad_log_variance], axis=1))
-        self.log_variance_gradient[:] = 0.5 * (D - precision * (residual**2).sum() / N)
+        per_dimension = grad_log_s2.sum(axis=0) / N
+        self.log_variance_gradient[:] = per_dimension if len(self.log_variance) > 1 else per_dimension.sum()
         return loss
+
+    def log_decoder(self, x: Array, x_hat: Array) -> Array:
+        """log p_θ(x | z) at the decoder's mean x̂, (N,), nats: a density, or with `n_levels` a mass."""
+        if self.n_levels is None:
+            return gaussian_log_prob(x, x_hat, self.log_variance.astype(x_hat.dtype))
+        return log_bin_mass(self._levels(x), x_hat, np.exp(0.5 * self.log_variance), self.n_levels).sum(axis=1)
+
+    def _reconstruction(self, x: Array, x_hat: Array) -> tuple[Array, Array, Array]:
+        """−log p_θ(x | z), (N,), and its derivatives with respect to x̂ and log s² in every dimension, (N, D) each."""
+        if self.n_levels is None:
+            precision, residual = np.exp(-self.log_variance), x_hat - x
+            return -self.log_decoder(x, x_hat), precision * residual, 0.5 * (1 - precision * residual**2)
+        std = np.exp(0.5 * self.log_variance)
+        log_mass, by_mean, by_log_s2 = log_bin_mass_slopes(self._levels(x), x_hat, std, self.n_levels)
+        return -log_mass.sum(axis=1), -by_mean, -by_log_s2
+
+    def _levels(self, x: Array) -> Array:
+        """Whole numbers from their places in [−1, 1]."""
+        return np.rint(0.5 * ((self.n_levels or 0) - 1) * (x + 1))
 
 
 class VAE(StandardizedEstimator):
-    """Variational autoencoder with diagonal Gaussian posterior and Gaussian decoder of one learned variance.
+    """Variational autoencoder with diagonal Gaussian posterior and a Gaussian decoder, as it is or in bins.
 
     With hidden=() both networks are linear, and the best attainable mean ELBO is the maximum likelihood of PPCA, which
     grades the training exactly.
@@ -150,8 +176,11 @@ class VAE(StandardizedEstimator):
     hidden : sequence of int
         Hidden layers of the encoder, and reversed of the decoder.
     activation : {"silu", "tanh", "identity"}
-    decoder_variance : float or None
-        s², in the model's units squared; None learns it (its optimum is the mean squared error).
+    decoder_variance : float, None or "diag"
+        s², in the model's units squared; None learns one, "diag" one a dimension (optimum: the mean squared error).
+    n_levels : int, optional
+        The data are whole numbers 0..n_levels−1: the decoder is a Gaussian in bins, and likelihoods are masses, so that
+        −elbo/(D ln 2) is in bits per dimension of the numbers themselves.
     latent_noise : {"random", "sigma"}
         ξ of training: fresh draws, or all 2k `sigma_points`, which make the loss of a linear VAE exact.
     n_steps, batch_size, learning_rate : int, int or None, float
@@ -165,7 +194,7 @@ class VAE(StandardizedEstimator):
     Attributes
     ----------
     network_ : VAENetwork
-    decoder_variance_ : float
+    decoder_variance_ : float, or (D,) for "diag"
         s² in squared units of the data.
     losses_ : (steps,)
         Mean −ELBO of the batches, nats, in the data's units.
@@ -186,7 +215,8 @@ class VAE(StandardizedEstimator):
         n_latents: int = 2,
         hidden: Sequence[int] = (128,),
         activation: str = "silu",
-        decoder_variance: float | None = None,
+        decoder_variance: float | str | None = None,
+        n_levels: int | None = None,
         latent_noise: str = "random",
         n_steps: int = 3000,
         batch_size: int | None = 128,
@@ -199,6 +229,7 @@ class VAE(StandardizedEstimator):
         self.hidden = hidden
         self.activation = activation
         self.decoder_variance = decoder_variance
+        self.n_levels = n_levels
         self.latent_noise = latent_noise
         self.n_steps = n_steps
         self.batch_size = batch_size
@@ -216,14 +247,14 @@ class VAE(StandardizedEstimator):
         as_choice(self.latent_noise, "latent_noise", ("random", "sigma"))
         as_choice(self.dtype, "dtype", ("float32", "float64"))
         rng = as_generator(self.rng)
-        variance = 1.0 if self.decoder_variance is None else self.decoder_variance
-        variance = as_number(variance, "decoder_variance", low=0.0, open_low=True)
+        learned = self.decoder_variance in (None, "diag")
+        variance = as_number(1.0 if learned else self.decoder_variance, "decoder_variance", low=0.0, open_low=True)
         mean, scale = self._measure_units(x)
         self._build(x.shape[1], rng)
         self.network_.log_variance[:] = np.log(variance)
         self.mean_, self.scale_, self.n_features_in_, self.losses_ = mean, scale, x.shape[1], np.zeros(0)
         data = self.to_model(x).astype(self.dtype)
-        factors = (1, 1, LOG_VARIANCE_RATE if self.decoder_variance is None else 0)
+        factors = (1, 1, LOG_VARIANCE_RATE if learned else 0)
         optimizers = [
             (Adam(parameters), gradient, factor)
             for (parameters, gradient), factor in zip(self.network_.parts, factors, strict=True)
@@ -244,9 +275,28 @@ class VAE(StandardizedEstimator):
             yield Progress(step + 1, n_steps, float(losses[step]))
 
     def _build(self, dimension: int, rng: RNG = None) -> None:
-        self.network_ = VAENetwork(dimension, self.n_latents, self.hidden, self.activation, rng, self.dtype)
+        n_variances = dimension if self.decoder_variance == "diag" else 1
+        self.network_ = VAENetwork(
+            dimension, self.n_latents, self.hidden, self.activation, rng, self.dtype, n_variances, self.n_levels
+        )
         self.encoder_, self.decoder_ = self.network_.encoder.parameters, self.network_.decoder.parameters
         self.log_variance_ = self.network_.log_variance
+
+    def _measure_units(self, x: Array) -> tuple[Array, float]:
+        if self.n_levels is None:
+            return super()._measure_units(x)
+        n_levels = as_count(self.n_levels, "n_levels", minimum=2)
+        if ((x != np.rint(x)) | (x < 0) | (x >= n_levels)).any():
+            raise ValueError(
+                f"x must hold whole numbers in 0..{n_levels - 1}, as n_levels says; n_levels=None takes reals"
+            )
+        half = 0.5 * (n_levels - 1)  # levels to [−1, 1]
+        return np.full(x.shape[1], half), half
+
+    @property
+    def _log_volume(self) -> float:
+        """log |∂x/∂(model units)|; masses have no units."""
+        return super()._log_volume if self.n_levels is None else 0.0
 
     def _restore(self) -> None:
         saved = self.encoder_, self.decoder_, self.log_variance_
@@ -254,10 +304,11 @@ class VAE(StandardizedEstimator):
         self.encoder_[:], self.decoder_[:], self.log_variance_[:] = saved
 
     @property
-    def decoder_variance_(self) -> float:
-        """s² of the fitted decoder, in squared units of the data."""
+    def decoder_variance_(self) -> float | Array:
+        """s² of the fitted decoder, in squared units of the data: a number, or (D,) if each dimension has its own."""
         self._require_fitted()
-        return float(np.exp(self.log_variance_[0], dtype=np.float64)) * self.scale_**2
+        variances = np.exp(self.log_variance_, dtype=np.float64) * self.scale_**2
+        return float(variances[0]) if len(variances) == 1 else variances
 
     def encode(self, x: ArrayLike) -> tuple[Array, Array]:
         """Mean and variance of q(z | x), (N, k) each."""
@@ -275,11 +326,15 @@ class VAE(StandardizedEstimator):
         return self.decode(self.encode(x)[0])
 
     def sample(self, n: int, rng: RNG = None) -> Array:
-        """Draw n examples from p_θ(x), (n, D): z ~ N(0, I), then x ~ N(decode(z), s² I).  For means use `decode`."""
+        """Draw n examples from p_θ(x), (n, D): z ~ N(0, I), then x ~ N(decode(z), s² I).  For means use `decode`.
+
+        With `n_levels` the draw falls into the bin of a whole number.
+        """
         self._require_fitted()
         rng = as_generator(rng)
         means = self.decode(rng.standard_normal((as_count(n, "n", minimum=0), self.n_latents)))
-        return means + self.decoder_variance_**0.5 * rng.standard_normal(means.shape)
+        x = means + np.sqrt(self.decoder_variance_) * rng.standard_normal(means.shape)
+        return x if self.n_levels is None else np.clip(np.rint(x), 0, self.n_levels - 1)
 
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
         """ELBO of every x, (N,), nats: the KL exactly, the reconstruction as a mean over `n_draws` of z.
@@ -288,7 +343,7 @@ class VAE(StandardizedEstimator):
         """
         data, mean, log_variance = self._posterior(x)
         noise: Array = sigma_points(self.n_latents)[:, None]
-        if len(self.hidden) > 0:
+        if len(self.hidden) > 0 or self.n_levels is not None:
             noise = as_generator(rng).standard_normal((as_count(n_draws, "n_draws"), *mean.shape))
         std = np.exp(0.5 * log_variance)
         reconstruction = np.mean([self._log_decoder(data, mean + std * xi) for xi in noise], axis=0)
@@ -316,5 +371,5 @@ class VAE(StandardizedEstimator):
 
     def _log_decoder(self, x: Array, z: Array) -> Array:
         """log p_θ(x | z), (N,), nats, in the model's units."""
-        x_hat = self.network_.decoder(z.astype(self.dtype))
-        return gaussian_log_prob(x, x_hat, float(self.log_variance_[0]))
+        x_hat = self.network_.decoder(z.astype(self.dtype)).astype(np.float64)
+        return self.network_.log_decoder(x, x_hat)

@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import logsumexp
 
-from scratchgen import PPCA, VAE, Mixture
+from scratchgen import PPCA, VAE, FactorAnalysis, Mixture
+from scratchgen.conformance import check_gradient
+from scratchgen.likelihood import log_bin_mass, log_bin_mass_slopes
 from scratchgen.network import ACTIVATIONS
+from scratchgen.quadrature import central_difference
+from scratchgen.testing import reals
 from scratchgen.vae import VAENetwork, sigma_points
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob
 from tests.strategies import FALSE_ALARM, Scripted, passes_as_sample, residual, slope_along
@@ -427,3 +431,95 @@ def test_learned_decoder_variance_is_the_mean_squared_error_of_its_own_reconstru
     mean, variance = best.encode(x)
     errors = [x - best.decode(mean + variance**0.5 * point) for point in sigma_points(2)]
     assert abs(best.decoder_variance_ - np.mean(np.square(errors))) < 1e-7
+
+
+# --- decoders ---------------------------------------------------------------------------------------------
+
+
+@st.composite
+def binned_networks(draw):
+    """A small float64 network on levels 0..L−1, with one variance or one a dimension, and its batch and noise."""
+    seed, n_levels = draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from([None, 2, 17]))
+    n_variances = draw(st.sampled_from([1, 3]))
+    rng = np.random.default_rng(seed)
+    network = VAENetwork(3, 2, (4,), rng=rng, dtype=np.float64, n_variances=n_variances, n_levels=n_levels)
+    network.log_variance[:] = rng.uniform(-4, 1, n_variances)
+    x = (
+        rng.standard_normal((5, 3))
+        if n_levels is None
+        else 2 * rng.integers(n_levels, size=(5, 3)) / (n_levels - 1) - 1
+    )
+    return network, x, rng.standard_normal((5, 2))
+
+
+@given(binned_networks())
+def test_gradient_of_every_decoder_is_its_derivative(drawn):
+    """Gaussian or in bins, one variance or one a dimension: every parameter of all three parts."""
+    network, x, noise = drawn
+    ends = np.cumsum([len(parameters) for parameters, _ in network.parts])[:-1]
+
+    def loss(flat):
+        for (parameters, _), values in zip(network.parts, np.split(flat, ends), strict=True):
+            parameters[:] = values
+        return network.loss(x, noise).mean()
+
+    def gradient(flat):
+        loss(flat)
+        return np.concatenate([gradient for _, gradient in network.parts])
+
+    start = np.concatenate([parameters for parameters, _ in network.parts])
+    dense = np.cos(np.outer([1, 2], range(len(start))))
+    directions = np.concatenate([np.eye(len(start))[-len(network.log_variance) :], dense])
+    check = check_gradient(loss, gradient, start, directions)
+    assert check, check
+
+
+@given(st.sampled_from([2, 17, 256]), st.floats(0.01, 2), reals((6,), -1.5, 1.5))
+def test_slopes_of_bin_masses_are_their_derivatives(n_levels, std, means):
+    levels = np.arange(n_levels)[:, None]
+    log_mass, by_mean, by_log_variance = log_bin_mass_slopes(levels, means, std, n_levels)
+    assert np.array_equal(log_mass, log_bin_mass(levels, means, std, n_levels))
+    numeric = central_difference(lambda h: log_bin_mass(levels, means + h * std, std, n_levels), 1e-3)
+    assert np.abs(by_mean * std - numeric).max() < 1e-8 * (1 + np.abs(numeric).max())
+    numeric = central_difference(lambda h: log_bin_mass(levels, means, std * np.exp(h / 2), n_levels), 1e-3)
+    assert np.abs(by_log_variance - numeric).max() < 1e-8 * (1 + np.abs(numeric).max())
+
+
+def test_binned_vae_bounds_the_mass_of_whole_numbers():
+    """One latent: E_q log w <= log P(x) by a fine grid of z, and the masses of all x sum to one."""
+    x = np.random.default_rng(0).integers(0, 3, (200, 2)).astype(float)
+    x[:, 1] = x[:, 0]
+    model = VAE(1, (8,), n_levels=3, n_steps=300, dtype="float64", rng=0).fit(x)
+    every = np.array(np.meshgrid(*[np.arange(3.0)] * 2)).reshape(2, -1).T
+    z, step = np.linspace(-9, 9, 2001, retstep=True)
+    x_hat = model.network_.decoder(z[:, None])
+    prior = step * stats.norm.pdf(z)
+    log_p = [model.network_.log_decoder(np.broadcast_to(row - 1, x_hat.shape), x_hat) for row in every]
+    mass = np.exp(log_p) @ prior
+    assert mass.sum() == pytest.approx(1, abs=1e-9)
+    elbo = model.elbo(every, rng=0, n_draws=20_000)
+    assert np.all(elbo <= np.log(mass) + 0.02)
+    assert np.all(model.iwae(every, n_draws=20_000, rng=0) == pytest.approx(np.log(mass), abs=0.05))
+    drawn = model.sample(50_000, rng=1)
+    observed = [(drawn == row).all(axis=1).sum() for row in every]
+    assert stats.chisquare(observed, 50_000 * mass / mass.sum()).pvalue > 1e-7
+    assert set(np.unique(drawn)) <= {0.0, 1.0, 2.0}
+
+
+def test_variance_of_every_dimension_is_its_own_mean_square(x):
+    """decoder_variance="diag" on a linear VAE: factor analysis, whose maximum it reaches."""
+    model = linear(n_latents=1, decoder_variance="diag", n_steps=3000, learning_rate=0.02).fit(x)
+    best = FactorAnalysis(model.n_latents, tol=1e-12, max_iter=20_000, rng=0).fit(x)
+    assert model.decoder_variance_.shape == (x.shape[1],)
+    assert model.elbo(x).mean() <= best.score(x) + 1e-9
+    assert model.elbo(x).mean() == pytest.approx(best.score(x), abs=2e-3)
+
+
+def test_binned_vae_comes_back_from_a_file_and_refuses_what_is_no_level(tmp_path):
+    x = np.random.default_rng(0).integers(0, 5, (50, 3)).astype(float)
+    model = VAE(1, (4,), n_levels=5, decoder_variance="diag", n_steps=10, rng=0).fit(x)
+    model.save(tmp_path / "m.npz")
+    assert np.array_equal(VAE.load(tmp_path / "m.npz").elbo(x, rng=0), model.elbo(x, rng=0))
+    for wrong in x + 0.5, x - 1, x + 4:
+        with pytest.raises(ValueError, match=r"^x must hold whole numbers in 0\.\.4, as n_levels says"):
+            VAE(1, n_levels=5).fit(wrong)

@@ -135,8 +135,10 @@ def vae(tour: Tour) -> None:
     optimum = PPCA(2).fit(penguins)
     maximum = optimum.score(penguins)
     tour.grade("vae", "linear: ELBO vs PPCA's maximum", linear.elbo(penguins).mean(), maximum, -1e-6, 1e-6)
-    tour.grade("vae", "linear: s² vs PPCA's σ²", linear.decoder_variance_, float(optimum.noise_variance_), -1e-4, 1e-4)
-    ratio = digits.decoder_variance_ / mean_square(digits, x, tour.seed)
+    tour.grade(
+        "vae", "linear: s² vs PPCA's σ²", float(linear.decoder_variance_), float(optimum.noise_variance_), -1e-4, 1e-4
+    )
+    ratio = float(digits.decoder_variance_) / mean_square(digits, x, tour.seed)
     tour.grade("vae", "digits: s²/mean square", ratio, 1.0, -0.03 * tour.slack, 0.03 * tour.slack)
     tour.show_grades("vae")
     tour.bits_per_dim["VAE, 8 latents: ELBO"] = bits_per_dim(digits.elbo(x_test, tour.seed))
