@@ -13,7 +13,7 @@ from matplotlib.patches import Ellipse
 from scratchgen import DDPM, PPCA, GaussianMixture, Mixture, ScoreSDE, datasets
 from scratchgen.ddpm import q_sample
 from scratchgen.files import write_atomically
-from scratchgen.report.tour import Tour, dequantized_digits, standardized_penguins
+from scratchgen.report.tour import Tour, standardized_penguins
 from scratchgen.validation import Array
 
 N_POINTS = 2000  # of every scatter plot
@@ -108,8 +108,7 @@ def em_figure(tour: Tour) -> Figure:
 def vae_figure(tour: Tour) -> Figure:
     """Digits, their reconstructions, and decoded draws of the prior."""
     drawing, ((left, middle, right),) = figure(1, 3, 4.2)
-    model = tour.models["vae"]
-    _, x_test = dequantized_digits(tour.seed)
+    model, x_test = tour.models["vae_levels"], datasets.digits("test").images
     show_digits(left, x_test[:64], 8, "test digits")
     show_digits(middle, model.reconstruct(x_test[:64]), 8, "VAE: reconstructions")
     z = np.random.default_rng(tour.seed).standard_normal((64, model.n_latents))

@@ -131,6 +131,9 @@ def vae(tour: Tour) -> None:
     x, x_test = dequantized_digits(tour.seed)
     model = VAE(8, (128, 64), n_steps=tour.steps(2000), rng=tour.seed)
     digits = tour.train("vae", "VAE, 8 latents, 1437 digits", model, x)
+    levels, test_levels = (datasets.digits(split).images for split in ("train", "test"))
+    model = VAE(8, (128, 64), n_levels=17, n_steps=tour.steps(2000), rng=tour.seed)
+    binned = tour.train("vae_levels", "VAE, 8 latents, decoder in 17 bins", model, levels)
 
     optimum = PPCA(2).fit(penguins)
     maximum = optimum.score(penguins)
@@ -143,6 +146,8 @@ def vae(tour: Tour) -> None:
     tour.show_grades("vae")
     tour.bits_per_dim["VAE, 8 latents: ELBO"] = bits_per_dim(digits.elbo(x_test, tour.seed))
     tour.bits_per_dim["VAE, 8 latents: IWAE-64"] = bits_per_dim(digits.iwae(x_test, 64, tour.seed))
+    tour.bits_per_dim["VAE, 8 latents, 17 bins: ELBO"] = bits_per_dim(binned.elbo(test_levels, tour.seed))
+    tour.bits_per_dim["VAE, 8 latents, 17 bins: IWAE-64"] = bits_per_dim(binned.iwae(test_levels, 64, tour.seed))
 
 
 def mean_square(model: VAE, x: Array, seed: int) -> float:
