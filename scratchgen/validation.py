@@ -73,7 +73,7 @@ def as_finite(x: ArrayLike, name: str) -> Array:
 def _as_numbers(array: Any, name: str) -> Array:
     """An array of Python objects as float64, if all of them are numbers."""
     try:
-        return np.asarray(array, dtype=np.float64)
+        return np.array([float(value) for value in array.ravel()]).reshape(array.shape)  # NumPy would make None a NaN
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"{name} must be a real array, got dtype object: {error}; convert it to numbers first"

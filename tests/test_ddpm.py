@@ -20,17 +20,25 @@ from scratchgen.ddpm import (
     bound_terms,
     bound_weight,
     ddim_step,
+    forward_log_prob,
     mean_square_step,
     merge_noise,
+    merged_loss,
     negative_elbo,
+    one_step_loss,
+    p_log_prob,
     p_mean,
     p_step,
     predict_x0,
+    q_path,
     q_posterior,
     q_sample,
     q_step,
+    reverse_log_prob,
     reverse_variance,
     split_noise,
+    step_weight,
+    total_noise_loss,
 )
 from scratchgen.likelihood import entropy_gaussian, kl_gaussian
 from scratchgen.quadrature import gauss_hermite, sigma_points
@@ -58,6 +66,41 @@ def test_bound_weight_of_the_two_usual_variances(schedule):
         assert weight[0] == 0
         assert relative(weight[1:], expected) < 1e-13
     assert bound_weight(schedule, "posterior")[1] == pytest.approx(expected[0], rel=1e-13)
+
+
+@given(schedules_and_t(1e-3, 0.9, max_T=6), st.data())
+def test_step_losses_and_path_densities_add_up_over_dimensions(case, data):
+    """For a net that acts on each coordinate alone; one dimension cannot tell D log 2πσ² from (1/D) log 2πσ²."""
+    schedule, t = case
+    T = schedule.T
+    x0, *noise = data.draw(reals((T + 1, 3, 2), -2, 2))
+    path, table = q_path(schedule, x0, np.array(noise)), data.draw(sigma_squared(schedule))
+    a, b = noise[0], noise[-1]
+
+    def eps_hat(x, t):
+        return np.sin(x + t)
+
+    for loss in (
+        lambda c: one_step_loss(schedule, t, x0[:, c], a[:, c], b[:, c], eps_hat, table),
+        lambda c: merged_loss(schedule, t, x0[:, c], a[:, c], b[:, c], eps_hat, table),
+        lambda c: total_noise_loss(schedule, t, x0[:, c], a[:, c], eps_hat, table),
+        lambda c: p_log_prob(schedule, t, x0[:, c], a[:, c], eps_hat, table),
+        lambda c: forward_log_prob(schedule, path[:, :, c]),
+        lambda c: reverse_log_prob(schedule, path[:, :, c], eps_hat, table),
+    ):
+        assert loss([0, 1]).dtype == np.float64
+        assert residual(loss([0, 1]), loss([0]) + loss([1])) < 1e-11
+
+
+@given(schedules(1e-3, 0.9, max_T=8), st.data())
+def test_a_path_is_at_every_step_one_jump_in_the_merged_noise(schedule, data):
+    """(25) by iterating P27 along `q_path`, whose t-th noise is that of step t and of no other."""
+    x0, *noise = data.draw(reals((schedule.T + 1, 3, 2), -3, 3))
+    path, eps = q_path(schedule, x0, np.array(noise)), np.zeros_like(x0)
+    assert np.array_equal(path[0], x0)
+    for t in range(1, schedule.T + 1):
+        eps = merge_noise(schedule, t, eps, noise[t - 1])[0]
+        assert residual(path[t], q_sample(schedule, t, x0, eps)) < 1e-12
 
 
 # --- the optimal net and the optimal variance -------------------------------------------------------------
@@ -520,19 +563,29 @@ def test_reverse_variance_is_the_callers_to_change():
     given_table = np.full(7, 0.5)
     assert np.array_equal(reverse_variance(SCHEDULE, given_table), np.append(0.0, given_table[1:]))
     assert np.array_equal(reverse_variance(SCHEDULE, given_table.tolist()), np.append(0.0, given_table[1:]))
+    assert reverse_variance(SCHEDULE, given_table.astype(np.float32)).dtype == np.float64
     assert given_table[0] == 0.5
     assert np.isfinite(p_step(SCHEDULE, 2, X, Y, Z, np.append(-1.0, given_table[1:]))).all()
 
 
 def test_variance_is_beta_unless_said_otherwise():
     def sampled(*variance):
-        return [x for _, x in ancestral_sampler(SCHEDULE, lambda x, t: x, X, np.random.default_rng(0), *variance)]
+        return [x for _, x in ancestral_sampler(SCHEDULE, eps_hat, X, np.random.default_rng(0), *variance)]
+
+    def eps_hat(x, t):
+        return x
 
     noise = np.random.default_rng(0).standard_normal((6, 5, 2))
     for use in (
         lambda *variance: bound_weight(SCHEDULE, *variance),
+        lambda *variance: step_weight(SCHEDULE, *variance),
+        lambda *variance: one_step_loss(SCHEDULE, 3, X, Y, Z, eps_hat, *variance),
+        lambda *variance: merged_loss(SCHEDULE, 3, X, Y, Z, eps_hat, *variance),
+        lambda *variance: total_noise_loss(SCHEDULE, 3, X, Y, eps_hat, *variance),
+        lambda *variance: p_log_prob(SCHEDULE, 3, X, Y, eps_hat, *variance),
+        lambda *variance: reverse_log_prob(SCHEDULE, np.concatenate([X[None], noise]), eps_hat, *variance),
         lambda *variance: negative_elbo(SCHEDULE, np.ones(7), 1.0, 2, *variance),
-        lambda *variance: bound_terms(SCHEDULE, X, lambda x, t: x, noise, *variance),
+        lambda *variance: bound_terms(SCHEDULE, X, eps_hat, noise, *variance),
         lambda *variance: p_step(SCHEDULE, 3, X, Y, Z, *variance),
         sampled,
     ):
@@ -629,7 +682,9 @@ def test_ddim_asks_for_the_noise_it_needs():
     ids=["reverse_variance", "bound_weight", "negative_elbo", "bound_terms", "p_step", "ancestral_sampler"],
 )
 def test_variance_that_is_no_table_is_refused(use, variance):
-    with pytest.raises(ValueError, match=r"^variance must be "):
+    with pytest.raises(
+        ValueError, match=r"^variance must be (one of 'beta', 'posterior'|'beta', 'posterior' or 7 numbers), "
+    ):
         use(variance)
 
 

@@ -91,6 +91,15 @@ def test_m_step_is_weighted_moments(problem):
         assert residual(following.covariances[k], raised) < 1e-9
 
 
+def test_m_step_has_no_floor_unless_given_one():
+    x = 0.1 * three_blobs()
+    start = Mixture([0.5, 0.5], x[:2], [np.eye(2)] * 2)
+    log_resp, _ = e_step(x, start)
+    free, floored = m_step(x, log_resp, start), m_step(x, log_resp, start, 0.0)
+    assert np.array_equal(free.covariances, floored.covariances)
+    assert np.linalg.eigvalsh(free.covariances).max() < 1
+
+
 @given(em_problems(modes=("plain", "offset 2^10", "all far")), st.sampled_from([0.0, 1e-3, 0.1]))
 def test_one_component_is_the_sample_moments(problem, shift):
     """PEM2: K = 1 converges in one step, to moments with 1/N."""
@@ -325,6 +334,13 @@ def test_kmeans_plus_plus_draws_rows_by_squared_distance():
     assert min(seeding_law(x, 2).values()) * n > 5
     assert p_value(2) > FALSE_ALARM
     assert p_value(1) < FALSE_ALARM
+
+
+def test_kmeans_plus_plus_chooses_the_same_rows_in_any_units():
+    x = three_blobs()
+    for scale in 2.0**-40, 2.0**40:
+        rows, scaled = (kmeans_plus_plus(y, 4, np.random.default_rng(0)) for y in (x, scale * x))
+        assert np.array_equal(scaled, scale * rows)
 
 
 def test_kmeans_plus_plus_never_takes_a_point_twice_while_others_are_left():

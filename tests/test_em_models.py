@@ -123,6 +123,34 @@ def test_em_of_every_type_is_monotone_on_easy_and_hard_data(problem, kind, prior
     assert np.all(np.diff(values) >= -1e-9 * (1 + np.abs(values[1:])))
 
 
+@pytest.mark.parametrize("prior", PRIORS)
+@every_type
+def test_a_component_that_nobody_responds_to_keeps_its_place(kind, prior):
+    """Its mean and covariance stay, at weight 0; a tied covariance is everybody's."""
+    x, covariances = blobs(20), np.array([1.0, 2.0])[:, None, None] * np.eye(3)
+    mixture = Mixture([0.5, 0.5], [[0.0] * 3, [7.0] * 3], covariances)
+    log_resp = np.stack([np.zeros(20), np.full(20, -np.inf)], axis=1)
+    after = m_step(x, log_resp, mixture, 1e-6, kind, prior)
+    alone = m_step(x, log_resp[:, :1], Mixture([1.0], [[0.0] * 3], covariances[:1]), 1e-6, kind, prior)
+    assert np.array_equal(after.weights, [1, 0])
+    assert np.array_equal(after.means[1], [7.0] * 3)
+    assert residual(after.covariances[0], alone.covariances[0]) < 1e-14
+    assert residual(after.covariances[1], alone.covariances[0] if kind == "tied" else covariances[1]) < 1e-14
+
+
+def test_a_step_and_its_covariances_are_full_and_without_a_floor_unless_said_otherwise():
+    x = blobs(30)
+    x[:, 2] = 1e-4 * x[:, 0] + 1e-3 * x[:, 1]
+    mixture = Mixture([1.0], [[0.0] * 3], [np.eye(3)])
+    S = np.cov(x.T, bias=True)[None]
+    assert residual(covariance_maximum(S, np.array([30.0])), S) < 1e-15
+    noisy = x + 1e-5 * np.random.default_rng(0).standard_normal(x.shape)
+    after = m_step(noisy, np.zeros((30, 1)), mixture)
+    assert residual(after.covariances[0], np.cov(noisy.T, bias=True)) < 1e-14
+    with pytest.raises(ValueError, match=r"^covariance_floor 0 is lost to rounding"):
+        m_step(np.ones((4, 3)), np.zeros((4, 1)), mixture)
+
+
 def test_prior_is_that_many_examples_of_that_variance():
     """One component: Σ = (N S + count · variance · I)/(N + count)."""
     x = blobs()

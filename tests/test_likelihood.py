@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from scratchgen.likelihood import (
+    bits_per_dim,
     cross_entropy_discrete,
     cross_entropy_gaussian,
     entropy_discrete,
@@ -29,7 +30,7 @@ from tests.strategies import residual
 # --- log sum exp ------------------------------------------------------------------------------------------
 
 
-@given(st.sampled_from([(3,), (4, 2), (2, 3, 4)]).flatmap(lambda shape: reals(shape, -900, 900)))
+@given(st.sampled_from([(3,), (4, 2), (3, 1, 2), (2, 3, 4)]).flatmap(lambda shape: reals(shape, -900, 900)))
 def test_logsumexp_is_scipys_on_every_axis(a):
     for axis in range(-1, a.ndim):
         assert residual(logsumexp(a, axis=axis), special.logsumexp(a, axis=axis)) < 1e-14
@@ -110,6 +111,10 @@ def test_discrete_quantities_reduce_the_last_axis_only():
         assert residual(batch, np.array([[single(row) for row in rows] for rows in p])) < 1e-15
 
 
+def test_bits_per_dim_of_whole_numbers_themselves_need_no_scale():
+    assert bits_per_dim(6 * np.log(2), 3) == pytest.approx(2, rel=1e-15)
+
+
 # --- Gaussian density -------------------------------------------------------------------------------------
 
 
@@ -142,6 +147,18 @@ def test_gaussian_log_prob_keeps_float32():
     x = np.ones((2, 3), np.float32)
     assert gaussian_log_prob(x, np.zeros(3, np.float32), 0.5).dtype == np.float32
     assert gaussian_log_prob(x, np.zeros(3, np.float32), np.full(3, 0.5)).dtype == np.float32
+
+
+def test_gaussian_log_prob_is_double_where_either_argument_is():
+    x, mean = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    exact = gaussian_log_prob(x.astype(float), mean.astype(float), 0.3)
+    assert residual(gaussian_log_prob(x.astype(float), mean, 0.3), exact) < 1e-14
+    assert residual(gaussian_log_prob(x, mean.astype(float), 0.3), exact) < 1e-14
+
+
+def test_gaussian_log_prob_of_whole_numbers_does_not_round_the_variance():
+    x, mean = np.array([[1, -2, 0]]), np.array([0, 1, 3])
+    assert residual(gaussian_log_prob(x, mean, 0.3), gaussian_log_prob(x.astype(float), mean, 0.3)) < 1e-7
 
 
 # --- Gaussian entropies -----------------------------------------------------------------------------------
@@ -181,6 +198,17 @@ def test_gaussian_quantities_are_integrals(mean, sd):
         (kl_gaussian(m, S, n, R), log_p - log_q),
     ):
         assert residual(value, step * (np.exp(log_p) * integrand).sum()) < 1e-12
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (4, 5, 3)], ids=str)
+def test_diagonal_gaussian_quantities_sum_the_last_axis(shape):
+    """Row by row: the KL against the general one with a diagonal matrix, the density against SciPy's."""
+    x, mean, log_variance = np.random.default_rng(0).normal(size=(3, *shape))
+    rows = zip(mean.reshape(-1, 3), log_variance.reshape(-1, 3), strict=True)
+    expected = [kl_gaussian(m, np.diag(np.exp(v)), np.zeros(3), np.eye(3)) for m, v in rows]
+    assert residual(kl_diag_standard(mean, log_variance), np.reshape(expected, shape[:-1])) < 1e-13
+    oracle = stats.norm.logpdf(x, mean, np.exp(log_variance / 2)).sum(axis=-1)
+    assert residual(gaussian_log_prob(x, mean, log_variance), oracle) < 1e-13
 
 
 def test_diagonal_kl_keeps_its_digits_near_zero():

@@ -308,6 +308,15 @@ def test_kl_is_its_integral_and_zero_at_the_match(mixture, shift):
     assert residual(mixture.kl(lambda x: 0.0 * x[:, 0]), -mixture.entropy()) < 1e-12
 
 
+@pytest.mark.parametrize(("arguments", "width"), [({}, 9.0), ({"width": 2.3}, 2.3)])
+def test_quadrature_reaches_its_width_beyond_every_mean_and_a_step_further_at_most(arguments, width):
+    mixture = Mixture([0.3, 0.7], [[-1.0, 0.0], [2.0, 0.5]], [np.diag([0.25, 1.0]), np.diag([4.0, 0.25])])
+    points, _ = mixture.quadrature(**arguments)
+    beyond = points.max(axis=0) - [2 + 2 * width, width]
+    assert residual(points.min(axis=0), np.array([2 - 2 * width, -width])) < 1e-14
+    assert np.all((beyond > -1e-9) & (beyond < 0.25 + 1e-9))
+
+
 def test_quadrature_in_three_dimensions_is_refused():
     mixture = Mixture([1.0], [np.zeros(3)], [np.eye(3)])
     for call in mixture.quadrature, mixture.entropy, lambda: mixture.kl(mixture.log_prob):
@@ -490,6 +499,9 @@ def test_mixture_owns_its_arrays():
     assert np.array_equal(mixture.covariances[0], np.eye(2))
     with pytest.raises(AttributeError):
         mixture.means = means
+    for array in mixture.weights, mixture.means, mixture.covariances:
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0.5
 
 
 def test_covariance_with_rounded_zeros_is_symmetric():
@@ -540,6 +552,11 @@ def test_float32_points_are_accepted_and_give_float64():
         (([1.0], [[0.0]], [[[np.inf]]]), ValueError, r"^covariances must be finite"),
         ((["a"], [[0.0]], [[[1.0]]]), TypeError, r"^weights must be a real array"),
         (([1.0], [[0, 0]], [[[1, 0.5], [0, 1]]]), ValueError, r"^covariances must be symmetric"),
+        (
+            ([0.5, 0.5], [[0, 0], [0, 0]], [1e9 * np.eye(2), [[1, 0.5], [0, 1]]]),
+            ValueError,
+            r"^covariances must be symmetric",
+        ),
         (([0.5, 0.5], [[0], [0]], [[[1]], [[0]]]), ValueError, r"^covariances\[1\] is not positive definite"),
         (
             ([0.5, 0.5], [[0], [0]], [[[-1]], [[1]]]),
@@ -581,3 +598,11 @@ def test_kernels_that_are_none_are_refused(scale, std, message):
 
 def test_repr_is_short():
     assert repr(TWO) == "Mixture(2 components in 2 dimensions)"
+
+
+def test_mixtures_are_themselves_and_can_be_kept_in_a_set():
+    """Arrays have no truth value, so that equality of the parts would raise."""
+    one, same = (Mixture([1.0], [[0.0]], [[[1.0]]]) for _ in range(2))
+    assert one == one
+    assert one != same
+    assert len({one, same, one}) == 2

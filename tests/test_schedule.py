@@ -158,7 +158,7 @@ def test_from_sde_keeps_small_steps_accurate():
     assert relative(NoiseSchedule.from_sde(sde, T).variances[:100], B - B**2 / 2 + B**3 / 6) < 1e-12
 
 
-@pytest.mark.parametrize("sde", [SubVP(), VE(0.01, 5.0)], ids=["SubVP", "VE"])
+@pytest.mark.parametrize("sde", [SubVP(), VE(0.01, 5.0), VE(1e-5, 7e-5)], ids=["SubVP", "VE", "VE, hardly any noise"])
 def test_from_sde_refuses_what_does_not_preserve_variance(sde):
     with pytest.raises(ValueError, match=r"^sde must be variance preserving .* use VP$"):
         NoiseSchedule.from_sde(sde, 10)
@@ -193,6 +193,10 @@ def test_cosine_without_offset_keeps_its_first_digits():
     assert relative(first, np.sin(np.pi / (2 * T)) ** 2) < 1e-13
 
 
+def test_cosine_has_the_papers_offset_and_cap_unless_said_otherwise():
+    assert np.array_equal(NoiseSchedule.cosine(50).variances, NoiseSchedule.cosine(50, 0.008, 0.999).variances)
+
+
 def test_cosine_cap_is_the_callers():
     assert NoiseSchedule.cosine(10, max_variance=0.5).variances.max() == 0.5
 
@@ -205,6 +209,13 @@ def test_from_variances_is_hos_table_counted_from_the_first_step():
     schedule = NoiseSchedule.from_variances(v)
     assert np.array_equal(schedule.beta[1:], np.sqrt(v))
     assert all(np.array_equal(getattr(schedule, name), getattr(NoiseSchedule(v), name)) for name in TABLES)
+
+
+def test_float32_variances_give_the_same_tables_as_their_float64_values():
+    single = np.array([0.1, 0.2, 0.4], np.float32)
+    for name in ("variances", *TABLES):
+        assert getattr(NoiseSchedule(single), name).dtype == np.float64
+        assert np.array_equal(getattr(NoiseSchedule(single), name), getattr(NoiseSchedule(single.astype(float)), name))
 
 
 def test_schedule_cannot_be_changed():
@@ -240,7 +251,7 @@ def test_variance_outside_the_unit_interval_is_refused_and_located(wrong):
         ([np.nan], ValueError),
         ([0.1, np.inf], ValueError),
         (["a"], TypeError),
-        ([0.1j], TypeError),
+        ([0.1j], ValueError),
         (None, TypeError),
     ],
     ids=repr,
@@ -275,3 +286,10 @@ def test_number_of_steps_is_a_positive_integer(make, T, error):
 def test_shape_parameters_out_of_range_are_refused_by_name(make, name):
     with pytest.raises(ValueError, match=rf"^{name} must be in "):
         make()
+
+
+def test_schedules_are_themselves_and_can_be_kept_in_a_set():
+    one, same = NoiseSchedule.linear(3), NoiseSchedule.linear(3)
+    assert one == one
+    assert one != same
+    assert len({one, same, one}) == 2

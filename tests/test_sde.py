@@ -16,7 +16,7 @@ from scipy.integrate import quad, solve_ivp
 
 from scratchgen import VE, VP, Mixture, NoiseSchedule, SubVP
 from scratchgen.likelihood import kl_gaussian
-from scratchgen.quadrature import central_difference
+from scratchgen.quadrature import affine_map, central_difference
 from scratchgen.sde import (
     LinearSDE,
     euler_maruyama,
@@ -24,8 +24,10 @@ from scratchgen.sde import (
     kl_bound,
     probability_flow_log_prob,
     reverse_drift,
+    reverse_moments,
     reverse_times,
 )
+from scratchgen.sde.reverse import euler_std
 from scratchgen.testing import reals, sdes
 from tests.strategies import affine_moments, relative, residual
 
@@ -118,6 +120,22 @@ def test_drift_takes_one_time_or_one_an_example(sde, x, u):
 
 
 @pytest.mark.parametrize("sde", PROCESSES, ids=repr)
+def test_clean_data_have_infinite_log_snr_and_no_warning(sde):
+    assert sde.log_snr(0.0) == np.inf
+    assert np.array_equal(sde.log_snr(np.zeros(2)), [np.inf, np.inf])
+
+
+@pytest.mark.parametrize("sde", PROCESSES, ids=repr)
+@pytest.mark.parametrize("name", ["log_scale", "std", "rate", "diffusion", "log_snr", "time_at"])
+def test_functions_of_time_answer_in_double_and_in_the_shape_of_the_time(sde, name):
+    f = getattr(sde, name)
+    for t in np.array([0.1, 0.3, 0.7], np.float32), np.array([[1], [0]]), 1:
+        value = np.asarray(f(t))
+        assert (value.dtype, value.shape) == (np.float64, np.shape(t))
+        assert np.array_equal(value, f(np.asarray(t, dtype=np.float64)))
+
+
+@pytest.mark.parametrize("sde", PROCESSES, ids=repr)
 def test_float32_stays_float32_in_the_drift(sde):
     x = np.ones((3, 2), np.float32)
     assert sde.drift(x, 0.3).dtype == np.float32
@@ -171,6 +189,7 @@ def test_processes_are_values():
     assert VP() == VP(0.1, 20.0, 1.0) != SubVP()
     with pytest.raises(AttributeError):
         VP().horizon = 2.0
+    assert VE(0.01, 5.0) == VE(0.01, 5.0, horizon=1.0)
 
 
 @pytest.mark.parametrize("name", ["log_scale", "std", "rate", "diffusion", "time_at"])
@@ -289,16 +308,19 @@ def test_euler_maruyama_takes_euler_steps():
     for z, ((t, x), (s, y)) in zip(noise, pairwise(path), strict=True):
         mean, std = euler_step(sde, nonlinear_score, x, t, s)
         assert residual(y, mean + std * z) < 1e-15
+        assert std == euler_std(sde, t, s) == euler_std(sde, t, s, churn=1.0)
 
 
 def test_flow_needs_no_noise_and_hears_none():
     sde, times, start = VP(), np.array([1.0, 0.5, 0.1]), np.ones((3, 2))
+    rng = np.random.default_rng(0)
     paths = [
         [x for _, x in euler_maruyama(sde, nonlinear_score, start, times, churn=0.0, **kwargs)]
-        for kwargs in ({}, {"rng": np.random.default_rng(0)}, {"noise": np.ones((2, 3, 2))})
+        for kwargs in ({}, {"rng": rng}, {"noise": np.ones((2, 3, 2))})
     ]
     assert np.array_equal(paths[0], paths[1])
     assert np.array_equal(paths[0], paths[2])
+    assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
 
 @pytest.mark.parametrize(
@@ -322,6 +344,21 @@ def test_noise_of_another_shape_is_refused(shape):
 def test_noise_that_is_needed_is_asked_for(churn):
     with pytest.raises(ValueError, match=r"^rng or noise is needed when churn is not 0"):
         next(euler_maruyama(VP(), nonlinear_score, np.ones((3, 2)), np.array([1.0, 0.5]), churn=churn))
+
+
+@pytest.mark.parametrize("t_min", [-0.1, 1.1, np.nan])
+def test_reverse_moments_end_within_the_horizon(t_min):
+    with pytest.raises(ValueError, match=r"^t_min must be in \[0.0, 1.0\]"):
+        reverse_moments(VP(), lambda x, t: -x, np.zeros(1), np.eye(1), t_min)
+
+
+def test_affine_map_is_read_off_in_double():
+    """The difference of two numbers in single precision would be rounded once more."""
+    image = np.float32([[0.7, 0.7], [10.3, 20.3], [30.3, 40.3]])
+    A, c = affine_map(lambda x: image, 2)
+    image = image.astype(np.float64)
+    assert residual(A, (image[1:] - image[0]).T) < 1e-15
+    assert np.array_equal(c, image[0])
 
 
 # --- times of the reverse process -------------------------------------------------------------------------
@@ -505,6 +542,19 @@ def test_flow_that_cannot_be_integrated_says_so():
         ArithmeticError, match=r"^the probability flow could not be integrated: .*; raise t_min or rtol$"
     ):
         probability_flow_log_prob(VP(), broken, np.ones((2, 1)))
+
+
+def test_score_that_is_no_number_is_not_integrated_for_ever():
+    with pytest.raises(ArithmeticError, match=r"^the probability flow could not be integrated"):
+        probability_flow_log_prob(VP(), lambda x, t: (x * np.nan, x[:, 0]), np.ones((2, 1)))
+    with pytest.raises(ArithmeticError, match=r"^the moments could not be integrated"):
+        reverse_moments(VP(), lambda x, t: x * np.nan, np.ones(1), np.eye(1))
+
+
+def test_moments_that_cannot_be_integrated_are_not_returned():
+    """A score that is not a number below t = 0.5: the moments there are not those at t_min = 0."""
+    with pytest.raises(ArithmeticError, match=r"^the moments could not be integrated: .*; raise t_min$"):
+        reverse_moments(VP(), lambda x, t: -x if t > 0.5 else x * np.nan, np.ones(1), np.eye(1))
 
 
 # --- the bound --------------------------------------------------------------------------------------------

@@ -101,8 +101,9 @@ def test_complex_numbers_are_a_value_error():
 
 def test_numbers_as_python_objects_are_numbers():
     assert np.array_equal(as_finite(np.array([1, 2.5, True], dtype=object), "x"), [1, 2.5, 1])
-    with pytest.raises(ValueError, match=r"^x must be finite, but x\[1\] is nan"):
-        as_finite([1.0, None], "x")
+    for missing in None, [1.0, None]:
+        with pytest.raises(TypeError, match=r"^x must be a real array, got dtype object"):
+            as_finite(missing, "x")
 
 
 def test_sparse_arrays_are_refused_with_the_remedy():

@@ -73,6 +73,8 @@ def probability_flow_log_prob(
         return np.concatenate([velocity.ravel(), D * float(sde.rate(t)) - half_g_squared * divergence])
 
     start = np.concatenate([x.astype(np.float64).ravel(), np.zeros(N)])
+    if not np.isfinite(slope(t_min, start)).all():  # solve_ivp would choose a step of NaN, and never end
+        raise ArithmeticError("the probability flow could not be integrated: the score is not finite at t_min")
     solution = solve_ivp(slope, (t_min, sde.horizon), start, method="DOP853", rtol=rtol, atol=0.1 * rtol)
     if not solution.success:
         raise ArithmeticError(f"the probability flow could not be integrated: {solution.message}; raise t_min or rtol")

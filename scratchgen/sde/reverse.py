@@ -42,7 +42,12 @@ def reverse_moments(
 
     t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon)
     start = np.concatenate([np.asarray(mean, dtype=np.float64), np.ravel(covariance)])
-    end = solve_ivp(slope, (sde.horizon, t_min), start, method="DOP853", rtol=1e-11, atol=1e-13).y[:, -1]
+    if not np.isfinite(slope(sde.horizon, start)).all():  # solve_ivp would choose a step of NaN, and never end
+        raise ArithmeticError("the moments could not be integrated: the score is not finite at the horizon")
+    solution = solve_ivp(slope, (sde.horizon, t_min), start, method="DOP853", rtol=1e-11, atol=1e-13)
+    if not solution.success:
+        raise ArithmeticError(f"the moments could not be integrated: {solution.message}; raise t_min")
+    end = solution.y[:, -1]
     return end[:D], end[D:].reshape(D, D)
 
 
