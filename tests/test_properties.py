@@ -78,7 +78,7 @@ from scratchgen.testing import (
     softmax,
     tables,
 )
-from scratchgen.vae import VAENetwork, importance_weighted_bound, vae_loss, vae_loss_table
+from scratchgen.vae import importance_weighted_bound, vae_loss, vae_loss_table
 from scratchgen.variational import (
     elbo_split_table,
     elbo_table,
@@ -604,29 +604,6 @@ def test_backward_of_the_noise_network_to_its_input(seed, n_features):
     x = rng.standard_normal(6)
     loss = c.check_gradient(lambda flat: (network(flat.reshape(3, 2), scale, std) * g).sum(), gradient, x, np.eye(6))
     holds(loss)
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_gradient_of_the_vae(seed):
-    rng = np.random.default_rng(seed)
-    network, x, noise = (
-        VAENetwork(3, 2, (4,), rng=rng, dtype=np.float64),
-        rng.standard_normal((4, 3)),
-        rng.random((4, 2)),
-    )
-    ends = np.cumsum([len(parameters) for parameters, _ in network.parts])[:-1]
-
-    def loss(flat):
-        for (parameters, _), values in zip(network.parts, np.split(flat, ends), strict=True):
-            parameters[:] = values
-        return network.loss(x, noise).mean()
-
-    def gradient(flat):
-        loss(flat)
-        return np.concatenate([gradient for _, gradient in network.parts])
-
-    start = np.concatenate([parameters for parameters, _ in network.parts])
-    holds(c.check_gradient(loss, gradient, start, rng.standard_normal((3, len(start)))))
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.99), st.floats(0.5, 0.9999), st.floats(0, 0.1))

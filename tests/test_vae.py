@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 
 from scratchgen import PPCA, VAE, FactorAnalysis, Mixture
 from scratchgen.conformance import check_gradient
+from scratchgen.grading import grade_vae
 from scratchgen.likelihood import log_bin_mass, log_bin_mass_slopes
 from scratchgen.network import ACTIVATIONS
 from scratchgen.quadrature import central_difference
@@ -303,6 +304,49 @@ def test_elbo_gap_is_the_kl_to_the_posterior(curve):
     elbo = at_nodes(model.elbo, x, nodes) @ np.exp(log_weights)
     assert residual(log_prob - elbo, kl) < 1e-8
     assert kl.min() > 1e-4  # the gap is there to be seen
+
+
+def test_grade_is_the_evidence_and_the_kl_to_the_posterior(curve):
+    """4.2f: the same two numbers by another grid and from `decode` and `encode` alone."""
+    model, x = curve
+    grade = grade_vae(model, x)
+    joint, z, step = log_joint(model, x)
+    log_prob = logsumexp(joint, axis=1) + np.log(step)
+    assert residual(grade.log_prob, log_prob) < 1e-9
+    mean, variance = model.encode(x)
+    q = stats.norm.logpdf(z, mean, variance**0.5)
+    kl = (np.exp(q) * (q - (joint - log_prob[:, None]))).sum(axis=1) * step
+    assert residual(grade.gap, kl) < 1e-8
+
+
+def test_grade_of_a_linear_vae_is_closed(x):
+    """p_θ(x) is a Gaussian; at the best diagonal q of one latent the gap is 0."""
+    model = linear(n_latents=1, n_steps=2000).fit(x)
+    grade = grade_vae(model, x)
+    assert residual(grade.log_prob, linear_gaussian_log_prob(x, *linear_parameters(model))) < 1e-9
+    assert np.abs(grade.gap).max() < 1e-4
+    assert residual(grade.log_prob - grade.gap, model.elbo(x)) < 1e-9
+
+
+def test_grade_of_a_binned_vae_is_a_mass():
+    x = np.random.default_rng(0).integers(0, 3, (100, 2)).astype(float)
+    model = VAE(1, (8,), n_levels=3, n_steps=200, dtype="float64", rng=0).fit(x)
+    every = np.array(np.meshgrid(*[np.arange(3.0)] * 2)).reshape(2, -1).T
+    grade = grade_vae(model, every)
+    assert np.exp(grade.log_prob).sum() == pytest.approx(1, abs=1e-9)
+    assert np.all(grade.gap >= -1e-9)
+    elbo = model.elbo(every, rng=0, n_draws=50_000)
+    assert residual(grade.log_prob - grade.gap, elbo) < 0.02
+
+
+def test_grade_refuses_what_it_cannot_integrate(curve):
+    model, x = curve
+    with pytest.raises(ArithmeticError, match=r"^the decoder moves by .* pass n_nodes=") as error:
+        grade_vae(model, x, n_nodes=21)
+    suggested = int(str(error.value).split("n_nodes=")[1])
+    assert residual(grade_vae(model, x, suggested).log_prob, grade_vae(model, x).log_prob) < 1e-6
+    with pytest.raises(ValueError, match=r"^model must have one latent for an exact integral, got 2"):
+        grade_vae(linear(n_latents=2, n_steps=1).fit(x), x)
 
 
 def test_elbo_is_the_mean_of_its_draws(curve):
