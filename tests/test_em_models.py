@@ -344,12 +344,12 @@ def test_factor_analysis_is_monotone_in_every_half_step_and_its_joint_kl_is_exac
 def test_factor_analysis_finds_each_dimensions_noise_and_has_no_unit():
     rng = np.random.default_rng(5)
     W, noise = rng.standard_normal((6, 2)), np.array([0.1, 0.2, 0.5, 1.0, 2.0, 4.0])
-    x = rng.standard_normal((20_000, 2)) @ W.T + np.sqrt(noise) * rng.standard_normal((20_000, 6)) + 3
-    model = FactorAnalysis(2, tol=1e-9, max_iter=2000, rng=0).fit(x)
-    assert np.abs(model.noise_variance_ / noise - 1).max() < 0.1
-    assert residual(model.components_ @ model.components_.T, W @ W.T) < 0.1
+    x = rng.standard_normal((4_000, 2)) @ W.T + np.sqrt(noise) * rng.standard_normal((4_000, 6)) + 3
+    model = FactorAnalysis(2, tol=1e-8, max_iter=400, rng=0).fit(x)
+    assert np.abs(model.noise_variance_ / noise - 1).max() < 0.25
+    assert residual(model.components_ @ model.components_.T, W @ W.T) < 0.15
     unit = np.array([1e-6, 1.0, 1e6, 1.0, 1e3, 1.0])
-    scaled = FactorAnalysis(2, tol=1e-9, max_iter=2000, rng=0).fit(x * unit)
+    scaled = FactorAnalysis(2, tol=1e-8, max_iter=400, rng=0).fit(x * unit)
     assert residual(scaled.log_prob(x * unit) + np.log(unit).sum(), model.log_prob(x)) < 1e-6
 
 
@@ -371,8 +371,8 @@ def test_factor_analysis_refuses_a_constant_column():
 def test_factor_analysis_samples_have_its_covariance():
     x = blobs(200, D=4, seed=2)
     model = FactorAnalysis(2, rng=0).fit(x)
-    drawn = model.sample(200_000, rng=1)
-    z = (np.cov(drawn.T, bias=True) - model.covariance()) * np.sqrt(200_000) / np.trace(model.covariance())
+    drawn = model.sample(100_000, rng=1)
+    z = (np.cov(drawn.T, bias=True) - model.covariance()) * np.sqrt(100_000) / np.trace(model.covariance())
     assert np.abs(z).max() < 6
     assert np.array_equal(
         model.encode(x), linear_gaussian_posterior(x, model.components_, model.mean_, model.noise_variance_)[0]

@@ -335,8 +335,8 @@ def test_grade_of_a_binned_vae_is_a_mass():
     grade = grade_vae(model, every)
     assert np.exp(grade.log_prob).sum() == pytest.approx(1, abs=1e-9)
     assert np.all(grade.gap >= -1e-9)
-    elbo = model.elbo(every, rng=0, n_draws=50_000)
-    assert residual(grade.log_prob - grade.gap, elbo) < 0.02
+    elbo = model.elbo(every, rng=0, n_draws=2000)
+    assert residual(grade.log_prob - grade.gap, elbo) < 0.05
 
 
 def test_grade_refuses_what_it_cannot_integrate(curve):
@@ -541,9 +541,9 @@ def test_binned_vae_bounds_the_mass_of_whole_numbers():
     log_p = [model.network_.log_decoder(np.broadcast_to(row - 1, x_hat.shape), x_hat) for row in every]
     mass = np.exp(log_p) @ prior
     assert mass.sum() == pytest.approx(1, abs=1e-9)
-    elbo = model.elbo(every, rng=0, n_draws=20_000)
-    assert np.all(elbo <= np.log(mass) + 0.02)
-    assert np.all(model.iwae(every, n_draws=20_000, rng=0) == pytest.approx(np.log(mass), abs=0.05))
+    elbo = model.elbo(every, rng=0, n_draws=1000)
+    assert np.all(elbo <= np.log(mass) + 0.1)
+    assert np.all(model.iwae(every, n_draws=3000, rng=0) == pytest.approx(np.log(mass), abs=0.15))
     drawn = model.sample(50_000, rng=1)
     observed = [(drawn == row).all(axis=1).sum() for row in every]
     assert stats.chisquare(observed, 50_000 * mass / mass.sum()).pvalue > 1e-7
@@ -552,10 +552,10 @@ def test_binned_vae_bounds_the_mass_of_whole_numbers():
 
 def test_variance_of_every_dimension_is_its_own_mean_square(x):
     """decoder_variance="diag" on a linear VAE: factor analysis, whose maximum it reaches."""
-    model = linear(n_latents=1, decoder_variance="diag", n_steps=3000, learning_rate=0.02).fit(x)
-    best = FactorAnalysis(model.n_latents, tol=1e-12, max_iter=20_000, rng=0).fit(x)
+    model = linear(n_latents=1, decoder_variance="diag", n_steps=2000, learning_rate=0.02).fit(x)
+    best = FactorAnalysis(model.n_latents, tol=1e-7, max_iter=1000, rng=0).fit(x)
     assert model.decoder_variance_.shape == (x.shape[1],)
-    assert model.elbo(x).mean() <= best.score(x) + 1e-9
+    assert model.elbo(x).mean() <= best.score(x) + 1e-4
     assert model.elbo(x).mean() == pytest.approx(best.score(x), abs=2e-3)
 
 
