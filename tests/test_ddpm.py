@@ -593,6 +593,21 @@ def test_variance_is_beta_unless_said_otherwise():
         assert not np.array_equal(use(), use("posterior"))
 
 
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+@pytest.mark.parametrize("wrong", [Y[0], Y[:, :1], Y[:1], Y[0, 0], Y[None]], ids=lambda array: str(np.shape(array)))
+def test_arrays_of_another_shape_are_refused_by_name(function, wrong):
+    """NumPy would broadcast them: one draw of noise for all examples."""
+    with pytest.raises(ValueError, match=r"^(noise|x0|eps_hat|eps_t|omega) must have the shape of \w+, \(5, 2\), got "):
+        function(3, X, wrong, Z)
+
+
+@pytest.mark.parametrize("name", ["p_step beta", "p_step posterior", "ddim_step eta"])
+@pytest.mark.parametrize("wrong", [Z[0], Z[:, :1], Z[:1]], ids=lambda array: str(np.shape(array)))
+def test_fresh_noise_of_another_shape_is_refused(name, wrong):
+    with pytest.raises(ValueError, match=r"^noise must have the shape of x_t, \(5, 2\), got "):
+        FUNCTIONS[name](3, X, Y, wrong)
+
+
 # --- errors -----------------------------------------------------------------------------------------------
 
 

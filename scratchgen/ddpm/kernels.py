@@ -38,15 +38,23 @@ def check_time(schedule: NoiseSchedule, t: int | IntArray, name: str = "t", firs
         )
 
 
+def check_shapes(name: str, array: Array, like_name: str, like: Array) -> None:
+    """Refuse arrays of different shapes, which NumPy would broadcast: noise (D,) would be one draw for all examples."""
+    if np.shape(array) != np.shape(like):
+        raise ValueError(f"{name} must have the shape of {like_name}, {np.shape(like)}, got {np.shape(array)}")
+
+
 def q_step(schedule: NoiseSchedule, t: int | IntArray, x_prev: Array, noise: Array) -> Array:
     """One forward step, x_t = α_t x_{t−1} + β_t ε_t, arrays (N, D); the deck's slide omits ε_t."""
     check_time(schedule, t)
+    check_shapes("noise", noise, "x_prev", x_prev)
     return at(schedule.alpha, t) * x_prev + at(schedule.beta, t) * noise
 
 
 def q_sample(schedule: NoiseSchedule, t: int | IntArray, x0: Array, noise: Array) -> Array:
     """All steps at once, x_t = ᾱ_t x_0 + β̄_t ε, i.e. q(x_t | x_0) = N(ᾱ_t x_0, β̄_t² I), (25)."""
     check_time(schedule, t)
+    check_shapes("noise", noise, "x0", x0)
     return at(schedule.alpha_bar, t) * x0 + at(schedule.beta_bar, t) * noise
 
 
@@ -64,6 +72,7 @@ def q_posterior(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, x0: Arra
         0 at t = 1, where the posterior is a point mass at x_0.
     """
     check_time(schedule, t)
+    check_shapes("x0", x0, "x_t", x_t)
     previous = np.asarray(t) - 1
     beta_bar_squared = at(schedule.beta_bar, t) ** 2
     weight_x_t = at(schedule.alpha, t) * at(schedule.beta_bar, previous) ** 2 / beta_bar_squared
@@ -74,6 +83,7 @@ def q_posterior(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, x0: Arra
 def predict_x0(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, eps_hat: Array) -> Array:
     """The x_0 that total noise ε̂ implies, (x_t − β̄_t ε̂)/ᾱ_t: (25) solved for x_0."""
     check_time(schedule, t)
+    check_shapes("eps_hat", eps_hat, "x_t", x_t)
     return (x_t - at(schedule.beta_bar, t) * eps_hat) / at(schedule.alpha_bar, t)
 
 
@@ -86,6 +96,7 @@ def merge_noise(schedule: NoiseSchedule, t: int | IntArray, eps_bar_prev: Array,
     E[ε ωᵀ] = 0 but independence, which the proposition needs and which holds because both are jointly Gaussian.
     """
     check_time(schedule, t)
+    check_shapes("eps_t", eps_t, "eps_bar_prev", eps_bar_prev)
     cosine = at(schedule.alpha, t) * at(schedule.beta_bar, np.asarray(t) - 1) / at(schedule.beta_bar, t)
     sine = at(schedule.beta, t) / at(schedule.beta_bar, t)
     return cosine * eps_bar_prev + sine * eps_t, sine * eps_bar_prev - cosine * eps_t
@@ -93,4 +104,5 @@ def merge_noise(schedule: NoiseSchedule, t: int | IntArray, eps_bar_prev: Array,
 
 def split_noise(schedule: NoiseSchedule, t: int | IntArray, eps: Array, omega: Array) -> Array:
     """ε_t = (β_t ε − α_t β̄_{t−1} ω)/β̄_t, (27): the noise of one step from the merged pair."""
+    check_shapes("omega", omega, "eps", eps)
     return merge_noise(schedule, t, eps, omega)[1]

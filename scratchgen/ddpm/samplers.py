@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from scratchgen.ddpm.kernels import at, check_time, factor, predict_x0
+from scratchgen.ddpm.kernels import at, check_shapes, check_time, factor, predict_x0
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array, IntArray, as_choice, as_number
 
@@ -45,6 +45,7 @@ def p_mean(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, eps_hat: Arra
     The deck's μ = (x_t − β_t ε_θ)/α_t is the same with its one-step network ε_θ = (β_t/β̄_t) ε̂.
     """
     check_time(schedule, t)
+    check_shapes("eps_hat", eps_hat, "x_t", x_t)
     weight = at(schedule.beta, t) ** 2 / at(schedule.beta_bar, t)
     return (x_t - weight * eps_hat) / at(schedule.alpha, t)
 
@@ -54,6 +55,7 @@ def p_step(
 ) -> Array:
     """One ancestral step, x_{t−1} = μ_θ(x_t) + σ_t z with z = noise; also at t = 1, where p_θ has noise too."""
     std = np.sqrt(reverse_variance(schedule, variance))
+    check_shapes("noise", noise, "x_t", x_t)
     return p_mean(schedule, t, x_t, eps_hat) + at(std, t) * noise
 
 
@@ -84,6 +86,8 @@ def ddim_step(
     eta = as_number(eta, "eta", low=0.0, high=1.0)
     if eta > 0 and noise is None:
         raise ValueError("noise is needed for eta > 0; pass standard normal noise of x_t's shape")
+    if noise is not None:
+        check_shapes("noise", noise, "x_t", x_t)
     alpha_bar, beta_bar = schedule.alpha_bar, schedule.beta_bar
     log_ratio = 2 * (np.log(alpha_bar[t]) - np.log(alpha_bar[s]))
     sigma = eta * beta_bar[s] / beta_bar[t] * np.sqrt(-np.expm1(log_ratio))
