@@ -281,7 +281,7 @@ def compare_digits(tour: Tour) -> None:
     tour.bits_per_dim = exact | tour.bits_per_dim
     tour.narrator.heading(
         "Digits, 360 test images: bits per pixel, lower is better",
-        "−log₂ p(k + u)/64 of dequantised images, or −log₂ P(k)/64; an ELBO bounds it from above (not graded)",
+        "−log₂ p(k + u)/64 of dequantised images, or −log₂ P(k)/64; an ELBO bounds it from above",
     )
     for name, value in tour.bits_per_dim.items():
         tour.narrator.say(f"  {name:<36}{value:.3f}")
