@@ -63,8 +63,8 @@ def check_free_m_step(m_step: Callable[..., tuple[ArrayLike, ArrayLike]], p_x: A
     )
 
 
-def _log_joint(x: Array, weights: Array, means: Array, covariances: Array) -> Array:
-    """log w_k N(x_n; m_k, C_k), (N, K), by inverses and determinants; −inf where w_k is 0."""
+def log_joint_by_inverses(x: Array, weights: Array, means: Array, covariances: Array) -> Array:
+    """log w_k N(x_n; m_k, C_k), (N, K), by inverses and determinants, for complex x too; −inf where w_k is 0."""
     columns = []
     for w, m, C in zip(weights, means, covariances, strict=True):
         quadratic = np.einsum("nd,de,ne->n", x - m, np.linalg.inv(C), x - m)
@@ -88,7 +88,7 @@ def check_e_step(
     responsibilities: Callable[..., ArrayLike], x: Array, weights: Array, means: Array, covariances: Array
 ) -> Check:
     """(16), (18): q(z | x) = p_θ(z | x), (N, K), for responsibilities(x, weights, means, covariances)."""
-    log_joint = _log_joint(x, weights, means, covariances)
+    log_joint = log_joint_by_inverses(x, weights, means, covariances)
     log_det = np.linalg.slogdet(covariances)[1]
     best = _normalised(log_joint)
     return compare(
@@ -121,7 +121,7 @@ def check_free_energy(
 
     free_energy(x, log_resp (N, K), weights, means, covariances).
     """
-    log_joint = _log_joint(x, weights, means, covariances)
+    log_joint = log_joint_by_inverses(x, weights, means, covariances)
     log_prob = _log_sum(log_joint)[:, 0]
     log_posterior = log_joint - log_prob[:, None]
     resp = np.exp(log_resp)
@@ -174,7 +174,7 @@ def check_em(
         Steps over which the likelihood is followed.
     """
     as_probabilities(weights, "weights")
-    log_joint = _log_joint(x, weights, means, covariances)
+    log_joint = log_joint_by_inverses(x, weights, means, covariances)
     resp = _normalised(log_joint)
     counts = resp.sum(axis=0)
     shares = _normalised(log_joint - _log_sum(log_joint), axis=0)  # of each point in a component, however far it is
@@ -229,7 +229,7 @@ def check_em(
     if all(check.passed for check in checks):
         state, log_likelihoods = (weights, means, covariances), []
         for _ in range(n_iterations + 1):
-            log_likelihoods.append(float(_log_sum(_log_joint(x, *state)).sum()))
+            log_likelihoods.append(float(_log_sum(log_joint_by_inverses(x, *state)).sum()))
             state = tuple(parts(step(x, *state), 3, "step"))  # type: ignore[assignment]
         values = np.array(log_likelihoods)
         highest = np.maximum.accumulate(values)

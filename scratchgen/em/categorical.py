@@ -147,8 +147,7 @@ class CategoricalMixture(Estimator):
 
     def predict_proba(self, x: ArrayLike) -> Array:
         """P(z = c | x), (N, K)."""
-        log_joint = self._log_joint(x)
-        return np.exp(log_joint - logsumexp(log_joint)[:, None])
+        return _posterior(self._log_joint(x))
 
     def predict(self, x: ArrayLike) -> Array:
         """The likeliest component of every x, (N,)."""
@@ -169,8 +168,8 @@ class CategoricalMixture(Estimator):
         """The values 2k/(n_levels − 1) − 1 that level k has in [−1, 1], (n_levels,)."""
         return 2 * np.arange(self.n_levels) / (self.n_levels - 1) - 1
 
-    def _diffused(self, x_t: ArrayLike, scale: float, std: float) -> tuple[Array, Array, Array]:
-        """log joint of (x_t, z) (N, K), and per dimension log Σ_k P_cdk N(x_td; …) and E[x_0 | x_t, c], (N, K, D)."""
+    def _diffused(self, x_t: ArrayLike, scale: float, std: float) -> tuple[Array, Array]:
+        """log joint of (x_t, z), (N, K), and E[x_0 | x_t, c], (N, K, D)."""
         x_t = self._as_fitted_samples(x_t)
         std = as_number(std, "std", low=0.0, open_low=True)
         log_kernel = -0.5 * ((x_t[:, :, None] - scale * self.levels()) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
@@ -178,7 +177,7 @@ class CategoricalMixture(Estimator):
             log_terms = log_kernel[:, None] + np.log(self.probabilities_)
         log_marginal = logsumexp(log_terms)
         means = np.exp(log_terms - log_marginal[..., None]) @ self.levels()
-        return np.log(self.weights_) + log_marginal.sum(axis=2), log_marginal, means
+        return np.log(self.weights_) + log_marginal.sum(axis=2), means
 
     def diffused_log_prob(self, x_t: ArrayLike, scale: float, std: float) -> Array:
         """log density of x_t = scale · x_0 + std · ε, x_0 the levels in [−1, 1], (N,), nats."""
@@ -186,8 +185,8 @@ class CategoricalMixture(Estimator):
 
     def denoise(self, x_t: ArrayLike, scale: float, std: float) -> Array:
         """E[x_0 | x_t], the Bayes denoiser, (N, D), for levels in [−1, 1]."""
-        log_joint, _, means = self._diffused(x_t, scale, std)
-        return np.einsum("nk,nkd->nd", np.exp(log_joint - logsumexp(log_joint)[:, None]), means)
+        log_joint, means = self._diffused(x_t, scale, std)
+        return np.einsum("nk,nkd->nd", _posterior(log_joint), means)
 
 
 def _log_joint(one_hot: Array, weights: Array, tables: Array) -> Array:
@@ -198,6 +197,11 @@ def _log_joint(one_hot: Array, weights: Array, tables: Array) -> Array:
     seen = np.where(np.isneginf(log_tables), -1e300, log_tables)  # 0 · (−inf) would be nan in the product
     log_joint = one_hot.reshape(N, -1) @ seen.reshape(K, -1).T + log_weights
     return np.where(log_joint < -1e299, -np.inf, log_joint)
+
+
+def _posterior(log_joint: Array) -> Array:
+    """P(z = c | x), (N, K), from log P(x, z)."""
+    return np.exp(log_joint - logsumexp(log_joint)[:, None])
 
 
 def _m_step(one_hot: Array, resp: Array, pseudo: Array) -> tuple[Array, Array]:

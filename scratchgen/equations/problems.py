@@ -268,19 +268,20 @@ def sampler(f: Functions) -> Check:
     best = mean_square_step(SCHEDULE, 1 - SCHEDULE.beta_bar**2 / spread, 1)
 
     def sample(x_T: Array, eps_hat: Callable[[Array, int], Array], noise: Array) -> Array:
-        *_, (_, x0) = f("ddpm.ancestral_sampler")(SCHEDULE, eps_hat, x_T, _Given(noise), best)
+        *_, (_, x0) = f("ddpm.ancestral_sampler")(SCHEDULE, eps_hat, x_T, GivenNoise(noise), best)
         return x0
 
     return check_sampler(sample, SCHEDULE, 0.5, 0.3, best)
 
 
-class _Given:
+class GivenNoise:
     """A random generator that hands out given noise in turn."""
 
     def __init__(self, noise: Array) -> None:
         self.rows = iter(noise)
 
     def standard_normal(self, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
+        """The next noise, whatever `shape` asks for."""
         return next(self.rows).astype(dtype)
 
 
