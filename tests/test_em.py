@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from scratchgen import PPCA, GaussianMixture, Mixture
+from scratchgen import PPCA, FactorAnalysis, GaussianMixture, Mixture
 from scratchgen.em import (
     e_step,
     floor_eigenvalues,
@@ -22,6 +22,7 @@ from scratchgen.em import (
     ppca_em_step,
     ppca_maximum,
 )
+from scratchgen.em.steps import COVARIANCE_TYPES
 from scratchgen.estimator import NotFittedError
 from scratchgen.testing import cut, em_problems, reals, size, softmax, spd
 from tests.strategies import FALSE_ALARM, passes_as_sample, relative, residual
@@ -377,9 +378,11 @@ def hard_data():
     }
 
 
+@pytest.mark.parametrize("kind", COVARIANCE_TYPES)
+@pytest.mark.parametrize("prior", [None, (1.0, 2.0)], ids=["floor", "prior"])
 @pytest.mark.parametrize(("x", "K"), hard_data().values(), ids=hard_data().keys())
-def test_hard_data_give_a_finite_monotone_fit(x, K):
-    model = GaussianMixture(K, tol=0, max_iter=30, rng=0).fit(x)
+def test_hard_data_give_a_finite_monotone_fit(x, K, prior, kind):
+    model = GaussianMixture(K, kind, tol=0, max_iter=30, covariance_prior=prior, rng=0).fit(x)
     for array in (
         model.weights_,
         model.means_,
@@ -390,9 +393,41 @@ def test_hard_data_give_a_finite_monotone_fit(x, K):
         assert np.all(np.isfinite(array))
     assert rise(model.lower_bounds_) > -1e-9
     assert residual(model.elbo(x), model.log_prob(x)) < 1e-7
-    assert residual(model.lower_bounds_[-1], model.score(x)) < 1e-12
+    if prior is None:
+        assert residual(model.lower_bounds_[-1], model.score(x)) < 1e-12
     assert residual(model.predict_proba(x).sum(axis=1), np.ones(len(x))) < 1e-9
-    assert np.linalg.eigvalsh(model.covariances_).min() > 0.999e-6 - 1e-14 * np.abs(model.covariances_).max()
+    covariances = model.mixture_.covariances
+    assert np.linalg.eigvalsh(covariances).min() > 0.999e-6 - 1e-14 * np.abs(covariances).max()
+
+
+NO_FACTORS = {  # what PPCA and factor analysis cannot be fitted to, and what they say
+    "one point": r"^x must have at least 2 row",
+    "one column": r"^n_components must be below the 1 columns of x",
+    "duplicates": r"lower n_components$|drop it$",
+    "duplicates of what floats cannot hold": r"lower n_components$|drop it$",
+    "two atoms": r"lower n_components$",
+    "constant column": r"drop it$",
+}
+
+
+@pytest.mark.parametrize("name", hard_data())
+@pytest.mark.parametrize(
+    "make", [PPCA, lambda k: PPCA(k, method="em", rng=0), FactorAnalysis], ids=["PPCA", "EM", "FA"]
+)
+def test_hard_data_give_factors_or_a_word_that_helps(make, name):
+    """A finite model whose likelihood never fell, or a ValueError with a remedy."""
+    x, model = hard_data()[name][0], make(1)
+    needs_noise = not isinstance(model, FactorAnalysis)  # which has a floor for every column that varies
+    fits = {"one column", "two atoms"} if not needs_noise else {"constant column"}
+    if name in NO_FACTORS and name not in fits:
+        with pytest.raises(ValueError, match=NO_FACTORS[name]):
+            model.fit(x)
+        return
+    model.fit(x)
+    assert np.all(np.isfinite(model.covariance()))
+    assert rise(model.free_energies_) > -1e-9
+    assert residual(model.elbo(x), model.log_prob(x)) < 1e-6
+    assert np.linalg.eigvalsh(model.covariance()).min() > 0
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e6])
@@ -732,7 +767,7 @@ def name_cases(cases):
             ({"tol": -1e-3}, ValueError, "tol"),
             ({"tol": np.nan}, ValueError, "tol"),
             ({"tol": "small"}, TypeError, "tol"),
-            ({"max_iter": 0}, ValueError, "max_iter"),
+            ({"max_iter": -1}, ValueError, "max_iter"),
             ({"max_iter": 1.5}, TypeError, "max_iter"),
             ({"n_init": 0}, ValueError, "n_init"),
             ({"n_init": None}, TypeError, "n_init"),
@@ -780,7 +815,7 @@ def test_mixture_argument_that_will_not_do_is_refused_by_name(arguments, error, 
     ids=["1-D", "one row", "nan", "no columns", "str", "complex"],
 )
 def test_data_that_will_not_do_are_refused_by_name(model, x, error):
-    with pytest.raises(error, match=r"^x must "):
+    with pytest.raises(error, match=r"^x must |^n_components must be at most the 1 rows of x, got 2; lower it"):
         model.fit(x)
 
 

@@ -4,6 +4,8 @@ Every maximum is tested as one: no small move of what an M-step chose, within wh
 objective that it claims to maximise; and the objective of a run never falls.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,7 +25,7 @@ from scratchgen.em import (
     m_step,
     ppca_em_step,
 )
-from scratchgen.em.gaussian import compress, expand
+from scratchgen.em.gaussian import STARTS, compress, expand
 from scratchgen.em.steps import COVARIANCE_TYPES, nearest
 from scratchgen.likelihood import cross_entropy_gaussian, entropy_gaussian
 from scratchgen.quadrature import central_difference
@@ -185,8 +187,9 @@ def test_parameters_have_the_shape_of_their_type_and_are_counted(kind, tmp_path)
     assert np.all(np.diff(model.lower_bounds_) >= -1e-12)
     model.save(tmp_path / "m.npz")
     assert np.array_equal(GaussianMixture.load(tmp_path / "m.npz").log_prob(x), model.log_prob(x))
-    precisions = {"full": np.linalg.inv, "tied": np.linalg.inv}.get(kind, lambda c: 1 / c)(model.covariances_)
-    start = {"weights_init": model.weights_, "means_init": model.means_, "precisions_init": precisions}
+    whole = expand(model.precisions_, kind, K, D) @ expand(model.covariances_, kind, K, D)
+    assert residual(whole, np.tile(np.eye(D), (K, 1, 1))) < 1e-12
+    start = {"weights_init": model.weights_, "means_init": model.means_, "precisions_init": model.precisions_}
     again = GaussianMixture(K, covariance_type=kind, max_iter=1, tol=0, **start).fit(x)
     assert again.lower_bounds_[0] == pytest.approx(model.score(x), rel=1e-12)
 
@@ -222,7 +225,7 @@ def test_kmeans_keeps_an_empty_centre_and_its_input():
 
 
 @every_type
-@pytest.mark.parametrize("start", ["k-means++", "kmeans", "random"])
+@pytest.mark.parametrize("start", STARTS)
 def test_every_start_leads_somewhere_sensible(kind, start):
     x = blobs(90)
     model = GaussianMixture(3, covariance_type=kind, init_params=start, n_init=5, tol=1e-8, max_iter=500, rng=0).fit(x)
@@ -232,12 +235,64 @@ def test_every_start_leads_somewhere_sensible(kind, start):
 
 def test_starts_differ_and_kmeans_is_kmeans():
     x = blobs(90)
-    starts = ("k-means++", "kmeans", "random")
-    bounds = {s: GaussianMixture(3, init_params=s, max_iter=1, rng=0).fit(x).lower_bounds_ for s in starts}
-    assert len({b[0] for b in bounds.values()}) == 3
+    bounds = {s: GaussianMixture(3, init_params=s, max_iter=1, rng=0).fit(x).lower_bounds_ for s in STARTS}
+    assert len({b[0] for b in bounds.values()}) == 4
     centres = kmeans(x, kmeans_plus_plus(x, 3, np.random.default_rng(0)))
     by_hand = GaussianMixture(3, means_init=centres, max_iter=1).fit(x).lower_bounds_
     assert residual(bounds["kmeans"], by_hand) < 1e-12
+
+
+def test_start_from_data_is_distinct_rows_each_as_likely_as_any_other():
+    """Of 4 rows in one column, all 6 pairs by chi-square; with `max_iter=0` the start itself is the fit."""
+    x = np.array([[0.0], [1.0], [10.0], [11.0]])
+    rng, counts = np.random.default_rng(0), dict.fromkeys(itertools.combinations(range(4), 2), 0)
+    nearest_means = {
+        pair: np.sort([x[nearest(x, x[list(pair)]) == k].mean() for k in (0, 1)]).tolist() for pair in counts
+    }
+    seen = [
+        np.sort(GaussianMixture(2, max_iter=0, init_params="random_from_data", rng=rng).fit(x).means_[:, 0]).tolist()
+        for _ in range(2000)
+    ]
+    expected = {str(means): 0 for means in nearest_means.values()}
+    for means in nearest_means.values():
+        expected[str(means)] += 2000 / 6
+    observed = [sum(str(means) == key for means in seen) for key in expected]
+    assert sum(observed) == 2000
+    assert stats.chisquare(observed, list(expected.values())).pvalue > 1e-7
+    assert stats.chisquare(observed, np.full(len(observed), 2000 / len(observed))).pvalue < 1e-7
+
+
+def test_no_iterations_keep_the_best_start():
+    x, start = blobs(), {"weights_init": [0.2, 0.8], "means_init": [[0.0] * 3, [1.0] * 3]}
+    given_start = GaussianMixture(2, max_iter=0, precisions_init=np.array([np.eye(3)] * 2), **start).fit(x)
+    assert np.array_equal(given_start.means_, start["means_init"])
+    assert np.array_equal(given_start.weights_, start["weights_init"])
+    assert residual(given_start.covariances_, np.array([np.eye(3)] * 2)) < 1e-15
+    assert given_start.lower_bounds_ == pytest.approx([given_start.score(x)])
+    assert (given_start.converged_, given_start.n_iter_) == (False, 0)
+    rng = np.random.default_rng(6)
+    single = [GaussianMixture(3, max_iter=0, rng=rng).fit(x).score(x) for _ in range(5)]
+    assert GaussianMixture(3, max_iter=0, n_init=5, rng=6).fit(x).score(x) == max(single)
+    assert np.argmax(single) not in (0, 4)
+    levels = np.random.default_rng(0).integers(0, 3, (20, 2))
+    tables = CategoricalMixture(2, n_levels=3, max_iter=0, rng=0).fit(levels)
+    assert (tables.n_iter_, len(tables.lower_bounds_)) == (0, 1)
+    assert tables.score(levels) < CategoricalMixture(2, n_levels=3, max_iter=1, rng=0).fit(levels).score(levels)
+
+
+def test_fit_predict_is_fit_and_predict():
+    x, levels = blobs(), np.random.default_rng(0).integers(0, 3, (20, 2))
+    assert np.array_equal(GaussianMixture(3, rng=0).fit_predict(x), GaussianMixture(3, rng=0).fit(x).predict(x))
+    tables = CategoricalMixture(2, n_levels=3, rng=0)
+    assert np.array_equal(tables.fit_predict(levels), tables.fit(levels).predict(levels))
+
+
+@pytest.mark.parametrize("model", [GaussianMixture(5), CategoricalMixture(5, n_levels=9)], ids=repr)
+def test_more_components_than_rows_are_refused(model):
+    with pytest.raises(
+        ValueError, match=r"^n_components must be at most the 3 rows of x, got 5; lower it or pass more data"
+    ):
+        model.fit(np.arange(6.0).reshape(3, 2))
 
 
 def test_warm_start_continues():

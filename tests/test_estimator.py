@@ -376,7 +376,7 @@ def test_bad_rng_is_named(cls):
 BAD_PARAMETERS = [
     (cls, name, value)
     for cls, bad in {
-        GaussianMixture: {"n_components": 0, "tol": -1.0, "max_iter": 0, "n_init": 0, "covariance_floor": 0.0},
+        GaussianMixture: {"n_components": 0, "tol": -1.0, "max_iter": -1, "n_init": 0, "covariance_floor": 0.0},
         PPCA: {"n_components": 3, "method": "magic", "tol": -1.0, "max_iter": 0},
         VAE: {"n_latents": 0, "hidden": (0,), "activation": "relu", "decoder_variance": 0.0, "latent_noise": "none",
               "n_steps": 0, "batch_size": 0, "learning_rate": 0.0, "dtype": "float16"},

@@ -14,9 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.em.runs import best_of_runs, check_enough_rows
 from scratchgen.estimator import Estimator, Progress
 from scratchgen.likelihood import logsumexp
 from scratchgen.validation import RNG, Array, as_count, as_generator, as_number, as_samples
+
+Parameters = tuple[Array, Array]  # π (K,) and P (K, D, n_levels)
 
 
 class CategoricalMixture(Estimator):
@@ -34,7 +37,7 @@ class CategoricalMixture(Estimator):
     tol : float
         A run has converged when the mean objective gains less than this, nats.
     max_iter, n_init : int
-        Steps of a run; number of random starts, of which the best is kept.
+        M-steps of a run; number of random starts, of which the best is kept.
     rng : int, Generator or None
 
     Attributes
@@ -84,32 +87,28 @@ class CategoricalMixture(Estimator):
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Run EM from every start; yields after every M-step, with loss = −mean objective, nats."""
         K = as_count(self.n_components, "n_components")
-        max_iter, n_init = as_count(self.max_iter, "max_iter"), as_count(self.n_init, "n_init")
+        max_iter, n_init = as_count(self.max_iter, "max_iter", minimum=0), as_count(self.n_init, "n_init")
         tol, smoothing = as_number(self.tol, "tol", low=0.0), as_number(self.smoothing, "smoothing", low=0.0)
-        one_hot = self._one_hot(as_samples(x, n_min=K))
+        one_hot = self._one_hot(as_samples(x))
+        check_enough_rows(one_hot, K)
         # (D, n_levels): the column's frequencies with one example of every level's share, so that none is 0
         pseudo = smoothing * (one_hot.sum(axis=0) + 1 / one_hot.shape[2]) / (len(one_hot) + 1)
         rng = as_generator(self.rng)
-        best, step = -np.inf, 0
-        for _ in range(n_init):
-            leads, bounds = False, []
-            resp = rng.dirichlet(np.full(K, 0.1), size=len(one_hot))  # nearly hard: soft ones all look alike
-            weights, tables = _m_step(one_hot, resp, pseudo)
-            for iteration in range(max_iter + 1):
-                log_joint = _log_joint(one_hot, weights, tables)
-                log_prob = logsumexp(log_joint)
-                bounds.append(float(log_prob.mean()) + _log_prior(tables, pseudo) / len(one_hot))
-                converged = iteration > 0 and bounds[-1] - bounds[-2] < tol
-                leads = leads or (iteration > 0 and bounds[-1] > best)
-                if leads:
-                    best = bounds[-1]
-                    self._keep(weights, tables, bounds, converged)
-                if iteration > 0:
-                    step += 1
-                    yield Progress(step, n_init * max_iter, -bounds[-1])
-                if converged:
-                    break
-                weights, tables = _m_step(one_hot, np.exp(log_joint - log_prob[:, None]), pseudo)
+
+        def start() -> Parameters:  # nearly hard responsibilities: soft ones all look alike
+            return _m_step(one_hot, rng.dirichlet(np.full(K, 0.1), size=len(one_hot)), pseudo)
+
+        def expect(parameters: Parameters) -> tuple[Array, float]:
+            log_joint = _log_joint(one_hot, *parameters)
+            log_prob = logsumexp(log_joint)
+            bound = float(log_prob.mean()) + _log_prior(parameters[1], pseudo) / len(one_hot)
+            return np.exp(log_joint - log_prob[:, None]), bound
+
+        def maximise(resp: Array, parameters: Parameters) -> Parameters:
+            return _m_step(one_hot, resp, pseudo)
+
+        starts = (start() for _ in range(n_init))
+        yield from best_of_runs(starts, expect, maximise, self._keep, tol, max_iter, n_init)
 
     def _one_hot(self, x: Array) -> Array:
         """Levels as indicators, (N, D, n_levels)."""
@@ -124,8 +123,9 @@ class CategoricalMixture(Estimator):
             )
         return (x[:, :, None] == np.arange(n_levels)).astype(np.float64)
 
-    def _keep(self, weights: Array, tables: Array, bounds: list[float], converged: bool) -> None:
-        self.weights_, self.probabilities_, self.n_features_in_ = weights, tables, tables.shape[1]
+    def _keep(self, parameters: Parameters, bounds: list[float], converged: bool) -> None:
+        self.weights_, self.probabilities_ = parameters
+        self.n_features_in_ = self.probabilities_.shape[1]
         self.lower_bounds_, self.converged_, self.n_iter_ = np.array(bounds), converged, len(bounds) - 1
 
     def _log_joint(self, x: ArrayLike) -> Array:
@@ -152,6 +152,10 @@ class CategoricalMixture(Estimator):
     def predict(self, x: ArrayLike) -> Array:
         """The likeliest component of every x, (N,)."""
         return self.predict_proba(x).argmax(axis=1)
+
+    def fit_predict(self, x: ArrayLike, y: object = None) -> Array:
+        """Fit, and the likeliest component of every x, (N,); y is ignored."""
+        return self.fit(x).predict(x)
 
     def sample(self, n: int, rng: RNG = None) -> Array:
         """Draw n examples, (n, D), whole numbers."""

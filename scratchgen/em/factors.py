@@ -273,7 +273,7 @@ class FactorAnalysis(LinearGaussianModel):
         max_iter, tol = as_count(self.max_iter, "max_iter"), as_number(self.tol, "tol", low=0.0)
         floor = as_number(self.noise_floor, "noise_floor", low=0.0, high=1.0, open_low=True)
         variances = x.var(axis=0)
-        constant = np.flatnonzero(variances <= 1e-14 * (1 + x.mean(axis=0) ** 2))
+        constant = np.flatnonzero(np.ptp(x, axis=0) <= 8 * np.finfo(np.float64).eps * np.abs(x).max(axis=0))
         if len(constant):
             raise ValueError(
                 f"x must vary in every column (n_samples={len(x)}), but column {constant[0]} is constant; drop it"

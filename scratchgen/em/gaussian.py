@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.em.runs import best_of_runs, check_enough_rows
 from scratchgen.em.steps import (
     COVARIANCE_TYPES,
     Prior,
@@ -25,7 +26,7 @@ from scratchgen.estimator import Estimator, Progress
 from scratchgen.mixture import Mixture
 from scratchgen.validation import RNG, Array, as_choice, as_count, as_finite, as_generator, as_number, as_samples
 
-STARTS = ("k-means++", "kmeans", "random")
+STARTS = ("k-means++", "kmeans", "random_from_data", "random")
 
 
 class GaussianMixture(Estimator):
@@ -40,10 +41,12 @@ class GaussianMixture(Estimator):
     tol : float
         A run has converged when the mean log-likelihood gains less than this, nats.
     max_iter : int
+        M-steps of a run; 0 keeps the best start as it is.
     n_init : int
         Number of starts, of which the best result is kept.
-    init_params : {"k-means++", "kmeans", "random"}
-        Points far apart and what is nearest to them; the same after Lloyd's algorithm; random responsibilities.
+    init_params : {"k-means++", "kmeans", "random_from_data", "random"}
+        Rows of x far apart, each with what is nearest to it; the same after Lloyd's algorithm; any rows of x, each with
+        what is nearest to it; random responsibilities.
     covariance_floor : float
         Least eigenvalue of a covariance, in squared units of x; without one the likelihood is unbounded for K >= 2.
         It is kept exactly, not by adding it: a ridge in the M-step breaks monotony.
@@ -72,11 +75,28 @@ class GaussianMixture(Estimator):
     Examples
     --------
     >>> x = np.random.default_rng(0).normal(np.repeat([[1.0], [5.0]], 50, axis=0), 0.1, (100, 2))
-    >>> model = GaussianMixture(n_components=2, covariance_type="diag", rng=0).fit(x)
+    >>> model = GaussianMixture(n_components=2, covariance_type="diag", n_init=3, rng=0).fit(x)
     >>> np.sort(model.means_[:, 0]).round(), model.covariances_.shape
     (array([1., 5.]), (2, 2))
-    >>> bool(model.bic(x) < GaussianMixture(1, rng=0).fit(x).bic(x))
+    >>> bool(model.bic(x) < GaussianMixture(1).fit(x).bic(x)), model.predict_proba([[1.1, 0.9]]).round().max()
+    (True, np.float64(1.0))
+    >>> model.mixture_.diffuse(0.6, 0.8).score(x).shape  # everything that a diffusion model is graded against
+    (100, 2)
+
+    The same from a given start, and then on from where it ended:
+
+    >>> start = {"weights_init": [0.5, 0.5], "means_init": [[0, 0], [6, 6]], "precisions_init": [1.0, 1.0]}
+    >>> model = GaussianMixture(2, "spherical", max_iter=2, tol=0, warm_start=True, **start).fit(x)
+    >>> bounds = model.lower_bounds_
+    >>> bool(model.fit(x).lower_bounds_[0] == bounds[-1])
     True
+
+    A component on a single point would make the likelihood unbounded; the prior keeps each covariance from collapsing:
+
+    >>> lonely = [[1.0, 1.0], [1.0, 1.2], [9.0, 9.0]]
+    >>> model = GaussianMixture(2, covariance_prior=(0.01, 5.0), means_init=[[1, 1], [9, 9]]).fit(lonely)
+    >>> np.linalg.eigvalsh(model.covariances_[1]).round(5)
+    array([0.00833, 0.00833])
     """
 
     _fitted: ClassVar[tuple[str, ...]] = (
@@ -121,34 +141,24 @@ class GaussianMixture(Estimator):
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Run EM from every start; yields after every M-step, with loss = −mean ELBO of the E-step that follows it."""
         K = as_count(self.n_components, "n_components")
-        x = as_samples(x, n_min=K).astype(np.float64)
-        max_iter, n_init = as_count(self.max_iter, "max_iter"), as_count(self.n_init, "n_init")
+        x = as_samples(x).astype(np.float64)
+        check_enough_rows(x, K)
+        max_iter, n_init = as_count(self.max_iter, "max_iter", minimum=0), as_count(self.n_init, "n_init")
         tol = as_number(self.tol, "tol", low=0.0)
         floor = as_number(self.covariance_floor, "covariance_floor", low=0.0, open_low=True)
         as_choice(self.covariance_type, "covariance_type", COVARIANCE_TYPES)
         as_choice(self.init_params, "init_params", STARTS)
-        prior = self._prior()
-        start = self._last_fit(K, x.shape[1])
-        rng = as_generator(self.rng)
-        best, step = -np.inf, 0
-        for _ in range(1 if start is not None else n_init):
-            leads = False
-            mixture = self._initial_mixture(x, rng, floor) if start is None else start
+        prior, last, rng = self._prior(), self._last_fit(K, x.shape[1]), as_generator(self.rng)
+
+        def expect(mixture: Mixture) -> tuple[Array, float]:
             log_resp, log_prob = e_step(x, mixture)
-            bounds = [float(log_prob.mean()) + self._log_prior(mixture, prior) / len(x)]
-            for _ in range(max_iter):
-                mixture = m_step(x, log_resp, mixture, floor, self.covariance_type, prior)
-                log_resp, log_prob = e_step(x, mixture)
-                bounds.append(float(log_prob.mean()) + self._log_prior(mixture, prior) / len(x))
-                converged = bounds[-1] - bounds[-2] < tol
-                leads = leads or bounds[-1] > best  # a start that has taken the lead is kept to its end
-                if leads:
-                    best = bounds[-1]
-                    self._keep(mixture, bounds, converged)
-                step += 1
-                yield Progress(step, n_init * max_iter, -bounds[-1])
-                if converged:
-                    break
+            return log_resp, float(log_prob.mean()) + self._log_prior(mixture, prior) / len(x)
+
+        def maximise(log_resp: Array, mixture: Mixture) -> Mixture:
+            return m_step(x, log_resp, mixture, floor, self.covariance_type, prior)
+
+        starts = [last] if last is not None else (self._initial_mixture(x, rng, floor) for _ in range(n_init))
+        yield from best_of_runs(starts, expect, maximise, self._keep, tol, max_iter, n_init)
 
     def _prior(self) -> Prior | None:
         """covariance_prior, checked."""
@@ -191,6 +201,8 @@ class GaussianMixture(Estimator):
             means = as_samples(given, "means_init", dimension=D)
             if means.shape[0] != K:
                 raise ValueError(f"means_init must have {K} rows, as n_components says, got {means.shape[0]}")
+        elif self.init_params == "random_from_data":
+            means = x[rng.choice(N, size=K, replace=False)]
         elif self.init_params != "random":
             means = kmeans_plus_plus(x, K, rng)
             means = kmeans(x, means) if self.init_params == "kmeans" else means
@@ -255,10 +267,21 @@ class GaussianMixture(Estimator):
         """The likeliest component of every x, (N,)."""
         return self.predict_proba(x).argmax(axis=1)
 
+    def fit_predict(self, x: ArrayLike, y: object = None) -> Array:
+        """Fit, and the likeliest component of every x, (N,); y is ignored."""
+        return self.fit(x).predict(x)
+
     def sample(self, n: int, rng: RNG = None) -> Array:
         """Draw n examples from p_θ, (n, D)."""
         self._require_fitted()
         return self.mixture_.sample(n, rng)
+
+    @property
+    def precisions_(self) -> Array:
+        """Inverse covariances, in the shape of `covariances_`: as `precisions_init` they continue from this fit."""
+        self._require_fitted()
+        whole = self.covariance_type in ("full", "tied")
+        return np.linalg.inv(self.covariances_) if whole else 1 / self.covariances_
 
     @property
     def n_parameters_(self) -> int:
