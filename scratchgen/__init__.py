@@ -8,7 +8,7 @@ from scratchgen.optimizer import Adam
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde.model import ScoreSDE
 from scratchgen.sde.processes import VE, VP, SubVP
-from scratchgen.vae import VAE
+from scratchgen.vae import VAE, LinearVAE
 
 __version__ = "0.1.0"
 
@@ -23,6 +23,7 @@ __all__ = [
     "CategoricalMixture",
     "FactorAnalysis",
     "GaussianMixture",
+    "LinearVAE",
     "Mixture",
     "NoiseSchedule",
     "ScoreSDE",

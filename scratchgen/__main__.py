@@ -117,9 +117,10 @@ def tour(seed: int, out: Path, quick: bool) -> int:
     with _demo_extra("the tour"):
         from threadpoolctl import threadpool_limits
 
+        from scratchgen.report.chapters import run
         from scratchgen.report.console import Narrator
         from scratchgen.report.figures import draw_all
-        from scratchgen.report.tour import Tour, run
+        from scratchgen.report.tour import Tour
     replaced = claim_folder(out)
     began = time.perf_counter()
     narrator = Narrator()
@@ -156,6 +157,10 @@ def tour(seed: int, out: Path, quick: bool) -> int:
             for g in journey.grades
         ],
         "digits_bits_per_dim": journey.bits_per_dim,
+        "vae_drawback": {
+            name: {"model_gap": model_gap, "least_gaussian_gap": least_gap}
+            for name, (model_gap, least_gap) in journey.drawback.items()
+        },
     }
     write_atomically(out / "metrics.json", lambda file: file.write(json.dumps(metrics, indent=1).encode() + b"\n"))
     narrator.say()

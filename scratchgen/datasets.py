@@ -150,7 +150,7 @@ def dequantize(levels: ArrayLike, rng: RNG = None, noise: ArrayLike | None = Non
     return np.minimum(x, np.nextafter(levels + 1, levels))  # 16 + 0.9999999 in float32 would round to 17
 
 
-# --- two dimensions, density known --------------------------------------------------------------------------
+# --- one and two dimensions, density known -------------------------------------------------------------------
 
 
 def eight_gaussians(radius: float = 2**0.5, std: float = 0.125 * 2**0.5) -> Mixture:
@@ -163,6 +163,15 @@ def eight_gaussians(radius: float = 2**0.5, std: float = 0.125 * 2**0.5) -> Mixt
     angles = 2 * np.pi * np.arange(8) / 8
     means = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return Mixture(np.full(8, 1 / 8), means, np.tile(std**2 * np.eye(2), (8, 1, 1)))
+
+
+def gaussians_1d() -> Mixture:
+    """Three separate Gaussians of unequal weight and width on the line: zero mean, variance 1.007."""
+    return Mixture(
+        weights=np.array([0.3, 0.45, 0.25]),
+        means=np.array([[-1.26], [0.08], [1.368]]),
+        covariances=np.array([0.23, 0.17, 0.35])[:, None, None] ** 2,
+    )
 
 
 def gaussians_2d() -> Mixture:

@@ -16,12 +16,15 @@ import pytest
 from scratchgen import __main__ as cli
 from scratchgen.equations import EQUATIONS, PROPOSITIONS
 from scratchgen.files import write_atomically
-from scratchgen.report import tour as tour_module
+from scratchgen.report import chapters
 from scratchgen.report.console import Grade
 
 FIGURES = {
     "em",
     "vae-digits",
+    "em-joint-kl",
+    "vae-latents",
+    "vae-drawback",
     "ddpm-process",
     "ddpm-digits",
     "sde-process",
@@ -39,7 +42,7 @@ def grade(difference):
 def no_training(monkeypatch):
     """A tour that records one passing grade and draws nothing."""
     monkeypatch.setattr("scratchgen.report.figures.draw_all", lambda tour, folder: [])
-    monkeypatch.setattr(tour_module, "run", lambda tour: tour.grades.append(grade(0.0)))
+    monkeypatch.setattr(chapters, "run", lambda tour: tour.grades.append(grade(0.0)))
 
 
 # --- options -----------------------------------------------------------------------------------------------------
@@ -75,7 +78,7 @@ def test_version_is_the_package_s(capsys):
 def test_all_within_tolerance_is_status_0_and_one_outside_is_status_1(no_training, monkeypatch, tmp_path, capsys):
     assert cli.main(["--out", str(tmp_path / "a")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 of 1 differences within tolerance"
-    monkeypatch.setattr(tour_module, "run", lambda tour: tour.grades.extend([grade(0.0), grade(0.2)]))
+    monkeypatch.setattr(chapters, "run", lambda tour: tour.grades.extend([grade(0.0), grade(0.2)]))
     assert cli.main(["--out", str(tmp_path / "b")]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "1 of 2 differences within tolerance"
 
@@ -98,7 +101,7 @@ def test_an_error_is_one_line_and_traceback_shows_the_rest(monkeypatch, tmp_path
     def fails(tour):
         raise ArithmeticError("the numbers ran out")
 
-    monkeypatch.setattr(tour_module, "run", fails)
+    monkeypatch.setattr(chapters, "run", fails)
     assert cli.main(["--out", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "scratchgen: ArithmeticError: the numbers ran out (--traceback shows where)"

@@ -23,6 +23,7 @@ from scratchgen.datasets import (
     dequantize,
     digits,
     eight_gaussians,
+    gaussians_1d,
     gaussians_2d,
     penguins,
     pinwheel,
@@ -221,6 +222,17 @@ def test_eight_gaussians_stand_on_a_circle():
     np.testing.assert_allclose(neighbours, 2 * np.sqrt(2) * np.sin(np.pi / 8), rtol=1e-14)
     np.testing.assert_allclose(mixture.covariance(), (1 + 1 / 32) * np.eye(2), rtol=1e-14, atol=1e-15)
     np.testing.assert_allclose(eight_gaussians(3, 0.5).covariance(), 4.75 * np.eye(2), rtol=1e-14, atol=1e-14)
+
+
+def test_gaussians_1d_are_three_apart():
+    mixture = gaussians_1d()
+    np.testing.assert_allclose(mixture.mean(), 0, atol=1e-15)
+    np.testing.assert_allclose(mixture.covariance(), 1.007, atol=5e-4)
+    assert np.unique(mixture.weights).size == np.unique(mixture.covariances).size == 3
+    valleys = mixture.log_prob(np.array([[-0.5], [0.6]]))
+    assert (valleys < mixture.log_prob(mixture.means).min() - 1.5).all()
+    drawn = mixture.sample(4000, rng=0)
+    assert 0.98 < mixture.posterior(drawn).max(axis=1).mean() < 1
 
 
 def test_gaussians_2d_are_general_and_well_conditioned():

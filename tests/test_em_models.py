@@ -200,6 +200,20 @@ def test_bic_finds_the_number_of_components():
     assert np.argmin(bic) == 2
 
 
+def test_seventy_dimensions_of_variance_1e_minus_10_do_not_underflow():
+    """Densities of e^±800: only logarithms get through."""
+    rng = np.random.default_rng(0)
+    centres = 1e-4 * rng.standard_normal((2, 70))
+    x = np.repeat(centres, 100, axis=0) + 1e-5 * rng.standard_normal((200, 70))
+    model = GaussianMixture(2, "diag", covariance_floor=1e-14, n_init=2, rng=0).fit(x)
+    labels = model.predict(x)
+    assert len({labels[0], labels[100]}) == 2
+    assert len(set(labels[:100])) == len(set(labels[100:])) == 1
+    assert model.score(x) > 600
+    scaled = GaussianMixture(2, "diag", covariance_floor=1e-4, n_init=2, rng=0).fit(1e5 * x)
+    assert abs(model.score(x) - scaled.score(1e5 * x) - 70 * np.log(1e5)) < 1e-6
+
+
 # --- where to start ---------------------------------------------------------------------------------------
 
 
@@ -518,16 +532,16 @@ def test_samples_of_tables_have_their_masses():
     assert stats.chisquare(observed, wrong).pvalue < 1e-7
 
 
-def test_digits_as_tables_beat_pixel_histograms_by_a_tenth():
-    """One table is the pixel histograms of the tour, 2.433 bits; twenty, smoothed towards it, reach 2.19 to 2.20."""
+def test_digits_as_tables_beat_pixel_histograms_by_a_quarter():
+    """One table is the pixel histograms of the tour, 2.433 bits; forty reach 2.156 to 2.162 (seeds 0 to 3)."""
     x, x_test = (datasets.digits(split).images for split in ("train", "test"))
 
     def bits(K):
-        model = CategoricalMixture(K, n_levels=17, smoothing=20, rng=0).fit(x)
+        model = CategoricalMixture(K, n_levels=17, smoothing=10, rng=0).fit(x)
         return -model.score(x_test) / (64 * np.log(2))
 
     assert bits(1) == pytest.approx(2.433, abs=0.005)
-    assert bits(20) < 2.22
+    assert bits(40) < 2.17
 
 
 @pytest.mark.parametrize("x", [[[0.5]], [[-1.0]], [[3.0]]], ids=str)

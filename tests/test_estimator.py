@@ -9,19 +9,33 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from scratchgen import DDPM, PPCA, VAE, VE, VP, GaussianMixture, NoiseSchedule, ScoreSDE, SubVP
+from scratchgen import (
+    DDPM,
+    PPCA,
+    VAE,
+    VE,
+    VP,
+    FactorAnalysis,
+    GaussianMixture,
+    LinearVAE,
+    NoiseSchedule,
+    ScoreSDE,
+    SubVP,
+)
 from scratchgen.estimator import Estimator, NotFittedError, Progress
 from tests.strategies import residual
 
 SMALL = {
     GaussianMixture: {"n_components": 2, "max_iter": 4, "tol": 0.0},
     PPCA: {"n_components": 2, "method": "em", "max_iter": 4},
+    FactorAnalysis: {"n_components": 2, "max_iter": 4, "tol": 0.0},
     VAE: {"n_latents": 2, "hidden": (4,), "n_steps": 4, "batch_size": 16},
+    LinearVAE: {"n_latents": 2, "n_steps": 4},
     DDPM: {"schedule": NoiseSchedule.linear(5), "hidden": (4,), "n_steps": 4, "batch_size": 16},
     ScoreSDE: {"t_min": 0.1, "hidden": (4,), "n_sample_steps": 5, "n_steps": 4, "batch_size": 16},
 }
 MODELS = list(SMALL)
-WITH_LOG_PROB = [GaussianMixture, PPCA, ScoreSDE]
+WITH_LOG_PROB = [GaussianMixture, PPCA, FactorAnalysis, ScoreSDE]
 every_model = pytest.mark.parametrize("cls", MODELS)
 
 
@@ -150,6 +164,8 @@ def verbs(cls, folder):
     own = {
         GaussianMixture: ["log_prob", "predict_proba", "predict"],
         PPCA: ["log_prob", "encode"],
+        FactorAnalysis: ["log_prob", "encode"],
+        LinearVAE: ["encode", "decode", "reconstruct", "iwae"],
         VAE: ["encode", "decode", "reconstruct", "iwae"],
         DDPM: ["bound_terms"],
         ScoreSDE: ["log_prob"],
@@ -162,8 +178,15 @@ def verbs(cls, folder):
         calls["predict_score"] = lambda model: model.predict_score(x, t)
     if cls is ScoreSDE:
         calls["score_and_divergence"] = lambda model: model.score_and_divergence(x, 0.5)
-    if cls is VAE:
+    if cls in (VAE, LinearVAE):
         calls["decoder_variance_"] = lambda model: model.decoder_variance_
+    if cls is LinearVAE:
+        calls["components_"] = lambda model: model.components_
+        calls["decoder_mean_"] = lambda model: model.decoder_mean_
+    if cls in (PPCA, FactorAnalysis):
+        calls["covariance"] = lambda model: model.covariance()
+    if cls is GaussianMixture:
+        calls["precisions_"] = lambda model: model.precisions_
     return calls
 
 
@@ -350,7 +373,9 @@ def test_lists_integers_and_float32_are_data_too(cls):
     assert draws(small(cls).fit(whole)) == reference
     assert draws(small(cls).fit(whole.tolist())) == reference
     single = small(cls).fit(data().astype(np.float32))
-    assert residual(single.elbo(data(), rng=0), small(cls).fit(data()).elbo(data(), rng=0)) < 1e-3
+    # A linear VAE's first steps have gradients of 0 up to rounding, of which Adam sees only the sign.
+    tolerance = 1e-2 if cls is LinearVAE else 1e-3
+    assert residual(single.elbo(data(), rng=0), small(cls).fit(data()).elbo(data(), rng=0)) < tolerance
 
 
 @every_model
@@ -378,8 +403,10 @@ BAD_PARAMETERS = [
     for cls, bad in {
         GaussianMixture: {"n_components": 0, "tol": -1.0, "max_iter": -1, "n_init": 0, "covariance_floor": 0.0},
         PPCA: {"n_components": 3, "method": "magic", "tol": -1.0, "max_iter": 0},
-        VAE: {"n_latents": 0, "hidden": (0,), "activation": "relu", "decoder_variance": 0.0, "latent_noise": "none",
-              "n_steps": 0, "batch_size": 0, "learning_rate": 0.0, "dtype": "float16"},
+        FactorAnalysis: {"n_components": 0, "tol": -1.0, "max_iter": 0, "noise_floor": 0.0},
+        LinearVAE: {"n_latents": 0, "decoder_variance": 0.0, "kl_weight": -1.0, "n_steps": 0, "learning_rate": 0.0},
+        VAE: {"n_latents": 0, "hidden": (0,), "decoder_hidden": (0,), "activation": "relu", "decoder_variance": 0.0,
+              "kl_weight": -1.0, "n_steps": 0, "batch_size": 0, "learning_rate": 0.0, "dtype": "float16"},
         DDPM: {"hidden": (0,), "n_coordinate_features": -1, "n_steps": 0, "batch_size": 0, "learning_rate": 0.0,
                "ema_decay": 1.0},
         ScoreSDE: {"weighting": "none", "hidden": (0,), "n_coordinate_features": -1, "n_steps": 0, "batch_size": 0,
@@ -392,7 +419,7 @@ BAD_PARAMETERS = [
 @pytest.mark.parametrize(("cls", "name", "value"), BAD_PARAMETERS)
 def test_bad_parameters_are_named_at_fit(cls, name, value):
     model = small(cls, **{name: value})
-    words = {"hidden": "sizes"}.get(name, name)
+    words = {"hidden": "sizes", "decoder_hidden": "sizes"}.get(name, name)
     with pytest.raises(ValueError, match=f"{words} must be"):
         model.fit(data())
 
@@ -423,7 +450,7 @@ SAVED = {
     "PPCA": lambda: small(PPCA),
     "PPCA closed": lambda: PPCA(2),
     "VAE": lambda: small(VAE),
-    "VAE linear": lambda: small(VAE, hidden=(), latent_noise="sigma", dtype="float64", batch_size=None),
+    "VAE with its own decoder": lambda: small(VAE, decoder_hidden=(3, 5), dtype="float64", batch_size=None),
     "VAE with Generator": lambda: small(VAE, rng=advanced_generator(), decoder_variance=np.float64(0.1)),
     "DDPM": lambda: small(DDPM),
     "DDPM default schedule": lambda: small(DDPM, schedule=None, n_coordinate_features=1),

@@ -4,22 +4,25 @@ Expectations over the latent noise are sums over nodes, fed in as `noise` or thr
 few statistical tests fail a right program once in 1e7 runs.
 """
 
+import copy
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 from scipy.special import logsumexp
 
-from scratchgen import PPCA, VAE, FactorAnalysis, Mixture
+from scratchgen import PPCA, VAE, FactorAnalysis, LinearVAE, Mixture, datasets
 from scratchgen.conformance import check_gradient
-from scratchgen.grading import grade_vae
-from scratchgen.likelihood import log_bin_mass, log_bin_mass_slopes
+from scratchgen.grading import gaussian_gap, grade_linear_vae, grade_vae, nearest_gaussian, transport_decoder
+from scratchgen.likelihood import entropy_gaussian, log_bin_mass, log_bin_mass_slopes
 from scratchgen.network import ACTIVATIONS
-from scratchgen.quadrature import central_difference
-from scratchgen.testing import reals
-from scratchgen.vae import VAENetwork, sigma_points
-from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob
+from scratchgen.quadrature import central_difference, sigma_points
+from scratchgen.testing import mixtures, reals
+from scratchgen.vae import VAENetwork
+from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_mean_field
 from tests.strategies import FALSE_ALARM, Scripted, passes_as_sample, residual, slope_along
 
 
@@ -47,35 +50,35 @@ def with_covariance(eigenvalues, n=40, seed=3):
 
 def linear(**parameters):
     """A linear VAE whose training has no noise."""
-    exact = {"hidden": (), "latent_noise": "sigma", "batch_size": None, "dtype": "float64", "rng": 0}
-    return VAE(**{**exact, "n_steps": 1000, "learning_rate": 0.05, **parameters})
+    return LinearVAE(**{"n_steps": 1000, "learning_rate": 0.05, "rng": 0, **parameters})
 
 
 # --- (14): the loss and its gradient ----------------------------------------------------------------------
 
 
-@given(networks())
-def test_gradient_of_the_loss_is_its_derivative_in_all_three_parts(drawn):
+@given(networks(), st.sampled_from([0.0, 1.0, 4.0]))
+def test_gradient_of_the_loss_is_its_derivative_in_all_three_parts(drawn, kl_weight):
     network, x, noise, rng = drawn
-    network.loss(x, noise)
+    network.loss(x, noise, kl_weight)
     gradients = [gradient.copy() for _, gradient in network.parts]
     for (parameters, _), gradient in zip(network.parts, gradients, strict=True):
         direction = rng.standard_normal(parameters.shape)
         direction /= np.linalg.norm(direction)
-        numeric = slope_along(parameters, direction, lambda: float(network.loss(x, noise).mean()))
+        numeric = slope_along(parameters, direction, lambda: float(network.loss(x, noise, kl_weight).mean()))
         assert abs(float(gradient @ direction) - numeric) <= 1e-7 * max(float(np.linalg.norm(gradient)), 1e-2)
 
 
-@given(networks())
-def test_loss_is_minus_log_joint_plus_the_kl(drawn):
-    """At every draw: ‖x − x̂‖²/(2s²) + (D/2) log 2πs² summed over D, and KL(N(μ, σ²)‖N(0, 1)) summed over k."""
+@given(networks(), st.sampled_from([0.0, 1.0, 4.0]))
+def test_loss_is_minus_log_joint_plus_the_kl(drawn, kl_weight):
+    """At every draw: ‖x − x̂‖²/(2s²) + (D/2) log 2πs² summed over D, and the weighted KL(N(μ, σ²)‖N(0, 1)), over k."""
     network, x, noise, _ = drawn
     output = network.encoder(x)
     mean, std = output[:, : network.n_latents], np.exp(output[:, network.n_latents :] / 2)
     x_hat, s = network.decoder(mean + std * noise), np.exp(network.log_variance[0] / 2)
     kl = (np.log(1 / std) + (std**2 + mean**2) / 2 - 0.5).sum(axis=1)
-    expected = kl - stats.norm.logpdf(x, x_hat, s).sum(axis=1)
-    assert residual(network.loss(x, noise), expected) < 1e-12
+    expected = kl_weight * kl - stats.norm.logpdf(x, x_hat, s).sum(axis=1)
+    assert residual(network.loss(x, noise, kl_weight), expected) < 1e-12
+    assert residual(network.loss(x, noise), network.loss(x, noise, 1.0)) == 0
 
 
 @given(networks(hidden=()))
@@ -111,17 +114,35 @@ def test_duplicating_the_batch_changes_neither_loss_nor_gradient(drawn, copies):
         assert residual(gradient, before) < 1e-13
 
 
-@given(networks())
-def test_best_decoder_variance_is_the_mean_squared_error(drawn):
+@given(networks(), st.booleans())
+def test_best_decoder_variance_is_the_mean_squared_error(drawn, per_dimension):
+    """Of all dimensions, or of each its own."""
     network, x, noise, _ = drawn
     mean, log_variance = network.encode(x)
     x_hat = network.decoder(mean + np.exp(log_variance / 2) * noise)
-    best = np.log(((x - x_hat) ** 2).mean())
+    best = np.log(((x - x_hat) ** 2).mean(axis=0 if per_dimension else None, keepdims=True).ravel())
+    network.log_variance, network.log_variance_gradient = np.zeros((2, len(best)))
     for shift, sign in (0.0, 0), (0.1, 1), (-0.1, -1):
         network.log_variance[:] = best + shift
         network.loss(x, noise)
-        gradient = network.log_variance_gradient[0]
-        assert abs(gradient) < 1e-12 if sign == 0 else np.sign(gradient) == sign
+        gradient = network.log_variance_gradient
+        assert (abs(gradient) < 1e-12 if sign == 0 else np.sign(gradient) == sign).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("log_variance", [-30.0, 30.0])
+def test_large_log_variances_are_finite_and_pull_back(log_variance, dtype):
+    """No clamp: at log σ² = ±30 the KL's gradient is ½(σ² − 1), where a clamp would leave 0 for ever."""
+    network = VAENetwork(3, 2, (), rng=0, dtype=dtype)
+    network.encoder.weights[0][:, 2:] = 0
+    network.encoder.biases[0][2:] = log_variance
+    network.decoder.weights[0][:] = 0  # so that the KL's gradient stands alone
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(dtype)
+    loss = network.loss(x, np.ones((5, 2), dtype=dtype))
+    assert np.isfinite(loss).all()
+    assert all(np.isfinite(gradient).all() for _, gradient in network.parts)
+    bias_gradient = network.encoder.gradient[-2:]
+    assert bias_gradient == pytest.approx(0.5 * np.expm1(log_variance), rel=1e-5 if dtype == np.float32 else 1e-12)
 
 
 def test_float32_network_computes_in_float32():
@@ -132,10 +153,13 @@ def test_float32_network_computes_in_float32():
     assert {array.dtype for part in network.parts for array in part} == {np.dtype(np.float32)}
 
 
-def test_encoder_and_decoder_mirror_each_other():
+def test_encoder_and_decoder_mirror_each_other_unless_the_decoder_has_its_own_layers():
     network = VAENetwork(5, 2, (4, 3))
     assert network.encoder.sizes == (5, 4, 3, 4)
     assert network.decoder.sizes == (2, 3, 4, 5)
+    assert VAENetwork(5, 2, (4, 3), decoder_hidden=(7,)).decoder.sizes == (2, 7, 5)
+    model = VAE(2, (4, 3), decoder_hidden=(), n_steps=1, rng=0).fit(with_covariance([2.0, 1.0, 0.5]))
+    assert (model.network_.encoder.sizes, model.network_.decoder.sizes) == ((3, 4, 3, 4), (2, 3))
 
 
 # --- the linear VAE: PPCA ---------------------------------------------------------------------------------
@@ -165,6 +189,76 @@ def test_linear_vae_reaches_the_maximum_of_ppca(best, x):
     assert residual(np.sort(variance[0]), np.sort(LEFT_OVER / (stretch + LEFT_OVER))) < 1e-5
     assert residual(mean @ mean.T, ppca.encode(x) @ ppca.encode(x).T) < 1e-4
     assert residual(((x - model.reconstruct(x)) ** 2).sum(axis=1), ((x - reconstruct(ppca, x)) ** 2).sum(axis=1)) < 1e-4
+
+
+def test_grade_of_a_linear_vae_at_its_optimum_is_ppcas(best, x):
+    grade, ppca = grade_linear_vae(best, x), PPCA(2).fit(x)
+    assert abs(grade.elbo - grade.maximum) < 1e-9
+    assert abs(grade.maximum - ppca.score(x)) < 1e-12
+    assert abs(grade.log_prob - ppca.score(x)) < 1e-9
+    assert abs(grade.variance - grade.best_variance) < 1e-7
+    assert abs(grade.best_variance - LEFT_OVER) < 1e-12
+    assert grade.angle < 1e-5
+    assert (grade.n_active, grade.best_n_active) == (2, 2)
+    assert abs(grade.least_gap) < 1e-9
+
+
+def test_grade_of_a_linear_vae_away_from_its_optimum(best, x):
+    """A rotated W has the same likelihood and a gap, ½(Σ log M_ii − log|M|) at least; a tilted one has an angle."""
+    model = copy.deepcopy(best)
+    turn = np.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]])
+    model.network_.decoder.weights[0][:] = turn @ model.network_.decoder.weights[0]
+    grade = grade_linear_vae(model, x)
+    assert abs(grade.log_prob - grade.maximum) < 1e-9
+    M = np.eye(2) + model.components_.T @ model.components_ / model.decoder_variance_
+    exact = 0.5 * (np.log(np.diag(M)).sum() - np.linalg.slogdet(M)[1])
+    assert grade.least_gap == pytest.approx(exact, rel=1e-12)
+    assert exact > 0.05
+    assert grade.log_prob - grade.elbo >= exact
+    means, variances = linear_gaussian_mean_field(x, *linear_parameters(model))
+    elbo = linear_gaussian_elbo(x, *linear_parameters(model), means, np.diag(variances)).mean()
+    assert grade.log_prob - elbo == pytest.approx(exact, rel=1e-9)  # the same gap for every x, by the best encoder
+    assert grade.angle < 1e-5
+    U = np.linalg.svd(best.components_)[0]
+    tilt = np.eye(4) + (np.cos(0.3) - 1) * (np.outer(U[:, 0], U[:, 0]) + np.outer(U[:, 3], U[:, 3]))
+    tilt += np.sin(0.3) * (np.outer(U[:, 3], U[:, 0]) - np.outer(U[:, 0], U[:, 3]))
+    model.network_.decoder.weights[0][:] = best.network_.decoder.weights[0] @ tilt.T
+    assert grade_linear_vae(model, x).angle == pytest.approx(0.3, abs=1e-5)
+    assert grade_linear_vae(model, x).log_prob < grade.maximum - 0.01
+
+
+def test_grade_of_a_linear_vae_with_nothing_to_say():
+    x = with_covariance([3.0, 1.0, 0.5, 0.1])
+    grade = grade_linear_vae(linear(n_latents=2, decoder_variance=10.0, n_steps=500).fit(x), x)
+    assert (grade.n_active, grade.best_n_active, grade.angle) == (0, 0, 0.0)
+    assert abs(grade.elbo - grade.maximum) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [({"decoder_variance": "diag"}, 'model must have one decoder variance, got "diag"'), ({"n_latents": 4}, "fewer")],
+    ids=["diag", "k = D"],
+)
+def test_grade_of_a_linear_vae_refuses_what_has_no_closed_form(parameters, words, x):
+    with pytest.raises(ValueError, match=words):
+        grade_linear_vae(linear(n_steps=1, **parameters).fit(x), x)
+
+
+@pytest.mark.parametrize("beta", [0.25, 3.0])
+def test_kl_weight_is_a_decoder_variance_in_disguise(beta, x):
+    """‖x − x̂‖²/(2s²) + β KL is β times the loss at variance β s²: the same optimum, and no longer the ELBO's."""
+    weighted = linear(n_latents=3, decoder_variance=0.2, kl_weight=beta, n_steps=2000).fit(x)
+    other = linear(n_latents=3, decoder_variance=0.2 * beta, n_steps=2000).fit(x)
+    gram, other_gram = (model.components_ @ model.components_.T for model in (weighted, other))
+    assert residual(gram, other_gram) < 1e-4
+    best = linear(n_latents=3, decoder_variance=0.2, n_steps=2000).fit(x)
+    assert residual(gram, best.components_ @ best.components_.T) > 0.05
+    grade = grade_linear_vae(weighted, x)
+    assert grade.maximum - grade.elbo > 0.01
+    assert abs(grade.maximum - best.elbo(x).mean()) < 1e-4
+    mean, variance = weighted.encode(x)
+    kl = 0.5 * (mean**2 + variance - 1 - np.log(variance)).sum(axis=1)
+    assert abs(-weighted.losses_[-1] - (weighted.elbo(x) - (beta - 1) * kl).mean()) < 1e-6
 
 
 def reconstruct(ppca, x):
@@ -427,6 +521,99 @@ def test_latent_codes_are_the_encoders(curve):
         model.decode(np.zeros((2, 3)))
 
 
+# --- one latent: what a Gaussian posterior costs ----------------------------------------------------------
+
+
+@given(st.floats(-3, 3), st.floats(0.05, 2))
+def test_nearest_gaussian_of_a_gaussian_is_itself(mean, std):
+    z = np.linspace(-25, 25, 4001)
+    found_mean, found_std, kl = nearest_gaussian(z, stats.norm.logpdf(z, mean, std) + 7.0)
+    assert abs(found_mean - mean) < 1e-6
+    assert abs(found_std - std) < 1e-6
+    assert abs(kl) < 1e-10
+
+
+@pytest.mark.parametrize("weight", [0.3, 0.6])
+def test_nearest_gaussian_takes_the_heavier_of_two_far_modes(weight):
+    """KL(q‖p) is then −log of its weight; descent from p's own moments would end between the modes."""
+    z = np.linspace(-20, 20, 4001)
+    parts = np.log(weight) + stats.norm.logpdf(z, -8, 1), np.log(1 - weight) + stats.norm.logpdf(z, 7, 0.5)
+    mean, std, kl = nearest_gaussian(z, np.logaddexp(*parts))
+    assert (mean, std) == pytest.approx((-8, 1) if weight > 0.5 else (7, 0.5), abs=1e-5)
+    assert kl == pytest.approx(-np.log(max(weight, 1 - weight)), abs=1e-8)
+
+
+def test_nearest_gaussian_is_the_nearest_of_many():
+    """A skew density: no Gaussian of a fine grid of means and widths is nearer."""
+    z = np.linspace(-9, 9, 2001)
+    log_p = stats.norm.logpdf(z) + stats.norm.logcdf(4 * z)
+    mean, std, kl = nearest_gaussian(z, log_p)
+    log_p = log_p - logsumexp(log_p) - np.log(z[1] - z[0])
+    for m, s in itertools.product(mean + np.linspace(-0.2, 0.2, 21), std * np.linspace(0.8, 1.2, 21)):
+        log_q = stats.norm.logpdf(z, m, s)
+        assert (np.exp(log_q) * (log_q - log_p)).sum() * (z[1] - z[0]) >= kl - 1e-12
+    assert 0.01 < kl < 0.2
+
+
+def test_no_encoder_beats_the_nearest_gaussian(curve):
+    model, x = curve
+    gap, least = grade_vae(model, x).gap, gaussian_gap(model, x)
+    assert (least > 1e-5).all()
+    assert (gap >= least - 1e-9).all()
+    joint, z, step = log_joint(model, x)
+    for row, kl in zip(joint, least, strict=True):  # by another grid, and from the moments alone
+        log_p = row - logsumexp(row) - np.log(step)
+
+        def loss(theta, log_p=log_p):
+            log_q = stats.norm.logpdf(z, theta[0], np.exp(theta[1]))
+            return (np.exp(log_q) * (log_q - log_p)).sum() * step
+
+        mean = np.exp(log_p) @ z * step
+        start = [mean, 0.5 * np.log(np.exp(log_p) @ (z - mean) ** 2 * step)]
+        assert abs(optimize.minimize(loss, start, method="Nelder-Mead", tol=1e-10).fun - kl) < 1e-8
+
+
+def test_a_linear_decoder_has_gaussian_posteriors(x):
+    model = linear(n_latents=1, n_steps=50).fit(x)
+    assert np.abs(gaussian_gap(model, x[:5])).max() < 1e-9
+    assert grade_vae(model, x[:5]).gap.min() > 1e-3  # its encoder is not there yet
+    with pytest.raises(ValueError, match=r"^model must have one latent for an exact integral, got 2"):
+        gaussian_gap(linear(n_latents=2, n_steps=1).fit(x), x)
+
+
+@given(mixtures(max_dimension=1), st.floats(0.3, 2))
+def test_transport_decoder_has_the_marginal_of_p_with_noise(truth, s):
+    """E35: ∫ N(x; f(z), s²) N(z) dz = p ∗ N(0, s²), by the trapezoid rule over z; so it comes near any p."""
+    f = transport_decoder(truth)
+    z, step = np.linspace(-9, 9, 20001, retstep=True)
+    x_hat = f(z)
+    assert (np.diff(x_hat) >= 0).all()
+    assert np.abs(np.diff(x_hat)).max() < 0.5 * s
+    law = truth.diffuse(1.0, s)
+    x = law.mean()[0] + law.covariance()[0, 0] ** 0.5 * np.linspace(-3, 3, 9)
+    log_terms = stats.norm.logpdf(x[:, None], x_hat, s) + stats.norm.logpdf(z) + np.log(step)
+    assert residual(logsumexp(log_terms, axis=1), law.log_prob(x[:, None])) < 1e-8
+
+
+def test_neither_gaussian_of_a_vae_is_a_limit_on_the_line():
+    """KL(p‖p_θ) and the least gap of a Gaussian posterior, as s falls: the first always, the second in the end."""
+    truth = datasets.gaussians_1d()
+    f = transport_decoder(truth)
+    model_gaps = [truth.kl(truth.diffuse(1.0, s).log_prob) for s in (0.2, 0.1, 0.05, 0.02)]
+    assert (np.diff(model_gaps) < 0).all()
+    assert model_gaps[-1] < 3e-5
+    assert entropy_gaussian(truth.covariance()) - truth.entropy() > 0.4  # what a Gaussian marginal would cost
+    z, point = np.linspace(-9, 9, 80001), -0.3
+    gaps = [nearest_gaussian(z, -0.5 * ((point - f(z)) / s) ** 2 - 0.5 * z**2)[2] for s in (0.2, 0.1, 0.05, 0.02)]
+    assert gaps[0] > 0.2
+    assert gaps[-1] < 0.1
+
+
+def test_transport_decoder_is_for_the_line():
+    with pytest.raises(ValueError, match=r"^truth must be a Mixture on the line, got 2 dimensions"):
+        transport_decoder(datasets.gaussians_2d())
+
+
 # --- training ---------------------------------------------------------------------------------------------
 
 
@@ -434,9 +621,9 @@ def test_training_draws_fresh_noise_and_fresh_batches(monkeypatch):
     seen = []
     loss = VAENetwork.loss
 
-    def spy(self, x, noise):
+    def spy(self, x, noise, kl_weight):
         seen.append((x.copy(), noise.copy()))
-        return loss(self, x, noise)
+        return loss(self, x, noise, kl_weight)
 
     monkeypatch.setattr(VAENetwork, "loss", spy)
     x = np.arange(20.0)[:, None] + np.zeros(2)
@@ -453,7 +640,7 @@ def test_training_draws_fresh_noise_and_fresh_batches(monkeypatch):
 def test_sigma_training_pairs_every_example_with_every_point(monkeypatch):
     seen = []
     loss = VAENetwork.loss
-    monkeypatch.setattr(VAENetwork, "loss", lambda self, x, noise: seen.append((x, noise)) or loss(self, x, noise))
+    monkeypatch.setattr(VAENetwork, "loss", lambda self, x, noise, _: seen.append((x, noise)) or loss(self, x, noise))
     x = with_covariance([2.0, 1.0, 0.5], n=5)
     model = linear(n_latents=2, n_steps=1).fit(x)
     ((batch, noise),) = seen

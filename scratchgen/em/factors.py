@@ -17,14 +17,17 @@ from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator,
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
 
 
-def ppca_maximum(covariance: Array, n_components: int) -> tuple[Array, float]:
+def ppca_maximum(covariance: Array, n_components: int, noise_variance: float | None = None) -> tuple[Array, float]:
     """The maximum-likelihood W (D, k) and σ² of x = W z + μ + σ ε (Tipping and Bishop 1999).
 
-    W = U_k (Λ_k − σ² I)^½,   σ² = mean of the D − k smallest eigenvalues of `covariance` (with 1/N)
+    W = U_k max(Λ_k − σ² I, 0)^½,   σ² = mean of the D − k smallest eigenvalues of `covariance` (with 1/N)
+
+    With `noise_variance` given, σ² is that, and a direction whose eigenvalue does not exceed it is left to the noise.
     """
     values, vectors = np.linalg.eigh(covariance)
-    noise_variance = float(values[:-n_components].mean())
-    excess = np.maximum(values[::-1][:n_components] - noise_variance, 0.0)  # below 0 only by rounding
+    if noise_variance is None:
+        noise_variance = float(values[:-n_components].mean())
+    excess = np.maximum(values[::-1][:n_components] - noise_variance, 0.0)
     return vectors[:, ::-1][:, :n_components] * np.sqrt(excess), noise_variance
 
 

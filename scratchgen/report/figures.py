@@ -13,6 +13,8 @@ from matplotlib.patches import Ellipse
 from scratchgen import DDPM, PPCA, GaussianMixture, Mixture, ScoreSDE, datasets
 from scratchgen.ddpm import q_sample
 from scratchgen.files import write_atomically
+from scratchgen.grading import grade_vae, nearest_gaussian, transport_decoder
+from scratchgen.report.chapters.em import joint_kl_path
 from scratchgen.report.tour import Tour, standardized_penguins
 from scratchgen.validation import Array
 
@@ -24,7 +26,10 @@ def draw_all(tour: Tour, folder: Path) -> list[Path]:
     """Draw every figure into `folder` and return the files."""
     drawings: dict[str, Callable[[Tour], Figure]] = {
         "em": em_figure,
+        "em-joint-kl": joint_kl_figure,
         "vae-digits": vae_figure,
+        "vae-latents": latents_figure,
+        "vae-drawback": drawback_figure,
         "ddpm-process": ddpm_process_figure,
         "ddpm-digits": ddpm_digits_figure,
         "sde-process": sde_process_figure,
@@ -105,6 +110,24 @@ def em_figure(tour: Tour) -> Figure:
     return drawing
 
 
+def joint_kl_figure(tour: Tour) -> Figure:
+    """Alternating minimisation: the joint KL after every half-step, and how fast it settles."""
+    drawing, ((left, right),) = figure(1, 2, 4.2)
+    penguins, halves = standardized_penguins(), 13
+    for key, name, color in (("ppca", "PPCA, 2 factors", "C0"), ("factors", "factor analysis, 1 factor", "C1")):
+        path = joint_kl_path(tour.models[key], penguins)
+        left.plot(path[:halves], color=color, lw=1, drawstyle="steps-post")
+        left.plot(range(0, halves, 2), path[:halves:2], "o", color=color, ms=5, label=f"{name}: after E, KL(p‖p_θ)")
+        left.plot(range(1, halves, 2), path[1:halves:2], "v", color=color, ms=5, mfc="w", label=f"{name}: after M")
+        gains = -np.diff(path[::2])
+        right.loglog(np.arange(1, len(gains) + 1), np.maximum(gains, 1e-14), color=color, label=name)
+    left.set(title="KL(p(x) q(z|x) ‖ p_θ(x, z)), penguins", xlabel="half-step: E M E M …", ylabel="nats")
+    left.legend(fontsize="small")
+    right.set(title="what an iteration takes off KL(p‖p_θ)", xlabel="iteration", ylabel="nats")
+    right.legend(fontsize="small")
+    return drawing
+
+
 def vae_figure(tour: Tour) -> Figure:
     """Digits, their reconstructions, and decoded draws of the prior."""
     drawing, ((left, middle, right),) = figure(1, 3, 4.2)
@@ -113,6 +136,57 @@ def vae_figure(tour: Tour) -> Figure:
     show_digits(middle, model.reconstruct(x_test[:64]), 8, "VAE: reconstructions")
     z = np.random.default_rng(tour.seed).standard_normal((64, model.n_latents))
     show_digits(right, model.decode(z), 8, "VAE: decoder means at z ~ N(0, I)")
+    return drawing
+
+
+def latents_figure(tour: Tour) -> Figure:
+    """What each latent draws, and how many nats an image spends on it."""
+    drawing, ((left, right),) = figure(1, 2, 4.4)
+    model, x_test = tour.models["vae_levels"], datasets.digits("test").images
+    mean, variance = model.encode(x_test)
+    rate = 0.5 * (mean**2 + variance - 1 - np.log(variance)).mean(axis=0)
+    order, values = np.argsort(rate)[::-1], np.linspace(-2.5, 2.5, 9)
+    z = np.zeros((model.n_latents, len(values), model.n_latents))
+    for row, latent in enumerate(order):
+        z[row, :, latent] = values
+    show_digits(
+        left, model.decode(z.reshape(-1, model.n_latents)), len(values), "one latent from −2.5 to 2.5, others 0"
+    )
+    names = [f"z{latent + 1}" for latent in order]
+    right.barh(names, rate[order], color=MODEL)
+    right.invert_yaxis()
+    right.set(title="E KL(q(z_i|x)‖N(0, 1)), test digits", xlabel="nats; 0 would be a collapsed latent")
+    return drawing
+
+
+def drawback_figure(tour: Tour) -> Figure:
+    """Gaussian encoder and decoder: the densities they allow, their price, and a posterior that is no Gaussian."""
+    drawing, ((left, middle, right),) = figure(1, 3, 4.2)
+    truth, model = datasets.gaussians_1d(), tour.models["one_latent"]
+    x = np.linspace(-2.6, 3.0, 400)[:, None]
+    left.plot(x, np.exp(truth.log_prob(x)), color=EXACT, label="p")
+    for s, style in ((0.5, ":"), (0.2, "--"), (0.05, "-.")):
+        left.plot(x, np.exp(truth.diffuse(1.0, s).log_prob(x)), "k", ls=style, lw=1, label=f"p_θ, F⁻¹∘Φ, s = {s:g}")
+    trained = f"p_θ, trained, s = {model.decoder_variance_**0.5:.2g}"
+    left.plot(x, np.exp(grade_vae(model, x).log_prob), color=MODEL, label=trained)
+    left.set(title="marginals of Gaussian decoders", xlabel="x")
+    left.legend(fontsize="small")
+    levels = {float(name[4:]): gaps for name, gaps in tour.drawback.items() if name.startswith("s = ")}
+    for column, label in enumerate(("KL(p‖p_θ)", "least gap of a Gaussian q(z|x)")):
+        middle.loglog(list(levels), [gaps[column] for gaps in levels.values()], "o-", label=label)
+    middle.axhline(tour.drawback["best Gaussian"][0], color="0.5", ls="--", label="KL(p‖best Gaussian)")
+    middle.set(title="decoder F⁻¹∘Φ with noise s", xlabel="s", ylabel="nats")
+    middle.legend(fontsize="small")
+    f, s, point = transport_decoder(truth), 0.2, -0.3
+    z = np.linspace(-2.0, 1.5, 2001)
+    log_joint = -0.5 * ((point - f(z)) / s) ** 2 - 0.5 * z**2
+    posterior = np.exp(log_joint - log_joint.max())
+    right.plot(z, posterior / posterior.sum() / (z[1] - z[0]), color=EXACT, label=f"p_θ(z | x = {point:g})")
+    mean, std, kl = nearest_gaussian(z, log_joint)
+    q = np.exp(-0.5 * ((z - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
+    right.plot(z, q, color=MODEL, label=f"nearest Gaussian, KL {kl:.2f} nats")
+    right.set(title=f"a posterior, s = {s:g}", xlabel="z")
+    right.legend(fontsize="small")
     return drawing
 
 

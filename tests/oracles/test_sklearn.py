@@ -29,6 +29,7 @@ from scratchgen import (
     CategoricalMixture,
     FactorAnalysis,
     GaussianMixture,
+    LinearVAE,
     Mixture,
     NoiseSchedule,
     ScoreSDE,
@@ -44,6 +45,7 @@ SMALL = {
     PPCA: {"n_components": 2},
     FactorAnalysis: {"n_components": 2, "max_iter": 5},
     VAE: {"n_latents": 2, "hidden": (4,), "n_steps": 4},
+    LinearVAE: {"n_latents": 2, "n_steps": 4},
     DDPM: {"schedule": NoiseSchedule.linear(5), "hidden": (4,), "n_steps": 4},
     ScoreSDE: {"hidden": (4,), "n_steps": 4},
 }

@@ -1,100 +1,24 @@
-"""Exact answers for trained models: Bayes loss and excess, the gap of a VAE, the density of a chain of Gaussian steps.
+"""The density of a chain of Gaussian steps, followed on a grid in one and two dimensions.
 
-On data from a `Mixture` the optimal noise predictor is known, ε*(x_t) = −std · ∇log p_t(x_t), so a trained one can be
-graded by E‖ε* − ε̂‖², the excess of its loss over the Bayes loss.  A sampler whose every step is Gaussian (ancestral
-DDPM, Euler-Maruyama) has a density that can be followed step by step on a grid in one and two dimensions: its exact
-negative log-likelihood, which the variational bound can be held against.
+A sampler whose every step is Gaussian (ancestral DDPM, Euler-Maruyama) has an exact negative log-likelihood, which the
+variational bound can be held against.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from scratchgen.ddpm.samplers import EpsHat, p_mean, reverse_variance
-from scratchgen.likelihood import LOG_2PI, kl_diag_standard, logsumexp
-from scratchgen.mixture import Mixture
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.sde.reverse import Score, euler_std, euler_step
 from scratchgen.validation import Array, as_count
 
-if TYPE_CHECKING:
-    from scratchgen.vae import VAE
-
 REACH = 8.0  # standard deviations beyond which a Gaussian is taken as 0: its tail holds 1e-15
-
-
-class NoiseGrade(NamedTuple):
-    """How good a noise predictor is at one noise level; both in units of ε, summed over dimensions."""
-
-    bayes: float  # E‖ε − ε*‖², the least possible loss
-    excess: float  # E‖ε* − ε̂‖², what the network adds to it
-
-
-def grade_noise(mixture: Mixture, eps_hat: Callable[[Array], Array], scale: float, std: float) -> NoiseGrade:
-    """Bayes loss and excess of ε̂(x_t) at x_t = scale · x_0 + std · ε with x_0 from `mixture`, by quadrature.
-
-    Loss = bayes + excess exactly, because ε − ε* is orthogonal to every function of x_t.  The excess is integrated
-    itself: as a difference of two estimated losses it would drown in their noise.
-    """
-    diffused = mixture.diffuse(scale, std)
-    points, weights = diffused.quadrature(spacing=0.25)  # ‖∇log p‖² has poles: 0.5 was 1e-4 off, this is 1e-7
-    mass = weights * np.exp(diffused.log_prob(points))
-    optimum = -std * diffused.score(points)
-    bayes = mixture.dimension - float(mass @ (optimum**2).sum(axis=1))
-    return NoiseGrade(bayes, float(mass @ ((optimum - eps_hat(points)) ** 2).sum(axis=1)))
-
-
-class VAEGrade(NamedTuple):
-    """What a VAE's ELBO leaves out, for every example, nats; both arrays (N,)."""
-
-    log_prob: Array  # log p_θ(x), exact
-    gap: Array  # KL(q(z | x)‖p_θ(z | x)) = log p_θ(x) − ELBO: what the Gaussian posterior costs
-
-
-def grade_vae(model: VAE, x: ArrayLike, n_nodes: int = 4001) -> VAEGrade:
-    """Exact log p_θ(x) and inference gap of a VAE with one latent, by the trapezoid rule over z in [−9, 9].
-
-    The deck blames a VAE's limits on Gaussian encoder and decoder.  The marginal ∫ p_θ(x | z) N(z) dz can come near any
-    density; what the Gaussian costs is this gap, and what training left is E log p − E log p_θ.
-
-    Raises
-    ------
-    ValueError
-        If the model has more than one latent.
-    ArithmeticError
-        If the decoder moves by more than half its standard deviation between nodes: the integral would be wrong by
-        tenths of a nat without any sign of it.
-    """
-    if model.n_latents != 1:
-        raise ValueError(f"model must have one latent for an exact integral, got {model.n_latents}; use iwae instead")
-    data = model.to_model(model._as_fitted_samples(x)).astype(np.float64)
-    network = model.network_
-    z, spacing = np.linspace(-9.0, 9.0, as_count(n_nodes, "n_nodes", minimum=2), retstep=True)
-    means = network.decoder(z[:, None]).astype(np.float64)
-    stride = float(np.sqrt((np.diff(means, axis=0) ** 2 / np.exp(network.log_variance)).sum(axis=1)).max())
-    if stride > 0.5:
-        raise ArithmeticError(
-            f"the decoder moves by {stride:.2f} of its standard deviations between nodes, and 0.5 is the most that "
-            f"integrates exactly; pass n_nodes={int(n_nodes * stride / 0.4)}"
-        )
-    log_weights = -0.5 * (z**2 + LOG_2PI) + np.log(spacing)
-    log_prob, gap = np.empty(len(data)), np.empty(len(data))
-    xi, step = np.linspace(-9.0, 9.0, 801, retstep=True)  # for expectations over q(z | x)
-    mass = step * np.exp(-0.5 * (xi**2 + LOG_2PI))
-    q_mean, q_log_variance = (part.astype(np.float64) for part in network.encode(data))
-    for n, row in enumerate(data):
-        joint = network.log_decoder(np.broadcast_to(row, means.shape), means) + log_weights
-        log_prob[n] = logsumexp(joint)
-        at_q = network.decoder(q_mean[n] + np.exp(0.5 * q_log_variance[n]) * xi[:, None]).astype(np.float64)
-        fit = mass @ network.log_decoder(np.broadcast_to(row, at_q.shape), at_q)
-        gap[n] = log_prob[n] - fit + kl_diag_standard(q_mean[n], q_log_variance[n])
-    return VAEGrade(log_prob - model._log_volume, gap)
 
 
 class GridDensity(NamedTuple):

@@ -1,0 +1,271 @@
+"""What separates a VAE's ELBO from −H(p), part by part, wherever the integrals can be done.
+
+    −E_p ELBO = H(p) + KL(p‖p_θ) + E_p KL(q(z | x)‖p_θ(z | x))
+
+The second term is the model's gap, the third the inference gap.  The deck's "drawback of VAE", Gaussian encoder and
+decoder, is all in the third: ∫ N(x; f(z), s²) N(z) dz comes near any density as s falls (`transport_decoder`), while
+the posterior of a curved decoder is no Gaussian, and the nearest one leaves `gaussian_gap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scratchgen.em.factors import ppca_maximum
+from scratchgen.likelihood import LOG_2PI, kl_diag_standard, logsumexp
+from scratchgen.mixture import Mixture
+from scratchgen.vae import VAE, LinearVAE
+from scratchgen.validation import Array, as_count
+from scratchgen.variational import linear_gaussian_log_prob
+
+REACH = 9.0  # z is integrated over [−9, 9]: N(0, 1) has 1e-19 beyond
+
+
+# --- linear: PPCA ------------------------------------------------------------------------------------------------
+
+
+class LinearVAEGrade(NamedTuple):
+    """A linear VAE beside the best there is for the data; means over the data, nats."""
+
+    elbo: float
+    log_prob: float  # E log p_θ(x), exact: log_prob − elbo is the inference gap
+    maximum: float  # PPCA's E log p(x), the most that any linear VAE of this size (and s², if given) attains
+    least_gap: float  # ½(Σ log M_ii − log|M|): what the best diagonal posterior must leave at this W
+    angle: float  # largest angle between W's leading directions and the data's, radians
+    variance: float  # s²
+    best_variance: float  # PPCA's σ²
+    n_active: int  # directions of W that stand out of the noise, ‖W_i‖² > s²/100
+    best_n_active: int  # eigenvalues above σ²
+
+
+def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
+    """ELBO, likelihood, subspace, s² and active latents of a linear VAE, and those of PPCA on x, (N, D).
+
+    A given decoder_variance is graded against the best W for it, λ_i − s² where that is positive (posterior collapse is
+    exact, not a failure of training); a learned one against Tipping and Bishop's maximum.
+
+    Raises
+    ------
+    ValueError
+        If decoder_variance is "diag": factor analysis has no closed form, `FactorAnalysis` fits it by EM.  If there are
+        as many latents as columns.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).standard_normal((200, 4)) * [3.0, 2.0, 1.0, 1.0]
+    >>> grade = grade_linear_vae(LinearVAE(2, rng=0).fit(x), x)
+    >>> bool(abs(grade.elbo - grade.maximum) < 1e-9), bool(grade.angle < 1e-4), grade.n_active
+    (True, True, 2)
+    """
+    if model.decoder_variance == "diag":
+        raise ValueError('model must have one decoder variance, got "diag"; compare with FactorAnalysis instead')
+    x = model._as_fitted_samples(x).astype(np.float64)
+    W, variance = model.components_, float(model.decoder_variance_)
+    D, k = W.shape
+    if k >= D:
+        raise ValueError(f"model must have fewer latents than the {D} columns of x, got {k}: σ² has no maximum there")
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x.T, bias=True)))
+    given = None if model.decoder_variance is None else variance
+    best_W, best_variance = ppca_maximum((vectors * values) @ vectors.T, k, given)
+    best_n_active = int((values[::-1][:k] > best_variance).sum())
+    M = np.eye(k) + W.T @ W / variance
+    return LinearVAEGrade(
+        elbo=float(model.elbo(x).mean()),
+        log_prob=float(linear_gaussian_log_prob(x, W, model.decoder_mean_, variance).mean()),
+        maximum=float(linear_gaussian_log_prob(x, best_W, x.mean(axis=0), best_variance).mean()),
+        least_gap=float(0.5 * (np.log(np.diagonal(M)).sum() - np.linalg.slogdet(M)[1])),
+        angle=_largest_angle(np.linalg.svd(W)[0][:, :best_n_active], vectors[:, ::-1][:, :best_n_active]),
+        variance=variance,
+        best_variance=best_variance,
+        n_active=int((np.linalg.svd(W, compute_uv=False) ** 2 > 0.01 * variance).sum()),
+        best_n_active=best_n_active,
+    )
+
+
+def _largest_angle(U: Array, V: Array) -> float:
+    """The largest principal angle between two subspaces with orthonormal bases, radians."""
+    return float(np.arcsin(min(1.0, float(np.linalg.norm(V - U @ (U.T @ V), 2))))) if U.size else 0.0
+
+
+# --- one latent: by quadrature over z ----------------------------------------------------------------------------
+
+
+class VAEGrade(NamedTuple):
+    """What a VAE's ELBO leaves out, for every example, nats; both arrays (N,)."""
+
+    log_prob: Array  # log p_θ(x), exact
+    gap: Array  # KL(q(z | x)‖p_θ(z | x)) = log p_θ(x) − ELBO: what the Gaussian posterior costs
+
+
+def grade_vae(model: VAE, x: ArrayLike, n_nodes: int = 4001) -> VAEGrade:
+    """Exact log p_θ(x) and inference gap of a VAE with one latent, by the trapezoid rule over z in [−9, 9].
+
+    What the gap would be at best is `gaussian_gap`; the model's own gap is KL(p‖p_θ), and `Mixture.kl` takes it from
+    this log_prob where p is known:
+
+    >>> truth = Mixture([0.5, 0.5], [[-1.0], [2.0]], [[[0.3]], [[0.6]]])
+    >>> model = VAE(1, (16,), n_steps=400, learning_rate=1e-2, rng=0).fit(truth.sample(2000, rng=0))
+    >>> model_gap = truth.kl(lambda x: grade_vae(model, x).log_prob)
+    >>> 0 < model_gap < 0.2
+    True
+
+    Raises
+    ------
+    ValueError
+        If the model has more than one latent.
+    ArithmeticError
+        If the decoder moves by more than half its standard deviation between nodes: the integral would be wrong by
+        tenths of a nat without any sign of it.
+    """
+    data, z, means = _on_grid(model, x, n_nodes)
+    network = model.network_
+    log_prob, gap = np.empty(len(data)), np.empty(len(data))
+    xi, step = np.linspace(-REACH, REACH, 801, retstep=True)  # for expectations over q(z | x)
+    mass = step * np.exp(-0.5 * (xi**2 + LOG_2PI))
+    q_mean, q_log_variance = (part.astype(np.float64) for part in network.encode(data))
+    for n, row in enumerate(data):
+        log_prob[n] = logsumexp(_log_joint(model, row, z, means)) + np.log(z[1] - z[0])
+        at_q = network.decoder(q_mean[n] + np.exp(0.5 * q_log_variance[n]) * xi[:, None]).astype(np.float64)
+        fit = mass @ network.log_decoder(np.broadcast_to(row, at_q.shape), at_q)
+        gap[n] = log_prob[n] - fit + kl_diag_standard(q_mean[n], q_log_variance[n])
+    return VAEGrade(log_prob - model._log_volume, gap)
+
+
+def gaussian_gap(model: VAE, x: ArrayLike, n_nodes: int = 4001) -> Array:
+    """The least KL(q‖p_θ(z | x)) of any Gaussian q, for every x, (N,), nats, for a VAE with one latent.
+
+    The part of `grade_vae`'s gap that no encoder could close: the deck's "drawback of VAE".  What the encoder adds to
+    it is the amortisation gap (Cremer et al. 2018).  Raises as `grade_vae`.
+    """
+    data, z, means = _on_grid(model, x, n_nodes)
+    q_mean, q_log_variance = (part.astype(np.float64)[:, 0] for part in model.network_.encode(data))
+    encoders = zip(q_mean, np.exp(0.5 * q_log_variance), strict=True)
+    return np.array(
+        [
+            nearest_gaussian(z, _log_joint(model, row, z, means), [start])[2]
+            for row, start in zip(data, encoders, strict=True)
+        ]
+    )
+
+
+def _on_grid(model: VAE, x: ArrayLike, n_nodes: int) -> tuple[Array, Array, Array]:
+    """x in the model's units, even nodes z (M,), and the decoder's means there (M, D)."""
+    if model.n_latents != 1:
+        raise ValueError(f"model must have one latent for an exact integral, got {model.n_latents}; use iwae instead")
+    data = model.to_model(model._as_fitted_samples(x)).astype(np.float64)
+    z = np.linspace(-REACH, REACH, as_count(n_nodes, "n_nodes", minimum=2))
+    means = model.network_.decoder(z[:, None]).astype(np.float64)
+    stride = float(np.sqrt((np.diff(means, axis=0) ** 2 / np.exp(model.network_.log_variance)).sum(axis=1)).max())
+    if stride > 0.5:
+        raise ArithmeticError(
+            f"the decoder moves by {stride:.2f} of its standard deviations between nodes, and 0.5 is the most that "
+            f"integrates exactly; pass n_nodes={int(n_nodes * stride / 0.4)}"
+        )
+    return data, z, means
+
+
+def _log_joint(model: VAE, row: Array, z: Array, means: Array) -> Array:
+    """log p_θ(x, z) at one x and every z, (M,)."""
+    return model.network_.log_decoder(np.broadcast_to(row, means.shape), means) - 0.5 * (z**2 + LOG_2PI)
+
+
+def nearest_gaussian(
+    z: Array, log_density: Array, starts: Iterable[tuple[float, float]] = ()
+) -> tuple[float, float, float]:
+    """Mean and standard deviation of the Gaussian q nearest to p in KL(q‖p), and that KL in nats.
+
+    q settles on one mode of p, so that descent starts at each of them, at p's own moments, and at `starts`.
+
+    Parameters
+    ----------
+    z : (M,)
+        Even nodes that reach beyond p, at most half a standard deviation of its narrowest mode apart.
+    log_density : (M,)
+        log p(z), up to a constant.
+    starts : iterable of (mean, standard deviation), optional
+    """
+    from scipy.optimize import minimize  # importing SciPy would triple the time of `import scratchgen`
+
+    step = float(z[1] - z[0])
+    seen = np.flatnonzero(log_density > log_density.max() - 700)  # beyond, p is 0 in double precision, and so is q
+    z, log_density = z[seen[0] : seen[-1] + 1], log_density[seen[0] : seen[-1] + 1]
+    log_p = log_density - logsumexp(log_density) - np.log(step)
+    mass = step * np.exp(log_p)
+    mean = float(mass @ z)
+    starts = [*starts, (mean, float(np.sqrt(mass @ (z - mean) ** 2)))]
+    for i in 1 + np.flatnonzero((log_p[1:-1] > log_p[:-2]) & (log_p[1:-1] >= log_p[2:])):
+        curvature = (2 * log_p[i] - log_p[i - 1] - log_p[i + 1]) / step**2
+        starts.append((float(z[i]), float(1 / np.sqrt(max(curvature, 1.0 / REACH**2)))))
+
+    def kl(parameters: Array) -> tuple[float, Array]:
+        mean, log_std = parameters
+        u = (z - mean) * np.exp(-log_std)
+        log_q = -0.5 * (u**2 + LOG_2PI) - log_std
+        q = step * np.exp(log_q)
+        pull = q * (log_q - log_p + 1)
+        # Sums, not dot products: for each of those BLAS would wake its threads, which took 5 times as long.
+        value, by_mean, by_log_std = (q * (log_q - log_p)).sum(), (pull * u).sum(), (pull * (u**2 - 1)).sum()
+        return float(value), np.array([by_mean * np.exp(-log_std), by_log_std])
+
+    limits = [(z[0], z[-1]), (np.log(2 * step), np.log(REACH))]  # a narrower q would fall between the nodes
+    found = [
+        minimize(
+            kl, (m, np.log(std)), jac=True, method="L-BFGS-B", bounds=limits, options={"ftol": 1e-15, "gtol": 1e-9}
+        )
+        for m, std in starts
+    ]
+    best = min(found, key=lambda result: float(result.fun))
+    return float(best.x[0]), float(np.exp(best.x[1])), float(best.fun)
+
+
+# --- the marginal alone ------------------------------------------------------------------------------------------
+
+
+def transport_decoder(truth: Mixture) -> Callable[[Array], Array]:
+    """The f that carries N(0, 1) to p exactly, f = F⁻¹ ∘ Φ with p's distribution function F, for p on the line.
+
+    A VAE with this decoder and noise s has the marginal ∫ N(x; f(z), s²) N(z) dz = p ∗ N(0, s²), which is
+    `truth.diffuse(1, s)` and comes as near to p as one likes: Gaussian decoders restrict nothing.
+
+    Returns
+    -------
+    f : callable
+        From z of any shape, |z| <= 9, to x of the same shape.
+
+    Examples
+    --------
+    >>> f = transport_decoder(Mixture([1.0], [[3.0]], [[[4.0]]]))
+    >>> f(np.array([-1.0, 0.0, 2.0])).round(9)
+    array([1., 3., 7.])
+    """
+    from scipy.special import log_ndtr, ndtri_exp
+
+    if truth.dimension != 1:
+        raise ValueError(f"truth must be a Mixture on the line, got {truth.dimension} dimensions")
+    means, stds = truth.means[:, 0], np.sqrt(truth.covariances[:, 0, 0])
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(truth.weights)
+
+    def normal_score(y: Array) -> Array:
+        """Φ⁻¹(F(y)), from the nearer tail: the other rounds to 1."""
+        below = logsumexp(log_ndtr((y[:, None] - means) / stds) + log_weights)
+        above = logsumexp(log_ndtr((means - y[:, None]) / stds) + log_weights)
+        return np.where(below < above, ndtri_exp(np.minimum(below, -1e-300)), -ndtri_exp(np.minimum(above, -1e-300)))
+
+    y = np.linspace((means - 10 * stds).min(), (means + 10 * stds).max(), 20001)
+    scores = normal_score(y)
+
+    def f(z: Array) -> Array:
+        flat = np.asarray(z, dtype=np.float64).ravel()
+        x = np.interp(flat, scores, y)
+        for _ in range(3):  # Newton: dz/dx = p(x)/φ(z)
+            z_x = normal_score(x)
+            slope = np.exp(truth.log_prob(x[:, None]) + 0.5 * (z_x**2 + LOG_2PI))
+            x = x - (z_x - flat) / slope
+        return x.reshape(np.shape(z))
+
+    return f
