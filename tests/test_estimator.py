@@ -35,7 +35,7 @@ SMALL = {
     ScoreSDE: {"t_min": 0.1, "hidden": (4,), "n_sample_steps": 5, "n_steps": 4, "batch_size": 16},
 }
 MODELS = list(SMALL)
-WITH_LOG_PROB = [GaussianMixture, PPCA, FactorAnalysis, ScoreSDE]
+WITH_LOG_PROB = [GaussianMixture, PPCA, FactorAnalysis, LinearVAE, ScoreSDE]
 every_model = pytest.mark.parametrize("cls", MODELS)
 
 
@@ -165,7 +165,7 @@ def verbs(cls, folder):
         GaussianMixture: ["log_prob", "predict_proba", "predict"],
         PPCA: ["log_prob", "encode"],
         FactorAnalysis: ["log_prob", "encode"],
-        LinearVAE: ["encode", "decode", "reconstruct", "iwae"],
+        LinearVAE: ["log_prob", "encode", "decode", "reconstruct", "iwae"],
         VAE: ["encode", "decode", "reconstruct", "iwae"],
         DDPM: ["bound_terms"],
         ScoreSDE: ["log_prob"],

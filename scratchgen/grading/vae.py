@@ -75,7 +75,7 @@ def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
     M = np.eye(k) + W.T @ W / variance
     return LinearVAEGrade(
         elbo=float(model.elbo(x).mean()),
-        log_prob=float(linear_gaussian_log_prob(x, W, model.decoder_mean_, variance).mean()),
+        log_prob=float(model.log_prob(x).mean()),
         maximum=float(linear_gaussian_log_prob(x, best_W, x.mean(axis=0), best_variance).mean()),
         least_gap=float(0.5 * (np.log(np.diagonal(M)).sum() - np.linalg.slogdet(M)[1])),
         angle=_largest_angle(np.linalg.svd(W)[0][:, :best_n_active], vectors[:, ::-1][:, :best_n_active]),
@@ -107,11 +107,14 @@ def grade_vae(model: VAE, x: ArrayLike, n_nodes: int = 4001) -> VAEGrade:
     What the gap would be at best is `gaussian_gap`; the model's own gap is KL(p‖p_θ), and `Mixture.kl` takes it from
     this log_prob where p is known:
 
-    >>> truth = Mixture([0.5, 0.5], [[-1.0], [2.0]], [[[0.3]], [[0.6]]])
-    >>> model = VAE(1, (16,), n_steps=400, learning_rate=1e-2, rng=0).fit(truth.sample(2000, rng=0))
+    >>> from scratchgen.datasets import gaussians_1d
+    >>> truth = gaussians_1d()
+    >>> x = truth.sample(2000, rng=0)
+    >>> model = VAE(1, (32, 32), decoder_variance=0.03, n_steps=800, learning_rate=1e-2, rng=0).fit(x)
     >>> model_gap = truth.kl(lambda x: grade_vae(model, x).log_prob)
-    >>> 0 < model_gap < 0.2
-    True
+    >>> inference_gap, least = grade_vae(model, x[:20]).gap, gaussian_gap(model, x[:20])
+    >>> 0 < model_gap < 0.3, bool((0 <= least).all()), bool((least <= inference_gap).all())
+    (True, True, True)
 
     Raises
     ------

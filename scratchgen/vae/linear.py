@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae.model import VAE
 from scratchgen.validation import RNG, Array
+from scratchgen.variational import linear_gaussian_log_prob
 
 
 class LinearVAE(VAE):
@@ -52,6 +53,8 @@ class LinearVAE(VAE):
     >>> model = LinearVAE(1, rng=0).fit(x)
     >>> bool(abs(model.elbo(x).mean() - PPCA(1).fit(x).score(x)) < 1e-9)
     True
+    >>> bool((model.log_prob(x) >= model.elbo(x) - 1e-12).all())
+    True
     """
 
     hidden: Sequence[int] = ()
@@ -83,6 +86,11 @@ class LinearVAE(VAE):
         """Every example with every sigma point."""
         points = sigma_points(self.n_latents)
         return np.tile(data, (len(points), 1)), np.repeat(points, len(data), axis=0)
+
+    def log_prob(self, x: ArrayLike) -> Array:
+        """log p_θ(x) = log N(x; μ, W Wᵀ + s² I), (N,), nats, exact."""
+        x = self._as_fitted_samples(x)
+        return linear_gaussian_log_prob(x, self.components_, self.decoder_mean_, self.decoder_variance_)
 
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
         """ELBO of every x, (N,), nats, exact: neither `rng` nor `n_draws` is needed."""
