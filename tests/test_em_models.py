@@ -335,6 +335,7 @@ def test_warm_start_continues():
         ({"covariance_prior": (1.0,)}, "covariance_prior"),
         ({"covariance_prior": (0.0, 1.0)}, "covariance_prior's variance"),
         ({"covariance_prior": (1.0, -1.0)}, "covariance_prior's count"),
+        ({"covariance_prior": (1.0, 0.0)}, "covariance_prior's count"),  # would collapse with an emptied component
         ({"covariance_type": "diag", "precisions_init": np.ones((2, 2))}, "precisions_init"),
         ({"covariance_type": "spherical", "precisions_init": [-1.0, 1.0]}, "precisions_init"),
     ],
