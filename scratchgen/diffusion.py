@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.estimator import Progress, StandardizedEstimator
-from scratchgen.network import NoiseNetwork
+from scratchgen.network import NO_LABEL, Head, NoiseNetwork
 from scratchgen.optimizer import EMA, Adam, cosine_decay
-from scratchgen.validation import RNG, Array, as_count, as_generator, as_number, as_samples
+from scratchgen.validation import RNG, Array, IntArray, as_count, as_generator, as_number, as_samples
 
 WARMUP = 100  # steps over which the learning rate rises
+
+
+class Levels(NamedTuple):
+    """The noise levels of one batch, and how its examples count."""
+
+    scale: Array  # (n,)
+    std: Array  # (n,)
+    weight: Array | float = 1.0  # (n,) λ, times what corrects for uneven draws
+    head: Head | None = None  # what the network predicts, see `NoiseNetwork`
 
 
 class DiffusionModel(StandardizedEstimator):
@@ -21,6 +30,7 @@ class DiffusionModel(StandardizedEstimator):
 
     hidden: Sequence[int]
     n_coordinate_features: int
+    n_classes: int = 0
     n_steps: int
     batch_size: int
     learning_rate: float
@@ -30,16 +40,18 @@ class DiffusionModel(StandardizedEstimator):
 
     _fitted: ClassVar[tuple[str, ...]] = ("mean_", "scale_", "parameters_", "losses_")
 
-    def _draw_levels(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """(scale, std), each (n,), of n training examples."""
+    def _draw_levels(self, n: int, rng: np.random.Generator) -> Levels:
+        """Of n training examples."""
         raise NotImplementedError
 
-    def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Minimise E‖ε − ε̂(x_t)‖² by Adam with a moving average of the parameters; yields after every step.
+    def _observe(self, squared_errors: Array) -> None:
+        """Told ‖ε − ε̂‖², (n,), of the batch whose levels were drawn last."""
 
-        The loss of each `Progress` is that of one batch, in the units of ε, summed over dimensions; the loss that
-        a perfect network would have is not 0.
-        """
+    def _finish(self, data: Array, rng: np.random.Generator) -> None:
+        """Called with the data in the model's units when the network has its last parameters."""
+
+    def _train(self, x: ArrayLike, labels: IntArray | None = None, p_drop: float = 0.0) -> Iterator[Progress]:
+        """Minimise E λ‖ε − ε̂(x_t)‖² by Adam with a moving average of the parameters; yields after every step."""
         x = as_samples(x)
         n_steps, batch_size = as_count(self.n_steps, "n_steps"), as_count(self.batch_size, "batch_size")
         learning_rate = as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
@@ -49,29 +61,47 @@ class DiffusionModel(StandardizedEstimator):
         self._build(x.shape[1], rng)
         self.mean_, self.scale_, self.n_features_in_, self.losses_ = mean, scale, x.shape[1], np.zeros(0)
         data = self.to_model(x).astype(np.float32)
-        network = NoiseNetwork(x.shape[1], self.hidden, n_coordinate_features=self.n_coordinate_features)
+        network = self._network(x.shape[1])
         network.mlp.parameters[:] = self.parameters_
         adam, average = Adam(network.mlp.parameters), EMA(self.parameters_, self.ema_decay)
         losses = np.empty(n_steps)
         for step in range(n_steps):
-            x0 = data.take(rng.integers(len(data), size=batch_size), axis=0)
+            rows = rng.integers(len(data), size=batch_size)
+            x0 = data.take(rows, axis=0)
             noise = rng.standard_normal(x0.shape, dtype=np.float32)
-            scales, stds = self._draw_levels(batch_size, rng)
-            x_t = scales[:, None].astype(np.float32) * x0 + stds[:, None].astype(np.float32) * noise
-            error = network.forward(x_t, scales, stds) - noise
-            network.backward((2 / batch_size) * error)
+            level = self._draw_levels(batch_size, rng)
+            given = None
+            if labels is not None:
+                given = np.where(rng.random(batch_size) < p_drop, NO_LABEL, labels[rows])
+            x_t = level.scale[:, None].astype(np.float32) * x0 + level.std[:, None].astype(np.float32) * noise
+            error = network.forward(x_t, level.scale, level.std, level.head, given) - noise
+            weight = np.broadcast_to(np.asarray(level.weight, dtype=np.float32), batch_size)
+            network.backward((2 / batch_size) * weight[:, None] * error)
             adam.step(network.mlp.gradient, cosine_decay(step, n_steps, learning_rate, min(WARMUP, n_steps // 10)))
             average.update(network.mlp.parameters)
-            losses[step] = float((error**2).sum()) / batch_size
+            squared = (error**2).sum(axis=1)
+            self._observe(squared)
+            losses[step] = float((weight * squared).mean())
             self.losses_ = losses[: step + 1]
+            if step == n_steps - 1:
+                self._finish(data, rng)
             yield Progress(step + 1, n_steps, float(losses[step]))
+
+    def _network(self, dimension: int, rng: RNG = None) -> NoiseNetwork:
+        return NoiseNetwork(
+            dimension,
+            self.hidden,
+            n_coordinate_features=self.n_coordinate_features,
+            rng=rng,
+            n_classes=self.n_classes,
+        )
 
     def _build(self, dimension: int, rng: RNG = None) -> None:
         """Make what a fitted model holds beside its numbers: the network that samples and scores.
 
         Its parameters are the moving average of those that are trained.
         """
-        self.network_ = NoiseNetwork(dimension, self.hidden, n_coordinate_features=self.n_coordinate_features, rng=rng)
+        self.network_ = self._network(dimension, rng)
         self.parameters_ = self.network_.mlp.parameters
 
     def _restore(self) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.files import write_atomically
-from scratchgen.validation import RNG, Array, as_samples
+from scratchgen.validation import RNG, Array, as_count, as_samples
 
 
 class Progress(NamedTuple):
@@ -182,14 +182,25 @@ class StandardizedEstimator(Estimator):
     """An estimator that works on (x − mean_)/scale_: the mean of every column, one scale for all of them.
 
     With `standardize=False` it works on x itself.  Likelihoods are always reported for x, in the data's own units.
+    With `n_levels` the data are whole numbers 0..n_levels−1, the model works on them scaled to [−1, 1], and likelihoods
+    are masses, which have no units.
     """
 
     standardize: bool
+    n_levels: int | None = None
     mean_: Array
     scale_: float
 
     def _measure_units(self, x: Array) -> tuple[Array, float]:
         """What mean_ and scale_ are for x, (N, D)."""
+        if self.n_levels is not None:
+            n_levels = as_count(self.n_levels, "n_levels", minimum=2)
+            if ((x != np.rint(x)) | (x < 0) | (x >= n_levels)).any():
+                raise ValueError(
+                    f"x must hold whole numbers in 0..{n_levels - 1}, as n_levels says; n_levels=None takes reals"
+                )
+            half = 0.5 * (n_levels - 1)
+            return np.full(x.shape[1], half), half
         if not self.standardize:
             return np.zeros(x.shape[1]), 1.0
         mean = x.mean(axis=0, dtype=np.float64)
@@ -208,10 +219,14 @@ class StandardizedEstimator(Estimator):
         """scale_ · x + mean_, (N, D): the model's units to the data's."""
         return x * self.scale_ + self.mean_
 
+    def _to_levels(self, x: Array) -> Array:
+        """x in data units; with `n_levels` the whole number whose bin it falls into."""
+        return x if self.n_levels is None else np.clip(np.rint(x), 0, self.n_levels - 1)
+
     @property
     def _log_volume(self) -> float:
         """log |∂x/∂(model units)| = D log scale_: subtract it from a log density in the model's units."""
-        return self.n_features_in_ * float(np.log(self.scale_))
+        return 0.0 if self.n_levels is not None else self.n_features_in_ * float(np.log(self.scale_))
 
 
 def _encode(value: Any) -> Any:

@@ -77,6 +77,11 @@ def log_bin_mass(level: Array, mean: Array, std: Array | float, n_levels: int) -
     return _log_bin_mass(level, mean, std, n_levels)[0]
 
 
+def levels_of(x: Array, n_levels: int) -> Array:
+    """Whole numbers 0..n_levels−1 from their places 2k/(n_levels − 1) − 1 in [−1, 1]."""
+    return np.rint(0.5 * (n_levels - 1) * (x + 1))
+
+
 def log_bin_mass_slopes(level: Array, mean: Array, std: Array | float, n_levels: int) -> tuple[Array, Array, Array]:
     """`log_bin_mass` and its derivatives with respect to mean and log std², each of the shape of the masses.
 

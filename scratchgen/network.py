@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator
+from scratchgen.validation import RNG, Array, IntArray, as_choice, as_count, as_generator
 
 ACTIVATIONS = ("silu", "tanh", "identity")
 
@@ -169,13 +169,23 @@ def coordinate_features(x: Array, n: int) -> Array:
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
+Head = tuple[Array | float, Array | float]  # (skip, gain)
+NO_LABEL = -1
+
+
+def _column(value: Array | float, n: int) -> Array:
+    """A number or n of them as a column (n, 1), float64."""
+    return np.broadcast_to(np.asarray(value, dtype=np.float64).reshape(-1, 1), (n, 1))
+
+
 class NoiseNetwork:
     """ε̂(x_t, noise level): predicts the total noise ε in x_t = scale · x_0 + std · ε.
 
-        ε̂ = (std/r) y + (scale/r) F(y, features(y), features(log-SNR)),   y = x_t/r,  r² = scale² + std²
+        ε̂ = skip · x_t + gain · F(y, features(y), features(log-SNR), label),   y = x_t/r,  r² = scale² + std²
 
-    The first term alone is the exact answer for data N(0, I); the MLP F starts at 0 and learns the rest.  (For a
-    variance-preserving process, where r = 1, F is the "v" of Salimans and Ho 2022.)
+    With skip = std/r² and gain = scale/r, the default, the first term alone is the exact answer for data N(0, I); the
+    MLP F starts at 0 and learns the rest.  (For a variance-preserving process, where r = 1, F is then the "v" of
+    Salimans and Ho 2022.)  Other pairs make F predict something else, see `scratchgen.ddpm.noise_from`.
 
     Parameters
     ----------
@@ -185,6 +195,8 @@ class NoiseNetwork:
         Widths of F's hidden layers.
     n_time_features, n_coordinate_features : int
         Numbers of frequencies; 0 leaves the features out.
+    n_classes : int
+        Of labels that F may be given as indicators; 0 for none.  No label is all zeros.
     rng, dtype
         As for `MLP`.
     """
@@ -197,32 +209,60 @@ class NoiseNetwork:
         n_coordinate_features: int = 0,
         rng: RNG = None,
         dtype: DTypeLike = np.float32,
+        n_classes: int = 0,
     ) -> None:
         self.dimension = as_count(dimension, "dimension")
         self.n_time_features = as_count(n_time_features, "n_time_features", minimum=0)
         self.n_coordinate_features = as_count(n_coordinate_features, "n_coordinate_features", minimum=0)
-        width = dimension * (1 + 2 * n_coordinate_features) + 2 * n_time_features
+        self.n_classes = as_count(n_classes, "n_classes", minimum=0)
+        width = dimension * (1 + 2 * n_coordinate_features) + 2 * n_time_features + n_classes
         self.mlp = MLP((width, *hidden, dimension), rng=rng, dtype=dtype, zero_last=True)
 
-    def _inputs(self, x: Array, scale: Array | float, std: Array | float) -> tuple[Array, Array, Array, Array, Array]:
-        """MLP input, y = x/r, and std/r, scale/r and r as columns."""
-        dtype = self.mlp.parameters.dtype
-        scale = np.broadcast_to(np.asarray(scale, dtype=np.float64).reshape(-1, 1), (len(x), 1))
-        std = np.broadcast_to(np.asarray(std, dtype=np.float64).reshape(-1, 1), (len(x), 1))
+    def _inputs(
+        self, x: Array, scale: Array | float, std: Array | float, head: Head | None, labels: IntArray | None
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """MLP input, y = x/r, and skip · r, gain and r as columns."""
+        dtype, N = self.mlp.parameters.dtype, len(x)
+        scale, std = _column(scale, N), _column(std, N)
         r = np.hypot(scale, std)
+        skip, gain = (std / r, scale / r) if head is None else (r * _column(head[0], N), _column(head[1], N))
         y = (x / r).astype(dtype)
         log_snr = 2 * np.log(scale / std)[:, 0].astype(dtype)
         parts = [y, coordinate_features(y, self.n_coordinate_features), time_features(log_snr, self.n_time_features)]
-        return np.concatenate(parts, axis=1), y, (std / r).astype(dtype), (scale / r).astype(dtype), r.astype(dtype)
+        if self.n_classes:
+            labels = np.full(N, NO_LABEL) if labels is None else labels
+            parts.append((labels[:, None] == np.arange(self.n_classes)).astype(dtype))
+        return np.concatenate(parts, axis=1), y, skip.astype(dtype), gain.astype(dtype), r.astype(dtype)
 
-    def __call__(self, x: Array, scale: Array | float, std: Array | float) -> Array:
-        """ε̂ for x of shape (N, D); scale and std are numbers or (N,)."""
-        inputs, y, skip, gain, _ = self._inputs(x, scale, std)
+    def __call__(
+        self,
+        x: Array,
+        scale: Array | float,
+        std: Array | float,
+        head: Head | None = None,
+        labels: IntArray | None = None,
+    ) -> Array:
+        """ε̂ for x of shape (N, D).
+
+        Parameters
+        ----------
+        scale, std : float or (N,)
+        head : (skip, gain), each a float or (N,) or (N, 1), optional
+        labels : (N,) of 0..n_classes−1, or NO_LABEL, optional
+        """
+        inputs, y, skip, gain, _ = self._inputs(x, scale, std, head, labels)
         return skip * y + gain * self.mlp(inputs)
 
-    def forward(self, x: Array, scale: Array | float, std: Array | float) -> Array:
+    def forward(
+        self,
+        x: Array,
+        scale: Array | float,
+        std: Array | float,
+        head: Head | None = None,
+        labels: IntArray | None = None,
+    ) -> Array:
         """As a call; remembers what `backward` needs."""
-        inputs, self._y, self._skip, self._gain, self._r = self._inputs(x, scale, std)
+        inputs, self._y, self._skip, self._gain, self._r = self._inputs(x, scale, std, head, labels)
         return self._skip * self._y + self._gain * self.mlp.forward(inputs)
 
     def backward(self, grad_output: Array) -> Array:

@@ -101,6 +101,22 @@ class NoiseSchedule:
     def __repr__(self) -> str:
         return f"NoiseSchedule(T={self.T}, alpha_bar[T]={self.alpha_bar[-1]:.3g})"
 
+    def respace(self, steps: ArrayLike) -> NoiseSchedule:
+        """The chain that visits only these t, strictly rising in 1..T: its ᾱ_i is this one's ᾱ at steps[i−1].
+
+            β_i² = 1 − ᾱ²_{t_i}/ᾱ²_{t_{i−1}}
+
+        A network trained on the long chain serves the short one, since it sees the same noise levels.  Sampling from
+        N(0, I) needs the last step, T, among them.
+        """
+        steps = np.asarray(steps)
+        if steps.ndim != 1 or steps.size == 0 or steps.dtype.kind not in "iu":
+            raise ValueError(f"steps must be a 1-D array of ints, got shape {steps.shape} and dtype {steps.dtype}")
+        if steps[0] < 1 or steps[-1] > self.T or (np.diff(steps) <= 0).any():
+            raise ValueError(f"steps must rise strictly within 1..{self.T}, got {steps}")
+        log_alpha_bar_squared = np.concatenate([[0.0], np.cumsum(np.log1p(-self.variances))])
+        return NoiseSchedule(-np.expm1(np.diff(log_alpha_bar_squared[np.concatenate([[0], steps])])))
+
     @classmethod
     def from_variances(cls, v: ArrayLike) -> NoiseSchedule:
         """Schedule from Ho's table of β_t² (his "betas"), length T, first entry = first step."""

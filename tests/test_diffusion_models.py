@@ -30,7 +30,7 @@ class ExactNoise:
     def __init__(self, law, error=0.0):
         self.law, self.factor = law, 1 + error
 
-    def __call__(self, x, scale, std):
+    def __call__(self, x, scale, std, *_):
         return -self.factor * std * self.law.diffuse(scale, std).score(x)
 
     def forward(self, x, scale, std):
@@ -488,8 +488,8 @@ class Spy:
         forward, backward = NoiseNetwork.forward, NoiseNetwork.backward
         self.x_t, self.scale, self.std, self.noise, self.loss = [], [], [], [], []
 
-        def spied_forward(network, x, scale, std):
-            self.output = forward(network, x, scale, std)
+        def spied_forward(network, x, scale, std, *rest):
+            self.output = forward(network, x, scale, std, *rest)
             for record, value in (self.x_t, x), (self.scale, scale), (self.std, std):
                 record.append(np.array(value, dtype=np.float64))
             return self.output

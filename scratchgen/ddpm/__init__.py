@@ -1,7 +1,7 @@
 """Equations (19)-(29): the diffusion model as a hierarchical VAE.
 
 `kernels` has the forward process, `samplers` the reverse steps, `chain` the densities of both along a path,
-`objective` the bound, `model` the estimator.
+`objective` the bound, `predictions` what a network may predict, `steps` which t it trains on, `model` the estimator.
 """
 
 from scratchgen.ddpm.chain import (
@@ -16,6 +16,7 @@ from scratchgen.ddpm.kernels import merge_noise, predict_x0, q_posterior, q_samp
 from scratchgen.ddpm.objective import (
     bound_terms,
     bound_weight,
+    loss_weight,
     mean_square_step,
     merged_loss,
     negative_elbo,
@@ -23,19 +24,26 @@ from scratchgen.ddpm.objective import (
     step_weight,
     total_noise_loss,
 )
-from scratchgen.ddpm.samplers import ancestral_sampler, ddim_step, p_mean, p_step, reverse_variance
+from scratchgen.ddpm.predictions import from_noise, noise_from, to_noise
+from scratchgen.ddpm.samplers import ancestral_sampler, ddim_sampler, ddim_step, p_mean, p_step, reverse_variance
+from scratchgen.ddpm.steps import StepChooser, stratified_steps, uniform_steps
 
 __all__ = [
+    "StepChooser",
     "ancestral_sampler",
     "bound_terms",
     "bound_weight",
+    "ddim_sampler",
     "ddim_step",
     "forward_entropy",
     "forward_log_prob",
+    "from_noise",
+    "loss_weight",
     "mean_square_step",
     "merge_noise",
     "merged_loss",
     "negative_elbo",
+    "noise_from",
     "one_step_loss",
     "p_log_prob",
     "p_mean",
@@ -50,5 +58,8 @@ __all__ = [
     "reverse_variance",
     "split_noise",
     "step_weight",
+    "stratified_steps",
+    "to_noise",
     "total_noise_loss",
+    "uniform_steps",
 ]

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.ddpm.kernels import check_time
-from scratchgen.ddpm.objective import bound_terms
-from scratchgen.ddpm.samplers import ancestral_sampler, reverse_variance
-from scratchgen.diffusion import DiffusionModel
+from scratchgen.ddpm.objective import bound_terms, loss_weight, mean_square_step
+from scratchgen.ddpm.predictions import noise_from
+from scratchgen.ddpm.samplers import ancestral_sampler, ddim_sampler, reverse_variance
+from scratchgen.ddpm.steps import StepChooser
+from scratchgen.diffusion import DiffusionModel, Levels
+from scratchgen.estimator import Progress
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import RNG, Array, as_count, as_generator
+from scratchgen.validation import RNG, Array, IntArray, as_count, as_generator, as_number
+
+_NOTHING: Array = np.zeros(0)
 
 
 class DDPM(DiffusionModel):
-    """Denoising diffusion probabilistic model (Ho, Jain and Abbeel 2020) with a noise-predicting MLP.
+    """Denoising diffusion probabilistic model (Ho, Jain and Abbeel 2020) with an MLP.
 
-    Trained on Ho's simple loss E_t‖ε − ε̂(x_t, t)‖² with t uniform on 1..T: (29) without its weight.
+    Trained on E_t λ_t ‖ε − ε̂(x_t, t)‖² with t uniform on 1..T: (29), with λ_t in place of its weight.
 
     Parameters
     ----------
     schedule : NoiseSchedule, optional
         The forward process; NoiseSchedule.linear(100) if None.
-    variance : {"beta", "posterior"} or (T+1,) array
-        σ_t² of the reverse steps, see `scratchgen.ddpm.reverse_variance`.
+    variance : {"beta", "posterior", "optimal"} or (T+1,) array
+        σ_t² of the reverse steps, see `scratchgen.ddpm.reverse_variance`.  "optimal" is v_t, the best for the bound,
+        estimated from the noise losses on the training data when training ends (and β_t² until then).
+    prediction : {"v", "noise", "x0", "step"}
+        What the MLP predicts, see `scratchgen.ddpm.noise_from`; the model's other verbs see its ε̂.
+    weighting : {"simple", "bound", "x0", "v", "min-snr"}
+        λ_t, see `scratchgen.ddpm.loss_weight`.
+    step_choice : {"uniform", "stratified", "importance"}
+        How t is drawn, see `scratchgen.ddpm.StepChooser`; the loss's expectation is the same.
+    n_levels : int, optional
+        The data are whole numbers 0..n_levels−1: L_0 is the mass of their bins, and −elbo/(D ln 2) is in bits per
+        dimension.
+    n_classes : int
+        With labels 0..n_classes−1 given to `fit` the network learns ε̂(x_t, t, y) as well as ε̂(x_t, t).
+    p_unlabelled : float
+        Part of the examples whose label is withheld in training.
     hidden : sequence of int
         Widths of the network's hidden layers.
     n_coordinate_features : int
@@ -44,22 +65,49 @@ class DDPM(DiffusionModel):
     ----------
     schedule_ : NoiseSchedule
         The forward process in force.
+    variance_ : (T+1,)
+        σ_t² in force.
     network_ : NoiseNetwork
     losses_ : (steps,)
-        Batch losses of training.
+        Batch losses of training, with λ_t.
 
     Examples
     --------
     >>> x = np.random.default_rng(0).standard_normal((256, 2))
-    >>> model = DDPM(hidden=(16,), n_steps=20, rng=0).fit(x)
+    >>> model = DDPM(variance="optimal", hidden=(16,), n_steps=20, rng=0).fit(x)
     >>> model.sample(3, rng=1).shape, model.elbo(x, rng=2).shape
     ((3, 2), (256,))
+    >>> model.respace(10).sample(3, rng=1, eta=0.0).shape  # DDIM, ten network calls
+    (3, 2)
+
+    With labels, and guidance:
+
+    >>> y = (x[:, 0] > 0).astype(int)
+    >>> model = DDPM(n_classes=2, weighting="min-snr", hidden=(16,), n_steps=20, rng=0).fit(x, y)
+    >>> model.sample(3, rng=1, y=[0, 1, 1], guidance=2.0).shape
+    (3, 2)
+
+    Whole numbers, in nats of masses:
+
+    >>> levels = np.random.default_rng(0).integers(0, 4, (200, 3))
+    >>> model = DDPM(n_levels=4, weighting="bound", step_choice="importance", hidden=(16,), n_steps=20, rng=0)
+    >>> model = model.fit(levels)
+    >>> bool((model.elbo(levels, rng=1) < 0).all()), bool((model.sample(5, rng=2) % 1 == 0).all())
+    (True, True)
     """
+
+    _fitted: ClassVar[tuple[str, ...]] = (*DiffusionModel._fitted, "variance_", "noise_losses_")
 
     def __init__(
         self,
         schedule: NoiseSchedule | None = None,
         variance: str | Array = "beta",
+        prediction: str = "v",
+        weighting: str = "simple",
+        step_choice: str = "uniform",
+        n_levels: int | None = None,
+        n_classes: int = 0,
+        p_unlabelled: float = 0.1,
         hidden: Sequence[int] = (128, 128, 128),
         n_coordinate_features: int = 0,
         n_steps: int = 5000,
@@ -71,6 +119,12 @@ class DDPM(DiffusionModel):
     ) -> None:
         self.schedule = schedule
         self.variance = variance
+        self.prediction = prediction
+        self.weighting = weighting
+        self.step_choice = step_choice
+        self.n_levels = n_levels
+        self.n_classes = n_classes
+        self.p_unlabelled = p_unlabelled
         self.hidden = hidden
         self.n_coordinate_features = n_coordinate_features
         self.n_steps = n_steps
@@ -80,46 +134,195 @@ class DDPM(DiffusionModel):
         self.standardize = standardize
         self.rng = rng
 
+    # --- training --------------------------------------------------------------------------------------------------
+
+    def fit(self, x: ArrayLike, y: object = None) -> Self:
+        """Train from scratch on x, (N, D), to the end; y (N,) are labels with `n_classes`, and ignored without."""
+        for _ in self.train(x, y):
+            pass
+        return self
+
+    def train(self, x: ArrayLike, y: object = None) -> Iterator[Progress]:
+        """Minimise E_t λ_t ‖ε − ε̂(x_t, t)‖² by Adam; yields after every step with the loss of the batch.
+
+        It is summed over dimensions, and a perfect network's would not be 0.
+        """
+        as_count(self.n_classes, "n_classes", minimum=0)
+        p_drop = as_number(self.p_unlabelled, "p_unlabelled", low=0.0, high=1.0)
+        labels = None
+        if self.n_classes:
+            labels = self._as_labels(y, len(np.asarray(x)))
+        yield from self._train(x, labels, p_drop)
+
+    def _as_labels(self, y: object, n: int) -> IntArray:
+        """Labels as ints (n,), within 0..n_classes−1."""
+        labels = np.asarray(y)
+        if labels.shape != (n,) or labels.dtype.kind not in "iu":
+            raise ValueError(f"y must be {n} int labels, as n_classes={self.n_classes} says, got {y!r:.60}")
+        if n and (labels.min() < 0 or labels.max() >= self.n_classes):
+            raise ValueError(f"y must be in 0..{self.n_classes - 1}, got {labels.min()}..{labels.max()}")
+        return labels
+
     def _build(self, dimension: int, rng: RNG = None) -> None:
         schedule = NoiseSchedule.linear(100) if self.schedule is None else self.schedule
-        reverse_variance(schedule, self.variance)  # a wrong one is refused before training, not after
+        # a wrong argument is refused before training, not after
+        self.variance_ = reverse_variance(schedule, "beta" if self._estimates_variance else self.variance)
+        noise_from(schedule, 1, self.prediction)
+        self._weight = loss_weight(schedule, self.weighting, self.variance_)
+        self._chooser = StepChooser(schedule.T, self.step_choice)
         super()._build(dimension, rng)
-        self.schedule_ = schedule
+        self.schedule_, self.noise_losses_ = schedule, _NOTHING
 
-    def _draw_levels(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        t = rng.integers(1, self.schedule_.T + 1, size=n)
-        return self.schedule_.alpha_bar[t], self.schedule_.beta_bar[t]
+    @property
+    def _estimates_variance(self) -> bool:
+        return isinstance(self.variance, str) and self.variance == "optimal"
 
-    def eps_hat(self, x_t: Array, t: int) -> Array:
-        """Predicted total noise ε̂(x_t, t) for one step t, (N, D); x_t in the model's units (`to_model`)."""
+    def _draw_levels(self, n: int, rng: np.random.Generator) -> Levels:
+        self._t, correction = self._chooser.draw(n, rng)
+        schedule, t = self.schedule_, self._t
+        weight = self._weight[t] * correction
+        return Levels(schedule.alpha_bar[t], schedule.beta_bar[t], weight, noise_from(schedule, t, self.prediction))
+
+    def _observe(self, squared_errors: Array) -> None:
+        self._chooser.observe(self._t, self._weight[self._t] * squared_errors)
+
+    def _finish(self, data: Array, rng: np.random.Generator) -> None:
+        if self._estimates_variance:
+            self.noise_losses_ = self._noise_losses(data, rng)
+            self._use_best_variance()
+
+    def _use_best_variance(self) -> None:
+        best = mean_square_step(self.schedule_, self.noise_losses_, self.n_features_in_)
+        self.variance_ = reverse_variance(self.schedule_, best)
+
+    def _restore(self) -> None:
+        variance, noise_losses = self.variance_, self.noise_losses_
+        super()._restore()
+        self.variance_, self.noise_losses_ = variance, noise_losses
+
+    def respace(self, steps: int | ArrayLike) -> DDPM:
+        """A fitted model with the same network and fewer steps, for faster sampling and its own bound.
+
+        Parameters
+        ----------
+        steps : int, or 1-D array of ints
+            How many of 1..T, evenly spaced, or which; see `NoiseSchedule.respace`.
+
+        Raises
+        ------
+        ValueError
+            If the steps are none of 1..T, `variance` was given as numbers, or `prediction` is "step": those mean
+            something for the schedule of training only.
+        """
+        self._require_fitted()
+        T = self.schedule_.T
+        if isinstance(steps, int | np.integer):
+            n = as_count(steps, "steps")
+            if n > T:
+                raise ValueError(f"steps must be at most the {T} steps of the schedule, got {n}")
+            steps = -(-T * np.arange(1, n + 1) // n)
+        if self.prediction == "step" or not isinstance(self.variance, str):
+            raise ValueError("a model with prediction='step' or given variances cannot be respaced; train another")
+        short = copy.copy(self)
+        short.schedule = short.schedule_ = self.schedule_.respace(steps)
+        if self._estimates_variance and len(self.noise_losses_):
+            short.noise_losses_ = self.noise_losses_[np.concatenate([[0], np.asarray(steps)])]
+            short._use_best_variance()
+        else:
+            short.variance_ = reverse_variance(short.schedule_, "beta" if self._estimates_variance else self.variance)
+        return short
+
+    # --- prediction and sampling -----------------------------------------------------------------------------------
+
+    def eps_hat(self, x_t: Array, t: int, y: ArrayLike | None = None, guidance: float = 1.0) -> Array:
+        """Predicted total noise ε̂(x_t, t) for one step t, (N, D); x_t in the model's units (`to_model`).
+
+        With labels y (N,), ε̂(x_t, t) + guidance · (ε̂(x_t, t, y) − ε̂(x_t, t)): 0 ignores the label, 1 is the model of
+        p(x | y), more than 1 exaggerates it (Ho and Salimans 2022 count one less, w = guidance − 1).
+        """
         self._require_fitted()
         check_time(self.schedule_, t)
-        return self.network_(x_t, float(self.schedule_.alpha_bar[t]), float(self.schedule_.beta_bar[t]))
+        level = float(self.schedule_.alpha_bar[t]), float(self.schedule_.beta_bar[t])
+        head = noise_from(self.schedule_, t, self.prediction)
+        if y is None:
+            return self.network_(x_t, *level, head)
+        labelled = self.network_(x_t, *level, head, self._as_labels(np.asarray(y), len(x_t)))
+        if guidance == 1:
+            return labelled
+        free = self.network_(x_t, *level, head)
+        return free + as_number(guidance, "guidance") * (labelled - free)
 
     def predict_score(self, x_t: Array, t: int) -> Array:
         """∇ log p_t(x_t) ≈ −ε̂/β̄_t, (N, D), in the model's units."""
         return -self.eps_hat(x_t, t) / float(self.schedule_.beta_bar[t])
 
-    def sample_path(self, n: int, rng: RNG = None) -> Iterator[tuple[int, Array]]:
-        """Yield (t, x_t) for t = T..0 along n ancestral trajectories, x_t in the model's units."""
+    def sample_path(
+        self, n: int, rng: RNG = None, eta: float | None = None, y: ArrayLike | None = None, guidance: float = 1.0
+    ) -> Iterator[tuple[int, Array]]:
+        """Yield (t, x_t) for t = T..0 along n trajectories as in `sample`, x_t in the model's units."""
         self._require_fitted()
         rng = as_generator(rng)
         x_T = rng.standard_normal((as_count(n, "n", minimum=0), self.n_features_in_), dtype=np.float32)
-        return ancestral_sampler(self.schedule_, self.eps_hat, x_T, rng, self.variance)
 
-    def sample(self, n: int, rng: RNG = None) -> Array:
-        """Draw n examples from p_θ(x_0), (n, D), in data units, by T ancestral steps."""
-        _, x = deque(self.sample_path(n, rng), maxlen=1).pop()
-        return self.to_data(x)
+        def eps_hat(x: Array, t: int) -> Array:
+            return self.eps_hat(x, t, y, guidance)
 
-    def bound_terms(self, x: ArrayLike, rng: RNG = None) -> Array:
+        if eta is None:
+            return ancestral_sampler(self.schedule_, eps_hat, x_T, rng, self.variance_)
+        return ddim_sampler(self.schedule_, eps_hat, x_T, rng, eta)
+
+    def sample(
+        self,
+        n: int,
+        rng: RNG = None,
+        eta: float | None = None,
+        y: ArrayLike | None = None,
+        guidance: float = 1.0,
+    ) -> Array:
+        """Draw n examples from p_θ(x_0), (n, D), in data units, by T ancestral steps.
+
+        Parameters
+        ----------
+        n : int
+        rng : int, Generator or None
+        eta : float, optional
+            DDIM steps with this η instead: 0 is deterministic given x_T.
+        y : (n,) labels, optional
+        guidance : float
+            As for `eps_hat`.
+        """
+        _, x = deque(self.sample_path(n, rng, eta, y, guidance), maxlen=1).pop()
+        return self._to_levels(self.to_data(x))
+
+    # --- likelihood ------------------------------------------------------------------------------------------------
+
+    def noise_losses(self, x: ArrayLike, rng: RNG = None) -> Array:
+        """ℓ_t = E‖ε − ε̂(x_t, t)‖² for t = 0..T, (T+1,), one noise draw an example and step; index 0 is 0."""
+        return self._noise_losses(self.to_model(self._as_fitted_samples(x)), as_generator(rng))
+
+    def _noise_losses(self, data: Array, rng: np.random.Generator) -> Array:
+        losses = np.zeros(self.schedule_.T + 1)
+        for t in range(1, self.schedule_.T + 1):
+            noise = rng.standard_normal(data.shape)
+            x_t = self.schedule_.alpha_bar[t] * data + self.schedule_.beta_bar[t] * noise
+            losses[t] = ((noise - self.eps_hat(x_t, t)) ** 2).sum(axis=1).mean()
+        return losses
+
+    def bound_terms(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
         """L_0, L_1, …, L_T of −ELBO for every example, (N, T+1), nats, in data units; see `ddpm.bound_terms`."""
         x0 = self.to_model(self._as_fitted_samples(x))
         noise = as_generator(rng).standard_normal((self.schedule_.T, *x0.shape))
-        terms = bound_terms(self.schedule_, x0, self.eps_hat, noise, self.variance)
+
+        def eps_hat(x_t: Array, t: int) -> Array:
+            return self.eps_hat(x_t, t, y)
+
+        terms = bound_terms(self.schedule_, x0, eps_hat, noise, self.variance_, self.n_levels)
         terms[:, 0] += self._log_volume
         return terms
 
-    def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
-        """Unbiased estimate of the variational bound of log p_θ(x), (N,), nats: every step, one noise draw each."""
-        return -self.bound_terms(x, rng).sum(axis=1)
+    def elbo(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
+        """Unbiased estimate of the variational bound of log p_θ(x), (N,), nats: every step, one noise draw each.
+
+        With labels y (N,) of log p_θ(x | y).
+        """
+        return -self.bound_terms(x, rng, y).sum(axis=1)

@@ -14,9 +14,9 @@ import numpy as np
 
 from scratchgen.ddpm.kernels import merge_noise, q_posterior, q_sample, split_noise
 from scratchgen.ddpm.samplers import p_mean, reverse_variance
-from scratchgen.likelihood import LOG_2PI, gaussian_log_prob, kl_diag_standard
+from scratchgen.likelihood import LOG_2PI, gaussian_log_prob, kl_diag_standard, levels_of, log_bin_mass
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_choice
 
 if TYPE_CHECKING:
     from scratchgen.ddpm.samplers import EpsHat
@@ -27,6 +27,38 @@ def bound_weight(schedule: NoiseSchedule, variance: str | Array = "beta") -> Arr
     weight = np.zeros(schedule.T + 1)
     sigma_squared = reverse_variance(schedule, variance)[1:]
     weight[1:] = schedule.beta[1:] ** 4 / (2 * (schedule.beta_bar[1:] * schedule.alpha[1:]) ** 2 * sigma_squared)
+    return weight
+
+
+WEIGHTINGS = ("simple", "bound", "x0", "v", "min-snr")
+
+
+def loss_weight(schedule: NoiseSchedule, weighting: str, variance: str | Array = "beta") -> Array:
+    """λ_t of the training loss E_t λ_t ‖ε − ε̂‖², t uniform on 1..T, for t = 0..T, (T+1,); λ_0 = 0.
+
+        simple     1                  Ho's
+        bound      T w_t              the part of −ELBO that θ can change, nats, (29)
+        x0         1/SNR              ‖x_0 − x̂_0‖²
+        v          1/ᾱ_t²             ‖v − v̂‖²
+        min-snr    min(SNR, 5)/SNR    ‖x_0 − x̂_0‖² weighted by min(SNR, 5) (Hang et al. 2023)
+
+    Raises
+    ------
+    ValueError
+        If weighting is none of these.
+    """
+    as_choice(weighting, "weighting", WEIGHTINGS)
+    weight: Array = np.ones(schedule.T + 1)
+    snr = schedule.snr
+    if weighting == "bound":
+        weight = schedule.T * bound_weight(schedule, variance)
+    elif weighting == "x0":
+        weight = 1 / snr
+    elif weighting == "v":
+        weight = 1 / schedule.alpha_bar**2
+    elif weighting == "min-snr":
+        weight[1:] = np.minimum(snr[1:], 5.0) / snr[1:]
+    weight[0] = 0.0
     return weight
 
 
@@ -131,7 +163,12 @@ def negative_elbo(
 
 
 def bound_terms(
-    schedule: NoiseSchedule, x0: Array, eps_hat: EpsHat, noise: Array, variance: str | Array = "beta"
+    schedule: NoiseSchedule,
+    x0: Array,
+    eps_hat: EpsHat,
+    noise: Array,
+    variance: str | Array = "beta",
+    n_levels: int | None = None,
 ) -> Array:
     """Ho's terms of −ELBO for every example, (N, T+1), nats; a row's sum bounds −log p_θ(x_0) in expectation.
 
@@ -148,6 +185,9 @@ def bound_terms(
         noise[t−1] is the total noise ε of x_t; one standard normal draw makes every term an unbiased estimate.
     variance
         As for `reverse_variance`.
+    n_levels : int, optional
+        x0 holds whole numbers 0..n_levels−1 scaled to [−1, 1], and L_0 is the mass of their bins, `log_bin_mass`: the
+        sum then bounds −log P(x_0), which a density in its place would not.
     """
     if noise.shape != (schedule.T, *x0.shape):
         raise ValueError(f"noise must have shape (T, N, D) = {(schedule.T, *x0.shape)}, got {noise.shape}")
@@ -158,7 +198,7 @@ def bound_terms(
         x_t = q_sample(schedule, t, x0, noise[t - 1])
         mean = p_mean(schedule, t, x_t, eps_hat(x_t, t))
         if t == 1:
-            terms[:, 0] = -gaussian_log_prob(x0, mean, np.log(sigma_squared[1]))
+            terms[:, 0] = -_log_decoder(x0, mean, sigma_squared[1], n_levels)
         else:
             q_mean, q_variance = q_posterior(schedule, t, x_t, x0)
             ratio = q_variance / sigma_squared[t]
@@ -167,3 +207,10 @@ def bound_terms(
     log_variance = np.full_like(x0, 2 * np.log(schedule.beta_bar[-1]))
     terms[:, -1] = kl_diag_standard(schedule.alpha_bar[-1] * x0, log_variance)
     return terms
+
+
+def _log_decoder(x0: Array, mean: Array, variance: float, n_levels: int | None) -> Array:
+    """log p_θ(x_0 | x_1), (N,), nats: a density, or with `n_levels` a mass."""
+    if n_levels is None:
+        return gaussian_log_prob(x0, mean, np.log(variance))
+    return log_bin_mass(levels_of(x0, n_levels), mean, np.sqrt(variance), n_levels).sum(axis=1)

@@ -106,3 +106,20 @@ def ancestral_sampler(
     for t in range(schedule.T, 0, -1):
         x = p_step(schedule, t, x, eps_hat(x, t), rng.standard_normal(x.shape, dtype=x.dtype), table)
         yield t - 1, x
+
+
+def ddim_sampler(
+    schedule: NoiseSchedule, eps_hat: EpsHat, x_T: Array, rng: np.random.Generator | None = None, eta: float = 0.0
+) -> Iterator[tuple[int, Array]]:
+    """Yield (T, x_T), (T−1, x_{T−1}), …, (0, x_0) by DDIM steps; `schedule.respace` makes them fewer and longer.
+
+    `rng` is needed for eta > 0 only.
+    """
+    if as_number(eta, "eta", low=0.0, high=1.0) > 0 and rng is None:
+        raise ValueError("rng is needed for eta > 0; pass numpy.random.default_rng(seed)")
+    x = x_T
+    yield schedule.T, x
+    for t in range(schedule.T, 0, -1):
+        noise = rng.standard_normal(x.shape, dtype=x.dtype) if eta > 0 and rng is not None else None
+        x = ddim_step(schedule, t, t - 1, x, eps_hat(x, t), noise, eta)
+        yield t - 1, x

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.diffusion import DiffusionModel
+from scratchgen.diffusion import DiffusionModel, Levels
+from scratchgen.estimator import Progress
 from scratchgen.likelihood import LOG_2PI, kl_diag_standard
 from scratchgen.sde.likelihood import probability_flow_log_prob
 from scratchgen.sde.processes import VP, LinearSDE
@@ -93,10 +94,18 @@ class ScoreSDE(DiffusionModel):
         low, high = self.sde_.log_snr(np.array([self.sde_.horizon, self.t_min]))
         return self.sde_.time_at(low + (high - low) * (np.arange(n) + rng.random(n)) / n)
 
-    def _draw_levels(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    def train(self, x: ArrayLike) -> Iterator[Progress]:
+        """Denoising score matching by Adam; yields after every step with the batch's E‖ε − ε̂‖², summed over dimensions.
+
+        The loss that a perfect network would have is not 0.
+        """
+        return self._train(x)
+
+    def _draw_levels(self, n: int, rng: np.random.Generator) -> Levels:
         if self.weighting == "likelihood":
-            return self.sde_.marginal(self._stratified_times(n, rng))
-        return self.sde_.marginal(self.t_min + (self.sde_.horizon - self.t_min) * (np.arange(n) + rng.random(n)) / n)
+            return Levels(*self.sde_.marginal(self._stratified_times(n, rng)))
+        times = self.t_min + (self.sde_.horizon - self.t_min) * (np.arange(n) + rng.random(n)) / n
+        return Levels(*self.sde_.marginal(times))
 
     def eps_hat(self, x_t: Array, t: float) -> Array:
         """Predicted total noise ε̂(x_t, t) at one time t, (N, D); x_t in the model's units (`to_model`)."""

@@ -174,22 +174,6 @@ class VAE(StandardizedEstimator):
         self.encoder_, self.decoder_ = self.network_.encoder.parameters, self.network_.decoder.parameters
         self.log_variance_ = self.network_.log_variance
 
-    def _measure_units(self, x: Array) -> tuple[Array, float]:
-        if self.n_levels is None:
-            return super()._measure_units(x)
-        n_levels = as_count(self.n_levels, "n_levels", minimum=2)
-        if ((x != np.rint(x)) | (x < 0) | (x >= n_levels)).any():
-            raise ValueError(
-                f"x must hold whole numbers in 0..{n_levels - 1}, as n_levels says; n_levels=None takes reals"
-            )
-        half = 0.5 * (n_levels - 1)  # levels to [−1, 1]
-        return np.full(x.shape[1], half), half
-
-    @property
-    def _log_volume(self) -> float:
-        """log |∂x/∂(model units)|; masses have no units."""
-        return super()._log_volume if self.n_levels is None else 0.0
-
     def _restore(self) -> None:
         saved = self.encoder_, self.decoder_, self.log_variance_
         self._build(self.n_features_in_)
@@ -226,7 +210,7 @@ class VAE(StandardizedEstimator):
         rng = as_generator(rng)
         means = self.decode(rng.standard_normal((as_count(n, "n", minimum=0), self.n_latents)))
         x = means + np.sqrt(self.decoder_variance_) * rng.standard_normal(means.shape)
-        return x if self.n_levels is None else np.clip(np.rint(x), 0, self.n_levels - 1)
+        return self._to_levels(x)
 
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
         """ELBO of every x, (N,), nats: the KL exactly, the reconstruction as a mean over `n_draws` of z."""

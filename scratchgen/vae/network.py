@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from scratchgen.likelihood import gaussian_log_prob, kl_diag_standard, log_bin_mass, log_bin_mass_slopes
+from scratchgen.likelihood import gaussian_log_prob, kl_diag_standard, levels_of, log_bin_mass, log_bin_mass_slopes
 from scratchgen.network import MLP
 from scratchgen.validation import RNG, Array, as_generator
 
@@ -103,7 +103,9 @@ class VAENetwork:
         """log p_θ(x | z) at the decoder's mean x̂, (N,), nats: a density, or with `n_levels` a mass."""
         if self.n_levels is None:
             return gaussian_log_prob(x, x_hat, self.log_variance.astype(x_hat.dtype))
-        return log_bin_mass(self._levels(x), x_hat, np.exp(0.5 * self.log_variance), self.n_levels).sum(axis=1)
+        return log_bin_mass(levels_of(x, self.n_levels), x_hat, np.exp(0.5 * self.log_variance), self.n_levels).sum(
+            axis=1
+        )
 
     def _reconstruction(self, x: Array, x_hat: Array) -> tuple[Array, Array, Array]:
         """−log p_θ(x | z), (N,), and its derivatives with respect to x̂ and log s² in every dimension, (N, D) each."""
@@ -111,9 +113,5 @@ class VAENetwork:
             precision, residual = np.exp(-self.log_variance), x_hat - x
             return -self.log_decoder(x, x_hat), precision * residual, 0.5 * (1 - precision * residual**2)
         std = np.exp(0.5 * self.log_variance)
-        log_mass, by_mean, by_log_s2 = log_bin_mass_slopes(self._levels(x), x_hat, std, self.n_levels)
+        log_mass, by_mean, by_log_s2 = log_bin_mass_slopes(levels_of(x, self.n_levels), x_hat, std, self.n_levels)
         return -log_mass.sum(axis=1), -by_mean, -by_log_s2
-
-    def _levels(self, x: Array) -> Array:
-        """Whole numbers from their places in [−1, 1]."""
-        return np.rint(0.5 * ((self.n_levels or 0) - 1) * (x + 1))
