@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.estimator import Progress, StandardizedEstimator
+from scratchgen.level_network import LevelNetwork
 from scratchgen.network import NO_LABEL, Head, NoiseNetwork
-from scratchgen.optimizer import EMA, Adam, cosine_decay
+from scratchgen.optimizer import EMA, Adam, cosine_decay, finite_loss
 from scratchgen.validation import RNG, Array, IntArray, as_count, as_generator, as_number, as_samples
 
 WARMUP = 100  # steps over which the learning rate rises
@@ -31,6 +32,8 @@ class DiffusionModel(StandardizedEstimator):
     hidden: Sequence[int]
     n_coordinate_features: int
     n_classes: int = 0
+    prediction: str = "v"
+    weight_decay: float = 0.0
     n_steps: int
     batch_size: int
     learning_rate: float
@@ -38,7 +41,14 @@ class DiffusionModel(StandardizedEstimator):
     standardize: bool
     rng: RNG
 
-    _fitted: ClassVar[tuple[str, ...]] = ("mean_", "scale_", "parameters_", "losses_")
+    _fitted: ClassVar[tuple[str, ...]] = (
+        "mean_",
+        "scale_",
+        "parameters_",
+        "losses_",
+        "histograms_",
+        "covariance_",
+    )
 
     def _draw_levels(self, n: int, rng: np.random.Generator) -> Levels:
         """Of n training examples."""
@@ -56,14 +66,16 @@ class DiffusionModel(StandardizedEstimator):
         n_steps, batch_size = as_count(self.n_steps, "n_steps"), as_count(self.batch_size, "batch_size")
         learning_rate = as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
         as_number(self.ema_decay, "ema_decay", low=0.0, high=1 - 1e-9)
+        weight_decay = as_number(self.weight_decay, "weight_decay", low=0.0)
         rng = as_generator(self.rng)
         mean, scale = self._measure_units(x)
+        self.histograms_, self.covariance_ = self._statistics(x, mean, scale)
         self._build(x.shape[1], rng)
         self.mean_, self.scale_, self.n_features_in_, self.losses_ = mean, scale, x.shape[1], np.zeros(0)
         data = self.to_model(x).astype(np.float32)
         network = self._network(x.shape[1])
         network.mlp.parameters[:] = self.parameters_
-        adam, average = Adam(network.mlp.parameters), EMA(self.parameters_, self.ema_decay)
+        adam, average = Adam(network.mlp.parameters, weight_decay=weight_decay), EMA(self.parameters_, self.ema_decay)
         losses = np.empty(n_steps)
         for step in range(n_steps):
             rows = rng.integers(len(data), size=batch_size)
@@ -81,13 +93,26 @@ class DiffusionModel(StandardizedEstimator):
             average.update(network.mlp.parameters)
             squared = (error**2).sum(axis=1)
             self._observe(squared)
-            losses[step] = float((weight * squared).mean())
+            losses[step] = finite_loss(float((weight * squared).mean()), step)
             self.losses_ = losses[: step + 1]
             if step == n_steps - 1:
                 self._finish(data, rng)
             yield Progress(step + 1, n_steps, float(losses[step]))
 
-    def _network(self, dimension: int, rng: RNG = None) -> NoiseNetwork:
+    def _statistics(self, x: Array, mean: Array, scale: float) -> tuple[Array, Array]:
+        """Histograms (D, n_levels) and covariance (D, D) of the scaled data, which a `LevelNetwork` knows."""
+        if self.prediction != "levels":
+            return np.zeros(0), np.zeros(0)
+        if self.n_levels is None:
+            raise ValueError("n_levels must say how many levels x has for prediction='levels', got None")
+        counts = np.stack([np.bincount(column.astype(np.int64), minlength=self.n_levels) for column in x.T])
+        share = counts + 1 / self.n_levels  # one example of every level's share, so that none is impossible
+        covariance = np.atleast_2d(np.cov(((x - mean) / scale).T, bias=True))
+        return share / share.sum(axis=1, keepdims=True), covariance
+
+    def _network(self, dimension: int, rng: RNG = None) -> NoiseNetwork | LevelNetwork:
+        if self.prediction == "levels":
+            return LevelNetwork(self.histograms_, self.covariance_, self.hidden, n_classes=self.n_classes, rng=rng)
         return NoiseNetwork(
             dimension,
             self.hidden,

@@ -143,6 +143,8 @@ class Estimator:
         """
         self._require_fitted()
         path = Path(path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"path {path} is in a folder that does not exist; make {path.parent} first")
         if path.exists() and not overwrite:
             raise FileExistsError(f"path {path} exists; pass overwrite=True to replace it")
         header = {"class": type(self).__name__, "params": {k: _encode(v) for k, v in self.get_params().items()}}
@@ -194,12 +196,7 @@ class StandardizedEstimator(Estimator):
     def _measure_units(self, x: Array) -> tuple[Array, float]:
         """What mean_ and scale_ are for x, (N, D)."""
         if self.n_levels is not None:
-            n_levels = as_count(self.n_levels, "n_levels", minimum=2)
-            if ((x != np.rint(x)) | (x < 0) | (x >= n_levels)).any():
-                raise ValueError(
-                    f"x must hold whole numbers in 0..{n_levels - 1}, as n_levels says; n_levels=None takes reals"
-                )
-            half = 0.5 * (n_levels - 1)
+            half = 0.5 * (self._as_levels(x) - 1)
             return np.full(x.shape[1], half), half
         if not self.standardize:
             return np.zeros(x.shape[1]), 1.0
@@ -211,6 +208,21 @@ class StandardizedEstimator(Estimator):
             )
         return mean, scale
 
+    def _as_levels(self, x: Array) -> int:
+        """n_levels, if x holds such whole numbers."""
+        n_levels = as_count(self.n_levels, "n_levels", minimum=2)
+        if ((x != np.rint(x)) | (x < 0) | (x >= n_levels)).any():
+            raise ValueError(
+                f"x must hold whole numbers in 0..{n_levels - 1}, as n_levels says; n_levels=None takes reals"
+            )
+        return n_levels
+
+    def _as_fitted_samples(self, x: ArrayLike) -> Array:
+        array = super()._as_fitted_samples(x)
+        if self.n_levels is not None:
+            self._as_levels(array)
+        return array
+
     def to_model(self, x: Array) -> Array:
         """(x − mean_)/scale_, (N, D): data units to the model's."""
         return (x - self.mean_) / self.scale_
@@ -221,7 +233,7 @@ class StandardizedEstimator(Estimator):
 
     def _to_levels(self, x: Array) -> Array:
         """x in data units; with `n_levels` the whole number whose bin it falls into."""
-        return x if self.n_levels is None else np.clip(np.rint(x), 0, self.n_levels - 1)
+        return x if self.n_levels is None else np.clip(np.rint(x), 0, self.n_levels - 1) + 0.0  # no −0
 
     @property
     def _log_volume(self) -> float:

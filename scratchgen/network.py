@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from scratchgen.validation import RNG, Array, IntArray, as_choice, as_count, as_generator
+from scratchgen.validation import RNG, Array, IntArray, as_choice, as_count, as_generator, as_widths
 
 ACTIVATIONS = ("silu", "tanh", "identity")
 
@@ -173,7 +173,7 @@ Head = tuple[Array | float, Array | float]  # (skip, gain)
 NO_LABEL = -1
 
 
-def _column(value: Array | float, n: int) -> Array:
+def as_column(value: Array | float, n: int) -> Array:
     """A number or n of them as a column (n, 1), float64."""
     return np.broadcast_to(np.asarray(value, dtype=np.float64).reshape(-1, 1), (n, 1))
 
@@ -216,16 +216,16 @@ class NoiseNetwork:
         self.n_coordinate_features = as_count(n_coordinate_features, "n_coordinate_features", minimum=0)
         self.n_classes = as_count(n_classes, "n_classes", minimum=0)
         width = dimension * (1 + 2 * n_coordinate_features) + 2 * n_time_features + n_classes
-        self.mlp = MLP((width, *hidden, dimension), rng=rng, dtype=dtype, zero_last=True)
+        self.mlp = MLP((width, *as_widths(hidden, "hidden"), dimension), rng=rng, dtype=dtype, zero_last=True)
 
     def _inputs(
         self, x: Array, scale: Array | float, std: Array | float, head: Head | None, labels: IntArray | None
     ) -> tuple[Array, Array, Array, Array, Array]:
         """MLP input, y = x/r, and skip · r, gain and r as columns."""
         dtype, N = self.mlp.parameters.dtype, len(x)
-        scale, std = _column(scale, N), _column(std, N)
+        scale, std = as_column(scale, N), as_column(std, N)
         r = np.hypot(scale, std)
-        skip, gain = (std / r, scale / r) if head is None else (r * _column(head[0], N), _column(head[1], N))
+        skip, gain = (std / r, scale / r) if head is None else (r * as_column(head[0], N), as_column(head[1], N))
         y = (x / r).astype(dtype)
         log_snr = 2 * np.log(scale / std)[:, 0].astype(dtype)
         parts = [y, coordinate_features(y, self.n_coordinate_features), time_features(log_snr, self.n_time_features)]

@@ -86,6 +86,15 @@ class EMA:
         self.average += (1 - decay) * parameters
 
 
+def finite_loss(loss: float, step: int) -> float:
+    """The loss of one step, if training has not diverged."""
+    if not np.isfinite(loss):
+        raise ArithmeticError(
+            f"training diverged: the loss of step {step + 1} is {loss}; lower learning_rate, or standardize the data"
+        )
+    return loss
+
+
 def cosine_decay(step: int, n_steps: int, learning_rate: float, warmup: int = 0) -> float:
     """Learning rate for step 0..n_steps−1: linear over `warmup` steps, then half a cosine down to 0 at n_steps."""
     if step < warmup:

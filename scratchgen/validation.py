@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -112,7 +113,8 @@ def as_samples(
     if array.shape[0] < n_min or array.shape[1] < 1:
         raise ValueError(
             f"{name} must have at least {n_min} row(s) and 1 column, got n_samples={array.shape[0]} and "
-            f"{array.shape[1]} feature(s) (shape={array.shape}) while a minimum of 1 is required."
+            f"{array.shape[1]} feature(s) (shape={array.shape}) while a minimum of "
+            f"{n_min if array.shape[0] < n_min else 1} is required."
         )
     if dimension is not None and array.shape[1] != dimension:
         raise ValueError(
@@ -136,8 +138,16 @@ def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.i
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not np.isfinite(value) or value < low or value > high or (open_low and value == low):
-        raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}], got {value}")
+        finite = "" if np.isfinite(value) else " and finite"
+        raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}]{finite}, got {value}")
     return float(value)
+
+
+def as_widths(value: Any, name: str) -> tuple[int, ...]:
+    """Return `value` as the widths of hidden layers: a tuple of ints that are at least 1, or none at all."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a sequence of layer widths, got {value!r}; one layer of 64 is (64,)")
+    return tuple(as_count(width, f"{name}[{i}]") for i, width in enumerate(value))
 
 
 def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:

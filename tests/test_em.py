@@ -449,6 +449,19 @@ def test_floor_too_small_for_doubles_is_refused_by_name():
     assert rise(GaussianMixture(2, covariance_floor=1e8, rng=0).fit(x).lower_bounds_) > -1e-9
 
 
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_a_floor_lost_beside_large_variances_is_refused_or_kept(kind):
+    """Columns of 1e5 and of 1, collinear: beside variances of 1e10 a floor of 1e-6 is below rounding."""
+    for seed in range(7):
+        rng = np.random.default_rng(seed)
+        a = rng.normal(1e5, 5e4, 40).round()
+        x = np.column_stack([a, 2 * a, rng.integers(0, 2, 40)])
+        with pytest.raises(ValueError, match=r"^covariance_floor 1e-06 is lost .* raise covariance_floor to \d"):
+            GaussianMixture(2, kind, tol=0, rng=0).fit(x)
+        model = GaussianMixture(2, kind, tol=0, covariance_floor=50.0, rng=0).fit(x)
+        assert rise(model.lower_bounds_) > -1e-6
+
+
 def test_components_that_start_far_away_come_back():
     """All components at +100: naive densities are 0/0 there."""
     x = three_blobs()

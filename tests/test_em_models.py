@@ -449,6 +449,20 @@ def test_factor_analysis_samples_have_its_covariance():
     )
 
 
+@pytest.mark.parametrize("model", [PPCA(2, "em", rng=0), FactorAnalysis(2, rng=0)], ids=["PPCA", "FactorAnalysis"])
+def test_factors_say_whether_they_converged(model, tmp_path):
+    x = blobs(100, D=5, seed=1)
+    model.set_params(max_iter=3, tol=0.0).fit(x)
+    assert (model.converged_, model.n_iter_) == (False, 3)
+    model.set_params(max_iter=5000, tol=1e-4).fit(x)
+    assert model.converged_ is True
+    assert len(model.lower_bounds_) == model.n_iter_ + 1
+    model.save(tmp_path / "m.npz")
+    assert type(model).load(tmp_path / "m.npz").converged_ is True
+    closed = PPCA(2).fit(x)
+    assert (closed.converged_, closed.n_iter_) == (True, 0)
+
+
 def test_ppca_records_every_half_step_too():
     x = blobs(100, D=4, seed=1)
     model = PPCA(2, method="em", tol=0, max_iter=50, rng=0).fit(x)
@@ -507,6 +521,9 @@ def test_a_level_never_seen_is_impossible_without_smoothing():
     model = CategoricalMixture(1, n_levels=3, smoothing=0.0).fit([[0.0], [1.0]])
     assert model.log_prob([[2.0]])[0] == -np.inf
     assert model.log_prob([[0.0]])[0] == pytest.approx(np.log(0.5))
+    model = CategoricalMixture(2, n_levels=5, smoothing=0, max_iter=3, rng=0).fit([[0, 0], [0, 1], [1, 1]])
+    assert model.elbo([[4, 4]])[0] == model.log_prob([[4, 4]])[0] == -np.inf
+    assert residual(model.predict_proba([[4, 4]])[0], model.weights_) < 1e-12
 
 
 def test_diffused_density_and_denoiser_are_those_of_the_atoms():
@@ -521,6 +538,14 @@ def test_diffused_density_and_denoiser_are_those_of_the_atoms():
         tweedie = (x_t + std**2 * law.score(x_t)) / scale
         assert residual(model.denoise(x_t, scale, std), tweedie) < 1e-10
     assert residual(model.denoise(atoms, 1.0, 1e-3), atoms) < 1e-12
+
+
+@pytest.mark.parametrize("std", [1e-6, 1e-8, 1e-10])
+def test_denoised_levels_stay_within_the_levels_at_tiny_noise(std):
+    """Logs of 1e16, where exp of a difference of them is no probability any more."""
+    model, _ = small_tables()
+    x_t = np.random.default_rng(0).normal(size=(500, 2))
+    assert np.abs(model.denoise(x_t, 1.0, std)).max() <= 1 + 1e-15
 
 
 def test_samples_of_tables_have_their_masses():

@@ -419,8 +419,8 @@ BAD_PARAMETERS = [
 @pytest.mark.parametrize(("cls", "name", "value"), BAD_PARAMETERS)
 def test_bad_parameters_are_named_at_fit(cls, name, value):
     model = small(cls, **{name: value})
-    words = {"hidden": "sizes", "decoder_hidden": "sizes"}.get(name, name)
-    with pytest.raises(ValueError, match=f"{words} must be"):
+    words = rf"{name}\[0\]" if name in ("hidden", "decoder_hidden") else name
+    with pytest.raises(ValueError, match=rf"^{words} must be"):
         model.fit(data())
 
 

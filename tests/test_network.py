@@ -349,7 +349,7 @@ def test_noise_network_of_no_points():
         ({"dimension": 2.0}, TypeError, "dimension must be an integer"),
         ({"dimension": 2, "n_time_features": -1}, ValueError, "n_time_features must be at least 0"),
         ({"dimension": 2, "n_coordinate_features": -1}, ValueError, "n_coordinate_features must be at least 0"),
-        ({"dimension": 2, "hidden": (4, 0)}, ValueError, "sizes must be at least 1"),
+        ({"dimension": 2, "hidden": (4, 0)}, ValueError, r"hidden\[1\] must be at least 1"),
     ],
 )
 def test_noise_network_refuses(arguments, error, words):

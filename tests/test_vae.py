@@ -269,7 +269,10 @@ def test_default_training_comes_close_to_ppca():
     """Minibatches, fresh noise and float32, as by default."""
     x = with_covariance([5.0, 2.0, 0.8, 0.2], n=400)
     model = VAE(2, hidden=(), n_steps=1000, learning_rate=1e-2, rng=0).fit(x)
-    assert -1e-6 < PPCA(2).fit(x).score(x) - model.elbo(x).mean() < 0.03  # measured 0.004
+    elbo = [
+        model.elbo(x, rng=Scripted(lambda i, shape, u=u: np.broadcast_to(u, shape)), n_draws=1) for u in sigma_points(2)
+    ]
+    assert -1e-6 < PPCA(2).fit(x).score(x) - np.mean(elbo) < 0.03  # measured 0.004; exact, as the decoder is affine
 
 
 @pytest.mark.parametrize(("variance", "n_active"), [(0.25, 3), (0.7, 2), (1.5, 1), (4.0, 0)])
@@ -423,6 +426,22 @@ def test_grade_of_a_linear_vae_is_closed(x):
     assert residual(grade.log_prob - grade.gap, model.elbo(x)) < 1e-9
 
 
+def test_grade_of_what_is_far_from_all_that_the_model_draws(x):
+    """Its posterior lies beyond z = 9: nodes follow it, or the function says so."""
+    model = linear(n_latents=1, n_steps=300).fit(x)
+    far = (model.decoder_mean_ + np.array([[9.0], [13.0], [40.0], [300.0]]) * model.components_[:, 0]).reshape(4, -1)
+    grade = grade_vae(model, far)
+    assert residual(grade.log_prob, model.log_prob(far)) < 1e-9
+    assert residual(grade.log_prob - grade.gap, model.elbo(far)) < 1e-9
+    with pytest.raises(ArithmeticError, match=r"^the posterior of an x reaches beyond .* leave it out"):
+        grade_vae(model, model.decoder_mean_ + 3000 * model.components_.T)
+    for function in grade_vae, gaussian_gap:
+        with pytest.raises(TypeError, match=r"^model must be a VAE, got PPCA"):
+            function(PPCA(1).fit(x), x)
+    with pytest.raises(TypeError, match=r"^model must be a LinearVAE, got VAE"):
+        grade_linear_vae(VAE(1, n_steps=1).fit(x), x)
+
+
 def test_grade_of_a_binned_vae_is_a_mass():
     x = np.random.default_rng(0).integers(0, 3, (100, 2)).astype(float)
     model = VAE(1, (8,), n_levels=3, n_steps=200, dtype="float64", rng=0).fit(x)
@@ -544,6 +563,33 @@ def test_nearest_gaussian_takes_the_heavier_of_two_far_modes(weight):
     assert kl == pytest.approx(-np.log(max(weight, 1 - weight)), abs=1e-8)
 
 
+@pytest.mark.parametrize("steepness", [3.0, 100.0, 1e3])
+def test_nearest_gaussian_pays_for_mass_beyond_an_edge(steepness):
+    """A flat top with edges −steepness (|z| − 3): no Gaussian of a fine grid is nearer, and the KL is the whole one."""
+    z = np.linspace(-9, 9, 4001)
+    log_p = -steepness * np.maximum(np.abs(z) - 3, 0)
+    mean, std, kl = nearest_gaussian(z, log_p)
+    log_p = log_p - logsumexp(log_p) - np.log(z[1] - z[0])
+
+    def loss(std):
+        log_q = stats.norm.logpdf(z, 0, std)
+        return (np.exp(log_q) * (log_q - log_p)).sum() * (z[1] - z[0])
+
+    assert abs(mean) < 1e-5
+    assert kl == pytest.approx(loss(std), abs=1e-9)
+    assert kl <= min(loss(s) for s in std * np.linspace(0.7, 1.3, 61)) + 1e-9
+    assert kl > 0
+
+
+def test_nearest_gaussian_refuses_what_has_no_gaussian_near():
+    z = np.linspace(-9, 9, 401)
+    for log_p in np.where(abs(z) < 3, 0, -np.inf), np.full(401, np.nan):
+        with pytest.raises(ValueError, match=r"^log_density must be finite"):
+            nearest_gaussian(z, log_p)
+    with pytest.raises(ValueError, match=r"^z and log_density must have one shape"):
+        nearest_gaussian(z, z[:-1])
+
+
 def test_nearest_gaussian_is_the_nearest_of_many():
     """A skew density: no Gaussian of a fine grid of means and widths is nearer."""
     z = np.linspace(-9, 9, 2001)
@@ -595,6 +641,16 @@ def test_transport_decoder_has_the_marginal_of_p_with_noise(truth, s):
     x = law.mean()[0] + law.covariance()[0, 0] ** 0.5 * np.linspace(-3, 3, 9)
     log_terms = stats.norm.logpdf(x[:, None], x_hat, s) + stats.norm.logpdf(z) + np.log(step)
     assert residual(logsumexp(log_terms, axis=1), law.log_prob(x[:, None])) < 1e-8
+
+
+def test_transport_decoder_of_very_different_scales_is_monotone():
+    truth = Mixture([0.99, 0.01], [[0.0], [5.0]], [[[1e-6]], [[1e4]]])
+    z = np.linspace(-4, 4, 801)
+    x = transport_decoder(truth)(z)
+    assert (np.diff(x) > 0).all()
+    means, stds = truth.means[:, 0], truth.covariances[:, 0, 0] ** 0.5
+    reached = (truth.weights * stats.norm.cdf(x[:, None], means, stds)).sum(axis=1)
+    assert np.abs(reached - stats.norm.cdf(z)).max() < 1e-9
 
 
 def test_neither_gaussian_of_a_vae_is_a_limit_on_the_line():
@@ -748,6 +804,43 @@ def test_variance_of_every_dimension_is_its_own_mean_square(x):
     assert model.elbo(x).mean() == pytest.approx(best.score(x), abs=2e-3)
 
 
+def test_diverged_training_is_an_error():
+    x = 1e3 + np.random.default_rng(0).standard_normal((50, 3))
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(ArithmeticError, match=r"^training diverged: the loss of step \d+ is (nan|inf); lower"),
+    ):
+        VAE(1, (8,), n_steps=200, learning_rate=1e3, standardize=False, rng=0).fit(x * 1e5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "words"),
+    [
+        ({"hidden": 64}, TypeError, r"hidden must be a sequence of layer widths, got 64; one layer of 64 is \(64,\)"),
+        ({"decoder_hidden": "wide"}, TypeError, "decoder_hidden must be a sequence"),
+        ({"decoder_variance": "full"}, ValueError, "decoder_variance must be a number, None or 'diag', got 'full'"),
+        ({"decoder_variance": np.ones(3)}, TypeError, "decoder_variance must be a number"),
+    ],
+    ids=repr,
+)
+def test_parameters_that_will_not_do_are_named(parameters, error, words, x):
+    with pytest.raises(error, match=rf"^{words}"):
+        VAE(1, **parameters).fit(x)
+
+
+def test_a_variance_of_its_own_for_a_constant_column_is_refused(x):
+    with pytest.raises(ValueError, match=r"^x must vary in every column for decoder_variance='diag', but column 4 is"):
+        VAE(1, decoder_variance="diag").fit(np.column_stack([x, np.full(len(x), 7.0)]))
+
+
+def test_a_fitted_model_keeps_its_network_when_parameters_change(x):
+    model = linear(n_latents=2, n_steps=20).fit(x)
+    before = model.sample(3, rng=0), model.elbo(x), model.decode(np.zeros((1, 2)))
+    model.set_params(n_latents=3)
+    for old, new in zip(before, (model.sample(3, rng=0), model.elbo(x), model.decode(np.zeros((1, 2)))), strict=True):
+        assert np.array_equal(old, new)
+
+
 def test_binned_vae_comes_back_from_a_file_and_refuses_what_is_no_level(tmp_path):
     x = np.random.default_rng(0).integers(0, 5, (50, 3)).astype(float)
     model = VAE(1, (4,), n_levels=5, decoder_variance="diag", n_steps=10, rng=0).fit(x)
@@ -756,3 +849,6 @@ def test_binned_vae_comes_back_from_a_file_and_refuses_what_is_no_level(tmp_path
     for wrong in x + 0.5, x - 1, x + 4:
         with pytest.raises(ValueError, match=r"^x must hold whole numbers in 0\.\.4, as n_levels says"):
             VAE(1, n_levels=5).fit(wrong)
+        for verb in model.elbo, model.iwae, model.encode:
+            with pytest.raises(ValueError, match=r"^x must hold whole numbers in 0\.\.4, as n_levels says"):
+                verb(wrong)

@@ -10,15 +10,17 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.ddpm.kernels import check_time
+from scratchgen.ddpm.kernels import check_time, q_sample
 from scratchgen.ddpm.objective import bound_terms, loss_weight, mean_square_step
-from scratchgen.ddpm.predictions import noise_from
+from scratchgen.ddpm.predictions import PREDICTIONS, noise_from
 from scratchgen.ddpm.samplers import ancestral_sampler, ddim_sampler, reverse_variance
 from scratchgen.ddpm.steps import StepChooser
 from scratchgen.diffusion import DiffusionModel, Levels
 from scratchgen.estimator import Progress
+from scratchgen.level_network import LevelNetwork
+from scratchgen.network import Head
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import RNG, Array, IntArray, as_count, as_generator, as_number
+from scratchgen.validation import RNG, Array, IntArray, as_choice, as_count, as_generator, as_number
 
 _NOTHING: Array = np.zeros(0)
 
@@ -35,8 +37,9 @@ class DDPM(DiffusionModel):
     variance : {"beta", "posterior", "optimal"} or (T+1,) array
         σ_t² of the reverse steps, see `scratchgen.ddpm.reverse_variance`.  "optimal" is v_t, the best for the bound,
         estimated from the noise losses on the training data when training ends (and β_t² until then).
-    prediction : {"v", "noise", "x0", "step"}
-        What the MLP predicts, see `scratchgen.ddpm.noise_from`; the model's other verbs see its ε̂.
+    prediction : {"v", "noise", "x0", "step", "levels"}
+        What the MLP predicts, see `scratchgen.ddpm.noise_from`; the model's other verbs see its ε̂.  "levels", for whole
+        numbers, is `LevelNetwork`'s law over the n_levels, which is also the decoder p_θ(x_0 | x_1).
     weighting : {"simple", "bound", "x0", "v", "min-snr"}
         λ_t, see `scratchgen.ddpm.loss_weight`.
     step_choice : {"uniform", "stratified", "importance"}
@@ -54,8 +57,8 @@ class DDPM(DiffusionModel):
         Frequencies of cos and sin features of the coordinates; 2 or 3 help on low-dimensional data with sharp edges.
     n_steps, batch_size, learning_rate : int, int, float
         Of Adam; the rate falls to 0 along half a cosine.
-    ema_decay : float
-        Of the parameters' moving average, which is the network that samples.
+    weight_decay, ema_decay : float
+        Of AdamW; of the parameters' moving average, which is the network that samples.
     standardize : bool
         Work on (x − mean)/scale instead of x; see `StandardizedEstimator`.
     rng : int, Generator or None
@@ -113,6 +116,7 @@ class DDPM(DiffusionModel):
         n_steps: int = 5000,
         batch_size: int = 256,
         learning_rate: float = 5e-3,
+        weight_decay: float = 0.0,
         ema_decay: float = 0.999,
         standardize: bool = True,
         rng: RNG = None,
@@ -130,6 +134,7 @@ class DDPM(DiffusionModel):
         self.n_steps = n_steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.ema_decay = ema_decay
         self.standardize = standardize
         self.rng = rng
@@ -167,7 +172,7 @@ class DDPM(DiffusionModel):
         schedule = NoiseSchedule.linear(100) if self.schedule is None else self.schedule
         # a wrong argument is refused before training, not after
         self.variance_ = reverse_variance(schedule, "beta" if self._estimates_variance else self.variance)
-        noise_from(schedule, 1, self.prediction)
+        as_choice(self.prediction, "prediction", (*PREDICTIONS, "levels"))
         self._weight = loss_weight(schedule, self.weighting, self.variance_)
         self._chooser = StepChooser(schedule.T, self.step_choice)
         super()._build(dimension, rng)
@@ -180,8 +185,11 @@ class DDPM(DiffusionModel):
     def _draw_levels(self, n: int, rng: np.random.Generator) -> Levels:
         self._t, correction = self._chooser.draw(n, rng)
         schedule, t = self.schedule_, self._t
-        weight = self._weight[t] * correction
-        return Levels(schedule.alpha_bar[t], schedule.beta_bar[t], weight, noise_from(schedule, t, self.prediction))
+        return Levels(schedule.alpha_bar[t], schedule.beta_bar[t], self._weight[t] * correction, self._head(t))
+
+    def _head(self, t: int | IntArray) -> Head | None:
+        """What turns the network's output into ε̂; a `LevelNetwork` does that itself."""
+        return None if self.prediction == "levels" else noise_from(self.schedule_, t, self.prediction)
 
     def _observe(self, squared_errors: Array) -> None:
         self._chooser.observe(self._t, self._weight[self._t] * squared_errors)
@@ -242,8 +250,8 @@ class DDPM(DiffusionModel):
         """
         self._require_fitted()
         check_time(self.schedule_, t)
-        level = float(self.schedule_.alpha_bar[t]), float(self.schedule_.beta_bar[t])
-        head = noise_from(self.schedule_, t, self.prediction)
+        level = self._level(t)
+        head = self._head(t)
         if y is None:
             return self.network_(x_t, *level, head)
         labelled = self.network_(x_t, *level, head, self._as_labels(np.asarray(y), len(x_t)))
@@ -291,8 +299,16 @@ class DDPM(DiffusionModel):
         guidance : float
             As for `eps_hat`.
         """
-        _, x = deque(self.sample_path(n, rng, eta, y, guidance), maxlen=1).pop()
+        rng = as_generator(rng)
+        (t, x_1), (_, x) = deque(self.sample_path(n, rng, eta, y, guidance), maxlen=2)
+        if isinstance(self.network_, LevelNetwork):
+            labels = None if y is None else self._as_labels(np.asarray(y), n)
+            return self.network_.draw(rng, x_1, *self._level(t), labels)
         return self._to_levels(self.to_data(x))
+
+    def _level(self, t: int) -> tuple[float, float]:
+        """ᾱ_t and β̄_t as Python floats, which leave float32 arrays float32."""
+        return float(self.schedule_.alpha_bar[t]), float(self.schedule_.beta_bar[t])
 
     # --- likelihood ------------------------------------------------------------------------------------------------
 
@@ -317,6 +333,10 @@ class DDPM(DiffusionModel):
             return self.eps_hat(x_t, t, y)
 
         terms = bound_terms(self.schedule_, x0, eps_hat, noise, self.variance_, self.n_levels)
+        if isinstance(self.network_, LevelNetwork):
+            x_1 = q_sample(self.schedule_, 1, x0, noise[0])
+            labels = None if y is None else self._as_labels(np.asarray(y), len(x0))
+            terms[:, 0] = -self.network_.log_mass(np.asarray(x), x_1, *self._level(1), labels)
         terms[:, 0] += self._log_volume
         return terms
 

@@ -33,8 +33,9 @@ class CategoricalMixture(Estimator):
     n_levels : int
         Values are 0..n_levels−1: 17 for the 8x8 digits.
     smoothing : float
-        Pseudo-examples that every table has seen, spread over the levels as the whole column is (a Dirichlet prior
-        around the pixel's histogram); 0 is maximum likelihood, which gives probability 0 to what was not seen.
+        Pseudo-examples that every table has seen, spread over the levels as the whole column is, one more example of
+        equal shares of all levels included (a Dirichlet prior around the pixel's histogram); 0 is maximum likelihood,
+        which gives probability 0 to what was not seen.
     tol : float
         A run has converged when the mean objective gains less than this, nats.
     max_iter, n_init : int
@@ -144,15 +145,15 @@ class CategoricalMixture(Estimator):
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
         """The ELBO at q = P(z | x), (N,), nats, term by term; equal to `log_prob`, and `rng` is not needed."""
         log_joint = self._log_joint(x)
-        log_resp = log_joint - logsumexp(log_joint)[:, None]
+        resp = _posterior(log_joint, self.weights_)
         terms = np.zeros_like(log_joint)
-        responds = np.isfinite(log_resp)
-        terms[responds] = np.exp(log_resp[responds]) * (log_joint[responds] - log_resp[responds])
+        responds = resp > 0  # 0 log 0 = 0
+        terms[responds] = resp[responds] * (log_joint[responds] - np.log(resp[responds]))
         return terms.sum(axis=1)
 
     def predict_proba(self, x: ArrayLike) -> Array:
-        """P(z = c | x), (N, K)."""
-        return _posterior(self._log_joint(x))
+        """P(z = c | x), (N, K); π where P(x) = 0, which only smoothing=0 allows."""
+        return _posterior(self._log_joint(x), self.weights_)
 
     def predict(self, x: ArrayLike) -> Array:
         """The likeliest component of every x, (N,)."""
@@ -195,7 +196,7 @@ class CategoricalMixture(Estimator):
     def denoise(self, x_t: ArrayLike, scale: float, std: float) -> Array:
         """E[x_0 | x_t], the Bayes denoiser, (N, D), for levels in [−1, 1]."""
         log_joint, means = self._diffused(x_t, scale, std)
-        return np.einsum("nk,nkd->nd", _posterior(log_joint), means)
+        return np.einsum("nk,nkd->nd", _posterior(log_joint, self.weights_), means)
 
 
 def _log_joint(one_hot: Array, weights: Array, tables: Array) -> Array:
@@ -208,9 +209,13 @@ def _log_joint(one_hot: Array, weights: Array, tables: Array) -> Array:
     return np.where(log_joint < -1e299, -np.inf, log_joint)
 
 
-def _posterior(log_joint: Array) -> Array:
-    """P(z = c | x), (N, K), from log P(x, z)."""
-    return np.exp(log_joint - logsumexp(log_joint)[:, None])
+def _posterior(log_joint: Array, weights: Array) -> Array:
+    """P(z = c | x), (N, K), from log P(x, z); π where that is 0 for all z."""
+    log_joint = np.where(np.isneginf(log_joint).all(axis=1, keepdims=True), np.log(weights), log_joint)
+    resp = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
+    return resp / resp.sum(
+        axis=1, keepdims=True
+    )  # by division: a difference of logs near 1e16 is no logarithm any more
 
 
 def _m_step(one_hot: Array, resp: Array, pseudo: Array) -> tuple[Array, Array]:

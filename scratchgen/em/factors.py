@@ -69,6 +69,8 @@ class LinearGaussianModel(Estimator):
     noise_variance_: float | Array
     lower_bounds_: Array
     free_energies_: Array
+    converged_: bool
+    n_iter_: int
 
     def _run_em(
         self, x: Array, W: Array, noise_variance: float | Array, tol: float, max_iter: int
@@ -83,8 +85,9 @@ class LinearGaussianModel(Estimator):
             W, noise_variance = self._step(covariance, W, noise_variance)
             energies.append(float(linear_gaussian_elbo(x, W, mean, noise_variance, q_mean, q_cov).mean()))
             self._keep(x, W, noise_variance, energies)
+            self.n_iter_, self.converged_ = iteration, bool(self.lower_bounds_[-1] - self.lower_bounds_[-2] < tol)
             yield Progress(iteration, max_iter, -self.lower_bounds_[-1])
-            if self.lower_bounds_[-1] - self.lower_bounds_[-2] < tol:
+            if self.converged_:
                 break
 
     def _step(self, covariance: Array, W: Array, noise: float | Array) -> tuple[Array, float | Array]:
@@ -137,7 +140,8 @@ class PPCA(LinearGaussianModel):
     n_components : int
         k, at most D − 1.
     method : {"closed", "em"}
-        Tipping and Bishop's formula, or EM from random W; both reach the same optimum.
+        Tipping and Bishop's formula, or EM from random W, which comes to the same optimum, slowly where eigenvalues
+        are close or columns of very different scales.
     tol : float
         EM stops when the mean log-likelihood gains less than this, nats.
     max_iter : int
@@ -155,6 +159,8 @@ class PPCA(LinearGaussianModel):
         Mean log-likelihood after every E-step, nats.
     free_energies_ : (2 n_iter_ + 1,) or (1,)
         Mean ELBO after every half-step, E M E …, nats: the joint KL is −this − H(p).
+    converged_, n_iter_ : bool, int
+        Whether the last iteration gained less than tol; the closed form has 0 iterations and has converged.
 
     Examples
     --------
@@ -170,6 +176,8 @@ class PPCA(LinearGaussianModel):
         "noise_variance_",
         "lower_bounds_",
         "free_energies_",
+        "converged_",
+        "n_iter_",
     )
 
     def __init__(
@@ -197,6 +205,7 @@ class PPCA(LinearGaussianModel):
         if self.method == "closed":
             self.n_features_in_, self.mean_ = D, x.mean(axis=0)
             self._keep(x, *ppca_maximum(covariance, k), [])
+            self.n_iter_, self.converged_ = 0, True
             yield Progress(1, 1, -self.lower_bounds_[-1])
             return
         start = as_generator(self.rng).standard_normal((D, k)) * (self._total / D) ** 0.5
@@ -244,6 +253,8 @@ class FactorAnalysis(LinearGaussianModel):
         Mean log-likelihood after every E-step, nats.
     free_energies_ : (2 n_iter_ + 1,)
         Mean ELBO after every half-step, E M E …, nats: the joint KL is −this − H(p).
+    converged_, n_iter_ : bool, int
+        Whether the last iteration gained less than tol.
 
     Examples
     --------

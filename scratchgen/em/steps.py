@@ -144,11 +144,15 @@ def _mixture(weights: Array, means: Array, covariances: Array, floor: float) -> 
     try:
         np.linalg.cholesky(covariances)
     except np.linalg.LinAlgError:
-        raise ValueError(
-            f"covariance_floor {floor:g} is lost to rounding: a covariance is no longer positive definite; "
-            "raise covariance_floor"
-        ) from None
+        raise _lost_floor(floor, float(np.linalg.eigvalsh(covariances).max())) from None
     return Mixture(weights, means, covariances)
+
+
+def _lost_floor(floor: float, largest: float) -> ValueError:
+    return ValueError(
+        f"covariance_floor {floor:g} is lost to rounding beside a variance of {largest:.2g}; "
+        f"raise covariance_floor to {1e-9 * largest:.1g} or more, or bring the columns of x to like scales"
+    )
 
 
 def floored_mixture(weights: Array, means: Array, covariances: Array, covariance_floor: float) -> Mixture:
@@ -163,6 +167,8 @@ def floor_eigenvalues(covariance: Array, floor: float) -> Array:
     values, vectors = np.linalg.eigh(covariance)
     if values[0] >= floor:
         return covariance
+    if 0 < floor < 64 * np.finfo(np.float64).eps * values[-1]:  # the likelihood would move by tenths of a nat
+        raise _lost_floor(floor, float(values[-1]))
     raised = vectors * np.sqrt(np.maximum(values, floor))
     return raised @ raised.T  # exactly symmetric, as A Aᵀ is
 

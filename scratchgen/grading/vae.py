@@ -9,7 +9,7 @@ the posterior of a curved decoder is no Gaussian, and the nearest one leaves `ga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +19,10 @@ from scratchgen.em.factors import ppca_maximum
 from scratchgen.likelihood import LOG_2PI, kl_diag_standard, logsumexp
 from scratchgen.mixture import Mixture
 from scratchgen.vae import VAE, LinearVAE
-from scratchgen.validation import Array, as_count
+from scratchgen.validation import Array, as_count, as_finite
 from scratchgen.variational import linear_gaussian_log_prob
 
-REACH = 9.0  # z is integrated over [−9, 9]: N(0, 1) has 1e-19 beyond
+REACH = 9.0  # z is integrated over [−9, 9] if its posterior lies within
 
 
 # --- linear: PPCA ------------------------------------------------------------------------------------------------
@@ -61,6 +61,8 @@ def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
     >>> bool(abs(grade.elbo - grade.maximum) < 1e-9), bool(grade.angle < 1e-4), grade.n_active
     (True, True, 2)
     """
+    if not isinstance(model, LinearVAE):
+        raise TypeError(f"model must be a LinearVAE, got {type(model).__name__}; grade_vae takes a VAE with one latent")
     if model.decoder_variance == "diag":
         raise ValueError('model must have one decoder variance, got "diag"; compare with FactorAnalysis instead')
     x = model._as_fitted_samples(x).astype(np.float64)
@@ -71,6 +73,8 @@ def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x.T, bias=True)))
     given = None if model.decoder_variance is None else variance
     best_W, best_variance = ppca_maximum((vectors * values) @ vectors.T, k, given)
+    if best_variance <= 1e-14 * values.sum():
+        raise ValueError(f"x lies in {k} dimensions or fewer, so that the maximum is infinite; give more or other data")
     best_n_active = int((values[::-1][:k] > best_variance).sum())
     M = np.eye(k) + W.T @ W / variance
     return LinearVAEGrade(
@@ -102,7 +106,7 @@ class VAEGrade(NamedTuple):
 
 
 def grade_vae(model: VAE, x: ArrayLike, n_nodes: int = 4001) -> VAEGrade:
-    """Exact log p_θ(x) and inference gap of a VAE with one latent, by the trapezoid rule over z in [−9, 9].
+    """Exact log p_θ(x) and inference gap of a VAE with one latent, by the trapezoid rule over z.
 
     What the gap would be at best is `gaussian_gap`; the model's own gap is KL(p‖p_θ), and `Mixture.kl` takes it from
     this log_prob where p is known:
@@ -121,17 +125,16 @@ def grade_vae(model: VAE, x: ArrayLike, n_nodes: int = 4001) -> VAEGrade:
     ValueError
         If the model has more than one latent.
     ArithmeticError
-        If the decoder moves by more than half its standard deviation between nodes: the integral would be wrong by
-        tenths of a nat without any sign of it.
+        If the decoder moves by more than half its standard deviation between nodes, or a posterior lies hundreds of
+        prior deviations away: the integral would be wrong by tenths of a nat without any sign of it.
     """
-    data, z, means = _on_grid(model, x, n_nodes)
-    network = model.network_
+    data, network = _one_latent_data(model, x), model.network_
     log_prob, gap = np.empty(len(data)), np.empty(len(data))
     xi, step = np.linspace(-REACH, REACH, 801, retstep=True)  # for expectations over q(z | x)
     mass = step * np.exp(-0.5 * (xi**2 + LOG_2PI))
     q_mean, q_log_variance = (part.astype(np.float64) for part in network.encode(data))
-    for n, row in enumerate(data):
-        log_prob[n] = logsumexp(_log_joint(model, row, z, means)) + np.log(z[1] - z[0])
+    for n, (row, (z, log_joint)) in enumerate(zip(data, _log_joints(model, data, n_nodes), strict=True)):
+        log_prob[n] = logsumexp(log_joint) + np.log(z[1] - z[0])
         at_q = network.decoder(q_mean[n] + np.exp(0.5 * q_log_variance[n]) * xi[:, None]).astype(np.float64)
         fit = mass @ network.log_decoder(np.broadcast_to(row, at_q.shape), at_q)
         gap[n] = log_prob[n] - fit + kl_diag_standard(q_mean[n], q_log_variance[n])
@@ -144,23 +147,49 @@ def gaussian_gap(model: VAE, x: ArrayLike, n_nodes: int = 4001) -> Array:
     The part of `grade_vae`'s gap that no encoder could close: the deck's "drawback of VAE".  What the encoder adds to
     it is the amortisation gap (Cremer et al. 2018).  Raises as `grade_vae`.
     """
-    data, z, means = _on_grid(model, x, n_nodes)
+    data = _one_latent_data(model, x)
     q_mean, q_log_variance = (part.astype(np.float64)[:, 0] for part in model.network_.encode(data))
-    encoders = zip(q_mean, np.exp(0.5 * q_log_variance), strict=True)
-    return np.array(
-        [
-            nearest_gaussian(z, _log_joint(model, row, z, means), [start])[2]
-            for row, start in zip(data, encoders, strict=True)
-        ]
-    )
+    starts = zip(q_mean, np.exp(0.5 * q_log_variance), strict=True)
+    joints = _log_joints(model, data, n_nodes)
+    return np.array([nearest_gaussian(z, joint, [start])[2] for (z, joint), start in zip(joints, starts, strict=True)])
 
 
-def _on_grid(model: VAE, x: ArrayLike, n_nodes: int) -> tuple[Array, Array, Array]:
-    """x in the model's units, even nodes z (M,), and the decoder's means there (M, D)."""
+def _one_latent_data(model: VAE, x: ArrayLike) -> Array:
+    """x in the model's units, if the model is one that can be integrated."""
+    if not isinstance(model, VAE):
+        raise TypeError(f"model must be a VAE, got {type(model).__name__}")
     if model.n_latents != 1:
         raise ValueError(f"model must have one latent for an exact integral, got {model.n_latents}; use iwae instead")
-    data = model.to_model(model._as_fitted_samples(x)).astype(np.float64)
-    z = np.linspace(-REACH, REACH, as_count(n_nodes, "n_nodes", minimum=2))
+    return model.to_model(model._as_fitted_samples(x)).astype(np.float64)
+
+
+def _log_joints(model: VAE, data: Array, n_nodes: int) -> Iterator[tuple[Array, Array]]:
+    """For every x even nodes z (M,), and log p_θ(x, z) there (M,).
+
+    z reaches from −9 to 9 where that holds the posterior; for an x far from all that the model draws, farther.
+    """
+    grids: dict[float, tuple[Array, Array]] = {}
+    for row in data:
+        reach = REACH
+        while True:
+            if reach not in grids:
+                grids[reach] = _grid(model, reach, as_count(n_nodes, "n_nodes", minimum=3))
+            z, means = grids[reach]
+            log_joint = model.network_.log_decoder(np.broadcast_to(row, means.shape), means) - 0.5 * (z**2 + LOG_2PI)
+            if max(log_joint[0], log_joint[-1]) < log_joint.max() - 30:  # e⁻³⁰ of its peak at the ends
+                break
+            reach *= 2
+            if reach > 64 * REACH:
+                raise ArithmeticError(
+                    f"the posterior of an x reaches beyond |z| = {reach / 2:g}: it is far from all that the model "
+                    "draws; leave it out"
+                )
+        yield z, log_joint
+
+
+def _grid(model: VAE, reach: float, n_nodes: int) -> tuple[Array, Array]:
+    """Nodes z over [−reach, reach], n_nodes to each [−9, 9], and the decoder's means there (M, D)."""
+    z = np.linspace(-reach, reach, int((n_nodes - 1) * reach / REACH) + 1)
     means = model.network_.decoder(z[:, None]).astype(np.float64)
     stride = float(np.sqrt((np.diff(means, axis=0) ** 2 / np.exp(model.network_.log_variance)).sum(axis=1)).max())
     if stride > 0.5:
@@ -168,12 +197,7 @@ def _on_grid(model: VAE, x: ArrayLike, n_nodes: int) -> tuple[Array, Array, Arra
             f"the decoder moves by {stride:.2f} of its standard deviations between nodes, and 0.5 is the most that "
             f"integrates exactly; pass n_nodes={int(n_nodes * stride / 0.4)}"
         )
-    return data, z, means
-
-
-def _log_joint(model: VAE, row: Array, z: Array, means: Array) -> Array:
-    """log p_θ(x, z) at one x and every z, (M,)."""
-    return model.network_.log_decoder(np.broadcast_to(row, means.shape), means) - 0.5 * (z**2 + LOG_2PI)
+    return z, means
 
 
 def nearest_gaussian(
@@ -188,14 +212,20 @@ def nearest_gaussian(
     z : (M,)
         Even nodes that reach beyond p, at most half a standard deviation of its narrowest mode apart.
     log_density : (M,)
-        log p(z), up to a constant.
+        log p(z), up to a constant, finite: a Gaussian has mass everywhere, and KL(q‖p) would be infinite.
     starts : iterable of (mean, standard deviation), optional
     """
     from scipy.optimize import minimize  # importing SciPy would triple the time of `import scratchgen`
 
+    z, log_density = as_finite(z, "z"), as_finite(log_density, "log_density")
+    if z.shape != log_density.shape or z.ndim != 1 or len(z) < 5:
+        raise ValueError(f"z and log_density must have one shape (M,), M >= 5, got {z.shape} and {log_density.shape}")
     step = float(z[1] - z[0])
-    seen = np.flatnonzero(log_density > log_density.max() - 700)  # beyond, p is 0 in double precision, and so is q
-    z, log_density = z[seen[0] : seen[-1] + 1], log_density[seen[0] : seen[-1] + 1]
+    # Where p is 0 in double precision so is q, soon after; twice that width on each side is left for it to end in.
+    seen = np.flatnonzero(log_density > log_density.max() - 700)
+    width = 2 * (seen[-1] - seen[0] + 1)
+    window = slice(max(seen[0] - width, 0), seen[-1] + width)
+    z, log_density = z[window], log_density[window]
     log_p = log_density - logsumexp(log_density) - np.log(step)
     mass = step * np.exp(log_p)
     mean = float(mass @ z)
@@ -259,16 +289,19 @@ def transport_decoder(truth: Mixture) -> Callable[[Array], Array]:
         above = logsumexp(log_ndtr((means - y[:, None]) / stds) + log_weights)
         return np.where(below < above, ndtri_exp(np.minimum(below, -1e-300)), -ndtri_exp(np.minimum(above, -1e-300)))
 
-    y = np.linspace((means - 10 * stds).min(), (means + 10 * stds).max(), 20001)
-    scores = normal_score(y)
+    y = np.unique((means + stds * np.linspace(-10, 10, 4001)[:, None]).ravel())  # dense where p is, at every scale
+    scores = np.maximum.accumulate(normal_score(y))
 
     def f(z: Array) -> Array:
         flat = np.asarray(z, dtype=np.float64).ravel()
         x = np.interp(flat, scores, y)
-        for _ in range(3):  # Newton: dz/dx = p(x)/φ(z)
+        right = np.searchsorted(scores, flat).clip(1, len(y) - 1)
+        for _ in range(4):  # Newton, kept between the two nodes: dz/dx = p(x)/φ(z)
             z_x = normal_score(x)
             slope = np.exp(truth.log_prob(x[:, None]) + 0.5 * (z_x**2 + LOG_2PI))
-            x = x - (z_x - flat) / slope
+            with np.errstate(divide="ignore", invalid="ignore"):
+                moved = x - (z_x - flat) / slope
+            x = np.clip(np.where(np.isfinite(moved), moved, x), y[right - 1], y[right])
         return x.reshape(np.shape(z))
 
     return f

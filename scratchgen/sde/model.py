@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from scratchgen.diffusion import DiffusionModel, Levels
 from scratchgen.estimator import Progress
-from scratchgen.likelihood import LOG_2PI, kl_diag_standard
+from scratchgen.level_network import LevelNetwork
+from scratchgen.likelihood import LOG_2PI, kl_diag_standard, levels_of, log_bin_mass
 from scratchgen.sde.likelihood import probability_flow_log_prob
 from scratchgen.sde.processes import VP, LinearSDE
 from scratchgen.sde.reverse import euler_maruyama, reverse_times
@@ -34,7 +35,12 @@ class ScoreSDE(DiffusionModel):
         training times drawn evenly in log-SNR.  "noise": std(t)², times drawn evenly; better-looking samples.
     n_sample_steps : int
         Euler-Maruyama steps of `sample`, evenly spaced in log-SNR.
-    hidden, n_coordinate_features, n_steps, batch_size, learning_rate, ema_decay, standardize, rng
+    n_levels : int, optional
+        The data are whole numbers 0..n_levels−1, and −elbo/(D ln 2) is in bits per dimension.
+    prediction : {"v", "levels"}
+        What the MLP predicts: v, or, for whole numbers, `LevelNetwork`'s law over the n_levels, which is also the
+        decoder P(x_0 | x_t) at t_min.
+    hidden, n_coordinate_features, n_steps, batch_size, learning_rate, weight_decay, ema_decay, standardize, rng
         As for DDPM.
 
     Attributes
@@ -51,6 +57,10 @@ class ScoreSDE(DiffusionModel):
     >>> model = ScoreSDE(hidden=(16,), n_steps=20, rng=0).fit(x)
     >>> model.sample(3, rng=1).shape, model.log_prob(x[:5]).shape
     ((3, 2), (5,))
+    >>> levels = np.random.default_rng(0).integers(0, 4, (256, 3))
+    >>> model = ScoreSDE(n_levels=4, prediction="levels", hidden=(16,), n_steps=20, rng=0).fit(levels)
+    >>> bool(abs(-model.elbo(levels, rng=1).mean() / (3 * np.log(2)) - 2) < 0.1)  # four equal levels are two bits
+    True
     """
 
     def __init__(
@@ -59,11 +69,14 @@ class ScoreSDE(DiffusionModel):
         t_min: float = 1e-3,
         weighting: str = "likelihood",
         n_sample_steps: int = 250,
+        n_levels: int | None = None,
+        prediction: str = "v",
         hidden: Sequence[int] = (128, 128, 128),
         n_coordinate_features: int = 0,
         n_steps: int = 5000,
         batch_size: int = 256,
         learning_rate: float = 5e-3,
+        weight_decay: float = 0.0,
         ema_decay: float = 0.999,
         standardize: bool = True,
         rng: RNG = None,
@@ -72,11 +85,14 @@ class ScoreSDE(DiffusionModel):
         self.t_min = t_min
         self.weighting = weighting
         self.n_sample_steps = n_sample_steps
+        self.n_levels = n_levels
+        self.prediction = prediction
         self.hidden = hidden
         self.n_coordinate_features = n_coordinate_features
         self.n_steps = n_steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.ema_decay = ema_decay
         self.standardize = standardize
         self.rng = rng
@@ -84,6 +100,7 @@ class ScoreSDE(DiffusionModel):
     def _build(self, dimension: int, rng: RNG = None) -> None:
         sde = VP() if self.sde is None else self.sde
         as_choice(self.weighting, "weighting", ("likelihood", "noise"))
+        as_choice(self.prediction, "prediction", ("v", "levels"))
         as_number(self.t_min, "t_min", low=0.0, high=sde.horizon, open_low=True)
         as_count(self.n_sample_steps, "n_sample_steps")
         super()._build(dimension, rng)
@@ -141,10 +158,16 @@ class ScoreSDE(DiffusionModel):
     def sample(self, n: int, rng: RNG = None, churn: float = 1.0) -> Array:
         """Draw n examples, (n, D), in data units: Euler-Maruyama on (32), then the mean of x_0 given x at t_min.
 
+        With `n_levels` a draw from the decoder that `elbo` assumes there, instead of the mean.
         churn = 1 is the reverse SDE, 0 the probability-flow ODE by Euler's method.
         """
+        rng = as_generator(rng)
         t, x = deque(self.sample_path(n, rng, churn), maxlen=1).pop()
         scale, std = self.sde_.level(t)
+        if isinstance(self.network_, LevelNetwork):
+            return self.network_.draw(rng, x, scale, std)
+        if self.n_levels is not None:
+            return self._to_levels(self.to_data((x + std * rng.standard_normal(x.shape)) / scale))
         return self.to_data((x - std * self.eps_hat(x, t)) / scale)
 
     def elbo(self, x: ArrayLike, rng: RNG = None, n_times: int = 64) -> Array:
@@ -152,7 +175,9 @@ class ScoreSDE(DiffusionModel):
 
             −log p ≤ KL(q(x_T | x)‖π) + ½∫E‖ε − ε̂‖² d(log-SNR) − E log N(x; x_{t_min}/scale, (std/scale)² I)
 
-        for the reverse SDE from the horizon to t_min followed by that Gaussian decoder.
+        for the reverse SDE from the horizon to t_min followed by that Gaussian decoder; with `n_levels` by the mass
+        that it has in the bins, or by the network's law over the levels.  With the exact ε̂ and the exact law the bound
+        is an equality but for KL(p_T‖π): ½∫E‖ε − ε*‖² d(log-SNR) is the information that x_{t_min} has on x_0.
 
         Parameters
         ----------
@@ -160,7 +185,7 @@ class ScoreSDE(DiffusionModel):
             Stratified times, each with one noise draw, that estimate the integral for every example.
         """
         x0 = self.to_model(self._as_fitted_samples(x))
-        rng, sde, D = as_generator(rng), self.sde_, x0.shape[1]
+        rng, sde = as_generator(rng), self.sde_
         scale, std = sde.level(sde.horizon)
         prior_log_variance = np.full_like(x0, 2 * np.log(std / sde.prior_std))
         prior = kl_diag_standard(scale * x0 / sde.prior_std, prior_log_variance)
@@ -171,14 +196,34 @@ class ScoreSDE(DiffusionModel):
             noise = rng.standard_normal(x0.shape)
             squared += ((noise - self.eps_hat(scale * x0 + std * noise, float(t))) ** 2).sum(axis=1)
         integral = 0.5 * float(log_snr[0] - log_snr[1]) * squared / n_times
-        decoder = 0.5 * D * (LOG_2PI + 1 - float(log_snr[0]))  # E‖x_{t_min}/scale − x‖² is exactly D (std/scale)²
-        return -(prior + integral + decoder + self._log_volume)
+        return -(prior + integral + self._decoder_loss(x0, rng) + self._log_volume)
+
+    def _decoder_loss(self, x0: Array, rng: np.random.Generator) -> Array | float:
+        """−E log p(x_0 | x_{t_min}), (N,), or a number if it is the same for all, nats."""
+        scale, std = self.sde_.level(self.t_min)
+        if self.n_levels is None:  # E‖x_{t_min}/scale − x‖² is exactly D (std/scale)²
+            return 0.5 * x0.shape[1] * (LOG_2PI + 1 + 2 * np.log(std / scale))
+        x_t, levels = scale * x0 + std * rng.standard_normal(x0.shape), levels_of(x0, self.n_levels)
+        if isinstance(self.network_, LevelNetwork):
+            return -self.network_.log_mass(levels, x_t, scale, std)
+        return -log_bin_mass(levels, x_t / scale, std / scale, self.n_levels).sum(axis=1)
 
     def log_prob(self, x: ArrayLike, rtol: float = 1e-5) -> Array:
         """log-likelihood of the probability flow started at t_min, (N,), nats, exact to `rtol`.
 
         The divergence takes D backward passes at every evaluation: meant for small D.
+
+        Raises
+        ------
+        ValueError
+            With `n_levels`: the flow has a density, and whole numbers have a mass.
         """
+        if self.n_levels is not None:
+            raise ValueError("log_prob is a density, and x are whole numbers with n_levels; use elbo")
         points = self.to_model(self._as_fitted_samples(x))
         flow = probability_flow_log_prob(self.sde_, self.score_and_divergence, points, self.t_min, rtol)
         return flow - self._log_volume
+
+    def score_samples(self, x: ArrayLike) -> Array:
+        """`log_prob`, (N,), nats; with `n_levels` `elbo` with the model's own `rng`."""
+        return self.log_prob(x) if self.n_levels is None else self.elbo(x, self.rng)

@@ -94,7 +94,7 @@ class LinearVAE(VAE):
 
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
         """ELBO of every x, (N,), nats, exact: neither `rng` nor `n_draws` is needed."""
-        return self._elbo(x, lambda shape: sigma_points(self.n_latents)[:, None])
+        return self._elbo(x, lambda shape: sigma_points(shape[1])[:, None])
 
     @property
     def components_(self) -> Array:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from scratchgen.estimator import Progress, StandardizedEstimator
 from scratchgen.likelihood import gaussian_log_prob, kl_diag_standard
-from scratchgen.optimizer import Adam, cosine_decay
+from scratchgen.optimizer import Adam, cosine_decay, finite_loss
 from scratchgen.vae.network import VAENetwork
 from scratchgen.vae.objective import importance_weighted_bound
 from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator, as_number, as_samples
@@ -131,9 +131,17 @@ class VAE(StandardizedEstimator):
         kl_weight = as_number(self.kl_weight, "kl_weight", low=0.0)
         as_choice(self.dtype, "dtype", ("float32", "float64"))
         rng = as_generator(self.rng)
-        learned = self.decoder_variance in (None, "diag")
-        variance = as_number(1.0 if learned else self.decoder_variance, "decoder_variance", low=0.0, open_low=True)
         mean, scale = self._measure_units(x)
+        learned = self.decoder_variance is None or isinstance(self.decoder_variance, str)
+        if learned and self.decoder_variance not in (None, "diag"):
+            raise ValueError(f"decoder_variance must be a number, None or 'diag', got {self.decoder_variance!r}")
+        variance = as_number(1.0 if learned else self.decoder_variance, "decoder_variance", low=0.0, open_low=True)
+        constant = np.flatnonzero(np.ptp(x, axis=0) == 0)
+        if self.decoder_variance == "diag" and self.n_levels is None and len(constant):
+            raise ValueError(
+                f"x must vary in every column for decoder_variance='diag', but column {constant[0]} is constant: its "
+                "variance would go to 0 and the ELBO to infinity; drop it"
+            )
         self._build(x.shape[1], rng)
         self.network_.log_variance[:] = np.log(variance)
         self.mean_, self.scale_, self.n_features_in_, self.losses_ = mean, scale, x.shape[1], np.zeros(0)
@@ -146,7 +154,8 @@ class VAE(StandardizedEstimator):
         losses = np.empty(n_steps)
         for step in range(n_steps):
             batch, noise = self._draw(data, rng)
-            losses[step] = float(self.network_.loss(batch, noise, kl_weight).mean()) + self._log_volume
+            loss = float(self.network_.loss(batch, noise, kl_weight).mean()) + self._log_volume
+            losses[step] = finite_loss(loss, step)
             rate = cosine_decay(step, n_steps, learning_rate)
             for adam, gradient, factor in optimizers:
                 adam.step(gradient, factor * rate)
@@ -194,7 +203,7 @@ class VAE(StandardizedEstimator):
     def decode(self, z: ArrayLike) -> Array:
         """Mean of p_θ(x | z), (N, D), in data units."""
         self._require_fitted()
-        z = as_samples(z, "z", dimension=self.n_latents, n_min=0)
+        z = as_samples(z, "z", dimension=self.network_.n_latents, n_min=0)
         return self.to_data(self.network_.decoder(z.astype(self.dtype)))
 
     def reconstruct(self, x: ArrayLike) -> Array:
@@ -208,7 +217,7 @@ class VAE(StandardizedEstimator):
         """
         self._require_fitted()
         rng = as_generator(rng)
-        means = self.decode(rng.standard_normal((as_count(n, "n", minimum=0), self.n_latents)))
+        means = self.decode(rng.standard_normal((as_count(n, "n", minimum=0), self.network_.n_latents)))
         x = means + np.sqrt(self.decoder_variance_) * rng.standard_normal(means.shape)
         return self._to_levels(x)
 

@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from scratchgen.likelihood import gaussian_log_prob, kl_diag_standard, levels_of, log_bin_mass, log_bin_mass_slopes
 from scratchgen.network import MLP
-from scratchgen.validation import RNG, Array, as_generator
+from scratchgen.validation import RNG, Array, as_generator, as_widths
 
 
 class VAENetwork:
@@ -51,10 +51,11 @@ class VAENetwork:
         decoder_hidden: Sequence[int] | None = None,
     ) -> None:
         rng = as_generator(rng)
+        hidden = as_widths(hidden, "hidden")
         self.n_latents = n_latents
         self.n_levels = n_levels
         self.encoder = MLP((dimension, *hidden, 2 * n_latents), activation, rng, dtype)
-        decoder_hidden = tuple(reversed(hidden)) if decoder_hidden is None else decoder_hidden
+        decoder_hidden = hidden[::-1] if decoder_hidden is None else as_widths(decoder_hidden, "decoder_hidden")
         self.decoder = MLP((n_latents, *decoder_hidden, dimension), activation, rng, dtype)
         self.log_variance: Array = np.zeros(n_variances, dtype=dtype)
         self.log_variance_gradient: Array = np.zeros(n_variances, dtype=dtype)
