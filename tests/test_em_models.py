@@ -194,6 +194,19 @@ def test_parameters_have_the_shape_of_their_type_and_are_counted(kind, tmp_path)
     assert again.lower_bounds_[0] == pytest.approx(model.score(x), rel=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_precisions_of_flat_components_are_taken_back(kind):
+    """20 points of rank 2 in 10 dimensions: eigenvalues of 1e6 beside 1, where an inverse is not quite symmetric."""
+    x = np.random.default_rng(0).standard_normal((20, 2)) @ np.random.default_rng(1).standard_normal((2, 10))
+    model = GaussianMixture(2, kind, rng=0).fit(x)
+    start = {"weights_init": model.weights_, "means_init": model.means_, "precisions_init": model.precisions_}
+    again = GaussianMixture(2, kind, max_iter=0, **start).fit(x)
+    assert again.score(x) == pytest.approx(model.score(x), abs=1e-4)
+    crooked = 1e-10 * np.array([[1.0, 0.5], [-0.5, 1.0]])
+    with pytest.raises(ValueError, match=r"^precisions_init must be symmetric"):
+        GaussianMixture(1, precisions_init=[crooked]).fit(x[:, :2])
+
+
 def test_bic_finds_the_number_of_components():
     x = blobs(300)
     bic = [GaussianMixture(K, n_init=3, rng=0).fit(x).bic(x) for K in (1, 2, 3, 4)]
@@ -296,7 +309,8 @@ def test_no_iterations_keep_the_best_start():
 
 def test_fit_predict_is_fit_and_predict():
     x, levels = blobs(), np.random.default_rng(0).integers(0, 3, (20, 2))
-    assert np.array_equal(GaussianMixture(3, rng=0).fit_predict(x), GaussianMixture(3, rng=0).fit(x).predict(x))
+    model = GaussianMixture(3, rng=0).fit(100 * x)
+    assert np.array_equal(model.fit_predict(x), GaussianMixture(3, rng=0).fit(x).predict(x))
     tables = CategoricalMixture(2, n_levels=3, rng=0)
     assert np.array_equal(tables.fit_predict(levels), tables.fit(levels).predict(levels))
 
@@ -320,6 +334,12 @@ def test_warm_start_continues():
     again = GaussianMixture(3, tol=0, max_iter=5, rng=0).fit(x)
     again.set_params(max_iter=7, warm_start=True).fit(x)
     assert np.array_equal(again.means_, whole.means_)
+    other = GaussianMixture(3, "full", tol=0, max_iter=5, rng=0).fit(x).set_params(warm_start=True)
+    for change in {"covariance_type": "spherical"}, {"covariance_floor": 1.0}, {"covariance_type": "tied"}:
+        states = list(other.set_params(**change, max_iter=4).train(x))
+        assert states[-1].n_steps == 4
+        assert np.all(np.diff(other.lower_bounds_) >= -1e-12)
+        assert residual(expand(other.covariances_, other.covariance_type, 3, 3), other.mixture_.covariances) < 1e-15
     with pytest.raises(
         ValueError, match=r"^x and n_components must be as in the last fit, 3 columns and 3, .* got 3 and 2"
     ):

@@ -230,8 +230,43 @@ def test_grade_of_a_linear_vae_away_from_its_optimum(best, x):
 def test_grade_of_a_linear_vae_with_nothing_to_say():
     x = with_covariance([3.0, 1.0, 0.5, 0.1])
     grade = grade_linear_vae(linear(n_latents=2, decoder_variance=10.0, n_steps=500).fit(x), x)
-    assert (grade.n_active, grade.best_n_active, grade.angle) == (0, 0, 0.0)
+    assert (grade.n_active, grade.best_n_active) == (0, 0)
+    assert np.isnan(grade.angle)
     assert abs(grade.elbo - grade.maximum) < 1e-4
+
+
+def test_active_directions_are_counted_alike_on_both_sides():
+    """λ = 1.001 beside s² = 1 is not one, nor is a tie; and an angle to directions that are not unique is nan."""
+    for eigenvalues, n in ([1.001, 0.5, 0.2], 0), ([3.0, 1.0, 1.0], 1), ([2.0, 2.0, 1.0], 2):
+        x = with_covariance(eigenvalues)
+        model = linear(n_latents=2, decoder_variance=1.0, standardize=False, n_steps=2000).fit(x)
+        grade = grade_linear_vae(model, x)
+        assert (grade.n_active, grade.best_n_active) == (n, n)
+        assert np.isnan(grade.angle) == (n == 0)
+        assert n == 0 or grade.angle < 1e-3
+    tied = with_covariance([2.0, 2.0, 1.0])
+    grade = grade_linear_vae(linear(n_latents=1, decoder_variance=1.0, standardize=False).fit(tied), tied)
+    assert np.isnan(grade.angle)
+    silent = copy.deepcopy(linear(n_latents=1, n_steps=5).fit(tied))
+    silent.network_.decoder.weights[0][:] = 0
+    assert np.isnan(grade_linear_vae(silent, tied).angle)
+    apart = with_covariance([3.0, 1.0, 0.5])
+    silent = linear(n_latents=1, n_steps=5).fit(apart)
+    silent.network_.decoder.weights[0][:] = 0
+    silent.network_.decoder.biases[0][:] += 1
+    grade = grade_linear_vae(silent, apart)
+    assert (grade.angle, grade.n_active, grade.best_n_active) == (np.pi / 2, 0, 1)
+    assert grade.maximum == pytest.approx(PPCA(1).fit(apart).score(apart), abs=1e-12)  # not at the model's mean
+
+
+def test_grade_of_as_many_latents_as_columns_is_closed_for_a_given_variance():
+    x = with_covariance([3.0, 1.0, 0.5])
+    grade = grade_linear_vae(linear(n_latents=4, decoder_variance=0.4, standardize=False, n_steps=3000).fit(x), x)
+    assert abs(grade.elbo - grade.maximum) < 1e-4
+    assert (grade.n_active, grade.best_n_active) == (3, 3)
+    flat = np.random.default_rng(0).standard_normal((30, 1)) * [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match=r"^x lies in 1 dimensions or fewer"):
+        grade_linear_vae(linear(n_latents=1, n_steps=1).fit(flat), flat)
 
 
 @pytest.mark.parametrize(
@@ -443,9 +478,10 @@ def test_grade_of_what_is_far_from_all_that_the_model_draws(x):
 
 
 def test_grade_of_a_binned_vae_is_a_mass():
-    x = np.random.default_rng(0).integers(0, 3, (100, 2)).astype(float)
-    model = VAE(1, (8,), n_levels=3, n_steps=200, dtype="float64", rng=0).fit(x)
-    every = np.array(np.meshgrid(*[np.arange(3.0)] * 2)).reshape(2, -1).T
+    x = np.random.default_rng(0).integers(0, 5, (100, 2)).astype(float)
+    model = VAE(1, (8,), n_levels=5, n_steps=200, dtype="float64", rng=0).fit(x)
+    every = np.array(np.meshgrid(*[np.arange(5.0)] * 2)).reshape(2, -1).T
+    assert (gaussian_gap(model, every) <= grade_vae(model, every).gap + 1e-9).all()
     grade = grade_vae(model, every)
     assert np.exp(grade.log_prob).sum() == pytest.approx(1, abs=1e-9)
     assert np.all(grade.gap >= -1e-9)
@@ -563,7 +599,7 @@ def test_nearest_gaussian_takes_the_heavier_of_two_far_modes(weight):
     assert kl == pytest.approx(-np.log(max(weight, 1 - weight)), abs=1e-8)
 
 
-@pytest.mark.parametrize("steepness", [3.0, 100.0, 1e3])
+@pytest.mark.parametrize("steepness", [10.0, 100.0, 1e3])
 def test_nearest_gaussian_pays_for_mass_beyond_an_edge(steepness):
     """A flat top with edges −steepness (|z| − 3): no Gaussian of a fine grid is nearer, and the KL is the whole one."""
     z = np.linspace(-9, 9, 4001)
@@ -588,6 +624,18 @@ def test_nearest_gaussian_refuses_what_has_no_gaussian_near():
             nearest_gaussian(z, log_p)
     with pytest.raises(ValueError, match=r"^z and log_density must have one shape"):
         nearest_gaussian(z, z[:-1])
+    for log_p in 0 * z, np.where(z > 8.9, 0.0, -50.0):
+        with pytest.raises(ValueError, match=r"^z must reach well beyond p"):
+            nearest_gaussian(z, log_p)
+    with pytest.raises(ArithmeticError, match=r"^the nearest Gaussian, .* pass a finer or wider z"):
+        nearest_gaussian(z, -0.5 * (z / 0.03) ** 2)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_nearest_gaussian_has_no_unit(unit):
+    z = unit * np.linspace(-20, 20, 2001)
+    mean, std, kl = nearest_gaussian(z, -0.5 * ((z / unit - 1) / 2) ** 2)
+    assert (mean / unit, std / unit, kl) == pytest.approx((1, 2, 0), abs=1e-5)
 
 
 def test_nearest_gaussian_is_the_nearest_of_many():

@@ -25,6 +25,8 @@ def ppca_maximum(covariance: Array, n_components: int, noise_variance: float | N
     With `noise_variance` given, σ² is that, and a direction whose eigenvalue does not exceed it is left to the noise.
     """
     values, vectors = np.linalg.eigh(covariance)
+    if noise_variance is None and not 0 < n_components < len(values):
+        raise ValueError(f"n_components must be in 1..{len(values) - 1} for σ² to have directions, got {n_components}")
     if noise_variance is None:
         noise_variance = float(values[:-n_components].mean())
     excess = np.maximum(values[::-1][:n_components] - noise_variance, 0.0)

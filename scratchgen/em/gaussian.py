@@ -39,14 +39,15 @@ class GaussianMixture(Estimator):
     covariance_type : {"full", "tied", "diag", "spherical"}
         One matrix each, one for all, one variance a dimension, one variance each.
     tol : float
-        A run has converged when the mean log-likelihood gains less than this, nats.
+        A run has converged when the mean log-likelihood (with a prior, plus the log prior over N) gains less than this,
+        nats.
     max_iter : int
         M-steps of a run; 0 keeps the best start as it is.
     n_init : int
         Number of starts, of which the best result is kept.
     init_params : {"k-means++", "kmeans", "random_from_data", "random"}
-        Rows of x far apart, each with what is nearest to it; the same after Lloyd's algorithm; any rows of x, each with
-        what is nearest to it; random responsibilities.
+        Rows of x far apart, each with what is nearest to it; the same after Lloyd's algorithm; any rows of x (equal
+        ones too), each with what is nearest to it; random responsibilities.  Not used if means are given.
     covariance_floor : float
         Least eigenvalue of a covariance, in squared units of x; without one the likelihood is unbounded for K >= 2.
         It is kept exactly, not by adding it: a ridge in the M-step breaks monotony.
@@ -148,7 +149,7 @@ class GaussianMixture(Estimator):
         floor = as_number(self.covariance_floor, "covariance_floor", low=0.0, open_low=True)
         as_choice(self.covariance_type, "covariance_type", COVARIANCE_TYPES)
         as_choice(self.init_params, "init_params", STARTS)
-        prior, last, rng = self._prior(), self._last_fit(K, x.shape[1]), as_generator(self.rng)
+        prior, last, rng = self._prior(), self._last_fit(K, x.shape[1], floor), as_generator(self.rng)
 
         def expect(mixture: Mixture) -> tuple[Array, float]:
             log_resp, log_prob = e_step(x, mixture)
@@ -157,6 +158,7 @@ class GaussianMixture(Estimator):
         def maximise(log_resp: Array, mixture: Mixture) -> Mixture:
             return m_step(x, log_resp, mixture, floor, self.covariance_type, prior)
 
+        n_init = 1 if last is not None else n_init
         starts = [last] if last is not None else (self._initial_mixture(x, rng, floor) for _ in range(n_init))
         yield from best_of_runs(starts, expect, maximise, self._keep, tol, max_iter, n_init)
 
@@ -182,7 +184,7 @@ class GaussianMixture(Estimator):
             mixture.covariances[:1] if self.covariance_type == "tied" else mixture.covariances, prior
         )
 
-    def _last_fit(self, K: int, D: int) -> Mixture | None:
+    def _last_fit(self, K: int, D: int, floor: float) -> Mixture | None:
         """Where a warm start continues; None if there is nothing to continue."""
         if not self.warm_start or not hasattr(self, "mixture_"):
             return None
@@ -191,7 +193,12 @@ class GaussianMixture(Estimator):
                 f"x and n_components must be as in the last fit, {self.mixture_.means.shape[1]} columns and "
                 f"{len(self.mixture_.means)}, for a warm start, got {D} and {K}; set warm_start=False"
             )
-        return self.mixture_
+        # The last fit may have had another type or a lower floor.
+        weights, covariances = self.mixture_.weights, self.mixture_.covariances
+        allowed = covariance_maximum(covariances, weights, self.covariance_type, floor)
+        if np.allclose(allowed, covariances, rtol=1e-12, atol=0):
+            return self.mixture_
+        return Mixture(weights, self.mixture_.means, allowed)
 
     def _initial_mixture(self, x: Array, rng: np.random.Generator, floor: float) -> Mixture:
         """The given start, completed by an M-step on what `init_params` says, or on what is nearest to given means."""
@@ -232,7 +239,8 @@ class GaussianMixture(Estimator):
         if precisions.shape != shape:
             raise ValueError(f"precisions_init must have shape {shape}, got {precisions.shape}")
         full = expand(precisions, self.covariance_type, K, D)
-        symmetric = np.allclose(full, full.swapaxes(1, 2), rtol=1e-8)
+        asymmetry = np.abs(full - full.swapaxes(1, 2)).max(axis=(1, 2))
+        symmetric = (asymmetry <= 1e-8 * np.abs(full).max(axis=(1, 2))).all()
         if not symmetric or np.linalg.eigvalsh(full).min() <= 0:
             raise ValueError("precisions_init must be symmetric and positive definite; pass inverse covariances")
         return np.linalg.inv(full)
@@ -281,7 +289,10 @@ class GaussianMixture(Estimator):
         """Inverse covariances, in the shape of `covariances_`: as `precisions_init` they continue from this fit."""
         self._require_fitted()
         whole = self.covariance_type in ("full", "tied")
-        return np.linalg.inv(self.covariances_) if whole else 1 / self.covariances_
+        if not whole:
+            return 1 / self.covariances_
+        inverse = np.linalg.inv(self.covariances_)
+        return 0.5 * (inverse + inverse.swapaxes(-1, -2))
 
     @property
     def n_parameters_(self) -> int:

@@ -99,7 +99,7 @@ def covariance_maximum(
 ) -> Array:
     """The covariances of one type that maximise the likelihood (and prior) given S_k and N_k, (K, D, D).
 
-        Σ ∝ N_k S_k + count · variance · I, divided by N_k + count, pooled or cut to its type, eigenvalues >= floor
+        Σ = (N_k S_k + count · variance · I)/(N_k + count), pooled or cut to its type, eigenvalues >= floor
 
     Each type's maximum under Σ ⪰ floor · I is its free maximum with what lies below the floor raised to it.
 

@@ -2,9 +2,9 @@
 
     −E_p ELBO = H(p) + KL(p‖p_θ) + E_p KL(q(z | x)‖p_θ(z | x))
 
-The second term is the model's gap, the third the inference gap.  The deck's "drawback of VAE", Gaussian encoder and
-decoder, is all in the third: ∫ N(x; f(z), s²) N(z) dz comes near any density as s falls (`transport_decoder`), while
-the posterior of a curved decoder is no Gaussian, and the nearest one leaves `gaussian_gap`.
+The second term is the model's gap, the third the inference gap.  Of the deck's "drawback of VAE", Gaussian encoder and
+decoder, the decoder has no part: ∫ N(x; f(z), s²) N(z) dz comes near any density as s falls (`transport_decoder`).  The
+encoder has, in the third term: the posterior of a curved decoder is no Gaussian, and the nearest leaves `gaussian_gap`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class LinearVAEGrade(NamedTuple):
     log_prob: float  # E log p_θ(x), exact: log_prob − elbo is the inference gap
     maximum: float  # PPCA's E log p(x), the most that any linear VAE of this size (and s², if given) attains
     least_gap: float  # ½(Σ log M_ii − log|M|): what the best diagonal posterior must leave at this W
-    angle: float  # largest angle between W's leading directions and the data's, radians
+    angle: float  # largest angle between W's leading directions and the best W's, radians; nan if those are not unique
     variance: float  # s²
     best_variance: float  # PPCA's σ²
-    n_active: int  # directions of W that stand out of the noise, ‖W_i‖² > s²/100
-    best_n_active: int  # eigenvalues above σ²
+    n_active: int  # directions of W that stand out of the noise: singular values squared above s²/100
+    best_n_active: int  # the same of the best W, σ² and eigenvalues λ: λ − σ² > σ²/100
 
 
 def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
@@ -51,8 +51,8 @@ def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
     Raises
     ------
     ValueError
-        If decoder_variance is "diag": factor analysis has no closed form, `FactorAnalysis` fits it by EM.  If there are
-        as many latents as columns.
+        If decoder_variance is "diag": factor analysis has no closed form, `FactorAnalysis` fits it by EM.  If s² is
+        learned and not determined, there being as many latents as columns, or infinitely likely at 0.
 
     Examples
     --------
@@ -68,31 +68,41 @@ def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
     x = model._as_fitted_samples(x).astype(np.float64)
     W, variance = model.components_, float(model.decoder_variance_)
     D, k = W.shape
-    if k >= D:
-        raise ValueError(f"model must have fewer latents than the {D} columns of x, got {k}: σ² has no maximum there")
-    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x.T, bias=True)))
-    given = None if model.decoder_variance is None else variance
-    best_W, best_variance = ppca_maximum((vectors * values) @ vectors.T, k, given)
-    if best_variance <= 1e-14 * values.sum():
+    if k >= D and model.decoder_variance is None:
+        raise ValueError(f"model must have fewer latents than the {D} columns of x, got {k}: σ² is not determined")
+    S = np.atleast_2d(np.cov(x.T, bias=True))
+    best_W, best_variance = ppca_maximum(S, min(k, D), None if model.decoder_variance is None else variance)
+    if best_variance <= 1e-14 * np.trace(S):
         raise ValueError(f"x lies in {k} dimensions or fewer, so that the maximum is infinite; give more or other data")
-    best_n_active = int((values[::-1][:k] > best_variance).sum())
+    n_active, best_n_active = _rank(W, variance), _rank(best_W, best_variance)
     M = np.eye(k) + W.T @ W / variance
     return LinearVAEGrade(
         elbo=float(model.elbo(x).mean()),
         log_prob=float(model.log_prob(x).mean()),
         maximum=float(linear_gaussian_log_prob(x, best_W, x.mean(axis=0), best_variance).mean()),
         least_gap=float(0.5 * (np.log(np.diagonal(M)).sum() - np.linalg.slogdet(M)[1])),
-        angle=_largest_angle(np.linalg.svd(W)[0][:, :best_n_active], vectors[:, ::-1][:, :best_n_active]),
+        angle=_angle(W, np.linalg.eigh(S), n_active, best_n_active),
         variance=variance,
         best_variance=best_variance,
-        n_active=int((np.linalg.svd(W, compute_uv=False) ** 2 > 0.01 * variance).sum()),
+        n_active=n_active,
         best_n_active=best_n_active,
     )
 
 
-def _largest_angle(U: Array, V: Array) -> float:
-    """The largest principal angle between two subspaces with orthonormal bases, radians."""
-    return float(np.arcsin(min(1.0, float(np.linalg.norm(V - U @ (U.T @ V), 2))))) if U.size else 0.0
+def _rank(W: Array, variance: float) -> int:
+    """How many directions of W stand out of the noise."""
+    return int((np.linalg.svd(W, compute_uv=False) ** 2 > 0.01 * variance).sum())
+
+
+def _angle(W: Array, spectrum: tuple[Array, Array], n_active: int, n: int) -> float:
+    """The largest principal angle between the n leading directions of W and of the data's covariance, radians."""
+    values, vectors = spectrum[0][::-1], spectrum[1][:, ::-1]
+    if n == 0 or (n < len(values) and values[n - 1] - values[n] < 1e-9 * values[0]):
+        return float("nan")
+    if n_active < n:
+        return float(np.pi / 2)
+    U, V = np.linalg.svd(W)[0][:, :n], vectors[:, :n]
+    return float(np.arcsin(min(1.0, float(np.linalg.norm(V - U @ (U.T @ V), 2)))))
 
 
 # --- one latent: by quadrature over z ----------------------------------------------------------------------------
@@ -205,21 +215,30 @@ def nearest_gaussian(
 ) -> tuple[float, float, float]:
     """Mean and standard deviation of the Gaussian q nearest to p in KL(q‖p), and that KL in nats.
 
-    q settles on one mode of p, so that descent starts at each of them, at p's own moments, and at `starts`.
+    q tends to settle on one mode of p, so that descent starts at each of them, at p's own moments, and at `starts`.
 
     Parameters
     ----------
     z : (M,)
-        Even nodes that reach beyond p, at most half a standard deviation of its narrowest mode apart.
+        Even nodes that reach well beyond p, at most half a standard deviation of its narrowest mode apart.
     log_density : (M,)
         log p(z), up to a constant, finite: a Gaussian has mass everywhere, and KL(q‖p) would be infinite.
     starts : iterable of (mean, standard deviation), optional
+
+    Raises
+    ------
+    ValueError
+        If p is not finite, or not negligible (e⁻³⁰ of its peak) at both ends.
+    ArithmeticError
+        If q does not fit the nodes: it would be narrower than two of them, or reach beyond their ends.
     """
     from scipy.optimize import minimize  # importing SciPy would triple the time of `import scratchgen`
 
     z, log_density = as_finite(z, "z"), as_finite(log_density, "log_density")
     if z.shape != log_density.shape or z.ndim != 1 or len(z) < 5:
         raise ValueError(f"z and log_density must have one shape (M,), M >= 5, got {z.shape} and {log_density.shape}")
+    if max(log_density[0], log_density[-1]) > log_density.max() - 30:
+        raise ValueError("z must reach well beyond p, but log_density is within 30 of its maximum at an end; widen z")
     step = float(z[1] - z[0])
     # Where p is 0 in double precision so is q, soon after; twice that width on each side is left for it to end in.
     seen = np.flatnonzero(log_density > log_density.max() - 700)
@@ -232,7 +251,7 @@ def nearest_gaussian(
     starts = [*starts, (mean, float(np.sqrt(mass @ (z - mean) ** 2)))]
     for i in 1 + np.flatnonzero((log_p[1:-1] > log_p[:-2]) & (log_p[1:-1] >= log_p[2:])):
         curvature = (2 * log_p[i] - log_p[i - 1] - log_p[i + 1]) / step**2
-        starts.append((float(z[i]), float(1 / np.sqrt(max(curvature, 1.0 / REACH**2)))))
+        starts.append((float(z[i]), float(1 / np.sqrt(max(curvature, step**-2 / len(z) ** 2)))))
 
     def kl(parameters: Array) -> tuple[float, Array]:
         mean, log_std = parameters
@@ -244,7 +263,8 @@ def nearest_gaussian(
         value, by_mean, by_log_std = (q * (log_q - log_p)).sum(), (pull * u).sum(), (pull * (u**2 - 1)).sum()
         return float(value), np.array([by_mean * np.exp(-log_std), by_log_std])
 
-    limits = [(z[0], z[-1]), (np.log(2 * step), np.log(REACH))]  # a narrower q would fall between the nodes
+    # A narrower q would fall between the nodes, and a wider one have mass that is not counted.
+    limits = [(z[0], z[-1]), (np.log(2 * step), np.log((z[-1] - z[0]) / 10))]
     found = [
         minimize(
             kl, (m, np.log(std)), jac=True, method="L-BFGS-B", bounds=limits, options={"ftol": 1e-15, "gtol": 1e-9}
@@ -252,7 +272,13 @@ def nearest_gaussian(
         for m, std in starts
     ]
     best = min(found, key=lambda result: float(result.fun))
-    return float(best.x[0]), float(np.exp(best.x[1])), float(best.fun)
+    mean, std = float(best.x[0]), float(np.exp(best.x[1]))
+    if std < 2.001 * step or min(mean - z[0], z[-1] - mean) < 5 * std:
+        raise ArithmeticError(
+            f"the nearest Gaussian, mean {mean:.3g} and deviation {std:.3g}, does not fit nodes {step:.3g} apart from "
+            f"{z[0]:.3g} to {z[-1]:.3g}; pass a finer or wider z"
+        )
+    return mean, std, float(best.fun)
 
 
 # --- the marginal alone ------------------------------------------------------------------------------------------
@@ -279,9 +305,9 @@ def transport_decoder(truth: Mixture) -> Callable[[Array], Array]:
 
     if truth.dimension != 1:
         raise ValueError(f"truth must be a Mixture on the line, got {truth.dimension} dimensions")
-    means, stds = truth.means[:, 0], np.sqrt(truth.covariances[:, 0, 0])
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(truth.weights)
+    there = truth.weights > 0
+    means, stds = truth.means[there, 0], np.sqrt(truth.covariances[there, 0, 0])
+    log_weights = np.log(truth.weights[there])
 
     def normal_score(y: Array) -> Array:
         """Φ⁻¹(F(y)), from the nearer tail: the other rounds to 1."""

@@ -62,6 +62,24 @@ def dequantized_digits(seed: int) -> tuple[Array, Array]:
     return datasets.dequantize(x, rng=seed), datasets.dequantize(x_test, rng=seed + 1)
 
 
+def levels_of_digits() -> tuple[Array, Array]:
+    """Training (1437, 64) and test (360, 64) digits as they are, whole numbers 0..16."""
+    x, x_test = (datasets.digits(split).images for split in ("train", "test"))
+    return x, x_test
+
+
+def level_network(tour: Tour) -> dict[str, Any]:
+    """What DDPM and score SDE share on the digits: a law over the 17 levels of every pixel, AdamW."""
+    return {
+        "n_levels": 17,
+        "prediction": "levels",
+        "hidden": (256, 256, 256),
+        "learning_rate": 3e-3,
+        "weight_decay": 1.0,
+        "rng": tour.seed,
+    }
+
+
 def bits_per_dim(log_prob: Array) -> float:
     """−mean log p(k + u)/(64 ln 2), an upper bound of −log₂ P(k)/64 of the 17-level images; or that, from log P(k)."""
     return float(likelihood.bits_per_dim(-log_prob.mean(), 64))

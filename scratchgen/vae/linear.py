@@ -17,8 +17,8 @@ class LinearVAE(VAE):
     """A VAE with affine encoder and decoder, trained by the same code on exact expectations.
 
     Its loss is a quadratic in z, so that the 2k `sigma_points` in place of random ξ give (13) itself.  The best
-    attainable mean ELBO is the maximum likelihood of PPCA, and training has no other local maximum (Lucas et al. 2019);
-    `scratchgen.grading.grade_linear_vae` says how near it came.
+    attainable mean ELBO is the maximum likelihood of PPCA, and with one s² there is no other maximum (Lucas et al.
+    2019); `scratchgen.grading.grade_linear_vae` says how near it came.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ class LinearVAE(VAE):
         k.
     decoder_variance : float, None or "diag"
         s², in the model's units squared; None learns one, whose optimum is PPCA's σ²; "diag" one a dimension, and the
-        optimum is that of `FactorAnalysis` with a posterior of diagonal covariance.  A given s² switches off every
-        latent whose eigenvalue does not exceed it: posterior collapse, exactly predicted.
+        optimum is that of `FactorAnalysis`, but without its floor.  A given s² switches off every latent whose
+        eigenvalue does not exceed kl_weight · s²: posterior collapse, exactly predicted.
     kl_weight : float
         As for `VAE`.  With a given s², training is then that of decoder variance kl_weight · s².
     n_steps, learning_rate : int, float

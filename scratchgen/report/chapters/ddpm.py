@@ -7,7 +7,7 @@ import numpy as np
 from scratchgen import DDPM, datasets
 from scratchgen.ddpm import negative_elbo
 from scratchgen.grading import NoiseGrade, ancestral_density, grade_noise
-from scratchgen.report.tour import Tour, bits_per_dim, dequantized_digits
+from scratchgen.report.tour import Tour, bits_per_dim, level_network, levels_of_digits
 
 
 def ddpm(tour: Tour) -> None:
@@ -19,8 +19,14 @@ def ddpm(tour: Tour) -> None:
     truth = datasets.eight_gaussians()
     model = DDPM(hidden=(128, 128), n_coordinate_features=3, n_steps=tour.steps(4000), standardize=False, rng=tour.seed)
     model = tour.train("ddpm", "DDPM, eight Gaussians, T = 100", model, truth.sample(20000, tour.seed))
-    x, x_test = dequantized_digits(tour.seed)
-    digits = DDPM(hidden=(256, 256, 256), n_steps=tour.steps(3600), batch_size=128, rng=tour.seed)
+    x, x_test = levels_of_digits()
+    digits = DDPM(
+        variance="optimal",
+        weighting="bound",
+        step_choice="stratified",
+        n_steps=tour.steps(1000),
+        **level_network(tour),
+    )
     digits = tour.train("ddpm_digits", "DDPM, 1437 digits, T = 100", digits, x)
 
     schedule, entropy, D = model.schedule_, truth.entropy(), truth.dimension

@@ -6,7 +6,7 @@ import numpy as np
 
 from scratchgen import ScoreSDE, datasets
 from scratchgen.grading import NoiseGrade, euler_density, grade_noise
-from scratchgen.report.tour import Tour, bits_per_dim, dequantized_digits
+from scratchgen.report.tour import Tour, bits_per_dim, level_network, levels_of_digits
 from scratchgen.sde import kl_bound, reverse_times
 
 
@@ -21,15 +21,8 @@ def sde(tour: Tour) -> None:
         hidden=(128, 128), n_coordinate_features=3, n_steps=tour.steps(4000), standardize=False, rng=tour.seed
     )
     model = tour.train("sde", "score model, eight Gaussians", model, truth.sample(20000, tour.seed))
-    x, x_test = dequantized_digits(tour.seed)
-    digits = ScoreSDE(
-        t_min=1e-2,
-        weighting="noise",
-        hidden=(256, 256, 256),
-        n_steps=tour.steps(3600),
-        batch_size=128,
-        rng=tour.seed,
-    )
+    x, x_test = levels_of_digits()
+    digits = ScoreSDE(n_steps=tour.steps(2000), **level_network(tour))
     digits = tour.train("sde_digits", "score model, 1437 digits", digits, x)
 
     process, t_min = model.sde_, model.t_min

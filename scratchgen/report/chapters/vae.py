@@ -42,7 +42,7 @@ def linear_vaes(tour: Tour) -> None:
 
 def points_on_the_line(truth: Mixture) -> tuple[Array, Array]:
     """Quadrature points (M, 1) of p, and its mass at each (M,)."""
-    points, weights = truth.quadrature(spacing=1.0)
+    points, weights = truth.quadrature(spacing=0.5)
     mass = weights * np.exp(truth.log_prob(points))
     seen = mass > 1e-9
     return points[seen], mass[seen]
