@@ -240,9 +240,9 @@ def nearest_gaussian(
     if max(log_density[0], log_density[-1]) > log_density.max() - 30:
         raise ValueError("z must reach well beyond p, but log_density is within 30 of its maximum at an end; widen z")
     step = float(z[1] - z[0])
-    # Where p is 0 in double precision so is q, soon after; twice that width on each side is left for it to end in.
-    seen = np.flatnonzero(log_density > log_density.max() - 700)
-    width = 2 * (seen[-1] - seen[0] + 1)
+    # q ends where p does, soon after: to each side of where p is above e⁻¹⁰⁰ of its peak that width again is left.
+    seen = np.flatnonzero(log_density > log_density.max() - 100)
+    width = seen[-1] - seen[0] + 1
     window = slice(max(seen[0] - width, 0), seen[-1] + width)
     z, log_density = z[window], log_density[window]
     log_p = log_density - logsumexp(log_density) - np.log(step)
