@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +15,9 @@ from scratchgen.optimizer import EMA, Adam, cosine_decay, finite_loss
 from scratchgen.validation import RNG, Array, IntArray, as_count, as_generator, as_number, as_samples
 
 WARMUP = 100  # steps over which the learning rate rises
+
+
+Other = TypeVar("Other", bound="DiffusionModel")
 
 
 class Levels(NamedTuple):
@@ -128,6 +131,14 @@ class DiffusionModel(StandardizedEstimator):
         """
         self.network_ = self._network(dimension, rng)
         self.parameters_ = self.network_.mlp.parameters
+
+    def _hand_over(self, other: Other) -> Other:
+        """`other`, unfitted, with this model's network and units: a noise level is the same thing to both."""
+        for name in ("mean_", "scale_", "n_features_in_", "losses_", "histograms_", "covariance_"):
+            setattr(other, name, getattr(self, name))
+        other._build(self.n_features_in_)
+        other.parameters_[:] = self.parameters_
+        return other
 
     def _restore(self) -> None:
         saved = self.parameters_

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +21,10 @@ from scratchgen.level_network import LevelNetwork
 from scratchgen.network import Head
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import RNG, Array, IntArray, as_choice, as_count, as_generator, as_number
+
+if TYPE_CHECKING:
+    from scratchgen.sde.model import ScoreSDE
+    from scratchgen.sde.processes import LinearSDE
 
 _NOTHING: Array = np.zeros(0)
 
@@ -239,6 +243,43 @@ class DDPM(DiffusionModel):
         else:
             short.variance_ = reverse_variance(short.schedule_, "beta" if self._estimates_variance else self.variance)
         return short
+
+    def to_sde(self, sde: LinearSDE | None = None, t_min: float | None = None) -> ScoreSDE:
+        """A fitted ScoreSDE with the same network, (30) → (31): to it a time is the noise level that it has.
+
+        Parameters
+        ----------
+        sde : LinearSDE, optional
+            VP() if None, which `NoiseSchedule.linear` discretises.
+        t_min : float, optional
+            Where the process stops; the level of the first step if None, below which the network was not trained.
+
+        Raises
+        ------
+        ValueError
+            If `prediction` is none that a ScoreSDE knows ("v", "levels"), or the network was given labels.
+        """
+        from scratchgen.sde.model import ScoreSDE
+        from scratchgen.sde.processes import VP
+
+        self._require_fitted()
+        if self.prediction not in ("v", "levels") or self.n_classes:
+            raise ValueError(
+                f"only a model of prediction 'v' or 'levels' without labels has a score SDE, got {self.prediction!r} "
+                f"and n_classes={self.n_classes}"
+            )
+        sde = VP() if sde is None else sde
+        model = ScoreSDE(
+            sde,
+            float(sde.time_at(np.log(self.schedule_.snr[1]))) if t_min is None else t_min,
+            n_levels=self.n_levels,
+            prediction=self.prediction,
+            hidden=self.hidden,
+            n_coordinate_features=self.n_coordinate_features,
+            standardize=self.standardize,
+            rng=self.rng,
+        )
+        return self._hand_over(model)
 
     # --- prediction and sampling -----------------------------------------------------------------------------------
 

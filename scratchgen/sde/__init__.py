@@ -1,9 +1,11 @@
 """Equations (30)-(34): score-based models and stochastic differential equations.
 
-`processes` has the forward SDEs, `reverse` their reversal, `matching` the losses of (33), `likelihood` what (34)
-bounds, `model` the estimator.
+`processes` has the forward SDEs, `reverse` their reversal, `flow` its deterministic twin, `matching` the losses of
+(33), `likelihood` what (34) bounds, `integration` what solves an ODE, `model` the estimator.
 """
 
+from scratchgen.sde.flow import flow_map, heun
+from scratchgen.sde.integration import integrate
 from scratchgen.sde.likelihood import kl_bound, probability_flow_log_prob
 from scratchgen.sde.matching import (
     denoising_score_matching,
@@ -24,7 +26,10 @@ __all__ = [
     "euler_std",
     "euler_step",
     "explicit_score_matching",
+    "flow_map",
+    "heun",
     "implicit_score_matching",
+    "integrate",
     "kl_bound",
     "probability_flow_log_prob",
     "reverse_drift",

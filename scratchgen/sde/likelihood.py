@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from scratchgen.sde.integration import integrate
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array, as_count, as_number
 
@@ -61,8 +62,6 @@ def probability_flow_log_prob(
     rtol : float
         Relative tolerance of the adaptive integrator (DOP853); errors of log p measured about a tenth of it.
     """
-    from scipy.integrate import solve_ivp  # 0.4 s to import, so only where it is used
-
     N, D = x.shape
 
     def slope(t: float, state: Array) -> Array:
@@ -73,10 +72,5 @@ def probability_flow_log_prob(
         return np.concatenate([velocity.ravel(), D * float(sde.rate(t)) - half_g_squared * divergence])
 
     start = np.concatenate([x.astype(np.float64).ravel(), np.zeros(N)])
-    if not np.isfinite(slope(t_min, start)).all():  # solve_ivp would choose a step of NaN, and never end
-        raise ArithmeticError("the probability flow could not be integrated: the score is not finite at t_min")
-    solution = solve_ivp(slope, (t_min, sde.horizon), start, method="DOP853", rtol=rtol, atol=0.1 * rtol)
-    if not solution.success:
-        raise ArithmeticError(f"the probability flow could not be integrated: {solution.message}; raise t_min or rtol")
-    end = solution.y[:, -1]
+    end = integrate(slope, t_min, sde.horizon, start, rtol, 0.1 * rtol, "the probability flow", "raise t_min or rtol")
     return sde.prior_log_prob(end[: N * D].reshape(N, D)) + end[N * D :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,10 +13,15 @@ from scratchgen.diffusion import DiffusionModel, Levels
 from scratchgen.estimator import Progress
 from scratchgen.level_network import LevelNetwork
 from scratchgen.likelihood import LOG_2PI, kl_diag_standard, levels_of, log_bin_mass
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.sde.flow import flow_map, heun
 from scratchgen.sde.likelihood import probability_flow_log_prob
 from scratchgen.sde.processes import VP, LinearSDE
 from scratchgen.sde.reverse import euler_maruyama, reverse_times
 from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator, as_number
+
+if TYPE_CHECKING:
+    from scratchgen.ddpm.model import DDPM
 
 
 class ScoreSDE(DiffusionModel):
@@ -134,41 +140,93 @@ class ScoreSDE(DiffusionModel):
         """s_θ(x_t, t) = −ε̂/std ≈ ∇ log p_t(x_t), (N, D), in the model's units."""
         return -self.eps_hat(x_t, t) / float(self.sde_.std(t))
 
-    def score_and_divergence(self, x_t: Array, t: float) -> tuple[Array, Array]:
-        """s_θ and its exact divergence, (N, D) and (N,), by D backward passes."""
+    def score_and_divergence(self, x_t: Array, t: float, probes: Array | None = None) -> tuple[Array, Array]:
+        """s_θ and its divergence, (N, D) and (N,): exact by D backward passes, or Hutchinson's estimate.
+
+        With `probes` v, (n, N, D) of E vvᵀ = I, it is the mean of vᵀ(∇s_θ)v by n backward passes.
+        """
         self._require_fitted()
         t = as_number(t, "t", low=0.0, high=self.sde_.horizon, open_low=True)
         scale, std = self.sde_.level(t)
         eps_hat = self.network_.forward(x_t, scale, std)
         divergence = np.zeros(len(x_t))
-        for d in range(x_t.shape[1]):
-            direction = np.zeros_like(eps_hat)
-            direction[:, d] = 1
-            divergence += self.network_.backward(direction)[:, d]
+        if probes is None:  # unit vectors, whose estimates add up to the divergence itself
+            probes, weight = np.broadcast_to(np.eye(x_t.shape[1])[:, None], (x_t.shape[1], *x_t.shape)), 1.0
+        else:
+            weight = 1 / len(probes)
+        for v in probes.astype(eps_hat.dtype):
+            divergence += weight * (self.network_.backward(v) * v).sum(axis=1)
         return -eps_hat.astype(np.float64) / std, -divergence / std
 
     def sample_path(self, n: int, rng: RNG = None, churn: float = 1.0) -> Iterator[tuple[float, Array]]:
         """Yield (t, x_t) from the horizon down to t_min along n trajectories, x_t in the model's units."""
-        self._require_fitted()
         rng = as_generator(rng)
-        noise = rng.standard_normal((as_count(n, "n", minimum=0), self.n_features_in_), dtype=np.float32)
+        x_T = self._prior_draw(n, rng)
         times = reverse_times(self.sde_, self.n_sample_steps, self.t_min)
-        return euler_maruyama(self.sde_, self.predict_score, self.sde_.prior_std * noise, times, rng, churn=churn)
+        return euler_maruyama(self.sde_, self.predict_score, x_T, times, rng, churn=churn)
 
-    def sample(self, n: int, rng: RNG = None, churn: float = 1.0) -> Array:
+    def _prior_draw(self, n: int, rng: np.random.Generator) -> Array:
+        """x_T, (n, D), from which sampling starts."""
+        self._require_fitted()
+        shape = (as_count(n, "n", minimum=0), self.n_features_in_)
+        return self.sde_.prior_std * rng.standard_normal(shape, dtype=np.float32)
+
+    def sample(self, n: int, rng: RNG = None, churn: float = 1.0, method: str = "euler") -> Array:
         """Draw n examples, (n, D), in data units: Euler-Maruyama on (32), then the mean of x_0 given x at t_min.
 
         With `n_levels` a draw from the decoder that `elbo` assumes there, instead of the mean.
-        churn = 1 is the reverse SDE, 0 the probability-flow ODE by Euler's method.
+
+        Parameters
+        ----------
+        n : int
+        rng : int, Generator or None
+        churn : float
+            1 is the reverse SDE, 0 the probability-flow ODE.
+        method : {"euler", "heun", "adaptive"}
+            "heun" and "adaptive" are for the flow, and need churn = 0: second order on the same grid with two calls of
+            the network a step, or `flow_map` to 1e-4.
         """
         rng = as_generator(rng)
-        t, x = deque(self.sample_path(n, rng, churn), maxlen=1).pop()
+        if as_choice(method, "method", ("euler", "heun", "adaptive")) != "euler" and churn != 0:
+            raise ValueError(f"method {method!r} is for the flow; pass churn=0, got {churn}")
+        if method == "euler":
+            path = self.sample_path(n, rng, churn)
+        else:
+            x_T = self._prior_draw(n, rng)
+            if method == "heun":
+                path = heun(
+                    self.sde_, self.predict_score, x_T, reverse_times(self.sde_, self.n_sample_steps, self.t_min)
+                )
+            else:
+                end = flow_map(self.sde_, self.predict_score, x_T, self.sde_.horizon, self.t_min, rtol=1e-4)
+                path = iter([(self.t_min, end)])
+        t, x = deque(path, maxlen=1).pop()
         scale, std = self.sde_.level(t)
         if isinstance(self.network_, LevelNetwork):
             return self.network_.draw(rng, x, scale, std)
         if self.n_levels is not None:
             return self._to_levels(self.to_data((x + std * rng.standard_normal(x.shape)) / scale))
         return self.to_data((x - std * self.eps_hat(x, t)) / scale)
+
+    def to_ddpm(self, T: int, variance: str | Array = "beta") -> DDPM:
+        """A fitted DDPM of T steps with the same network, (31) → (30): its chain has the process's law at t = T/T, ….
+
+        Its bound comes down to this model's as T grows.  Only a variance-preserving process has such a chain.
+        """
+        from scratchgen.ddpm.model import DDPM
+
+        self._require_fitted()
+        model = DDPM(
+            NoiseSchedule.from_sde(self.sde_, T),
+            variance,
+            prediction=self.prediction,
+            n_levels=self.n_levels,
+            hidden=self.hidden,
+            n_coordinate_features=self.n_coordinate_features,
+            standardize=self.standardize,
+            rng=self.rng,
+        )
+        return self._hand_over(model)
 
     def elbo(self, x: ArrayLike, rng: RNG = None, n_times: int = 64) -> Array:
         """Unbiased estimate of the continuous-time bound of log p_θ(x), (N,), nats (Kingma et al. 2021).
@@ -208,10 +266,11 @@ class ScoreSDE(DiffusionModel):
             return -self.network_.log_mass(levels, x_t, scale, std)
         return -log_bin_mass(levels, x_t / scale, std / scale, self.n_levels).sum(axis=1)
 
-    def log_prob(self, x: ArrayLike, rtol: float = 1e-5) -> Array:
+    def log_prob(self, x: ArrayLike, rtol: float = 1e-5, n_probes: int | None = None, rng: RNG = None) -> Array:
         """log-likelihood of the probability flow started at t_min, (N,), nats, exact to `rtol`.
 
-        The divergence takes D backward passes at every evaluation: meant for small D.
+        The divergence takes D backward passes at every evaluation.  For large D, `n_probes` random signs v, drawn once
+        for every x, make it an unbiased estimate by as many passes (Hutchinson; Grathwohl et al. 2019).
 
         Raises
         ------
@@ -221,7 +280,14 @@ class ScoreSDE(DiffusionModel):
         if self.n_levels is not None:
             raise ValueError("log_prob is a density, and x are whole numbers with n_levels; use elbo")
         points = self.to_model(self._as_fitted_samples(x))
-        flow = probability_flow_log_prob(self.sde_, self.score_and_divergence, points, self.t_min, rtol)
+        probes = None
+        if n_probes is not None:
+            probes = as_generator(rng).choice([-1.0, 1.0], size=(as_count(n_probes, "n_probes"), *points.shape))
+
+        def score_and_divergence(x_t: Array, t: float) -> tuple[Array, Array]:
+            return self.score_and_divergence(x_t, t, probes)
+
+        flow = probability_flow_log_prob(self.sde_, score_and_divergence, points, self.t_min, rtol)
         return flow - self._log_volume
 
     def score_samples(self, x: ArrayLike) -> Array:

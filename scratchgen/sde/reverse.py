@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from scratchgen.quadrature import affine_map
+from scratchgen.sde.integration import integrate
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array, as_count, as_number
 
@@ -30,8 +31,6 @@ def reverse_moments(
     with dt < 0; A and c are read off `reverse_drift` at 0 and at the unit vectors.  It is the exact left side of (34)
     for a wrong affine score, where a sampler of finitely many steps would add its own error.
     """
-    from scipy.integrate import solve_ivp  # 0.4 s to import, so only where it is used
-
     D = len(mean)
 
     def slope(t: float, state: Array) -> Array:
@@ -42,12 +41,7 @@ def reverse_moments(
 
     t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon)
     start = np.concatenate([np.asarray(mean, dtype=np.float64), np.ravel(covariance)])
-    if not np.isfinite(slope(sde.horizon, start)).all():  # solve_ivp would choose a step of NaN, and never end
-        raise ArithmeticError("the moments could not be integrated: the score is not finite at the horizon")
-    solution = solve_ivp(slope, (sde.horizon, t_min), start, method="DOP853", rtol=1e-11, atol=1e-13)
-    if not solution.success:
-        raise ArithmeticError(f"the moments could not be integrated: {solution.message}; raise t_min")
-    end = solution.y[:, -1]
+    end = integrate(slope, sde.horizon, t_min, start, 1e-11, 1e-13, "the moments", "raise t_min")
     return end[:D], end[D:].reshape(D, D)
 
 
@@ -74,6 +68,14 @@ def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.
     times = np.empty_like(noise)
     times[0], times[-1] = sde.horizon, t_min
     times[1:-1] = sde.time_at(-np.log(noise[1:-1]))
+    return times
+
+
+def check_times(times: Array) -> Array:
+    """A grid of falling times, float64."""
+    times = np.asarray(times, dtype=np.float64)
+    if times.ndim != 1 or len(times) < 2 or not (np.diff(times) < 0).all():
+        raise ValueError("times must be a strictly falling 1-D array of at least two times, as reverse_times returns")
     return times
 
 
@@ -120,9 +122,7 @@ def euler_maruyama(
     ValueError
         If times do not fall, or noise is needed and neither `rng` nor `noise` is given.
     """
-    times = np.asarray(times, dtype=np.float64)
-    if times.ndim != 1 or len(times) < 2 or not (np.diff(times) < 0).all():
-        raise ValueError("times must be a strictly falling 1-D array of at least two times, as reverse_times returns")
+    times = check_times(times)
     if churn != 0 and rng is None and noise is None:
         raise ValueError("rng or noise is needed when churn is not 0; pass numpy.random.default_rng(seed)")
     if noise is not None and noise.shape != (len(times) - 1, *x.shape):
