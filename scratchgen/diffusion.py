@@ -134,6 +134,8 @@ class DiffusionModel(StandardizedEstimator):
 
     def _hand_over(self, other: Other) -> Other:
         """`other`, unfitted, with this model's network and units: a noise level is the same thing to both."""
+        for name in ("prediction", "n_levels", "hidden", "n_coordinate_features", "standardize", "rng"):
+            setattr(other, name, getattr(self, name))
         for name in ("mean_", "scale_", "n_features_in_", "losses_", "histograms_", "covariance_"):
             setattr(other, name, getattr(self, name))
         other._build(self.n_features_in_)

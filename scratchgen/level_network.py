@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from scratchgen.network import MLP, NO_LABEL, Head, as_column, time_features
+from scratchgen.likelihood import level_values
+from scratchgen.network import MLP, Head, as_column, label_indicators, time_features
 from scratchgen.validation import RNG, Array, IntArray, as_count, as_widths
 
 N_CORRECTIONS = 4  # numbers a dimension that the MLP gives: on lowest level, on highest, ∝ level, ∝ level²
@@ -54,8 +55,7 @@ class LevelNetwork:
         self.n_classes = as_count(n_classes, "n_classes", minimum=0)
         width = 3 * D + 2 * n_time_features + n_classes
         self.mlp = MLP((width, *as_widths(hidden, "hidden"), N_CORRECTIONS * D), rng=rng, dtype=dtype, zero_last=True)
-        k = np.arange(n_levels)
-        levels = 2 * k / (n_levels - 1) - 1
+        k, levels = np.arange(n_levels), level_values(n_levels)
         self.levels: Array = levels.astype(dtype)
         self._basis: Array = np.stack([k == 0, k == n_levels - 1, levels, levels**2]).astype(dtype)
         with np.errstate(divide="ignore"):  # a level never seen stays impossible
@@ -73,20 +73,18 @@ class LevelNetwork:
         law /= law.sum(axis=-1, keepdims=True)
         return law
 
-    def _inputs(self, x: Array, scale: Array, std: Array, labels: IntArray | None) -> tuple[Array, Array]:
-        """The MLP's input, and the logits of every pixel's own posterior (N, D, n_levels)."""
+    def _inputs(self, x: Array, scale: Array, std: Array, labels: IntArray | None) -> tuple[Array, Array, Array, Array]:
+        """The MLP's input, every pixel's own posterior as logits and law (N, D, n_levels), and Wiener gains (N, D)."""
         own = self._log_histograms - 0.5 * ((x[:, :, None] - scale[:, :, None] * self.levels) / std[:, :, None]) ** 2
-        self._own_law = self._law(own)
+        own_law = self._law(own)
         centred = x - scale * self._mean
-        self._wiener = scale * self._values / (scale**2 * self._values + std**2)
-        denoised = ((centred @ self._vectors) * self._wiener) @ self._vectors.T
+        gains = scale * self._values / (scale**2 * self._values + std**2)
+        denoised = ((centred @ self._vectors) * gains) @ self._vectors.T
         log_snr = 2 * np.log(scale / std)[:, 0]
         clock = time_features(log_snr, self.n_time_features)
-        parts = [centred / np.hypot(scale, std), self._own_law @ self.levels - self._mean, denoised, clock]
-        if self.n_classes:
-            labels = np.full(len(x), NO_LABEL) if labels is None else labels
-            parts.append((labels[:, None] == np.arange(self.n_classes)).astype(x.dtype))
-        return np.concatenate(parts, axis=1), own
+        given = label_indicators(labels, len(x), self.n_classes).astype(x.dtype)
+        parts = [centred / np.hypot(scale, std), own_law @ self.levels - self._mean, denoised, clock, given]
+        return np.concatenate(parts, axis=1), own, own_law, gains
 
     def _columns(self, x: Array, scale: Array | float, std: Array | float) -> tuple[Array, Array, Array]:
         dtype = self.mlp.parameters.dtype
@@ -95,7 +93,7 @@ class LevelNetwork:
     def law(self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None) -> Array:
         """P(x_0d = l_k | x_t), (N, D, n_levels): the decoder of the last step."""
         x, scale, std = self._columns(x, scale, std)
-        inputs, own = self._inputs(x, scale, std, labels)
+        inputs, own, _, _ = self._inputs(x, scale, std, labels)
         return self._law(own + self.mlp(inputs).reshape(*x.shape, N_CORRECTIONS) @ self._basis)
 
     def log_mass(
@@ -140,7 +138,7 @@ class LevelNetwork:
     ) -> Array:
         """As a call; remembers what `backward` needs."""
         x, self._scale, self._std = self._columns(x, scale, std)
-        inputs, own = self._inputs(x, self._scale, self._std, labels)
+        inputs, own, self._own_law, self._gains = self._inputs(x, self._scale, self._std, labels)
         corrections = self.mlp.forward(inputs).reshape(*x.shape, N_CORRECTIONS)
         self._posterior = self._law(own + corrections @ self._basis)
         return (x - self._scale * (self._posterior @ self.levels)) / self._std
@@ -162,4 +160,4 @@ class LevelNetwork:
         grad_x = grad_output / std + grad_mean * self._variance(law) * tilt
         grad_x += grad[:, :D] / np.hypot(scale, std)
         grad_x += grad[:, D : 2 * D] * self._variance(self._own_law) * tilt
-        return grad_x + ((grad[:, 2 * D : 3 * D] @ self._vectors) * self._wiener) @ self._vectors.T
+        return grad_x + ((grad[:, 2 * D : 3 * D] @ self._vectors) * self._gains) @ self._vectors.T

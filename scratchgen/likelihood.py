@@ -77,8 +77,13 @@ def log_bin_mass(level: Array, mean: Array, std: Array | float, n_levels: int) -
     return _log_bin_mass(level, mean, std, n_levels)[0]
 
 
+def level_values(n_levels: int) -> Array:
+    """The places 2k/(n_levels − 1) − 1 of the levels k = 0..n_levels−1 in [−1, 1], (n_levels,)."""
+    return 2 * np.arange(n_levels) / (n_levels - 1) - 1
+
+
 def levels_of(x: Array, n_levels: int) -> Array:
-    """Whole numbers 0..n_levels−1 from their places 2k/(n_levels − 1) − 1 in [−1, 1]."""
+    """Whole numbers 0..n_levels−1 from their places in [−1, 1], the inverse of `level_values`."""
     return np.rint(0.5 * (n_levels - 1) * (x + 1))
 
 

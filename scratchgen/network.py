@@ -178,6 +178,12 @@ def as_column(value: Array | float, n: int) -> Array:
     return np.broadcast_to(np.asarray(value, dtype=np.float64).reshape(-1, 1), (n, 1))
 
 
+def label_indicators(labels: IntArray | None, n: int, n_classes: int) -> Array:
+    """One column a class, (n, n_classes), 1 where the label is that class; all 0 for NO_LABEL, and without labels."""
+    labels = np.full(n, NO_LABEL) if labels is None else labels
+    return (labels[:, None] == np.arange(n_classes)).astype(np.float64)
+
+
 class NoiseNetwork:
     """ε̂(x_t, noise level): predicts the total noise ε in x_t = scale · x_0 + std · ε.
 
@@ -229,9 +235,7 @@ class NoiseNetwork:
         y = (x / r).astype(dtype)
         log_snr = 2 * np.log(scale / std)[:, 0].astype(dtype)
         parts = [y, coordinate_features(y, self.n_coordinate_features), time_features(log_snr, self.n_time_features)]
-        if self.n_classes:
-            labels = np.full(N, NO_LABEL) if labels is None else labels
-            parts.append((labels[:, None] == np.arange(self.n_classes)).astype(dtype))
+        parts.append(label_indicators(labels, N, self.n_classes).astype(dtype))
         return np.concatenate(parts, axis=1), y, skip.astype(dtype), gain.astype(dtype), r.astype(dtype)
 
     def __call__(

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from scratchgen.sde.model import ScoreSDE
     from scratchgen.sde.processes import LinearSDE
 
-_NOTHING: Array = np.zeros(0)
-
 
 class DDPM(DiffusionModel):
     """Denoising diffusion probabilistic model (Ho, Jain and Abbeel 2020) with an MLP.
@@ -104,6 +102,8 @@ class DDPM(DiffusionModel):
     """
 
     _fitted: ClassVar[tuple[str, ...]] = (*DiffusionModel._fitted, "variance_", "noise_losses_")
+    variance_: Array
+    noise_losses_: Array
 
     def __init__(
         self,
@@ -172,6 +172,10 @@ class DDPM(DiffusionModel):
             raise ValueError(f"y must be in 0..{self.n_classes - 1}, got {labels.min()}..{labels.max()}")
         return labels
 
+    def _given_labels(self, y: ArrayLike | None, n: int) -> IntArray | None:
+        """The labels a caller gave, if any."""
+        return None if y is None else self._as_labels(y, n)
+
     def _build(self, dimension: int, rng: RNG = None) -> None:
         schedule = NoiseSchedule.linear(100) if self.schedule is None else self.schedule
         # a wrong argument is refused before training, not after
@@ -180,7 +184,7 @@ class DDPM(DiffusionModel):
         self._weight = loss_weight(schedule, self.weighting, self.variance_)
         self._chooser = StepChooser(schedule.T, self.step_choice)
         super()._build(dimension, rng)
-        self.schedule_, self.noise_losses_ = schedule, _NOTHING
+        self.schedule_, self.noise_losses_ = schedule, np.zeros(0)
 
     @property
     def _estimates_variance(self) -> bool:
@@ -269,17 +273,8 @@ class DDPM(DiffusionModel):
                 f"and n_classes={self.n_classes}"
             )
         sde = VP() if sde is None else sde
-        model = ScoreSDE(
-            sde,
-            float(sde.time_at(np.log(self.schedule_.snr[1]))) if t_min is None else t_min,
-            n_levels=self.n_levels,
-            prediction=self.prediction,
-            hidden=self.hidden,
-            n_coordinate_features=self.n_coordinate_features,
-            standardize=self.standardize,
-            rng=self.rng,
-        )
-        return self._hand_over(model)
+        t_min = float(sde.time_at(np.log(self.schedule_.snr[1]))) if t_min is None else t_min
+        return self._hand_over(ScoreSDE(sde, t_min))
 
     # --- prediction and sampling -----------------------------------------------------------------------------------
 
@@ -293,10 +288,9 @@ class DDPM(DiffusionModel):
         check_time(self.schedule_, t)
         level = self._level(t)
         head = self._head(t)
-        if y is None:
-            return self.network_(x_t, *level, head)
-        labelled = self.network_(x_t, *level, head, self._as_labels(np.asarray(y), len(x_t)))
-        if guidance == 1:
+        labels = self._given_labels(y, len(x_t))
+        labelled = self.network_(x_t, *level, head, labels)
+        if labels is None or guidance == 1:
             return labelled
         free = self.network_(x_t, *level, head)
         return free + as_number(guidance, "guidance") * (labelled - free)
@@ -343,8 +337,7 @@ class DDPM(DiffusionModel):
         rng = as_generator(rng)
         (t, x_1), (_, x) = deque(self.sample_path(n, rng, eta, y, guidance), maxlen=2)
         if isinstance(self.network_, LevelNetwork):
-            labels = None if y is None else self._as_labels(np.asarray(y), n)
-            return self.network_.draw(rng, x_1, *self._level(t), labels)
+            return self.network_.draw(rng, x_1, *self._level(t), self._given_labels(y, n))
         return self._to_levels(self.to_data(x))
 
     def _level(self, t: int) -> tuple[float, float]:
@@ -361,8 +354,7 @@ class DDPM(DiffusionModel):
         losses = np.zeros(self.schedule_.T + 1)
         for t in range(1, self.schedule_.T + 1):
             noise = rng.standard_normal(data.shape)
-            x_t = self.schedule_.alpha_bar[t] * data + self.schedule_.beta_bar[t] * noise
-            losses[t] = ((noise - self.eps_hat(x_t, t)) ** 2).sum(axis=1).mean()
+            losses[t] = ((noise - self.eps_hat(q_sample(self.schedule_, t, data, noise), t)) ** 2).sum(axis=1).mean()
         return losses
 
     def bound_terms(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
@@ -376,7 +368,7 @@ class DDPM(DiffusionModel):
         terms = bound_terms(self.schedule_, x0, eps_hat, noise, self.variance_, self.n_levels)
         if isinstance(self.network_, LevelNetwork):
             x_1 = q_sample(self.schedule_, 1, x0, noise[0])
-            labels = None if y is None else self._as_labels(np.asarray(y), len(x0))
+            labels = self._given_labels(y, len(x0))
             terms[:, 0] = -self.network_.log_mass(np.asarray(x), x_1, *self._level(1), labels)
         terms[:, 0] += self._log_volume
         return terms

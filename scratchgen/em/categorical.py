@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scratchgen.em.runs import best_of_runs, check_enough_rows
 from scratchgen.em.steps import kmeans, kmeans_plus_plus, nearest
 from scratchgen.estimator import Estimator, Progress
-from scratchgen.likelihood import logsumexp
+from scratchgen.likelihood import level_values, logsumexp
 from scratchgen.validation import RNG, Array, as_count, as_generator, as_number, as_samples
 
 Parameters = tuple[Array, Array]  # π (K,) and P (K, D, n_levels)
@@ -106,9 +106,8 @@ class CategoricalMixture(Estimator):
 
         def expect(parameters: Parameters) -> tuple[Array, float]:
             log_joint = _log_joint(one_hot, *parameters)
-            log_prob = logsumexp(log_joint)
-            bound = float(log_prob.mean()) + _log_prior(parameters[1], pseudo) / len(one_hot)
-            return np.exp(log_joint - log_prob[:, None]), bound
+            bound = float(logsumexp(log_joint).mean()) + _log_prior(parameters[1], pseudo) / len(one_hot)
+            return _posterior(log_joint, parameters[0]), bound
 
         def maximise(resp: Array, parameters: Parameters) -> Parameters:
             return _m_step(one_hot, resp, pseudo)
@@ -176,7 +175,7 @@ class CategoricalMixture(Estimator):
 
     def levels(self) -> Array:
         """The values 2k/(n_levels − 1) − 1 that level k has in [−1, 1], (n_levels,)."""
-        return 2 * np.arange(self.n_levels) / (self.n_levels - 1) - 1
+        return level_values(self.n_levels)
 
     def _diffused(self, x_t: ArrayLike, scale: float, std: float) -> tuple[Array, Array]:
         """log joint of (x_t, z), (N, K), and E[x_0 | x_t, c], (N, K, D)."""
@@ -213,9 +212,8 @@ def _posterior(log_joint: Array, weights: Array) -> Array:
     """P(z = c | x), (N, K), from log P(x, z); π where that is 0 for all z."""
     log_joint = np.where(np.isneginf(log_joint).all(axis=1, keepdims=True), np.log(weights), log_joint)
     resp = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
-    return resp / resp.sum(
-        axis=1, keepdims=True
-    )  # by division: a difference of logs near 1e16 is no logarithm any more
+    # Divided by its sum: where logs are near 1e16, one less log P(x) is no logarithm of a probability any more.
+    return resp / resp.sum(axis=1, keepdims=True)
 
 
 def _m_step(one_hot: Array, resp: Array, pseudo: Array) -> tuple[Array, Array]:

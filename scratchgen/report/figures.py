@@ -15,7 +15,7 @@ from scratchgen.ddpm import q_sample
 from scratchgen.files import write_atomically
 from scratchgen.grading import grade_vae, nearest_gaussian, transport_decoder
 from scratchgen.report.chapters.em import joint_kl_path
-from scratchgen.report.chapters.vae import nodes_for
+from scratchgen.report.chapters.vae import log_joint, nodes_for
 from scratchgen.report.tour import Tour, standardized_penguins
 from scratchgen.validation import Array
 
@@ -180,10 +180,10 @@ def drawback_figure(tour: Tour) -> Figure:
     middle.legend(fontsize="small")
     f, s, point = transport_decoder(truth), 0.2, -0.3
     z = nodes_for(f, s)
-    log_joint = -0.5 * ((point - f(z)) / s) ** 2 - 0.5 * z**2
-    posterior = np.exp(log_joint - log_joint.max())
+    log_density = log_joint(point, z, f(z), s)
+    posterior = np.exp(log_density - log_density.max())
     right.plot(z, posterior / posterior.sum() / (z[1] - z[0]), color=EXACT, label=f"p_θ(z | x = {point:g})")
-    mean, std, kl = nearest_gaussian(z, log_joint)
+    mean, std, kl = nearest_gaussian(z, log_density)
     q = np.exp(-0.5 * ((z - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
     right.plot(z, q, color=MODEL, label=f"nearest Gaussian, KL {kl:.2f} nats")
     right.set(title=f"a posterior, s = {s:g}", xlabel="z", xlim=(-2.0, 1.5))

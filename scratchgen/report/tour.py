@@ -58,7 +58,7 @@ def standardized_penguins() -> Array:
 
 def dequantized_digits(seed: int) -> tuple[Array, Array]:
     """Training (1437, 64) and test (360, 64) digits as continuous data on [0, 17)."""
-    x, x_test = (datasets.digits(split).images for split in ("train", "test"))
+    x, x_test = levels_of_digits()
     return datasets.dequantize(x, rng=seed), datasets.dequantize(x_test, rng=seed + 1)
 
 

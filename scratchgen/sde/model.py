@@ -158,18 +158,25 @@ class ScoreSDE(DiffusionModel):
             divergence += weight * (self.network_.backward(v) * v).sum(axis=1)
         return -eps_hat.astype(np.float64) / std, -divergence / std
 
-    def sample_path(self, n: int, rng: RNG = None, churn: float = 1.0) -> Iterator[tuple[float, Array]]:
-        """Yield (t, x_t) from the horizon down to t_min along n trajectories, x_t in the model's units."""
-        rng = as_generator(rng)
-        x_T = self._prior_draw(n, rng)
-        times = reverse_times(self.sde_, self.n_sample_steps, self.t_min)
-        return euler_maruyama(self.sde_, self.predict_score, x_T, times, rng, churn=churn)
+    def sample_path(
+        self, n: int, rng: RNG = None, churn: float = 1.0, method: str = "euler"
+    ) -> Iterator[tuple[float, Array]]:
+        """Yield (t, x_t) from the horizon down to t_min along n trajectories, x_t in the model's units.
 
-    def _prior_draw(self, n: int, rng: np.random.Generator) -> Array:
-        """x_T, (n, D), from which sampling starts."""
+        `churn` and `method` are as for `sample`; "adaptive" yields the end alone.
+        """
         self._require_fitted()
+        if as_choice(method, "method", ("euler", "heun", "adaptive")) != "euler" and churn != 0:
+            raise ValueError(f"method {method!r} is for the flow; pass churn=0, got {churn}")
+        sde, rng = self.sde_, as_generator(rng)
         shape = (as_count(n, "n", minimum=0), self.n_features_in_)
-        return self.sde_.prior_std * rng.standard_normal(shape, dtype=np.float32)
+        x_T = sde.prior_std * rng.standard_normal(shape, dtype=np.float32)
+        if method == "adaptive":
+            return iter([(self.t_min, flow_map(sde, self.predict_score, x_T, sde.horizon, self.t_min, rtol=1e-4))])
+        times = reverse_times(sde, self.n_sample_steps, self.t_min)
+        if method == "heun":
+            return heun(sde, self.predict_score, x_T, times)
+        return euler_maruyama(sde, self.predict_score, x_T, times, rng, churn=churn)
 
     def sample(self, n: int, rng: RNG = None, churn: float = 1.0, method: str = "euler") -> Array:
         """Draw n examples, (n, D), in data units: Euler-Maruyama on (32), then the mean of x_0 given x at t_min.
@@ -187,20 +194,7 @@ class ScoreSDE(DiffusionModel):
             the network a step, or `flow_map` to 1e-4.
         """
         rng = as_generator(rng)
-        if as_choice(method, "method", ("euler", "heun", "adaptive")) != "euler" and churn != 0:
-            raise ValueError(f"method {method!r} is for the flow; pass churn=0, got {churn}")
-        if method == "euler":
-            path = self.sample_path(n, rng, churn)
-        else:
-            x_T = self._prior_draw(n, rng)
-            if method == "heun":
-                path = heun(
-                    self.sde_, self.predict_score, x_T, reverse_times(self.sde_, self.n_sample_steps, self.t_min)
-                )
-            else:
-                end = flow_map(self.sde_, self.predict_score, x_T, self.sde_.horizon, self.t_min, rtol=1e-4)
-                path = iter([(self.t_min, end)])
-        t, x = deque(path, maxlen=1).pop()
+        t, x = deque(self.sample_path(n, rng, churn, method), maxlen=1).pop()
         scale, std = self.sde_.level(t)
         if isinstance(self.network_, LevelNetwork):
             return self.network_.draw(rng, x, scale, std)
@@ -216,17 +210,7 @@ class ScoreSDE(DiffusionModel):
         from scratchgen.ddpm.model import DDPM
 
         self._require_fitted()
-        model = DDPM(
-            NoiseSchedule.from_sde(self.sde_, T),
-            variance,
-            prediction=self.prediction,
-            n_levels=self.n_levels,
-            hidden=self.hidden,
-            n_coordinate_features=self.n_coordinate_features,
-            standardize=self.standardize,
-            rng=self.rng,
-        )
-        return self._hand_over(model)
+        return self._hand_over(DDPM(NoiseSchedule.from_sde(self.sde_, T), variance))
 
     def elbo(self, x: ArrayLike, rng: RNG = None, n_times: int = 64) -> Array:
         """Unbiased estimate of the continuous-time bound of log p_θ(x), (N,), nats (Kingma et al. 2021).

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from scratchgen import CategoricalMixture, GaussianMixture, datasets
-from scratchgen.report.tour import Tour, bits_per_dim, dequantized_digits
+from scratchgen import CategoricalMixture, GaussianMixture
+from scratchgen.report.tour import Tour, bits_per_dim, dequantized_digits, levels_of_digits
 
 
 def compare_digits(tour: Tour) -> None:
@@ -33,7 +33,7 @@ def bits_of_tables(seed: int) -> float:
     40 tables and 10 pseudo-images are the best of 20 to 60 and 5 to 20 in five-fold cross-validation on the training
     images.
     """
-    train, test = (datasets.digits(split).images for split in ("train", "test"))
+    train, test = levels_of_digits()
     model = CategoricalMixture(40, n_levels=17, smoothing=10, rng=seed).fit(train)
     return bits_per_dim(model.log_prob(test))
 
@@ -43,7 +43,7 @@ def bits_of_pixel_histograms() -> float:
 
     Half a count is added everywhere, so that no level is impossible.
     """
-    train, test = (datasets.digits(split).images.astype(int) for split in ("train", "test"))
+    train, test = (images.astype(int) for images in levels_of_digits())
     counts = 0.5 + np.array([np.bincount(pixel, minlength=17) for pixel in train.T])
     log_prob = np.log(counts / counts.sum(axis=1, keepdims=True))
     return bits_per_dim(log_prob[np.arange(64), test].sum(axis=1))

@@ -9,7 +9,7 @@ import numpy as np
 from scratchgen import VAE, LinearVAE, Mixture, datasets
 from scratchgen.grading import gaussian_gap, grade_linear_vae, grade_vae, nearest_gaussian, transport_decoder
 from scratchgen.likelihood import entropy_gaussian
-from scratchgen.report.tour import Tour, bits_per_dim, dequantized_digits, standardized_penguins
+from scratchgen.report.tour import Tour, bits_per_dim, dequantized_digits, levels_of_digits, standardized_penguins
 from scratchgen.validation import Array
 
 
@@ -75,11 +75,16 @@ def drawback(tour: Tour, truth: Mixture) -> None:
     for s in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02):
         z = nodes_for(f, s)
         x_hat = f(z)
-        gaps = [nearest_gaussian(z, -0.5 * ((x - x_hat) / s) ** 2 - 0.5 * z**2)[2] for x in points[:, 0]]
+        gaps = [nearest_gaussian(z, log_joint(x, z, x_hat, s))[2] for x in points[:, 0]]
         tour.drawback[f"s = {s:g}"] = truth.kl(truth.diffuse(1.0, s).log_prob), float(mass @ gaps)
     tour.narrator.say("  The deck's drawback of the VAE, for a decoder that carries N(0, 1) to p, with noise s (nats):")
     for name, (model_gap, least_gap) in tour.drawback.items():
         tour.narrator.say(f"    {name:<16}KL(p‖p_θ) {model_gap:.6f}   least gap of a Gaussian q(z|x) {least_gap:.4f}")
+
+
+def log_joint(x: float, z: Array, x_hat: Array, s: float) -> Array:
+    """log N(x; x̂, s²) N(z; 0, 1) at every z, up to a constant."""
+    return -0.5 * ((x - x_hat) / s) ** 2 - 0.5 * z**2
 
 
 def nodes_for(f: Callable[[Array], Array], s: float) -> Array:
@@ -97,7 +102,7 @@ def digits(tour: Tour) -> None:
     x, x_test = dequantized_digits(tour.seed)
     model = VAE(8, (128, 64), n_steps=tour.steps(2000), rng=tour.seed)
     real = tour.train("vae", "VAE, 8 latents, 1437 digits", model, x)
-    levels, test_levels = (datasets.digits(split).images for split in ("train", "test"))
+    levels, test_levels = levels_of_digits()
     model = VAE(8, (128, 64), n_levels=17, n_steps=tour.steps(2000), rng=tour.seed)
     binned = tour.train("vae_levels", "VAE, 8 latents, decoder in 17 bins", model, levels)
     ratio = float(real.decoder_variance_) / mean_square(real, x, tour.seed)
