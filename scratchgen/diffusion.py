@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from scratchgen.estimator import Progress, StandardizedEstimator
 from scratchgen.level_network import LevelNetwork
-from scratchgen.network import NO_LABEL, Head, NoiseNetwork
+from scratchgen.noise_network import NO_LABEL, Head, NoiseNetwork
 from scratchgen.optimizer import EMA, Adam, cosine_decay, finite_loss
 from scratchgen.validation import RNG, Array, IntArray, as_count, as_generator, as_number, as_samples
 
@@ -57,8 +57,8 @@ class DiffusionModel(StandardizedEstimator):
         """Of n training examples."""
         raise NotImplementedError
 
-    def _observe(self, squared_errors: Array) -> None:
-        """Told ‖ε − ε̂‖², (n,), of the batch whose levels were drawn last."""
+    def _observe(self, losses: Array) -> None:
+        """Told the losses (n,), without weights, of the batch whose levels were drawn last."""
 
     def _finish(self, data: Array, rng: np.random.Generator) -> None:
         """Called with the data in the model's units when the network has its last parameters."""
@@ -89,18 +89,31 @@ class DiffusionModel(StandardizedEstimator):
             if labels is not None:
                 given = np.where(rng.random(batch_size) < p_drop, NO_LABEL, labels[rows])
             x_t = level.scale[:, None].astype(np.float32) * x0 + level.std[:, None].astype(np.float32) * noise
-            error = network.forward(x_t, level.scale, level.std, level.head, given) - noise
             weight = np.broadcast_to(np.asarray(level.weight, dtype=np.float32), batch_size)
-            network.backward((2 / batch_size) * weight[:, None] * error)
+            batch_losses = self._differentiate(network, x_t, noise, level, weight / batch_size, given, rng)
             adam.step(network.mlp.gradient, cosine_decay(step, n_steps, learning_rate, min(WARMUP, n_steps // 10)))
             average.update(network.mlp.parameters)
-            squared = (error**2).sum(axis=1)
-            self._observe(squared)
-            losses[step] = finite_loss(float((weight * squared).mean()), step)
+            self._observe(batch_losses)
+            losses[step] = finite_loss(float((weight * batch_losses).mean()), step)
             self.losses_ = losses[: step + 1]
             if step == n_steps - 1:
                 self._finish(data, rng)
             yield Progress(step + 1, n_steps, float(losses[step]))
+
+    def _differentiate(
+        self,
+        network: NoiseNetwork | LevelNetwork,
+        x_t: Array,
+        noise: Array,
+        level: Levels,
+        weight: Array,
+        labels: IntArray | None,
+        rng: np.random.Generator,
+    ) -> Array:
+        """‖ε − ε̂‖² of every example, (n,), leaving in `network.mlp.gradient` the gradient of its weighted sum."""
+        error = network.forward(x_t, level.scale, level.std, level.head, labels) - noise
+        network.backward(2 * weight[:, None] * error)
+        return (error**2).sum(axis=1)
 
     def _statistics(self, x: Array, mean: Array, scale: float) -> tuple[Array, Array]:
         """Histograms (D, n_levels) and covariance (D, D) of the scaled data, which a `LevelNetwork` knows."""

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scratchgen.likelihood import level_values
-from scratchgen.network import MLP, Head, as_column, label_indicators, time_features
+from scratchgen.network import MLP
+from scratchgen.noise_network import Head, as_column, label_indicators, time_features
 from scratchgen.validation import RNG, Array, IntArray, as_count, as_widths
 
 N_CORRECTIONS = 4  # numbers a dimension that the MLP gives: on lowest level, on highest, ∝ level, ∝ level²

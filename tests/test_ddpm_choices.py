@@ -28,8 +28,8 @@ from scratchgen.ddpm import (
 )
 from scratchgen.ddpm.objective import WEIGHTINGS
 from scratchgen.ddpm.predictions import PREDICTIONS
-from scratchgen.ddpm.steps import STEP_CHOICES
-from scratchgen.network import NoiseNetwork
+from scratchgen.noise_network import NoiseNetwork
+from scratchgen.steps import STEP_CHOICES
 from scratchgen.testing import reals, schedules, schedules_and_t
 from tests.strategies import FALSE_ALARM, Scripted, residual
 

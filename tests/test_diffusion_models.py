@@ -16,7 +16,7 @@ from scipy import stats
 
 from scratchgen import DDPM, VE, VP, Mixture, NoiseSchedule, ScoreSDE, SubVP
 from scratchgen.ddpm import bound_terms, mean_square_step, negative_elbo
-from scratchgen.network import NoiseNetwork
+from scratchgen.noise_network import NoiseNetwork
 from tests.strategies import FALSE_ALARM, Scripted, passes_as_sample, residual
 
 LOG_2PI = np.log(2 * np.pi)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from scratchgen import MLP, Mixture
-from scratchgen.network import ACTIVATIONS, NoiseNetwork, coordinate_features, time_features
-from tests.strategies import residual, slope_along
+from scratchgen.network import ACTIVATIONS
+from scratchgen.noise_network import NoiseNetwork, coordinate_features, time_features
+from tests.strategies import residual, slope, slope_along
 
 
 def unit(rng, shape):
@@ -101,6 +102,39 @@ def test_mlp_backward_needs_a_forward():
     mlp(np.ones((4, 2), dtype=np.float32))
     with pytest.raises(ValueError, match="forward"):
         mlp.backward(np.ones((4, 1)))
+
+
+@given(mlps())
+def test_derivative_along_a_direction_and_its_gradient(drawn):
+    """y and dy of `forward_along` against the call's own slope; the gradient of g·y + k·dy along the parameters."""
+    mlp, rng = drawn
+    x, v = rng.standard_normal((2, 4, mlp.sizes[0]))
+    g, k = rng.standard_normal((2, 4, mlp.sizes[-1]))
+    value, derivative = mlp.forward_along(x, v)
+    assert residual(value, mlp(x)) < 1e-13
+    numeric = slope(lambda h: mlp(x + h * v), 1e-3)
+    assert residual(derivative, numeric) < 1e-8 * (1 + np.abs(derivative).max())
+    assert mlp.backward_along(g, k) is None
+    gradient, direction = mlp.gradient.copy(), unit(rng, mlp.parameters.shape)
+
+    def loss():
+        y, dy = mlp.forward_along(x, v)
+        return float((g * y).sum() + (k * dy).sum())
+
+    assert same_slope(gradient, direction, slope_along(mlp.parameters, direction, loss))
+    mlp.forward_along(x, v)
+    mlp.backward_along(g, np.zeros_like(k))  # without the derivative's part it is the ordinary one
+    along = mlp.gradient.copy()
+    mlp.forward(x)
+    mlp.backward(g)
+    assert residual(along, mlp.gradient) < 1e-13
+
+
+def test_backward_along_needs_a_forward_along():
+    mlp = MLP((2, 3, 1), rng=0)
+    mlp.forward(np.ones((4, 2), dtype=np.float32))
+    with pytest.raises(ValueError, match="forward_along"):
+        mlp.backward_along(np.ones((4, 1)), np.ones((4, 1)))
 
 
 # --- MLP: values ------------------------------------------------------------------------------------------
@@ -366,3 +400,25 @@ def test_layers_of_a_copied_or_unpickled_network_are_views_of_its_own_parameters
         twin.backward(np.ones((1, 1)))
         assert np.any(twin.gradient)
     assert np.any(original.parameters)
+
+
+# --- noise network: along a direction ---------------------------------------------------------------------
+
+
+@given(noise_networks())
+def test_derivative_of_the_noise_along_a_direction_and_its_gradient(drawn):
+    network, x, scale, std, rng = drawn
+    v, g, k = rng.standard_normal((3, *x.shape))
+    value, derivative = network.forward_along(x, v, scale, std)
+    assert residual(value, network(x, scale, std)) < 1e-13
+    network.forward(x, scale, std)
+    assert residual((derivative * g).sum(), (network.backward(g) * v).sum()) < 1e-11  # g·(J v) = (Jᵀ g)·v
+    network.forward_along(x, v, scale, std)
+    network.backward_along(g, k)
+    gradient, direction = network.mlp.gradient.copy(), unit(rng, network.mlp.parameters.shape)
+
+    def loss():
+        y, dy = network.forward_along(x, v, scale, std)
+        return float((g * y).sum() + (k * dy).sum())
+
+    assert same_slope(gradient, direction, slope_along(network.mlp.parameters, direction, loss))

@@ -51,7 +51,7 @@ from scratchgen.likelihood import (
     kl_gaussian,
     log_bin_mass,
 )
-from scratchgen.network import NoiseNetwork
+from scratchgen.noise_network import NoiseNetwork
 from scratchgen.quadrature import gauss_hermite
 from scratchgen.sde import (
     denoising_score_matching,

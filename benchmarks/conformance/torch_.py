@@ -36,7 +36,8 @@ from scratchgen.equations.problems import (
     waves,
 )
 from scratchgen.likelihood import gaussian_log_prob
-from scratchgen.network import MLP, NoiseNetwork
+from scratchgen.network import MLP
+from scratchgen.noise_network import NoiseNetwork
 from scratchgen.vae import VAENetwork
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Equations (19)-(29): the diffusion model as a hierarchical VAE.
 
 `kernels` has the forward process, `samplers` the reverse steps, `chain` the densities of both along a path,
-`objective` the bound, `predictions` what a network may predict, `steps` which t it trains on, `model` the estimator.
+`objective` the bound, `predictions` what a network may predict, `model` the estimator.
 """
 
 from scratchgen.ddpm.chain import (
@@ -26,7 +26,7 @@ from scratchgen.ddpm.objective import (
 )
 from scratchgen.ddpm.predictions import from_noise, noise_from, to_noise
 from scratchgen.ddpm.samplers import ancestral_sampler, ddim_sampler, ddim_step, p_mean, p_step, reverse_variance
-from scratchgen.ddpm.steps import StepChooser, stratified_steps, uniform_steps
+from scratchgen.steps import StepChooser, stratified_steps, uniform_steps
 
 __all__ = [
     "StepChooser",

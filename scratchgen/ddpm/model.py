@@ -14,12 +14,12 @@ from scratchgen.ddpm.kernels import check_time, q_sample
 from scratchgen.ddpm.objective import bound_terms, loss_weight, mean_square_step
 from scratchgen.ddpm.predictions import PREDICTIONS, noise_from
 from scratchgen.ddpm.samplers import ancestral_sampler, ddim_sampler, reverse_variance
-from scratchgen.ddpm.steps import StepChooser
 from scratchgen.diffusion import DiffusionModel, Levels
 from scratchgen.estimator import Progress
 from scratchgen.level_network import LevelNetwork
-from scratchgen.network import Head
+from scratchgen.noise_network import Head
 from scratchgen.schedule import NoiseSchedule
+from scratchgen.steps import StepChooser
 from scratchgen.validation import RNG, Array, IntArray, as_choice, as_count, as_generator, as_number
 
 if TYPE_CHECKING:
@@ -199,8 +199,8 @@ class DDPM(DiffusionModel):
         """What turns the network's output into ε̂; a `LevelNetwork` does that itself."""
         return None if self.prediction == "levels" else noise_from(self.schedule_, t, self.prediction)
 
-    def _observe(self, squared_errors: Array) -> None:
-        self._chooser.observe(self._t, self._weight[self._t] * squared_errors)
+    def _observe(self, losses: Array) -> None:
+        self._chooser.observe(self._t, self._weight[self._t] * losses)
 
     def _finish(self, data: Array, rng: np.random.Generator) -> None:
         if self._estimates_variance:

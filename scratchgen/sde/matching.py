@@ -29,9 +29,12 @@ def implicit_score_matching(score: Array, divergence: Array) -> Array:
     return (score**2).sum(axis=1) + 2 * divergence
 
 
-def sliced_score_matching(score: Array, direction: Array, derivative: Array) -> Array:
+def sliced_score_matching(score: Array, direction: Array, derivative: Array, reduce_variance: bool = False) -> Array:
     """(v·s_θ)² + 2 v·(∇s_θ v), (N,), for directions v (N, D) and derivatives ∇s_θ v (N, D) of s_θ along them.
 
-    Gaussian and Rademacher directions have E vvᵀ = I; unit vectors would give 1/D of the implicit loss.
+    Gaussian and Rademacher directions have E vvᵀ = I; unit vectors would give 1/D of the implicit loss.  With
+    `reduce_variance` ‖s_θ‖² stands for (v·s_θ)², whose mean over v it is (Song et al.'s SSM-VR);
+    it varies less where the score is large.
     """
-    return ((direction * score).sum(axis=1)) ** 2 + 2 * (direction * derivative).sum(axis=1)
+    square = (score**2).sum(axis=1) if reduce_variance else ((direction * score).sum(axis=1)) ** 2
+    return square + 2 * (direction * derivative).sum(axis=1)

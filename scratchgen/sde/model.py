@@ -1,4 +1,4 @@
-"""ScoreSDE: a score model trained by denoising score matching, sampled by the reverse SDE, (30)-(34)."""
+"""ScoreSDE: a score model trained by score matching, sampled by the reverse SDE, (30)-(34)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ from scratchgen.diffusion import DiffusionModel, Levels
 from scratchgen.estimator import Progress
 from scratchgen.level_network import LevelNetwork
 from scratchgen.likelihood import LOG_2PI, kl_diag_standard, levels_of, log_bin_mass
+from scratchgen.noise_network import NoiseNetwork
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde.flow import flow_map, heun
 from scratchgen.sde.likelihood import probability_flow_log_prob
 from scratchgen.sde.processes import VP, LinearSDE
 from scratchgen.sde.reverse import euler_maruyama, reverse_times
-from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator, as_number
+from scratchgen.steps import STEP_CHOICES, StepChooser, stratified
+from scratchgen.validation import RNG, Array, IntArray, as_choice, as_count, as_generator, as_number
 
 if TYPE_CHECKING:
     from scratchgen.ddpm.model import DDPM
 
 
+N_CELLS = 100  # of the clock, for time_choice="importance"
+
+
 class ScoreSDE(DiffusionModel):
     """Score-based model with s_θ = −ε̂/std, (33), on a VP, sub-VP or VE process.
 
-    Training is denoising score matching: E‖s_θ + ε/std‖² has the same minimiser as (33) and needs no true score.
-    Written in ε̂ it is E‖ε − ε̂‖²/std², so that a weighting λ(t) becomes a choice of where training times fall.
+    Training is score matching that needs no true score: denoising, E‖s_θ + ε/std‖², or implicit or sliced; all have the
+    minimiser of (33).  In ε̂ the first is E‖ε − ε̂‖²/std², so that a weighting λ(t) becomes a choice of where training
+    times fall.
 
     Parameters
     ----------
@@ -39,8 +45,19 @@ class ScoreSDE(DiffusionModel):
     weighting : {"likelihood", "noise"}
         λ(t) of (33).  "likelihood": g(t)², with which (33) is the bound (34); since g² dt/std² = −d(log-SNR), it is
         training times drawn evenly in log-SNR.  "noise": std(t)², times drawn evenly; better-looking samples.
+    matching : {"denoising", "implicit", "sliced", "sliced-vr"}
+        What is minimised, see `scratchgen.sde.matching`, times std² and plus D: the four have one expectation, that of
+        ‖ε − ε̂‖².  All but "denoising" do without ε and differentiate the network along directions v instead, one an
+        example, "implicit" D; "sliced-vr" has ‖s_θ‖² for (v·s_θ)².  They are slower and noisier.
+    directions : {"rademacher", "gaussian"}
+        The law of v in the sliced losses.
+    time_choice : {"stratified", "uniform", "importance"}
+        How training times are drawn; the expectation is the same.  "stratified": one in each of batch_size equal cells
+        of the clock that the weighting makes even.  "importance": 100 cells, drawn with p ∝ √E[loss²] as training sees
+        it (`scratchgen.ddpm.StepChooser`).  That is the law of least variance, and so what a log-SNR schedule learned
+        on the bound's variance (Kingma et al. 2021) would come to between the same ends.
     n_sample_steps : int
-        Euler-Maruyama steps of `sample`, evenly spaced in log-SNR.
+        Steps of `sample`, evenly spaced in log-SNR.
     n_levels : int, optional
         The data are whole numbers 0..n_levels−1, and −elbo/(D ln 2) is in bits per dimension.
     prediction : {"v", "levels"}
@@ -74,6 +91,9 @@ class ScoreSDE(DiffusionModel):
         sde: LinearSDE | None = None,
         t_min: float = 1e-3,
         weighting: str = "likelihood",
+        matching: str = "denoising",
+        directions: str = "rademacher",
+        time_choice: str = "stratified",
         n_sample_steps: int = 250,
         n_levels: int | None = None,
         prediction: str = "v",
@@ -90,6 +110,9 @@ class ScoreSDE(DiffusionModel):
         self.sde = sde
         self.t_min = t_min
         self.weighting = weighting
+        self.matching = matching
+        self.directions = directions
+        self.time_choice = time_choice
         self.n_sample_steps = n_sample_steps
         self.n_levels = n_levels
         self.prediction = prediction
@@ -106,29 +129,78 @@ class ScoreSDE(DiffusionModel):
     def _build(self, dimension: int, rng: RNG = None) -> None:
         sde = VP() if self.sde is None else self.sde
         as_choice(self.weighting, "weighting", ("likelihood", "noise"))
-        as_choice(self.prediction, "prediction", ("v", "levels"))
+        as_choice(self.matching, "matching", ("denoising", "implicit", "sliced", "sliced-vr"))
+        as_choice(self.directions, "directions", ("rademacher", "gaussian"))
+        if as_choice(self.prediction, "prediction", ("v", "levels")) == "levels" and self.matching != "denoising":
+            raise ValueError(f"matching must be 'denoising' for prediction='levels', got {self.matching!r}")
         as_number(self.t_min, "t_min", low=0.0, high=sde.horizon, open_low=True)
         as_count(self.n_sample_steps, "n_sample_steps")
+        self._chooser = StepChooser(N_CELLS, as_choice(self.time_choice, "time_choice", STEP_CHOICES))
         super()._build(dimension, rng)
         self.sde_ = sde
 
-    def _stratified_times(self, n: int, rng: np.random.Generator) -> Array:
-        """n times whose log-SNRs are one uniform draw in each of n equal cells; varies less than n free draws."""
+    def _time_at_clock(self, u: Array) -> Array:
+        """Times for u in [0, 1], from the horizon to t_min, evenly in log-SNR."""
         low, high = self.sde_.log_snr(np.array([self.sde_.horizon, self.t_min]))
-        return self.sde_.time_at(low + (high - low) * (np.arange(n) + rng.random(n)) / n)
+        return self.sde_.time_at(low + (high - low) * u)
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Denoising score matching by Adam; yields after every step with the batch's E‖ε − ε̂‖², summed over dimensions.
+        """Score matching by Adam; yields after every step with the batch's E‖ε − ε̂‖², summed over dimensions.
 
-        The loss that a perfect network would have is not 0.
+        The loss that a perfect network would have is not 0; an implicit or a sliced one of a batch can be negative.
         """
         return self._train(x)
 
+    def _draw_clock(self, n: int, rng: np.random.Generator) -> tuple[Array, Array | float]:
+        """n draws from [0, 1], and what corrects the mean of a loss for their law."""
+        if self.time_choice == "stratified":
+            return stratified(n, rng), 1.0
+        self._cell, correction = self._chooser.draw(n, rng)
+        return (self._cell - rng.random(n)) / N_CELLS, correction
+
     def _draw_levels(self, n: int, rng: np.random.Generator) -> Levels:
+        u, correction = self._draw_clock(n, rng)
         if self.weighting == "likelihood":
-            return Levels(*self.sde_.marginal(self._stratified_times(n, rng)))
-        times = self.t_min + (self.sde_.horizon - self.t_min) * (np.arange(n) + rng.random(n)) / n
-        return Levels(*self.sde_.marginal(times))
+            times = self._time_at_clock(u)
+        else:
+            times = self.t_min + (self.sde_.horizon - self.t_min) * u
+        return Levels(*self.sde_.marginal(times), correction)
+
+    def _observe(self, losses: Array) -> None:
+        if self.time_choice == "importance":
+            self._chooser.observe(self._cell, losses)
+
+    def _differentiate(
+        self,
+        network: NoiseNetwork | LevelNetwork,
+        x_t: Array,
+        noise: Array,
+        level: Levels,
+        weight: Array,
+        labels: IntArray | None,
+        rng: np.random.Generator,
+    ) -> Array:
+        if self.matching == "denoising" or isinstance(network, LevelNetwork):
+            return super()._differentiate(network, x_t, noise, level, weight, labels, rng)
+        (n, D), scale, std = x_t.shape, level.scale, level.std
+        if self.matching == "implicit":  # the mean over √D e_d is the divergence itself
+            v = np.repeat(D**0.5 * np.eye(D), n, axis=0)
+            x_t, scale, std, weight = np.tile(x_t, (D, 1)), np.tile(scale, D), np.tile(std, D), np.tile(weight, D) / D
+        elif self.directions == "rademacher":
+            v = rng.choice([-1.0, 1.0], size=x_t.shape)
+        else:
+            v = rng.standard_normal(x_t.shape)
+        v, std = v.astype(x_t.dtype), std[:, None].astype(x_t.dtype)
+        eps_hat, derivative = network.forward_along(x_t, v, scale, std)
+        # std² · sliced_score_matching of s_θ = −ε̂/std
+        if self.matching == "sliced":
+            projected = (v * eps_hat).sum(axis=1, keepdims=True)
+            losses, gradient = projected[:, 0] ** 2, 2 * projected * v
+        else:
+            losses, gradient = (eps_hat**2).sum(axis=1), 2 * eps_hat
+        losses = losses - (2 * std * v * derivative).sum(axis=1)
+        network.backward_along(weight[:, None] * gradient, -2 * weight[:, None] * std * v)
+        return losses.reshape(-1, n).mean(axis=0) + D
 
     def eps_hat(self, x_t: Array, t: float) -> Array:
         """Predicted total noise ε̂(x_t, t) at one time t, (N, D); x_t in the model's units (`to_model`)."""
@@ -233,7 +305,7 @@ class ScoreSDE(DiffusionModel):
         prior = kl_diag_standard(scale * x0 / sde.prior_std, prior_log_variance)
         log_snr = sde.log_snr(np.array([self.t_min, sde.horizon]))
         squared = np.zeros(len(x0))
-        for t in self._stratified_times(as_count(n_times, "n_times"), rng):
+        for t in self._time_at_clock(stratified(as_count(n_times, "n_times"), rng)):
             scale, std = sde.level(float(t))
             noise = rng.standard_normal(x0.shape)
             squared += ((noise - self.eps_hat(scale * x0 + std * noise, float(t))) ** 2).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Which t a network trains on: E_t λ_t ‖ε − ε̂‖² with t uniform on 1..T, by draws that vary less."""
+"""Which t a network trains on: E_t λ_t ‖ε − ε̂‖², t uniform on 1..T or on an interval, by draws that vary less."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ STEP_CHOICES = ("uniform", "stratified", "importance")
 def uniform_steps(T: int, n: int, rng: np.random.Generator) -> IntArray:
     """n independent steps, each of 1..T as likely."""
     return rng.integers(1, T + 1, size=n)
+
+
+def stratified(n: int, rng: np.random.Generator) -> Array:
+    """One uniform draw in each of n equal cells of [0, 1], (n,); its means vary less than those of n free draws."""
+    return (np.arange(n) + rng.random(n)) / n
 
 
 def stratified_steps(T: int, n: int, rng: np.random.Generator) -> IntArray:

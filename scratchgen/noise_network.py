@@ -1,0 +1,171 @@
+"""The noise network: ε̂ from an MLP of the noisy point and its noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from scratchgen.network import MLP
+from scratchgen.validation import RNG, Array, IntArray, as_count, as_widths
+
+
+def time_features(log_snr: Array, n: int) -> Array:
+    """cos and sin of log-SNR at n frequencies from 1/8 to 2, (N, 2n).
+
+    A noise level is known to the network by its log-SNR log(scale²/std²), which is the same number for a DDPM's step
+    and an SDE's time, so that one network serves both.
+    """
+    angles = 0.5 * log_snr[:, None] * np.geomspace(0.25, 4.0, n).astype(log_snr.dtype)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _frequencies(n: int, like: Array) -> Array:
+    """2, 4, …, 2ⁿ in the dtype of `like`."""
+    return (2.0 ** np.arange(1, n + 1)).astype(like.dtype)
+
+
+def coordinate_features(x: Array, n: int) -> Array:
+    """cos and sin of every coordinate at frequencies 2, 4, …, 2ⁿ, (N, 2nD): lets a small network draw sharp edges."""
+    angles = (x[:, :, None] * _frequencies(n, x)).reshape(len(x), n * x.shape[1])
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
+Head = tuple[Array | float, Array | float]  # (skip, gain)
+NO_LABEL = -1
+
+
+def as_column(value: Array | float, n: int) -> Array:
+    """A number or n of them as a column (n, 1), float64."""
+    return np.broadcast_to(np.asarray(value, dtype=np.float64).reshape(-1, 1), (n, 1))
+
+
+def label_indicators(labels: IntArray | None, n: int, n_classes: int) -> Array:
+    """One column a class, (n, n_classes), 1 where the label is that class; all 0 for NO_LABEL, and without labels."""
+    labels = np.full(n, NO_LABEL) if labels is None else labels
+    return (labels[:, None] == np.arange(n_classes)).astype(np.float64)
+
+
+class NoiseNetwork:
+    """ε̂(x_t, noise level): predicts the total noise ε in x_t = scale · x_0 + std · ε.
+
+        ε̂ = skip · x_t + gain · F(y, features(y), features(log-SNR), label),   y = x_t/r,  r² = scale² + std²
+
+    With skip = std/r² and gain = scale/r, the default, the first term alone is the exact answer for data N(0, I); the
+    MLP F starts at 0 and learns the rest.  (For a variance-preserving process, where r = 1, F is then the "v" of
+    Salimans and Ho 2022.)  Other pairs make F predict something else, see `scratchgen.ddpm.noise_from`.
+
+    Parameters
+    ----------
+    dimension : int
+        D.
+    hidden : sequence of int
+        Widths of F's hidden layers.
+    n_time_features, n_coordinate_features : int
+        Numbers of frequencies; 0 leaves the features out.
+    n_classes : int
+        Of labels that F may be given as indicators; 0 for none.  No label is all zeros.
+    rng, dtype
+        As for `MLP`.
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        hidden: Sequence[int] = (128, 128, 128),
+        n_time_features: int = 8,
+        n_coordinate_features: int = 0,
+        rng: RNG = None,
+        dtype: DTypeLike = np.float32,
+        n_classes: int = 0,
+    ) -> None:
+        self.dimension = as_count(dimension, "dimension")
+        self.n_time_features = as_count(n_time_features, "n_time_features", minimum=0)
+        self.n_coordinate_features = as_count(n_coordinate_features, "n_coordinate_features", minimum=0)
+        self.n_classes = as_count(n_classes, "n_classes", minimum=0)
+        width = dimension * (1 + 2 * n_coordinate_features) + 2 * n_time_features + n_classes
+        self.mlp = MLP((width, *as_widths(hidden, "hidden"), dimension), rng=rng, dtype=dtype, zero_last=True)
+
+    def _inputs(
+        self, x: Array, scale: Array | float, std: Array | float, head: Head | None, labels: IntArray | None
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """MLP input, y = x/r, and skip · r, gain and r as columns."""
+        dtype, N = self.mlp.parameters.dtype, len(x)
+        scale, std = as_column(scale, N), as_column(std, N)
+        r = np.hypot(scale, std)
+        skip, gain = (std / r, scale / r) if head is None else (r * as_column(head[0], N), as_column(head[1], N))
+        y = (x / r).astype(dtype)
+        log_snr = 2 * np.log(scale / std)[:, 0].astype(dtype)
+        parts = [y, coordinate_features(y, self.n_coordinate_features), time_features(log_snr, self.n_time_features)]
+        parts.append(label_indicators(labels, N, self.n_classes).astype(dtype))
+        return np.concatenate(parts, axis=1), y, skip.astype(dtype), gain.astype(dtype), r.astype(dtype)
+
+    def __call__(
+        self,
+        x: Array,
+        scale: Array | float,
+        std: Array | float,
+        head: Head | None = None,
+        labels: IntArray | None = None,
+    ) -> Array:
+        """ε̂ for x of shape (N, D).
+
+        Parameters
+        ----------
+        scale, std : float or (N,)
+        head : (skip, gain), each a float or (N,) or (N, 1), optional
+        labels : (N,) of 0..n_classes−1, or NO_LABEL, optional
+        """
+        inputs, y, skip, gain, _ = self._inputs(x, scale, std, head, labels)
+        return skip * y + gain * self.mlp(inputs)
+
+    def forward(
+        self,
+        x: Array,
+        scale: Array | float,
+        std: Array | float,
+        head: Head | None = None,
+        labels: IntArray | None = None,
+    ) -> Array:
+        """As a call; remembers what `backward` needs."""
+        inputs, self._y, self._skip, self._gain, self._r = self._inputs(x, scale, std, head, labels)
+        return self._skip * self._y + self._gain * self.mlp.forward(inputs)
+
+    def backward(self, grad_output: Array) -> Array:
+        """Overwrite `mlp.gradient` and return ∂/∂x, (N, D), for ∂loss/∂ε̂ of the last `forward`."""
+        D, n = self.dimension, self.n_coordinate_features
+        grad = self.mlp.backward(self._gain * grad_output)
+        grad_y = self._skip * grad_output + grad[:, :D]
+        if n:
+            frequency = _frequencies(n, grad)
+            angles = self._y[:, :, None] * frequency
+            grad_cos, grad_sin = grad[:, D : D + 2 * n * D].reshape(len(grad), 2, D, n).swapaxes(0, 1)
+            grad_y = grad_y + ((np.cos(angles) * grad_sin - np.sin(angles) * grad_cos) * frequency).sum(axis=2)
+        return grad_y / self._r
+
+    # --- along a direction -----------------------------------------------------------------------------------------
+
+    def forward_along(
+        self,
+        x: Array,
+        direction: Array,
+        scale: Array | float,
+        std: Array | float,
+        head: Head | None = None,
+        labels: IntArray | None = None,
+    ) -> tuple[Array, Array]:
+        """ε̂ and its derivative (∂ε̂/∂x) v along directions v (N, D), each (N, D); remembers for `backward_along`."""
+        inputs, y, skip, self._gain, r = self._inputs(x, scale, std, head, labels)
+        dy, n = direction.astype(y.dtype) / r, self.n_coordinate_features
+        frequency = _frequencies(n, y)
+        angles, turned = y[:, :, None] * frequency, dy[:, :, None] * frequency
+        along = np.zeros_like(inputs)  # noise level and label stay where they are
+        moved = [dy, *((wave * turned).reshape(len(y), -1) for wave in (-np.sin(angles), np.cos(angles)))]
+        along[:, : self.dimension * (1 + 2 * n)] = np.concatenate(moved, axis=1)
+        value, derivative = self.mlp.forward_along(inputs, along)
+        return skip * y + self._gain * value, skip * dy + self._gain * derivative
+
+    def backward_along(self, grad_output: Array, grad_derivative: Array) -> None:
+        """Overwrite `mlp.gradient` with that of Σ (g · ε̂ + k · (∂ε̂/∂x) v) for g and k (N, D), see `MLP`."""
+        self.mlp.backward_along(self._gain * grad_output, self._gain * grad_derivative)
