@@ -13,7 +13,6 @@ from scipy import stats
 from scratchgen import DDPM, CategoricalMixture, Mixture, NoiseSchedule
 from scratchgen.conformance import check_gradient
 from scratchgen.ddpm import (
-    StepChooser,
     ddim_sampler,
     from_noise,
     loss_weight,
@@ -22,14 +21,12 @@ from scratchgen.ddpm import (
     noise_from,
     q_sample,
     reverse_variance,
-    stratified_steps,
     to_noise,
-    uniform_steps,
 )
 from scratchgen.ddpm.objective import WEIGHTINGS
 from scratchgen.ddpm.predictions import PREDICTIONS
 from scratchgen.noise_network import NoiseNetwork
-from scratchgen.steps import STEP_CHOICES
+from scratchgen.steps import STEP_CHOICES, StepChooser, stratified_steps, uniform_steps
 from scratchgen.testing import reals, schedules, schedules_and_t
 from tests.strategies import FALSE_ALARM, Scripted, residual
 

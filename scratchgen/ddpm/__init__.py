@@ -26,10 +26,8 @@ from scratchgen.ddpm.objective import (
 )
 from scratchgen.ddpm.predictions import from_noise, noise_from, to_noise
 from scratchgen.ddpm.samplers import ancestral_sampler, ddim_sampler, ddim_step, p_mean, p_step, reverse_variance
-from scratchgen.steps import StepChooser, stratified_steps, uniform_steps
 
 __all__ = [
-    "StepChooser",
     "ancestral_sampler",
     "bound_terms",
     "bound_weight",
@@ -58,8 +56,6 @@ __all__ = [
     "reverse_variance",
     "split_noise",
     "step_weight",
-    "stratified_steps",
     "to_noise",
     "total_noise_loss",
-    "uniform_steps",
 ]

@@ -45,7 +45,7 @@ class DDPM(DiffusionModel):
     weighting : {"simple", "bound", "x0", "v", "min-snr"}
         λ_t, see `scratchgen.ddpm.loss_weight`.
     step_choice : {"uniform", "stratified", "importance"}
-        How t is drawn, see `scratchgen.ddpm.StepChooser`; the loss's expectation is the same.
+        How t is drawn, see `scratchgen.steps.StepChooser`; the loss's expectation is the same.
     n_levels : int, optional
         The data are whole numbers 0..n_levels−1: L_0 is the mass of their bins, and −elbo/(D ln 2) is in bits per
         dimension.

@@ -54,7 +54,7 @@ class ScoreSDE(DiffusionModel):
     time_choice : {"stratified", "uniform", "importance"}
         How training times are drawn; the expectation is the same.  "stratified": one in each of batch_size equal cells
         of the clock that the weighting makes even.  "importance": 100 cells, drawn with p ∝ √E[loss²] as training sees
-        it (`scratchgen.ddpm.StepChooser`).  That is the law of least variance, and so what a log-SNR schedule learned
+        it (`scratchgen.steps.StepChooser`).  That is the law of least variance, and so what a log-SNR schedule learned
         on the bound's variance (Kingma et al. 2021) would come to between the same ends.
     n_sample_steps : int
         Steps of `sample`, evenly spaced in log-SNR.

@@ -2,4 +2,5 @@
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("sklearn") else ["test_sklearn*.py"]
+NEEDS = {"test_sklearn*.py": ["sklearn"], "test_diffusers*.py": ["torch", "diffusers"]}
+collect_ignore_glob = [glob for glob, libraries in NEEDS.items() if not all(map(find_spec, libraries))]
