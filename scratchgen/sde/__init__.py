@@ -1,9 +1,11 @@
 """Equations (30)-(34): score-based models and stochastic differential equations.
 
-`processes` has the forward SDEs, `reverse` their reversal, `flow` its deterministic twin, `matching` the losses of
-(33), `likelihood` what (34) bounds, `integration` what solves an ODE, `model` the estimator.
+`processes` has the forward SDEs, `reverse` their reversal, `flow` its deterministic twin, `corrector` Langevin steps
+in between, `matching` the losses of (33), `likelihood` what (34) bounds, `integration` what solves an ODE, `model` the
+estimator.
 """
 
+from scratchgen.sde.corrector import langevin_step, predictor_corrector
 from scratchgen.sde.flow import flow_map, heun
 from scratchgen.sde.integration import integrate
 from scratchgen.sde.likelihood import kl_bound, probability_flow_log_prob
@@ -31,6 +33,8 @@ __all__ = [
     "implicit_score_matching",
     "integrate",
     "kl_bound",
+    "langevin_step",
+    "predictor_corrector",
     "probability_flow_log_prob",
     "reverse_drift",
     "reverse_moments",

@@ -15,6 +15,7 @@ from scratchgen.level_network import LevelNetwork
 from scratchgen.likelihood import LOG_2PI, kl_diag_standard, levels_of, log_bin_mass
 from scratchgen.noise_network import NoiseNetwork
 from scratchgen.schedule import NoiseSchedule
+from scratchgen.sde.corrector import predictor_corrector
 from scratchgen.sde.flow import flow_map, heun
 from scratchgen.sde.likelihood import probability_flow_log_prob
 from scratchgen.sde.processes import VP, LinearSDE
@@ -231,15 +232,23 @@ class ScoreSDE(DiffusionModel):
         return -eps_hat.astype(np.float64) / std, -divergence / std
 
     def sample_path(
-        self, n: int, rng: RNG = None, churn: float = 1.0, method: str = "euler"
+        self,
+        n: int,
+        rng: RNG = None,
+        churn: float = 1.0,
+        method: str = "euler",
+        n_corrections: int = 0,
+        snr: float = 0.16,
     ) -> Iterator[tuple[float, Array]]:
         """Yield (t, x_t) from the horizon down to t_min along n trajectories, x_t in the model's units.
 
-        `churn` and `method` are as for `sample`; "adaptive" yields the end alone.
+        The arguments are as for `sample`; "adaptive" yields the end alone.
         """
         self._require_fitted()
         if as_choice(method, "method", ("euler", "heun", "adaptive")) != "euler" and churn != 0:
             raise ValueError(f"method {method!r} is for the flow; pass churn=0, got {churn}")
+        if as_count(n_corrections, "n_corrections", minimum=0) and method != "euler":
+            raise ValueError(f"method must be 'euler' with n_corrections={n_corrections}, got {method!r}")
         sde, rng = self.sde_, as_generator(rng)
         shape = (as_count(n, "n", minimum=0), self.n_features_in_)
         x_T = sde.prior_std * rng.standard_normal(shape, dtype=np.float32)
@@ -248,9 +257,21 @@ class ScoreSDE(DiffusionModel):
         times = reverse_times(sde, self.n_sample_steps, self.t_min)
         if method == "heun":
             return heun(sde, self.predict_score, x_T, times)
-        return euler_maruyama(sde, self.predict_score, x_T, times, rng, churn=churn)
+        if n_corrections == 0:
+            return euler_maruyama(sde, self.predict_score, x_T, times, rng, churn=churn)
+        return predictor_corrector(
+            sde, self.predict_score, x_T, times, rng, churn=churn, n_corrections=n_corrections, snr=snr
+        )
 
-    def sample(self, n: int, rng: RNG = None, churn: float = 1.0, method: str = "euler") -> Array:
+    def sample(
+        self,
+        n: int,
+        rng: RNG = None,
+        churn: float = 1.0,
+        method: str = "euler",
+        n_corrections: int = 0,
+        snr: float = 0.16,
+    ) -> Array:
         """Draw n examples, (n, D), in data units: Euler-Maruyama on (32), then the mean of x_0 given x at t_min.
 
         With `n_levels` a draw from the decoder that `elbo` assumes there, instead of the mean.
@@ -264,9 +285,13 @@ class ScoreSDE(DiffusionModel):
         method : {"euler", "heun", "adaptive"}
             "heun" and "adaptive" are for the flow, and need churn = 0: second order on the same grid with two calls of
             the network a step, or `flow_map` to 1e-4.
+        n_corrections : int
+            Langevin steps after every step of "euler", see `scratchgen.sde.predictor_corrector`.
+        snr : float
+            Their size.
         """
         rng = as_generator(rng)
-        t, x = deque(self.sample_path(n, rng, churn, method), maxlen=1).pop()
+        t, x = deque(self.sample_path(n, rng, churn, method, n_corrections, snr), maxlen=1).pop()
         scale, std = self.sde_.level(t)
         if isinstance(self.network_, LevelNetwork):
             return self.network_.draw(rng, x, scale, std)
