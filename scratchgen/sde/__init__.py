@@ -8,7 +8,7 @@ estimator.
 from scratchgen.sde.corrector import langevin_step, predictor_corrector
 from scratchgen.sde.flow import flow_map, heun
 from scratchgen.sde.integration import integrate
-from scratchgen.sde.likelihood import kl_bound, probability_flow_log_prob
+from scratchgen.sde.likelihood import kl_bound, probability_flow_log_prob, sde_log_prob_bound
 from scratchgen.sde.matching import (
     denoising_score_matching,
     explicit_score_matching,
@@ -39,5 +39,6 @@ __all__ = [
     "reverse_drift",
     "reverse_moments",
     "reverse_times",
+    "sde_log_prob_bound",
     "sliced_score_matching",
 ]
