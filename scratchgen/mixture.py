@@ -135,9 +135,22 @@ class Mixture:
         Each component is conditioned as a Gaussian, m_k + scale C_k (scale² C_k + std² I)⁻¹ (x_t − scale m_k).
         Tweedie's formula (x_t + std² ∇log p_t)/scale is equal but loses its digits when scale is small.
         """
-        posterior, scores = self.diffuse(scale, std)._component_scores(x_t)
-        means = self.means - scale * np.einsum("kde,nke->nkd", self.covariances, scores)
+        posterior, means = self._denoised(x_t, scale, std)
         return np.einsum("nk,nkd->nd", posterior, means)
+
+    def denoise_variance(self, x_t: Array, scale: float, std: float) -> Array:
+        """tr Cov(x_0 | x_t), (N,), for the same x_t: what even the Bayes denoiser misses by, squared."""
+        posterior, means = self._denoised(x_t, scale, std)
+        C = self.covariances
+        gains = np.linalg.solve(scale**2 * C + std**2 * np.eye(self.dimension), C)
+        within = np.trace(C - scale**2 * C @ gains, axis1=1, axis2=2)  # of each component, whatever x_t
+        spread = means - np.einsum("nk,nkd->nd", posterior, means)[:, None]
+        return posterior @ within + np.einsum("nk,nkd,nkd->n", posterior, spread, spread)
+
+    def _denoised(self, x_t: Array, scale: float, std: float) -> tuple[Array, Array]:
+        """P(k | x_t), (N, K), and E[x_0 | x_t, k], (N, K, D)."""
+        posterior, scores = self.diffuse(scale, std)._component_scores(x_t)
+        return posterior, self.means - scale * np.einsum("kde,nke->nkd", self.covariances, scores)
 
     # --- sampling and moments --------------------------------------------------------------------------------------
 

@@ -557,6 +557,9 @@ def test_diffused_density_and_denoiser_are_those_of_the_atoms():
         assert residual(model.diffused_log_prob(x_t, scale, std), law.log_prob(x_t)) < 1e-12
         tweedie = (x_t + std**2 * law.score(x_t)) / scale
         assert residual(model.denoise(x_t, scale, std), tweedie) < 1e-10
+        trace = np.trace(law.score_jacobian(x_t), axis1=1, axis2=2)
+        missed = (std / scale) ** 2 * (2 + std**2 * trace)
+        assert residual(model.denoise_variance(x_t, scale, std), missed) < 1e-10
     assert residual(model.denoise(atoms, 1.0, 1e-3), atoms) < 1e-12
 
 

@@ -12,9 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from scratchgen import VE, VP, Mixture, NoiseSchedule
+from scratchgen import VE, VP, CategoricalMixture, Mixture, NoiseSchedule
 from scratchgen.ddpm import mean_square_step, negative_elbo, p_mean, reverse_variance
-from scratchgen.grading import GridDensity, ancestral_density, chain_density, euler_density, grade_noise
+from scratchgen.grading import (
+    GridDensity,
+    ancestral_density,
+    chain_density,
+    euler_density,
+    grade_noise,
+    sample_noise_grade,
+)
+from scratchgen.level_network import LevelNetwork
 from scratchgen.likelihood import kl_gaussian
 from scratchgen.sde import reverse_times
 from scratchgen.testing import reals
@@ -133,6 +141,45 @@ def test_grade_is_the_loss_of_a_simulation():
     assert not rejects(grade.bayes + grade.excess, errors)
     assert rejects(grade.bayes, errors)
     assert rejects(sum(grade_noise(PLANE, eps_hat, scale, 1.02 * std)), errors)
+
+
+def test_sampled_grade_is_the_exact_one_within_its_errors():
+    """Against quadrature, 5.3 standard errors (FALSE_ALARM each); the grade at another noise level is rejected."""
+    rng, n, allowed = np.random.default_rng(0), 20_000, stats.norm.isf(FALSE_ALARM / 2)
+    for mixture in TWO, PLANE:
+        x0, noise = mixture.sample(n, rng=rng), rng.standard_normal((n, mixture.dimension))
+        for scale, std in (0.8, 0.6), (0.3, 0.9):
+            grade = sample_noise_grade(mixture, np.tanh, x0, noise, scale, std)
+            exact = grade_noise(mixture, np.tanh, scale, std)
+            assert abs(grade.bayes - exact.bayes) < allowed * grade.bayes_error
+            assert abs(grade.excess - exact.excess) < allowed * grade.excess_error
+            other = grade_noise(mixture, np.tanh, scale, 1.1 * std)
+            assert abs(grade.bayes - other.bayes) > allowed * grade.bayes_error
+            naive = (noise + std * mixture.diffuse(scale, std).score(scale * x0 + std * noise)) ** 2  # ‖ε − ε*‖²
+            assert grade.bayes_error < 0.7 * naive.sum(axis=1).std() / n**0.5
+
+
+def test_sampled_grade_of_the_bayes_denoiser_has_no_excess():
+    """Three tables of 64 pixels; another law's denoiser has an excess, the network that is exact for one table none."""
+    rng = np.random.default_rng(0)
+    x = rng.binomial(16, rng.uniform(0.1, 0.9, (3, 64))[rng.integers(3, size=700)]).astype(float)
+    law, other = (CategoricalMixture(K, n_levels=17, max_iter=20, rng=0).fit(x) for K in (3, 1))
+    levels = law.levels()[law.sample(600, rng=1)]  # more than one block
+    noise, scale, std = rng.standard_normal(levels.shape), 0.8, 0.6
+
+    def optimal_for(model):
+        return lambda x_t: (x_t - scale * model.denoise(x_t, scale, std)) / std
+
+    grade = sample_noise_grade(law, optimal_for(law), levels, noise, scale, std)
+    assert grade.excess < 1e-24
+    assert 0 < grade.bayes < 64
+    loss = ((noise - optimal_for(law)(scale * levels + std * noise)) ** 2).sum(axis=1)
+    assert not rejects(grade.bayes, loss)
+    assert sample_noise_grade(law, optimal_for(other), levels, noise, scale, std).excess > 0.5
+    single = sample_noise_grade(other, optimal_for(law), levels, noise, scale, std)
+    network = LevelNetwork(other.probabilities_[0], np.eye(64), (4,), rng=0, dtype=np.float64)
+    mine = sample_noise_grade(other, lambda x_t: network(x_t, scale, std), levels, noise, scale, std)
+    assert mine.excess < 1e-20 < single.excess
 
 
 def test_grade_in_three_dimensions_is_refused():

@@ -202,6 +202,17 @@ def test_denoiser_is_tweedies(pair, kernel):
     assert residual(mixture.denoise(x, scale, std), tweedie) < 1e-9
 
 
+@given(mixtures_and_points(), kernels)
+def test_what_the_denoiser_misses_is_tweedies_second_formula(pair, kernel):
+    """Cov(x_0 | x_t) = (std²/scale²)(I + std² ∇∇ᵀlog p_t)."""
+    (mixture, x), (scale, std) = pair, kernel
+    trace = np.trace(mixture.diffuse(scale, std).score_jacobian(x), axis1=1, axis2=2)
+    expected = (std / scale) ** 2 * (mixture.dimension + std**2 * trace)
+    assert residual(mixture.denoise_variance(x, scale, std), expected) < 1e-9
+    forgotten = mixture.denoise_variance(x, 0.0, std)  # pure noise says nothing of x_0
+    assert residual(forgotten, np.full(len(x), np.trace(mixture.covariance()))) < 1e-9
+
+
 @given(mixtures_and_points(max_dimension=1), kernels)
 def test_denoiser_is_its_integral(pair, kernel):
     """∫ x_0 N(x_t; scale x_0, std²) p(x_0) dx_0 over the same without x_0, in 1-D."""

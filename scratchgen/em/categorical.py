@@ -177,16 +177,18 @@ class CategoricalMixture(Estimator):
         """The values 2k/(n_levels − 1) − 1 that level k has in [−1, 1], (n_levels,)."""
         return level_values(self.n_levels)
 
-    def _diffused(self, x_t: ArrayLike, scale: float, std: float) -> tuple[Array, Array]:
-        """log joint of (x_t, z), (N, K), and E[x_0 | x_t, c], (N, K, D)."""
+    def _diffused(self, x_t: ArrayLike, scale: float, std: float) -> tuple[Array, Array, Array]:
+        """log joint of (x_t, z), (N, K), E[x_0 | x_t, c] and Var(x_0d | x_t, c), each (N, K, D)."""
         x_t = self._as_fitted_samples(x_t)
         std = as_number(std, "std", low=0.0, open_low=True)
         log_kernel = -0.5 * ((x_t[:, :, None] - scale * self.levels()) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
         with np.errstate(divide="ignore"):
             log_terms = log_kernel[:, None] + np.log(self.probabilities_)
         log_marginal = logsumexp(log_terms)
-        means = np.exp(log_terms - log_marginal[..., None]) @ self.levels()
-        return np.log(self.weights_) + log_marginal.sum(axis=2), means
+        law = np.exp(log_terms - log_marginal[..., None])
+        means = law @ self.levels()
+        variances = np.maximum(law @ self.levels() ** 2 - means**2, 0.0)
+        return np.log(self.weights_) + log_marginal.sum(axis=2), means, variances
 
     def diffused_log_prob(self, x_t: ArrayLike, scale: float, std: float) -> Array:
         """log density of x_t = scale · x_0 + std · ε, x_0 the levels in [−1, 1], (N,), nats."""
@@ -194,8 +196,15 @@ class CategoricalMixture(Estimator):
 
     def denoise(self, x_t: ArrayLike, scale: float, std: float) -> Array:
         """E[x_0 | x_t], the Bayes denoiser, (N, D), for levels in [−1, 1]."""
-        log_joint, means = self._diffused(x_t, scale, std)
+        log_joint, means, _ = self._diffused(x_t, scale, std)
         return np.einsum("nk,nkd->nd", _posterior(log_joint, self.weights_), means)
+
+    def denoise_variance(self, x_t: ArrayLike, scale: float, std: float) -> Array:
+        """tr Cov(x_0 | x_t), (N,): what even the Bayes denoiser misses by, squared."""
+        log_joint, means, variances = self._diffused(x_t, scale, std)
+        posterior = _posterior(log_joint, self.weights_)
+        spread = means - np.einsum("nk,nkd->nd", posterior, means)[:, None]
+        return np.einsum("nk,nkd->n", posterior, variances + spread**2)
 
 
 def _log_joint(one_hot: Array, weights: Array, tables: Array) -> Array:
