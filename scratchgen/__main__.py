@@ -161,6 +161,10 @@ def tour(seed: int, out: Path, quick: bool) -> int:
             name: {"model_gap": model_gap, "least_gaussian_gap": least_gap}
             for name, (model_gap, least_gap) in journey.drawback.items()
         },
+        "ddpm_ladder": {
+            T: {"exact": exact, "bound": bound, "least_bound": least}
+            for T, (exact, bound, least) in journey.ladder.items()
+        },
     }
     write_atomically(out / "metrics.json", lambda file: file.write(json.dumps(metrics, indent=1).encode() + b"\n"))
     narrator.say()

@@ -105,12 +105,15 @@ def chain_density(
 
 
 def ancestral_density(
-    schedule: NoiseSchedule, eps_hat: EpsHat, dimension: int, variance: str | Array = "beta"
+    schedule: NoiseSchedule, eps_hat: EpsHat, dimension: int, variance: str | Array = "beta", resolution: float = 1.0
 ) -> GridDensity:
-    """Exact density p_θ(x_0) of DDPM's ancestral sampler, T steps from N(0, I), by `chain_density`."""
+    """Exact density p_θ(x_0) of DDPM's ancestral sampler, T steps from N(0, I), by `chain_density`.
+
+    Chains of few steps pull neighbouring nodes apart, and need a `resolution` of 0.4 or so.
+    """
     std = np.sqrt(reverse_variance(schedule, variance))
     steps = [(lambda x, t=t: p_mean(schedule, t, x, eps_hat(x, t)), float(std[t])) for t in range(schedule.T, 0, -1)]
-    return chain_density(steps, dimension)
+    return chain_density(steps, dimension, resolution=resolution)
 
 
 def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int) -> GridDensity:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -33,7 +34,10 @@ def draw_all(tour: Tour, folder: Path) -> list[Path]:
         "vae-drawback": drawback_figure,
         "ddpm-process": ddpm_process_figure,
         "ddpm-digits": ddpm_digits_figure,
+        "ddpm-ladder": ladder_figure,
         "sde-process": sde_process_figure,
+        "sde-scores": scores_figure,
+        "sde-trajectories": trajectories_figure,
         "sde-digits": sde_digits_figure,
         "excess-loss": excess_figure,
         "losses": losses_figure,
@@ -239,6 +243,73 @@ def sde_process_figure(tour: Tour) -> Figure:
     return drawing
 
 
+def scores_figure(tour: Tour) -> Figure:
+    """The learned score field at several times, on the exact one."""
+    model: ScoreSDE = tour.models["sde"]
+    truth, times = datasets.eight_gaussians(), [0.02, 0.1, 0.3, 0.8]
+    axis = np.linspace(-2.7, 2.7, 19)
+    points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    fine = np.linspace(-3.0, 3.0, 121)
+    plane = np.stack(np.meshgrid(fine, fine), axis=-1).reshape(-1, 2)
+    drawing, axes = figure(1, len(times), 3.4)
+    for panel, t in zip(axes[0], times, strict=True):
+        diffused = truth.diffuse(*model.sde_.level(t))
+        density = np.exp(diffused.log_prob(plane)).reshape(121, 121)
+        panel.imshow(density, cmap="Greys", origin="lower", extent=(-3, 3, -3, 3), alpha=0.5)
+        seen = (
+            diffused.log_prob(points) > diffused.log_prob(plane).max() - 12
+        )  # where p_t has next to nothing, none learns
+        for field, color, width in (
+            (diffused.score(points), EXACT, 0.008),
+            (model.predict_score(points, t), MODEL, 0.004),
+        ):
+            length = np.linalg.norm(field, axis=1, keepdims=True)
+            arrows = (field / np.sqrt(length))[seen]  # lengths as square roots: scores span three decades
+            panel.quiver(*points[seen].T, *arrows.T, color=color, width=width, scale=45)
+        panel.set(title=f"t = {t:g}: exact red, learned blue", xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[])
+    return drawing
+
+
+def trajectories_figure(tour: Tour) -> Figure:
+    """On the line: paths of the forward SDE, the reverse SDE and the probability flow over the density p_t."""
+    model: ScoreSDE = tour.models["sde_line"]
+    truth, process = datasets.gaussians_1d(), model.sde_
+    x, times = np.linspace(-3.2, 3.2, 201)[:, None], np.linspace(0, process.horizon, 201)
+    density = np.stack([np.exp(truth.diffuse(*process.level(t)).log_prob(x)) for t in times.tolist()], axis=1)
+    rng = np.random.default_rng(tour.seed)
+    forward = [truth.sample(8, rng)[:, 0]]
+    for t, s in pairwise(times):  # the exact transition from t to s
+        ratio = np.exp(process.log_scale(s) - process.log_scale(t))
+        spread = np.sqrt(process.std(s) ** 2 - (ratio * process.std(t)) ** 2)
+        forward.append(ratio * forward[-1] + spread * rng.standard_normal(8))
+    paths = {"forward SDE, (31)": (times, np.array(forward))}
+    for title, churn in (("reverse SDE, (32), learned score", 1.0), ("probability flow, learned score", 0.0)):
+        steps = list(model.sample_path(8, tour.seed, churn=churn))
+        paths[title] = np.array([t for t, _ in steps]), np.array([x[:, 0] for _, x in steps])
+    drawing, axes = figure(1, 3, 4.2)
+    for panel, (title, (t, path)) in zip(axes[0], paths.items(), strict=True):
+        panel.pcolormesh(times, x[:, 0], density**0.5, cmap="Greys", shading="auto", alpha=0.6)
+        panel.plot(t, path, lw=0.8)
+        panel.set(title=title, xlabel="t", ylim=(-3.2, 3.2), xlim=(0, process.horizon))
+    return drawing
+
+
+def ladder_figure(tour: Tour) -> Figure:
+    """Entropy, exact cross-entropy and bound of one DDPM, whose steps are taken all or in part."""
+    drawing, ((axes,),) = figure(1, 1, 5.0)
+    T, entropy = np.array(list(tour.ladder)), datasets.eight_gaussians().entropy()
+    exact, bound, best = np.array(list(tour.ladder.values())).T
+    axes.plot(T, bound, "o-", color=MODEL, label="−ELBO")
+    axes.plot(T, best, color=EXACT, ls="--", label="−ELBO with the exact denoiser")
+    axes.plot(T, exact, "s-", color="C1", label="−E log p_θ(x₀), on a grid")
+    axes.axhline(entropy, color=EXACT, label="H(p)")
+    axes.set(title="DDPM, eight Gaussians: H(p) ≤ −E log p_θ ≤ −ELBO", xlabel="T, steps of one network", ylabel="nats")
+    axes.set(xscale="log", xticks=T, xticklabels=T, xlim=(9, 111))
+    axes.minorticks_off()
+    axes.legend(fontsize="small")
+    return drawing
+
+
 def sde_digits_figure(tour: Tour) -> Figure:
     """Samples, and one row of images a time."""
     model: ScoreSDE = tour.models["sde_digits"]
@@ -261,17 +332,24 @@ def digits_figure(model: DDPM | ScoreSDE, tour: Tour, times: list[float], title:
 
 
 def excess_figure(tour: Tour) -> Figure:
-    """Bayes loss and excess of the noise predictors against log-SNR."""
-    drawing, ((axes,),) = figure(1, 1, 5.0)
+    """Bayes loss and excess of the noise predictors against log-SNR, in two and in 64 dimensions."""
+    drawing, ((left, right),) = figure(1, 2, 5.0)
     for color, (name, (log_snr, grades)) in zip(("C0", "C1"), tour.noise_grades.items(), strict=True):
-        bayes, excess = np.array(grades).T
-        axes.semilogy(log_snr, excess, color=color, label=f"{name}: excess over Bayes")
-        axes.semilogy(log_snr, bayes, color=color, ls="--", lw=1, label=f"{name}: Bayes loss (exact)")
-    axes.set(
-        title="eight Gaussians: E‖ε − ε̂‖² = Bayes + excess", xlabel="log-SNR (clean data to the right)", ylim=(1e-6, 4)
-    )
-    axes.legend(fontsize="small")
+        draw_grades(left, log_snr, grades, color, name)
+    left.set(title="eight Gaussians: E‖ε − ε̂‖² = Bayes + excess", ylim=(1e-6, 4))
+    assert tour.tables_grades is not None
+    draw_grades(right, *tour.tables_grades, "C2", "score model")
+    right.set(title="64 pixels of 17 levels from 10 tables", ylim=(1e-5, 200))
     return drawing
+
+
+def draw_grades(axes: Any, log_snr: Array, grades: Sequence[NamedTuple], color: str, name: str) -> None:
+    """Excess, and the Bayes loss that is its floor."""
+    bayes, excess = np.array(grades).T[:2]
+    axes.semilogy(log_snr, excess, color=color, label=f"{name}: excess over Bayes")
+    axes.semilogy(log_snr, bayes, color=color, ls="--", lw=1, label=f"{name}: Bayes loss (exact)")
+    axes.set(xlabel="log-SNR (clean data to the right)")
+    axes.legend(fontsize="small")
 
 
 def losses_figure(tour: Tour) -> Figure:
@@ -282,9 +360,11 @@ def losses_figure(tour: Tour) -> Figure:
         "ddpm": "DDPM, eight Gaussians",
         "ddpm_digits": "DDPM, digits",
         "sde": "score model, eight Gaussians",
+        "sde_line": "score model, on the line",
+        "sde_tables": "score model, tables",
         "sde_digits": "score model, digits",
     }
-    drawing, axes = figure(2, 3, 3.2)
+    drawing, axes = figure(2, 4, 3.2)
     for panel, (key, title) in zip(axes.flat, names.items(), strict=True):
         losses = tour.models[key].losses_
         window = max(len(losses) // 100, 1)

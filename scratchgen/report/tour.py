@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from scratchgen import datasets, likelihood
 from scratchgen.estimator import Estimator
-from scratchgen.grading import NoiseGrade
+from scratchgen.grading import NoiseGrade, SampledNoiseGrade
 from scratchgen.report.console import Grade, Narrator
 from scratchgen.validation import Array
 
@@ -26,6 +26,8 @@ class Tour:
     bits_per_dim: dict[str, float] = field(default_factory=dict)
     drawback: dict[str, tuple[float, float]] = field(default_factory=dict)  # KL(p‖p_θ), least gap of a Gaussian q
     noise_grades: dict[str, tuple[Array, list[NoiseGrade]]] = field(default_factory=dict)
+    tables_grades: tuple[Array, list[SampledNoiseGrade]] | None = None  # the same against 64-D tables of levels
+    ladder: dict[int, tuple[float, float, float]] = field(default_factory=dict)  # T: exact NLL, bound, least bound
 
     def steps(self, n: int) -> int:
         """Training steps: n, or a fifth of it for a quick tour."""

@@ -1,30 +1,44 @@
-"""Score SDE: both sides of (34), and digits."""
+"""Score SDE: both sides of (34), densities on the line, tables of levels in 64 dimensions, and digits."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from scratchgen import ScoreSDE, datasets
-from scratchgen.grading import NoiseGrade, euler_density, grade_noise
+from scratchgen import CategoricalMixture, ScoreSDE, datasets
+from scratchgen.grading import NoiseGrade, SampledNoiseGrade, euler_density, grade_noise, sample_noise_grade
+from scratchgen.likelihood import bits_per_dim as bits
 from scratchgen.report.tour import Tour, bits_per_dim, level_network, levels_of_digits
 from scratchgen.sde import kl_bound, reverse_times
 
 
 def sde(tour: Tour) -> None:
-    """Train score models on eight Gaussians and on digits; hold both sides of (34) against each other."""
+    """Score models in the plane, on the line, on tables of levels and on digits."""
     tour.narrator.heading(
         "Score SDE, equations (30)-(34)",
         "dx = [f − g² s_θ]dt + g dw̄;  KL(p‖p_θ) ≤ ½∫g² E‖∇log p_t − s_θ‖² dt + KL(p_T‖π)",
     )
-    truth = datasets.eight_gaussians()
-    model = ScoreSDE(
-        hidden=(128, 128), n_coordinate_features=3, n_steps=tour.steps(4000), standardize=False, rng=tour.seed
-    )
-    model = tour.train("sde", "score model, eight Gaussians", model, truth.sample(20000, tour.seed))
+    in_the_plane(tour)
+    on_the_line(tour)
+    tables(tour)
     x, x_test = levels_of_digits()
     digits = ScoreSDE(n_steps=tour.steps(2000), **level_network(tour))
     digits = tour.train("sde_digits", "score model, 1437 digits", digits, x)
+    tour.bits_per_dim["score SDE: ELBO"] = bits_per_dim(digits.elbo(x_test, tour.seed))
+    tour.show_grades("sde")
 
+
+def in_the_plane(tour: Tour) -> None:
+    """Eight Gaussians: noise losses, and both sides of (34)."""
+    truth = datasets.eight_gaussians()
+    model = ScoreSDE(
+        time_choice="importance",
+        hidden=(128, 128),
+        n_coordinate_features=3,
+        n_steps=tour.steps(4000),
+        standardize=False,
+        rng=tour.seed,
+    )
+    model = tour.train("sde", "score model, eight Gaussians", model, truth.sample(20000, tour.seed))
     process, t_min = model.sde_, model.t_min
     start, end = truth.diffuse(*process.level(t_min)), truth.diffuse(*process.level(process.horizon))
 
@@ -48,9 +62,64 @@ def sde(tour: Tour) -> None:
     tour.grade("sde", "(34) right vs left, KL(p‖p_θ)", right, left[100], 0, 0.06 * tour.slack)
     tour.grade("sde", "(34) left: 50 vs 100 steps", left[50], left[100], 0, 0.04 * tour.slack)
     tour.grade("sde", "(34) equality, s_θ = ∇log q_t", *both_sides_of_equality(model), -1e-6, 1e-6)
-    tour.show_grades("sde")
     tour.noise_grades["score model"] = log_snr, grades
-    tour.bits_per_dim["score SDE: ELBO"] = bits_per_dim(digits.elbo(x_test, tour.seed))
+
+
+def on_the_line(tour: Tour) -> None:
+    """Three Gaussians: the exact likelihood of the flow, and the SDE's bound, which need not hold for the flow."""
+    truth = datasets.gaussians_1d()
+    model = ScoreSDE(
+        t_min=0.005,
+        time_choice="importance",
+        hidden=(64, 64),
+        n_coordinate_features=3,
+        n_steps=tour.steps(3000),
+        standardize=False,
+        rng=tour.seed,
+    )
+    model = tour.train("sde_line", "score model, three Gaussians on the line", model, truth.sample(20000, tour.seed))
+    process, t_min = model.sde_, model.t_min
+    start, end = truth.diffuse(*process.level(t_min)), truth.diffuse(*process.level(process.horizon))
+    points, weights = start.quadrature(spacing=0.25)
+    mass = weights * np.exp(start.log_prob(points))
+    flow = -float(mass @ model.log_prob(points, rtol=1e-4))
+    entropy = start.entropy()
+
+    def score_error(t: float) -> float:
+        return grade_noise(truth, lambda p: model.eps_hat(p, t), *process.level(t)).excess / float(process.std(t)) ** 2
+
+    bound = entropy + kl_bound(process, score_error, end.kl(process.prior_log_prob), t_min)
+    tour.grade("sde", "line: flow's −E log p_θ vs H(p)", flow, entropy, 0, 0.06 * tour.slack)
+    tour.grade("sde", "line: the SDE's bound vs H(p)", bound, entropy, 0, 0.03 * tour.slack)
+
+
+def tables(tour: Tour) -> None:
+    """64 pixels of 17 levels from a mixture of tables: log P and the Bayes denoiser are exact there, too."""
+    law = CategoricalMixture(10, n_levels=17, rng=tour.seed).fit(levels_of_digits()[0])
+    x, x_test = law.sample(20000, tour.seed), law.sample(1000, tour.seed + 1)
+    model = ScoreSDE(n_steps=tour.steps(1000), **level_network(tour))
+    model = tour.train("sde_tables", "score model, 20000 draws of 10 tables", model, x)
+    process = model.sde_
+    low, high = process.log_snr(np.array([process.horizon, model.t_min]))
+    log_snr, rng = np.linspace(low, high, 13), np.random.default_rng(tour.seed)
+    levels = model.to_model(x_test[:500])
+
+    def noise_grade(t: float) -> SampledNoiseGrade:
+        noise = rng.standard_normal(levels.shape)
+        return sample_noise_grade(law, lambda p: model.eps_hat(p, t), levels, noise, *process.level(t))
+
+    tour.tables_grades = log_snr, [noise_grade(float(t)) for t in process.time_at(log_snr)]
+    bayes, excess = np.array(tour.tables_grades[1])[:, :2].T
+    exact, bound = -law.log_prob(x_test), -model.elbo(x_test, tour.seed)
+    tour.grade("sde", "tables: noise loss vs Bayes, 64-D", (bayes + excess).mean(), bayes.mean(), 0, 0.5 * tour.slack)
+    tour.grade(
+        "sde",
+        "tables: bits, −ELBO vs −log P",
+        float(bits(bound.mean(), 64)),
+        float(bits(exact.mean(), 64)),
+        0,
+        0.1 * tour.slack,
+    )
 
 
 def both_sides_of_equality(model: ScoreSDE) -> tuple[float, float]:
