@@ -18,7 +18,7 @@ from scratchgen import __version__
 from scratchgen.files import write_atomically
 
 TRACEBACK = "show where an error arose"
-TYPICAL_SECONDS = {False: 130, True: 55}  # of a tour, by --quick, on two cores
+TYPICAL_SECONDS = {False: 155, True: 65}  # of a tour, by --quick, on two cores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

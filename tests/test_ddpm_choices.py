@@ -13,6 +13,7 @@ from scipy import stats
 from scratchgen import DDPM, CategoricalMixture, Mixture, NoiseSchedule
 from scratchgen.conformance import check_gradient
 from scratchgen.ddpm import (
+    bound_terms,
     ddim_sampler,
     from_noise,
     loss_weight,
@@ -549,3 +550,55 @@ def test_choices_come_back_from_a_file(tmp_path):
     assert np.array_equal(short.variance_, loaded_short.variance_)
     short.save(tmp_path / "short.npz")
     assert DDPM.load(tmp_path / "short.npz").sample(3, rng=0).tobytes() == short.sample(3, rng=0).tobytes()
+
+
+# --- clipping ---------------------------------------------------------------------------------------------
+
+
+def test_clipping_keeps_what_lies_within_and_makes_no_denoiser_worse():
+    """Uniform levels, whose E[x_0 | x_t] is exact: the excess of a badly trained network falls, at every step."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 5, (400, 2)).astype(float)
+    parameters = {"n_levels": 5, "prediction": "noise", "hidden": (8,), "n_steps": 30, "rng": 0}
+    plain, clipped = (DDPM(clip_x0=clip_x0, **parameters).fit(x) for clip_x0 in (False, True))
+    assert np.array_equal(plain.parameters_, clipped.parameters_)  # training is the same
+    law = CategoricalMixture(1, n_levels=5, smoothing=0).fit(x)
+    x0, schedule = plain.to_model(x), plain.schedule_
+    for t in (1, 20, 60, 100):
+        noise = rng.standard_normal(x0.shape)
+        x_t, scale, std = q_sample(schedule, t, x0, noise), schedule.alpha_bar[t], schedule.beta_bar[t]
+        best = law.denoise(x_t, scale, std)
+        wild, tame = ((x_t - std * m.eps_hat(x_t, t)) / scale for m in (plain, clipped))
+        assert np.abs(tame).max() <= 1 + 1e-9
+        assert residual(tame, np.clip(wild, -1, 1)) < 1e-9
+        assert (((tame - best) ** 2) <= (wild - best) ** 2 + 1e-9).all()
+        assert ((wild - best) ** 2).mean() > (1.0 if t == 1 else 1.2) * ((tame - best) ** 2).mean()
+    assert clipped.elbo(x, rng=1).mean() > plain.elbo(x, rng=1).mean() + 0.1
+    assert residual(clipped.predict_score(x_t, 100), -clipped.eps_hat(x_t, 100) / std) < 1e-12
+
+
+def test_clipping_needs_levels_and_stays_with_ddpm():
+    with pytest.raises(ValueError, match="clip_x0 needs n_levels"):
+        DDPM(clip_x0=True, n_steps=1).fit(np.eye(3))
+    model = DDPM(clip_x0=True, n_levels=2, n_steps=1, hidden=(2,), rng=0).fit(np.eye(3))
+    with pytest.raises(ValueError, match="clip_x0"):
+        model.to_sde()
+
+
+def test_a_decoder_takes_the_place_of_the_last_step():
+    schedule, x0 = NoiseSchedule.linear(3), np.array([[0.2], [-0.4]])
+    noise, seen = np.random.default_rng(0).standard_normal((3, 2, 1)), []
+
+    def decoder(x_1):
+        seen.append(x_1)
+        return -np.arange(2.0)
+
+    def eps_hat(x, t):
+        assert t > 1  # the network has no part in it
+        return 0.3 * x
+
+    plain = bound_terms(schedule, x0, lambda x, t: 0.3 * x, noise)
+    terms = bound_terms(schedule, x0, eps_hat, noise, decoder=decoder)
+    assert np.array_equal(terms[:, 0], [0.0, 1.0])
+    assert np.array_equal(terms[:, 1:], plain[:, 1:])
+    assert np.array_equal(seen[0], q_sample(schedule, 1, x0, noise[0]))

@@ -139,5 +139,5 @@ def test_a_ddpm_is_a_score_sde_and_comes_back():
     assert np.isfinite(tables.to_sde(t_min=0.01).to_ddpm(7).elbo(levels, rng=0)).all()
     for parameters in {"prediction": "x0"}, {"n_classes": 2}:
         other = DDPM(hidden=(4,), n_steps=1, rng=0, **parameters).fit(x, np.zeros(500, dtype=int))
-        with pytest.raises(ValueError, match=r"^only a model of prediction 'v' or 'levels' without labels"):
+        with pytest.raises(ValueError, match=r"^only a model of prediction 'v' or 'levels', without labels"):
             other.to_sde()

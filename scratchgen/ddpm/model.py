@@ -17,6 +17,7 @@ from scratchgen.ddpm.samplers import ancestral_sampler, ddim_sampler, reverse_va
 from scratchgen.diffusion import DiffusionModel, Levels
 from scratchgen.estimator import Progress
 from scratchgen.level_network import LevelNetwork
+from scratchgen.likelihood import levels_of
 from scratchgen.noise_network import Head
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.steps import StepChooser
@@ -49,6 +50,9 @@ class DDPM(DiffusionModel):
     n_levels : int, optional
         The data are whole numbers 0..n_levels−1: L_0 is the mass of their bins, and −elbo/(D ln 2) is in bits per
         dimension.
+    clip_x0 : bool
+        Cut x̂_0, and with it ε̂, to [−1, 1], where whole numbers lie after scaling; needs `n_levels`.  E[x_0 | x_t] lies
+        there, so that no x̂_0 becomes worse.  (Others do so in sampling and in the bound by default.)
     n_classes : int
         With labels 0..n_classes−1 given to `fit` the network learns ε̂(x_t, t, y) as well as ε̂(x_t, t).
     p_unlabelled : float
@@ -113,6 +117,7 @@ class DDPM(DiffusionModel):
         weighting: str = "simple",
         step_choice: str = "uniform",
         n_levels: int | None = None,
+        clip_x0: bool = False,
         n_classes: int = 0,
         p_unlabelled: float = 0.1,
         hidden: Sequence[int] = (128, 128, 128),
@@ -131,6 +136,7 @@ class DDPM(DiffusionModel):
         self.weighting = weighting
         self.step_choice = step_choice
         self.n_levels = n_levels
+        self.clip_x0 = clip_x0
         self.n_classes = n_classes
         self.p_unlabelled = p_unlabelled
         self.hidden = hidden
@@ -181,6 +187,8 @@ class DDPM(DiffusionModel):
         # a wrong argument is refused before training, not after
         self.variance_ = reverse_variance(schedule, "beta" if self._estimates_variance else self.variance)
         as_choice(self.prediction, "prediction", (*PREDICTIONS, "levels"))
+        if self.clip_x0 and self.n_levels is None:
+            raise ValueError("clip_x0 needs n_levels, which says that x_0 lies in [−1, 1]; set it, or clip_x0=False")
         self._weight = loss_weight(schedule, self.weighting, self.variance_)
         self._chooser = StepChooser(schedule.T, self.step_choice)
         super()._build(dimension, rng)
@@ -261,16 +269,16 @@ class DDPM(DiffusionModel):
         Raises
         ------
         ValueError
-            If `prediction` is none that a ScoreSDE knows ("v", "levels"), or the network was given labels.
+            If `prediction` is none that a ScoreSDE knows ("v", "levels"), or the model has labels or clip_x0.
         """
         from scratchgen.sde.model import ScoreSDE
         from scratchgen.sde.processes import VP
 
         self._require_fitted()
-        if self.prediction not in ("v", "levels") or self.n_classes:
+        if self.prediction not in ("v", "levels") or self.n_classes or self.clip_x0:
             raise ValueError(
-                f"only a model of prediction 'v' or 'levels' without labels has a score SDE, got {self.prediction!r} "
-                f"and n_classes={self.n_classes}"
+                "only a model of prediction 'v' or 'levels', without labels and clip_x0, has a score SDE, got "
+                f"{self.prediction!r}, n_classes={self.n_classes}, clip_x0={self.clip_x0}"
             )
         sde = VP() if sde is None else sde
         t_min = float(sde.time_at(np.log(self.schedule_.snr[1]))) if t_min is None else t_min
@@ -289,11 +297,14 @@ class DDPM(DiffusionModel):
         level = self._level(t)
         head = self._head(t)
         labels = self._given_labels(y, len(x_t))
-        labelled = self.network_(x_t, *level, head, labels)
-        if labels is None or guidance == 1:
-            return labelled
-        free = self.network_(x_t, *level, head)
-        return free + as_number(guidance, "guidance") * (labelled - free)
+        eps_hat = self.network_(x_t, *level, head, labels)
+        if labels is not None and guidance != 1:
+            free = self.network_(x_t, *level, head)
+            eps_hat = free + as_number(guidance, "guidance") * (eps_hat - free)
+        if self.clip_x0:
+            scale, std = level
+            eps_hat = (x_t - scale * np.clip((x_t - std * eps_hat) / scale, -1, 1)) / std
+        return eps_hat
 
     def predict_score(self, x_t: Array, t: int) -> Array:
         """∇ log p_t(x_t) ≈ −ε̂/β̄_t, (N, D), in the model's units."""
@@ -365,11 +376,13 @@ class DDPM(DiffusionModel):
         def eps_hat(x_t: Array, t: int) -> Array:
             return self.eps_hat(x_t, t, y)
 
-        terms = bound_terms(self.schedule_, x0, eps_hat, noise, self.variance_, self.n_levels)
-        if isinstance(self.network_, LevelNetwork):
-            x_1 = q_sample(self.schedule_, 1, x0, noise[0])
-            labels = self._given_labels(y, len(x0))
-            terms[:, 0] = -self.network_.log_mass(np.asarray(x), x_1, *self._level(1), labels)
+        network, labels, decoder = self.network_, self._given_labels(y, len(x0)), None
+        if isinstance(network, LevelNetwork):
+
+            def decoder(x_1: Array) -> Array:
+                return network.log_mass(levels_of(x0, len(network.levels)), x_1, *self._level(1), labels)
+
+        terms = bound_terms(self.schedule_, x0, eps_hat, noise, self.variance_, self.n_levels, decoder)
         terms[:, 0] += self._log_volume
         return terms
 

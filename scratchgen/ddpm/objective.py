@@ -8,6 +8,7 @@ The deck's prefactors in (26), (28), (29) are twice too large and its (29) drops
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -169,6 +170,7 @@ def bound_terms(
     noise: Array,
     variance: str | Array = "beta",
     n_levels: int | None = None,
+    decoder: Callable[[Array], Array] | None = None,
 ) -> Array:
     """Ho's terms of −ELBO for every example, (N, T+1), nats; a row's sum bounds −log p_θ(x_0) in expectation.
 
@@ -188,6 +190,8 @@ def bound_terms(
     n_levels : int, optional
         x0 holds whole numbers 0..n_levels−1 scaled to [−1, 1], and L_0 is the mass of their bins, `log_bin_mass`: the
         sum then bounds −log P(x_0), which a density in its place would not.
+    decoder : callable, optional
+        log p_θ(x_0 | x_1), (N,), of x_1 (N, D), in place of both.
     """
     if noise.shape != (schedule.T, *x0.shape):
         raise ValueError(f"noise must have shape (T, N, D) = {(schedule.T, *x0.shape)}, got {noise.shape}")
@@ -196,6 +200,9 @@ def bound_terms(
     terms = np.empty((len(x0), schedule.T + 1))
     for t in range(1, schedule.T + 1):
         x_t = q_sample(schedule, t, x0, noise[t - 1])
+        if t == 1 and decoder is not None:
+            terms[:, 0] = -decoder(x_t)
+            continue
         mean = p_mean(schedule, t, x_t, eps_hat(x_t, t))
         if t == 1:
             terms[:, 0] = -_log_decoder(x0, mean, sigma_squared[1], n_levels)
