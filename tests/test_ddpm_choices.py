@@ -569,9 +569,9 @@ def test_clipping_keeps_what_lies_within_and_makes_no_denoiser_worse():
         x_t, scale, std = q_sample(schedule, t, x0, noise), schedule.alpha_bar[t], schedule.beta_bar[t]
         best = law.denoise(x_t, scale, std)
         wild, tame = ((x_t - std * m.eps_hat(x_t, t)) / scale for m in (plain, clipped))
-        assert np.abs(tame).max() <= 1 + 1e-9
-        assert residual(tame, np.clip(wild, -1, 1)) < 1e-9
-        assert (((tame - best) ** 2) <= (wild - best) ** 2 + 1e-9).all()
+        assert np.abs(tame).max() <= 1 + 1e-6
+        assert residual(tame, np.clip(wild, -1, 1)) < 1e-5  # the network is float32
+        assert (((tame - best) ** 2) <= (wild - best) ** 2 + 1e-5).all()
         assert ((wild - best) ** 2).mean() > (1.0 if t == 1 else 1.2) * ((tame - best) ** 2).mean()
     assert clipped.elbo(x, rng=1).mean() > plain.elbo(x, rng=1).mean() + 0.1
     assert residual(clipped.predict_score(x_t, 100), -clipped.eps_hat(x_t, 100) / std) < 1e-12

@@ -330,10 +330,12 @@ class ScoreSDE(DiffusionModel):
         prior = kl_diag_standard(scale * x0 / sde.prior_std, prior_log_variance)
         log_snr = sde.log_snr(np.array([self.t_min, sde.horizon]))
         squared = np.zeros(len(x0))
-        for t in self._time_at_clock(stratified(as_count(n_times, "n_times"), rng)):
-            scale, std = sde.level(float(t))
+        for cell in range(as_count(n_times, "n_times")):  # every example at a time of its own: their errors average out
+            times = self._time_at_clock((cell + rng.random(len(x0))) / n_times)
+            scales, stds = sde.marginal(times)
             noise = rng.standard_normal(x0.shape)
-            squared += ((noise - self.eps_hat(scale * x0 + std * noise, float(t))) ** 2).sum(axis=1)
+            eps_hat = self.network_(scales[:, None] * x0 + stds[:, None] * noise, scales, stds)
+            squared += ((noise - eps_hat) ** 2).sum(axis=1)
         integral = 0.5 * float(log_snr[0] - log_snr[1]) * squared / n_times
         return -(prior + integral + self._decoder_loss(x0, rng) + self._log_volume)
 
