@@ -10,7 +10,7 @@ from scratchgen.diffusion import Levels
 from scratchgen.grading import grade_noise
 from scratchgen.noise_network import NoiseNetwork
 from scratchgen.quadrature import sigma_points
-from scratchgen.sde import implicit_score_matching, sliced_score_matching
+from scratchgen.sde import explicit_score_matching, implicit_score_matching, sliced_score_matching
 from scratchgen.sde.model import N_CELLS
 from scratchgen.steps import STEP_CHOICES
 from tests.strategies import residual
@@ -118,6 +118,14 @@ def test_reducing_the_variance_does_where_the_score_is_large():
     assert abs(spread["signs", True] / (2 * (off**2).sum()) ** 0.5 - 1) < 0.02
     assert abs(spread["gaussian", True] / (2 * (symmetric**2).sum()) ** 0.5 - 1) < 0.02
     assert spread["signs", True] < spread["signs", False] < spread["gaussian", False]
+
+
+def test_implicit_matching_needs_a_density_that_vanishes_at_its_ends():
+    """Uniform on [0, 1], whose score is 0, and s_θ = x: 1/3 explicitly, and 2 more by a wrong partial integration."""
+    x, weights = np.polynomial.legendre.leggauss(5)
+    x, weights = 0.5 * (x[:, None] + 1), 0.5 * weights
+    assert weights @ explicit_score_matching(x, 0 * x) == pytest.approx(1 / 3, rel=1e-14)
+    assert weights @ implicit_score_matching(x, np.ones(5)) == pytest.approx(1 / 3 + 2, rel=1e-14)
 
 
 @pytest.mark.parametrize("matching", ["implicit", "sliced", "sliced-vr"])

@@ -48,6 +48,7 @@ from scratchgen.conformance.score import check_denoiser, check_log_prob, check_s
 from scratchgen.conformance.sde import (
     check_discretisation,
     check_kl_bound,
+    check_log_prob_bound,
     check_probability_flow_likelihood,
     check_reverse_law,
     check_reverse_sampler,
@@ -96,6 +97,7 @@ __all__ = [
     "check_linear_gaussian_elbo",
     "check_linear_gaussian_posterior",
     "check_log_prob",
+    "check_log_prob_bound",
     "check_mean_field",
     "check_negative_elbo",
     "check_noise_merging",

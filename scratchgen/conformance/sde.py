@@ -383,6 +383,48 @@ def check_kl_bound(
 
 
 @takes_arrays
+def check_log_prob_bound(log_prob_bound: Callable[..., ArrayLike], sde: LinearSDE, mixture: Mixture, x: Array) -> Check:
+    """(34) example by example, where it is an equality, log q(x): s_θ = ∇log q_t and π = q_T of a mixture q in 1-D.
+
+    log_prob_bound(score_and_divergence, prior_log_prob, x (N, 1)) → (N,), nats, with its expectations over x_t given x
+    by quadrature.  It is given score_and_divergence(x, t) → ∇log q_t (N, 1) and its divergence (N,), and
+    prior_log_prob(x) → log q_T (N,).
+    """
+    if mixture.dimension != 1:
+        raise ValueError(f"mixture must have 1 dimension, got {mixture.dimension}")
+
+    def diffused(t: float) -> Mixture:
+        return mixture.diffuse(*(float(part) for part in sde.marginal(t)))
+
+    def score_and_divergence(points: Array, t: float) -> tuple[Array, Array]:
+        law = diffused(t)
+        return law.score(points), law.score_jacobian(points)[:, 0, 0]
+
+    prior = diffused(sde.horizon).log_prob
+    scale, std = (float(part) for part in sde.marginal(sde.horizon))
+    right = mixture.log_prob(x)
+
+    def at_the_end() -> Array:
+        """E log q_T(x_T) given x."""
+        noise = np.linspace(-9.0, 9.0, 181)
+        weights = np.exp(-0.5 * noise**2) / np.exp(-0.5 * noise**2).sum()
+        return prior((scale * x + std * noise).reshape(-1, 1)).reshape(len(x), -1) @ weights
+
+    return compare(
+        "check_log_prob_bound",
+        "(34)",
+        "E log π(x_T) − ½∫E[g²(‖s‖² + 2 div s) − 2 div f]dt",
+        log_prob_bound(score_and_divergence, prior, x),
+        right,
+        1e-8,
+        {
+            "∫div f dt is missing": lambda: right - np.log(scale),
+            "½ is missing before ∫g²(‖s‖² + 2 div s)": lambda: 2 * right - at_the_end() - np.log(scale),
+        },
+    )
+
+
+@takes_arrays
 def check_reverse_law(
     reverse_moments: Callable[[Callable[[Array, float], Array]], tuple[ArrayLike, ArrayLike]],
     integral: float,

@@ -510,6 +510,13 @@ PROPOSITIONS: tuple[Row, ...] = (
         problems.flow,
     ),
     Row(
+        "(34) for one example",
+        "log p_θ(x) ≥ E log π(x_T) − ½∫E[g²(‖s_θ‖² + 2 div s_θ) − 2 div f]dt, equal if s_θ = ∇log q_t, π = q_T",
+        "",
+        "sde.sde_log_prob_bound",
+        problems.log_prob_bound,
+    ),
+    Row(
         "left side of (34)",
         "for s_θ = −(1+δ)x:  v_θ = [1 + 2δe^{−(1+2δ)B}]/(1+2δ)",
         "",

@@ -17,6 +17,7 @@ from scratchgen.conformance import (
     check_gradient,
     check_kl,
     check_kl_bound,
+    check_log_prob_bound,
     check_negative_elbo,
     check_noise_merging,
     check_probability_flow_likelihood,
@@ -258,6 +259,23 @@ def kl_bound(f: Functions) -> Check:
         -DATA_MEAN,
         OTHER_COV,
     )
+
+
+def log_prob_bound(f: Functions) -> Check:
+    """(34) for single examples, where it is an equality; noise on an even grid gives its mean to rounding."""
+    noise = np.linspace(-8.5, 8.5, 171)[:, None]
+    weights = np.exp(-0.5 * noise[:, 0] ** 2)
+
+    def bound(
+        score_and_divergence: Callable[[Array, float], tuple[Array, Array]],
+        prior_log_prob: Callable[[Array], Array],
+        x: Array,
+    ) -> Array:
+        return f("sde.sde_log_prob_bound")(
+            SDE, score_and_divergence, x, noise, weights / weights.sum(), prior_log_prob=prior_log_prob
+        )
+
+    return check_log_prob_bound(bound, SDE, LINE, np.linspace(-2.0, 2.0, 5)[:, None])
 
 
 def sampler(f: Functions) -> Check:

@@ -27,6 +27,7 @@ from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, check, find
 from scratchgen.likelihood import LOG_2PI, cross_entropy_discrete, gaussian_log_prob, kl_diag_standard, kl_discrete
 from scratchgen.mixture import Mixture
 from scratchgen.optimizer import Adam
+from scratchgen.sde.likelihood import sde_log_prob_bound
 from scratchgen.sde.reverse import euler_std, euler_step, reverse_drift, reverse_moments
 from scratchgen.vae import vae_loss
 from scratchgen.variational import elbo_split_table, elbo_table, linear_gaussian_posterior
@@ -808,6 +809,21 @@ def without_horizon(sde, score_error, prior_kl):
 @exhibit("KL(p_T‖π) is left out of (34)", "mutation audit", "sde.kl_bound", "check_kl_bound")
 def without_prior_kl(sde, score_error, prior_kl):
     return 0.5 * _path_integral(sde, score_error)
+
+
+@exhibit("the drift's divergence is left out", "mutation audit", "sde.sde_log_prob_bound", "check_log_prob_bound")
+def without_drift(sde, score_and_divergence, x, noise, weights, prior_log_prob):
+    right = sde_log_prob_bound(sde, score_and_divergence, x, noise, weights, prior_log_prob=prior_log_prob)
+    return right - float(sde.log_scale(sde.horizon))
+
+
+@exhibit("½ is left out of one example's bound", "mutation audit", "sde.sde_log_prob_bound", "check_log_prob_bound")
+def whole_integral(sde, score_and_divergence, x, noise, weights, prior_log_prob):
+    def twice(points, t):  # a score whose loss is twice as large
+        score, divergence = score_and_divergence(points, t)
+        return 2**0.5 * score, 2 * divergence
+
+    return sde_log_prob_bound(sde, twice, x, noise, weights, prior_log_prob=prior_log_prob)
 
 
 @exhibit(
