@@ -6,6 +6,7 @@ import numpy as np
 
 from scratchgen.validation import Array, IntArray, as_choice
 
+MEMORY = 0.9  # what a new loss leaves of the running mean of those before
 STEP_CHOICES = ("uniform", "stratified", "importance")
 
 
@@ -65,7 +66,10 @@ class StepChooser:
     def observe(self, t: IntArray, losses: Array) -> None:
         """Take losses (n,), without their importance weights, at steps t (n,) into the running means."""
         if self.choice == "importance":
-            for step, loss in zip(t.tolist(), losses.tolist(), strict=True):
-                self._seen[step] += 1
-                rate = max(0.1, 1 / self._seen[step])
-                self._square[step] += rate * (loss**2 - self._square[step])
+            n = np.bincount(t, minlength=self.T + 1)
+            total = np.bincount(t, weights=losses.astype(np.float64) ** 2, minlength=self.T + 1)
+            self._seen += n
+            seen = n > 0
+            # a step's n losses count as one of their mean, at the rate of n; the first ones are averaged evenly
+            rate = np.maximum(1 - MEMORY ** n[seen], n[seen] / self._seen[seen])
+            self._square[seen] += rate * (total[seen] / n[seen] - self._square[seen])

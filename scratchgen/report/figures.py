@@ -375,7 +375,7 @@ def losses_figure(tour: Tour) -> Figure:
         panel.set(
             title=title,
             xlabel="step",
-            ylabel="nats" if "vae" in key or key == "ddpm_digits" else "E‖ε − ε̂‖²",
+            ylabel="nats" if "vae" in key or key.startswith("ddpm") else "E‖ε − ε̂‖²",
             ylim=(low - 0.2 * (high - low), high + 0.5 * (high - low)),
         )
     penguins = standardized_penguins()

@@ -17,7 +17,15 @@ def ddpm(tour: Tour) -> None:
         "min E‖ε − ε̂(ᾱ_t x₀ + β̄_t ε, t)‖²;  −ELBO − H(p) = KL(q(x_{0:T})‖p_θ(x_{0:T})) ≥ KL(p‖p_θ)",
     )
     truth = datasets.eight_gaussians()
-    model = DDPM(hidden=(128, 128), n_coordinate_features=3, n_steps=tour.steps(4000), standardize=False, rng=tour.seed)
+    model = DDPM(
+        weighting="bound",
+        step_choice="importance",
+        hidden=(128, 128),
+        n_coordinate_features=3,
+        n_steps=tour.steps(4000),
+        standardize=False,
+        rng=tour.seed,
+    )
     model = tour.train("ddpm", "DDPM, eight Gaussians, T = 100", model, truth.sample(20000, tour.seed))
     x, x_test = levels_of_digits()
     digits = DDPM(
