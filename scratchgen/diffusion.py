@@ -112,7 +112,7 @@ class DiffusionModel(StandardizedEstimator):
     ) -> Array:
         """‖ε − ε̂‖² of every example, (n,), leaving in `network.mlp.gradient` the gradient of its weighted sum."""
         error = network.forward(x_t, level.scale, level.std, level.head, labels) - noise
-        network.backward(2 * weight[:, None] * error)
+        network.backward_parameters(2 * weight[:, None] * error)
         return (error**2).sum(axis=1)
 
     def _statistics(self, x: Array, mean: Array, scale: float) -> tuple[Array, Array]:

@@ -150,15 +150,22 @@ class LevelNetwork:
         """Variance of the level under a law, (N, D): the derivative of its mean with respect to a tilt ∝ level."""
         return law @ self.levels**2 - (law @ self.levels) ** 2
 
+    def backward_parameters(self, grad_output: Array) -> None:
+        """`backward` without ∂/∂x."""
+        self.mlp.backward_parameters(self._corrections_gradient(grad_output))
+
+    def _corrections_gradient(self, grad_output: Array) -> Array:
+        """∂/∂F, (N, N_CORRECTIONS · D), by ∂E[level]/∂F_b = Cov(level, B_b)."""
+        law = self._posterior
+        covariances = law @ (self._basis * self.levels).T - (law @ self._basis.T) * (law @ self.levels)[:, :, None]
+        return ((-self._scale / self._std * grad_output)[:, :, None] * covariances).reshape(len(law), -1)
+
     def backward(self, grad_output: Array) -> Array:
         """Overwrite `mlp.gradient` and return ∂/∂x, (N, D), for ∂loss/∂ε̂ of the last `forward`."""
-        D, law, scale, std = grad_output.shape[1], self._posterior, self._scale, self._std
-        grad_mean = -scale / std * grad_output
-        # ∂E[level]/∂F_b = Cov(level, B_b)
-        covariances = law @ (self._basis * self.levels).T - (law @ self._basis.T) * (law @ self.levels)[:, :, None]
-        grad = self.mlp.backward((grad_mean[:, :, None] * covariances).reshape(len(law), -1))
+        D, scale, std = grad_output.shape[1], self._scale, self._std
+        grad = self.mlp.backward(self._corrections_gradient(grad_output))
         tilt = scale / std**2  # ∂/∂x of the own posterior's logits, per unit of level
-        grad_x = grad_output / std + grad_mean * self._variance(law) * tilt
+        grad_x = grad_output / std - scale / std * grad_output * self._variance(self._posterior) * tilt
         grad_x += grad[:, :D] / np.hypot(scale, std)
         grad_x += grad[:, D : 2 * D] * self._variance(self._own_law) * tilt
         return grad_x + ((grad[:, 2 * D : 3 * D] @ self._vectors) * self._gains) @ self._vectors.T

@@ -143,7 +143,7 @@ class Mixture:
         posterior, means = self._denoised(x_t, scale, std)
         C = self.covariances
         gains = np.linalg.solve(scale**2 * C + std**2 * np.eye(self.dimension), C)
-        within = np.trace(C - scale**2 * C @ gains, axis1=1, axis2=2)  # of each component, whatever x_t
+        within = std**2 * np.trace(gains, axis1=1, axis2=2)  # tr Cov(x_0 | x_t, k), whatever x_t
         spread = means - np.einsum("nk,nkd->nd", posterior, means)[:, None]
         return posterior @ within + np.einsum("nk,nkd,nkd->n", posterior, spread, spread)
 

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 
 from scratchgen.validation import RNG, Array, as_choice, as_count, as_generator
 
+ROWS = 512  # of a call at a time: activations stay in the cache, up to 1.3x on 10,000 rows
 ACTIVATIONS = ("silu", "tanh", "identity")
 
 # glibc hands the top of the heap back to the system whenever 128 kB of it are free, so that every temporary of a
@@ -23,31 +24,45 @@ ACTIVATIONS = ("silu", "tanh", "identity")
 np.empty(2**25 - 2**13, dtype=np.uint8)
 
 
-def _activate(z: Array, activation: str) -> tuple[Array, Array]:
-    """Return σ(z) and σ'(z)."""
-    if activation == "silu":  # z · sigmoid(z), and its derivative from the same exponential
-        with np.errstate(over="ignore"):  # exp(−z) = inf gives the right limits, −0 and 0
-            q = np.exp(-z)
-        q += 1
+def _activate(z: Array, activation: str) -> Array:
+    """σ(z)."""
+    if activation == "silu":  # z · sigmoid(z)
+        return z / _one_plus_exp_minus(z)
+    return np.tanh(z) if activation == "tanh" else z
+
+
+def _activate_and_slope(z: Array, activation: str) -> tuple[Array, Array]:
+    """σ(z) and σ'(z); z is used up."""
+    if activation == "silu":  # both from the same exponential, q = 1 + exp(−z): σ = z/q, σ' = (1 + z − σ)/q
+        q = _one_plus_exp_minus(z)
         value = z / q
-        slope = z - value
-        slope += 1
-        slope /= q
-        return value, slope
+        z -= value
+        z += 1
+        z /= q
+        return value, z
     if activation == "tanh":
         value = np.tanh(z)
         return value, 1 - value**2
     return z, np.ones_like(z)
 
 
-def _curvature(z: Array, slope: Array, activation: str) -> Array:
-    """σ''(z), for σ'(z) at hand."""
+def _one_plus_exp_minus(z: Array) -> Array:
+    """1 + exp(−z), inf where exp overflows: the limits of σ and σ' are then right, −0 and 0."""
+    q = np.negative(z)
+    with np.errstate(over="ignore"):
+        np.exp(q, out=q)
+    q += 1
+    return q
+
+
+def _curvature(z: Array, activation: str) -> Array:
+    """σ''(z)."""
     if activation == "silu":  # with s = sigmoid(z): σ' = s + z s(1 − s), σ'' = s(1 − s)(2 + z(1 − 2s))
-        with np.errstate(over="ignore"):
-            s = 1 / (1 + np.exp(-z))
+        s = 1 / _one_plus_exp_minus(z)
         return s * (1 - s) * (2 + z * (1 - 2 * s))
     if activation == "tanh":
-        return -2 * np.tanh(z) * slope
+        value = np.tanh(z)
+        return -2 * value * (1 - value**2)
     return np.zeros_like(z)
 
 
@@ -115,19 +130,34 @@ class MLP:
         self.__dict__.update(state)
         self._cut()  # a copied or unpickled array is no view any more
 
-    def __call__(self, x: Array) -> Array:
-        """The output for x, (N, sizes[-1]), without keeping anything for `backward`."""
-        h = np.asarray(x, dtype=self.parameters.dtype)
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            h = _activate(h @ weight + bias, self.activation)[0]
-        return h @ self.weights[-1] + self.biases[-1]
+    def __call__(self, x: Array, constant: Array | None = None) -> Array:
+        """The output for x, (N, sizes[-1]), without keeping anything for `backward`.
+
+        With `constant`, (c,), the last c inputs, which all rows share, x has sizes[0] − c columns: their part of the
+        first product is then one row instead of N.
+        """
+        x = np.asarray(x, dtype=self.parameters.dtype)
+        first = self.biases[0]
+        if constant is not None:
+            first = first + constant.astype(first.dtype) @ self.weights[0][x.shape[1] :]
+        y = np.empty((len(x), self.sizes[-1]), dtype=x.dtype)
+        for start in range(0, len(x), ROWS):
+            z = x[start : start + ROWS] @ self.weights[0][: x.shape[1]]
+            z += first
+            for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+                z = _activate(z, self.activation) @ weight
+                z += bias
+            y[start : start + ROWS] = z
+        return y
 
     def forward(self, x: Array) -> Array:
         """The output for x, (N, sizes[-1]); remembers what `backward` needs.  Computes in the parameters' dtype."""
         h = np.asarray(x, dtype=self.parameters.dtype)
         self._inputs, self._slopes = [h], []
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            h, slope = _activate(h @ weight + bias, self.activation)
+            z = h @ weight
+            z += bias
+            h, slope = _activate_and_slope(z, self.activation)
             self._inputs.append(h)
             self._slopes.append(slope)
         return h @ self.weights[-1] + self.biases[-1]
@@ -137,14 +167,23 @@ class MLP:
 
         `grad_output` is ∂loss/∂y of the last `forward`, (N, sizes[-1]).
         """
+        return self._backward(grad_output) @ self.weights[0].T
+
+    def backward_parameters(self, grad_output: Array) -> None:
+        """`backward` without ∂/∂x, which training does not need: a product less."""
+        self._backward(grad_output)
+
+    def _backward(self, grad_output: Array) -> Array:
+        """Overwrite `gradient`, and return ∂/∂(x W_1 + b_1)."""
         if not self._inputs:
             raise ValueError("backward needs a forward pass first; call forward(x)")
         grad = np.asarray(grad_output, dtype=self.parameters.dtype)
+        ones = np.ones(len(grad), dtype=grad.dtype)
         for i in reversed(range(len(self.weights))):
             np.matmul(self._inputs[i].T, grad, out=self._weight_gradients[i])
-            grad.sum(axis=0, out=self._bias_gradients[i])
-            grad = grad @ self.weights[i].T
+            np.matmul(ones, grad, out=self._bias_gradients[i])  # a sum over rows in a third of the time of `sum`
             if i > 0:
+                grad = grad @ self.weights[i].T
                 grad *= self._slopes[i - 1]
         return grad
 
@@ -160,8 +199,9 @@ class MLP:
         self._along: list[tuple[Array, ...]] = []  # what entered each layer, and z's slope, curvature and derivative
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             z, dz = h @ weight + bias, dh @ weight
-            value, slope = _activate(z, self.activation)
-            self._along.append((h, dh, slope, _curvature(z, slope, self.activation) * dz))
+            curvature = _curvature(z, self.activation)
+            value, slope = _activate_and_slope(z, self.activation)
+            self._along.append((h, dh, slope, curvature * dz))
             h, dh = value, slope * dz
         self._along.append((h, dh))
         return h @ self.weights[-1] + self.biases[-1], dh @ self.weights[-1]
@@ -178,7 +218,7 @@ class MLP:
         for i in reversed(range(len(self.weights))):
             h, dh = self._along[i][:2]
             self._weight_gradients[i][:] = h.T @ grad + dh.T @ grad_d
-            grad.sum(axis=0, out=self._bias_gradients[i])
+            self._bias_gradients[i][:] = grad.sum(axis=0)
             if i > 0:
                 slope, bend = self._along[i - 1][2:]
                 grad, grad_d = grad @ self.weights[i].T, grad_d @ self.weights[i].T

@@ -86,6 +86,7 @@ class NoiseNetwork:
         self.n_classes = as_count(n_classes, "n_classes", minimum=0)
         width = dimension * (1 + 2 * n_coordinate_features) + 2 * n_time_features + n_classes
         self.mlp = MLP((width, *as_widths(hidden, "hidden"), dimension), rng=rng, dtype=dtype, zero_last=True)
+        self._gain = self._gain_along = np.ones((1, 1), dtype=dtype)  # of the last `forward` and `forward_along`
 
     def _inputs(
         self, x: Array, scale: Array | float, std: Array | float, head: Head | None, labels: IntArray | None
@@ -97,9 +98,26 @@ class NoiseNetwork:
         skip, gain = (std / r, scale / r) if head is None else (r * as_column(head[0], N), as_column(head[1], N))
         y = (x / r).astype(dtype)
         log_snr = 2 * np.log(scale / std)[:, 0].astype(dtype)
-        parts = [y, coordinate_features(y, self.n_coordinate_features), time_features(log_snr, self.n_time_features)]
-        parts.append(label_indicators(labels, N, self.n_classes).astype(dtype))
+        parts = [*self._features(y), time_features(log_snr, self.n_time_features)]
+        if self.n_classes:
+            parts.append(label_indicators(labels, N, self.n_classes).astype(dtype))
         return np.concatenate(parts, axis=1), y, skip.astype(dtype), gain.astype(dtype), r.astype(dtype)
+
+    def _features(self, y: Array) -> list[Array]:
+        """Those of the MLP's inputs that the point alone decides."""
+        return [y, coordinate_features(y, self.n_coordinate_features)] if self.n_coordinate_features else [y]
+
+    def _at_one_level(self, x: Array, scale: float, std: float, head: Head | None) -> Array:
+        """A call at one noise level without labels, as samplers make it: all rows share the level's features."""
+        r = float(np.hypot(scale, std))
+        skip, gain = (std / r, scale / r) if head is None else (r * float(head[0]), float(head[1]))
+        dtype = self.mlp.parameters.dtype
+        y = np.asarray(x, dtype=dtype) / r
+        log_snr = np.array([2 * np.log(scale / std)], dtype=dtype)
+        no_label = np.zeros(self.n_classes, dtype=dtype)
+        level = np.concatenate([time_features(log_snr, self.n_time_features)[0], no_label])
+        features = self._features(y)
+        return skip * y + gain * self.mlp(np.concatenate(features, axis=1), level)
 
     def __call__(
         self,
@@ -117,6 +135,8 @@ class NoiseNetwork:
         head : (skip, gain), each a float or (N,) or (N, 1), optional
         labels : (N,) of 0..n_classes−1, or NO_LABEL, optional
         """
+        if labels is None and all(np.ndim(part) == 0 for part in (scale, std, *(head or ()))):
+            return self._at_one_level(x, float(scale), float(std), head)
         inputs, y, skip, gain, _ = self._inputs(x, scale, std, head, labels)
         return skip * y + gain * self.mlp(inputs)
 
@@ -131,6 +151,10 @@ class NoiseNetwork:
         """As a call; remembers what `backward` needs."""
         inputs, self._y, self._skip, self._gain, self._r = self._inputs(x, scale, std, head, labels)
         return self._skip * self._y + self._gain * self.mlp.forward(inputs)
+
+    def backward_parameters(self, grad_output: Array) -> None:
+        """`backward` without ∂/∂x."""
+        self.mlp.backward_parameters(self._gain * grad_output)
 
     def backward(self, grad_output: Array) -> Array:
         """Overwrite `mlp.gradient` and return ∂/∂x, (N, D), for ∂loss/∂ε̂ of the last `forward`."""
@@ -156,7 +180,7 @@ class NoiseNetwork:
         labels: IntArray | None = None,
     ) -> tuple[Array, Array]:
         """ε̂ and its derivative (∂ε̂/∂x) v along directions v (N, D), each (N, D); remembers for `backward_along`."""
-        inputs, y, skip, self._gain, r = self._inputs(x, scale, std, head, labels)
+        inputs, y, skip, self._gain_along, r = self._inputs(x, scale, std, head, labels)
         dy, n = direction.astype(y.dtype) / r, self.n_coordinate_features
         frequency = _frequencies(n, y)
         angles, turned = y[:, :, None] * frequency, dy[:, :, None] * frequency
@@ -164,8 +188,8 @@ class NoiseNetwork:
         moved = [dy, *((wave * turned).reshape(len(y), -1) for wave in (-np.sin(angles), np.cos(angles)))]
         along[:, : self.dimension * (1 + 2 * n)] = np.concatenate(moved, axis=1)
         value, derivative = self.mlp.forward_along(inputs, along)
-        return skip * y + self._gain * value, skip * dy + self._gain * derivative
+        return skip * y + self._gain_along * value, skip * dy + self._gain_along * derivative
 
     def backward_along(self, grad_output: Array, grad_derivative: Array) -> None:
         """Overwrite `mlp.gradient` with that of Σ (g · ε̂ + k · (∂ε̂/∂x) v) for g and k (N, D), see `MLP`."""
-        self.mlp.backward_along(self._gain * grad_output, self._gain * grad_derivative)
+        self.mlp.backward_along(self._gain_along * grad_output, self._gain_along * grad_derivative)

@@ -70,6 +70,6 @@ class StepChooser:
             total = np.bincount(t, weights=losses.astype(np.float64) ** 2, minlength=self.T + 1)
             self._seen += n
             seen = n > 0
-            # a step's n losses count as one of their mean, at the rate of n; the first ones are averaged evenly
+            # n losses of a step move its mean by 1 − MEMORYⁿ towards theirs; the first ones are averaged evenly
             rate = np.maximum(1 - MEMORY ** n[seen], n[seen] / self._seen[seen])
             self._square[seen] += rate * (total[seen] / n[seen] - self._square[seen])

@@ -1,5 +1,6 @@
 """Predictor-corrector sampling: exact moments, exact densities, the bias of a Langevin step."""
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_langevin_steps_settle_at_the_variance_that_theory_says(sde, u, variance
     settled = V / (1 - size / (2 * V))
     assert residual(gain**2 * settled + std**2, settled) < 1e-12
     assert settled <= V / (1 - snr**2) * (1 + 1e-12)
-    assert gain**2 * V + std**2 > V
+    assert residual(gain**2 * V + std**2, V + size**2 / V) < 1e-12
 
 
 @pytest.mark.parametrize("n_corrections", [0, 1, 3])
@@ -118,12 +119,34 @@ def test_noise_and_choices_are_checked():
         list(predictor_corrector(sde, score, x, times, noise=np.zeros((1, 1, 2, 1))))
     with pytest.raises(ValueError, match="n_corrections must be"):
         list(predictor_corrector(sde, score, x, times, np.random.default_rng(0), n_corrections=-1))
-    with pytest.raises(ValueError, match="snr must be"):
-        langevin_step(sde, score, x, 0.5, -1.0)
+    for snr in -1.0, 1.0:
+        with pytest.raises(ValueError, match="snr must be"):
+            langevin_step(sde, score, x, 0.5, snr)
+    for bad in {"n_corrections": -1}, {"n_corrections": 0, "snr": -1.0}:
+        with pytest.raises(ValueError, match="must be"):
+            model_of_three().sample_path(2, rng=0, **bad)
+
+
+@cache
+def model_of_three():
+    return ScoreSDE(n_steps=300, hidden=(16,), n_sample_steps=20, rng=0).fit(THREE.sample(500, rng=0))
+
+
+@pytest.mark.parametrize("churn", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, int])
+def test_no_corrections_are_euler_maruyama_bit_for_bit(dtype, churn):
+    sde, x = VP(), np.array([[1], [2]], dtype=dtype)
+    times, score = reverse_times(sde, 4, 0.01), gaussian_score(sde, np.float64(0.3))
+    plain = euler_maruyama(sde, score, x, times, np.random.default_rng(0), churn=churn)
+    corrected = predictor_corrector(sde, score, x, times, np.random.default_rng(0), churn=churn, n_corrections=0)
+    for (_, a), (_, b) in zip(plain, corrected, strict=True):
+        assert a.dtype == b.dtype
+        assert np.array_equal(a, b)
+    assert len(list(predictor_corrector(sde, score, x, times, churn=0.0, n_corrections=0))) == 5  # needs no noise
 
 
 def test_a_model_corrects_its_samples():
-    model = ScoreSDE(n_steps=300, hidden=(16,), n_sample_steps=20, rng=0).fit(THREE.sample(500, rng=0))
+    model = model_of_three()
     plain, corrected = model.sample(50, rng=1), model.sample(50, rng=1, n_corrections=2, snr=0.3)
     assert corrected.shape == plain.shape
     assert not np.array_equal(corrected, plain)

@@ -82,7 +82,7 @@ class Says:
     def __init__(self, answer):
         self.answer, self.parameters = answer, np.zeros(1)
 
-    def __call__(self, inputs):
+    def __call__(self, inputs, constant):
         return self.answer
 
 
@@ -254,10 +254,13 @@ def test_even_choices_neither_weigh_nor_learn(choice):
 def test_training_weighs_the_squared_error_of_its_steps(choice, weighting, monkeypatch):
     """The gradient that reaches the network is 2/n · λ_t/(T p_t) (ε̂ − ε), and the reported loss its mean square."""
     seen = []
-    backward = NoiseNetwork.backward
-    monkeypatch.setattr(
-        NoiseNetwork, "backward", lambda network, grad: seen.append(grad.astype(float)) or backward(network, grad)
-    )
+    backward = NoiseNetwork.backward_parameters
+
+    def spied(network, grad):
+        seen.append(grad.astype(float))
+        backward(network, grad)
+
+    monkeypatch.setattr(NoiseNetwork, "backward_parameters", spied)
     schedule = NoiseSchedule.linear(5)
     model = DDPM(schedule, weighting=weighting, step_choice=choice, hidden=(4,), n_steps=40, batch_size=16, rng=0)
     x = np.random.default_rng(0).standard_normal((50, 2))
@@ -583,6 +586,9 @@ def test_clipping_needs_levels_and_stays_with_ddpm():
     model = DDPM(clip_x0=True, n_levels=2, n_steps=1, hidden=(2,), rng=0).fit(np.eye(3))
     with pytest.raises(ValueError, match="clip_x0"):
         model.to_sde()
+    reals = DDPM(n_steps=1, hidden=(2,), rng=0).fit(5 * np.eye(3))
+    before = reals.sample(4, rng=0)
+    assert np.array_equal(reals.set_params(clip_x0=True).sample(4, rng=0), before)  # arguments count at the next fit
 
 
 def test_a_decoder_takes_the_place_of_the_last_step():

@@ -490,7 +490,7 @@ class Spy:
     """Records what a NoiseNetwork is trained on."""
 
     def __init__(self, monkeypatch):
-        forward, backward = NoiseNetwork.forward, NoiseNetwork.backward
+        forward, backward = NoiseNetwork.forward, NoiseNetwork.backward_parameters
         self.x_t, self.scale, self.std, self.noise, self.loss = [], [], [], [], []
 
         def spied_forward(network, x, scale, std, *rest):
@@ -503,10 +503,10 @@ class Spy:
             error = grad_output * len(grad_output) / 2  # the gradient of the mean of ‖error‖²
             self.noise.append((self.output - error).astype(np.float64))
             self.loss.append(float((error**2).sum() / len(error)))
-            return backward(network, grad_output)
+            backward(network, grad_output)
 
         monkeypatch.setattr(NoiseNetwork, "forward", spied_forward)
-        monkeypatch.setattr(NoiseNetwork, "backward", spied_backward)
+        monkeypatch.setattr(NoiseNetwork, "backward_parameters", spied_backward)
 
 
 DIFFUSION = {

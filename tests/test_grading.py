@@ -159,6 +159,17 @@ def test_sampled_grade_is_the_exact_one_within_its_errors():
             assert grade.bayes_error < 0.7 * naive.sum(axis=1).std() / n**0.5
 
 
+def test_sampled_grade_refuses_what_would_broadcast():
+    x0 = np.zeros((4, 2))
+    for noise, std, name in (
+        (np.zeros((1, 2)), 0.5, "noise must"),
+        (np.zeros((4, 1)), 0.5, "noise must"),
+        (x0, 0.0, "std"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            sample_noise_grade(PLANE, np.tanh, x0, noise, 0.5, std)
+
+
 def test_sampled_grade_of_the_bayes_denoiser_has_no_excess():
     """Three tables of 64 pixels; another law's denoiser has an excess, the network that is exact for one table none."""
     rng = np.random.default_rng(0)

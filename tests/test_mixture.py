@@ -209,6 +209,8 @@ def test_what_the_denoiser_misses_is_tweedies_second_formula(pair, kernel):
     trace = np.trace(mixture.diffuse(scale, std).score_jacobian(x), axis1=1, axis2=2)
     expected = (std / scale) ** 2 * (mixture.dimension + std**2 * trace)
     assert residual(mixture.denoise_variance(x, scale, std), expected) < 1e-9
+    tiny = mixture.denoise_variance(x, 1.0, 1e-9)  # nothing is hidden but the noise
+    assert residual(tiny / 1e-18, np.full(len(x), float(mixture.dimension))) < 1e-6
     forgotten = mixture.denoise_variance(x, 0.0, std)  # pure noise says nothing of x_0
     assert residual(forgotten, np.full(len(x), np.trace(mixture.covariance()))) < 1e-9
 

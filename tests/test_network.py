@@ -293,7 +293,36 @@ def test_noise_network_backward_is_the_derivative(drawn):
 @given(noise_networks())
 def test_noise_network_forward_is_its_call(drawn):
     network, x, scale, std, _ = drawn
-    assert (network.forward(x, scale, std) == network(x, scale, std)).all()
+    assert residual(network(x, scale, std), network.forward(x, scale, std)) < 1e-13
+
+
+@given(mlps(), st.integers(0, 3), st.integers(0, 5))
+def test_inputs_that_all_rows_share_may_be_given_once(drawn, n_shared, n):
+    mlp, rng = drawn
+    n_shared = min(n_shared, mlp.sizes[0])
+    x, constant = rng.standard_normal((n, mlp.sizes[0] - n_shared)), rng.standard_normal(n_shared)
+    together = mlp(np.concatenate([x, np.tile(constant, (n, 1))], axis=1))
+    assert residual(mlp(x, constant), together) < 1e-13
+
+
+def test_rows_of_a_call_do_not_depend_on_how_many_there_are():
+    mlp = MLP((3, 8, 2), rng=0, dtype=np.float64)
+    x = np.random.default_rng(0).standard_normal((1300, 3))  # more than two blocks
+    parts = np.concatenate([mlp(x[:700]), mlp(x[700:])])
+    assert residual(mlp(x), parts) < 1e-14
+    assert residual(mlp(x), mlp.forward(x)) < 1e-14
+
+
+@given(mlps())
+def test_gradient_without_that_of_the_input_is_the_same(drawn):
+    mlp, rng = drawn
+    weight = rng.standard_normal((4, mlp.sizes[-1]))
+    mlp.forward(rng.standard_normal((4, mlp.sizes[0])))
+    mlp.backward(weight)
+    gradient = mlp.gradient.copy()
+    mlp.gradient[:] = np.nan
+    assert mlp.backward_parameters(weight) is None
+    assert np.array_equal(mlp.gradient, gradient)
 
 
 @given(noise_networks())
@@ -422,3 +451,19 @@ def test_derivative_of_the_noise_along_a_direction_and_its_gradient(drawn):
         return float((g * y).sum() + (k * dy).sum())
 
     assert same_slope(gradient, direction, slope_along(network.mlp.parameters, direction, loss))
+
+
+def test_a_pass_along_a_direction_leaves_the_ordinary_one_alone():
+    rng = np.random.default_rng(0)
+    network = NoiseNetwork(2, (4,), rng=0, dtype=np.float64)
+    network.mlp.parameters[:] = rng.standard_normal(len(network.mlp.parameters))
+    x, v, g = rng.standard_normal((3, 5, 2))
+    network.forward(x, 0.8, 0.6)
+    expected = network.backward(g), network.mlp.gradient.copy()
+    network.forward(x, 0.8, 0.6)
+    network.forward_along(x, v, 0.1, 0.99)
+    assert np.array_equal(network.backward(g), expected[0])
+    assert np.array_equal(network.mlp.gradient, expected[1])
+    for call in (lambda n: n.backward(g), lambda n: n.backward_parameters(g), lambda n: n.backward_along(g, g)):
+        with pytest.raises(ValueError, match="needs a forward pass"):
+            call(NoiseNetwork(2, (4,), rng=0))

@@ -124,7 +124,7 @@ def test_top_level_exports_what_the_design_promises_and_all_of_it():
 def test_chapters_export_their_whole_theory(package):
     """Every public function of the chapter's theory; its estimator is exported at the top."""
     chapter = MODULES[f"scratchgen.{package}"]
-    helpers = {"at", "check_shapes", "check_times", "check_time", "column", "factor"}
+    helpers = {"at", "check_shapes", "check_snr", "check_times", "check_time", "column", "factor"}
     defined = {
         entry
         for name, module in MODULES.items()

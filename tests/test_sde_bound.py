@@ -159,3 +159,20 @@ def test_denoising_and_implicit_form_are_one_bound():
     end = sde.level(sde.horizon)
     prior = kl_diag_standard(end[0] * x0 / sde.prior_std, np.full((1, 1), 2 * np.log(end[1] / sde.prior_std)))
     assert abs(by_implicit - (decoder - prior[0] - integral)) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"x": X[:, 0]}, "x must"),
+        ({"noise": np.zeros((5, 2))}, "noise must"),
+        ({"noise": np.zeros(5)}, "noise must"),
+        ({"noise": np.zeros((0, 1))}, "noise"),
+        ({"noise_weights": np.ones(4) / 4}, "noise_weights must"),
+        ({"noise_weights": np.ones(5)}, "noise_weights must"),
+    ],
+)
+def test_arrays_that_would_broadcast_are_refused(changed, name):
+    arguments = {"x": X, "noise": np.zeros((5, 1))} | changed
+    with pytest.raises(ValueError, match=name):
+        sde_log_prob_bound(VP(), exact(VP(), P), **arguments)

@@ -51,8 +51,8 @@ class DDPM(DiffusionModel):
         The data are whole numbers 0..n_levels−1: L_0 is the mass of their bins, and −elbo/(D ln 2) is in bits per
         dimension.
     clip_x0 : bool
-        Cut x̂_0, and with it ε̂, to [−1, 1], where whole numbers lie after scaling; needs `n_levels`.  E[x_0 | x_t] lies
-        there, so that no x̂_0 becomes worse.  (Others do so in sampling and in the bound by default.)
+        Cut x̂_0 to [−1, 1], where whole numbers lie after scaling, and take the ε̂ that belongs to it; needs `n_levels`.
+        E[x_0 | x_t] lies there, so that no x̂_0 becomes worse.  (Others do so in sampling and in the bound by default.)
     n_classes : int
         With labels 0..n_classes−1 given to `fit` the network learns ε̂(x_t, t, y) as well as ε̂(x_t, t).
     p_unlabelled : float
@@ -189,6 +189,7 @@ class DDPM(DiffusionModel):
         as_choice(self.prediction, "prediction", (*PREDICTIONS, "levels"))
         if self.clip_x0 and self.n_levels is None:
             raise ValueError("clip_x0 needs n_levels, which says that x_0 lies in [−1, 1]; set it, or clip_x0=False")
+        self._clips = bool(self.clip_x0)
         self._weight = loss_weight(schedule, self.weighting, self.variance_)
         self._chooser = StepChooser(schedule.T, self.step_choice)
         super()._build(dimension, rng)
@@ -301,7 +302,7 @@ class DDPM(DiffusionModel):
         if labels is not None and guidance != 1:
             free = self.network_(x_t, *level, head)
             eps_hat = free + as_number(guidance, "guidance") * (eps_hat - free)
-        if self.clip_x0:
+        if self._clips:
             scale, std = level
             eps_hat = (x_t - scale * np.clip((x_t - std * eps_hat) / scale, -1, 1)) / std
         return eps_hat

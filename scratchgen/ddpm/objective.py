@@ -191,7 +191,7 @@ def bound_terms(
         x0 holds whole numbers 0..n_levels−1 scaled to [−1, 1], and L_0 is the mass of their bins, `log_bin_mass`: the
         sum then bounds −log P(x_0), which a density in its place would not.
     decoder : callable, optional
-        log p_θ(x_0 | x_1), (N,), of x_1 (N, D), in place of both.
+        log p_θ(x_0 | x_1), (N,), of x_1 (N, D), instead of the Gaussian density or its bins' masses.
     """
     if noise.shape != (schedule.T, *x0.shape):
         raise ValueError(f"noise must have shape (T, N, D) = {(schedule.T, *x0.shape)}, got {noise.shape}")

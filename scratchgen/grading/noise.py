@@ -13,7 +13,7 @@ import numpy as np
 
 from scratchgen.em import CategoricalMixture
 from scratchgen.mixture import Mixture
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_number, as_samples
 
 BLOCK = 500  # examples at a time: a categorical mixture's tables take N · K · D · n_levels numbers
 
@@ -68,6 +68,10 @@ def sample_noise_grade(
     eps_hat : callable
         ε̂ of x_t (n, D).
     """
+    x0, noise = as_samples(x0, "x0"), as_samples(noise, "noise", dimension=x0.shape[1])
+    if len(noise) != len(x0):
+        raise ValueError(f"noise must have one row for each of the {len(x0)} rows of x0, got {len(noise)}")
+    std = as_number(std, "std", low=0.0, open_low=True)
     excess, bayes = np.empty(len(x0)), np.empty(len(x0))
     for start in range(0, len(x0), BLOCK):
         rows = slice(start, start + BLOCK)
@@ -75,5 +79,5 @@ def sample_noise_grade(
         optimum = (x_t - scale * law.denoise(x_t, scale, std)) / std
         excess[rows] = ((optimum - eps_hat(x_t)) ** 2).sum(axis=1)
         bayes[rows] = (scale / std) ** 2 * law.denoise_variance(x_t, scale, std)
-    errors = [float(values.std() / len(x0) ** 0.5) for values in (bayes, excess)]
+    errors = [float(values.std(ddof=1) / len(x0) ** 0.5) if len(x0) > 1 else float("inf") for values in (bayes, excess)]
     return SampledNoiseGrade(float(bayes.mean()), float(excess.mean()), errors[0], errors[1])

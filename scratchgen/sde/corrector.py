@@ -17,11 +17,16 @@ def langevin_step(sde: LinearSDE, score: Score, x: Array, t: float, snr: float =
         x' = x + δ ∇log p_t(x) + √(2δ) z,    δ = 2 (snr · std(t))²
 
     p_t is left as it is by the step's limit δ → 0 only: where it is N(0, V) this settles at V/(1 − δ/(2V)), which is up
-    to 1/(1 − snr²) too wide.  (Song et al. have δ = 2 (snr ‖z‖/‖∇log p_t‖)², with means over the batch; for pure noise
-    that is the same, and here no example depends on the others.)
+    to 1/(1 − snr²) too wide; snr is below 1, where it would not settle.  (Song et al. have δ = 2 (snr ‖z‖/‖∇log p_t‖)²
+    for VE, with means over the batch; for pure noise that is the same, and here no example depends on the others.)
     """
-    size = 2 * (as_number(snr, "snr", low=0.0) * float(sde.std(t))) ** 2
+    size = 2 * (check_snr(snr) * float(sde.std(t))) ** 2
     return x + size * score(x, t), (2 * size) ** 0.5
+
+
+def check_snr(snr: float) -> float:
+    """A size of corrections in [0, 1)."""
+    return as_number(snr, "snr", low=0.0, high=1 - 1e-9)
 
 
 def predictor_corrector(
@@ -48,7 +53,7 @@ def predictor_corrector(
     times : (n+1,)
         Strictly falling.
     rng : Generator
-        Source of z; not needed with `noise`.
+        Source of z; not needed with `noise`, nor for the flow (churn = 0) without corrections.
     noise : (n, 1 + n_corrections, N, D), optional
         z of every step, and of its corrections.
     churn : float
@@ -65,7 +70,7 @@ def predictor_corrector(
     """
     times = check_times(times)
     n_draws = 1 + as_count(n_corrections, "n_corrections", minimum=0)
-    if noise is None and rng is None:
+    if noise is None and rng is None and (churn != 0 or n_corrections):
         raise ValueError("rng or noise is needed; pass numpy.random.default_rng(seed)")
     if noise is not None and noise.shape != (len(times) - 1, n_draws, *x.shape):
         raise ValueError(f"noise must have shape {(len(times) - 1, n_draws, *x.shape)}, got {noise.shape}")
@@ -73,6 +78,9 @@ def predictor_corrector(
     for i, (t, s) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True)):
         for k in range(n_draws):
             mean, std = langevin_step(sde, score, x, s, snr) if k else euler_step(sde, score, x, t, s, churn)
-            z = noise[i, k] if noise is not None else rng.standard_normal(x.shape, dtype=x.dtype)  # type: ignore[union-attr]
-            x = mean + std * z
+            x = mean
+            if noise is not None:
+                x = mean + std * noise[i, k]
+            elif std != 0 and rng is not None:
+                x = mean + std * rng.standard_normal(mean.shape, dtype=mean.dtype)
         yield s, x

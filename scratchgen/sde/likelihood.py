@@ -9,7 +9,7 @@ import numpy as np
 from scratchgen.sde.integration import integrate
 from scratchgen.sde.matching import implicit_score_matching
 from scratchgen.sde.processes import LinearSDE
-from scratchgen.validation import Array, as_count, as_number
+from scratchgen.validation import Array, as_count, as_number, as_samples
 
 
 def kl_bound(
@@ -81,8 +81,14 @@ def sde_log_prob_bound(
     n_nodes : int
         Of the time integral, as for `kl_bound`.
     """
-    (N, D), M = x.shape, len(noise)
-    noise_weights = np.full(M, 1 / M) if noise_weights is None else noise_weights
+    x = as_samples(x)
+    (N, D), noise = x.shape, as_samples(noise, "noise", dimension=x.shape[1])
+    M = len(noise)
+    noise_weights = np.full(M, 1 / M) if noise_weights is None else np.asarray(noise_weights)
+    if noise_weights.shape != (M,) or abs(noise_weights.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"noise_weights must be {M} numbers, one a row of noise, that sum to 1, got {noise_weights!r:.60}"
+        )
     prior_log_prob = sde.prior_log_prob if prior_log_prob is None else prior_log_prob
     scale_min, std_min = sde.level(t_min)
 

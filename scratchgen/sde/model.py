@@ -15,7 +15,7 @@ from scratchgen.level_network import LevelNetwork
 from scratchgen.likelihood import LOG_2PI, kl_diag_standard, levels_of, log_bin_mass
 from scratchgen.noise_network import NoiseNetwork
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.sde.corrector import predictor_corrector
+from scratchgen.sde.corrector import check_snr, predictor_corrector
 from scratchgen.sde.flow import flow_map, heun
 from scratchgen.sde.likelihood import probability_flow_log_prob
 from scratchgen.sde.processes import VP, LinearSDE
@@ -55,8 +55,8 @@ class ScoreSDE(DiffusionModel):
     time_choice : {"stratified", "uniform", "importance"}
         How training times are drawn; the expectation is the same.  "stratified": one in each of batch_size equal cells
         of the clock that the weighting makes even.  "importance": 100 cells, drawn with p ∝ √E[loss²] as training sees
-        it (`scratchgen.steps.StepChooser`).  That is the law of least variance, and so what a log-SNR schedule learned
-        on the bound's variance (Kingma et al. 2021) would come to between the same ends.
+        it (`scratchgen.steps.StepChooser`).  For independent draws that law's mean loss has the least variance, so that
+        a log-SNR schedule learned on it (Kingma et al. 2021) would come to the same between the same ends.
     n_sample_steps : int
         Steps of `sample`, evenly spaced in log-SNR.
     n_levels : int, optional
@@ -247,6 +247,7 @@ class ScoreSDE(DiffusionModel):
         self._require_fitted()
         if as_choice(method, "method", ("euler", "heun", "adaptive")) != "euler" and churn != 0:
             raise ValueError(f"method {method!r} is for the flow; pass churn=0, got {churn}")
+        check_snr(snr)
         if as_count(n_corrections, "n_corrections", minimum=0) and method != "euler":
             raise ValueError(f"method must be 'euler' with n_corrections={n_corrections}, got {method!r}")
         sde, rng = self.sde_, as_generator(rng)

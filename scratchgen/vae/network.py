@@ -95,7 +95,7 @@ class VAENetwork:
         weight = kl_weight / N
         grad_mean = grad_z + weight * mean  # ∂z/∂μ = 1;  ∂KL/∂μ = μ
         grad_log_variance = 0.5 * (grad_z * noise * std + weight * np.expm1(log_variance))  # ∂z/∂log σ² = ½ σ ξ
-        self.encoder.backward(np.concatenate([grad_mean, grad_log_variance], axis=1))
+        self.encoder.backward_parameters(np.concatenate([grad_mean, grad_log_variance], axis=1))
         per_dimension = grad_log_s2.sum(axis=0) / N
         self.log_variance_gradient[:] = per_dimension if len(self.log_variance) > 1 else per_dimension.sum()
         return loss

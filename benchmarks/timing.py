@@ -1,0 +1,87 @@
+"""Paired timing: every side does the same work in one interleaved run, on one core, by CPU time."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Work = Callable[[], object]
+
+
+def pin_to_one_core() -> int:
+    """Keep this process, and every thread of every library in it, on one core; returns which (−1 where unsupported).
+
+    The numbers of threads have to be set before the libraries are loaded; `benchmarks.__main__` does so.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return -1
+    core = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    return core
+
+
+@dataclass
+class Case:
+    """One piece of work, done by several sides.
+
+    `sides` maps a name to a function that does the work once; the first is ours.  `limit` is the time that cannot be
+    undercut: the bare matrix products.  `check` returns the largest deviation of any side's results from ours.
+    """
+
+    name: str
+    sides: dict[str, Work]
+    check: Callable[[], dict[str, float]]
+    tolerance: float
+    units: int = 1  # steps, iterations or calls in one piece of work
+    limit: Work | None = None
+    missing: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Timing:
+    """Seconds of CPU time a unit, one number a round, for every side."""
+
+    name: str
+    seconds: dict[str, list[float]]
+    deviations: dict[str, float]
+    tolerance: float
+
+    def ratio(self, side: str, base: str | None = None) -> tuple[float, float, float]:
+        """Median, least and largest of time(side)/time(base) over the rounds, base being ours unless named."""
+        base = next(iter(self.seconds)) if base is None else base
+        ratios = np.array(self.seconds[side]) / np.array(self.seconds[base])
+        return float(np.median(ratios)), float(ratios.min()), float(ratios.max())
+
+
+LIMIT = "bare matrix products"
+
+
+def time_case(case: Case, rounds: int = 9) -> Timing:
+    """Check that all sides agree, run each once to warm up, then `rounds` times in turn.
+
+    Raises
+    ------
+    AssertionError
+        If a side's results deviate by more than the tolerance: a time of other work means nothing.
+    """
+    deviations = case.check()
+    wrong = {side: value for side, value in deviations.items() if not value <= case.tolerance}
+    if wrong:
+        raise AssertionError(f"{case.name}: sides do not agree to {case.tolerance:g}: {wrong}")
+    sides = case.sides | ({LIMIT: case.limit} if case.limit is not None else {})
+    for work in sides.values():
+        work()
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    names = list(sides)
+    for i in range(rounds):
+        for side in names[i % len(names) :] + names[: i % len(names)]:  # nobody always comes first
+            gc.collect()
+            began = time.process_time()
+            sides[side]()
+            seconds[side].append((time.process_time() - began) / case.units)
+    return Timing(case.name, seconds, deviations, case.tolerance)

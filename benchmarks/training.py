@@ -1,0 +1,325 @@
+"""Training steps: forward, backward and Adam on the same weights, batches and noise, against torch and JAX.
+
+Peers are written as their own documentation would have it: torch.nn with fused Adam, and the same under torch.compile;
+jax.jit of value_and_grad with Adam by hand and donated buffers, and jax.lax.scan over all steps at once.  Everything is
+float32.  The limit is the matrix products that a step cannot do without, in NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.timing import Case, Work
+from scratchgen import MLP, Adam, NoiseSchedule
+from scratchgen.noise_network import NoiseNetwork
+from scratchgen.vae import VAENetwork
+from scratchgen.validation import Array
+
+# ε is larger than the usual 1e-8, so that a weight whose gradient is only rounding does not move by a whole RATE
+RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-6
+N_TIME = 8  # frequencies of time features, as in `NoiseNetwork`
+Layers = list[tuple[Array, Array]]
+
+
+class Problem(NamedTuple):
+    """What a step is given, stacked over the steps, and what it computes."""
+
+    kind: str  # "mlp", "ddpm" or "vae"
+    layers: list[Layers]  # initial weights of every network, as NumPy has them: x W + b
+    batches: tuple[Array, ...]  # each (steps, B, ...)
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.batches[0])
+
+
+def layers_of(mlp: MLP) -> Layers:
+    """Copies of an MLP's weights and biases."""
+    return [(w.copy(), b.copy()) for w, b in zip(mlp.weights, mlp.biases, strict=True)]
+
+
+def fill(mlp: MLP, layers: Layers) -> None:
+    """The other way round."""
+    for weight, bias, (w, b) in zip(mlp.weights, mlp.biases, layers, strict=True):
+        weight[:], bias[:] = w, b
+
+
+def random_layers(sizes: tuple[int, ...], seed: int) -> Layers:
+    """Weights N(0, 1/fan_in) in every layer, so that no gradient is zero."""
+    return layers_of(MLP(sizes, rng=seed))
+
+
+def mlp_problem(sizes: tuple[int, ...], batch: int, n_steps: int) -> Problem:
+    """Least squares."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n_steps, batch, sizes[0]), dtype=np.float32)
+    target = rng.standard_normal((n_steps, batch, sizes[-1]), dtype=np.float32)
+    return Problem("mlp", [random_layers(sizes, 1)], (x, target))
+
+
+def ddpm_problem(dimension: int, width: int, batch: int, n_steps: int) -> Problem:
+    """‖ε − ε̂(x_t, t)‖² with x_t made from x_0 and ε, 100 noise levels."""
+    rng, schedule = np.random.default_rng(0), NoiseSchedule.linear(100)
+    x0, noise = rng.standard_normal((2, n_steps, batch, dimension), dtype=np.float32)
+    t = rng.integers(1, schedule.T + 1, (n_steps, batch))
+    scale, std = schedule.alpha_bar[t].astype(np.float32), schedule.beta_bar[t].astype(np.float32)
+    sizes = (dimension + 2 * N_TIME, width, width, width, dimension)
+    return Problem("ddpm", [random_layers(sizes, 1)], (x0, noise, scale, std))
+
+
+def vae_problem(dimension: int, n_latents: int, width: int, batch: int, n_steps: int) -> Problem:
+    """−ELBO with one decoder variance, held at 1."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n_steps, batch, dimension), dtype=np.float32)
+    noise = rng.standard_normal((n_steps, batch, n_latents), dtype=np.float32)
+    layers = [random_layers((dimension, width, 2 * n_latents), 1), random_layers((n_latents, width, dimension), 2)]
+    return Problem("vae", layers, (x, noise))
+
+
+# --- ours --------------------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """The package's own networks and Adam."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        sizes = [(len(layers[0][0]), *(len(b) for _, b in layers)) for layers in problem.layers]
+        if problem.kind == "vae":
+            (dimension, *hidden, double), _ = sizes
+            self.network: Any = VAENetwork(dimension, double // 2, hidden, rng=0)
+            self.mlps = [self.network.encoder, self.network.decoder]
+        elif problem.kind == "ddpm":
+            self.network = NoiseNetwork(sizes[0][-1], sizes[0][1:-1], N_TIME, rng=0)
+            self.mlps = [self.network.mlp]
+        else:
+            self.network = MLP(sizes[0], rng=0)
+            self.mlps = [self.network]
+        for mlp, layers in zip(self.mlps, problem.layers, strict=True):
+            fill(mlp, layers)
+        self.adams = [Adam(mlp.parameters, RATE, BETA1, BETA2, EPSILON) for mlp in self.mlps]
+
+    def step(self, batch: tuple[Array, ...]) -> None:
+        """One step of training."""
+        if self.problem.kind == "vae":
+            self.network.loss(*batch)
+        elif self.problem.kind == "ddpm":
+            x0, noise, scale, std = batch
+            x_t = scale[:, None] * x0 + std[:, None] * noise
+            error = self.network.forward(x_t, scale, std) - noise
+            self.network.backward_parameters((2 / len(x0)) * error)
+        else:
+            x, target = batch
+            self.network.backward_parameters((2 / len(x)) * (self.network.forward(x) - target))
+        for adam, mlp in zip(self.adams, self.mlps, strict=True):
+            adam.step(mlp.gradient)
+
+    def run(self) -> list[Layers]:
+        """All steps; the weights after them."""
+        for batch in zip(*self.problem.batches, strict=True):
+            self.step(batch)
+        return [layers_of(mlp) for mlp in self.mlps]
+
+
+def bare_products(problem: Problem) -> Work:
+    """The products of every layer forward, and for both gradients backward; the first layer needs only one."""
+    batch = len(problem.batches[0][0])
+    shapes = [w.shape for layers in problem.layers for w, _ in layers]
+    first = {0, *(len(problem.layers[0]) for _ in problem.layers[1:])} if problem.kind != "vae" else {0}
+    inputs = [np.ones((batch, m), dtype=np.float32) for m, _ in shapes]
+    outputs = [np.ones((batch, n), dtype=np.float32) for _, n in shapes]
+    weights = [np.ones(shape, dtype=np.float32) for shape in shapes]
+
+    def work() -> None:
+        for _ in range(problem.n_steps):
+            for x, w in zip(inputs, weights, strict=True):
+                x @ w
+            for i, (x, w, g) in enumerate(zip(inputs, weights, outputs, strict=True)):
+                x.T @ g
+                if i not in first:
+                    g @ w.T
+
+    return work
+
+
+# --- torch -------------------------------------------------------------------------------------------------------
+
+
+class Torch:
+    """torch.nn.Linear and SiLU, fused Adam; `compiled` puts the loss under torch.compile."""
+
+    def __init__(self, problem: Problem, compiled: bool = False) -> None:
+        import torch
+        from torch import nn
+
+        torch.set_num_threads(1)
+        self.torch, self.problem = torch, problem
+        self.nets = [self._sequential(nn, layers) for layers in problem.layers]
+        parameters = [p for net in self.nets for p in net.parameters()]
+        self.adam = torch.optim.Adam(parameters, RATE, (BETA1, BETA2), EPSILON, fused=True)
+        self.frequencies = torch.from_numpy((0.5 * np.geomspace(0.25, 4.0, N_TIME)).astype(np.float32))
+        self.loss: Callable[..., Any] = torch.compile(self._loss) if compiled else self._loss
+        self.batches = [torch.from_numpy(part) for part in problem.batches]
+
+    def _sequential(self, nn: Any, layers: Layers) -> Any:
+        modules: list[Any] = []
+        for weight, bias in layers:
+            linear = nn.Linear(*weight.shape)
+            linear.weight.data = self.torch.from_numpy(weight.T.copy())
+            linear.bias.data = self.torch.from_numpy(bias.copy())
+            modules += [linear, nn.SiLU()]
+        return nn.Sequential(*modules[:-1])
+
+    def _loss(self, *batch: Any) -> Any:
+        torch = self.torch
+        if self.problem.kind == "mlp":
+            x, target = batch
+            return ((self.nets[0](x) - target) ** 2).sum(dim=1).mean()
+        if self.problem.kind == "ddpm":
+            x0, noise, scale, std = (part if part.ndim == 2 else part[:, None] for part in batch)
+            x_t = scale * x0 + std * noise
+            angles = 2 * torch.log(scale / std) * self.frequencies
+            inputs = torch.cat([x_t, torch.cos(angles), torch.sin(angles)], dim=1)
+            return ((std * x_t + scale * self.nets[0](inputs) - noise) ** 2).sum(dim=1).mean()
+        x, noise = batch
+        mean, log_variance = self.nets[0](x).chunk(2, dim=1)
+        x_hat = self.nets[1](mean + torch.exp(0.5 * log_variance) * noise)
+        kl = 0.5 * (mean**2 + torch.expm1(log_variance) - log_variance).sum(dim=1)
+        return (0.5 * ((x_hat - x) ** 2).sum(dim=1) + kl).mean()
+
+    def run(self) -> list[Layers]:
+        """All steps; the weights after them."""
+        for batch in zip(*self.batches, strict=True):
+            self.adam.zero_grad(set_to_none=True)
+            self.loss(*batch).backward()
+            self.adam.step()
+        linears = [[m for m in net if hasattr(m, "weight")] for net in self.nets]
+        return [[(m.weight.detach().numpy().T.copy(), m.bias.detach().numpy().copy()) for m in net] for net in linears]
+
+
+# --- JAX ---------------------------------------------------------------------------------------------------------
+
+
+class Jax:
+    """jax.jit of a whole step with donated buffers; `scanned` compiles the loop over the steps as well."""
+
+    def __init__(self, problem: Problem, scanned: bool = False) -> None:
+        import jax
+        import jax.numpy as jnp
+
+        self.jax, self.jnp, self.problem, self.scanned = jax, jnp, problem, scanned
+        parameters = jax.tree.map(jnp.array, problem.layers)
+        self.state = (parameters, *(jax.tree.map(jnp.zeros_like, parameters) for _ in range(2)), jnp.zeros(()))
+        self.batches = [jnp.asarray(part) for part in problem.batches]
+        self.frequencies = jnp.asarray((0.5 * np.geomspace(0.25, 4.0, N_TIME)).astype(np.float32))
+        self.single = jax.jit(self._step, donate_argnums=0)
+        self.many = jax.jit(lambda state, batches: jax.lax.scan(self._scan, state, batches)[0], donate_argnums=0)
+        self.slices = [tuple(part[i] for part in self.batches) for i in range(problem.n_steps)]
+
+    def _net(self, layers: Any, x: Any) -> Any:
+        for weight, bias in layers[:-1]:
+            x = self.jax.nn.silu(x @ weight + bias)
+        return x @ layers[-1][0] + layers[-1][1]
+
+    def _loss(self, parameters: Any, batch: Any) -> Any:
+        jnp = self.jnp
+        if self.problem.kind == "mlp":
+            x, target = batch
+            return ((self._net(parameters[0], x) - target) ** 2).sum(axis=1).mean()
+        if self.problem.kind == "ddpm":
+            x0, noise, scale, std = (part if part.ndim == 2 else part[:, None] for part in batch)
+            x_t = scale * x0 + std * noise
+            angles = 2 * jnp.log(scale / std) * self.frequencies
+            inputs = jnp.concatenate([x_t, jnp.cos(angles), jnp.sin(angles)], axis=1)
+            return ((std * x_t + scale * self._net(parameters[0], inputs) - noise) ** 2).sum(axis=1).mean()
+        x, noise = batch
+        mean, log_variance = jnp.split(self._net(parameters[0], x), 2, axis=1)
+        x_hat = self._net(parameters[1], mean + jnp.exp(0.5 * log_variance) * noise)
+        kl = 0.5 * (mean**2 + jnp.expm1(log_variance) - log_variance).sum(axis=1)
+        return (0.5 * ((x_hat - x) ** 2).sum(axis=1) + kl).mean()
+
+    def _step(self, state: Any, batch: Any) -> Any:
+        parameters, m, v, n = state
+        gradient = self.jax.grad(self._loss)(parameters, batch)
+        n = n + 1
+        m = self.jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, m, gradient)
+        v = self.jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, v, gradient)
+        c1, c2 = 1 - BETA1**n, 1 - BETA2**n
+
+        def move(p: Any, m: Any, v: Any) -> Any:
+            return p - RATE * (m / c1) / (self.jnp.sqrt(v / c2) + EPSILON)
+
+        return self.jax.tree.map(move, parameters, m, v), m, v, n
+
+    def _scan(self, state: Any, batch: Any) -> Any:
+        return self._step(state, batch), None
+
+    def run(self) -> list[Layers]:
+        """All steps; the weights after them."""
+        if self.scanned:
+            self.state = self.many(self.state, tuple(self.batches))
+        else:
+            for batch in self.slices:
+                self.state = self.single(self.state, batch)
+        return self.jax.tree.map(np.asarray, self.jax.block_until_ready(self.state[0]))
+
+
+# --- cases -------------------------------------------------------------------------------------------------------
+
+
+def deviation(ours: list[Layers], other: list[Layers]) -> float:
+    """Largest difference of two sets of weights."""
+    pairs = zip([a for net in ours for layer in net for a in layer], _flat(other), strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+def _flat(networks: Any) -> list[Array]:
+    return [np.asarray(a) for net in networks for layer in net for a in layer]
+
+
+PEERS: dict[str, tuple[str, Callable[[Problem], Any]]] = {
+    "torch, eager": ("torch", Torch),
+    "torch.compile": ("torch", lambda problem: Torch(problem, compiled=True)),
+    "jax.jit": ("jax", Jax),
+    "jax.lax.scan": ("jax", lambda problem: Jax(problem, scanned=True)),
+}
+
+
+def case(name: str, problem: Problem) -> Case:
+    """Ours against every peer that is installed; each side goes on training its own weights from round to round."""
+    peers = {peer: make for peer, (library, make) in PEERS.items() if find_spec(library)}
+    makers: dict[str, Callable[[Problem], Any]] = {"scratchgen": Ours, **peers}
+
+    def check() -> dict[str, float]:
+        """Weights after the first three steps."""
+        few = problem._replace(batches=tuple(part[:3] for part in problem.batches))
+        results = {side: make(few).run() for side, make in makers.items()}
+        return {side: deviation(results["scratchgen"], results[side]) for side in peers}
+
+    sides = {side: make(problem).run for side, make in makers.items()}
+    return Case(name, sides, check, 1e-5, problem.n_steps, bare_products(problem), [p for p in PEERS if p not in peers])
+
+
+def cases(quick: bool = False) -> Iterator[Case]:
+    """MLP, DDPM and VAE steps over widths and batches."""
+    n = 20 if quick else 60
+    for width, batch in [(64, 64), (128, 256), (256, 256), (512, 256)][: 2 if quick else None]:
+        yield case(f"MLP step, width {width}, batch {batch}", mlp_problem((66, width, width, width, 2), batch, n))
+    for dimension, width, batch in [(2, 64, 128), (2, 128, 256), (64, 256, 256), (64, 512, 256)][
+        : 3 if quick else None
+    ]:
+        name = f"DDPM step, {dimension}-D, width {width}, batch {batch}"
+        yield case(name, ddpm_problem(dimension, width, batch, n))
+    for n_latents, batch in [(2, 128), (16, 512)]:
+        name = f"VAE step, 64-D, {n_latents} latents, batch {batch}"
+        yield case(name, vae_problem(64, n_latents, 256, batch, n))
+
+
+def n_products(sizes: tuple[int, ...]) -> int:
+    """Multiply-adds of one example's forward pass."""
+    return sum(m * n for m, n in pairwise(sizes))
