@@ -17,7 +17,8 @@ def time_features(log_snr: Array, n: int) -> Array:
     A noise level is known to the network by its log-SNR log(scale²/std²), which is the same number for a DDPM's step
     and an SDE's time, so that one network serves both.
     """
-    angles = 0.5 * log_snr[:, None] * np.geomspace(0.25, 4.0, n).astype(log_snr.dtype)
+    frequencies = 0.125 * 16.0 ** (np.arange(n) / max(n - 1, 1))
+    angles = log_snr[:, None] * frequencies.astype(log_snr.dtype)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
@@ -38,7 +39,9 @@ NO_LABEL = -1
 
 def as_column(value: Array | float, n: int) -> Array:
     """A number or n of them as a column (n, 1), float64."""
-    return np.broadcast_to(np.asarray(value, dtype=np.float64).reshape(-1, 1), (n, 1))
+    if np.ndim(value) == 0:
+        return np.full((n, 1), value, dtype=np.float64)
+    return np.asarray(value, dtype=np.float64).reshape(n, 1)
 
 
 def label_indicators(labels: IntArray | None, n: int, n_classes: int) -> Array:
