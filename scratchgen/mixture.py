@@ -80,6 +80,16 @@ class Mixture:
         """D, the number of coordinates of x."""
         return int(self.means.shape[1])
 
+    @property
+    def whitening(self) -> Array:
+        """L_k⁻¹ for C_k = L_k L_kᵀ, (K, D, D): L_k⁻¹ (x − m_k) is standard normal under component k."""
+        return self._whitening
+
+    @property
+    def log_scale(self) -> Array:
+        """log w_k − ½ log|2π C_k|, (K,), nats."""
+        return self._log_scale
+
     # --- density and posterior -------------------------------------------------------------------------------------
 
     def _whitened(self, x: Array) -> Array:

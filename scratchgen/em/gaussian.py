@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.em.moments import Moments, expected_moments, moments_of_labels
 from scratchgen.em.runs import best_of_runs, check_enough_rows
 from scratchgen.em.steps import (
     COVARIANCE_TYPES,
@@ -20,6 +21,7 @@ from scratchgen.em.steps import (
     kmeans_plus_plus,
     log_covariance_prior,
     m_step,
+    maximum,
     nearest,
 )
 from scratchgen.estimator import Estimator, Progress
@@ -151,12 +153,12 @@ class GaussianMixture(Estimator):
         as_choice(self.init_params, "init_params", STARTS)
         prior, last, rng = self._prior(), self._last_fit(K, x.shape[1], floor), as_generator(self.rng)
 
-        def expect(mixture: Mixture) -> tuple[Array, float]:
-            log_resp, log_prob = e_step(x, mixture)
-            return log_resp, float(log_prob.mean()) + self._log_prior(mixture, prior) / len(x)
+        def expect(mixture: Mixture) -> tuple[Moments, float]:
+            moments, log_likelihood = expected_moments(x, mixture)
+            return moments, (log_likelihood + self._log_prior(mixture, prior)) / len(x)
 
-        def maximise(log_resp: Array, mixture: Mixture) -> Mixture:
-            return m_step(x, log_resp, mixture, floor, self.covariance_type, prior)
+        def maximise(moments: Moments, mixture: Mixture) -> Mixture:
+            return maximum(moments, mixture, floor, self.covariance_type, prior)
 
         n_init = 1 if last is not None else n_init
         starts = [last] if last is not None else (self._initial_mixture(x, rng, floor) for _ in range(n_init))
@@ -213,16 +215,19 @@ class GaussianMixture(Estimator):
         elif self.init_params != "random":
             means = kmeans_plus_plus(x, K, rng)
             means = kmeans(x, means) if self.init_params == "kmeans" else means
-        if given is None and self.init_params == "random":
-            resp = rng.random((N, K))
-            log_resp, means = np.log(resp / resp.sum(axis=1, keepdims=True)), np.tile(x.mean(axis=0), (K, 1))
-        else:
-            log_resp = np.full((N, K), -np.inf)
-            log_resp[np.arange(N), nearest(x, means)] = 0.0
+        at_random = given is None and self.init_params == "random"
+        if at_random:
+            means = np.tile(x.mean(axis=0), (K, 1))
         spread = np.tile(np.cov(x.T, bias=True).reshape(D, D), (K, 1, 1))
         spread = covariance_maximum(spread, np.full(K, N / K), self.covariance_type, floor)
         start = floored_mixture(np.full(K, 1 / K), means, spread, floor)
-        start = m_step(x, log_resp, start, floor, self.covariance_type, self._prior())
+        if at_random:
+            resp = rng.random((N, K))
+            resp /= resp.sum(axis=1, keepdims=True)
+            start = m_step(x, np.log(resp), start, floor, self.covariance_type, self._prior())
+        else:
+            labels = nearest(x, means)
+            start = maximum(moments_of_labels(x, labels, start), start, floor, self.covariance_type, self._prior())
         weights, covariances = start.weights, start.covariances
         if self.weights_init is not None:
             weights = as_finite(self.weights_init, "weights_init")

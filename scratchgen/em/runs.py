@@ -11,12 +11,13 @@ from scratchgen.estimator import Progress
 from scratchgen.validation import Array
 
 Theta = TypeVar("Theta")  # whatever parameters a model has
+Expected = TypeVar("Expected")  # what its M-step needs of its E-step: responsibilities, or moments under them
 
 
 def best_of_runs(
     starts: Iterable[Theta],
-    e_step: Callable[[Theta], tuple[Array, float]],
-    m_step: Callable[[Array, Theta], Theta],
+    e_step: Callable[[Theta], tuple[Expected, float]],
+    m_step: Callable[[Expected, Theta], Theta],
     keep: Callable[[Theta, list[float], bool], None],
     tol: float,
     max_iter: int,
@@ -27,8 +28,8 @@ def best_of_runs(
     Parameters
     ----------
     starts : iterable of θ
-    e_step : θ → (responsibilities, mean objective)
-    m_step : (responsibilities, θ) → θ
+    e_step : θ → (what the M-step needs, mean objective)
+    m_step : (that, θ) → θ
     keep : called with (θ, objectives of its run after every E-step, converged) of the best θ so far
         A start that has taken the lead is kept to its end, which by monotony is better still.
     tol : float
@@ -40,7 +41,7 @@ def best_of_runs(
     for theta in starts:
         leads, converged, bounds = False, False, list[float]()
         while True:
-            resp, bound = e_step(theta)
+            expected, bound = e_step(theta)
             bounds.append(bound)
             converged = len(bounds) > 1 and bounds[-1] - bounds[-2] < tol
             leads = leads or bound > best
@@ -52,7 +53,7 @@ def best_of_runs(
                 yield Progress(step, n_runs * max_iter, -bound)
             if converged or len(bounds) > max_iter:
                 break
-            theta = m_step(resp, theta)
+            theta = m_step(expected, theta)
 
 
 def check_enough_rows(x: Array, n_components: int) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from scratchgen.em.moments import BLOCK, Moments
 from scratchgen.likelihood import logsumexp
 from scratchgen.mixture import Mixture
-from scratchgen.validation import Array
+from scratchgen.validation import Array, IntArray
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 Prior = tuple[float, float]  # (variance, count): as if every covariance had seen `count` more examples of `variance`
@@ -76,17 +77,28 @@ def m_step(
     """
     log_counts = logsumexp(log_resp, axis=0)
     means, spread = mixture.means.copy(), mixture.covariances.copy()
-    responds = np.isfinite(log_counts)
-    for k in np.flatnonzero(responds):
+    for k in np.flatnonzero(np.isfinite(log_counts)):
         weights = np.exp(log_resp[:, k] - log_counts[k])
         weights /= weights.sum()  # exp of a difference of large logs is only 1e-10 accurate
         means[k] = weights @ x
         centred = x - means[k]  # about the new mean: E xxᵀ − m mᵀ loses its digits far from 0
         spread[k] = (centred.T * weights) @ centred
-    counts = np.exp(log_counts)
+    moments = Moments(np.exp(log_counts), means, spread)
+    return maximum(moments, mixture, covariance_floor, covariance_type, covariance_prior)
+
+
+def maximum(
+    moments: Moments,
+    mixture: Mixture,
+    covariance_floor: float = 0.0,
+    covariance_type: str = "full",
+    covariance_prior: Prior | None = None,
+) -> Mixture:
+    """The mixture that `m_step` returns, from the moments; the arguments are its."""
+    counts, means, spread = moments
     covariances = covariance_maximum(spread, counts, covariance_type, covariance_floor, covariance_prior)
     if covariance_type != "tied":
-        covariances[~responds] = mixture.covariances[~responds]
+        covariances[counts == 0] = mixture.covariances[counts == 0]
     return _mixture(counts / counts.sum(), means, covariances, covariance_floor)
 
 
@@ -198,11 +210,15 @@ def kmeans_plus_plus(x: Array, n_centres: int, rng: np.random.Generator) -> Arra
     return np.array(centres)
 
 
-def nearest(x: Array, centres: Array) -> Array:
+def nearest(x: Array, centres: Array) -> IntArray:
     """Index of the centre nearest to every x, (N,)."""
     from scipy.spatial.distance import cdist  # importing SciPy would triple the time of `import scratchgen`
 
-    return cdist(x, centres, "sqeuclidean").argmin(axis=1)  # (N, K), where broadcasting would hold (N, K, D)
+    labels = np.empty(len(x), dtype=np.int64)
+    rows = max(BLOCK // len(centres), 1)
+    for start in range(0, len(x), rows):
+        labels[start : start + rows] = cdist(x[start : start + rows], centres, "sqeuclidean").argmin(axis=1)
+    return labels
 
 
 def kmeans(x: Array, centres: Array, max_iter: int = 300) -> Array:
