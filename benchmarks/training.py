@@ -315,7 +315,7 @@ def cases(quick: bool = False) -> Iterator[Case]:
     ]:
         name = f"DDPM step, {dimension}-D, width {width}, batch {batch}"
         yield case(name, ddpm_problem(dimension, width, batch, n))
-    for n_latents, batch in [(2, 128), (16, 512)]:
+    for n_latents, batch in [(2, 128), (16, 512)][: 1 if quick else None]:
         name = f"VAE step, 64-D, {n_latents} latents, batch {batch}"
         yield case(name, vae_problem(64, n_latents, 256, batch, n))
 

@@ -1,0 +1,227 @@
+"""Sampling: ancestral, DDIM and Euler-Maruyama with one network, against torch, JAX and diffusers.
+
+Every one of these steps is x ← a_t x + b_t ε̂(x, t) + c_t z: peers are given the three tables, ours is the package's own
+sampler.  torch runs under inference_mode, JAX compiles the whole loop with lax.fori_loop, diffusers steps its
+DDIMScheduler around the torch network.  Checked without noise, timed with it; float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.timing import Case, Work
+from benchmarks.training import N_TIME, Layers, fill, random_layers
+from scratchgen import VP, NoiseSchedule
+from scratchgen.ddpm import ancestral_sampler, ddim_sampler
+from scratchgen.noise_network import NoiseNetwork
+from scratchgen.sde import euler_maruyama
+from scratchgen.validation import Array
+
+T = 100  # steps of one piece of work; time is linear in them
+
+
+class Chain(NamedTuple):
+    """One sampler's work."""
+
+    kind: str  # "ancestral", "DDIM" or "Euler-Maruyama"
+    layers: Layers
+    levels: Array  # (T, 2): scale and std at which each step calls the network, first step first
+    tables: Array  # (T, 3): a, b, c
+    x: Array  # (N, D), the start
+
+
+class Silent(np.random.Generator):
+    """A generator of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__(np.random.PCG64(0))
+
+    def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
+        return np.zeros(size, dtype=dtype)
+
+
+SCHEDULE, SDE = NoiseSchedule.linear(T), VP()
+TIMES = np.linspace(1.0, 1e-3, T + 1)
+
+
+def chain(kind: str, dimension: int, width: int, n: int) -> Chain:
+    """Levels and coefficients of every step."""
+    layers = random_layers((dimension + 2 * N_TIME, width, width, width, dimension), 1)
+    x = np.random.default_rng(0).standard_normal((n, dimension), dtype=np.float32)
+    t = np.arange(T, 0, -1)
+    alpha, beta = SCHEDULE.alpha[t], SCHEDULE.beta[t]
+    total, std = SCHEDULE.alpha_bar[t], SCHEDULE.beta_bar[t]
+    levels = np.stack([total, std], axis=1)
+    if kind == "ancestral":
+        tables = np.stack([1 / alpha, -(beta**2) / (std * alpha), beta], axis=1)
+    elif kind == "DDIM":
+        ratio = SCHEDULE.alpha_bar[t - 1] / total
+        tables = np.stack([ratio, SCHEDULE.beta_bar[t - 1] - ratio * std, 0 * t], axis=1)
+    else:
+        now, step = TIMES[:-1], np.diff(TIMES)
+        levels = np.stack(SDE.marginal(now), axis=1)
+        g = SDE.diffusion(now)
+        tables = np.stack([1 + step * SDE.rate(now), step * g**2 / levels[:, 1], g * np.sqrt(-step)], axis=1)
+    return Chain(kind, layers, levels, tables, x)
+
+
+def ours(work: Chain, silent: bool = False) -> Callable[[], Array]:
+    """The package's samplers."""
+    n_features = work.x.shape[1]
+    network = NoiseNetwork(n_features, [len(b) for _, b in work.layers[:-1]], N_TIME, rng=0)
+    fill(network.mlp, work.layers)
+
+    def eps_hat(x: Array, t: int) -> Array:
+        return network(x, float(SCHEDULE.alpha_bar[t]), float(SCHEDULE.beta_bar[t]))
+
+    def score(x: Array, t: float) -> Array:
+        scale, std = SDE.level(t)
+        return network(x, scale, std) * (-1 / std)
+
+    def run() -> Array:
+        rng = Silent() if silent else np.random.default_rng(0)
+        path: Iterator[tuple[float, Array]]
+        if work.kind == "ancestral":
+            path = ancestral_sampler(SCHEDULE, eps_hat, work.x, rng)
+        elif work.kind == "DDIM":
+            path = ddim_sampler(SCHEDULE, eps_hat, work.x)
+        else:
+            path = euler_maruyama(SDE, score, work.x, TIMES, rng)
+        *_, (_, x) = path
+        return x
+
+    return run
+
+
+def features(work: Chain) -> Array:
+    """The time features of every step, (T, 2 N_TIME)."""
+    log_snr = 2 * np.log(work.levels[:, :1] / work.levels[:, 1:])
+    angles = log_snr * (0.5 * np.geomspace(0.25, 4.0, N_TIME))
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def torch_network(work: Chain) -> tuple[Any, Callable[[Any, int], Any]]:
+    """torch, and ε̂ of x at step i."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(1)
+    modules: list[Any] = []
+    for weight, bias in work.layers:
+        linear = nn.Linear(*weight.shape)
+        linear.weight.data, linear.bias.data = torch.from_numpy(weight.T.copy()), torch.from_numpy(bias.copy())
+        modules += [linear, nn.SiLU()]
+    net, rows = nn.Sequential(*modules[:-1]), torch.from_numpy(features(work))
+    levels = work.levels / np.hypot(*work.levels.T)[:, None]
+
+    def eps_hat(x: Any, i: int) -> Any:
+        scale, std = levels[i].tolist()
+        return std * x + scale * net(torch.cat([x, rows[i].expand(len(x), -1)], dim=1))
+
+    return torch, eps_hat
+
+
+def with_torch(work: Chain, silent: bool = False) -> Callable[[], Array]:
+    """A loop under inference_mode."""
+    torch, eps_hat = torch_network(work)
+    tables = (work.tables * [1, 1, not silent]).tolist()
+
+    def run() -> Array:
+        with torch.inference_mode():
+            x = torch.from_numpy(work.x)
+            for i, (a, b, c) in enumerate(tables):
+                x = a * x + b * eps_hat(x, i)
+                if c:
+                    x = x + c * torch.randn_like(x)
+            return x.numpy()
+
+    return run
+
+
+def with_diffusers(work: Chain, silent: bool = False) -> Callable[[], Array]:
+    """DDIMScheduler around the torch network."""
+    torch, eps_hat = torch_network(work)
+    from diffusers import DDIMScheduler
+
+    betas = SCHEDULE.beta[1:] ** 2
+    scheduler = DDIMScheduler(T, trained_betas=betas, clip_sample=False)
+    scheduler.set_timesteps(T)
+
+    def run() -> Array:
+        with torch.inference_mode():
+            x = torch.from_numpy(work.x)
+            for i, t in enumerate(scheduler.timesteps):
+                x = scheduler.step(eps_hat(x, i), t, x).prev_sample
+            return x.numpy()
+
+    return run
+
+
+def with_jax(work: Chain, silent: bool = False) -> Callable[[], Array]:
+    """One compiled fori_loop."""
+    import jax
+    import jax.numpy as jnp
+
+    layers = jax.tree.map(jnp.asarray, work.layers)
+    rows, tables = jnp.asarray(features(work)), jnp.asarray(work.tables * [1, 1, not silent], dtype=jnp.float32)
+    levels = jnp.asarray(work.levels / np.hypot(*work.levels.T)[:, None], dtype=jnp.float32)
+    noisy = bool(work.tables[:, 2].any()) and not silent
+
+    def body(i: Any, state: Any) -> Any:
+        x, key = state
+        h = jnp.concatenate([x, jnp.broadcast_to(rows[i], (len(x), rows.shape[1]))], axis=1)
+        for weight, bias in layers[:-1]:
+            h = jax.nn.silu(h @ weight + bias)
+        eps = levels[i, 1] * x + levels[i, 0] * (h @ layers[-1][0] + layers[-1][1])
+        x = tables[i, 0] * x + tables[i, 1] * eps
+        if noisy:
+            key, now = jax.random.split(key)
+            x = x + tables[i, 2] * jax.random.normal(now, x.shape)
+        return x, key
+
+    loop = jax.jit(lambda x, key: jax.lax.fori_loop(0, T, body, (x, key))[0])
+
+    def run() -> Array:
+        return np.asarray(loop(work.x, jax.random.key(0)))
+
+    return run
+
+
+def case(kind: str, dimension: int, width: int, n: int) -> Case:
+    """One sampler on one network."""
+    work = chain(kind, dimension, width, n)
+    makers: dict[str, Callable[..., Callable[[], Array]]] = {"scratchgen": ours}
+    missing = []
+    for side, library, make in (
+        ("torch.inference_mode", "torch", with_torch),
+        ("jax.lax.fori_loop", "jax", with_jax),
+        ("diffusers loop", "diffusers", with_diffusers),
+    ):
+        if side == "diffusers loop" and kind != "DDIM":
+            continue  # its stochastic schedulers leave out the last step's noise
+        if find_spec(library):
+            makers[side] = make
+        else:
+            missing.append(side)
+
+    def check() -> dict[str, float]:
+        few = work._replace(x=work.x[:64])
+        results = {side: make(few, silent=True)() for side, make in makers.items()}
+        mine = results.pop("scratchgen")
+        size = float(np.abs(mine).max())
+        return {side: float(np.abs(result - mine).max()) / size for side, result in results.items()}
+
+    sides: dict[str, Work] = {side: make(work) for side, make in makers.items()}
+    return Case(f"{kind}, {dimension}-D, width {width}, {n:,} chains", sides, check, 1e-4, T, missing=missing)
+
+
+def cases(quick: bool = False) -> Iterator[Case]:
+    """Three samplers in two sizes."""
+    for kind in ("ancestral", "DDIM", "Euler-Maruyama"):
+        yield case(kind, 2, 128, 1000 if quick else 10_000)
+    for kind in ("ancestral", "DDIM")[: 0 if quick else None]:
+        yield case(kind, 64, 256, 2_000)
