@@ -16,8 +16,9 @@ class Moments(NamedTuple):
     """What an M-step needs of the data: Σ_n q(k | x_n), and mean and covariance of x under q(x | k) ∝ q(k | x)."""
 
     counts: Array  # (K,)
-    means: Array  # (K, D); where counts are 0, the current ones
+    means: Array  # (K, D); of a component that was not seen the current one
     spread: Array  # (K, D, D); so too
+    seen: Array  # (K,): whether any x responds to it, be it less than a float can count
 
 
 def expected_moments(x: Array, mixture: Mixture) -> tuple[Moments, float]:
@@ -55,7 +56,7 @@ def expected_moments(x: Array, mixture: Mixture) -> tuple[Moments, float]:
     shift, factors = sums[:, :D, D], np.linalg.cholesky(mixture.covariances[seen])
     means[seen] += (factors @ shift[:, :, None])[:, :, 0]
     spread[seen] = factors @ (sums[:, :D, :D] - shift[:, :, None] * shift[:, None]) @ factors.swapaxes(1, 2)
-    return Moments(counts, means, spread), log_likelihood
+    return Moments(counts, means, spread, seen), log_likelihood
 
 
 def moments_of_labels(x: Array, labels: IntArray, mixture: Mixture) -> Moments:
@@ -68,4 +69,4 @@ def moments_of_labels(x: Array, labels: IntArray, mixture: Mixture) -> Moments:
         means[k] = own.mean(axis=0)
         own -= means[k]
         spread[k] = own.T @ own / len(own)
-    return Moments(counts, means, spread)
+    return Moments(counts, means, spread, counts > 0)

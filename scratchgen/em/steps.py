@@ -77,13 +77,14 @@ def m_step(
     """
     log_counts = logsumexp(log_resp, axis=0)
     means, spread = mixture.means.copy(), mixture.covariances.copy()
-    for k in np.flatnonzero(np.isfinite(log_counts)):
+    responds = np.isfinite(log_counts)
+    for k in np.flatnonzero(responds):
         weights = np.exp(log_resp[:, k] - log_counts[k])
         weights /= weights.sum()  # exp of a difference of large logs is only 1e-10 accurate
         means[k] = weights @ x
         centred = x - means[k]  # about the new mean: E xxᵀ − m mᵀ loses its digits far from 0
         spread[k] = (centred.T * weights) @ centred
-    moments = Moments(np.exp(log_counts), means, spread)
+    moments = Moments(np.exp(log_counts), means, spread, responds)
     return maximum(moments, mixture, covariance_floor, covariance_type, covariance_prior)
 
 
@@ -95,10 +96,10 @@ def maximum(
     covariance_prior: Prior | None = None,
 ) -> Mixture:
     """The mixture that `m_step` returns, from the moments; the arguments are its."""
-    counts, means, spread = moments
+    counts, means, spread, seen = moments
     covariances = covariance_maximum(spread, counts, covariance_type, covariance_floor, covariance_prior)
     if covariance_type != "tied":
-        covariances[counts == 0] = mixture.covariances[counts == 0]
+        covariances[~seen] = mixture.covariances[~seen]
     return _mixture(counts / counts.sum(), means, covariances, covariance_floor)
 
 
