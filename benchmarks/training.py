@@ -21,7 +21,7 @@ from scratchgen.vae import VAENetwork
 from scratchgen.validation import Array
 
 # ε is larger than the usual 1e-8, so that a weight whose gradient is only rounding does not move by a whole RATE
-RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-6
+RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-4
 N_TIME = 8  # frequencies of time features, as in `NoiseNetwork`
 Layers = list[tuple[Array, Array]]
 

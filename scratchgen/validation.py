@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.integer[Any]]
+BoolArray: TypeAlias = NDArray[np.bool_]
 RNG: TypeAlias = int | np.random.Generator | np.random.SeedSequence | None
 
 

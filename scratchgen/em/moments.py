@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scratchgen.mixture import Mixture
-from scratchgen.validation import Array, IntArray
+from scratchgen.validation import Array, BoolArray, IntArray
 
 BLOCK = 65_536  # numbers of one block of rows: half a megabyte, which the cache holds
 
@@ -18,7 +18,7 @@ class Moments(NamedTuple):
     counts: Array  # (K,)
     means: Array  # (K, D); of a component that was not seen the current one
     spread: Array  # (K, D, D); so too
-    seen: Array  # (K,): whether any x responds to it, be it less than a float can count
+    seen: BoolArray  # (K,): whether any x responds to it, be it less than a float can count
 
 
 def expected_moments(x: Array, mixture: Mixture) -> tuple[Moments, float]:
