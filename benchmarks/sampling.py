@@ -1,4 +1,4 @@
-"""Sampling: ancestral, DDIM and Euler-Maruyama with one network, against torch, JAX and diffusers.
+"""Sampling: ancestral, DDIM, Euler-Maruyama and probability flow, against torch, JAX and diffusers.
 
 Every one of these steps is x ← a_t x + b_t ε̂(x, t) + c_t z: peers are given the three tables, ours is the package's own
 sampler.  torch runs under inference_mode, JAX compiles the whole loop with lax.fori_loop, diffusers steps its
@@ -27,7 +27,7 @@ T = 100  # steps of one piece of work; time is linear in them
 class Chain(NamedTuple):
     """One sampler's work."""
 
-    kind: str  # "ancestral", "DDIM" or "Euler-Maruyama"
+    kind: str  # "ancestral", "DDIM", "Euler-Maruyama" or "probability flow"
     layers: Layers
     levels: Array  # (T, 2): scale and std at which each step calls the network, first step first
     tables: Array  # (T, 3): a, b, c
@@ -65,7 +65,9 @@ def chain(kind: str, dimension: int, width: int, n: int) -> Chain:
         now, step = TIMES[:-1], np.diff(TIMES)
         levels = np.stack(SDE.marginal(now), axis=1)
         g = SDE.diffusion(now)
-        tables = np.stack([1 + step * SDE.rate(now), step * g**2 / levels[:, 1], g * np.sqrt(-step)], axis=1)
+        churn = float(kind == "Euler-Maruyama")
+        pull = 0.5 * (1 + churn**2) * step * g**2 / levels[:, 1]
+        tables = np.stack([1 + step * SDE.rate(now), pull, churn * g * np.sqrt(-step)], axis=1)
     return Chain(kind, layers, levels, tables, x)
 
 
@@ -90,7 +92,7 @@ def ours(work: Chain, silent: bool = False) -> Callable[[], Array]:
         elif work.kind == "DDIM":
             path = ddim_sampler(SCHEDULE, eps_hat, work.x)
         else:
-            path = euler_maruyama(SDE, score, work.x, TIMES, rng)
+            path = euler_maruyama(SDE, score, work.x, TIMES, rng, churn=float(work.kind == "Euler-Maruyama"))
         *_, (_, x) = path
         return x
 
@@ -220,8 +222,8 @@ def case(kind: str, dimension: int, width: int, n: int) -> Case:
 
 
 def cases(quick: bool = False) -> Iterator[Case]:
-    """Three samplers in two sizes."""
-    for kind in ("ancestral", "DDIM", "Euler-Maruyama"):
+    """Four samplers in 2-D, two in 64-D."""
+    for kind in ("ancestral", "Euler-Maruyama", "probability flow", "DDIM"):
         yield case(kind, 2, 128, 1000 if quick else 10_000)
     for kind in ("ancestral", "DDIM")[: 0 if quick else None]:
         yield case(kind, 64, 256, 2_000)
