@@ -16,13 +16,20 @@ from scratchgen.validation import Array
 FLOOR = 1e-9  # theirs is added, ours is a least eigenvalue: so small, neither matters here
 
 
-def data(n: int, dimension: int, n_components: int) -> tuple[Array, Mixture]:
-    """Points from a mixture, and another from which EM still has a way to go."""
-    rng = np.random.default_rng(0)
-    A = 0.3 * rng.standard_normal((n_components, dimension, dimension)) / dimension**0.5 + 0.5 * np.eye(dimension)
-    means = 2 * rng.standard_normal((n_components, dimension))
+def data(n: int, dimension: int, n_components: int, thin: float = 1.0) -> tuple[Array, Mixture]:
+    """Points of overlapping clusters, and a mixture from which EM still has a way to go.
+
+    Clusters' axes are as 1 to 2 or so in two dimensions and more alike in many, where little tells them apart; `thin`
+    makes one axis of each shorter.
+    """
+    rng, apart = np.random.default_rng(0), (2 / dimension) ** 0.5
+    rotations = np.linalg.qr(rng.standard_normal((n_components, dimension, dimension)))[0]
+    axes = 0.5 * np.exp(0.5 * apart * rng.uniform(-1, 1, (n_components, dimension)))
+    axes[:, 0] *= thin
+    A = rotations * axes[:, None]
+    means = 2 * apart * rng.standard_normal((n_components, dimension))
     truth = Mixture(np.full(n_components, 1 / n_components), means, A @ A.swapaxes(1, 2))
-    start = Mixture(truth.weights, means + 0.3, np.tile(np.eye(dimension), (n_components, 1, 1)))
+    start = Mixture(truth.weights, means + 0.3 * apart, np.tile(np.eye(dimension), (n_components, 1, 1)))
     return truth.sample(n, 0), start
 
 

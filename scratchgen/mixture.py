@@ -66,7 +66,7 @@ class Mixture:
             "weights": weights,
             "means": means,
             "covariances": covariances,
-            "_whitening": np.linalg.solve(factors, np.broadcast_to(np.eye(D), (K, D, D))),
+            "_whitening": np.linalg.solve(factors, np.eye(D)),
             "_log_scale": log_weights - 0.5 * D * LOG_2PI - log_det,
         }.items():
             value.setflags(write=False)  # what is derived from them would no longer fit

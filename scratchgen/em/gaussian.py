@@ -144,7 +144,7 @@ class GaussianMixture(Estimator):
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Run EM from every start; yields after every M-step, with loss = −mean ELBO of the E-step that follows it."""
         K = as_count(self.n_components, "n_components")
-        x = as_samples(x).astype(np.float64)
+        x = as_samples(x).astype(np.float64, copy=False)
         check_enough_rows(x, K)
         max_iter, n_init = as_count(self.max_iter, "max_iter", minimum=0), as_count(self.n_init, "n_init")
         tol = as_number(self.tol, "tol", low=0.0)
@@ -203,43 +203,58 @@ class GaussianMixture(Estimator):
         return Mixture(weights, self.mixture_.means, allowed)
 
     def _initial_mixture(self, x: Array, rng: np.random.Generator, floor: float) -> Mixture:
-        """The given start, completed by an M-step on what `init_params` says, or on what is nearest to given means."""
+        """The given start; what is not given comes from the data."""
+        K, D = self.n_components, x.shape[1]
+        weights, means, covariances = self._given_weights(K), self._given_means(K, D), self._given_covariances(K, D)
+        if weights is None or means is None or covariances is None:
+            start = self._start_from(x, means, rng, floor)
+            weights = start.weights if weights is None else weights
+            means = start.means if means is None else means
+            covariances = start.covariances if covariances is None else covariances
+        return floored_mixture(weights, means, covariances, floor)
+
+    def _start_from(self, x: Array, means: Array | None, rng: np.random.Generator, floor: float) -> Mixture:
+        """An M-step on what `init_params` says, or on what is nearest to given means."""
         K, (N, D) = self.n_components, x.shape
-        given = self.means_init
-        if given is not None:
-            means = as_samples(given, "means_init", dimension=D)
-            if means.shape[0] != K:
-                raise ValueError(f"means_init must have {K} rows, as n_components says, got {means.shape[0]}")
-        elif self.init_params == "random_from_data":
-            means = x[rng.choice(N, size=K, replace=False)]
-        elif self.init_params != "random":
-            means = kmeans_plus_plus(x, K, rng)
-            means = kmeans(x, means) if self.init_params == "kmeans" else means
-        at_random = given is None and self.init_params == "random"
-        if at_random:
-            means = np.tile(x.mean(axis=0), (K, 1))
         spread = np.tile(np.cov(x.T, bias=True).reshape(D, D), (K, 1, 1))
         spread = covariance_maximum(spread, np.full(K, N / K), self.covariance_type, floor)
-        start = floored_mixture(np.full(K, 1 / K), means, spread, floor)
-        if at_random:
+        if means is None and self.init_params == "random":
+            start = floored_mixture(np.full(K, 1 / K), np.tile(x.mean(axis=0), (K, 1)), spread, floor)
             resp = rng.random((N, K))
             resp /= resp.sum(axis=1, keepdims=True)
-            start = m_step(x, np.log(resp), start, floor, self.covariance_type, self._prior())
-        else:
-            labels = nearest(x, means)
-            start = maximum(moments_of_labels(x, labels, start), start, floor, self.covariance_type, self._prior())
-        weights, covariances = start.weights, start.covariances
-        if self.weights_init is not None:
-            weights = as_finite(self.weights_init, "weights_init")
-            if weights.shape != (K,) or weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
-                raise ValueError(f"weights_init must be {K} non-negative numbers that sum to 1, got {weights}")
-        if self.precisions_init is not None:
-            covariances = self._given_covariances(K, D)
-        return floored_mixture(weights, start.means if given is None else means, covariances, floor)
+            return m_step(x, np.log(resp), start, floor, self.covariance_type, self._prior())
+        if means is None and self.init_params == "random_from_data":
+            means = x[rng.choice(N, size=K, replace=False)]
+        elif means is None:
+            means = kmeans_plus_plus(x, K, rng)
+            means = kmeans(x, means) if self.init_params == "kmeans" else means
+        start = floored_mixture(np.full(K, 1 / K), means, spread, floor)
+        moments = moments_of_labels(x, nearest(x, means), start)
+        return maximum(moments, start, floor, self.covariance_type, self._prior())
 
-    def _given_covariances(self, K: int, D: int) -> Array:
-        """The inverses of precisions_init, (K, D, D)."""
-        precisions = as_finite(self.precisions_init, "precisions_init")  # type: ignore[arg-type]
+    def _given_weights(self, K: int) -> Array | None:
+        """weights_init, checked."""
+        if self.weights_init is None:
+            return None
+        weights = as_finite(self.weights_init, "weights_init")
+        if weights.shape != (K,) or weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
+            raise ValueError(f"weights_init must be {K} non-negative numbers that sum to 1, got {weights}")
+        return weights
+
+    def _given_means(self, K: int, D: int) -> Array | None:
+        """means_init, checked."""
+        if self.means_init is None:
+            return None
+        means = as_samples(self.means_init, "means_init", dimension=D)
+        if means.shape[0] != K:
+            raise ValueError(f"means_init must have {K} rows, as n_components says, got {means.shape[0]}")
+        return means
+
+    def _given_covariances(self, K: int, D: int) -> Array | None:
+        """The inverses of precisions_init, (K, D, D), checked."""
+        if self.precisions_init is None:
+            return None
+        precisions = as_finite(self.precisions_init, "precisions_init")
         shape = {"full": (K, D, D), "tied": (D, D), "diag": (K, D), "spherical": (K,)}[self.covariance_type]
         if precisions.shape != shape:
             raise ValueError(f"precisions_init must have shape {shape}, got {precisions.shape}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from scratchgen.mixture import Mixture
 from scratchgen.validation import Array, BoolArray, IntArray
 
 BLOCK = 131_072  # numbers of one block of rows, a megabyte: smaller ones took 1.1 to 1.5x as long
+SAFE = 1e4  # condition below which quadratic features lose no more than four of the sixteen digits
 
 
 class Moments(NamedTuple):
@@ -24,40 +26,102 @@ class Moments(NamedTuple):
 def expected_moments(x: Array, mixture: Mixture) -> tuple[Moments, float]:
     """The `Moments` at q = p_θ(z | x), (18), and Σ log p_θ(x_n), nats: `e_step` and half of `m_step` in one pass.
 
-    A block of rows at a time, so that memory does not grow with N, and in whitened coordinates y_k = L_k⁻¹(x − m_k) for
-    C_k = L_k L_kᵀ, one product for all components.  With a 1 appended to y, Σ_n q(k | x_n) y yᵀ holds the count in its
-    corner, the mean beside it and the second moment, all of order 1 wherever the data lie.  A component whose every
-    responsibility is below the least float keeps its mean and covariance, where `m_step`, in logarithms, moves them: at
-    weight 0 either way.
+    A block of rows at a time, so that memory does not grow with N.  In whitened coordinates, which keep their digits
+    wherever the data lie; or with quadratic features where these are safe and fewer, (D + 1)(D + 2)/2 < K (D + 1), and
+    then 1 to 3x as fast.  A component whose every responsibility is below the least float keeps its mean and
+    covariance, where `m_step`, in logarithms, moves them: at weight 0 either way.
     """
-    (N, D), K = x.shape, len(mixture.weights)
-    centre = mixture.mean()
-    maps = np.zeros((K, D + 1, D + 1))  # [x − centre; 1] → [y_k; 1]
-    maps[:, :D, :D] = mixture.whitening
-    maps[:, :D, D] = -(mixture.whitening @ (mixture.means - centre)[:, :, None])[:, :, 0]
-    maps[:, D, D] = 1.0
-    sums, log_likelihood = np.zeros_like(maps), 0.0
-    rows = max(BLOCK // (K * (D + 1)), 1)
-    for start in range(0, N, rows):
-        block = x[start : start + rows] - centre
-        augmented = np.concatenate([block.T, np.ones((1, len(block)))])
-        y = (maps.reshape(-1, D + 1) @ augmented).reshape(K, D + 1, -1)
-        joint = mixture.log_scale[:, None] - 0.5 * np.einsum("kdn,kdn->kn", y[:, :D], y[:, :D])
-        top = joint.max(axis=0)
-        joint -= top
-        np.exp(joint, out=joint)
-        total = joint.sum(axis=0)
-        log_likelihood += float((top + np.log(total)).sum())
-        joint /= total
-        y *= np.sqrt(joint)[:, None]  # q y yᵀ = (√q y)(√q y)ᵀ: no second array of this size, and half of the product
-        sums += y @ y.swapaxes(1, 2)
+    K, D = mixture.means.shape
+    if D + 2 < 2 * K and condition(mixture) < SAFE:
+        sums, log_likelihood = quadratic_sums(x, mixture)
+        origins: Array = np.repeat(mixture.mean()[None], K, axis=0)
+        factors: Array = np.repeat(np.eye(D)[None], K, axis=0)
+    else:
+        sums, log_likelihood = whitened_sums(x, mixture)
+        origins, factors = mixture.means, np.linalg.cholesky(mixture.covariances)
     counts, means, spread = sums[:, D, D].copy(), mixture.means.copy(), mixture.covariances.copy()
     seen = counts > 0
-    sums = sums[seen] / counts[seen, None, None]
-    shift, factors = sums[:, :D, D], np.linalg.cholesky(mixture.covariances[seen])
-    means[seen] += (factors @ shift[:, :, None])[:, :, 0]
+    sums, origins, factors = sums[seen] / counts[seen, None, None], origins[seen], factors[seen]
+    shift = sums[:, :D, D]
+    means[seen] = origins + (factors @ shift[:, :, None])[:, :, 0]
     spread[seen] = factors @ (sums[:, :D, :D] - shift[:, :, None] * shift[:, None]) @ factors.swapaxes(1, 2)
     return Moments(counts, means, spread, seen), log_likelihood
+
+
+def condition(mixture: Mixture) -> float:
+    """By how much rounding grows in sums of squares about the common mean c: max_k tr C_k⁻¹ · max_k E_k ‖x − c‖²."""
+    away = ((mixture.means - mixture.mean()) ** 2).sum(axis=1)
+    extent = np.trace(mixture.covariances, axis1=1, axis2=2) + away
+    return float((mixture.whitening**2).sum(axis=(1, 2)).max() * extent.max())
+
+
+def quadratic_sums(x: Array, mixture: Mixture) -> tuple[Array, float]:
+    """Σ_n q(k | x_n) u uᵀ for u = [x_n − c; 1] about the mixture's mean c, (K, D + 1, D + 1), and Σ log p_θ(x_n).
+
+    Both log w_k N(x; m_k, C_k) and the sums are linear in the products u_i u_j, i <= j: a matrix product each.
+    """
+    D, K = mixture.dimension, len(mixture.weights)
+    i, j = np.triu_indices(D + 1)
+    maps = _whitening_maps(mixture)
+    forms = -0.5 * maps.swapaxes(1, 2) @ maps
+    forms[:, D, D] += mixture.log_scale
+    coefficients = np.where(i == j, 1, 2) * forms[:, i, j]
+    sums, log_likelihood = np.zeros_like(coefficients), 0.0
+    for u in _blocks(x, mixture, K + len(i)):
+        products, end = np.empty((len(i), u.shape[1])), 0
+        for row in range(D + 1):
+            start, end = end, end + D + 1 - row
+            np.multiply(u[row], u[row:], out=products[start:end])
+        q = coefficients @ products
+        log_likelihood += _normalise(q)
+        sums += q @ products.T
+    symmetric = np.empty_like(forms)
+    symmetric[:, i, j] = symmetric[:, j, i] = sums
+    return symmetric, log_likelihood
+
+
+def whitened_sums(x: Array, mixture: Mixture) -> tuple[Array, float]:
+    """Σ_n q(k | x_n) y yᵀ for y = [L_k⁻¹ (x_n − m_k); 1], C_k = L_k L_kᵀ, (K, D + 1, D + 1), and Σ log p_θ(x_n).
+
+    The count is in the corner, the mean beside it: all of order 1 in these coordinates wherever the data lie.
+    """
+    D, K = mixture.dimension, len(mixture.weights)
+    maps = np.zeros((K, D + 1, D + 1))  # [x − c; 1] → [y_k; 1]
+    maps[:, :D], maps[:, D, D] = _whitening_maps(mixture), 1.0
+    sums, log_likelihood = np.zeros_like(maps), 0.0
+    for u in _blocks(x, mixture, K * (D + 1)):
+        y = (maps.reshape(-1, D + 1) @ u).reshape(K, D + 1, -1)
+        q = mixture.log_scale[:, None] - 0.5 * np.einsum("kdn,kdn->kn", y[:, :D], y[:, :D])
+        log_likelihood += _normalise(q)
+        y *= np.sqrt(q)[:, None]  # q y yᵀ = (√q y)(√q y)ᵀ: no second array of this size, and half of the product
+        sums += y @ y.swapaxes(1, 2)
+    return sums, log_likelihood
+
+
+def _whitening_maps(mixture: Mixture) -> Array:
+    """[x − c; 1] → L_k⁻¹ (x − m_k), (K, D, D + 1), c being the mixture's mean."""
+    shifts = mixture.whitening @ (mixture.mean() - mixture.means)[:, :, None]
+    return np.concatenate([mixture.whitening, shifts], axis=2)
+
+
+def _blocks(x: Array, mixture: Mixture, numbers: int) -> Iterator[Array]:
+    """[x − c; 1] for blocks of x, (D + 1, rows), so long that `numbers` a row fill a block."""
+    (N, D), centre, rows = x.shape, mixture.mean(), max(BLOCK // numbers, 1)
+    for start in range(0, N, rows):
+        block = x[start : start + rows].T
+        u = np.ones((D + 1, block.shape[1]))
+        np.subtract(block, centre[:, None], out=u[:D])
+        yield u
+
+
+def _normalise(joint: Array) -> float:
+    """Make log p_θ(k, x_n), (K, n), into q(k | x_n), in place; returns Σ log p_θ(x_n)."""
+    top = joint.max(axis=0)
+    joint -= top
+    np.exp(joint, out=joint)
+    total = joint.sum(axis=0)
+    joint /= total
+    return float((top + np.log(total)).sum())
 
 
 def moments_of_labels(x: Array, labels: IntArray, mixture: Mixture) -> Moments:

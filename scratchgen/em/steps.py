@@ -130,13 +130,13 @@ def covariance_maximum(
         variance, count = prior
         spread = (counts[:, None, None] * spread + count * variance * np.eye(D)) / (counts + count)[:, None, None]
     if covariance_type in ("full", "tied"):
-        out = np.array([floor_eigenvalues(S, floor) for S in spread])
+        out = floor_eigenvalues(spread, floor)
     else:
         variances = np.diagonal(spread, axis1=1, axis2=2)
         if covariance_type == "spherical":
             variances = np.repeat(variances.mean(axis=1, keepdims=True), D, axis=1)
         out = np.maximum(variances, floor)[:, :, None] * np.eye(D)
-    return np.array(np.broadcast_to(out, (K, D, D)))
+    return np.repeat(out, K // len(out), axis=0)
 
 
 def log_covariance_prior(covariances: Array, prior: Prior) -> float:
@@ -170,20 +170,24 @@ def _lost_floor(floor: float, largest: float) -> ValueError:
 
 def floored_mixture(weights: Array, means: Array, covariances: Array, covariance_floor: float) -> Mixture:
     """The Mixture with every covariance's eigenvalues raised to the floor."""
-    floored = np.array([floor_eigenvalues(covariance, covariance_floor) for covariance in covariances])
-    return _mixture(weights, means, floored, covariance_floor)
+    return _mixture(weights, means, floor_eigenvalues(covariances, covariance_floor), covariance_floor)
 
 
-def floor_eigenvalues(covariance: Array, floor: float) -> Array:
-    """U max(Λ, floor) Uᵀ for covariance = U Λ Uᵀ, (D, D): the likelihood's maximum subject to Σ ⪰ floor · I."""
-    covariance = 0.5 * (covariance + covariance.T)
-    values, vectors = np.linalg.eigh(covariance)
-    if values[0] >= floor:
-        return covariance
-    if 0 < floor < 64 * np.finfo(np.float64).eps * values[-1]:  # the likelihood would move by tenths of a nat
-        raise _lost_floor(floor, float(values[-1]))
-    raised = vectors * np.sqrt(np.maximum(values, floor))
-    return raised @ raised.T  # exactly symmetric, as A Aᵀ is
+def floor_eigenvalues(covariances: Array, floor: float) -> Array:
+    """U max(Λ, floor) Uᵀ for every covariance = U Λ Uᵀ, (..., D, D): the likelihood's maximum where Σ ⪰ floor · I."""
+    covariances = 0.5 * (covariances + covariances.swapaxes(-1, -2))
+    try:
+        np.linalg.cholesky(covariances - floor * np.eye(covariances.shape[-1]))
+        return covariances  # all are above it; a tenth of the price of eigenvalues
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covariances)
+    low, largest = values[..., 0] < floor, values[..., -1]
+    lost = low & (floor > 0) & (floor < 64 * np.finfo(np.float64).eps * largest)
+    if lost.any():  # the likelihood would move by tenths of a nat
+        raise _lost_floor(floor, float(largest[lost].max()))
+    raised = vectors * np.sqrt(np.maximum(values, floor))[..., None, :]
+    raised = raised @ raised.swapaxes(-1, -2)  # exactly symmetric, as A Aᵀ is
+    return np.where(low[..., None, None], raised, covariances)
 
 
 def free_energy(x: Array, log_resp: Array, mixture: Mixture) -> Array:
