@@ -10,11 +10,15 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-SUITES = ("training", "sampling", "em", "startup", "growth")
+COMPARED = ("training", "sampling", "em")  # suites of cases, which several sides do
+SUITES = (*COMPARED, "accuracy", "memory", "startup", "growth", "anatomy")
 
 
 def main() -> int:
@@ -23,7 +27,8 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller cases, three rounds; under 3 minutes")
     parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (default 9, quick 3)")
-    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="every round's time of every side")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="all numbers of every round")
+    parser.add_argument("--markdown", type=Path, default=None, metavar="FILE", help="replaces the tables in FILE")
     options = parser.parse_args()
     unknown = set(options.suites) - set(SUITES)
     if unknown:
@@ -35,27 +40,49 @@ def main() -> int:
             os.environ | dict.fromkeys(THREADS, "1"),
         )
     rounds = options.rounds or (3 if options.quick else 9)
-    suites = options.suites or list(SUITES)
-    print(*heading(), sep="\n", flush=True)
-    record = []
-    for suite in suites:
-        print(f"\n## {suite}\n", flush=True)
-        if suite == "startup":
-            from benchmarks import startup
-
-            print(*startup.report(rounds), sep="\n", flush=True)
-        elif suite == "growth":
-            from benchmarks import growth
-
-            print(*growth.report(2 if options.quick else 5), sep="\n", flush=True)
-        else:
-            record += compare(suite, options.quick, rounds)
+    record: dict[str, Any] = {}
+    lines = []
+    for line in report(options.suites or list(SUITES), options.quick, rounds, record):
+        print(line, flush=True)
+        lines.append(line)
     if options.json is not None:
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        options.json.write_text(json.dumps(record, indent=1, default=vars) + "\n", encoding="utf-8")
+    if options.markdown is not None:
+        from benchmarks.markdown import replace_table
+
+        replace_table(options.markdown, "\n".join(lines))
     return 0
 
 
-def heading() -> list[str]:
+def report(suites: list[str], quick: bool, rounds: int, record: dict[str, Any]) -> Iterator[str]:
+    """Run suite after suite; yields Markdown and fills `record`."""
+    yield heading(rounds)
+    for suite in suites:
+        yield f"\n## {suite}\n"
+        module = import_module(f"benchmarks.{suite}")
+        if suite in COMPARED:
+            yield from compare(module.cases(quick), rounds, record.setdefault(suite, []))
+            continue
+        if suite == "accuracy":
+            found: Any = (module.errors(),)
+        elif suite == "memory":
+            found = (module.peaks(quick),)
+        elif suite == "startup":
+            found = (module.imports(rounds), module.cold_starts(rounds))
+        elif suite == "growth":
+            found = (module.curves(quick, rounds),)
+        else:
+            found = (module.exponentials(rounds), module.step_parts(rounds))
+        record[suite] = found if len(found) > 1 else found[0]
+        yield from module.report(*found)
+    if not quick:
+        from benchmarks import targets
+
+        yield "\n## targets\n"
+        yield from targets.report(record)
+
+
+def heading(rounds: int) -> str:
     """What was measured on: processor, versions, core."""
     from benchmarks.timing import pin_to_one_core
 
@@ -74,35 +101,35 @@ def heading() -> list[str]:
         except PackageNotFoundError:
             found.append(f"{library} missing")
     pinned = "no core pinned" if core < 0 else "pinned to one core"
-    return [f"{processor}, one thread, {pinned}, CPU time; Python {platform.python_version()}, {', '.join(found)}"]
+    return (
+        f"{processor}, one thread, {pinned}, CPU time, {rounds} rounds; Python {platform.python_version()}, "
+        f"{', '.join(found)}.  Cells are medians of time(peer)/time(ours), least to largest in brackets: above 1 where "
+        "the peer is slower."
+    )
 
 
-def compare(suite: str, quick: bool, rounds: int) -> list[dict[str, object]]:
-    """Time the cases of one suite and print them as one table: peer/ours, above 1 where the peer is slower."""
-    from importlib import import_module
-
+def compare(cases: Iterator[Any], rounds: int, record: list[Any]) -> Iterator[str]:
+    """Time the cases of one suite; a table for every set of sides."""
     import numpy as np
 
     from benchmarks.timing import LIMIT, time_case
 
-    record: list[dict[str, object]] = []
     header: list[str] = []
-    for case in import_module(f"benchmarks.{suite}").cases(quick):
+    for case in cases:
         timing = time_case(case, rounds)
+        record.append(timing)
         others = [side for side in timing.seconds if side != "scratchgen"]
         if others != header:
             header = others
             titles = [f"{side} / ours" if side != LIMIT else f"ours / {LIMIT}" for side in others]
-            print(f"\n| case | ours, ms | {' | '.join(titles)} |\n|---|---|{'---|' * len(others)}")
+            yield f"\n| case | ours, ms | {' | '.join(titles)} |\n|---|---|{'---|' * len(others)}"
         cells = []
         for side in others:
             middle, low, high = timing.ratio("scratchgen", LIMIT) if side == LIMIT else timing.ratio(side)
             cells.append(f"{middle:.2f} ({low:.2f} to {high:.2f})")
         milliseconds = 1e3 * float(np.median(timing.seconds["scratchgen"]))
         missing = f" (missing: {', '.join(case.missing)})" if case.missing else ""
-        print(f"| {case.name}{missing} | {milliseconds:.3g} | {' | '.join(cells)} |", flush=True)
-        record.append({"case": case.name, "seconds": timing.seconds, "deviations": timing.deviations})
-    return record
+        yield f"| {case.name}{missing} | {milliseconds:.3g} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""How time grows: exponents of N, K and D in EM, of N and T in sampling, of the width in training."""
+"""How time and memory grow: with N, K and D in EM, with N and T in sampling, with the width in training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.em import data
+from benchmarks.timing import Work
 from benchmarks.training import Ours, ddpm_problem
 from scratchgen import NoiseSchedule
 from scratchgen.ddpm import ancestral_sampler
@@ -15,57 +18,79 @@ from scratchgen.em import expected_moments
 from scratchgen.noise_network import NoiseNetwork
 
 
-def seconds(work: Callable[[], object], rounds: int) -> float:
-    """Least CPU time of several rounds, after one to warm up."""
-    work()
-    best = float("inf")
-    for _ in range(rounds):
-        began = time.process_time()
-        work()
-        best = min(best, time.process_time() - began)
-    return best
+class Curve(NamedTuple):
+    """What was measured at every size."""
+
+    sizes: list[int]
+    seconds: list[float]
+    mebibytes: list[float]
+
+    @property
+    def exponent(self) -> float:
+        """Slope of log time against log size."""
+        return float(np.polyfit(np.log(self.sizes), np.log(self.seconds), 1)[0])
 
 
-def em(n: int, dimension: int, n_components: int, rounds: int) -> float:
+def em(n: int, dimension: int, n_components: int) -> Work:
     """One iteration."""
     x, start = data(n, dimension, n_components)
-    return seconds(lambda: expected_moments(x, start), rounds)
+    return lambda: expected_moments(x, start)
 
 
-def sampling(n: int, T: int, rounds: int) -> float:
+def sampling(n: int, T: int) -> Work:
     """All steps of n chains in 2-D, width 64."""
     network, schedule = NoiseNetwork(2, (64, 64), rng=0), NoiseSchedule.linear(T)
     x = np.random.default_rng(0).standard_normal((n, 2), dtype=np.float32)
 
-    def work() -> None:
-        def eps_hat(x: np.ndarray, t: int) -> np.ndarray:
-            return network(x, float(schedule.alpha_bar[t]), float(schedule.beta_bar[t]))
+    def eps_hat(x: np.ndarray, t: int) -> np.ndarray:
+        return network(x, float(schedule.alpha_bar[t]), float(schedule.beta_bar[t]))
 
+    def work() -> None:
         for _ in ancestral_sampler(schedule, eps_hat, x, np.random.default_rng(0)):
             pass
 
-    return seconds(work, rounds)
+    return work
 
 
-def training(width: int, rounds: int) -> float:
-    """Ten DDPM steps in 64-D, batch 256."""
-    return seconds(Ours(ddpm_problem(64, width, 256, 10)).run, rounds)
+GRIDS: dict[str, tuple[list[int], Callable[[int], Work]]] = {
+    "EM, N (D = 2, K = 10)": ([10_000, 30_000, 100_000, 300_000, 1_000_000], lambda n: em(n, 2, 10)),
+    "EM, N (D = 64, K = 3)": ([10_000, 30_000, 100_000], lambda n: em(n, 64, 3)),
+    "EM, K (N = 30,000, D = 2)": ([10, 20, 40, 80, 160], lambda k: em(30_000, 2, k)),
+    "EM, D (N = 10,000, K = 5)": ([4, 8, 16, 32, 64], lambda d: em(10_000, d, 5)),
+    "sampling, N (T = 50)": ([1_000, 3_000, 10_000, 30_000], lambda n: sampling(n, 50)),
+    "sampling, T (N = 1,000)": ([50, 100, 200, 500, 1_000], lambda T: sampling(1_000, T)),
+    "training, width (64-D, batch 256)": ([64, 128, 256, 512], lambda w: Ours(ddpm_problem(64, w, 256, 10)).run),
+}
 
 
-def report(rounds: int) -> list[str]:
-    """Lines of Markdown: times at every size, and the slope of their logarithms."""
-    grids: dict[str, tuple[list[int], Callable[[int], float]]] = {
-        "EM, N (D = 2, K = 10)": ([10_000, 30_000, 100_000, 300_000], lambda n: em(n, 2, 10, rounds)),
-        "EM, K (N = 30,000, D = 2)": ([5, 10, 20, 40], lambda k: em(30_000, 2, k, rounds)),
-        "EM, D (N = 10,000, K = 5)": ([4, 8, 16, 32, 64], lambda d: em(10_000, d, 5, rounds)),
-        "sampling, N (T = 50)": ([1_000, 3_000, 10_000, 30_000], lambda n: sampling(n, 50, rounds)),
-        "sampling, T (N = 2,000)": ([25, 50, 100, 200], lambda T: sampling(2_000, T, rounds)),
-        "training, width (64-D, batch 256)": ([64, 128, 256, 512], lambda width: training(width, rounds)),
-    }
-    lines = ["| what grows | sizes | milliseconds | exponent |", "|---|---|---|---|"]
-    for name, (sizes, measure) in grids.items():
-        times = [measure(size) for size in sizes]
-        exponent = np.polyfit(np.log(sizes), np.log(times), 1)[0]
-        shown = ", ".join(f"{1e3 * value:.3g}" for value in times)
-        lines.append(f"| {name} | {', '.join(f'{size:,}' for size in sizes)} | {shown} | {exponent:.2f} |")
-    return lines
+def measure(sizes: list[int], prepare: Callable[[int], Work], rounds: int) -> Curve:
+    """The least CPU time of rounds in which every size has its turn, and the peak of what NumPy allocates."""
+    works, peaks = [prepare(size) for size in sizes], []
+    for work in works:
+        tracemalloc.start()
+        work()
+        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
+        tracemalloc.stop()
+    least = [float("inf")] * len(sizes)
+    for _ in range(rounds):
+        for i, work in enumerate(works):
+            began = time.process_time()
+            work()
+            least[i] = min(least[i], time.process_time() - began)
+    return Curve(sizes, least, peaks)
+
+
+def curves(quick: bool, rounds: int) -> dict[str, Curve]:
+    """All of the grids; with `quick` without the largest size of each."""
+    return {name: measure(sizes[: -1 if quick else None], prepare, rounds) for name, (sizes, prepare) in GRIDS.items()}
+
+
+def report(found: dict[str, Curve]) -> Iterator[str]:
+    """Lines of Markdown."""
+    yield "| what grows | sizes | milliseconds | exponent | peak of allocations, MiB |"
+    yield "|---|---|---|---|---|"
+    for name, curve in found.items():
+        sizes = ", ".join(f"{size:,}" for size in curve.sizes)
+        times = ", ".join(f"{1e3 * value:.3g}" for value in curve.seconds)
+        memory = ", ".join(f"{value:.2g}" for value in curve.mebibytes)
+        yield f"| {name} | {sizes} | {times} | {curve.exponent:.2f} | {memory} |"

@@ -6,8 +6,10 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from statistics import median
+from typing import NamedTuple
 
 COLD_START = """
 from scratchgen import DDPM, datasets
@@ -20,6 +22,13 @@ shares = np.bincount(((x[:, None] - truth.means) ** 2).sum(-1).argmin(1), minlen
 peak = next((float(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")), 0.0)
 print(truth.log_prob(x).mean() + truth.entropy(), shares.min(), shares.max(), peak)
 """
+
+
+class ColdStarts(NamedTuple):
+    """What `cold_starts` measured."""
+
+    seconds: list[float]
+    quality: list[list[float]]  # E log p + H, least and largest share of a mode, MiB, for every seed
 
 
 def child(code: str) -> tuple[float, str]:
@@ -41,7 +50,7 @@ def imports(rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def cold_starts(rounds: int) -> tuple[list[float], list[list[float]]]:
+def cold_starts(rounds: int) -> ColdStarts:
     """CPU seconds from nothing to 2,000 samples of eight Gaussians, one seed a round, and what the samples are like.
 
     E log p of the samples plus H(p) (0 for perfect ones), smallest and largest share of a mode (1/8), MiB at the peak.
@@ -51,21 +60,19 @@ def cold_starts(rounds: int) -> tuple[list[float], list[list[float]]]:
         spent, printed = child(COLD_START.format(seed=seed))
         seconds.append(spent)
         quality.append([float(word) for word in printed.split()])
-    return seconds, quality
+    return ColdStarts(seconds, quality)
 
 
-def report(rounds: int) -> list[str]:
+def report(imported: dict[str, list[float]], started: ColdStarts) -> Iterator[str]:
     """Lines of Markdown."""
-    times = imports(rounds)
-    lines = ["| process | CPU seconds, median (range) |", "|---|---|"]
-    for name, values in times.items():
-        lines.append(f"| `import {name}` | {median(values):.2f} ({min(values):.2f} to {max(values):.2f}) |")
-    seconds, quality = cold_starts(rounds)
-    lines.append(f"| cold start to 2,000 samples | {median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f}) |")
-    off, least, most, memory = (sorted(column) for column in zip(*quality, strict=True))
-    lines += [
-        "",
-        f"Samples of the cold starts: E log p + H(p) from {off[0]:.2f} to {off[-1]:.2f} nats, shares of the modes "
-        f"from {least[0]:.3f} to {most[-1]:.3f}, peak memory {memory[-1]:.0f} MiB.",
-    ]
-    return lines
+    yield "| process | CPU seconds, median (range) |"
+    yield "|---|---|"
+    rows = {f"`import {name}`": values for name, values in imported.items()}
+    for name, values in (rows | {"cold start to 2,000 samples": started.seconds}).items():
+        yield f"| {name} | {median(values):.2f} ({min(values):.2f} to {max(values):.2f}) |"
+    off, least, most, memory = (sorted(column) for column in zip(*started.quality, strict=True))
+    yield ""
+    yield (
+        f"Samples of the cold starts: E log p + H(p) from {off[0]:.2f} to {off[-1]:.2f} nats, shares of the modes from "
+        f"{least[0]:.3f} to {most[-1]:.3f}, peak memory {memory[-1]:.0f} MiB."
+    )

@@ -29,12 +29,13 @@ def pin_to_one_core() -> int:
 class Case:
     """One piece of work, done by several sides.
 
-    `sides` maps a name to a function that does the work once; the first is ours.  `limit` is the time that cannot be
-    undercut: the bare matrix products.  `check` returns the largest deviation of any side's results from ours.
+    `sides` maps a name to what prepares the work (imports, weights, batches) and returns a function that does it once;
+    the first is ours.  `limit` is the time that cannot be undercut: the bare matrix products.  `check` returns the
+    largest deviation of every side's results from ours.
     """
 
     name: str
-    sides: dict[str, Work]
+    sides: dict[str, Callable[[], Work]]
     check: Callable[[], dict[str, float]]
     tolerance: float
     units: int = 1  # steps, iterations or calls in one piece of work
@@ -73,7 +74,9 @@ def time_case(case: Case, rounds: int = 9) -> Timing:
     wrong = {side: value for side, value in deviations.items() if not value <= case.tolerance}
     if wrong:
         raise AssertionError(f"{case.name}: sides do not agree to {case.tolerance:g}: {wrong}")
-    sides = case.sides | ({LIMIT: case.limit} if case.limit is not None else {})
+    sides = {side: prepare() for side, prepare in case.sides.items()}
+    if case.limit is not None:
+        sides[LIMIT] = case.limit
     for work in sides.values():
         work()
     seconds: dict[str, list[float]] = {side: [] for side in sides}

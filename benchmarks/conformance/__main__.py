@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 
 from benchmarks.conformance import Finding
+from benchmarks.markdown import replace_table
 
 ADAPTERS = {
     "diffusers": ("diffusers_", ("diffusers", "torch")),
@@ -128,18 +129,6 @@ def main() -> int:
     if options.markdown:
         replace_table(options.markdown, as_markdown(findings, versions))
     return int(any(finding.surprising for finding in findings))
-
-
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
-
-
-def replace_table(path: Path, table: str) -> None:
-    """Write the table between its two marks, which are made if they are not there."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if BEGIN not in text or END not in text:
-        text = f"{text}\n{BEGIN}\n{END}\n".lstrip()
-    before, rest = text.split(BEGIN, 1)
-    path.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -153,8 +153,10 @@ class GaussianMixture(Estimator):
         as_choice(self.init_params, "init_params", STARTS)
         prior, last, rng = self._prior(), self._last_fit(K, x.shape[1], floor), as_generator(self.rng)
 
+        diagonal = self.covariance_type in ("diag", "spherical")
+
         def expect(mixture: Mixture) -> tuple[Moments, float]:
-            moments, log_likelihood = expected_moments(x, mixture)
+            moments, log_likelihood = expected_moments(x, mixture, diagonal)
             return moments, (log_likelihood + self._log_prior(mixture, prior)) / len(x)
 
         def maximise(moments: Moments, mixture: Mixture) -> Mixture:

@@ -23,17 +23,32 @@ class Moments(NamedTuple):
     seen: BoolArray  # (K,): whether any x responds to it, be it less than a float can count
 
 
-def expected_moments(x: Array, mixture: Mixture) -> tuple[Moments, float]:
+def expected_moments(x: Array, mixture: Mixture, diagonal: bool = False) -> tuple[Moments, float]:
     """The `Moments` at q = p_θ(z | x), (18), and Σ log p_θ(x_n), nats: `e_step` and half of `m_step` in one pass.
 
     A block of rows at a time, so that memory does not grow with N.  In whitened coordinates, which keep their digits
     wherever the data lie; or with quadratic features where these are safe and fewer, (D + 1)(D + 2)/2 < K (D + 1), and
     then 1 to 3x as fast.  A component whose every responsibility is below the least float keeps its mean and
     covariance, where `m_step`, in logarithms, moves them: at weight 0 either way.
+
+    Parameters
+    ----------
+    x : (N, D)
+    mixture : Mixture
+    diagonal : bool
+        The mixture's covariances are diagonal, and only the diagonals of `spread` will be used; the others are then
+        anything.
+
+    Raises
+    ------
+    ValueError
+        If `diagonal` is said of covariances that are not.
     """
     K, D = mixture.means.shape
-    if D + 2 < 2 * K and condition(mixture) < SAFE:
-        sums, log_likelihood = quadratic_sums(x, mixture)
+    if diagonal and (mixture.covariances * (1 - np.eye(D))).any():
+        raise ValueError("diagonal must be False for a mixture whose covariances are not diagonal, got True")
+    if len(_pairs(D, diagonal)[0]) < K * (D + 1) and condition(mixture) < SAFE:
+        sums, log_likelihood = quadratic_sums(x, mixture, diagonal)
         origins: Array = np.repeat(mixture.mean()[None], K, axis=0)
         factors: Array = np.repeat(np.eye(D)[None], K, axis=0)
     else:
@@ -49,35 +64,55 @@ def expected_moments(x: Array, mixture: Mixture) -> tuple[Moments, float]:
 
 
 def condition(mixture: Mixture) -> float:
-    """By how much rounding grows in sums of squares about the common mean c: max_k tr C_k⁻¹ · max_k E_k ‖x − c‖²."""
+    """By how much rounding grows in sums of squares about the common mean c.
+
+    The largest squared row of an L_k⁻¹ times the largest E_k ‖x − c‖²: measured, errors of a component are at most
+    7e-16 times this in units of its own width, for D = 1 to 64.
+    """
     away = ((mixture.means - mixture.mean()) ** 2).sum(axis=1)
     extent = np.trace(mixture.covariances, axis1=1, axis2=2) + away
-    return float((mixture.whitening**2).sum(axis=(1, 2)).max() * extent.max())
+    return float((mixture.whitening**2).sum(axis=2).max() * extent.max())
 
 
-def quadratic_sums(x: Array, mixture: Mixture) -> tuple[Array, float]:
+def quadratic_sums(x: Array, mixture: Mixture, diagonal: bool = False) -> tuple[Array, float]:
     """Σ_n q(k | x_n) u uᵀ for u = [x_n − c; 1] about the mixture's mean c, (K, D + 1, D + 1), and Σ log p_θ(x_n).
 
     Both log w_k N(x; m_k, C_k) and the sums are linear in the products u_i u_j, i <= j: a matrix product each.
+    Diagonal covariances need but u_i² and u_i; the other sums are then 0.
     """
     D, K = mixture.dimension, len(mixture.weights)
-    i, j = np.triu_indices(D + 1)
+    i, j = _pairs(D, diagonal)
     maps = _whitening_maps(mixture)
     forms = -0.5 * maps.swapaxes(1, 2) @ maps
     forms[:, D, D] += mixture.log_scale
     coefficients = np.where(i == j, 1, 2) * forms[:, i, j]
     sums, log_likelihood = np.zeros_like(coefficients), 0.0
     for u in _blocks(x, mixture, K + len(i)):
-        products, end = np.empty((len(i), u.shape[1])), 0
-        for row in range(D + 1):
-            start, end = end, end + D + 1 - row
-            np.multiply(u[row], u[row:], out=products[start:end])
+        products = _products(u, diagonal)
         q = coefficients @ products
         log_likelihood += _normalise(q)
         sums += q @ products.T
-    symmetric = np.empty_like(forms)
+    symmetric = np.zeros_like(forms)
     symmetric[:, i, j] = symmetric[:, j, i] = sums
     return symmetric, log_likelihood
+
+
+def _pairs(D: int, diagonal: bool) -> tuple[IntArray, IntArray]:
+    """i and j of the products u_i u_j, in the order of `_products`."""
+    if diagonal:
+        return np.r_[: D + 1, :D], np.r_[: D + 1, np.full(D, D)]
+    return np.triu_indices(D + 1)
+
+
+def _products(u: Array, diagonal: bool) -> Array:
+    """u_i u_j, one row a pair: (D + 1)(D + 2)/2 of them, or 2D + 1."""
+    if diagonal:
+        return np.concatenate([u * u, u[:-1]])
+    products, end = np.empty((len(u) * (len(u) + 1) // 2, u.shape[1])), 0
+    for row in range(len(u)):
+        start, end = end, end + len(u) - row
+        np.multiply(u[row], u[row:], out=products[start:end])
+    return products
 
 
 def whitened_sums(x: Array, mixture: Mixture) -> tuple[Array, float]:

@@ -1,0 +1,19 @@
+"""A measured table inside a file that was written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scratchgen.files import write_atomically
+
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def replace_table(path: Path, table: str) -> None:
+    """Write the table between its two marks, which are made if they are not there; keep the rest."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if BEGIN not in text or END not in text:
+        text = f"{text}\n{BEGIN}\n{END}\n".lstrip()
+    before, rest = text.split(BEGIN, 1)
+    whole = f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}"
+    write_atomically(path, lambda file: file.write(whole.encode()))
