@@ -178,5 +178,5 @@ def test_diagonal_covariances_need_no_mixed_products(D, K):
 
 def test_diagonal_is_refused_where_it_is_not_so():
     x, mixture = overlapping(3, 2, 20)
-    with pytest.raises(ValueError, match="diagonal must be False .* got True"):
+    with pytest.raises(ValueError, match="diagonal must be False"):
         expected_moments(x, mixture, diagonal=True)
