@@ -89,12 +89,12 @@ class DiffusionModel(StandardizedEstimator):
             if labels is not None:
                 given = np.where(rng.random(batch_size) < p_drop, NO_LABEL, labels[rows])
             x_t = level.scale[:, None].astype(np.float32) * x0 + level.std[:, None].astype(np.float32) * noise
-            weight = np.broadcast_to(np.asarray(level.weight, dtype=np.float32), batch_size)
+            weight = np.full(batch_size, level.weight, dtype=np.float32)
             batch_losses = self._differentiate(network, x_t, noise, level, weight / batch_size, given, rng)
             adam.step(network.mlp.gradient, cosine_decay(step, n_steps, learning_rate, min(WARMUP, n_steps // 10)))
             average.update(network.mlp.parameters)
             self._observe(batch_losses)
-            losses[step] = finite_loss(float((weight * batch_losses).mean()), step)
+            losses[step] = finite_loss(float(weight @ batch_losses) / batch_size, step)
             self.losses_ = losses[: step + 1]
             if step == n_steps - 1:
                 self._finish(data, rng)

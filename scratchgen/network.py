@@ -25,40 +25,44 @@ np.empty(2**25 - 2**13, dtype=np.uint8)
 
 
 def _activate(z: Array, activation: str) -> Array:
-    """σ(z)."""
-    if activation == "silu":  # z · sigmoid(z)
-        return z / _one_plus_exp_minus(z)
-    return np.tanh(z) if activation == "tanh" else z
+    """σ(z); z is used up."""
+    if activation == "silu":  # z · sigmoid(z) = z/2 · (1 + tanh z/2): tanh, unlike exp, cannot overflow, and in NumPy
+        z *= 0.5  # it is the faster of the two with AVX-512: a fifth of the time of a sampler's step
+        share = np.tanh(z)
+        share += 1
+        z *= share
+        return z
+    return np.tanh(z, out=z) if activation == "tanh" else z
 
 
 def _activate_and_slope(z: Array, activation: str) -> tuple[Array, Array]:
     """σ(z) and σ'(z); z is used up."""
-    if activation == "silu":  # both from the same exponential, q = 1 + exp(−z): σ = z/q, σ' = (1 + z − σ)/q
-        q = _one_plus_exp_minus(z)
-        value = z / q
-        z -= value
-        z += 1
-        z /= q
-        return value, z
+    if activation == "silu":  # with s = sigmoid(z): σ = z s, σ' = s + σ (1 − s)
+        slope = _sigmoid(z)
+        z *= slope
+        rest = 1 - slope
+        rest *= z
+        slope += rest
+        return z, slope
     if activation == "tanh":
         value = np.tanh(z)
         return value, 1 - value**2
     return z, np.ones_like(z)
 
 
-def _one_plus_exp_minus(z: Array) -> Array:
-    """1 + exp(−z), inf where exp overflows: the limits of σ and σ' are then right, −0 and 0."""
-    q = np.negative(z)
-    with np.errstate(over="ignore"):
-        np.exp(q, out=q)
-    q += 1
-    return q
+def _sigmoid(z: Array) -> Array:
+    """1/(1 + exp(−z)) = (1 + tanh z/2)/2."""
+    s = 0.5 * z
+    np.tanh(s, out=s)
+    s += 1
+    s *= 0.5
+    return s
 
 
 def _curvature(z: Array, activation: str) -> Array:
     """σ''(z)."""
     if activation == "silu":  # with s = sigmoid(z): σ' = s + z s(1 − s), σ'' = s(1 − s)(2 + z(1 − 2s))
-        s = 1 / _one_plus_exp_minus(z)
+        s = _sigmoid(z)
         return s * (1 - s) * (2 + z * (1 - 2 * s))
     if activation == "tanh":
         value = np.tanh(z)
@@ -180,10 +184,10 @@ class MLP:
         grad = np.asarray(grad_output, dtype=self.parameters.dtype)
         ones = np.ones(len(grad), dtype=grad.dtype)
         for i in reversed(range(len(self.weights))):
-            np.matmul(self._inputs[i].T, grad, out=self._weight_gradients[i])
-            np.matmul(ones, grad, out=self._bias_gradients[i])  # a sum over rows, in two thirds of the time of `sum`
+            np.dot(self._inputs[i].T, grad, out=self._weight_gradients[i])
+            np.dot(ones, grad, out=self._bias_gradients[i])  # a sum over rows, in two thirds of the time of `sum`
             if i > 0:
-                grad = grad @ self.weights[i].T
+                grad = grad.dot(self.weights[i].T)
                 grad *= self._slopes[i - 1]
         return grad
 

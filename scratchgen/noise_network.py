@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -17,19 +19,27 @@ def time_features(log_snr: Array, n: int) -> Array:
     A noise level is known to the network by its log-SNR log(scale²/std²), which is the same number for a DDPM's step
     and an SDE's time, so that one network serves both.
     """
-    frequencies = 0.125 * 16.0 ** (np.arange(n) / max(n - 1, 1))
-    angles = log_snr[:, None] * frequencies.astype(log_snr.dtype)
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    return _waves(log_snr[:, None] * _time_frequencies(n, log_snr.dtype))
 
 
-def _frequencies(n: int, like: Array) -> Array:
-    """2, 4, …, 2ⁿ in the dtype of `like`."""
-    return (2.0 ** np.arange(1, n + 1)).astype(like.dtype)
+@cache  # it is asked in every step of training, and would take a tenth of a small one
+def _time_frequencies(n: int, dtype: np.dtype[Any]) -> Array:
+    return (0.125 * 16.0 ** (np.arange(n) / max(n - 1, 1))).astype(dtype)
 
 
 def coordinate_features(x: Array, n: int) -> Array:
     """cos and sin of every coordinate at frequencies 2, 4, …, 2ⁿ, (N, 2nD): lets a small network draw sharp edges."""
-    angles = (x[:, :, None] * _frequencies(n, x)).reshape(len(x), n * x.shape[1])
+    return _waves((x[:, :, None] * _octaves(n, x.dtype)).reshape(len(x), n * x.shape[1]))
+
+
+@cache
+def _octaves(n: int, dtype: np.dtype[Any]) -> Array:
+    """2, 4, …, 2ⁿ."""
+    return (2.0 ** np.arange(1, n + 1)).astype(dtype)
+
+
+def _waves(angles: Array) -> Array:
+    """cos and sin of (N, n) angles, (N, 2n)."""
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
@@ -39,9 +49,8 @@ NO_LABEL = -1
 
 def as_column(value: Array | float, n: int) -> Array:
     """A number or n of them as a column (n, 1), float64."""
-    if np.ndim(value) == 0:
-        return np.full((n, 1), value, dtype=np.float64)
-    return np.asarray(value, dtype=np.float64).reshape(n, 1)
+    value = np.asarray(value, dtype=np.float64)
+    return np.full((n, 1), value) if value.ndim == 0 else value.reshape(n, 1)
 
 
 def label_indicators(labels: IntArray | None, n: int, n_classes: int) -> Array:
@@ -99,16 +108,18 @@ class NoiseNetwork:
         scale, std = as_column(scale, N), as_column(std, N)
         r = np.hypot(scale, std)
         skip, gain = (std / r, scale / r) if head is None else (r * as_column(head[0], N), as_column(head[1], N))
-        y = (x / r).astype(dtype)
-        log_snr = 2 * np.log(scale / std)[:, 0].astype(dtype)
-        parts = [*self._features(y), time_features(log_snr, self.n_time_features)]
+        log_snr = (2 * np.log(scale / std)).astype(dtype)
+        skip, gain, r = skip.astype(dtype), gain.astype(dtype), r.astype(dtype)
+        y = np.asarray(x, dtype=dtype) / r
+        parts = [self._features(y), time_features(log_snr[:, 0], self.n_time_features)]
         if self.n_classes:
             parts.append(label_indicators(labels, N, self.n_classes).astype(dtype))
-        return np.concatenate(parts, axis=1), y, skip.astype(dtype), gain.astype(dtype), r.astype(dtype)
+        return np.concatenate(parts, axis=1), y, skip, gain, r
 
-    def _features(self, y: Array) -> list[Array]:
+    def _features(self, y: Array) -> Array:
         """Those of the MLP's inputs that the point alone decides."""
-        return [y, coordinate_features(y, self.n_coordinate_features)] if self.n_coordinate_features else [y]
+        n = self.n_coordinate_features
+        return np.concatenate([y, coordinate_features(y, n)], axis=1) if n else y
 
     def _at_one_level(self, x: Array, scale: float, std: float, head: Head | None) -> Array:
         """A call at one noise level without labels, as samplers make it: all rows share the level's features."""
@@ -119,8 +130,10 @@ class NoiseNetwork:
         log_snr = np.array([2 * np.log(scale / std)], dtype=dtype)
         no_label = np.zeros(self.n_classes, dtype=dtype)
         level = np.concatenate([time_features(log_snr, self.n_time_features)[0], no_label])
-        features = self._features(y)
-        return skip * y + gain * self.mlp(np.concatenate(features, axis=1), level)
+        eps_hat = self.mlp(self._features(y), level)
+        eps_hat *= gain
+        eps_hat += skip * y
+        return eps_hat
 
     def __call__(
         self,
@@ -165,7 +178,7 @@ class NoiseNetwork:
         grad = self.mlp.backward(self._gain * grad_output)
         grad_y = self._skip * grad_output + grad[:, :D]
         if n:
-            frequency = _frequencies(n, grad)
+            frequency = _octaves(n, grad.dtype)
             angles = self._y[:, :, None] * frequency
             grad_cos, grad_sin = grad[:, D : D + 2 * n * D].reshape(len(grad), 2, D, n).swapaxes(0, 1)
             grad_y = grad_y + ((np.cos(angles) * grad_sin - np.sin(angles) * grad_cos) * frequency).sum(axis=2)
@@ -185,7 +198,7 @@ class NoiseNetwork:
         """ε̂ and its derivative (∂ε̂/∂x) v along directions v (N, D), each (N, D); remembers for `backward_along`."""
         inputs, y, skip, self._gain_along, r = self._inputs(x, scale, std, head, labels)
         dy, n = direction.astype(y.dtype) / r, self.n_coordinate_features
-        frequency = _frequencies(n, y)
+        frequency = _octaves(n, y.dtype)
         angles, turned = y[:, :, None] * frequency, dy[:, :, None] * frequency
         along = np.zeros_like(inputs)  # noise level and label stay where they are
         moved = [dy, *((wave * turned).reshape(len(y), -1) for wave in (-np.sin(angles), np.cos(angles)))]

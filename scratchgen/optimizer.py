@@ -6,6 +6,8 @@ import numpy as np
 
 from scratchgen.validation import Array, as_number
 
+BLOCK = 65_536  # parameters of a step of Adam at a time: its ten passes stay in the cache, 6 % of a 512-wide MLP's step
+
 
 class Adam:
     """Adam (Kingma and Ba 2015), and AdamW (Loshchilov and Hutter 2019) with `weight_decay` > 0; updates in place.
@@ -43,21 +45,25 @@ class Adam:
         """Move `parameters` one step against `gradient`; `learning_rate` overrides the default for this step."""
         rate = self.learning_rate if learning_rate is None else learning_rate
         self.n_steps += 1
-        self._m *= self.beta1
-        self._m += gradient
-        self._v *= self.beta2
-        self._v += gradient * gradient
         # m̂ = c₁ m and v̂ = c₂ v; dividing through by √c₂ leaves one step size and one ε, both Python floats, so that
         # float32 parameters are never promoted.
         c1 = (1 - self.beta1) / (1 - self.beta1**self.n_steps)
         root_c2 = float((1 - self.beta2) / (1 - self.beta2**self.n_steps)) ** 0.5
-        if self.weight_decay:
-            self.parameters *= 1 - rate * self.weight_decay
-        denominator = np.sqrt(self._v)
-        denominator += self.epsilon / root_c2
-        np.divide(self._m, denominator, out=denominator)
-        denominator *= float(rate * c1 / root_c2)
-        self.parameters -= denominator
+        step_size, epsilon = float(rate * c1 / root_c2), self.epsilon / root_c2
+        for start in range(0, len(self.parameters), BLOCK):
+            block = slice(start, start + BLOCK)
+            parameters, m, v, g = self.parameters[block], self._m[block], self._v[block], gradient[block]
+            m *= self.beta1
+            m += g
+            v *= self.beta2
+            v += g * g
+            if self.weight_decay:
+                parameters *= 1 - rate * self.weight_decay
+            move = np.sqrt(v)
+            move += epsilon
+            np.divide(m, move, out=move)
+            move *= step_size
+            parameters -= move
 
 
 class EMA:
