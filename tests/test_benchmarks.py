@@ -19,15 +19,15 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="extended precision is double precision here")
 @pytest.mark.parametrize(
-    ("kind", "limit"),  # twice what was measured; scikit-learn's errors stand in benchmarks/RESULTS.md
+    ("kind", "limit"),  # twice what was measured, with and without AVX-512; benchmarks/RESULTS.md has scikit-learn's
     [
         ("easy", 2e-15),
         ("1e8 away", 2e-8),
-        ("condition 1e4", 5e-13),
+        ("condition 1e4", 2e-12),
         ("condition 1e8", 2e-8),
         ("condition 1e12", 2e-4),
         ("clusters of width 1e-3", 1e-12),
-        ("clusters of width 1e-6", 3e-10),
+        ("clusters of width 1e-6", 1e-9),
     ],
 )
 def test_an_iteration_keeps_the_digits_that_the_data_allow(kind, limit):

@@ -15,17 +15,20 @@ from tests.strategies import residual
 
 
 def in_one_pass(x, weights, means, covariances):
+    """A step of EM; of components that are not seen, which stay where they are, as `m_step` has it."""
     mixture = Mixture(weights, means, covariances)
-    stepped = maximum(expected_moments(x, mixture)[0], mixture, 1e-3)
-    return stepped.weights, stepped.means, stepped.covariances
+    moments = expected_moments(x, mixture)[0]
+    stepped, other = maximum(moments, mixture, 1e-3), m_step(x, e_step(x, mixture)[0], mixture, 1e-3)
+    seen = moments.seen
+    assert np.array_equal(stepped.means[~seen], means[~seen])
+    assert (stepped.weights[~seen] < 1e-289).all()
+    covariances = np.where(seen[:, None, None], stepped.covariances, other.covariances)
+    return stepped.weights, np.where(seen[:, None], stepped.means, other.means), covariances
 
 
 @given(em_problems(modes=("plain", "offset 2^10", "all far", "duplicates", "collinear")))
 def test_one_pass_is_em_on_easy_and_hard_data(problem):
-    """All but a component whose every responsibility is below the least float: it stays, at weight 0 either way.
-
-    1e-7 and not 1e-9, because a component of width 0.03 may start many widths from the data, where they cancel.
-    """
+    """1e-7 and not 1e-9, because a component of width 0.03 may start many widths from the data, where they cancel."""
     x, m = problem
     check = c.check_em(in_one_pass, x, m.weights, m.means, m.covariances, floor=1e-3, n_iterations=6).at(1e-7)
     assert check.passed, check
@@ -41,8 +44,26 @@ def overlapping(D, K, n, seed=0):
     )
 
 
+@pytest.mark.parametrize(("distance", "seen"), [(20.0, True), (36.0, True), (38.0, False), (1e3, False)])
+@pytest.mark.parametrize("sums", [whitened_sums, quadratic_sums])
+def test_a_component_far_away_is_seen_while_its_count_has_digits(distance, seen, sums):
+    """At 36 widths it is e^−648, and moves as `m_step` has it; at 38, where floats end, it stays, without a count."""
+    mixture = Mixture([0.5, 0.5], [[0.0], [distance]], np.ones((2, 1, 1)))
+    x = np.array([[0.0], [0.01]])
+    count = float(sums(x, mixture)[0][1, 1, 1])
+    moments = expected_moments(x, mixture)[0]
+    assert moments.seen.tolist() == [True, seen]
+    expected = m_step(x, e_step(x, mixture)[0], mixture)
+    if seen:
+        assert abs(np.log(count) - np.log(expected.weights[1]) - np.log(2)) < 1e-9
+        assert residual(moments.means, expected.means) < 1e-9
+    else:
+        assert count == 0
+        assert moments.means[1] == distance
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e6])
-@pytest.mark.parametrize(("D", "K"), [(1, 1), (2, 5), (8, 3), (20, 4)])
+@pytest.mark.parametrize(("D", "K"), [(1, 1), (2, 5), (8, 3), (20, 4), (40, 2)])
 def test_one_pass_is_one_step_after_the_other(D, K, offset):
     """To 1e-12 of the spread where the data are about 0, and to what their own rounding leaves 1e6 away from it."""
     n = 3 * BLOCK // (K * (D + 1)) // 2  # a block and a half
