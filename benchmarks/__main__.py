@@ -72,7 +72,7 @@ def report(suites: list[str], quick: bool, rounds: int, record: dict[str, Any]) 
         elif suite == "growth":
             found = (module.curves(quick, rounds),)
         else:
-            found = (module.exponentials(rounds), module.step_parts(rounds))
+            found = (module.parts(rounds), module.step_parts(rounds))
         record[suite] = found if len(found) > 1 else found[0]
         yield from module.report(*found)
     if not quick:

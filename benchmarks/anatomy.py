@@ -1,4 +1,4 @@
-"""Where a step's time goes, and what one exponential costs each library: the causes of what is lost.
+"""Where a step's time goes, and what its parts cost each library: the causes of what is lost.
 
 Every part is timed alone, on arrays of the step's own sizes, interleaved with the whole.
 """
@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.timing import Work
 from benchmarks.training import Ours, bare_products, mlp_problem
+from scratchgen.network import _activate, _sigmoid
 from scratchgen.validation import Array
 
 WIDTHS = [(64, 64), (128, 256), (256, 256), (512, 256)]  # and batch
@@ -32,33 +33,80 @@ def interleaved(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def exponentials(rounds: int) -> dict[str, float]:
-    """Median nanoseconds of exp for one number, 65,536 at a time, by library and type."""
-    n, repeats = 65_536, 20
-    works = {}
-    for dtype in ("float32", "float64"):
-        x = -np.random.default_rng(0).uniform(0, 10, n).astype(dtype)
-        works |= {f"{library}, {dtype}": _repeat(work, repeats) for library, work in _exp_of(x).items()}
-    found = interleaved(works, rounds)
-    return {name: 1e9 * float(np.median(values)) / n / repeats for name, values in found.items()}
+N = 65_536  # numbers at a time; as a matrix (256, 256)
+COUNTS = {  # how many of what one call of a part does
+    "exp of a float32": N,
+    "exp of a float64": N,
+    "SiLU of a float32": N,
+    "normal float32": N,
+    "1,000 operations of a layer's products": 3 * 2 * 256**3 / 1000,
+}
 
 
-def _exp_of(x: Array) -> dict[str, Work]:
-    """exp of one array by every library that is installed."""
-    out = np.empty_like(x)
-    works: dict[str, Work] = {"NumPy": lambda: np.exp(x, out=out)}
-    if find_spec("torch"):
-        import torch
+def numpy_parts(x: Array) -> tuple[Work, ...]:
+    """What `COUNTS` names, of x (N,) float32; the products are x W, xᵀ g and g Wᵀ."""
+    out, wide, wide_out, rng = np.empty_like(x), x.astype(np.float64), np.empty(N), np.random.default_rng(0)
+    inputs, weights, grad = x.reshape(256, 256), x.reshape(256, 256) + 1, x.reshape(256, 256) + 2
+    return (
+        lambda: np.exp(x, out=out),
+        lambda: np.exp(wide, out=wide_out),
+        lambda: _activate(x.copy(), "silu"),
+        lambda: rng.standard_normal(N, dtype=np.float32),
+        lambda: (inputs @ weights, inputs.T @ grad, grad @ weights.T),
+    )
 
-        torch.set_num_threads(1)
-        tensor, target = torch.from_numpy(x), torch.from_numpy(out)
-        works["torch"] = lambda: torch.exp(tensor, out=target)
-    if find_spec("jax") and x.dtype == np.float32:  # float64 is off unless a process asks for it
-        import jax
 
-        compiled, array = jax.jit(jax.numpy.exp), jax.numpy.asarray(x)
-        works["jax.jit"] = lambda: compiled(array).block_until_ready()
-    return works
+def torch_parts(x: Array) -> tuple[Work, ...]:
+    """The same; its Linear has weights transposed."""
+    import torch
+
+    torch.set_num_threads(1)
+    tensor = torch.from_numpy(x)
+    out, wide = torch.empty_like(tensor), tensor.double()
+    wide_out = torch.empty_like(wide)
+    inputs, weights, grad = tensor.view(256, 256), tensor.view(256, 256) + 1, tensor.view(256, 256) + 2
+    works: tuple[Work, ...] = (
+        lambda: torch.exp(tensor, out=out),
+        lambda: torch.exp(wide, out=wide_out),
+        lambda: torch.nn.functional.silu(tensor),
+        lambda: torch.randn(N),
+        lambda: (inputs @ weights.T, grad.T @ inputs, grad @ weights),
+    )
+    return tuple(torch.inference_mode()(work) for work in works)
+
+
+def jax_parts(x: Array) -> tuple[Work, ...]:
+    """The same, compiled; JAX has no float64 unless a process asks for it."""
+    import jax
+    import jax.numpy as jnp
+
+    array, key = jnp.asarray(x), jax.random.key(0)
+    inputs, weights, grad = array.reshape(256, 256), array.reshape(256, 256) + 1, array.reshape(256, 256) + 2
+    exp, silu = jax.jit(jnp.exp), jax.jit(jax.nn.silu)
+    products = jax.jit(lambda x, w, g: (x @ w, x.T @ g, g @ w.T))
+    return (
+        lambda: exp(array).block_until_ready(),
+        lambda: None,
+        lambda: silu(array).block_until_ready(),
+        lambda: jax.random.normal(key, (N,)).block_until_ready(),
+        lambda: jax.block_until_ready(products(inputs, weights, grad)),
+    )
+
+
+LIBRARIES = {"numpy": numpy_parts, "torch": torch_parts, "jax": jax_parts}
+
+
+def parts(rounds: int, repeats: int = 20) -> dict[str, dict[str, float]]:
+    """Median nanoseconds by part of a step and library; nan where a library has none."""
+    x = np.random.default_rng(0).uniform(-10, 0, N).astype(np.float32)
+    works = {name: make(x) for name, make in LIBRARIES.items() if find_spec(name)}
+    found: dict[str, dict[str, float]] = {}
+    for i, (part, count) in enumerate(COUNTS.items()):
+        seconds = interleaved({name: _repeat(own[i], repeats) for name, own in works.items()}, rounds)
+        found[part] = {name: 1e9 * float(np.median(v)) / count / repeats for name, v in seconds.items()}
+    if "jax" in works:
+        found["exp of a float64"]["jax"] = float("nan")
+    return found
 
 
 def _repeat(work: Work, times: int) -> Callable[[], None]:
@@ -70,7 +118,7 @@ def _repeat(work: Work, times: int) -> Callable[[], None]:
 
 
 def step_parts(rounds: int) -> dict[str, dict[str, float]]:
-    """Median microseconds of an MLP step, its matrix products, its exponentials and its Adam, by width."""
+    """Median microseconds of an MLP step, its matrix products, its sigmoids and its Adam, by width."""
     found = {}
     for width, batch in WIDTHS:
         n = max(2**21 // (width * batch), 4)
@@ -81,7 +129,7 @@ def step_parts(rounds: int) -> dict[str, dict[str, float]]:
         works: dict[str, Any] = {
             "step": ours.run,
             "products": bare_products(problem),
-            "exp": _repeat(lambda z=z: np.exp(z), 3 * n),
+            "sigmoids": _repeat(lambda z=z: _sigmoid(z), 3 * n),
             "Adam": _repeat(lambda adam=adam, gradient=gradient: adam.step(gradient), n),
         }
         seconds = interleaved(works, rounds)
@@ -89,15 +137,20 @@ def step_parts(rounds: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def report(exp: dict[str, float], parts: dict[str, dict[str, float]]) -> Iterator[str]:
+def report(costs: dict[str, dict[str, float]], steps: dict[str, dict[str, float]]) -> Iterator[str]:
     """Lines of Markdown."""
-    yield f"One exp: {', '.join(f'{name} {value:.2f} ns' for name, value in exp.items())}."
+    libraries = list(costs["exp of a float32"])
+    yield f"| nanoseconds of | {' | '.join(libraries)} |"
+    yield f"|---|{'---|' * len(libraries)}"
+    for part, by_library in costs.items():
+        cells = ["" if np.isnan(value) else f"{value:.2f}" for value in by_library.values()]
+        yield f"| {part} | {' | '.join(cells)} |"
     yield ""
-    yield "| MLP step | all, µs | matrix products | exp | Adam | the rest: passes over activations, and calls |"
+    yield "| MLP step | all, µs | matrix products | sigmoids | Adam | the rest: passes over activations, and calls |"
     yield "|---|---|---|---|---|---|"
-    for name, values in parts.items():
+    for name, values in steps.items():
         part = dict(values)
         whole = part.pop("step")
         shares = [value / whole for value in part.values()]
-        cells = " | ".join(f"{share:.0%}" for share in [*shares, 1 - sum(shares)])
-        yield f"| {name} | {whole:,.0f} | {cells} |"
+        cells = [f"{share:.0%}" for share in [*shares, 1 - sum(shares)]]
+        yield f"| {name} | {whole:,.0f} | {' | '.join(cells)} |"

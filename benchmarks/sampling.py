@@ -2,7 +2,7 @@
 
 Every one of these steps is x ← a_t x + b_t ε̂(x, t) + c_t z: peers are given the three tables, ours is the package's own
 sampler.  torch runs under inference_mode, JAX compiles the whole loop with lax.fori_loop, diffusers steps its
-DDIMScheduler around the torch network.  Checked without noise, timed with it; float32.
+schedulers around the torch network.  Checked without noise, timed with it; float32.
 """
 
 from __future__ import annotations
@@ -145,12 +145,20 @@ def with_torch(work: Chain, silent: bool = False) -> Callable[[], Array]:
 
 
 def with_diffusers(work: Chain, silent: bool = False) -> Callable[[], Array]:
-    """DDIMScheduler around the torch network."""
-    torch, eps_hat = torch_network(work)
-    from diffusers import DDIMScheduler
+    """DDPMScheduler or DDIMScheduler around the torch network.
 
-    betas = SCHEDULE.beta[1:] ** 2
-    scheduler = DDIMScheduler(T, trained_betas=betas, clip_sample=False)
+    Theirs draws no noise in the last step, ours does; where it is silenced, σ_t is 0 in all of them.
+    """
+    torch, eps_hat = torch_network(work)
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    options: dict[str, Any] = {"trained_betas": SCHEDULE.beta[1:] ** 2, "clip_sample": False}
+    if work.kind == "ancestral":
+        scheduler: Any = DDPMScheduler(T, variance_type="fixed_large", **options)
+        if silent:
+            scheduler._get_variance = lambda *_, **__: torch.zeros(())
+    else:
+        scheduler = DDIMScheduler(T, **options)
     scheduler.set_timesteps(T)
 
     def run() -> Array:
@@ -203,8 +211,8 @@ def case(kind: str, dimension: int, width: int, n: int) -> Case:
         ("jax.lax.fori_loop", "jax", with_jax),
         ("diffusers loop", "diffusers", with_diffusers),
     ):
-        if side == "diffusers loop" and kind != "DDIM":
-            continue  # its stochastic schedulers leave out the last step's noise
+        if side == "diffusers loop" and kind not in ("ancestral", "DDIM"):
+            continue  # its solvers of SDEs take other steps
         if find_spec(library):
             makers[side] = make
         else:
