@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (default 9, quick 3)")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="all numbers of every round")
     parser.add_argument("--markdown", type=Path, default=None, metavar="FILE", help="replaces the tables in FILE")
+    parser.add_argument("--summary", type=Path, default=None, metavar="FILE", help="replaces the one table in FILE")
     options = parser.parse_args()
     unknown = set(options.suites) - set(SUITES)
     if unknown:
@@ -51,6 +52,11 @@ def main() -> int:
         from benchmarks.markdown import replace_table
 
         replace_table(options.markdown, "\n".join(lines))
+    if options.summary is not None:
+        from benchmarks import summary
+        from benchmarks.markdown import replace_table
+
+        replace_table(options.summary, "\n".join(summary.report(record)))
     return 0
 
 
@@ -102,16 +108,24 @@ def heading(rounds: int) -> str:
             found.append(f"{library} missing")
     pinned = "no core pinned" if core < 0 else "pinned to one core"
     return (
-        f"{processor}, one thread, {pinned}, CPU time, {rounds} rounds; Python {platform.python_version()}, "
-        f"{', '.join(found)}.  Cells are medians of time(peer)/time(ours), least to largest in brackets: above 1 where "
-        "the peer is slower."
+        f"{processor}, {kernels()}; one thread, {pinned}, CPU time, {rounds} rounds; Python "
+        f"{platform.python_version()}, {', '.join(found)}.  Cells are medians of time(peer)/time(ours), least to "
+        "largest in brackets: above 1 where the peer is slower."
     )
+
+
+def kernels() -> str:
+    """Which instructions NumPy and its BLAS found: ratios on two processors with the same ones are alike."""
+    import numpy as np
+    from threadpoolctl import threadpool_info
+
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    blas = [f"{found['internal_api']} for {found.get('architecture')}" for found in threadpool_info()]
+    return f"NumPy with {', '.join(simd) or 'no SIMD'}, {blas[0] if blas else 'unknown BLAS'}"
 
 
 def compare(cases: Iterator[Any], rounds: int, record: list[Any]) -> Iterator[str]:
     """Time the cases of one suite; a table for every set of sides."""
-    import numpy as np
-
     from benchmarks.timing import LIMIT, time_case
 
     header: list[str] = []
@@ -127,7 +141,7 @@ def compare(cases: Iterator[Any], rounds: int, record: list[Any]) -> Iterator[st
         for side in others:
             middle, low, high = timing.ratio("scratchgen", LIMIT) if side == LIMIT else timing.ratio(side)
             cells.append(f"{middle:.2f} ({low:.2f} to {high:.2f})")
-        milliseconds = 1e3 * float(np.median(timing.seconds["scratchgen"]))
+        milliseconds = 1e3 * timing.median("scratchgen")
         missing = f" (missing: {', '.join(case.missing)})" if case.missing else ""
         yield f"| {case.name}{missing} | {milliseconds:.3g} | {' | '.join(cells)} |"
 

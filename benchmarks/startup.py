@@ -32,9 +32,13 @@ class ColdStarts(NamedTuple):
 
 
 def child(code: str) -> tuple[float, str]:
-    """CPU seconds of a fresh interpreter that runs this, and what it printed."""
+    """CPU seconds of a fresh interpreter that runs this, and what it printed.
+
+    It keeps byte code from one run to the next, as `pip install` makes it for every package.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
@@ -43,6 +47,8 @@ def imports(rounds: int) -> dict[str, list[float]]:
     """CPU seconds of `import library` less those of an empty interpreter, one a round."""
     libraries = ["scratchgen", *(name for name in ("torch", "jax", "sklearn.mixture") if find_spec(name.split(".")[0]))]
     seconds: dict[str, list[float]] = {name: [] for name in libraries}
+    for name in libraries:
+        child(f"import {name}")
     for _ in range(rounds):
         empty = child("pass")[0]
         for name in libraries:

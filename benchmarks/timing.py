@@ -52,6 +52,10 @@ class Timing:
     deviations: dict[str, float]
     tolerance: float
 
+    def median(self, side: str) -> float:
+        """Seconds."""
+        return float(np.median(self.seconds[side]))
+
     def ratio(self, side: str, base: str | None = None) -> tuple[float, float, float]:
         """Median, least and largest of time(side)/time(base) over the rounds, base being ours unless named."""
         base = next(iter(self.seconds)) if base is None else base

@@ -60,7 +60,8 @@ class StepChooser:
         if self.choice == "stratified":
             return stratified_steps(self.T, n, rng), np.ones(n)
         p = self.probabilities
-        t = np.searchsorted(np.cumsum(p), (np.arange(n) + rng.random()) / n, side="right").clip(1, self.T)
+        t = np.searchsorted(np.cumsum(p), (np.arange(n) + rng.random()) / n, side="right")  # >= 1, as p_0 = 0
+        t = np.minimum(t, self.T)  # where the sum of p is rounded below 1
         return t, 1 / (self.T * p[t])
 
     def observe(self, t: IntArray, losses: Array) -> None:
