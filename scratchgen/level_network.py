@@ -89,7 +89,7 @@ class LevelNetwork:
 
     def _columns(self, x: Array, scale: Array | float, std: Array | float) -> tuple[Array, Array, Array]:
         dtype = self.mlp.parameters.dtype
-        return np.asarray(x, dtype=dtype), as_column(scale, len(x)).astype(dtype), as_column(std, len(x)).astype(dtype)
+        return np.asarray(x, dtype=dtype), as_column(scale, len(x), dtype), as_column(std, len(x), dtype)
 
     def law(self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None) -> Array:
         """P(x_0d = l_k | x_t), (N, D, n_levels): the decoder of the last step."""

@@ -47,9 +47,9 @@ Head = tuple[Array | float, Array | float]  # (skip, gain)
 NO_LABEL = -1
 
 
-def as_column(value: Array | float, n: int) -> Array:
-    """A number or n of them as a column (n, 1), float64."""
-    value = np.asarray(value, dtype=np.float64)
+def as_column(value: Array | float, n: int, dtype: DTypeLike) -> Array:
+    """A number or n of them as a column (n, 1)."""
+    value = np.asarray(value, dtype=dtype)
     return np.full((n, 1), value) if value.ndim == 0 else value.reshape(n, 1)
 
 
@@ -105,12 +105,12 @@ class NoiseNetwork:
     ) -> tuple[Array, Array, Array, Array, Array]:
         """MLP input, y = x/r, and skip · r, gain and r as columns."""
         dtype, N = self.mlp.parameters.dtype, len(x)
-        scale, std = as_column(scale, N), as_column(std, N)
+        scale, std = as_column(scale, N, dtype), as_column(std, N, dtype)
         r = np.hypot(scale, std)
-        skip, gain = (std / r, scale / r) if head is None else (r * as_column(head[0], N), as_column(head[1], N))
-        log_snr = (2 * np.log(scale / std)).astype(dtype)
-        skip, gain, r = skip.astype(dtype), gain.astype(dtype), r.astype(dtype)
+        skip: Array = std / r if head is None else r * as_column(head[0], N, dtype)
+        gain: Array = scale / r if head is None else as_column(head[1], N, dtype)
         y = np.asarray(x, dtype=dtype) / r
+        log_snr = 2 * np.log(scale / std)
         parts = [self._features(y), time_features(log_snr[:, 0], self.n_time_features)]
         if self.n_classes:
             parts.append(label_indicators(labels, N, self.n_classes).astype(dtype))
