@@ -17,6 +17,7 @@ from benchmarks.timing import Case, Work
 from benchmarks.training import N_TIME, Layers, fill, random_layers
 from scratchgen import VP, NoiseSchedule
 from scratchgen.ddpm import ancestral_sampler, ddim_sampler
+from scratchgen.network import ROWS
 from scratchgen.noise_network import NoiseNetwork
 from scratchgen.sde import euler_maruyama
 from scratchgen.validation import Array
@@ -201,6 +202,21 @@ def with_jax(work: Chain, silent: bool = False) -> Callable[[], Array]:
     return run
 
 
+def bare_products(work: Chain) -> Work:
+    """The network's products at every step, as many rows at a time as the network takes."""
+    inputs, weights = work.x, [w for w, _ in work.layers]
+    weights[0] = weights[0][: inputs.shape[1]]  # a level's features, which all rows share, are one row
+
+    def run() -> None:
+        for _ in range(T):
+            for start in range(0, len(inputs), ROWS):
+                h = inputs[start : start + ROWS]
+                for w in weights:
+                    h = h @ w
+
+    return run
+
+
 def case(kind: str, dimension: int, width: int, n: int) -> Case:
     """One sampler on one network."""
     work = chain(kind, dimension, width, n)
@@ -226,7 +242,8 @@ def case(kind: str, dimension: int, width: int, n: int) -> Case:
         return {side: float(np.abs(result - mine).max()) / size for side, result in results.items()}
 
     sides: dict[str, Callable[[], Work]] = {side: (lambda make=make: make(work)) for side, make in makers.items()}
-    return Case(f"{kind}, {dimension}-D, width {width}, {n:,} chains", sides, check, 1e-5, T, missing=missing)
+    name = f"{kind}, {dimension}-D, width {width}, {n:,} chains"
+    return Case(name, sides, check, 1e-5, T, bare_products(work), missing)
 
 
 KINDS = ("ancestral", "Euler-Maruyama", "probability flow", "DDIM")
