@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, em, growth, sampling, targets, training
+from benchmarks import accuracy, anatomy, em, growth, sampling, summary, targets, training
 from benchmarks.markdown import BEGIN, END, replace_table
 from benchmarks.timing import LIMIT, Case, Timing, time_case
 
@@ -120,6 +120,29 @@ def test_a_target_is_judged_at_its_worst_case():
     rows = list(targets.report({"training": [good, bad]}))
     assert "| 0.50 | 0.50 to 5.00 | **missed** (DDPM step, 2-D, width 64, batch 64, torch, eager)" in rows[2]
     assert list(targets.report({}))[2:] == []
+
+
+def test_the_summary_has_all_peers_of_a_case_beside_each_other():
+    trained = Timing(summary.CASES[0], {"scratchgen": [1e-3], "torch, eager": [4e-3], LIMIT: [5e-4]}, {}, 0.0)
+    sampled = Timing(summary.CASES[8], {"scratchgen": [2e-2], "jax.lax.fori_loop": [1e-2]}, {}, 0.0)
+    header, _, *rows = summary.report({"training": [trained], "sampling": [sampled]})
+    assert rows == [
+        f"| {summary.CASES[0]} | 1 | 4.00 |  |  |  |  |  | 2.00 |",
+        f"| {summary.CASES[8]} | 20 |  |  |  | 0.50 |  |  |  |",
+    ]
+    assert all(row.count("|") == header.count("|") for row in rows)
+
+
+def test_the_summary_names_cases_that_there_are():
+    names = {case.name for suite in (training, sampling) for case in suite.cases()} | {size.name for size in em.SIZES}
+    assert set(summary.CASES) <= names
+
+
+def test_costs_of_parts_are_those_of_numpy_at_least():
+    found = anatomy.parts(rounds=1, repeats=1)
+    assert list(found) == list(anatomy.COUNTS)
+    assert all(costs["numpy"] > 0 for costs in found.values())
+    assert len(list(anatomy.report(found, {}))) == 2 + len(found) + 3
 
 
 def test_a_table_is_replaced_and_what_stands_around_it_is_kept(tmp_path):
