@@ -33,26 +33,38 @@ def interleaved(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-N = 65_536  # numbers at a time; as a matrix (256, 256)
+N = 65_536  # numbers at a time
+LAYERS = (128, 256, 512)  # widths of square layers, at a batch of 256
 COUNTS = {  # how many of what one call of a part does
     "exp of a float32": N,
     "exp of a float64": N,
     "SiLU of a float32": N,
     "normal float32": N,
-    "1,000 operations of a layer's products": 3 * 2 * 256**3 / 1000,
+    **{f"1,000 operations of products, width {width}": 3 * 2 * 256 * width**2 / 1000 for width in LAYERS},
 }
+
+
+def layer(width: int) -> tuple[Array, Array, Array]:
+    """Input, weights and gradient of the output."""
+    rng = np.random.default_rng(width)
+    shapes = (256, width), (width, width), (256, width)
+    x, weights, grad = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
+    return x, weights, grad
 
 
 def numpy_parts(x: Array) -> tuple[Work, ...]:
     """What `COUNTS` names, of x (N,) float32; the products are x W, xᵀ g and g Wᵀ."""
     out, wide, wide_out, rng = np.empty_like(x), x.astype(np.float64), np.empty(N), np.random.default_rng(0)
-    inputs, weights, grad = x.reshape(256, 256), x.reshape(256, 256) + 1, x.reshape(256, 256) + 2
+
+    def products(x: Array, weights: Array, grad: Array) -> Work:
+        return lambda: (x @ weights, x.T @ grad, grad @ weights.T)
+
     return (
         lambda: np.exp(x, out=out),
         lambda: np.exp(wide, out=wide_out),
         lambda: _activate(x.copy(), "silu"),
         lambda: rng.standard_normal(N, dtype=np.float32),
-        lambda: (inputs @ weights, inputs.T @ grad, grad @ weights.T),
+        *(products(*layer(width)) for width in LAYERS),
     )
 
 
@@ -64,13 +76,17 @@ def torch_parts(x: Array) -> tuple[Work, ...]:
     tensor = torch.from_numpy(x)
     out, wide = torch.empty_like(tensor), tensor.double()
     wide_out = torch.empty_like(wide)
-    inputs, weights, grad = tensor.view(256, 256), tensor.view(256, 256) + 1, tensor.view(256, 256) + 2
+
+    def products(width: int) -> Work:
+        x, weights, grad = (torch.from_numpy(part) for part in layer(width))
+        return lambda: (x @ weights.T, grad.T @ x, grad @ weights)
+
     works: tuple[Work, ...] = (
         lambda: torch.exp(tensor, out=out),
         lambda: torch.exp(wide, out=wide_out),
         lambda: torch.nn.functional.silu(tensor),
         lambda: torch.randn(N),
-        lambda: (inputs @ weights.T, grad.T @ inputs, grad @ weights),
+        *(products(width) for width in LAYERS),
     )
     return tuple(torch.inference_mode()(work) for work in works)
 
@@ -81,22 +97,26 @@ def jax_parts(x: Array) -> tuple[Work, ...]:
     import jax.numpy as jnp
 
     array, key = jnp.asarray(x), jax.random.key(0)
-    inputs, weights, grad = array.reshape(256, 256), array.reshape(256, 256) + 1, array.reshape(256, 256) + 2
     exp, silu = jax.jit(jnp.exp), jax.jit(jax.nn.silu)
-    products = jax.jit(lambda x, w, g: (x @ w, x.T @ g, g @ w.T))
+    compiled = jax.jit(lambda x, w, g: (x @ w, x.T @ g, g @ w.T))
+
+    def products(width: int) -> Work:
+        parts = [jnp.asarray(part) for part in layer(width)]
+        return lambda: jax.block_until_ready(compiled(*parts))
+
     return (
         lambda: exp(array).block_until_ready(),
         lambda: None,
         lambda: silu(array).block_until_ready(),
         lambda: jax.random.normal(key, (N,)).block_until_ready(),
-        lambda: jax.block_until_ready(products(inputs, weights, grad)),
+        *(products(width) for width in LAYERS),
     )
 
 
 LIBRARIES = {"numpy": numpy_parts, "torch": torch_parts, "jax": jax_parts}
 
 
-def parts(rounds: int, repeats: int = 20) -> dict[str, dict[str, float]]:
+def parts(rounds: int, repeats: int = 4) -> dict[str, dict[str, float]]:
     """Median nanoseconds by part of a step and library; nan where a library has none."""
     x = np.random.default_rng(0).uniform(-10, 0, N).astype(np.float32)
     works = {name: make(x) for name, make in LIBRARIES.items() if find_spec(name)}
