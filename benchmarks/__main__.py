@@ -22,7 +22,7 @@ SUITES = (*COMPARED, "accuracy", "memory", "startup", "growth", "anatomy")
 
 
 def main() -> int:
-    """Run the suites asked for and print Markdown."""
+    """Run the suites asked for and print Markdown; 1 if a side's results are not ours."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller cases, three rounds; under 3 minutes")
@@ -57,7 +57,7 @@ def main() -> int:
         from benchmarks.markdown import replace_table
 
         replace_table(options.summary, "\n".join(summary.report(record)))
-    return 0
+    return int(any(timing.disagreeing for suite in COMPARED for timing in record.get(suite, [])))
 
 
 def report(suites: list[str], quick: bool, rounds: int, record: dict[str, Any]) -> Iterator[str]:
@@ -143,7 +143,8 @@ def compare(cases: Iterator[Any], rounds: int, record: list[Any]) -> Iterator[st
             cells.append(f"{middle:.2f} ({low:.2f} to {high:.2f})")
         milliseconds = 1e3 * timing.median("scratchgen")
         missing = f" (missing: {', '.join(case.missing)})" if case.missing else ""
-        yield f"| {case.name}{missing} | {milliseconds:.3g} | {' | '.join(cells)} |"
+        wrong = f" (**disagrees**: {', '.join(timing.disagreeing)})" if timing.disagreeing else ""
+        yield f"| {case.name}{missing}{wrong} | {milliseconds:.3g} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

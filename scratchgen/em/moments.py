@@ -31,8 +31,8 @@ def expected_moments(x: Array, mixture: Mixture, diagonal: bool = False) -> tupl
 
     A block of rows at a time, so that memory does not grow with N.  In whitened coordinates, which keep their digits
     wherever the data lie; or with quadratic features where these are safe and fewer, (D + 1)(D + 2)/2 < K (D + 1), and
-    then 1.5 to 5 times as fast.  A component to which fewer than 1e-290 examples respond is not seen and keeps its mean and
-    covariance, where `m_step`, in logarithms, moves them.
+    then 1.5 to 5 times as fast.  A component to which fewer than 1e-290 examples respond is not seen and keeps its mean
+    and covariance, where `m_step`, in logarithms, moves them.
 
     Parameters
     ----------
