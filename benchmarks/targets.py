@@ -89,9 +89,9 @@ def exponents(record: Record) -> dict[str, float]:
 
 CALLS = 'some 80 calls of NumPy, a microsecond or so each: most of "the rest" in anatomy'
 PASSES = 'NumPy goes through the activations once an operation, XLA once a layer: "the rest" in anatomy'
-PRODUCTS = "torch's products take less time than OpenBLAS's (anatomy), and are most of a step"
+PRODUCTS = "torch's products take less time than OpenBLAS's (anatomy), NumPy's passes over activations more"
 COLD = "the limit's matrices stay in the cache, a step's do not; passes over activations and Adam come on top"
-SAMPLER = "torch's products and its normal numbers take less time (anatomy)"
+SAMPLER = "torch's products take less time (anatomy), and the bias with them; its normal numbers take half the time"
 THIN = "thin components leave quadratic features no digits, and in whitened coordinates there is more to compute"
 BLAS = "both are mostly the same BLAS"
 
