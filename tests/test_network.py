@@ -207,6 +207,15 @@ def test_silu_has_its_limits_without_a_warning(dtype):
     assert (abs(derivative - [0, 0, 0.5, 1, 1]) < 1e-80).all()
 
 
+@pytest.mark.usefixtures("either_form")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_call_has_the_same_silu_as_a_pass_that_remembers(dtype):
+    mlp, z = MLP((1, 1, 1), "silu", rng=0, dtype=dtype), np.linspace(-200, 200, 801).astype(dtype)
+    mlp.parameters[:] = [1, 0, 1, 0]
+    with np.errstate(all="raise", under="ignore"):
+        assert residual(mlp(z[:, None])[:, 0], z * expit(z)) < 100 * np.finfo(dtype).eps
+
+
 # --- MLP: parameters --------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scratchgen import Adam
-from scratchgen.optimizer import EMA, cosine_decay
+from scratchgen.optimizer import BLOCK, EMA, cosine_decay
 from tests.strategies import residual
 
 
@@ -39,6 +39,16 @@ def test_adam_is_the_textbooks(seed, beta1, beta2, epsilon, weight_decay):
         adam.step(g, rate)
     assert adam.n_steps == 200
     assert residual(parameters, textbook_adam(start, gradients, rates, beta1, beta2, epsilon, weight_decay)) < 1e-12
+
+
+def test_adam_moves_every_block_of_many_parameters():
+    rng = np.random.default_rng(0)
+    start, gradients = rng.standard_normal(2 * BLOCK + 3), rng.standard_normal((3, 2 * BLOCK + 3))
+    parameters = start.copy()
+    adam = Adam(parameters, 0.01, weight_decay=0.1)
+    for g in gradients:
+        adam.step(g)
+    assert residual(parameters, textbook_adam(start, gradients, [0.01] * 3, 0.9, 0.999, 1e-8, 0.1)) < 1e-12
 
 
 def test_adam_has_kingma_and_bas_defaults_and_its_own_rate():
