@@ -153,6 +153,16 @@ def test_costs_of_parts_are_those_of_numpy_at_least():
     assert len(list(anatomy.report(found, {}))) == 2 + len(found) + 3
 
 
+def test_em_is_judged_from_ten_thousand_points_on_thin_ones_too():
+    names = [
+        f"EM, full{kind}, N = {n}, D = 2, K = 10" for kind in ("", " (0.01 thin)") for n in ("10,000", "1,000,000")
+    ]
+    small = Timing("EM, full, N = 1,000, D = 2, K = 3", {"scratchgen": [1.0], "scikit-learn": [2.0]}, {}, 0.0)
+    others = [Timing(name, {"scratchgen": [1.0], "scikit-learn": [9.0]}, {}, 0.0) for name in names]
+    assert set(targets.em_ratios("D = 2,")({"em": [small, *others]}).values()) == {9.0}
+    assert len(targets.em_ratios("D = 2,")({"em": [small, *others]})) == 4
+
+
 def test_a_table_is_replaced_and_what_stands_around_it_is_kept(tmp_path):
     path = tmp_path / "RESULTS.md"
     path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
