@@ -31,23 +31,28 @@ TANH_IS_FAST = "X86_V4" in _SIMD or "AVX512_SKX" in _SIMD  # two names of one th
 
 def _activate(z: Array, activation: str) -> Array:
     """σ(z); z is used up."""
-    if activation == "silu" and TANH_IS_FAST:  # z/2 · (1 + tanh z/2)
+    if activation == "silu" and TANH_IS_FAST:  # z/2 · (1 + tanh z/2), z · sigmoid(z) in a pass less
         z *= 0.5
         share = np.tanh(z)
         share += 1
         z *= share
         return z
-    if activation == "silu":  # z/(1 + exp(−z))
+    if activation == "silu":
         z /= _one_plus_exp_minus(z)
         return z
     return np.tanh(z, out=z) if activation == "tanh" else z
 
 
 def _activate_and_slope(z: Array, activation: str) -> tuple[Array, Array]:
-    """σ(z) and σ'(z); z is used up."""
+    """σ(z), to the last bit that of `_activate`, and σ'(z); z is used up."""
     if activation == "silu":  # with s = sigmoid(z): σ = z s, σ' = s + σ (1 − s)
-        slope = _sigmoid(z)
-        z *= slope
+        if TANH_IS_FAST:
+            slope = _sigmoid(z)
+            z *= slope
+        else:
+            slope = _one_plus_exp_minus(z)
+            z /= slope
+            np.reciprocal(slope, out=slope)
         rest = 1 - slope
         rest *= z
         slope += rest
@@ -60,18 +65,15 @@ def _activate_and_slope(z: Array, activation: str) -> tuple[Array, Array]:
 
 def _sigmoid(z: Array) -> Array:
     """1/(1 + exp(−z)) = (1 + tanh z/2)/2."""
-    if TANH_IS_FAST:
-        s = 0.5 * z
-        np.tanh(s, out=s)
-        s += 1
-        s *= 0.5
-        return s
-    q = _one_plus_exp_minus(z)
-    return np.reciprocal(q, out=q)
+    s = 0.5 * z
+    np.tanh(s, out=s)
+    s += 1
+    s *= 0.5
+    return s
 
 
 def _one_plus_exp_minus(z: Array) -> Array:
-    """1 + exp(−z), inf where exp overflows, which leaves σ and σ' their limits."""
+    """1 + exp(−z); inf where exp overflows, which leaves σ and σ' their limits."""
     q = np.negative(z)
     with np.errstate(over="ignore"):
         np.exp(q, out=q)

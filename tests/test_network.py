@@ -213,7 +213,9 @@ def test_a_call_has_the_same_silu_as_a_pass_that_remembers(dtype):
     mlp, z = MLP((1, 1, 1), "silu", rng=0, dtype=dtype), np.linspace(-200, 200, 801).astype(dtype)
     mlp.parameters[:] = [1, 0, 1, 0]
     with np.errstate(all="raise", under="ignore"):
-        assert residual(mlp(z[:, None])[:, 0], z * expit(z)) < 100 * np.finfo(dtype).eps
+        value = mlp(z[:, None])
+        assert (value == mlp.forward(z[:, None])).all()
+    assert residual(value[:, 0], z * expit(z)) < 100 * np.finfo(dtype).eps
 
 
 # --- MLP: parameters --------------------------------------------------------------------------------------
