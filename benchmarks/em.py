@@ -107,7 +107,7 @@ def deviation(ours: GaussianMixture, theirs: Any) -> float:
 
 
 def case(size: Size) -> Case:
-    """As many iterations of both; a fit's own overhead (checks; an M-step of theirs that the start replaces) counts."""
+    """As many iterations of both; a fit's checks and the E-step after its last M-step count, on both sides."""
     x, start = data(size.n, size.dimension, size.n_components, size.thin)
     fits = {"scratchgen": ours} | ({"scikit-learn": theirs} if find_spec("sklearn") else {})
 

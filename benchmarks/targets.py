@@ -1,7 +1,7 @@
 """The targets, and what became of them: the median over the rounds, at the worst of the cases that a target names.
 
-"must" and "tried for" are what was hoped for on a machine with AVX-512, before anything was written; of steps with
-batches of up to 256.
+"must" and "tried for" are what was hoped for on a machine with AVX-512, before anything was written; of MLP and DDPM
+steps with batches of up to 256; VAE steps and larger batches have none.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ CALLS = 'some 80 calls of NumPy, a microsecond or so each: most of "the rest" in
 PASSES = 'NumPy goes through the activations once an operation, XLA once a layer: "the rest" in anatomy'
 PRODUCTS = "torch's products take less time than OpenBLAS's (anatomy), NumPy's passes over activations more"
 COLD = "the limit's matrices stay in the cache, a step's do not; passes over activations and Adam come on top"
-SAMPLER = "torch's products take less time (anatomy), and the bias with them; its normal numbers take half the time"
+SAMPLER = "torch's products take less time (anatomy), and the bias with them: a part of it, the rest is not explained"
 THIN = "thin components leave quadratic features no digits, and in whitened coordinates there is more to compute"
 BLAS = "both are mostly the same BLAS"
 

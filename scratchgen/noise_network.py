@@ -105,12 +105,13 @@ class NoiseNetwork:
     ) -> tuple[Array, Array, Array, Array, Array]:
         """MLP input, y = x/r, and skip · r, gain and r as columns."""
         dtype, N = self.mlp.parameters.dtype, len(x)
-        scale, std = as_column(scale, N, dtype), as_column(std, N, dtype)
+        scale, std = as_column(scale, N, np.float64), as_column(std, N, np.float64)
+        log_snr = 2 * np.log(scale / std).astype(dtype)
+        scale, std = scale.astype(dtype), std.astype(dtype)
         r = np.hypot(scale, std)
         skip: Array = std / r if head is None else r * as_column(head[0], N, dtype)
         gain: Array = scale / r if head is None else as_column(head[1], N, dtype)
         y = np.asarray(x, dtype=dtype) / r
-        log_snr = 2 * np.log(scale / std)
         parts = [self._features(y), time_features(log_snr[:, 0], self.n_time_features)]
         if self.n_classes:
             parts.append(label_indicators(labels, N, self.n_classes).astype(dtype))

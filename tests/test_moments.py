@@ -21,9 +21,10 @@ def in_one_pass(x, weights, means, covariances):
     stepped, other = maximum(moments, mixture, 1e-3), m_step(x, e_step(x, mixture)[0], mixture, 1e-3)
     seen = moments.seen
     assert np.array_equal(stepped.means[~seen], means[~seen])
+    assert np.array_equal(stepped.covariances[~seen], covariances[~seen])
     assert (stepped.weights[~seen] < 1e-289).all()
-    covariances = np.where(seen[:, None, None], stepped.covariances, other.covariances)
-    return stepped.weights, np.where(seen[:, None], stepped.means, other.means), covariances
+    spread = np.where(seen[:, None, None], stepped.covariances, other.covariances)
+    return stepped.weights, np.where(seen[:, None], stepped.means, other.means), spread
 
 
 @given(em_problems(modes=("plain", "offset 2^10", "all far", "duplicates", "collinear")))

@@ -12,7 +12,7 @@ from scratchgen.mixture import Mixture
 from scratchgen.validation import Array, BoolArray, IntArray
 
 BLOCK = 131_072  # numbers of one block of rows, a megabyte: smaller ones took 1.1 to 1.5x as long
-NEGLIGIBLE = -700.0  # log of a responsibility: of less, exp is subnormal, inexact, and takes 10 to 50 times as long
+NEGLIGIBLE = -700.0  # log of a responsibility: soon below, exp is subnormal, inexact, and takes 10 to 50 times as long
 UNSEEN = 1e-290  # a count of so little has lost its digits to what is negligible, e^−700 = 1e-304 a row
 SAFE = 1e4  # condition below which quadratic features lose no more than four of the sixteen digits
 
@@ -23,7 +23,7 @@ class Moments(NamedTuple):
     counts: Array  # (K,)
     means: Array  # (K, D); of a component that was not seen the current one
     spread: Array  # (K, D, D); so too
-    seen: BoolArray  # (K,): whether any x responds to it, be it very little
+    seen: BoolArray  # (K,): whether as many as 1e-290 examples respond to it
 
 
 def expected_moments(x: Array, mixture: Mixture, diagonal: bool = False) -> tuple[Moments, float]:
@@ -170,7 +170,7 @@ def _normalise(joint: Array) -> float:
         np.clip(joint, NEGLIGIBLE, 0.0, out=joint)
     np.exp(joint, out=joint)
     if least < NEGLIGIBLE:
-        joint -= np.exp(NEGLIGIBLE)  # so that what is negligible is 0
+        joint -= joint.min()  # so that what is negligible is 0
     total = joint.sum(axis=0)
     joint /= total
     return float((top + np.log(total)).sum())
