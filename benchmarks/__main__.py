@@ -40,6 +40,9 @@ def main() -> int:
             [sys.executable, "-m", "benchmarks", *sys.argv[1:]],
             os.environ | dict.fromkeys(THREADS, "1"),
         )
+    from benchmarks import summary
+    from benchmarks.markdown import replace_table
+
     rounds = options.rounds or (3 if options.quick else 9)
     record: dict[str, Any] = {}
     lines = []
@@ -49,13 +52,8 @@ def main() -> int:
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=1, default=vars) + "\n", encoding="utf-8")
     if options.markdown is not None:
-        from benchmarks.markdown import replace_table
-
         replace_table(options.markdown, "\n".join(lines))
     if options.summary is not None:
-        from benchmarks import summary
-        from benchmarks.markdown import replace_table
-
         replace_table(options.summary, "\n".join(summary.report(record)))
     return int(any(timing.disagreeing for suite in COMPARED for timing in record.get(suite, [])))
 

@@ -1,6 +1,7 @@
 """Where a step's time goes, and what its parts cost each library: the causes of what is lost.
 
-Every part is timed alone, on arrays of the step's own sizes, interleaved with the whole.
+`parts` takes the same arrays through every library; `step_parts` times each part of our step alone, on arrays of the
+step's own sizes, interleaved with the whole.
 """
 
 from __future__ import annotations

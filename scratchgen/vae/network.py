@@ -117,7 +117,7 @@ class VAENetwork:
 
     def _reconstruction(self, x: Array, x_hat: Array) -> tuple[Array, Array, Array]:
         """−log p_θ(x | z), (N,), and its derivatives with respect to x̂ and log s² in every dimension, (N, D) each."""
-        if self.n_levels is None:
+        if self.n_levels is None:  # `gaussian_log_prob` by hand: its squares are what the derivatives need as well
             residual: Array = x_hat - x
             slope: Array = np.exp(-self.log_variance) * residual
             square = slope * residual
