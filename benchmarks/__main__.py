@@ -1,6 +1,6 @@
-"""`python -m benchmarks`: ours against framework versions, on the same work, interleaved, on one core.
+"""`python -m benchmarks`: this package against frameworks, on the same work, interleaved, on one core.
 
-Installs nothing: what is missing of torch, JAX, scikit-learn and diffusers is left out, and named.
+Nothing is installed.  A library of torch, JAX, scikit-learn and diffusers that is missing is left out and named.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-COMPARED = ("training", "sampling", "em")  # suites of cases, which several sides do
+COMPARED = ("training", "sampling", "em")  # suites of cases that several libraries run
 SUITES = (*COMPARED, "accuracy", "memory", "startup", "growth", "anatomy")
 
 
 def main() -> int:
-    """Run the suites asked for and print Markdown; 1 if a side's results are not ours."""
+    """Run the suites and print Markdown; return 1 if the results of a side differ from ours."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all if none is named")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"any of {', '.join(SUITES)}; default all")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller cases, three rounds; under 3 minutes")
     parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (default 9, quick 3)")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="all numbers of every round")
@@ -33,8 +33,8 @@ def main() -> int:
     options = parser.parse_args()
     unknown = set(options.suites) - set(SUITES)
     if unknown:
-        parser.error(f"there is no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
-    if any(os.environ.get(name) != "1" for name in THREADS):  # read when the libraries are loaded, so before that
+        parser.error(f"suites must be among {', '.join(SUITES)}, got {', '.join(sorted(unknown))}")
+    if any(os.environ.get(name) != "1" for name in THREADS):  # libraries read these when they are loaded
         os.execve(
             sys.executable,
             [sys.executable, "-m", "benchmarks", *sys.argv[1:]],
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def report(suites: list[str], quick: bool, rounds: int, record: dict[str, Any]) -> Iterator[str]:
-    """Run suite after suite; yields Markdown and fills `record`."""
+    """Run one suite after another; yield Markdown and fill `record`."""
     yield heading(rounds)
     for suite in suites:
         yield f"\n## {suite}\n"
@@ -87,7 +87,7 @@ def report(suites: list[str], quick: bool, rounds: int, record: dict[str, Any]) 
 
 
 def heading(rounds: int) -> str:
-    """What was measured on: processor, versions, core."""
+    """The machine of the measurement: processor, versions, core."""
     from benchmarks.timing import pin_to_one_core
 
     core = pin_to_one_core()
@@ -107,13 +107,13 @@ def heading(rounds: int) -> str:
     pinned = "no core pinned" if core < 0 else "pinned to one core"
     return (
         f"{processor}, {kernels()}; one thread, {pinned}, CPU time, {rounds} rounds; Python "
-        f"{platform.python_version()}, {', '.join(found)}.  Cells are medians of time(peer)/time(ours), least to "
-        "largest in brackets: above 1 where the peer is slower; of bare products, time(ours)/time(products)."
+        f"{platform.python_version()}, {', '.join(found)}.  Cells are medians of time(peer)/time(ours) with the "
+        "range in brackets; above 1 the peer is slower.  For bare products: time(ours)/time(products)."
     )
 
 
 def kernels() -> str:
-    """Which instructions NumPy and its BLAS found: ratios on two processors with the same ones are alike."""
+    """The instruction sets of NumPy and of its BLAS; processors with the same sets have similar ratios."""
     import numpy as np
     from threadpoolctl import threadpool_info
 
@@ -124,7 +124,7 @@ def kernels() -> str:
 
 
 def compare(cases: Iterator[Any], rounds: int, record: list[Any]) -> Iterator[str]:
-    """Time the cases of one suite; a table for every set of sides."""
+    """Time the cases of one suite; one table per set of sides."""
     from benchmarks.timing import LIMIT, time_case
 
     header: list[str] = []

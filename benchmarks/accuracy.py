@@ -1,4 +1,4 @@
-"""How many digits an EM iteration keeps, on data that are far away or nearly flat: ours and scikit-learn's.
+"""The accuracy of an EM iteration on data that are far from 0 or nearly flat: ours and scikit-learn's.
 
 The reference is the same iteration in extended precision (80 bits on x86), by the textbook formulas.
 """
@@ -17,7 +17,7 @@ from scratchgen import Mixture
 from scratchgen.validation import Array
 
 D, K, N = 8, 4, 2_000
-KINDS = {  # offset of the data, unit of length, variance of one axis beside 1
+KINDS = {  # offset of the data, unit of length, variance of one axis (the others: 1)
     "easy": (0.0, 1.0, 1.0),
     "1e8 away": (1e8, 1.0, 1.0),
     "condition 1e4": (0.0, 1.0, 1e-4),
@@ -30,7 +30,7 @@ Parameters = tuple[Array, Array]  # means, covariances
 
 
 def problem(offset: float, width: float, shortest: float) -> tuple[Array, Mixture]:
-    """Clusters around means about 1 apart, and a mixture that is a little off."""
+    """Clusters with means about 1 apart, and a mixture that is slightly wrong."""
     rng = np.random.default_rng(0)
     axes = width * np.array([shortest**0.5, *np.ones(D - 1)])
     A = np.linalg.qr(rng.standard_normal((K, D, D)))[0] * axes
@@ -58,7 +58,7 @@ def reference(x: Array, start: Mixture) -> Parameters:
 
 
 def _cholesky(C: Any) -> Any:
-    """L with L Lᵀ = C; LAPACK has none in extended precision."""
+    """L with L Lᵀ = C; LAPACK has no Cholesky decomposition in extended precision."""
     L = np.zeros_like(C)
     for i in range(D):
         L[i, i] = np.sqrt(C[i, i] - (L[i, :i] ** 2).sum())
@@ -74,7 +74,7 @@ def _forward_substitution(L: Any, b: Any) -> Any:
 
 
 def error(found: Parameters, exact: Parameters) -> float:
-    """The largest error of a mean or covariance, in units of the component's own width in that direction."""
+    """The largest error of a mean or covariance, in units of the component's width in that direction."""
     worst = 0.0
     for mean, covariance, true_mean, true_covariance in zip(*found, *exact, strict=True):
         W = np.linalg.inv(np.linalg.cholesky(true_covariance.astype(np.float64)))
@@ -85,7 +85,7 @@ def error(found: Parameters, exact: Parameters) -> float:
 
 
 def errors() -> dict[str, dict[str, float]]:
-    """By kind of data and side; nan where a side refuses."""
+    """Errors by kind of data and side; NaN where a side raises an error."""
     found: dict[str, dict[str, float]] = {}
     sides = {"scratchgen": ours} | ({"scikit-learn": theirs} if find_spec("sklearn") else {})
     for kind, (offset, width, shortest) in KINDS.items():

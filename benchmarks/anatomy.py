@@ -1,7 +1,7 @@
-"""Where a step's time goes, and what its parts cost each library: the causes of what is lost.
+"""The time of a step by its parts, and the cost of each part in every library.
 
-`parts` takes the same arrays through every library; `step_parts` times each part of our step alone, on arrays of the
-step's own sizes, interleaved with the whole.
+`parts` runs every library on the same arrays.  `step_parts` times each part of our step alone, on arrays of the sizes
+of the step, interleaved with the whole step.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 from benchmarks.timing import Work
 from benchmarks.training import Ours, bare_products, mlp_problem
-from scratchgen.network import _activate, _sigmoid
+from scratchgen.fast import silu as fast
 from scratchgen.validation import Array
 
-WIDTHS = [(64, 64), (128, 256), (256, 256), (512, 256)]  # and batch
+WIDTHS = [(64, 64), (128, 256), (256, 256), (512, 256)]  # (width, batch)
 
 
 def interleaved(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of every work, once a round."""
+    """CPU seconds of every work, one value per round."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():
         work()
@@ -34,9 +34,9 @@ def interleaved(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-N = 65_536  # numbers at a time
+N = 65_536  # numbers per call
 LAYERS = (128, 256, 512)  # widths of square layers, at a batch of 256
-COUNTS = {  # how many of what one call of a part does
+COUNTS = {  # number of operations in one call of a part
     "exp of a float32": N,
     "exp of a float64": N,
     "SiLU of a float32": N,
@@ -46,7 +46,7 @@ COUNTS = {  # how many of what one call of a part does
 
 
 def layer(width: int) -> tuple[Array, Array, Array]:
-    """Input, weights and gradient of the output."""
+    """Input, weights and gradient of the output of one layer."""
     rng = np.random.default_rng(width)
     shapes = (256, width), (width, width), (256, width)
     x, weights, grad = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
@@ -54,7 +54,7 @@ def layer(width: int) -> tuple[Array, Array, Array]:
 
 
 def numpy_parts(x: Array) -> tuple[Work, ...]:
-    """What `COUNTS` names, of x (N,) float32; the products are x W, xᵀ g and g Wᵀ."""
+    """The parts that `COUNTS` names, for x (N,) float32; the products are x W, xᵀ g and g Wᵀ."""
     out, wide, wide_out, rng = np.empty_like(x), x.astype(np.float64), np.empty(N), np.random.default_rng(0)
 
     def products(x: Array, weights: Array, grad: Array) -> Work:
@@ -63,14 +63,14 @@ def numpy_parts(x: Array) -> tuple[Work, ...]:
     return (
         lambda: np.exp(x, out=out),
         lambda: np.exp(wide, out=wide_out),
-        lambda: _activate(x.copy(), "silu"),
+        lambda: fast.silu(x.copy()),
         lambda: rng.standard_normal(N, dtype=np.float32),
         *(products(*layer(width)) for width in LAYERS),
     )
 
 
 def torch_parts(x: Array) -> tuple[Work, ...]:
-    """The same; its Linear has weights transposed."""
+    """The same parts; weights of torch.nn.Linear are transposed."""
     import torch
 
     torch.set_num_threads(1)
@@ -93,7 +93,7 @@ def torch_parts(x: Array) -> tuple[Work, ...]:
 
 
 def jax_parts(x: Array) -> tuple[Work, ...]:
-    """The same, compiled; JAX has no float64 unless a process asks for it."""
+    """The same parts, compiled; JAX has no float64 by default."""
     import jax
     import jax.numpy as jnp
 
@@ -118,7 +118,7 @@ LIBRARIES = {"numpy": numpy_parts, "torch": torch_parts, "jax": jax_parts}
 
 
 def parts(rounds: int, repeats: int = 4) -> dict[str, dict[str, float]]:
-    """Median nanoseconds by part of a step and library."""
+    """Median nanoseconds per operation, by part and library."""
     x = np.random.default_rng(0).uniform(-10, 0, N).astype(np.float32)
     works = {name: make(x) for name, make in LIBRARIES.items() if find_spec(name)}
     found: dict[str, dict[str, float]] = {}
@@ -150,7 +150,7 @@ def step_parts(rounds: int) -> dict[str, dict[str, float]]:
         works: dict[str, Any] = {
             "step": ours.run,
             "products": bare_products(problem),
-            "sigmoids": _repeat(lambda z=z: _sigmoid(z), 3 * n),
+            "sigmoids": _repeat(lambda z=z: fast.sigmoid(z), 3 * n),
             "Adam": _repeat(lambda adam=adam, gradient=gradient: adam.step(gradient), n),
         }
         seconds = interleaved(works, rounds)

@@ -1,4 +1,4 @@
-"""EM iterations of a Gaussian mixture, all four types of covariances, against scikit-learn, from the same start."""
+"""EM iterations of a Gaussian mixture with all four types of covariances, against scikit-learn, from the same start."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks.timing import Case
 from scratchgen import GaussianMixture, Mixture
 from scratchgen.validation import Array
 
-FLOOR = 1e-30  # our least eigenvalue; theirs would be added to every variance, so it is 0
+FLOOR = 1e-30  # our least eigenvalue; scikit-learn would add it to every variance, so there it is 0
 
 
 def data(n: int, dimension: int, n_components: int, thin: float = 1.0) -> tuple[Array, Mixture]:
-    """Points of overlapping clusters, and a mixture from which EM still has a way to go.
+    """Points of overlapping clusters, and a mixture that is far from convergence.
 
-    Clusters' axes are as 1 to 2 or so in two dimensions and more alike in many, where little tells them apart; `thin`
-    makes one axis of each shorter.
+    The axes of a cluster have a ratio of about 1 to 2 in two dimensions, and are more alike in many dimensions.  `thin`
+    shortens one axis of every cluster.
     """
     rng, apart = np.random.default_rng(0), (2 / dimension) ** 0.5
     rotations = np.linalg.qr(rng.standard_normal((n_components, dimension, dimension)))[0]
@@ -34,7 +34,7 @@ def data(n: int, dimension: int, n_components: int, thin: float = 1.0) -> tuple[
 
 
 def given(covariance_type: str, start: Mixture, n_iterations: int, covariances: Array | None = None) -> dict[str, Any]:
-    """What both classes call by the same name; covariances of 1 unless given."""
+    """Arguments that both classes call by the same name; the covariances are 1 unless given."""
     K, D = start.means.shape
     unit = {"full": np.tile(np.eye(D), (K, 1, 1)), "tied": np.eye(D), "diag": np.ones((K, D)), "spherical": np.ones(K)}
     return {
@@ -49,7 +49,7 @@ def given(covariance_type: str, start: Mixture, n_iterations: int, covariances: 
 
 
 def ours(x: Array, *start: Any) -> GaussianMixture:
-    """Our fit, stopped after so many M-steps; arguments as for `given`."""
+    """Our fit, stopped after a given number of M-steps; arguments as for `given`."""
     return GaussianMixture(covariance_floor=FLOOR, **given(*start)).fit(x)
 
 
@@ -101,13 +101,13 @@ QUICK = [Size(10_000, 2, 10, 5), Size(10_000, 8, 10, 5), Size(10_000, 64, 3, 3),
 
 
 def deviation(ours: GaussianMixture, theirs: Any) -> float:
-    """The largest difference of two fits' parameters."""
+    """The largest difference between the parameters of two fits."""
     names = ("weights_", "means_", "covariances_")
     return max(float(np.abs(getattr(ours, name) - getattr(theirs, name)).max()) for name in names)
 
 
 def case(size: Size) -> Case:
-    """As many iterations of both; a fit's checks and the E-step after its last M-step count, on both sides."""
+    """The same number of iterations on both sides, with the checks of a fit and the E-step after the last M-step."""
     x, start = data(size.n, size.dimension, size.n_components, size.thin)
     fits = {"scratchgen": ours} | ({"scikit-learn": theirs} if find_spec("sklearn") else {})
 
@@ -128,5 +128,5 @@ def case(size: Size) -> Case:
 
 
 def cases(quick: bool = False) -> Iterator[Case]:
-    """Over sizes with full covariances, thin ones, then the other types."""
+    """Sizes with full covariances, thin clusters, then the other types."""
     yield from map(case, QUICK if quick else SIZES)

@@ -1,4 +1,4 @@
-"""How time and memory grow: with N, K and D in EM, with N and T in sampling, with the width in training."""
+"""Growth of time and memory: with N, K and D in EM, with N and T in sampling, with the width in training."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from benchmarks.timing import Work
 from benchmarks.training import Ours, ddpm_problem
 from scratchgen import NoiseSchedule
 from scratchgen.ddpm import ancestral_sampler
-from scratchgen.em import expected_moments
-from scratchgen.noise_network import NoiseNetwork
+from scratchgen.fast.em_statistics import expected_statistics
+from scratchgen.nn import NoiseNetwork
 
 
 class Curve(NamedTuple):
-    """What was measured at every size."""
+    """The measurements at every size."""
 
     sizes: list[int]
     seconds: list[float]
@@ -34,7 +34,7 @@ class Curve(NamedTuple):
 def em(n: int, dimension: int, n_components: int) -> Work:
     """One iteration."""
     x, start = data(n, dimension, n_components)
-    return lambda: expected_moments(x, start)
+    return lambda: expected_statistics(x, start)
 
 
 def sampling(n: int, T: int) -> Work:
@@ -64,7 +64,7 @@ GRIDS: dict[str, tuple[list[int], Callable[[int], Work]]] = {
 
 
 def measure(sizes: list[int], prepare: Callable[[int], Work], rounds: int) -> Curve:
-    """The least CPU time of rounds in which every size has its turn, and the peak of what NumPy allocates."""
+    """The least CPU time over rounds that run every size in turn, and the peak of the allocations of NumPy."""
     works, peaks = [prepare(size) for size in sizes], []
     for work in works:
         tracemalloc.start()
@@ -81,13 +81,13 @@ def measure(sizes: list[int], prepare: Callable[[int], Work], rounds: int) -> Cu
 
 
 def curves(quick: bool, rounds: int) -> dict[str, Curve]:
-    """All of the grids; with `quick` without the largest size of each."""
+    """All grids; `quick` leaves out the largest size of each."""
     return {name: measure(sizes[: -1 if quick else None], prepare, rounds) for name, (sizes, prepare) in GRIDS.items()}
 
 
 def report(found: dict[str, Curve]) -> Iterator[str]:
     """Lines of Markdown."""
-    yield "| what grows | sizes | milliseconds | exponent | peak of allocations, MiB |"
+    yield "| growing size | sizes | milliseconds | exponent | peak of allocations, MiB |"
     yield "|---|---|---|---|---|"
     for name, curve in found.items():
         sizes = ", ".join(f"{size:,}" for size in curve.sizes)

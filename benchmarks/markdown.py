@@ -1,16 +1,16 @@
-"""A measured table inside a file that was written by hand."""
+"""Writes a measured table into a hand-written file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from scratchgen.files import write_atomically
+from scratchgen.models.files import write_atomically
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 def replace_table(path: Path, table: str) -> None:
-    """Write the table between its two marks, which are made if they are not there; keep the rest."""
+    """Write the table between two marks, and keep the rest of the file; missing marks are added."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     if BEGIN not in text or END not in text:
         text = f"{text}\n{BEGIN}\n{END}\n".lstrip()

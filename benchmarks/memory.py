@@ -23,15 +23,15 @@ Peaks = dict[str, dict[str, tuple[float, float]]]  # case, side: MiB of the proc
 
 
 def resident(field: str) -> float:
-    """VmRSS or VmHWM (the peak of it) of this process, MiB."""
+    """VmRSS, or its peak VmHWM, of this process, MiB."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
     return float(line.split()[1]) / 1024
 
 
 def measure(work: str, side: str) -> tuple[float, float]:
-    """Do the work once in this process: its peak, and how far the peak is above what there was before, MiB."""
+    """Run the work once in this process; return the peak, and the peak minus the memory before the work, MiB."""
     run = WORKS[work]().sides[side]()
-    CLEAR.write_text("5")  # forget the peak so far
+    CLEAR.write_text("5")  # resets the peak
     before = resident("VmRSS")
     run()
     peak = resident("VmHWM")
@@ -39,7 +39,7 @@ def measure(work: str, side: str) -> tuple[float, float]:
 
 
 def peaks(quick: bool = False) -> Peaks:
-    """Every side of every work in a process of its own; of nothing where /proc does not tell."""
+    """Every side of every work in its own process; empty without /proc."""
     found: Peaks = {}
     for work in list(WORKS)[: 2 if quick else None] if CLEAR.exists() else []:
         case = WORKS[work]()
@@ -54,7 +54,7 @@ def peaks(quick: bool = False) -> Peaks:
 
 def report(found: Peaks) -> Iterator[str]:
     """Lines of Markdown."""
-    yield "| work, once, in a fresh process | side | peak, MiB | of it added by the work |"
+    yield "| work, once, in a fresh process | side | peak, MiB | added by the work, MiB |"
     yield "|---|---|---|---|"
     for work, sides in found.items():
         for side, (peak, added) in sides.items():

@@ -1,8 +1,8 @@
 """Sampling: ancestral, DDIM, Euler-Maruyama and probability flow, against torch, JAX and diffusers.
 
-Every one of these steps is x ← a_t x + b_t ε̂(x, t) + c_t z: peers are given the three tables, ours is the package's own
-sampler.  torch runs under inference_mode, JAX compiles the whole loop with lax.fori_loop, diffusers steps its
-schedulers around the torch network.  Checked without noise, timed with it; float32.
+Each of these steps is x ← a_t x + b_t ε̂(x, t) + c_t z.  The other libraries get the three tables; our side is the
+package's own sampler.  torch runs under inference_mode, JAX compiles the whole loop with lax.fori_loop, and diffusers
+steps its schedulers around the torch network.  Results are compared without noise and timed with noise, in float32.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from benchmarks.timing import Case, Work
 from benchmarks.training import N_TIME, Layers, fill, random_layers
 from scratchgen import VP, NoiseSchedule
 from scratchgen.ddpm import ancestral_sampler, ddim_sampler
-from scratchgen.network import ROWS
-from scratchgen.noise_network import NoiseNetwork
+from scratchgen.nn import NoiseNetwork
+from scratchgen.nn.mlp import ROWS
 from scratchgen.sde import euler_maruyama
 from scratchgen.validation import Array
 
-T = 50  # steps of one piece of work; time is linear in them, see `benchmarks.growth`
+T = 50  # steps per piece of work; the time is linear in T, see `benchmarks.growth`
 
 
 class Chain(NamedTuple):
-    """One sampler's work."""
+    """The work of one sampler."""
 
     kind: str  # "ancestral", "DDIM", "Euler-Maruyama" or "probability flow"
     layers: Layers
@@ -36,7 +36,7 @@ class Chain(NamedTuple):
 
 
 class Silent(np.random.Generator):
-    """A generator of zeros."""
+    """A generator that draws zeros."""
 
     def __init__(self) -> None:
         super().__init__(np.random.PCG64(0))
@@ -50,7 +50,7 @@ TIMES = np.linspace(1.0, 1e-3, T + 1)
 
 
 def chain(kind: str, dimension: int, width: int, n: int) -> Chain:
-    """Levels and coefficients of every step."""
+    """Noise levels and coefficients of every step."""
     layers = random_layers((dimension + 2 * N_TIME, width, width, width, dimension), 1)
     x = np.random.default_rng(0).standard_normal((n, dimension), dtype=np.float32)
     t = np.arange(T, 0, -1)
@@ -66,14 +66,14 @@ def chain(kind: str, dimension: int, width: int, n: int) -> Chain:
         now, step = TIMES[:-1], np.diff(TIMES)
         levels = np.stack(SDE.marginal(now), axis=1)
         g = SDE.diffusion(now)
-        churn = float(kind == "Euler-Maruyama")
-        pull = 0.5 * (1 + churn**2) * step * g**2 / levels[:, 1]
-        tables = np.stack([1 + step * SDE.rate(now), pull, churn * g * np.sqrt(-step)], axis=1)
+        stochasticity = float(kind == "Euler-Maruyama")
+        pull = 0.5 * (1 + stochasticity**2) * step * g**2 / levels[:, 1]
+        tables = np.stack([1 + step * SDE.rate(now), pull, stochasticity * g * np.sqrt(-step)], axis=1)
     return Chain(kind, layers, levels, tables, x)
 
 
 def ours(work: Chain, silent: bool = False) -> Callable[[], Array]:
-    """The package's samplers."""
+    """The samplers of the package."""
     n_features = work.x.shape[1]
     network = NoiseNetwork(n_features, [len(b) for _, b in work.layers[:-1]], N_TIME, rng=0)
     fill(network.mlp, work.layers)
@@ -93,7 +93,8 @@ def ours(work: Chain, silent: bool = False) -> Callable[[], Array]:
         elif work.kind == "DDIM":
             path = ddim_sampler(SCHEDULE, eps_hat, work.x)
         else:
-            path = euler_maruyama(SDE, score, work.x, TIMES, rng, churn=float(work.kind == "Euler-Maruyama"))
+            stochasticity = float(work.kind == "Euler-Maruyama")
+            path = euler_maruyama(SDE, score, work.x, TIMES, rng, stochasticity=stochasticity)
         *_, (_, x) = path
         return x
 
@@ -108,7 +109,7 @@ def features(work: Chain) -> Array:
 
 
 def torch_network(work: Chain) -> tuple[Any, Callable[[Any, int], Any]]:
-    """torch, and ε̂ of x at step i."""
+    """torch, and a function ε̂ of x at step i."""
     import torch
     from torch import nn
 
@@ -148,7 +149,8 @@ def with_torch(work: Chain, silent: bool = False) -> Callable[[], Array]:
 def with_diffusers(work: Chain, silent: bool = False) -> Callable[[], Array]:
     """DDPMScheduler or DDIMScheduler around the torch network.
 
-    Theirs draws no noise in the last step, ours does; where it is silenced, σ_t is 0 in all of them.
+    diffusers draws no noise in the last step, our sampler does.  The comparison without noise sets σ_t to 0 in all
+    steps.
     """
     torch, eps_hat = torch_network(work)
     from diffusers import DDIMScheduler, DDPMScheduler
@@ -203,9 +205,11 @@ def with_jax(work: Chain, silent: bool = False) -> Callable[[], Array]:
 
 
 def bare_products(work: Chain) -> Work:
-    """The network's products at every step, as many rows at a time as the network takes."""
+    """The matrix products of the network at every step, in blocks of as many rows as the network uses."""
     inputs, weights = work.x, [w for w, _ in work.layers]
-    weights[0] = weights[0][: inputs.shape[1]]  # a level's features, which all rows share, are one row
+    weights[0] = weights[0][
+        : inputs.shape[1]
+    ]  # the features of a noise level are one row, because all examples share them
 
     def run() -> None:
         for _ in range(T):
@@ -228,7 +232,7 @@ def case(kind: str, dimension: int, width: int, n: int) -> Case:
         ("diffusers loop", "diffusers", with_diffusers),
     ):
         if side == "diffusers loop" and kind not in ("ancestral", "DDIM"):
-            continue  # its solvers of SDEs take other steps
+            continue  # diffusers' SDE solvers take different steps
         if find_spec(library):
             makers[side] = make
         else:

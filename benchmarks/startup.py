@@ -1,4 +1,4 @@
-"""Whole processes: how long an import takes, and how long until the first good samples."""
+"""Whole processes: the time of an import, and the time until the first good samples."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ print(truth.log_prob(x).mean() + truth.entropy(), shares.min(), shares.max(), pe
 
 
 class ColdStarts(NamedTuple):
-    """What `cold_starts` measured."""
+    """The measurements of `cold_starts`."""
 
     seconds: list[float]
-    quality: list[list[float]]  # E log p + H, least and largest share of a mode, MiB, for every seed
+    quality: list[list[float]]  # E log p + H, smallest and largest share of a mode, MiB, per seed
 
 
 def child(code: str) -> tuple[float, str]:
-    """CPU seconds of a fresh interpreter that runs this, and what it printed.
+    """CPU seconds of a fresh interpreter that runs the code, and its output.
 
-    It keeps byte code from one run to the next, as `pip install` makes it for every package.
+    Byte code is kept between runs, as after `pip install`.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -44,7 +44,7 @@ def child(code: str) -> tuple[float, str]:
 
 
 def imports(rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of `import library` less those of an empty interpreter, one a round."""
+    """CPU seconds of `import library` minus those of an empty interpreter, one value per round."""
     libraries = ["scratchgen", *(name for name in ("torch", "jax", "sklearn.mixture") if find_spec(name.split(".")[0]))]
     seconds: dict[str, list[float]] = {name: [] for name in libraries}
     for name in libraries:
@@ -57,9 +57,10 @@ def imports(rounds: int) -> dict[str, list[float]]:
 
 
 def cold_starts(rounds: int) -> ColdStarts:
-    """CPU seconds from nothing to 2,000 samples of eight Gaussians, one seed a round, and what the samples are like.
+    """CPU seconds from an empty process to 2,000 samples of eight Gaussians, one seed per round, and sample quality.
 
-    E log p of the samples plus H(p) (0 for perfect ones), smallest and largest share of a mode (1/8), MiB at the peak.
+    The quality is E log p of the samples plus H(p) (0 for perfect samples), the smallest and the largest share of a
+    mode (ideally 1/8), and the peak memory in MiB.
     """
     seconds, quality = [], []
     for seed in range(rounds):

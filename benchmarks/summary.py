@@ -1,4 +1,4 @@
-"""The README's table: a few cases, all peers beside each other."""
+"""The table of the README: a few cases, with all libraries in one row."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ CASES = (
     "EM, full, N = 10,000, D = 64, K = 10",
     "EM, diag, N = 100,000, D = 2, K = 10",
 )
+DOES_NOT_APPLY = "–"
 COLUMNS = {  # title: sides
     "torch": ("torch, eager", "torch.inference_mode"),
     "torch.compile": ("torch.compile",),
@@ -35,7 +36,11 @@ COLUMNS = {  # title: sides
 
 
 def report(record: dict[str, Any]) -> Iterator[str]:
-    """Lines of Markdown: medians of time(peer)/time(ours), and of time(ours) over that of its bare matrix products."""
+    """Lines of Markdown: medians of time(peer)/time(ours), and of time(ours)/time(bare matrix products).
+
+    A cell without a number gives the reason: "missing" if the library is not installed, "disagrees" if its results
+    differ from ours, a dash if it cannot do this work.
+    """
     yield f"| one step, iteration or sampler's step | ms | {' | '.join(COLUMNS)} | over its products |"
     yield f"|---|{'---|' * (len(COLUMNS) + 2)}"
     timings = {timing.name: timing for suite in ("training", "sampling", "em") for timing in record.get(suite, [])}
@@ -43,11 +48,15 @@ def report(record: dict[str, Any]) -> Iterator[str]:
         if name in timings:
             timing = timings[name]
             cells = [_ratio(timing, sides) for sides in COLUMNS.values()]
-            limit = f"{timing.ratio('scratchgen', LIMIT)[0]:.2f}" if LIMIT in timing.seconds else ""
+            limit = f"{timing.ratio('scratchgen', LIMIT)[0]:.2f}" if LIMIT in timing.seconds else DOES_NOT_APPLY
             yield f"| {name} | {1e3 * timing.median('scratchgen'):.3g} | {' | '.join(cells)} | {limit} |"
 
 
 def _ratio(timing: Timing, sides: tuple[str, ...]) -> str:
-    """The median of the one side of these that there is."""
-    found = [side for side in sides if side in timing.seconds]
-    return f"{timing.ratio(found[0])[0]:.2f}" if found else ""
+    """The median of the side that was timed, or the reason why there is none."""
+    for side in sides:
+        if side in timing.seconds:
+            return f"{timing.ratio(side)[0]:.2f}"
+        if side in timing.missing or side in timing.disagreeing:
+            return "missing" if side in timing.missing else "disagrees"
+    return DOES_NOT_APPLY

@@ -1,7 +1,7 @@
-"""The targets, and what became of them: the median over the rounds, at the worst of the cases that a target names.
+"""The targets and the measured values: the median over the rounds, at the worst case of each target.
 
-"must" and "tried for" are what was hoped for on a machine with AVX-512, before anything was written; of MLP and DDPM
-steps with batches of up to 256; VAE steps and larger batches have none.
+"must" and "tried for" were set before the code was written, for a machine with AVX-512.  They concern steps of MLP and
+DDPM with batches of up to 256; VAE steps and larger batches have no target.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from benchmarks.timing import LIMIT, Timing
 
-Record = dict[str, Any]  # suite: what it measured
+Record = dict[str, Any]  # suite -> its measurements
 TORCH, JIT, SCAN = ("torch, eager", "torch.compile"), ("jax.jit",), ("jax.lax.scan",)
 
 
 class Target(NamedTuple):
-    """One line of the table; `measure` returns the values of all cases by name, none if they were not run."""
+    """One line of the table; `measure` returns the values of all cases by name, empty if they were not run."""
 
     work: str
     must: float
@@ -28,7 +28,7 @@ class Target(NamedTuple):
 
 
 def ratios(suite: str, start: str, contains: str, sides: tuple[str, ...]) -> Callable[[Record], dict[str, float]]:
-    """Medians of peer/ours (or ours/limit) in the cases whose names start and contain so."""
+    """Medians of peer/ours (or ours/limit) in the cases whose names start with `start` and contain `contains`."""
 
     def measure(record: Record) -> dict[str, float]:
         found = {}
@@ -47,25 +47,25 @@ def ratios(suite: str, start: str, contains: str, sides: tuple[str, ...]) -> Cal
 
 
 def em_ratios(contains: str) -> Callable[[Record], dict[str, float]]:
-    """Full covariances, N >= 10,000, thin ones too."""
+    """Full covariances with N >= 10,000, including thin clusters."""
     every = ratios("em", "EM, full", contains, ("scikit-learn",))
     return lambda record: {name: value for name, value in every(record).items() if "N = 1,000, D" not in name}
 
 
 def em_memory(record: Record) -> dict[str, float]:
-    """MiB."""
+    """Peak of allocations, MiB."""
     curves = record.get("growth", {}).items()
     return {name: max(curve.mebibytes) for name, curve in curves if name.startswith("EM, N")}
 
 
 def em_error(record: Record) -> dict[str, float]:
-    """Error of ours over scikit-learn's."""
+    """Our error over scikit-learn's."""
     rows = record.get("accuracy", {}).items()
     return {kind: row["scratchgen"] / row["scikit-learn"] for kind, row in rows if "scikit-learn" in row}
 
 
 def cold_start(record: Record) -> dict[str, float]:
-    """Of `import torch`."""
+    """Time of a cold start over the time of `import torch`."""
     if "startup" not in record or "torch" not in record["startup"][0]:
         return {}
     imported, started = record["startup"]
@@ -73,12 +73,12 @@ def cold_start(record: Record) -> dict[str, float]:
 
 
 def own_import(record: Record) -> dict[str, float]:
-    """Seconds."""
+    """Import time in seconds."""
     return {"import": median(record["startup"][0]["scratchgen"])} if "startup" in record else {}
 
 
 def exponents(record: Record) -> dict[str, float]:
-    """Distance of the exponent from 1, in N, K and T."""
+    """Distance of the exponent of growth from 1, in N, K and T."""
     curves = record.get("growth", {}).items()
     return {
         f"{name}: {c.exponent:.2f}": abs(c.exponent - 1)
@@ -87,13 +87,13 @@ def exponents(record: Record) -> dict[str, float]:
     }
 
 
-CALLS = 'some 80 calls of NumPy, a microsecond or so each: most of "the rest" in anatomy'
-PASSES = 'NumPy goes through the activations once an operation, XLA once a layer: "the rest" in anatomy'
-PRODUCTS = "torch's products take less time than OpenBLAS's (anatomy), NumPy's passes over activations more"
-COLD = "the limit's matrices stay in the cache, a step's do not; passes over activations and Adam come on top"
-SAMPLER = "torch's products take less time (anatomy), and the bias with them: a part of it, the rest is not explained"
-THIN = "thin components leave quadratic features no digits, and in whitened coordinates there is more to compute"
-BLAS = "both are mostly the same BLAS"
+CALLS = 'about 80 calls of NumPy at about one microsecond: most of "the rest" in anatomy'
+PASSES = 'NumPy passes over the activations once per operation, XLA once per layer: "the rest" in anatomy'
+PRODUCTS = "torch's products are faster than OpenBLAS's (anatomy), and NumPy needs more passes over the activations"
+COLD = "the matrices of the limit stay in the cache, those of a step do not; a step also needs activations and Adam"
+SAMPLER = "torch's products, bias included, are faster (anatomy): a part of the difference, the rest is not explained"
+THIN = "for thin components quadratic features have no accurate digits; whitened coordinates need more operations"
+BLAS = "most of the time of both is the same BLAS"
 
 
 def step(name: str, must: float, tried: float, width: int, sides: tuple[str, ...], cause: str) -> Target:
@@ -122,16 +122,23 @@ TARGETS = [
     Target("EM vs scikit-learn, D = 8", 3, 6, em_ratios("D = 8,"), THIN),
     Target("EM vs scikit-learn, D = 64", 1.3, 2.2, em_ratios("D = 64,"), BLAS),
     Target("EM, allocations, MiB", 5, 3, em_memory, "", True),
-    Target("EM, error over scikit-learn's", 1, 0.1, em_error, "the data's own rounding is common to both", True),
+    Target("EM, error over scikit-learn's", 1, 0.1, em_error, "the rounding of the data is common to both", True),
     Target("cold start over import torch", 1, 0.5, cold_start, "", True),
-    Target("import scratchgen, s", 0.35, 0.15, own_import, "half of it is NumPy's own", True),
-    Target("exponent of growth in N, K, T: off 1 by", 0.1, 0.1, exponents, "an iteration has a fixed part", True),
+    Target("import scratchgen, s", 0.35, 0.15, own_import, "half of the time is the import of NumPy", True),
+    Target(
+        "exponent of growth in N, K, T: distance from 1",
+        0.1,
+        0.1,
+        exponents,
+        "every iteration has a constant part",
+        True,
+    ),
 ]
 
 
 def report(record: Record) -> Iterator[str]:
     """Lines of Markdown; a target whose cases were not run is left out."""
-    yield "| what | must be | tried for | at the worst case | range of the cases | |"
+    yield "| quantity | must be | tried for | at the worst case | range of the cases | |"
     yield "|---|---|---|---|---|---|"
     for target in TARGETS:
         values = target.measure(record)
@@ -144,7 +151,7 @@ def report(record: Record) -> Iterator[str]:
             return value <= goal if at_most else value >= goal
 
         sign = "≤" if target.at_most else "≥"
-        verdict = "reached what was tried for" if reaches(target.tried) else "met"
+        verdict = "reached the goal that was tried for" if reaches(target.tried) else "met"
         if not reaches(target.must):
             verdict = f"**missed** ({worst}): {target.cause}"
         goals = f"{sign} {target.must:g} | {sign} {target.tried:g}"

@@ -14,9 +14,9 @@ Work = Callable[[], object]
 
 
 def pin_to_one_core() -> int:
-    """Keep this process, and every thread of every library in it, on one core; returns which (−1 where unsupported).
+    """Keep this process and all threads of its libraries on one core; return its number (−1 where unsupported).
 
-    The numbers of threads have to be set before the libraries are loaded; `benchmarks.__main__` does so.
+    `benchmarks.__main__` sets the numbers of threads before the libraries are loaded.
     """
     if not hasattr(os, "sched_setaffinity"):
         return -1
@@ -27,11 +27,11 @@ def pin_to_one_core() -> int:
 
 @dataclass
 class Case:
-    """One piece of work, done by several sides.
+    """One piece of work for several sides.
 
-    `sides` maps a name to what prepares the work (imports, weights, batches) and returns a function that does it once;
-    the first is ours.  `limit` is the time that cannot be undercut: the bare matrix products.  `check` returns the
-    largest deviation of every side's results from ours.
+    `sides` maps a name to a function that prepares the work (imports, weights, batches) and returns a function that
+    does the work once.  The first side is ours.  `limit` is the time of the bare matrix products, a lower bound.
+    `check` returns the largest deviation of the results of every side from ours.
     """
 
     name: str
@@ -40,21 +40,22 @@ class Case:
     tolerance: float
     units: int = 1  # steps, iterations or calls in one piece of work
     limit: Work | None = None
-    missing: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # sides whose library is not installed
 
 
 @dataclass
 class Timing:
-    """Seconds of CPU time a unit, one number a round, for every side."""
+    """Seconds of CPU time per unit for every side, one number per round."""
 
     name: str
     seconds: dict[str, list[float]]
     deviations: dict[str, float]
     tolerance: float
+    missing: list[str] = field(default_factory=list)  # sides whose library is not installed
 
     @property
     def disagreeing(self) -> list[str]:
-        """Sides that were not timed, as their results are not ours."""
+        """Sides without timing, because their results differ from ours."""
         return [side for side in self.deviations if side not in self.seconds]
 
     def median(self, side: str) -> float:
@@ -62,7 +63,7 @@ class Timing:
         return float(np.median(self.seconds[side]))
 
     def ratio(self, side: str, base: str | None = None) -> tuple[float, float, float]:
-        """Median, least and largest of time(side)/time(base) over the rounds, base being ours unless named."""
+        """Median, minimum and maximum of time(side)/time(base) over the rounds; the default base is ours."""
         base = next(iter(self.seconds)) if base is None else base
         ratios = np.array(self.seconds[side]) / np.array(self.seconds[base])
         return float(np.median(ratios)), float(ratios.min()), float(ratios.max())
@@ -72,9 +73,9 @@ LIMIT = "bare matrix products"
 
 
 def time_case(case: Case, rounds: int = 9) -> Timing:
-    """Run every side that agrees with ours once to warm up, then `rounds` times in turn.
+    """Run every side that agrees with ours once as a warm-up, then `rounds` times in turn.
 
-    A side whose results deviate by more than the tolerance is not timed: a time of other work means nothing.
+    A side whose results deviate by more than the tolerance is not timed, because its work is different.
     """
     deviations = case.check()
     makers = {side: make for side, make in case.sides.items() if deviations.get(side, 0.0) <= case.tolerance}
@@ -86,13 +87,13 @@ def time_case(case: Case, rounds: int = 9) -> Timing:
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     names = list(sides)
     gc.collect()
-    gc.disable()  # a collection between works walks through all of torch and JAX, and leaves the caches cold
+    gc.disable()  # a garbage collection visits all objects of torch and JAX, and leaves the caches cold
     try:
         for i in range(rounds):
-            for side in names[i % len(names) :] + names[: i % len(names)]:  # nobody always comes first
+            for side in names[i % len(names) :] + names[: i % len(names)]:  # the first side changes from round to round
                 began = time.process_time()
                 sides[side]()
                 seconds[side].append((time.process_time() - began) / case.units)
     finally:
         gc.enable()
-    return Timing(case.name, seconds, deviations, case.tolerance)
+    return Timing(case.name, seconds, deviations, case.tolerance, case.missing)

@@ -1,8 +1,8 @@
 """Training steps: forward, backward and Adam on the same weights, batches and noise, against torch and JAX.
 
-Peers are written as their own documentation would have it: torch.nn with fused Adam, and the same under torch.compile;
-jax.jit of value_and_grad with Adam by hand and donated buffers, and jax.lax.scan over all steps at once.  Everything is
-float32.  The limit is the matrix products that a step cannot do without, in NumPy.
+The other libraries are used as their documentation recommends: torch.nn with fused Adam, with and without
+torch.compile; jax.jit of value_and_grad with a hand-written Adam and donated buffers, and jax.lax.scan over all steps.
+All numbers are float32.  The limit is the time of the matrix products of a step in NumPy.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ import numpy as np
 
 from benchmarks.timing import Case, Work
 from scratchgen import MLP, Adam, NoiseSchedule
-from scratchgen.noise_network import NoiseNetwork
-from scratchgen.vae import VAENetwork
+from scratchgen.ddpm import noise_error
+from scratchgen.nn import NoiseNetwork
+from scratchgen.vae import VAENetwork, train_step
 from scratchgen.validation import Array
 
-# ε is larger than the usual 1e-8, so that a weight whose gradient is only rounding does not move by a whole RATE
+# ε is larger than the usual 1e-8: a weight whose gradient is pure rounding error must not move by a whole RATE
 RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-4
 N_TIME = 8  # frequencies of time features, as in `NoiseNetwork`
 Layers = list[tuple[Array, Array]]
 
 
 class Problem(NamedTuple):
-    """What a step is given, stacked over the steps, and what it computes."""
+    """Initial weights and batches of all steps, and the kind of loss."""
 
     kind: str  # "mlp", "ddpm" or "vae"
-    layers: list[Layers]  # initial weights of every network, as NumPy has them: x W + b
+    layers: list[Layers]  # initial weights of every network, for x W + b
     batches: tuple[Array, ...]  # each (steps, B, ...)
 
     @property
@@ -43,7 +44,7 @@ def layers_of(mlp: MLP) -> Layers:
 
 
 def fill(mlp: MLP, layers: Layers) -> None:
-    """The other way round."""
+    """Copy weights and biases into an MLP, the inverse of `layers_of`."""
     for weight, bias, (w, b) in zip(mlp.weights, mlp.biases, layers, strict=True):
         weight[:], bias[:] = w, b
 
@@ -62,7 +63,7 @@ def mlp_problem(sizes: tuple[int, ...], batch: int, n_steps: int) -> Problem:
 
 
 def ddpm_problem(dimension: int, width: int, batch: int, n_steps: int) -> Problem:
-    """‖ε − ε̂(x_t, t)‖² with x_t made from x_0 and ε, 100 noise levels."""
+    """‖ε − ε̂(x_t, t)‖² with x_t from x_0 and ε, 100 noise levels."""
     rng, schedule = np.random.default_rng(0), NoiseSchedule.linear(100)
     x0, noise = rng.standard_normal((2, n_steps, batch, dimension), dtype=np.float32)
     t = rng.integers(1, schedule.T + 1, (n_steps, batch))
@@ -72,7 +73,7 @@ def ddpm_problem(dimension: int, width: int, batch: int, n_steps: int) -> Proble
 
 
 def vae_problem(dimension: int, n_latents: int, width: int, batch: int, n_steps: int) -> Problem:
-    """−ELBO with one decoder variance, held at 1."""
+    """−ELBO with a decoder variance fixed at 1."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n_steps, batch, dimension), dtype=np.float32)
     noise = rng.standard_normal((n_steps, batch, n_latents), dtype=np.float32)
@@ -84,7 +85,7 @@ def vae_problem(dimension: int, n_latents: int, width: int, batch: int, n_steps:
 
 
 class Ours:
-    """The package's own networks and Adam."""
+    """The package's networks and Adam."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -106,27 +107,28 @@ class Ours:
     def step(self, batch: tuple[Array, ...]) -> None:
         """One step of training."""
         if self.problem.kind == "vae":
-            self.network.loss(*batch)
+            train_step(self.network, *batch)
         elif self.problem.kind == "ddpm":
             x0, noise, scale, std = batch
             x_t = scale[:, None] * x0 + std[:, None] * noise
-            error = self.network.forward(x_t, scale, std) - noise
-            self.network.backward_parameters((2 / len(x0)) * error)
+            eps_hat, backward = self.network.vjp(x_t, scale, std)
+            backward(noise_error(noise, eps_hat)[1] / len(x0))
         else:
             x, target = batch
-            self.network.backward_parameters((2 / len(x)) * (self.network.forward(x) - target))
+            y, backward = self.network.vjp(x)
+            backward((2 / len(x)) * (y - target))
         for adam, mlp in zip(self.adams, self.mlps, strict=True):
             adam.step(mlp.gradient)
 
     def run(self) -> list[Layers]:
-        """All steps; the weights after them."""
+        """Run all steps; return the last weights."""
         for batch in zip(*self.problem.batches, strict=True):
             self.step(batch)
         return [layers_of(mlp) for mlp in self.mlps]
 
 
 def bare_products(problem: Problem) -> Work:
-    """The products of every layer forward, and for both gradients backward; the first layer needs only one."""
+    """The products of every layer in the forward and backward pass; the first layer needs no gradient of its input."""
     batch = len(problem.batches[0][0])
     shapes = [w.shape for layers in problem.layers for w, _ in layers]
     first = {0, *(len(problem.layers[0]) for _ in problem.layers[1:])} if problem.kind != "vae" else {0}
@@ -163,7 +165,7 @@ class Torch:
         self.adam = torch.optim.Adam(parameters, RATE, (BETA1, BETA2), EPSILON, fused=True)
         self.frequencies = torch.from_numpy((0.5 * np.geomspace(0.25, 4.0, N_TIME)).astype(np.float32))
         if compiled:
-            torch._dynamo.reset()  # or the ninth network would not be compiled any more
+            torch._dynamo.reset()  # without a reset torch stops compiling after eight networks
         self.loss: Callable[..., Any] = torch.compile(self._loss) if compiled else self._loss
         self.batches = [torch.from_numpy(part) for part in problem.batches]
 
@@ -194,7 +196,7 @@ class Torch:
         return (0.5 * ((x_hat - x) ** 2).sum(dim=1) + kl).mean()
 
     def run(self) -> list[Layers]:
-        """All steps; the weights after them."""
+        """Run all steps; return the last weights."""
         for batch in zip(*self.batches, strict=True):
             self.adam.zero_grad(set_to_none=True)
             self.loss(*batch).backward()
@@ -261,7 +263,7 @@ class Jax:
         return self._step(state, batch), None
 
     def run(self) -> list[Layers]:
-        """All steps; the weights after them."""
+        """Run all steps; return the last weights."""
         if self.scanned:
             self.state = self.many(self.state, tuple(self.batches))
         else:
@@ -274,7 +276,7 @@ class Jax:
 
 
 def deviation(ours: list[Layers], other: list[Layers]) -> float:
-    """Largest difference of two sets of weights."""
+    """Largest difference between two sets of weights."""
     pairs = zip([a for net in ours for layer in net for a in layer], _flat(other), strict=True)
     return max(float(np.abs(a - b).max()) for a, b in pairs)
 
@@ -292,12 +294,12 @@ PEERS: dict[str, tuple[str, Callable[[Problem], Any]]] = {
 
 
 def case(name: str, problem: Problem) -> Case:
-    """Ours against every peer that is installed; each side goes on training its own weights from round to round."""
+    """Our side against every installed library; each side continues its own training from round to round."""
     peers = {peer: make for peer, (library, make) in PEERS.items() if find_spec(library)}
     makers: dict[str, Callable[[Problem], Any]] = {"scratchgen": Ours, **peers}
 
     def check() -> dict[str, float]:
-        """Weights after the first three steps."""
+        """The weights after the first three steps."""
         few = problem._replace(batches=tuple(part[:3] for part in problem.batches))
         results = {side: make(few).run() for side, make in makers.items()}
         return {side: deviation(results["scratchgen"], results[side]) for side in peers}
@@ -312,7 +314,7 @@ VAES = [(2, 128), (16, 512)]  # latents, batch
 
 
 def cases(quick: bool = False) -> Iterator[Case]:
-    """MLP, DDPM and VAE steps over widths and batches; some 30 to 300 milliseconds a piece of work."""
+    """MLP, DDPM and VAE steps over widths and batches; one piece of work takes about 30 to 300 milliseconds."""
     for width, batch in MLPS[:1] if quick else MLPS:
         problem = mlp_problem((66, width, width, width, 2), batch, 10 if width * batch > 2**16 else 60)
         yield case(f"MLP step, width {width}, batch {batch}", problem)

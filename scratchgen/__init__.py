@@ -1,14 +1,17 @@
 """scratchgen: VAE, EM, DDPM and score SDEs from scratch in NumPy, each graded against an exact answer."""
 
-from scratchgen.ddpm.model import DDPM
-from scratchgen.em import PPCA, CategoricalMixture, FactorAnalysis, GaussianMixture
 from scratchgen.mixture import Mixture
-from scratchgen.network import MLP
-from scratchgen.optimizer import Adam
+from scratchgen.models.categorical_mixture import CategoricalMixture
+from scratchgen.models.convert import to_ddpm, to_sde
+from scratchgen.models.ddpm import DDPM
+from scratchgen.models.gaussian_mixture import GaussianMixture
+from scratchgen.models.linear_gaussian import PPCA, FactorAnalysis
+from scratchgen.models.linear_vae import LinearVAE
+from scratchgen.models.score_sde import ScoreSDE
+from scratchgen.models.vae import VAE
+from scratchgen.nn import MLP, Adam
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.sde.model import ScoreSDE
-from scratchgen.sde.processes import VE, VP, SubVP
-from scratchgen.vae import VAE, LinearVAE
+from scratchgen.sde import VE, VP, SubVP
 
 __version__ = "0.1.0"
 
@@ -28,4 +31,6 @@ __all__ = [
     "NoiseSchedule",
     "ScoreSDE",
     "SubVP",
+    "to_ddpm",
+    "to_sde",
 ]

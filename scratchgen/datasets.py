@@ -1,8 +1,8 @@
-"""Data sets small enough to ship or to draw: digits, penguins, and two-dimensional sets.
+"""Small data sets: digits and penguins, which are part of the package, and synthetic sets in one and two dimensions.
 
-Sources and licences of the two shipped sets stand in LICENSES/.  The two-dimensional sets have zero mean and
-lie in about [−2, 2]²; all but `gaussians_2d` have the shapes of Grathwohl et al. (2019, FFJORD) at half their
-size.  Every drawn row is independent of the others, so that any slice of a sample is a sample too.
+LICENSES/ has the sources and licences of digits and penguins.  The two-dimensional sets have zero mean and lie in about
+[−2, 2]²; all but `gaussians_2d` have the shapes of Grathwohl et al. (2019, FFJORD) at half their size.  All drawn rows
+are independent.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from scratchgen.validation import (
 
 
 def _load(name: str) -> dict[str, NDArray[Any]]:
-    """The arrays of data/<name>.npz, read as bytes, so that a zipped package works too."""
+    """Read the arrays of data/<name>.npz; reading bytes works in a zipped package as well."""
     content = files("scratchgen").joinpath("data", f"{name}.npz").read_bytes()
     with np.load(BytesIO(content), allow_pickle=False) as archive:
         return dict(archive)
@@ -40,30 +40,35 @@ def _load(name: str) -> dict[str, NDArray[Any]]:
 
 
 class Digits(NamedTuple):
-    """Images and what they show; unpacks as `images, labels = digits()`."""
+    """Images and their labels; unpacks as `images, labels = digits()`."""
 
     images: Array  # (N, 64), levels 0, 1, ..., 16, row by row
     labels: IntArray  # (N,), 0..9
 
 
 def digits(split: str = "all") -> Digits:
-    """Load 1797 handwritten digits of 8 × 8 pixels with 17 levels, or their frozen train or test part.
+    """Load 1797 handwritten digits of 8 × 8 pixels with 17 grey levels, or their fixed training or test part.
 
     Parameters
     ----------
     split : {"all", "train", "test"}
-        All images in their published order, or 1437 for training, or the other 360; both parts have every
-        class in proportion.  The split is stored with the data and depends on no library's version.
+        All images in their published order, 1437 images for training, or the other 360.  The split is stratified by
+        class.  It is stored with the data, so that it does not depend on the version of any library.
 
     Returns
     -------
     Digits
-        `images`, (N, 64) float64 whole numbers 0..16, and `labels`, (N,) int64.  The caller owns both.
+        `images`, (N, 64) float64 whole numbers 0..16, and `labels`, (N,) int64.  Both are copies.
+
+    Raises
+    ------
+    ValueError
+        If split is none of the three names.
 
     Notes
     -----
-    This is the source's test partition, from 13 writers.  Who wrote what is not recorded, so that train and
-    test share writers: a good score says nothing about a new hand.
+    The images are the test partition of the source, from 13 writers.  The writer of an image is not recorded, so that
+    the training and the test part share writers.  A test score therefore does not show how a model does on new writers.
 
     References
     ----------
@@ -86,13 +91,13 @@ class Penguins(NamedTuple):
 
 
 def penguins() -> Penguins:
-    """Load the 342 Palmer penguins of which all four measurements are known.
+    """Load the 342 Palmer penguins with complete measurements.
 
     Returns
     -------
     Penguins
         `measurements`, (342, 4) float64: bill length, bill depth and flipper length in mm, body mass in g;
-        `species`, (342,) int64: 151 Adelie (0), 68 Chinstrap (1), 123 Gentoo (2).  The caller owns both.
+        `species`, (342,) int64: 151 Adelie (0), 68 Chinstrap (1), 123 Gentoo (2).  Both are copies.
 
     References
     ----------
@@ -109,11 +114,11 @@ def penguins() -> Penguins:
 
 
 def dequantize(levels: ArrayLike, rng: RNG = None, noise: ArrayLike | None = None) -> Array:
-    """Turn whole levels into continuous data, x = levels + u with u uniform on [0, 1).
+    """Turn whole numbers into continuous data, x = levels + u with u uniform on [0, 1).
 
-    A density p gives D whole levels k the probability of their unit cube, P(k) = E_u p(k + u), and so by
-    Jensen's inequality log P(k) ≥ E_u log p(k + u), with equality if p is constant on the cube.  As the cube
-    has volume 1, −log p / (D ln 2) is in bits/dim of the levels; for a density of a x + b, subtract log₂ a.
+    A density p assigns to D whole numbers k the probability of their unit cube, P(k) = E_u p(k + u).  Jensen's
+    inequality gives log P(k) ≥ E_u log p(k + u), with equality if p is constant on the cube.  The cube has volume 1, so
+    that −log p/(D ln 2) is in bits/dim of the levels.  For a density of a x + b, subtract log₂ a.
 
     Parameters
     ----------
@@ -126,21 +131,21 @@ def dequantize(levels: ArrayLike, rng: RNG = None, noise: ArrayLike | None = Non
 
     Returns
     -------
-    Array
-        Of the shape and precision of `levels` (float64 for integers); np.floor returns the levels exactly.
+    x : array of the shape and precision of `levels`
+        float64 for integers.  np.floor(x) gives the levels exactly.
 
     Raises
     ------
     ValueError
-        If levels are not whole, noise is outside [0, 1) or of another shape, or rng and noise are both given.
+        If levels are not whole, noise is outside [0, 1) or has another shape, or rng and noise are both given.
     """
     levels = as_finite(levels, "levels")
     if not np.array_equal(levels, np.floor(levels)):
-        raise ValueError("levels must be whole numbers, got fractions; continuous data need no noise")
+        raise ValueError("levels must be whole numbers, got fractions; use continuous data as they are")
     if noise is None:
         noise = as_generator(rng).random(levels.shape)
     elif rng is not None:
-        raise ValueError("rng and noise must not both be given, got both; drop rng, which noise replaces")
+        raise ValueError("rng and noise must not both be given, got both; pass noise alone")
     noise = as_finite(noise, "noise")
     if noise.shape != levels.shape:
         raise ValueError(f"noise must have the shape of levels, {levels.shape}, got {noise.shape}")
@@ -154,10 +159,9 @@ def dequantize(levels: ArrayLike, rng: RNG = None, noise: ArrayLike | None = Non
 
 
 def eight_gaussians(radius: float = 2**0.5, std: float = 0.125 * 2**0.5) -> Mixture:
-    """Eight equal round Gaussians on a circle, the first at angle 0.
+    """Mixture of eight equal isotropic Gaussians on a circle: m_k = radius (cos 2πk/8, sin 2πk/8), C_k = std² I.
 
-    m_k = radius (cos 2πk/8, sin 2πk/8), C_k = std² I.  Zero mean,
-    covariance (radius²/2 + std²) I, 1.03 I by default.
+    The mean is 0, the covariance (radius²/2 + std²) I, which is 1.03 I by default.
     """
     radius, std = as_number(radius, "radius", low=0.0), as_number(std, "std", low=0.0, open_low=True)
     angles = 2 * np.pi * np.arange(8) / 8
@@ -166,7 +170,7 @@ def eight_gaussians(radius: float = 2**0.5, std: float = 0.125 * 2**0.5) -> Mixt
 
 
 def gaussians_1d() -> Mixture:
-    """Three separate Gaussians of unequal weight and width on the line: zero mean, variance 1.007."""
+    """Mixture of three separate Gaussians of unequal weight and width in one dimension: mean 0, variance 1.007."""
     return Mixture(
         weights=np.array([0.3, 0.45, 0.25]),
         means=np.array([[-1.26], [0.08], [1.368]]),
@@ -175,10 +179,10 @@ def gaussians_1d() -> Mixture:
 
 
 def gaussians_2d() -> Mixture:
-    """Four overlapping Gaussians of unequal weight, size, shape and direction: a mixture without symmetry.
+    """Mixture of four overlapping Gaussians of unequal weight, size, shape and direction, without symmetry.
 
-    Zero mean, variances 1.03 and 0.85, condition numbers of the covariances 2.6 to 6.1.  Mistakes that the
-    symmetry of `eight_gaussians` hides (swapped coordinates, components or weights) show here.
+    The mean is 0; variances are 1.03 and 0.85, condition numbers of the covariances 2.6 to 6.1.  The mixture reveals
+    mistakes that the symmetry of `eight_gaussians` hides: swapped coordinates, components or weights.
     """
     return Mixture(
         weights=np.array([0.4, 0.3, 0.2, 0.1]),
@@ -196,15 +200,20 @@ def gaussians_2d() -> Mixture:
 
 @dataclass(frozen=True)
 class Checkerboard:
-    """The uniform law on every other unit square of a board of squares × squares, centred on zero.
+    """The uniform distribution on every other unit square of a board of squares × squares, centred at 0.
 
-    p(x) = 2 / squares² on the board where ⌊x_1⌋ + ⌊x_2⌋ is even, else 0.  Zero mean, variance squares²/12 a
-    coordinate; the score is 0 inside the squares and does not exist on their edges.
+    p(x) = 2/squares² on the board where ⌊x_1⌋ + ⌊x_2⌋ is even, else 0.  The mean is 0, the variance squares²/12 a
+    coordinate.  The score is 0 inside the squares and does not exist on their edges.
 
     Parameters
     ----------
     squares : int
-        Even; the board covers [−squares/2, squares/2)².
+        Squares a side, even; the board covers [−squares/2, squares/2)².
+
+    Raises
+    ------
+    TypeError, ValueError
+        If squares is not an even integer of at least 2.
     """
 
     squares: int = 4
@@ -221,19 +230,19 @@ class Checkerboard:
         return dequantize(np.stack([column, row], axis=1) - self.squares // 2, rng)
 
     def log_prob(self, x: ArrayLike) -> Array:
-        """Return log p(x), (N,), nats; −inf outside the filled squares."""
+        """log p(x), (N,), nats, for x (N, 2); −inf outside the filled squares."""
         cell = np.floor(as_samples(x, dimension=2))
         even = cell[:, 0] % 2 == cell[:, 1] % 2
         on_board = ((cell >= -self.squares // 2) & (cell < self.squares // 2)).all(axis=1)
         return np.where(on_board & even, -self.entropy(), -np.inf)
 
     def entropy(self) -> float:
-        """H(p), in nats: the logarithm of the filled area, squares²/2."""
+        """H(p), nats: the logarithm of the filled area squares²/2."""
         return float(np.log(self.squares**2 / 2))
 
 
 def checkerboard() -> Checkerboard:
-    """Build the checkerboard of 4 × 4 unit squares on [−2, 2)²."""
+    """The checkerboard of 4 × 4 unit squares on [−2, 2)²."""
     return Checkerboard()
 
 
@@ -243,8 +252,9 @@ def checkerboard() -> Checkerboard:
 def two_moons(n: int, noise: float = 0.05, rng: RNG = None) -> Array:
     """Draw points of two interleaving half circles, (n, 2).
 
-    x = s (cos θ − 1/2, sin θ − 1/4) + noise · ε with s = ±1, θ uniform on [0, π), ε ~ N(0, I): scikit-learn's
-    make_moons, centred, with random angles and sides.  Zero mean, variances 0.75 and 0.24 (+ noise²).
+    x = s (cos θ − 1/2, sin θ − 1/4) + noise · ε with s = ±1, θ uniform on [0, π), ε ~ N(0, I).  The set is
+    make_moons of scikit-learn, centred, with random angles and sides.  The mean is 0; variances are 0.75 and 0.24
+    (+ noise²).
     """
     n, noise, rng = as_count(n, "n", minimum=0), as_number(noise, "noise", low=0.0), as_generator(rng)
     theta = np.pi * rng.random(n)
@@ -256,9 +266,9 @@ def two_moons(n: int, noise: float = 0.05, rng: RNG = None) -> Array:
 def swiss_roll(n: int, noise: float = 0.05, rng: RNG = None) -> Array:
     """Draw points of a spiral of one and a half turns, (n, 2).
 
-    x = ((θ cos θ, θ sin θ) − (2, 2/(3π))) / 10 + noise · ε with θ uniform on [3π/2, 9π/2), ε ~ N(0, I):
-    the first and third coordinate of scikit-learn's make_swiss_roll, centred, a tenth in size and noise.
-    Zero mean, variances 0.44 and 0.48 (+ noise²).
+    x = ((θ cos θ, θ sin θ) − (2, 2/(3π)))/10 + noise · ε with θ uniform on [3π/2, 9π/2), ε ~ N(0, I).  The coordinates
+    are the first and the third of scikit-learn's make_swiss_roll, centred and divided by 10.  The mean is 0; variances
+    are 0.44 and 0.48 (+ noise²).
     """
     n, noise, rng = as_count(n, "n", minimum=0), as_number(noise, "noise", low=0.0), as_generator(rng)
     theta = 1.5 * np.pi * (1 + 2 * rng.random(n))
@@ -276,18 +286,21 @@ def pinwheel(
 ) -> Array:
     """Draw points of a wheel of bent arms, (n, 2).
 
-    x = R(2πk/n_arms + rate · exp(r)) (r, s) with r ~ N(1, radial_std²), s ~ N(0, tangential_std²), k uniform
-    on 0..n_arms−1 and R(φ) the rotation by φ: that of Johnson et al. (2016), mirrored.  Zero mean; from three
-    arms on, covariance (1 + radial_std² + tangential_std²)/2 I, 0.55 I by default.
+    x = R(2πk/n_arms + rate · exp(r)) (r, s) with r ~ N(1, radial_std²), s ~ N(0, tangential_std²), k uniform on
+    0..n_arms−1, and R(φ) the rotation by φ.  The set is the pinwheel of Johnson et al. (2016), mirrored.  The mean is
+    0; for three arms and more the covariance is (1 + radial_std² + tangential_std²)/2 I, which is 0.55 I by default.
 
     Parameters
     ----------
+    n : int
+        Number of points.
     n_arms : int
-        2 or more: a single arm would not be centred.
+        At least 2, since the mean of a single arm is not 0.
     radial_std, tangential_std : float
         Length and thickness of an arm.
     rate : float
-        How far arms bend, in radians; 0 for straight arms, negative for the other way.
+        Bend of the arms, in radians; 0 for straight arms, negative to bend them clockwise.
+    rng : seed, Generator or None
     """
     n, n_arms, rng = as_count(n, "n", minimum=0), as_count(n_arms, "n_arms", minimum=2), as_generator(rng)
     radial_std = as_number(radial_std, "radial_std", low=0.0)

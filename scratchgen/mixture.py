@@ -1,46 +1,66 @@
-"""Mixture: a Gaussian mixture whose every diffusion quantity is exact, so that it can grade trained models."""
-
-from __future__ import annotations
+"""Mixture: a Gaussian mixture, for which score, denoiser and diffused densities are known exactly."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from scratchgen.likelihood import LOG_2PI, logsumexp
-from scratchgen.validation import RNG, Array, as_count, as_finite, as_generator, as_number, as_samples
+from scratchgen.likelihood import LOG_2PI, logsumexp, quiet_log, softmax
+from scratchgen.validation import (
+    RNG,
+    Array,
+    ArrayLike,
+    as_count,
+    as_finite,
+    as_generator,
+    as_number,
+    as_samples,
+    freeze,
+)
 
-FINE = 0.15  # spacing of `quadrature` for integrands with poles off the real line
+FINE = 0.15  # spacing of `quadrature` for logarithms and scores, which have complex poles
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Mixture:
     """p(x) = Σ_k w_k N(x; m_k, C_k): density, score, posterior and denoiser in closed form.
 
     Parameters
     ----------
     weights : array_like, (K,)
-        Non-negative, summing to 1 to within 1e-6; the rest is divided out.
+        w, non-negative, with sum 1 to within 1e-6; they are divided by their sum.
     means : array_like, (K, D)
+        m.
     covariances : array_like, (K, D, D)
-        Symmetric and positive definite.
+        C, symmetric and positive definite.
+
+    Attributes
+    ----------
+    whitening : (K, D, D)
+        L_k⁻¹ for C_k = L_k L_kᵀ.  Under component k the vector L_k⁻¹ (x − m_k) is standard normal.
+    log_peaks : (K,)
+        log w_k N(m_k; m_k, C_k) = log w_k − ½ log|2π C_k|, nats.
 
     Raises
     ------
     ValueError
-        If shapes disagree, weights are no probabilities, or a covariance is not positive definite.
+        If shapes disagree, weights are not probabilities, or a covariance is not symmetric.
+    numpy.linalg.LinAlgError
+        If a covariance is not positive definite (a subclass of ValueError).
     """
 
     weights: Array
     means: Array
     covariances: Array
-    _whitening: Array = field(init=False)  # (K, D, D): L_k⁻¹ for C_k = L_k L_kᵀ
-    _log_scale: Array = field(init=False)  # (K,): log w_k − ½ log|2π C_k|
+    whitening: Array = field(init=False)
+    log_peaks: Array = field(init=False)
 
-    def __post_init__(self) -> None:
-        weights = as_finite(self.weights, "weights").astype(np.float64)
-        means = as_samples(self.means, "means").astype(np.float64)
-        covariances = as_finite(self.covariances, "covariances").astype(np.float64)
+    def __init__(self, weights: ArrayLike, means: ArrayLike, covariances: ArrayLike) -> None:
+        weights = as_finite(weights, "weights").astype(np.float64)
+        means = as_finite(means, "means").astype(np.float64)
+        covariances = as_finite(covariances, "covariances").astype(np.float64)
+        if means.ndim != 2 or means.size == 0:
+            raise ValueError(f"means must have shape (K, D) with K >= 1 and D >= 1, got shape {means.shape}")
         K, D = means.shape
         if weights.shape != (K,) or covariances.shape != (K, D, D):
             raise ValueError(
@@ -57,20 +77,19 @@ class Mixture:
             factors = np.linalg.cholesky(covariances)
         except np.linalg.LinAlgError:
             k = int(np.argmin(np.linalg.eigvalsh(covariances)[:, 0]))
-            raise ValueError(f"covariances[{k}] is not positive definite; raise its smallest eigenvalues") from None
-        weights = weights / weights.sum()
-        with np.errstate(divide="ignore"):  # a component of weight 0 has log weight −inf and never responds
-            log_weights = np.log(weights)
+            message = f"covariances[{k}] is not positive definite; raise its smallest eigenvalues"
+            raise np.linalg.LinAlgError(message) from None
+        if abs(weights.sum() - 1) > 1e-14:  # a copy of a Mixture then has bitwise equal weights
+            weights /= weights.sum()
         log_det = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
-        for name, value in {
-            "weights": weights,
-            "means": means,
-            "covariances": covariances,
-            "_whitening": np.linalg.solve(factors, np.eye(D)),
-            "_log_scale": log_weights - 0.5 * D * LOG_2PI - log_det,
-        }.items():
-            value.setflags(write=False)  # what is derived from them would no longer fit
-            object.__setattr__(self, name, value)
+        freeze(
+            self,
+            weights=weights,
+            means=means,
+            covariances=covariances,
+            whitening=np.linalg.solve(factors, np.eye(D)),
+            log_peaks=quiet_log(weights) - 0.5 * D * LOG_2PI - log_det,  # −inf for weight 0: responsibility 0
+        )
 
     def __repr__(self) -> str:
         return f"Mixture({len(self.weights)} components in {self.dimension} dimensions)"
@@ -80,80 +99,85 @@ class Mixture:
         """D, the number of coordinates of x."""
         return int(self.means.shape[1])
 
-    @property
-    def whitening(self) -> Array:
-        """L_k⁻¹ for C_k = L_k L_kᵀ, (K, D, D): L_k⁻¹ (x − m_k) is standard normal under component k."""
-        return self._whitening
-
-    @property
-    def log_scale(self) -> Array:
-        """log w_k − ½ log|2π C_k|, (K,), nats."""
-        return self._log_scale
-
     # --- density and posterior -------------------------------------------------------------------------------------
 
     def _whitened(self, x: Array) -> Array:
         """L_k⁻¹ (x − m_k) for every component, (K, N, D)."""
-        return (x - self.means[:, None]) @ self._whitening.swapaxes(1, 2)
+        return (x - self.means[:, None]) @ self.whitening.swapaxes(1, 2)
 
     def log_joint(self, x: Array) -> Array:
-        """log w_k N(x_n; m_k, C_k), the log joint of x and its component, (N, K), nats."""
+        """log w_k N(x_n; m_k, C_k), the log joint density of x and its component, (N, K), nats, for x (N, D)."""
         y = self._whitened(as_samples(x, dimension=self.dimension))
-        return (self._log_scale[:, None] - 0.5 * (y**2).sum(axis=-1)).T
+        return (self.log_peaks[:, None] - 0.5 * (y**2).sum(axis=-1)).T
 
     def log_prob(self, x: Array) -> Array:
-        """log p(x), (N,), nats."""
+        """log p(x), (N,), nats, for x (N, D)."""
         return logsumexp(self.log_joint(x))
 
     def posterior(self, x: Array) -> Array:
-        """p(k | x), the responsibilities, (N, K), (18)."""
-        log_joint = self.log_joint(x)
-        joint = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
-        return joint / joint.sum(axis=1, keepdims=True)
+        """Responsibilities p(k | x), (N, K), (18), for x (N, D)."""
+        return softmax(self.log_joint(x))
 
     # --- score -----------------------------------------------------------------------------------------------------
 
     def _component_scores(self, x: Array) -> tuple[Array, Array]:
-        """Responsibilities (N, K) and the components' own scores −C_k⁻¹(x − m_k), (N, K, D)."""
+        """Responsibilities (N, K) and the scores −C_k⁻¹(x − m_k) of the components, (N, K, D)."""
         x = as_samples(x, dimension=self.dimension)
-        return self.posterior(x), -(self._whitened(x) @ self._whitening).swapaxes(0, 1)
+        return self.posterior(x), -(self._whitened(x) @ self.whitening).swapaxes(0, 1)
 
     def score(self, x: Array) -> Array:
-        """∇ log p(x) = −Σ_k p(k | x) C_k⁻¹ (x − m_k), (N, D)."""
+        """Score ∇ log p(x) = −Σ_k p(k | x) C_k⁻¹ (x − m_k), (N, D), for x (N, D)."""
         posterior, scores = self._component_scores(x)
         return np.einsum("nk,nkd->nd", posterior, scores)
 
     def score_jacobian(self, x: Array) -> Array:
-        """∇∇ᵀ log p(x) = E[v vᵀ] − s sᵀ − E[C_k⁻¹] with v_k = −C_k⁻¹(x − m_k), E over p(k | x); (N, D, D)."""
+        """Jacobian of the score, ∇∇ᵀ log p(x), (N, D, D), for x (N, D).
+
+        ∇∇ᵀ log p(x) = E[v vᵀ] − s sᵀ − E[C_k⁻¹],   v_k = −C_k⁻¹(x − m_k),   s = E[v],   E over p(k | x)
+        """
         posterior, scores = self._component_scores(x)
         mean = np.einsum("nk,nkd->nd", posterior, scores)
-        spread = scores - mean[:, None]  # centred: E[v vᵀ] − s sᵀ would cancel far from every mean
-        precisions = self._whitening.swapaxes(1, 2) @ self._whitening
+        spread = scores - mean[:, None]  # centred, since E[v vᵀ] − s sᵀ would cancel far from every mean
+        precisions = self.whitening.swapaxes(1, 2) @ self.whitening
         return np.einsum("nk,nkd,nke->nde", posterior, spread, spread) - np.einsum("nk,kde->nde", posterior, precisions)
 
     # --- diffusion -------------------------------------------------------------------------------------------------
 
-    def diffuse(self, scale: float, std: float) -> Mixture:
-        """The law of scale · x + std · ε with ε ~ N(0, I), again a mixture: p_t of (25) for scale = ᾱ_t, std = β̄_t."""
+    def diffuse(self, scale: float, std: float) -> "Mixture":
+        """The mixture that is the law of scale · x + std · ε, ε ~ N(0, I): p_t of (25) for scale = ᾱ_t, std = β̄_t.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If scale or std is not a finite number, or std is negative.
+        numpy.linalg.LinAlgError
+            If scale and std are both 0.
+        """
         scale, std = as_number(scale, "scale"), as_number(std, "std", low=0.0)
         covariances = scale**2 * self.covariances + std**2 * np.eye(self.dimension)
         return Mixture(self.weights, scale * self.means, covariances)
 
     def denoise(self, x_t: Array, scale: float, std: float) -> Array:
-        """E[x_0 | x_t] for x_t = scale · x_0 + std · ε, the Bayes denoiser, (N, D).
+        """Bayes denoiser E[x_0 | x_t] for x_t = scale · x_0 + std · ε, (N, D).
 
-        Each component is conditioned as a Gaussian, m_k + scale C_k (scale² C_k + std² I)⁻¹ (x_t − scale m_k).
-        Tweedie's formula (x_t + std² ∇log p_t)/scale is equal but loses its digits when scale is small.
+            E[x_0 | x_t, k] = m_k + scale C_k (scale² C_k + std² I)⁻¹ (x_t − scale m_k),   averaged over p(k | x_t)
+
+        Tweedie's formula (x_t + std² ∇log p_t)/scale has the same value, but loses digits when scale is small.
+
+        Parameters
+        ----------
+        x_t : (N, D)
+        scale, std : float
         """
         posterior, means = self._denoised(x_t, scale, std)
         return np.einsum("nk,nkd->nd", posterior, means)
 
     def denoise_variance(self, x_t: Array, scale: float, std: float) -> Array:
-        """tr Cov(x_0 | x_t), (N,), for the same x_t: what even the Bayes denoiser misses by, squared."""
+        """tr Cov(x_0 | x_t), (N,), the least mean squared error of a denoiser at x_t; arguments as for `denoise`."""
         posterior, means = self._denoised(x_t, scale, std)
         C = self.covariances
         gains = np.linalg.solve(scale**2 * C + std**2 * np.eye(self.dimension), C)
-        within = std**2 * np.trace(gains, axis1=1, axis2=2)  # tr Cov(x_0 | x_t, k), whatever x_t
+        within = std**2 * np.trace(gains, axis1=1, axis2=2)  # tr Cov(x_0 | x_t, k), the same for every x_t
         spread = means - np.einsum("nk,nkd->nd", posterior, means)[:, None]
         return posterior @ within + np.einsum("nk,nkd,nkd->n", posterior, spread, spread)
 
@@ -182,14 +206,15 @@ class Mixture:
         return np.einsum("k,kde->de", self.weights, self.covariances) + (centred.T * self.weights) @ centred
 
     def quadrature(self, spacing: float = 0.5, width: float = 9.0) -> tuple[Array, Array]:
-        """Trapezoid rule for integrals against smooth functions, in one or two dimensions.
+        """Nodes and weights of the trapezoid rule for integrals of smooth functions, in one or two dimensions.
 
         Parameters
         ----------
         spacing : float
-            Distance of nodes, in units of the smallest standard deviation of any component.  The rule converges like
-            exp(−2π²/spacing²) for the density itself, where 0.5 is exact to rounding.  Scores and logarithms have poles
-            near the line between two means and need less: at 0.5 errors of 1e-4 were measured, at 0.15 of 1e-11.
+            Distance of nodes, in units of the smallest standard deviation of any component.  For the density itself the
+            error is of order exp(−2π²/spacing²), and 0.5 is exact to rounding.  Scores and logarithms have complex
+            poles near the line between two means and need a smaller spacing: measured errors were 1e-4 at 0.5 and 1e-11
+            at 0.15.
         width : float
             The box reaches this many standard deviations beyond every mean.
 
@@ -198,6 +223,11 @@ class Mixture:
         points : (M, D)
         weights : (M,)
             Σ weights · f(points) ≈ ∫ f(x) dx.
+
+        Raises
+        ------
+        ValueError
+            If D > 2.
         """
         if self.dimension > 2:
             raise ValueError(f"quadrature needs 1 or 2 dimensions, got {self.dimension}; sample instead")
@@ -209,13 +239,22 @@ class Mixture:
         return points, np.full(len(points), step**self.dimension)
 
     def kl(self, log_q: Callable[[Array], Array]) -> float:
-        """KL(p‖q) in nats for any density q in one or two dimensions, log_q mapping (M, D) to (M,), by quadrature."""
+        """KL(p‖q) of any density q, nats, by quadrature in one or two dimensions.
+
+        Parameters
+        ----------
+        log_q : callable
+            log q, from x (M, D) to (M,), nats.
+
+        Raises
+        ------
+        ValueError
+            If D > 2.
+        """
         points, weights = self.quadrature(FINE)
         log_p = self.log_prob(points)
         return float((weights * np.exp(log_p)) @ (log_p - log_q(points)))
 
     def entropy(self) -> float:
-        """H(p) = −E log p, in nats, by quadrature in one or two dimensions."""
-        points, weights = self.quadrature(FINE)
-        log_prob = self.log_prob(points)
-        return float(-(weights * np.exp(log_prob) * log_prob).sum())
+        """H(p) = −E log p, nats, by quadrature in one or two dimensions; ValueError for D > 2."""
+        return -self.kl(lambda x: np.zeros(len(x)))  # E log p/1

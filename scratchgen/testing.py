@@ -1,8 +1,8 @@
-"""Hypothesis strategies for the theory: the problems on which conformance checks are run.
+"""Hypothesis strategies for the theory: random problems for the conformance checks.
 
-Needs the extra `test`.  Ranges are those for which the checks' tolerances were measured: tables come from logits in
-[−6, 6], so that no probability is 0; covariances are A Aᵀ + 0.1 I; data for EM lie on the grid 2⁻¹⁰, so that adding an
-offset of 2¹⁰ or 2²⁰ is exact.
+Needs the extra `test`.  The tolerances of the checks were measured for these ranges: logits of tables are in [−6, 6],
+so that no probability is 0; covariances are A Aᵀ + 0.1 I; data for EM are multiples of 2⁻¹⁰, so that the addition of an
+offset 2¹⁰ or 2²⁰ is exact.
 
 >>> from hypothesis import given, settings
 >>> from scratchgen.conformance import check_forward_process
@@ -15,8 +15,6 @@ offset of 2¹⁰ or 2²⁰ is exact.
 >>> test_q_sample()
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,9 +26,10 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"scratchgen.testing needs {error.name}; run: pip install 'scratchgen[test]'") from None
 
+from scratchgen.likelihood import softmax
 from scratchgen.mixture import Mixture
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.sde.processes import VE, VP, LinearSDE, SubVP
+from scratchgen.sde import VE, VP, LinearSDE, SubVP
 from scratchgen.validation import Array
 
 GRID = 2.0**-10
@@ -38,37 +37,31 @@ HARD_MODES = ("plain", "offset 2^10", "far component", "all far", "duplicates", 
 
 
 def reals(shape: int | tuple[int, ...], low: float, high: float) -> st.SearchStrategy[Array]:
-    """Arrays of numbers in [low, high], every entry drawn by itself: Hypothesis would fill most with one value."""
+    """Arrays of independent numbers in [low, high]; arrays of Hypothesis would repeat one value in most entries."""
     return arrays(np.float64, shape, elements=st.floats(low, high, allow_subnormal=False), fill=st.nothing())
 
 
 def cut(flat: Array, *shapes: tuple[int, ...]) -> list[Array]:
-    """One long draw cut into arrays of these shapes, which is several times faster than as many draws."""
+    """Cut one long draw into arrays of these shapes; one draw is several times faster than several."""
     ends = np.cumsum([0, *(np.prod(shape, dtype=int) for shape in shapes)])
     return [flat[a:b].reshape(shape) for a, b, shape in zip(ends[:-1], ends[1:], shapes, strict=True)]
 
 
 def size(*shapes: tuple[int, ...]) -> tuple[int]:
-    """The length of the draw that `cut` cuts into these shapes."""
+    """The length of the draw that `cut` needs for these shapes."""
     return (int(sum(np.prod(shape) for shape in shapes)),)
-
-
-def softmax(logits: Array, axis: int = -1) -> Array:
-    """Probabilities along an axis."""
-    weights = np.exp(logits - logits.max(axis=axis, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=axis, keepdims=True))
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
 class Tables(NamedTuple):
-    """A discrete latent-variable model, an encoder, and the law of the data; nothing is 0.
+    """A discrete latent-variable model, an encoder, and the distribution of the data; every entry is positive.
 
-    p (X,), q (X, Z) with rows that sum to 1, decoder (X, Z) with columns that do, prior (Z,).
+    The shapes are p (X,), q (X, Z), decoder (X, Z) and prior (Z,).  Rows of q and columns of the decoder sum to 1.
     """
 
-    p: Array  # (X,) the data's law
+    p: Array  # (X,) p(x) of the data
     q: Array  # (X, Z) q(z | x), rows sum to 1
     decoder: Array  # (X, Z) p_θ(x | z), columns sum to 1
     prior: Array  # (Z,) q(z)
@@ -81,7 +74,7 @@ class Tables(NamedTuple):
 
 @st.composite
 def tables(draw: st.DrawFn, max_x: int = 6, max_z: int = 6) -> Tables:
-    """`Tables` with 2..max_x values of x and 1..max_z of z."""
+    """`Tables` with 2..max_x values of x and 1..max_z values of z."""
     nx, nz = draw(st.integers(2, max_x)), draw(st.integers(1, max_z))
     shapes = (nx,), (nx, nz), (nx, nz), (nz,)
     p, q, decoder, prior = cut(draw(reals(size(*shapes), -6, 6)), *shapes)
@@ -150,7 +143,7 @@ def mixtures(max_dimension: int = 3, max_components: int = 4) -> st.SearchStrate
 
 
 class EMProblem(NamedTuple):
-    """Data x (N, D) on the grid 2⁻¹⁰, and the `Mixture` where EM starts, every covariance the unit matrix."""
+    """Data x (N, D), multiples of 2⁻¹⁰, and a `Mixture` as the start of EM, with unit covariances."""
 
     x: Array  # (N, D)
     mixture: Mixture
@@ -158,10 +151,10 @@ class EMProblem(NamedTuple):
 
 @st.composite
 def em_problems(draw: st.DrawFn, modes: Sequence[str] = HARD_MODES, max_components: int = 4) -> EMProblem:
-    """N 1..12, D 1..3, K 1..4, plain or hard in one way.
+    """N 1..12, D 1..3, K 1..4, without or with one difficulty.
 
-    "offset 2^10": far from 0; "far component": one starts 1e3 away; "all far": all start 100 away; "duplicates": one
-    point many times; "collinear": a line in D dimensions.
+    "offset 2^10": data far from 0.  "far component": one component starts at distance 1e3.  "all far": all components
+    start at distance 100.  "duplicates": one point many times.  "collinear": a line in D dimensions.
     """
     N, D, K = draw(st.integers(1, 12)), draw(st.integers(1, 3)), draw(st.integers(1, max_components))
     unknown = set(modes) - set(HARD_MODES)
@@ -170,16 +163,17 @@ def em_problems(draw: st.DrawFn, modes: Sequence[str] = HARD_MODES, max_componen
     mode = draw(st.sampled_from(list(modes)))
     entries = arrays(np.int64, ((N + K) * D,), elements=st.integers(-5120, 5120), fill=st.nothing())
     x, means = cut(draw(entries) * GRID, (N, D), (K, D))
-    if mode == "offset 2^10":
-        x, means = x + 2.0**10, means + 2.0**10
-    elif mode == "far component":
-        means[0] += 1e3
-    elif mode == "all far":
-        means += 100
-    elif mode == "duplicates":
-        x = np.repeat(x[:1], N, axis=0)
-    elif mode == "collinear":
-        x = x[:, :1] * np.arange(1, D + 1)
+    match mode:
+        case "offset 2^10":
+            x, means = x + 2.0**10, means + 2.0**10
+        case "far component":
+            means[0] += 1e3
+        case "all far":
+            means += 100
+        case "duplicates":
+            x = np.repeat(x[:1], N, axis=0)
+        case "collinear":
+            x = x[:, :1] * np.arange(1, D + 1)
     weights = softmax(draw(reals((K,), -3, 3)))
     return EMProblem(x, Mixture(weights, means, np.tile(np.eye(D), (K, 1, 1))))
 
@@ -188,7 +182,7 @@ def em_problems(draw: st.DrawFn, modes: Sequence[str] = HARD_MODES, max_componen
 
 
 def variances(low: float, high: float, max_T: int = 40) -> st.SearchStrategy[Array]:
-    """One-step variances β², log-uniform and uniform mixed, so that both ends of (0, 1) are reached."""
+    """Variances β² of single steps, partly log-uniform and partly uniform, so that both ends of (0, 1) occur."""
     if not 0 < low <= high < 1:
         raise ValueError(f"low and high must satisfy 0 < low <= high < 1, got {low} and {high}")
 
@@ -217,7 +211,7 @@ def schedules_and_t(
 
 @st.composite
 def sdes(draw: st.DrawFn, kinds: Sequence[type[LinearSDE]] = (VP, SubVP, VE), low: float = 0.0) -> Any:
-    """VP and sub-VP with ∫β up to 8 or so, VE by a ratio of up to 50, on horizons from 0.2 to 3.
+    """VP and sub-VP with ∫β up to about 8, VE with a ratio of up to 50, on horizons from 0.2 to 3.
 
     A horizon of 1 would hide a missing factor T.  `low` is the least β(0) · horizon of VP and sub-VP.
     """

@@ -1,33 +1,35 @@
-"""Checks of what comes in from outside: every error names the argument, what was expected, what came, the remedy."""
+"""Checks of arguments.
 
-from __future__ import annotations
+Every error names the argument, the expected value, the value received, and the remedy.
+"""
 
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import numpy.typing as npt
 
-Array: TypeAlias = NDArray[np.floating[Any]]
-IntArray: TypeAlias = NDArray[np.integer[Any]]
-BoolArray: TypeAlias = NDArray[np.bool_]
+ArrayLike: TypeAlias = npt.ArrayLike
+DTypeLike: TypeAlias = npt.DTypeLike
+Array: TypeAlias = npt.NDArray[np.floating[Any]]
+IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
 RNG: TypeAlias = int | np.random.Generator | np.random.SeedSequence | None
 
 
 def as_generator(rng: RNG) -> np.random.Generator:
-    """Return the Generator that `rng` stands for (SPEC 7).
+    """Return a random generator from a seed or a generator.
 
     Parameters
     ----------
-    rng : int, SeedSequence, Generator or None
-        A seed (0 is a seed like any other), a Generator (used, and advanced, as it is), or None for fresh entropy.
+    rng : int, SeedSequence, BitGenerator, Generator or None
+        A seed; a Generator, which is returned itself, so that draws advance it; or None for fresh entropy.
 
     Raises
     ------
     TypeError
-        For a bool, a float, or the legacy RandomState.
+        If rng has another type, such as bool, float or the legacy RandomState.
     ValueError
-        For a negative seed.
+        If the seed is negative.
     """
     if isinstance(rng, bool) or not isinstance(
         rng, int | np.integer | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
@@ -37,14 +39,27 @@ def as_generator(rng: RNG) -> np.random.Generator:
             "pass numpy.random.default_rng(seed)"
         )
     if isinstance(rng, int | np.integer) and rng < 0:
-        raise ValueError(f"rng must be a non-negative seed, got {rng}")
+        raise ValueError(f"rng must be a non-negative seed, got {rng}; pass 0 or more")
     return np.random.default_rng(rng)
 
 
 def as_finite(x: ArrayLike, name: str) -> Array:
-    """Return `x` as a real, finite, floating-point array; float32 stays float32, everything else becomes float64.
+    """Return `x` as a real, finite, floating-point array; float32 stays float32, every other dtype becomes float64.
 
-    Errors contain the words by which scikit-learn's `check_estimator` knows them.
+    The errors contain the phrases that scikit-learn's `check_estimator` looks for.
+
+    Parameters
+    ----------
+    x : array_like of any shape
+    name : str
+        Name of the argument, for the error messages.
+
+    Raises
+    ------
+    TypeError
+        If x is sparse, or its elements are not numbers.
+    ValueError
+        If x is complex, ragged, or has a NaN or an infinite element.
     """
     if hasattr(x, "toarray"):
         raise TypeError(f"{name} must be a dense array, sparse ones are not supported; pass {name}.toarray()")
@@ -52,18 +67,23 @@ def as_finite(x: ArrayLike, name: str) -> Array:
         array = np.asarray(x)
     except ValueError:
         raise ValueError(
-            f"{name} must be a rectangular array, got rows of different lengths; pad or drop some"
+            f"{name} must be a rectangular array, got rows of different lengths; pad them or drop rows"
         ) from None
     if array.dtype.kind == "c":
         raise ValueError(f"{name} must be a real array, got dtype {array.dtype}; Complex data not supported")
     if array.dtype.kind == "O":
-        array = _as_numbers(array, name)
+        try:  # NumPy's own conversion would make NaN of None
+            array = np.array([float(value) for value in array.ravel()]).reshape(array.shape)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{name} must be a real array, got dtype object: {error}; convert it to numbers first"
+            ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be a real array, got dtype {array.dtype}; convert it to numbers first")
     if array.dtype != np.float32:
         array = array.astype(np.float64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
-        total = array.sum()  # finite, in all but the rarest cases, exactly if all are: no array of truth values
+        total = array.sum()  # a finite sum means finite elements; this test is faster than isfinite of all of them
     if not np.isfinite(total) and not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(
@@ -71,16 +91,6 @@ def as_finite(x: ArrayLike, name: str) -> Array:
             "drop or impute NaN and inf"
         )
     return array
-
-
-def _as_numbers(array: Any, name: str) -> Array:
-    """An array of Python objects as float64, if all of them are numbers."""
-    try:
-        return np.array([float(value) for value in array.ravel()]).reshape(array.shape)  # NumPy would make None a NaN
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{name} must be a real array, got dtype object: {error}; convert it to numbers first"
-        ) from None
 
 
 def as_samples(
@@ -93,18 +103,20 @@ def as_samples(
     x : array_like, (N, D)
         One example a row.
     name : str
-        How the caller calls it.
+        Name of the argument, for the error messages.
     dimension : int, optional
-        The D that is required.
+        Required D.
     n_min : int
-        The least N that is accepted.
+        Least accepted N.
     model : str
-        Whose D is required.
+        Name of the model that requires D, for the error messages.
 
     Raises
     ------
-    TypeError, ValueError
-        If x is not numeric, not two-dimensional, not finite, too short or of another D.
+    TypeError
+        If x is sparse, or its elements are not numbers.
+    ValueError
+        If x is not two-dimensional, not finite or complex; if N is below `n_min`; if D is 0 or not `dimension`.
     """
     array = as_finite(x, name)
     if array.ndim != 2:
@@ -127,7 +139,15 @@ def as_samples(
 
 
 def as_count(value: Any, name: str, *, minimum: int = 1) -> int:
-    """Return `value` as an int that is at least `minimum`; bools and fractions are refused."""
+    """Return `value` as an int that is at least `minimum`.
+
+    Raises
+    ------
+    TypeError
+        If value is not an integer; a bool and a float such as 2.0 are refused.
+    ValueError
+        If value is below `minimum`.
+    """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < minimum:
@@ -136,7 +156,15 @@ def as_count(value: Any, name: str, *, minimum: int = 1) -> int:
 
 
 def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False) -> float:
-    """Return `value` as a finite float in [low, high], or in (low, high] with `open_low`."""
+    """Return `value` as a finite float in [low, high], or in (low, high] with `open_low`.
+
+    Raises
+    ------
+    TypeError
+        If value is not a real number; a bool is refused.
+    ValueError
+        If value is NaN, infinite or outside the interval.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not np.isfinite(value) or value < low or value > high or (open_low and value == low):
@@ -146,14 +174,53 @@ def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.i
 
 
 def as_widths(value: Any, name: str) -> tuple[int, ...]:
-    """Return `value` as the widths of hidden layers: a tuple of ints that are at least 1, or none at all."""
+    """Return `value` as the widths of hidden layers: a tuple of positive ints, which may be empty.
+
+    Raises
+    ------
+    TypeError
+        If value is not a sequence, or an element is not an integer.
+    ValueError
+        If a width is below 1.
+    """
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a sequence of layer widths, got {value!r}; one layer of 64 is (64,)")
     return tuple(as_count(width, f"{name}[{i}]") for i, width in enumerate(value))
 
 
 def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
-    """Return `value` if it is one of `choices`."""
+    """Return `value` if it is one of `choices`; raise ValueError otherwise."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
+
+
+def check_shapes(name: str, array: Array, like_name: str, like: Array) -> None:
+    """Raise ValueError if two arrays differ in shape.
+
+    NumPy would broadcast them: noise of shape (D,) would be one draw for all examples.
+    """
+    if np.shape(array) != np.shape(like):
+        raise ValueError(f"{name} must have the shape of {like_name}, {np.shape(like)}, got {np.shape(array)}")
+
+
+def freeze(instance: object, **arrays: Array) -> None:
+    """Set arrays as read-only attributes of a frozen dataclass.
+
+    Some of the arrays are computed from others, and a change of one array would make them disagree.
+    """
+    for name, array in arrays.items():
+        array.setflags(write=False)
+        object.__setattr__(instance, name, array)
+
+
+def column(value: ArrayLike, like: Array) -> Array | float:
+    """Return one number, or one number a row, as a factor for `like`, (N, D), that keeps the dtype of `like`.
+
+    A number becomes a Python float, because a float64 scalar of NumPy would turn float32 arrays into float64.  An array
+    of shape (N,) or (N, 1) becomes (N, 1) in the dtype of `like`.
+    """
+    array = np.asarray(value)
+    if array.ndim == 0:
+        return float(array)
+    return array.reshape(-1, 1).astype(like.dtype if like.dtype.kind == "f" else np.float64, copy=False)

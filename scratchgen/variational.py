@@ -1,70 +1,76 @@
 """Equations (3)-(10): the posterior, both forms of the ELBO, its gap, and the exact chain rule of the joint KL.
 
-Once for tables, where every integral is a finite sum, and once for the linear-Gaussian model p(z) = N(0, I),
-p(x | z) = N(W z + μ, σ² I), where every integral is known.  Values are nats.
+The module has two forms of each: for tables, where every integral is a finite sum, and for the linear-Gaussian model
+p(z) = N(0, I), p(x | z) = N(W z + μ, Ψ), where every integral has a closed form.  All values are in nats.
 """
-
-from __future__ import annotations
 
 import numpy as np
 
 from scratchgen.likelihood import LOG_2PI, cross_entropy_discrete, kl_discrete
 from scratchgen.validation import Array
 
-# --- tables: joint[x, z] = p(x, z), decoder[x, z] = p(x | z), q[x, z] = q(z | x), prior[z] ---------------------------
+# --- tables: joint[x, z] = p(x, z), decoder[x, z] = p(x | z), q[x, z] = q(z | x), each (X, Z); prior[z], (Z,) ---------
 
 
 def posterior_table(joint: Array) -> tuple[Array, Array]:
-    """p(z | x) = p(x, z)/p(x), (3), (11), (16): returns the posterior (X, Z) and the evidence p(x) (X,).
+    """The posterior p(z | x) = p(x, z)/p(x), (X, Z), and the evidence p(x), (X,), of a table (X, Z): (3), (11), (16).
 
-    The deck's (11) divides p_θ(x | z) q(z) by p(x); the denominator has to be p_θ(x), the sum over z.
+    The deck's (11) divides p_θ(x | z) q(z) by p(x).  The denominator has to be p_θ(x) = Σ_z p_θ(x | z) q(z).
     """
     evidence = joint.sum(axis=1)
     return joint / evidence[:, None], evidence
 
 
 def posterior_kl_table(joint: Array, q: Array) -> Array:
-    """KL(q(z | x)‖p(z | x)) for every x, (X,), (4): what φ minimises; 0 at the posterior and nowhere else."""
+    """KL(q(z | x)‖p(z | x)) for every x, (X,), nats, (4): the objective over φ; 0 only if q is the posterior."""
     return kl_discrete(q, posterior_table(joint)[0])
 
 
 def elbo_table(joint: Array, q: Array) -> Array:
-    """ELBO(q) = E_q log p(x, z)/q(z | x) = log p(x) − KL(q‖p(z | x)) for every x, (X,), (5)-(6), (8).
+    """ELBO(q) = E_q log p(x, z)/q(z | x) = log p(x) − KL(q‖p(z | x)) for every x, (X,), nats, (5)-(6), (8).
 
-    The deck's (6) equates min KL with max ELBO: the same q attains both, the values differ by log p(x).
+    The deck's (6) equates min KL with max ELBO.  The same q attains both, but the two values differ: the minimal KL is
+    log p(x) minus the maximal ELBO.
     """
     return -kl_discrete(q, joint)
 
 
 def elbo_split_table(decoder: Array, prior: Array, q: Array) -> Array:
-    """ELBO(q) = E_q log p(x | z) − KL(q(z | x)‖p(z)) for every x, (X,), (7)."""
+    """ELBO(q) = E_q log p(x | z) − KL(q(z | x)‖p(z)) for every x, (X,), nats, (7)."""
     return -cross_entropy_discrete(q, decoder) - kl_discrete(q, prior)
 
 
 def joint_kl_table(p_x: Array, q: Array, decoder: Array, prior: Array) -> float:
-    """KL(p(x) q(z | x)‖p_θ(x | z) q(z)), (12): = KL(p‖p_θ) + E_p KL(q‖p_θ(z | x)), hence (10), for every q.
+    """KL(p(x) q(z | x)‖p_θ(x | z) q(z)) = KL(p‖p_θ) + E_p KL(q‖p_θ(z | x)) for every q, nats, (12); (10) follows.
 
-    The deck's chain of inequalities puts q ≈ p(z | x) in the middle; the chain rule needs no approximation.
+    The deck's chain of inequalities assumes q ≈ p(z | x) in the middle.  The chain rule needs no approximation.
+
+    Parameters
+    ----------
+    p_x : (X,)
+    q, decoder : (X, Z)
+    prior : (Z,)
     """
     return float(kl_discrete((p_x[:, None] * q).ravel(), (decoder * prior).ravel()))
 
 
 # --- the linear-Gaussian model ---------------------------------------------------------------------------------------
-# noise_variance is σ² or (D,): a number for PPCA, one a dimension for factor analysis.
+# Shapes: x (N, D), W (D, k), mean μ (D,).  noise_variance is a number σ², Ψ = σ² I, for PPCA; or (D,), Ψ = diag, for
+# factor analysis.
 
 
 def linear_gaussian_posterior(x: Array, W: Array, mean: Array, noise_variance: float | Array) -> tuple[Array, Array]:
-    """p(z | x) = N(M⁻¹ Wᵀ Ψ⁻¹ (x − μ), M⁻¹) with M = I + WᵀΨ⁻¹W, Ψ = σ² I: means (N, k), common covariance (k, k)."""
+    """p(z | x) = N(M⁻¹WᵀΨ⁻¹(x − μ), M⁻¹) with M = I + WᵀΨ⁻¹W, (11): means (N, k) and the common covariance (k, k)."""
     weighted = (W.T / noise_variance).T  # Ψ⁻¹ W
     covariance = np.linalg.inv(np.eye(W.shape[1]) + W.T @ weighted)
     return (x - mean) @ weighted @ covariance, covariance
 
 
 def linear_gaussian_mean_field(x: Array, W: Array, mean: Array, noise_variance: float | Array) -> tuple[Array, Array]:
-    """The diagonal Gaussian nearest to the posterior in KL(q‖p(z | x)), (4), and so of the largest ELBO, (6).
+    """The diagonal Gaussian q with the least KL(q‖p(z | x)), (4), and therefore the largest ELBO, (6).
 
-    Its mean is the posterior's and its variances are 1/M_ii, the inverses of the posterior precision's diagonal; the
-    least KL is ½(Σ log M_ii − log|M|), the same for every x (Lucas et al. 2019).
+    The mean of q is the posterior's mean.  Its variances are 1/M_ii, with the posterior's precision M.  The least KL is
+    ½(Σ log M_ii − log|M|) nats, the same for every x (Lucas et al. 2019).
 
     Returns
     -------
@@ -76,7 +82,7 @@ def linear_gaussian_mean_field(x: Array, W: Array, mean: Array, noise_variance: 
 
 
 def linear_gaussian_log_prob(x: Array, W: Array, mean: Array, noise_variance: float | Array) -> Array:
-    """log N(x; μ, W Wᵀ + Ψ), (N,)."""
+    """log N(x; μ, W Wᵀ + Ψ), (N,), nats."""
     factor = np.linalg.cholesky(W @ W.T + noise_variance * np.eye(len(W)))
     white = np.linalg.solve(factor, (x - mean).T)
     return -0.5 * (len(W) * LOG_2PI + (white**2).sum(axis=0)) - np.log(np.diagonal(factor)).sum()
@@ -85,9 +91,16 @@ def linear_gaussian_log_prob(x: Array, W: Array, mean: Array, noise_variance: fl
 def linear_gaussian_elbo(
     x: Array, W: Array, mean: Array, noise_variance: float | Array, q_mean: Array, q_cov: Array
 ) -> Array:
-    """E_q log p(x | z) − KL(q‖N(0, I)) for q = N(q_mean[n], q_cov), (N,), (7).
+    """E_q log p(x_n | z) − KL(q‖N(0, I)) for q = N(m_n, V), (N,), nats, (7).
 
-    −½ log|2πΨ| − ½[‖x − μ − W m‖²_{Ψ⁻¹} + tr WᵀΨ⁻¹W V] − ½[‖m‖² + tr V − k − log|V|]
+        −½ log|2πΨ| − ½[‖x − μ − W m‖²_{Ψ⁻¹} + tr WᵀΨ⁻¹W V] − ½[‖m‖² + tr V − k − log|V|]
+
+    Parameters
+    ----------
+    q_mean : (N, k)
+        m.
+    q_cov : (k, k)
+        V, the same for every x.
     """
     noise = np.broadcast_to(noise_variance, len(W))
     residual = ((x - mean - q_mean @ W.T) ** 2 / noise).sum(axis=1) + np.trace((W.T / noise) @ W @ q_cov)

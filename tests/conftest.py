@@ -1,12 +1,17 @@
-"""Hypothesis profiles, chosen by the environment variable HYPOTHESIS_PROFILE.
+"""Selection of tests by equation, and profiles of Hypothesis.
 
-- `ci`, the default: the same 25 examples every time, so that a red run is never chance;
-- `explore`: 300 fresh examples, for looking further by hand or nightly;
-- `mutation`: few examples and no shrinking, for runs on broken code, where only red or green counts.
+`python -m pytest --equation 25` runs the tests with the mark `@pytest.mark.equation(25)`.
+
+The environment variable HYPOTHESIS_PROFILE chooses a profile:
+
+- `ci`, the default: the same 25 examples in every run, so that no failure is random;
+- `explore`: 300 new examples, for a longer search by hand or at night;
+- `mutation`: few examples and no shrinking, for runs on broken code, where only pass or fail counts.
 """
 
 import os
 
+import pytest
 from hypothesis import Phase, settings
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25)
@@ -14,3 +19,25 @@ settings.register_profile("explore", deadline=None, max_examples=300, print_blob
 ci = settings.get_profile("ci")
 settings.register_profile("mutation", ci, max_examples=20, phases=[Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--equation", type=int, metavar="N", help="run only the tests of equation (N) of the deck")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "equation(*numbers): the test checks these equations of the deck")
+
+
+def pytest_collection_modifyitems(config, items):
+    number = config.getoption("--equation")
+    if number is None:
+        return
+    if not 1 <= number <= 34:
+        raise pytest.UsageError(f"--equation must be in 1..34, got {number}")
+
+    def is_of(item):
+        return any(number in mark.args for mark in item.iter_markers("equation"))
+
+    config.hook.pytest_deselected(items=[item for item in items if not is_of(item)])
+    items[:] = [item for item in items if is_of(item)]

@@ -1,4 +1,4 @@
-"""What the tests share beside `scratchgen.testing`: the catalogue's residual, slopes, scripted noise."""
+"""Helpers of the tests in addition to `scratchgen.testing`: residuals, slopes, scripted noise, tests of samples."""
 
 import numpy as np
 from scipy import stats
@@ -6,8 +6,13 @@ from scipy import stats
 FALSE_ALARM = 1e-7  # of one statistical test
 
 
+def holds(check):
+    """Fail with the diagnosis of the check."""
+    assert check.passed, check
+
+
 def residual(a, b):
-    """max |a - b|/(1 + |b|); shapes must agree, so that broadcasting hides nothing."""
+    """max |a - b|/(1 + |b|); the shapes must be equal, without broadcasting."""
     a, b = np.asarray(a), np.asarray(b)
     assert a.shape == b.shape, f"shapes {a.shape} and {b.shape}"
     return float(np.max(np.abs(a - b) / (1 + np.abs(b)), initial=0.0))
@@ -19,7 +24,7 @@ def slope(f, h):
 
 
 def slope_along(array, direction, f, h=1e-4):
-    """Derivative of f() when `array`, which f reads, moves along `direction`; the array is put back."""
+    """Derivative of f() when `array`, which f reads, moves along `direction`; afterwards the array is restored."""
     start = array.copy()
 
     def moved(step):
@@ -29,19 +34,6 @@ def slope_along(array, direction, f, h=1e-4):
     derivative = slope(moved, h)
     array[:] = start
     return derivative
-
-
-def affine_moments(run, n_noises, mean, variance):
-    """Exact mean and variance at the end of an affine sampler in one dimension, by affine probing (4.3).
-
-    `run` maps a start (N, 1) and noise (n, N, 1) to (N, 1); it is called once, with N = n + 2 probes.
-    """
-    start, noise = np.zeros((n_noises + 2, 1)), np.zeros((n_noises, n_noises + 2, 1))
-    start[1] = 1
-    noise[np.arange(n_noises), np.arange(2, n_noises + 2)] = 1
-    end = run(start, noise)[:, 0]
-    slopes = end[1:] - end[0]
-    return end[0] + slopes[0] * mean, slopes[0] ** 2 * variance + (slopes[1:] ** 2).sum()
 
 
 class Scripted(np.random.Generator):
@@ -77,9 +69,9 @@ def mixture_cdf(mixture, direction):
 
 
 def passes_as_sample(x, mixture, n_directions=3):
-    """Whether projections of x on fixed directions pass Kolmogorov-Smirnov's test against the mixture.
+    """Whether projections of x on fixed directions pass the Kolmogorov-Smirnov test against the mixture.
 
-    A right sample fails with probability at most FALSE_ALARM, by Bonferroni over the directions.
+    A correct sample fails with probability at most FALSE_ALARM, by Bonferroni over the directions.
     """
     directions = np.random.default_rng(20).standard_normal((n_directions, mixture.dimension))
     directions = np.concatenate([np.eye(mixture.dimension), directions])

@@ -1,4 +1,4 @@
-"""Code of real frameworks, put through `scratchgen.conformance`: `python -m benchmarks.conformance`."""
+"""Checks of `scratchgen.conformance` on the code of real frameworks: `python -m benchmarks.conformance`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from scratchgen.conformance import Check
 
-SINGLE = 1e-5  # tolerance where the framework computes in 32 bits: 2⁻²⁴ = 6e-8, times what a sum and a root cost
+SINGLE = 1e-5  # tolerance for float32: the unit roundoff 2⁻²⁴ = 6e-8 times the error growth of a sum and a root
 
 
 class Finding(NamedTuple):
@@ -15,8 +15,8 @@ class Finding(NamedTuple):
     framework: str
     what: str  # the object and its settings
     check: Check
-    cause: str = ""  # why it fails, if that is known; a failure without it fails the run
-    tolerance: float | None = None  # in place of the check's own, where the framework has fewer digits
+    cause: str = ""  # the reason of a failure, if known; a failure without a reason fails the run
+    tolerance: float | None = None  # replaces the tolerance of the check, for a framework with fewer digits
 
     @property
     def judged_at(self) -> float:
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
     @property
     def verdict(self) -> str:
         if self.passed:
-            return "passes" if not self.cause else "PASSES, was known to fail"
+            return "passes" if not self.cause else "PASSES, expected to fail"
         return "fails" if self.cause else "FAILS, cause unknown"
 
     @property

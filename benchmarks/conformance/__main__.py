@@ -2,7 +2,7 @@
 
     python -m benchmarks.conformance [diffusers] [sklearn] [torch] [--json FILE] [--markdown FILE]
 
-Ends with status 1 if something fails whose cause is not written down, or passes that was known to fail.
+The exit status is 1 if a check fails without a documented cause, or passes although a failure is documented.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def version(distribution: str) -> str | None:
 
 
 def run(names: list[str]) -> tuple[list[Finding], dict[str, str]]:
-    """Findings of the named adapters, and the versions that they were found with."""
+    """Findings of the named adapters, and the versions of their frameworks."""
     findings: list[Finding] = []
     versions = {"python": platform.python_version(), "numpy": version("numpy"), "scratchgen": version("scratchgen")}
     for name in names:
@@ -110,19 +110,19 @@ def as_json(findings: list[Finding], versions: dict[str, str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.conformance", description=__doc__.splitlines()[0])
-    parser.add_argument("frameworks", nargs="*", help=f"of {', '.join(ADAPTERS)}; all of them if none is named")
+    parser.add_argument("frameworks", nargs="*", help=f"any of {', '.join(ADAPTERS)}; default all")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="replaces the table in FILE, keeps the rest")
     options = parser.parse_args()
     unknown = set(options.frameworks) - set(ADAPTERS)
     if unknown:
-        parser.error(f"no adapter for {', '.join(sorted(unknown))}; there are {', '.join(ADAPTERS)}")
+        parser.error(f"frameworks must be among {', '.join(ADAPTERS)}, got {', '.join(sorted(unknown))}")
     findings, versions = run(options.frameworks or list(ADAPTERS))
     for finding in findings:
         framework, what, check, compares, residual, tolerance, verdict, _ = row(finding)
         print(f"{framework:<13} {what:<62} {check:<34} {residual:>10} {tolerance:>14}  {verdict}")
         if not finding.passed:
-            print(f"    {compares}: {finding.cause or '(no cause written down)'}\n    found: {finding.check.diagnosis}")
+            print(f"    {compares}: {finding.cause or '(no documented cause)'}\n    found: {finding.check.diagnosis}")
     print(f"\n{summary(findings)}; " + ", ".join(f"{name} {number}" for name, number in versions.items()))
     if options.json:
         options.json.write_text(as_json(findings, versions) + "\n", encoding="utf-8")

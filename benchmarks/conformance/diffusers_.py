@@ -1,8 +1,9 @@
 """diffusers: the DDPM, DDIM, VP and VE schedulers.
 
-Its step i = 0..T−1 is the deck's t = i + 1, its "betas" are the β_t², its alphas_cumprod the ᾱ_t².  Tables are float32
-whatever the samples are, so that each is checked twice: as it comes, at 32-bit tolerance, and with the tables
-recomputed in float64 from the same betas, at the check's own tolerance, which tells a formula from its rounding.
+Step i = 0..T−1 of diffusers is step t = i + 1 of the deck; `betas` are the β_t² and `alphas_cumprod` the ᾱ_t².  The
+tables of diffusers are float32 for samples of every dtype.  Each object is checked twice: as it is, at the tolerance of
+float32; and with tables recomputed in float64 from the same betas, at the tolerance of the check.  The second check
+separates a wrong formula from rounding.
 """
 
 from __future__ import annotations
@@ -38,24 +39,24 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "diffusers"
-TABLE = SCHEDULE.variances.tolist()  # five steps, well conditioned: shows formulas
+TABLE = SCHEDULE.variances.tolist()  # five well-conditioned steps, for errors in formulas
 DIGITS = (
-    "1 − ᾱ_t², and β_t² as 1 − ᾱ_t²/ᾱ_{t−1}², are differences of float32 numbers near 1: where they are 1e-4, three to "
-    "four digits are left"
+    "1 − ᾱ_t², and β_t² as 1 − ᾱ_t²/ᾱ_{t−1}², are differences of float32 numbers near 1: values of 1e-4 have only "
+    "three to four correct digits"
 )
 LAST = (
-    "step adds noise for timestep > 0 only, Ho's choice for images: what it returns at t = 1 is the mean of "
-    "p_θ(x_0 | x_1), not a draw from it"
+    "step adds noise for timestep > 0 only, as Ho does for images: the result at t = 1 is the mean of "
+    "p_θ(x_0 | x_1), not a sample"
 )
-CLIP = "the default clip_sample=True cuts x̂_0 to [−1, 1]: a step for data scaled to that range, and not linear"
-LOG = "_get_variance returns log β², of which step takes the root, as if it were a variance: NaN (known, issue 14569)"
-KEEPS_FIRST = "with set_alpha_to_one=False the last step ends at the law of x_1 (ᾱ_1² stands for 1), not at clean data"
+CLIP = "the default clip_sample=True clips x̂_0 to [−1, 1], for data in this range; the step is not linear"
+LOG = "_get_variance returns log β², and step takes its square root as if it were β²: NaN (known, issue 14569)"
+KEEPS_FIRST = "with set_alpha_to_one=False the last step ends at x_1 (ᾱ_1² in place of 1), not at clean data"
 STRIDE = (
-    "step goes back by T // n, whatever grid set_timesteps made: the next network call is not at the step that was "
-    "reached (known, issues 11347 and 12633); DDPMScheduler looks the grid up"
+    "step goes back by T // n and ignores the grid of set_timesteps, so that the network is called at another step "
+    "than x_t (known, issues 11347 and 12633); DDPMScheduler uses the grid"
 )
-FIRST_ORDER = "an evenly spaced table is the first-order discretisation β(t)/T of the SDE, not its law on the grid"
-GRID = "the step's length is 1/N, the grid's spacing (1 − sampling_eps)/(N − 1); they agree if N = 1/sampling_eps only"
+FIRST_ORDER = "an evenly spaced table is the first-order discretisation β(t)/T of the SDE, not its exact distribution"
+GRID = "the step has length 1/N, the grid has spacing (1 − sampling_eps)/(N − 1); equal only if N = 1/sampling_eps"
 
 
 def findings() -> Iterator[Finding]:
@@ -74,7 +75,7 @@ def tensor(x: Any) -> torch.Tensor:
 
 
 def in_double(scheduler: Any) -> Any:
-    """The same scheduler with its tables recomputed in float64 from its own betas."""
+    """The scheduler with its tables recomputed in float64 from its own betas."""
     import torch
 
     scheduler.betas = scheduler.betas.double()
@@ -86,12 +87,12 @@ def in_double(scheduler: Any) -> Any:
 
 
 def schedule_of(scheduler: Any) -> NoiseSchedule:
-    """Its betas, taken for exact."""
+    """The betas of the scheduler, as exact numbers."""
     return NoiseSchedule(scheduler.betas.double().numpy())
 
 
 def given(scheduler: Any, noise: Any) -> Any:
-    """Within this context the scheduler's own module draws `noise`."""
+    """Within this context the scheduler's module draws `noise`."""
     module = importlib.import_module(type(scheduler).__module__)
     return patch.object(module, "randn_tensor", lambda *_, **__: tensor(noise))
 
@@ -142,7 +143,7 @@ def forward(scheduler: Any) -> Check:
 
 
 def posterior(scheduler: Any) -> Check:
-    """With prediction_type='sample' the network's output is x_0 itself."""
+    """With prediction_type='sample' the output of the network is x_0."""
 
     def q_posterior(t: int, x_t: Any, x0: Any) -> tuple[Any, Any]:
         return ddpm_step(scheduler, t, x_t, x0, np.zeros_like(x_t)), scheduler._get_variance(t - 1)
@@ -167,7 +168,7 @@ def predicted_x0(scheduler: Any) -> Check:
 
 
 def predicted_x0_from_velocity(scheduler: Any) -> Check:
-    """v of (x_0, ε) by get_velocity, for x_0 as it follows from x_t and ε, and x_0 from v by step."""
+    """v of (x_0, ε) by get_velocity, with x_0 from x_t and ε; then x_0 from v by step."""
     import torch
 
     schedule = schedule_of(scheduler)
@@ -182,7 +183,7 @@ def predicted_x0_from_velocity(scheduler: Any) -> Check:
 
 
 def learned_range(scheduler: Any) -> Check:
-    """The network's second half is 0, which stands for the geometric mean of β_t² and β̃_t²."""
+    """The second half of the output of the network is 0, which means the geometric mean of β_t² and β̃_t²."""
     schedule = schedule_of(scheduler)
     table = schedule.beta * schedule.beta_tilde
     return check_ancestral_step(
@@ -193,7 +194,7 @@ def learned_range(scheduler: Any) -> Check:
 
 
 def sampler(scheduler: Any, variance: str, at_first: bool = False) -> Check:
-    """The loop of a pipeline: set_timesteps(T), then step after step."""
+    """The loop of a pipeline: set_timesteps(T), then all steps."""
     schedule = schedule_of(scheduler)
     table = {"small": schedule.beta_tilde, "large": schedule.beta}[variance] ** 2
     if not at_first:
@@ -211,11 +212,11 @@ def sampler(scheduler: Any, variance: str, at_first: bool = False) -> Check:
 
 
 def padded(scheduler: Any) -> Check:
-    """The tables that step reads, with clean data put in front."""
+    """The tables that step reads, with clean data as their first entry."""
     import torch
 
     squared = torch.cat([torch.ones(1, dtype=scheduler.alphas_cumprod.dtype), scheduler.alphas_cumprod])
-    clamp = 1e-20  # below which _get_variance does not go
+    clamp = 1e-20  # the floor of _get_variance
     variances = [0.0] + [max(float(scheduler._get_variance(i)) - clamp, 0.0) for i in range(len(scheduler.betas))]
     return check_schedule(schedule_of(scheduler), squared.sqrt(), (1 - squared).sqrt(), np.sqrt(variances))
 
@@ -244,7 +245,7 @@ def ddpm() -> Iterator[Finding]:
             f"{name}.step, {kind}, T = 5, no noise at t = 1",
             lambda scheduler, variance=variance: ancestral(scheduler, variance),
         )
-    yield from both(make(variance_type="learned_range"), f"{name}.step, learned_range, T = 5, half-way", learned_range)
+    yield from both(make(variance_type="learned_range"), f"{name}.step, learned_range, T = 5, halfway", learned_range)
     large, log = make(variance_type="fixed_large"), make(variance_type="fixed_large_log")
     for what, check, cause in (
         ("step, fixed_large_log, T = 5, no noise at t = 1", ancestral(log(), "large"), LOG),
@@ -288,7 +289,9 @@ def ddim() -> Iterator[Finding]:
         T = scheduler.config.num_train_timesteps
 
         def step(t: int, s: int, x_t: Any, eps_hat: Any, noise: Any) -> Any:
-            scheduler.num_inference_steps = Fraction(T, t - s)  # T // that is the stride: every pair can be reached
+            scheduler.num_inference_steps = Fraction(
+                T, t - s
+            )  # T // this number is the stride, so that every pair (t, s) is possible
             return scheduler.step(
                 tensor(eps_hat), t - 1, tensor(x_t), eta=eta, variance_noise=tensor(noise)
             ).prev_sample
@@ -364,7 +367,7 @@ def sde_vp() -> Iterator[Finding]:
     sde, name = VP(0.1, 20.0), "ScoreSdeVpScheduler.step_pred"
 
     def step(scheduler: Any, x: np.ndarray, t: float, score: np.ndarray, noise: np.ndarray) -> Any:
-        output = -float(sde.std(t)) * score  # its "score" is ε̂
+        output = -float(sde.std(t)) * score  # the argument "score" is ε̂
         with given(scheduler, noise):
             return scheduler.step_pred(tensor(output), tensor(x), tensor(t))[0]
 

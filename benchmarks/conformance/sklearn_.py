@@ -15,22 +15,22 @@ from scratchgen.equations.problems import PLANE, POINTS, waves
 
 NAME = "scikit-learn"
 RIDGE = (
-    "reg_covar is added to every covariance inside the M-step, which then maximises no fixed objective; a floor under "
-    "the eigenvalues would"
+    "the M-step adds reg_covar to every covariance, so that the step maximises no fixed objective; a floor of the "
+    "eigenvalues keeps one"
 )
-CANCELS = "the covariance is E[x²] − m², which cancels far from the origin; 'full' centres the data first"
+CANCELS = "the covariance is E[x²] − m², with cancellation far from the origin; 'full' centres the data first"
 DEGREES = "explained_variance_ divides by N − 1, maximum likelihood by N"
 RANK = (
-    "with N < D the left-out variance is averaged over min(N, D) − k eigenvalues, as documented, and not over D − k: "
-    "the eigenvalues that are 0 count too"
+    "with N < D the discarded variance is averaged over min(N, D) − k eigenvalues, as documented, not over D − k: "
+    "the zero eigenvalues must be counted"
 )
 WHITEN = (
-    "get_covariance and get_precision multiply components_ by √explained_variance_ if whiten is set, though fit never "
-    "divided them by it: the density of x depends on how transform scales (issue 13898)"
+    "get_covariance and get_precision multiply components_ by √explained_variance_ if whiten is set, but fit does not "
+    "divide by it: the density of x depends on the scale of transform (issue 13898)"
 )
-LAST_STEP = "after max_iter steps noise_variance_ is one update ahead of components_ and of loglike_"
+LAST_STEP = "after max_iter steps noise_variance_ has one update more than components_ and loglike_"
 SURPLUS = (
-    "loglike_ takes log s + 1 for every kept eigenvalue s, which holds for s >= 1; where s < 1 the factor is cut to 0 "
+    "loglike_ uses log s + 1 for every kept eigenvalue s, which is right for s >= 1; for s < 1 the factor is 0 "
     "and the term is s"
 )
 
@@ -46,7 +46,7 @@ def parameters(mixture: Mixture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def fitted(x: np.ndarray, weights: Any, means: Any, covariances: Any, **options: Any) -> Any:
-    """Their mixture after max_iter steps from given parameters."""
+    """scikit-learn's mixture after max_iter steps from given parameters."""
     from sklearn.mixture import GaussianMixture
 
     precisions = np.linalg.inv(covariances)
@@ -76,7 +76,9 @@ def mixtures() -> Iterator[Finding]:
     def known() -> Any:
         from sklearn.mixture import GaussianMixture
 
-        model = GaussianMixture(len(PLANE.weights))  # max_iter=0 stops at a missing covariances_ if all is given
+        model = GaussianMixture(
+            len(PLANE.weights)
+        )  # max_iter=0 raises because covariances_ is missing, even if all is given
         model.weights_, model.means_, model.covariances_ = plane
         model.precisions_cholesky_ = np.linalg.inv(np.linalg.cholesky(PLANE.covariances)).swapaxes(1, 2)
         return model
@@ -114,7 +116,7 @@ def mixtures() -> Iterator[Finding]:
 
 
 def check_em_covariance(em_step: Callable[..., Any], x: np.ndarray, *start: np.ndarray) -> Any:
-    """The covariances of a step, and of `check_em`'s right side: that of the package's own M-step."""
+    """The covariances after a step, and those of the package's M-step."""
     from scratchgen.em import e_step, m_step
 
     mixture = Mixture(*start)
@@ -140,7 +142,7 @@ def monotone(values: list[float], what: str = "the mean log-likelihood after eac
 
 
 def far_from_origin() -> Iterator[Finding]:
-    """In one dimension, or with one component, the restricted forms have nothing to restrict."""
+    """In one dimension, or with one component, all covariance types are equal."""
     shift = 1e5
     line = np.concatenate([1 + 0.4 * waves(40, 1), -1 + 0.6 * waves(50, 1, shift=1.0)])
     two = (np.array([0.4, 0.6]), np.array([[0.8], [-0.5]]), np.array([[[0.3]], [[0.5]]]))
@@ -168,7 +170,7 @@ def principal_components() -> Iterator[Finding]:
     from sklearn.decomposition import PCA
 
     def maximum(x: np.ndarray, **options: Any) -> Callable[..., Any]:
-        def fit(S: np.ndarray, n_components: int) -> tuple[np.ndarray, float]:  # S is that of x
+        def fit(S: np.ndarray, n_components: int) -> tuple[np.ndarray, float]:  # S is the sample covariance of x
             pca = PCA(n_components, random_state=0, **options).fit(x)
             excess = pca.explained_variance_ - pca.noise_variance_
             return pca.components_.T * np.sqrt(excess), pca.noise_variance_
@@ -236,7 +238,7 @@ def factor_analysis() -> Iterator[Finding]:
     yield Finding(NAME, "FactorAnalysis.loglike_[-1], 5 factors of 6 dimensions", last_likelihood(fit(5), x))
     small = 0.1 * x
     model = FactorAnalysis(2, svd_method="lapack").fit(small)
-    right = Mixture([1.0], model.mean_[None], np.eye(6)[None]).log_prob(small).mean()  # where it starts: ψ = 1, W = 0
+    right = Mixture([1.0], model.mean_[None], np.eye(6)[None]).log_prob(small).mean()  # the start: ψ = 1, W = 0
     first = compare("log p of the start", "(16)", "loglike_[0]/N", model.loglike_[0] / len(x), right, 1e-9)
     yield Finding(NAME, "FactorAnalysis.loglike_[0], all variances below 1", first, SURPLUS)
 
@@ -244,11 +246,11 @@ def factor_analysis() -> Iterator[Finding]:
 def last_likelihood(model: Any, x: np.ndarray) -> Any:
     covariance = model.components_.T @ model.components_ + np.diag(model.noise_variance_)
     right = Mixture([1.0], model.mean_[None], covariance[None]).log_prob(x).mean()
-    return compare("log p of what was fitted", "(16)", "loglike_[-1]/N", model.loglike_[-1] / len(x), right, 1e-9)
+    return compare("log p of the fitted model", "(16)", "loglike_[-1]/N", model.loglike_[-1] / len(x), right, 1e-9)
 
 
 def stationary(model: Any, x: np.ndarray) -> Any:
-    """The gradient of the mean log-likelihood in W and in log ψ, ½ C⁻¹(S − C)C⁻¹ being that in C."""
+    """The gradient of the mean log-likelihood in W and in log ψ; the gradient in C is ½ C⁻¹(S − C)C⁻¹."""
     W, psi = model.components_.T, model.noise_variance_
     precision = np.linalg.inv(W @ W.T + np.diag(psi))
     slope = 0.5 * (precision @ np.cov(x.T, bias=True) @ precision - precision)

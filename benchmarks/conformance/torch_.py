@@ -1,4 +1,4 @@
-"""PyTorch: divergences, densities, Adam, and autograd against every backward pass that the package writes by hand."""
+"""PyTorch: divergences, densities, Adam; and autograd against every hand-written backward pass of the package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.conformance import SINGLE, Finding
-from scratchgen import VP, Mixture, ScoreSDE
+from scratchgen import VP, Mixture
 from scratchgen.conformance import (
     check_adam,
     check_denoiser,
@@ -36,9 +36,9 @@ from scratchgen.equations.problems import (
     waves,
 )
 from scratchgen.likelihood import gaussian_log_prob
-from scratchgen.network import MLP
-from scratchgen.noise_network import NoiseNetwork
-from scratchgen.vae import VAENetwork
+from scratchgen.nn import MLP, CategoricalDenoiser, NoiseNetwork
+from scratchgen.sde import score_and_divergence
+from scratchgen.vae import VAENetwork, train_step
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,7 @@ def divergences() -> Iterator[Finding]:
         name,
         "functional.kl_div(log q, p), default reduction",
         check_kl(lambda p, q: functional.kl_div(tensor(q).log(), tensor(p)), P, DECODER[:, 0]),
-        "the default reduction 'mean' divides by the number of table entries; torch's documentation says so, and that "
+        "the default reduction 'mean' divides by the number of table entries; by torch's documentation "
         "'batchmean' is the divergence",
     )
 
@@ -150,7 +150,7 @@ def densities() -> Iterator[Finding]:
         (0.3, ""),
         (
             1e-8,
-            "its eps = 1e-6, meant for stability, is a floor: smaller variances are replaced by it",
+            "eps = 1e-6, meant for stability, replaces smaller variances",
         ),
     ):
         right = -gaussian_log_prob(X, np.zeros_like(X), np.log(variance))
@@ -169,7 +169,7 @@ def adam() -> Iterator[Finding]:
     import torch
 
     start, gradients = waves(4), 1e-6 + waves(6, 4, shift=1.0)
-    gradients[:, 3] *= 1e-8  # as small as ε, so that its place matters
+    gradients[:, 3] *= 1e-8  # of the size of ε, so that the place of ε matters
 
     def run(cls: Any, dtype: torch.dtype = torch.float64, **options: Any) -> Any:
         def steps(parameters: np.ndarray, gradients: np.ndarray) -> np.ndarray:
@@ -202,7 +202,7 @@ def adam() -> Iterator[Finding]:
         "torch",
         "optim.Adam, weight_decay=0.1",
         check_adam(run(torch.optim.Adam, weight_decay=0.1), start, gradients, **settings, weight_decay=0.1),
-        "Adam's weight_decay is an L2 penalty that goes through the moments; the decoupled decay is AdamW",
+        "weight_decay of Adam is an L2 penalty inside the moments; AdamW has the decoupled decay",
     )
 
 
@@ -210,7 +210,7 @@ def adam() -> Iterator[Finding]:
 
 
 def ours(what: str, quantities: dict[str, tuple[Any, Any]], single: bool = False) -> Finding:
-    """Of every quantity the package's value, held against torch's."""
+    """For every quantity, the package's value against torch's."""
     parts = [(np.asarray(left), right.detach().numpy()) for left, right in quantities.values()]
     if any(left.shape != right.shape for left, right in parts):
         raise ValueError(f"{what}: shapes differ, {[(left.shape, right.shape) for left, right in parts]}")
@@ -220,7 +220,7 @@ def ours(what: str, quantities: dict[str, tuple[Any, Any]], single: bool = False
 
 
 def perceptron(mlp: MLP) -> tuple[Any, list[torch.Tensor]]:
-    """The same network in torch, and its parameters in the order of the flat vector."""
+    """The network in torch, and its parameters in the order of the flat vector."""
     import torch
 
     parameters = [tensor(part, gradient=True) for pair in zip(mlp.weights, mlp.biases, strict=True) for part in pair]
@@ -243,7 +243,7 @@ def flat(gradients: Any) -> torch.Tensor:
 
 
 def noise_predictor(network: NoiseNetwork) -> tuple[Any, list[torch.Tensor]]:
-    """ε̂(x, scale, std) of the package's network in torch, written from its docstring."""
+    """ε̂(x, scale, std) of the package's network in torch, from the formula in its docstring."""
     import torch
 
     mlp, parameters = perceptron(network.mlp)
@@ -264,6 +264,8 @@ def noise_predictor(network: NoiseNetwork) -> tuple[Any, list[torch.Tensor]]:
 def backward_passes() -> Iterator[Finding]:
     yield from backward_of_mlp()
     yield from backward_of_noise_network()
+    yield from jvp_of_noise_network()
+    yield from backward_of_categorical_denoiser()
     yield from backward_of_vae()
     yield from divergence_of_score()
     yield from derivatives_of_mixture()
@@ -281,18 +283,17 @@ def backward_of_mlp() -> Iterator[Finding]:
             x_torch = tensor(x, gradient=True)
             output = forward(x_torch)
             *grads, grad_x = torch.autograd.grad(output, [*parameters, x_torch], tensor(weight))
-            value = mlp.forward(x)
-            back = mlp.backward(weight)
+            value, backward = mlp.vjp(x)
+            back = backward(weight, inputs=True)
             yield ours(
-                f"MLP.backward, {activation}{label}",
+                f"MLP.vjp, {activation}{label}",
                 {"output": (value, output), "∂/∂parameters": (mlp.gradient, flat(grads)), "∂/∂x": (back, grad_x)},
             )
 
 
 def random_noise_network(dtype: Any) -> NoiseNetwork:
     network = NoiseNetwork(2, (8, 6), n_time_features=4, n_coordinate_features=3, rng=0, dtype=dtype)
-    parameters = network.mlp.parameters
-    parameters += (0.3 * waves(len(parameters))).astype(dtype)  # the last layer starts at 0
+    network.parameters += (0.3 * waves(len(network.parameters))).astype(dtype)  # the last layer starts at 0
     return network
 
 
@@ -300,19 +301,78 @@ def backward_of_noise_network() -> Iterator[Finding]:
     import torch
 
     x, weight = POINTS, waves(6, 2, shift=2.0)
-    levels = {"one level a row": VP().marginal(np.linspace(0.02, 1.0, 6)), "scale and std not VP": (1.3, 2.1)}
+    levels = {"one level per row": VP().marginal(np.linspace(0.02, 1.0, 6)), "scale and std not VP": (1.3, 2.1)}
     for label, (scale, std) in levels.items():
         network = random_noise_network(np.float64)
         eps_hat, parameters = noise_predictor(network)
         x_torch = tensor(x, gradient=True)
         output = eps_hat(x_torch, scale, std)
         *grads, grad_x = torch.autograd.grad(output, [*parameters, x_torch], tensor(weight))
-        value = network.forward(x, scale, std)
-        back = network.backward(weight)
-        gradient = network.mlp.gradient
+        value, backward = network.vjp(x, scale, std)
+        back = backward(weight, inputs=True)
         yield ours(
-            f"NoiseNetwork.backward, {label}",
-            {"ε̂": (value, output), "∂/∂parameters": (gradient, flat(grads)), "∂/∂x": (back, grad_x)},
+            f"NoiseNetwork.vjp, {label}",
+            {"ε̂": (value, output), "∂/∂parameters": (network.gradient, flat(grads)), "∂/∂x": (back, grad_x)},
+        )
+
+
+def jvp_of_noise_network() -> Iterator[Finding]:
+    """The directional derivative, and the gradient of Σ g · ε̂ + k · dε̂, by differentiating twice."""
+    import torch
+
+    network = random_noise_network(np.float64)
+    eps_hat, parameters = noise_predictor(network)
+    scale, std = VP().marginal(np.linspace(0.02, 1.0, 6))
+    v, g, k = (waves(6, 2, shift=shift) for shift in (1.0, 2.0, 3.0))
+    field = (lambda x: eps_hat(x, scale, std), tensor(POINTS, gradient=True), tensor(v))
+    output, derivative = torch.autograd.functional.jvp(*field, create_graph=True)
+    grads = torch.autograd.grad((tensor(g) * output + tensor(k) * derivative).sum(), parameters)
+    value, along, backward = network.jvp(POINTS, v, scale, std)
+    backward(g, k)
+    yield ours(
+        "NoiseNetwork.jvp",
+        {"ε̂": (value, output), "dε̂": (along, derivative), "∂/∂parameters": (network.gradient, flat(grads))},
+    )
+
+
+def backward_of_categorical_denoiser() -> Iterator[Finding]:
+    """ε̂ in torch, from the formulas in the docstring: per-pixel posterior, Wiener denoiser, corrections, mean."""
+    import torch
+
+    histograms = np.array([[0.1, 0.4, 0.2, 0.3], [0.3, 0.2, 0.25, 0.25]])
+    covariance = np.array([[0.4, 0.1], [0.1, 0.3]])
+    network = CategoricalDenoiser(histograms, covariance, (6,), n_time_features=3, rng=0, dtype=np.float64)
+    network.parameters += 0.3 * waves(len(network.parameters))
+    mlp, parameters = perceptron(network.mlp)
+    levels = tensor(np.linspace(-1, 1, 4))
+    basis = torch.stack([levels == -1, levels == 1, levels, levels**2]).double()
+    mean, weight = tensor(histograms) @ levels, waves(6, 2, shift=2.0)
+    for label, level in {
+        "one level per row": VP().marginal(np.linspace(0.05, 1.0, 6)),
+        "one level": (0.8, 0.6),
+    }.items():
+        scale, std = (tensor(np.broadcast_to(np.reshape(a, (-1, 1)), (6, 1)).copy()) for a in level)
+        x = tensor(POINTS, gradient=True)
+        own = tensor(histograms).log() - ((x[:, :, None] - scale[:, :, None] * levels) / std[:, :, None]) ** 2 / 2
+        centred = x - scale * mean
+        spread = scale[:, :, None] ** 2 * tensor(covariance) + std[:, :, None] ** 2 * torch.eye(2, dtype=torch.float64)
+        wiener = scale * (tensor(covariance) @ torch.linalg.solve(spread, centred[:, :, None]))[:, :, 0]
+        clock = (scale / std).log() * tensor(np.geomspace(0.25, 4.0, 3))
+        entering = [
+            centred / (scale**2 + std**2).sqrt(),
+            own.softmax(2) @ levels - mean,
+            wiener,
+            clock.cos(),
+            clock.sin(),
+        ]
+        law = (own + mlp(torch.cat(entering, dim=1)).reshape(6, 2, 4) @ basis).softmax(2)
+        output = (x - scale * (law @ levels)) / std
+        *grads, grad_x = torch.autograd.grad(output, [*parameters, x], tensor(weight))
+        value, backward = network.vjp(POINTS, *level)
+        back = backward(weight, inputs=True)
+        yield ours(
+            f"CategoricalDenoiser.vjp, {label}",
+            {"ε̂": (value, output), "∂/∂parameters": (network.gradient, flat(grads)), "∂/∂x": (back, grad_x)},
         )
 
 
@@ -333,10 +393,10 @@ def backward_of_vae() -> Iterator[Finding]:
         kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0))
         loss = kl.sum(dim=1) - decoder_law.log_prob(x).sum(dim=1)
         grads = torch.autograd.grad(loss.mean(), [*encoder, *decoder, log_s2])
-        value = network.loss(X, noise)
+        value = train_step(network, X, noise)
         cut = len(encoder)
         yield ours(
-            f"VAENetwork.loss, hidden={hidden}, {activation}",
+            f"vae.train_step, hidden={hidden}, {activation}",
             {
                 "−ELBO": (value, loss),
                 "∂/∂encoder": (network.encoder.gradient, flat(grads[:cut])),
@@ -350,21 +410,20 @@ def divergence_of_score() -> Iterator[Finding]:
     import torch
 
     for dtype in (np.float64, np.float32):
-        model = ScoreSDE(VP(0.3, 4.0, 1.7), hidden=(4,), n_steps=1, batch_size=4, rng=0).fit(waves(8, 2))
-        model.network_ = random_noise_network(dtype)
-        eps_hat, _ = noise_predictor(model.network_)
+        sde, network = VP(0.3, 4.0, 1.7), random_noise_network(dtype)
+        eps_hat, _ = noise_predictor(network)
         for t in (0.05, 1.2):
-            scale, std = model.sde_.level(t)
+            scale, std = sde.level(t)
 
             def field(x: torch.Tensor, scale: float = scale, std: float = std, eps_hat: Any = eps_hat) -> torch.Tensor:
                 return -eps_hat(x, scale, std) / std
 
             x = tensor(POINTS)
             jacobians = [torch.autograd.functional.jacobian(field, row[None])[0, :, 0] for row in x]
-            score, divergence = model.score_and_divergence(POINTS.astype(dtype), t)
+            score, divergence = score_and_divergence(network, sde, POINTS.astype(dtype), t)
             trace = torch.stack([jacobian.trace() for jacobian in jacobians])
             yield ours(
-                f"ScoreSDE.score_and_divergence, t = {t}, {np.dtype(dtype).name}",
+                f"sde.score_and_divergence, t = {t}, {np.dtype(dtype).name}",
                 {"s_θ": (score, field(x)), "div s_θ": (divergence, trace)},
                 single=dtype is np.float32,
             )

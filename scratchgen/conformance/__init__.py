@@ -1,8 +1,19 @@
-"""The theory as checks that any implementation can be put through.
+"""Checks of the theory, for any implementation.
 
-A check takes plain callables (anything whose results `numpy.asarray` accepts) and one instance of the problem, draws
-nothing at random, and returns a `Check`: both sides, the residual, the tolerance and, when it fails, what kind of
-mistake gives such numbers.
+A check takes the callables under test and one problem.  It computes one quantity twice: by the callables (left), and
+by an independent route (right).  Nothing is drawn at random.
+
+Conventions of every check:
+
+* N examples, D dimensions, k latents, K components, T steps; step 0 is clean data.  Steps t are Python integers.
+* Callables get float64 arrays and Python numbers.  A callable may return whatever `numpy.asarray` accepts, of the
+  shape that is stated.  An array of another shape fails the check, or raises ValueError.
+* Densities, losses and bounds are in nats, one value per example, summed over the D dimensions.
+* ε̂ is the total noise: x_t = ᾱ_t x_0 + β̄_t ε.  Tables over steps have length T+1; index 0 is not used.
+* A check returns a `Check`.  Its residual is max |left − right|/(1 + |right|) unless the check says otherwise, and the
+  check passes if the residual is at most the tolerance.  The tolerance is a small multiple of the numerical error of
+  the two computations in float64; `Check.at` judges the same comparison at another one.
+* A check with several comparisons returns the one with the largest ratio of residual to tolerance.
 
 >>> import numpy as np
 >>> from scratchgen import NoiseSchedule
@@ -15,17 +26,25 @@ mistake gives such numbers.
 >>> bool(check_posterior(mine, schedule))
 False
 >>> check_posterior(mine, schedule).diagnosis.split("; ")[1]
-'it is β_t², the variance of the forward step, which β̄_t in place of β̄_{t−1} gives too'
+'it is β_t², the variance of the forward step (β̄_t in place of β̄_{t−1} gives it)'
 """
 
-from scratchgen.conformance.bound import check_chains, check_negative_elbo, check_step_loss, check_variational_bound
-from scratchgen.conformance.em import (
-    check_e_step,
-    check_em,
-    check_free_energy,
-    check_free_m_step,
-    check_ppca_maximum,
-    check_ppca_step,
+from scratchgen.conformance.bound import (
+    check_bound_terms,
+    check_chains,
+    check_loss_weights,
+    check_negative_elbo,
+    check_step_loss,
+    check_variational_bound,
+)
+from scratchgen.conformance.draws import check_step_draws, check_time_draws
+from scratchgen.conformance.em import check_e_step, check_em, check_free_energy, check_free_m_step
+from scratchgen.conformance.em_running import (
+    check_covariance_types,
+    check_em_loop,
+    check_kmeans,
+    check_statistics,
+    check_table_em,
 )
 from scratchgen.conformance.forward import (
     check_forward_process,
@@ -42,21 +61,51 @@ from scratchgen.conformance.likelihood import (
     check_gaussian_kl,
     check_kl,
 )
+from scratchgen.conformance.networks import (
+    check_activation,
+    check_categorical_denoiser,
+    check_categorical_draw,
+    check_jvp,
+    check_mlp,
+    check_noise_network,
+)
+from scratchgen.conformance.ppca import check_factor_analysis_step, check_ppca_maximum, check_ppca_step
 from scratchgen.conformance.result import Check
-from scratchgen.conformance.reverse import check_ancestral_step, check_ddim_step, check_optimal_variance, check_sampler
+from scratchgen.conformance.reverse import (
+    check_ancestral_step,
+    check_ddim_sampler,
+    check_ddim_step,
+    check_optimal_variance,
+    check_predicted_noise,
+    check_reverse_variance,
+    check_sampler,
+)
+from scratchgen.conformance.reverse_sde import (
+    check_heun,
+    check_langevin_step,
+    check_reverse_sampler,
+    check_reverse_sde,
+    check_reverse_step,
+)
 from scratchgen.conformance.score import check_denoiser, check_log_prob, check_score, check_score_matching
-from scratchgen.conformance.sde import (
-    check_discretisation,
+from scratchgen.conformance.sde import check_discretisation, check_sde
+from scratchgen.conformance.sde_bounds import (
+    check_continuous_bound,
+    check_divergence,
     check_kl_bound,
     check_log_prob_bound,
     check_probability_flow_likelihood,
     check_reverse_law,
-    check_reverse_sampler,
-    check_reverse_sde,
-    check_reverse_step,
-    check_sde,
 )
-from scratchgen.conformance.training import check_adam, check_gradient
+from scratchgen.conformance.training import (
+    check_adam,
+    check_gradient,
+    check_learning_rate,
+    check_loss_gradient,
+    check_moving_average,
+    check_training,
+    check_training_step,
+)
 from scratchgen.conformance.vae import check_importance_weighted_bound, check_vae_loss, check_vae_objective
 from scratchgen.conformance.variational import (
     check_elbo,
@@ -71,54 +120,82 @@ from scratchgen.conformance.variational import (
 
 __all__ = [
     "Check",
+    "check_activation",
     "check_adam",
     "check_ancestral_step",
     "check_bin_masses",
     "check_bits_per_dim",
+    "check_bound_terms",
+    "check_categorical_denoiser",
+    "check_categorical_draw",
     "check_chains",
+    "check_continuous_bound",
+    "check_covariance_types",
+    "check_ddim_sampler",
     "check_ddim_step",
     "check_denoiser",
     "check_diagonal_kl",
     "check_discretisation",
+    "check_divergence",
     "check_e_step",
     "check_elbo",
     "check_em",
+    "check_em_loop",
+    "check_factor_analysis_step",
     "check_forward_process",
     "check_forward_step",
     "check_free_energy",
     "check_free_m_step",
     "check_gaussian_kl",
     "check_gradient",
+    "check_heun",
     "check_importance_weighted_bound",
     "check_joint_kl",
+    "check_jvp",
     "check_kl",
     "check_kl_bound",
+    "check_kmeans",
+    "check_langevin_step",
     "check_latent_posterior",
+    "check_learning_rate",
     "check_linear_gaussian_elbo",
     "check_linear_gaussian_posterior",
     "check_log_prob",
     "check_log_prob_bound",
+    "check_loss_gradient",
+    "check_loss_weights",
     "check_mean_field",
+    "check_mlp",
+    "check_moving_average",
     "check_negative_elbo",
     "check_noise_merging",
+    "check_noise_network",
     "check_optimal_variance",
     "check_posterior",
     "check_posterior_kl",
     "check_ppca_maximum",
     "check_ppca_step",
     "check_predict_x0",
+    "check_predicted_noise",
     "check_probability_flow_likelihood",
     "check_reverse_law",
     "check_reverse_sampler",
     "check_reverse_sde",
     "check_reverse_step",
+    "check_reverse_variance",
     "check_sampler",
     "check_schedule",
     "check_score",
     "check_score_matching",
     "check_sde",
     "check_split_elbo",
+    "check_statistics",
+    "check_step_draws",
     "check_step_loss",
+    "check_table_em",
+    "check_time_draws",
+    "check_training",
+    "check_training_step",
     "check_vae_loss",
     "check_vae_objective",
     "check_variational_bound",

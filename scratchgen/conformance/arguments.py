@@ -1,4 +1,4 @@
-"""What comes into a check: the problem's arrays, and what the callable under test returns."""
+"""Validation of the arguments of a check, and of the arrays that the callables under test return."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:
-    """Turn lists, tensors and integer arrays among a check's arguments into float64 arrays."""
+    """Decorate a check so that lists, tensors and integer arrays among its arguments become float64 arrays."""
     signature = inspect.signature(check)
 
     @functools.wraps(check)
@@ -32,7 +32,7 @@ def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:
 
 
 def as_probabilities(p: Array, name: str, axis: int | tuple[int, ...] = -1) -> None:
-    """Refuse tables that are not positive, or do not sum to 1 along `axis`."""
+    """Raise ValueError unless every entry of p is positive and p sums to 1 along `axis`."""
     if p.size == 0 or not (np.isfinite(p) & (p > 0)).all():
         raise ValueError(f"{name} must be positive everywhere, so that no logarithm is infinite, got {p}")
     if np.abs(p.sum(axis=axis) - 1).max() > 1e-9:
@@ -40,7 +40,7 @@ def as_probabilities(p: Array, name: str, axis: int | tuple[int, ...] = -1) -> N
 
 
 def as_sigma_squared(sigma_squared: Array, schedule: NoiseSchedule, zero: bool = False) -> Array:
-    """The table (T+1,) of σ_t²; index 0 is not used and becomes 0.  With `zero` a step may have no noise."""
+    """Validate the table σ_t², (T+1,), and set its unused index 0 to 0.  `zero` allows steps without noise."""
     table = np.asarray(sigma_squared)
     wrong = table.shape != (schedule.T + 1,) or not ((table[1:] >= 0) if zero else (table[1:] > 0)).all()
     if wrong:
@@ -52,7 +52,7 @@ def as_sigma_squared(sigma_squared: Array, schedule: NoiseSchedule, zero: bool =
 
 
 def returned(value: Any, shape: tuple[int, ...], what: str) -> Array:
-    """What a callable under test returned, as float64 of the shape that was asked for."""
+    """Convert the return value of a callable under test to float64; raise ValueError if its shape is not `shape`."""
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -63,7 +63,7 @@ def returned(value: Any, shape: tuple[int, ...], what: str) -> Array:
 
 
 def parts(value: Any, n: int, what: str) -> list[Array]:
-    """The n arrays that a callable under test returned."""
+    """Convert the n return values of a callable under test to float64 arrays; raise ValueError if there are not n."""
     try:
         arrays: list[Array] = [np.asarray(part, dtype=np.float64) for part in value]
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""Checks of equations (19)-(29): densities of paths, the loss of a step, the variational bound.
+"""Checks of equations (19)-(29): densities of paths, the loss of one step, the variational bound.
 
-Expectations are exact: Gauss-Hermite nodes for one step of any entire net, sigma points and one Cholesky of the joint
-Gaussian for whole chains of affine ones.
+Every expectation is exact.  One step with any entire function ε̂ uses Gauss-Hermite nodes.  A whole chain with affine
+ε̂ uses sigma points and one Cholesky decomposition of the joint Gaussian.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_sigma_squared, returned, takes_arrays
+from scratchgen.conformance.reference_chain import EpsHat, Steps, compose, reverse_mean
 from scratchgen.conformance.result import Check, Mistakes, compare, worst
-from scratchgen.conformance.steps import EpsHat, Steps, compose, reverse_mean
 from scratchgen.ddpm.kernels import check_time
 from scratchgen.quadrature import gauss_hermite, sigma_points
 from scratchgen.schedule import NoiseSchedule
@@ -29,17 +29,28 @@ def check_chains(
     slopes: Array,
     sigma_squared: Array,
 ) -> Check:
-    """(19): the log-density of a path is that of one dense Gaussian, for a net ε̂(x, t) = slopes[t] · x.
+    """(19): the log-densities of a path under q and under p_θ, for ε̂(x, t) = slopes[t] · x.
+
+    The right sides are the log-densities of one dense Gaussian over the whole path.
 
     Parameters
     ----------
     forward_log_prob : callable
-        forward_log_prob(path) → log q(x_{1:T} | x_0), (N,).
+        forward_log_prob(path) → log q(x_{1:T} | x_0), (N,), nats.
     reverse_log_prob : callable
-        reverse_log_prob(path, eps_hat) → log p_θ(x_{0:T}), (N,).
+        reverse_log_prob(path, eps_hat) → log p_θ(x_{0:T}), (N,), nats.
+    schedule : NoiseSchedule
     path : (T+1, N, 1)
-    slopes, sigma_squared : (T+1,)
-        Index 0 is not used.
+        The states x_0, …, x_T of N paths.
+    slopes : (T+1,)
+        Slope of the total noise ε̂ at every step.
+    sigma_squared : (T+1,)
+        The variances σ_t² that `reverse_log_prob` uses.
+
+    Returns
+    -------
+    Check
+        The larger of the two residuals; tolerance 1e-9.
     """
     sigma_squared = as_sigma_squared(sigma_squared, schedule)
     steps, points = compose(schedule), path[:, :, 0].T
@@ -70,7 +81,7 @@ def check_chains(
 
 
 def _normal_log_prob(x: Array, covariance: Array) -> Array:
-    """log N(x; 0, covariance) of rows, by determinant and solution."""
+    """log N(x; 0, covariance) of every row, by a determinant and a linear solve."""
     quadratic = (x * np.linalg.solve(covariance, x.T).T).sum(axis=1)
     return -0.5 * (len(covariance) * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1] + quadratic)
 
@@ -85,15 +96,29 @@ def check_step_loss(
     std: float,
     sigma_squared: float,
 ) -> Check:
-    """(22)-(29): −E_q log p_θ(x_{t−1} | x_t) with every constant, on scalar data N(mean, std²) and any entire net.
+    """(22)-(29): −E_q log p_θ(x_{t−1} | x_t) with all constants, for scalar data N(mean, std²).
 
     Parameters
     ----------
     loss : callable
-        loss(t, x0, eps_bar_prev, eps_t, eps_hat) → (N,), nats, all arrays (N, 1), for the given σ_t².  Forms in the
-        merged noise, (28) and (29), get it from these by the proposition; only their expectation has to agree.
+        loss(t, x0, eps_bar_prev, eps_t, eps_hat) → (N,), nats, for the given σ_t².  Every array is (N, 1);
+        `eps_bar_prev` is the total noise of x_{t−1} and `eps_t` the noise of step t.  A loss in the merged noise, (28)
+        or (29), merges these two first, by the proposition before (27).  Only the expectation is compared.
+    schedule : NoiseSchedule
+    t : int
+        The step, 1..T.
     eps_hat : callable
-        Total noise ε̂(x_t, t), entire in x (sines and polynomials), for the 28³ Gauss-Hermite nodes to be exact.
+        eps_hat(x_t, t) → total noise, (N, 1).  It must be an entire function of x (sines and polynomials), so that the
+        28³ Gauss-Hermite nodes are exact.
+    mean, std : float
+        Of the data.
+    sigma_squared : float
+        The variance σ_t² that `loss` uses.
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-10.
     """
     check_time(schedule, t)
     sigma_squared = as_number(sigma_squared, "sigma_squared", low=0.0, open_low=True)
@@ -119,12 +144,12 @@ def check_step_loss(
         1e-10,
         {
             "the prefactor has lost its ½, as printed": lambda: constant + 2 * fit,
-            "ω is separated without leaving D β̃²/(2σ²), as printed": lambda: constant + fit - omega,
+            "the term D β̃²/(2σ²), the integral over ω, is missing, as printed": lambda: constant + fit - omega,
             "the prefactor of ‖ε − ε̂‖² has lost its ½, as printed": lambda: constant + omega + 2 * (fit - omega),
-            "the prefactor is twice too large and ω leaves nothing, as printed": lambda: constant + 2 * (fit - omega),
+            "the prefactor has lost its ½ and D β̃²/(2σ²) is missing, as printed": lambda: constant + 2 * (fit - omega),
             "½ log 2πσ² and the ½ of the prefactor are missing, as printed": lambda: 2 * fit,
             "½ log 2πσ² is missing": lambda: fit,
-            "both ½ log 2πσ² and what ω leaves are missing": lambda: fit - omega,
+            "both ½ log 2πσ² and D β̃²/(2σ²) are missing": lambda: fit - omega,
             "β² stands where β⁴/β̄² belongs": lambda: constant + omega + (fit - omega) * total / v,
             "σ stands where σ² belongs in the prefactor": lambda: constant + fit * np.sqrt(sigma_squared),
         },
@@ -134,9 +159,9 @@ def check_step_loss(
 def _dense_bound(
     steps: Steps, mean: Array, covariance: Array, A: Array, b: Array, sigma_squared: Array
 ) -> tuple[float, Array]:
-    """−E ELBO of data N(mean, covariance) under ε̂(x, t) = A_t x + b_t: from one Cholesky of both joints; ℓ_t.
+    """−E ELBO of data N(mean, covariance) under ε̂(x, t) = A_t x + b_t, and the noise losses ℓ_t, (T+1,).
 
-    KL of the two dense Gaussians over (x_0, …, x_T) plus the entropy of x_0.
+    −E ELBO is the KL of the two dense Gaussians over (x_0, …, x_T) plus the entropy of x_0.
     """
     T, D = steps.T, len(mean)
     V = steps.scale[:, None, None] ** 2 * covariance + steps.total[:, None, None] * np.eye(D)
@@ -171,7 +196,7 @@ def _dense_bound(
 def _mistaken_bounds(
     bound: float, steps: Steps, noise_loss: Array, second_moment: float, D: int, sigma_squared: Array
 ) -> Mistakes:
-    """What −E ELBO becomes without one of its parts, or with a wrong factor."""
+    """The values of −E ELBO without one of its terms, or with a wrong factor."""
     v, total, scale = steps.variance[1:], steps.total[-1], steps.scale[-1]
     s2 = np.asarray(sigma_squared)[1:]
     fits = reverse_mean(steps)[:, 1] ** 2 * noise_loss[1:] / (2 * s2)
@@ -180,8 +205,10 @@ def _mistaken_bounds(
     return {
         "L_T, the divergence from the prior, is missing": lambda: bound - L_T,
         "L_0, the reconstruction, is missing": lambda: bound - L_0,
-        "the losses have lost their ½, as printed": lambda: bound + fits.sum(),
-        "what ω leaves, D β̃²/(2σ²), is missing": lambda: bound - (0.5 * D * steps.posterior[1:] / s2).sum(),
+        "the noise losses have lost their ½, as printed": lambda: bound + fits.sum(),
+        "the term D β̃²/(2σ²), the integral over ω, is missing": lambda: (
+            bound - (0.5 * D * steps.posterior[1:] / s2).sum()
+        ),
         "log σ² is missing": lambda: bound - 0.5 * D * np.log(s2 / v).sum(),
         "the entropy of the forward chain is missing, as in the first “=” of (21)": lambda: (
             bound + 0.5 * D * np.log(2 * np.pi * np.e * v).sum()
@@ -201,17 +228,29 @@ def check_variational_bound(
     b: Array,
     sigma_squared: Array,
 ) -> Check:
-    """(20)-(21): −E ELBO = KL(q(x_{0:T})‖p_θ(x_{0:T})) + H(x_0), data N(mean, covariance), ε̂(x, t) = A_t x + b_t.
+    """(20)-(21): −E ELBO of data N(mean, covariance) under ε̂(x, t) = A_t x + b_t.
+
+    The right side is KL(q(x_{0:T})‖p_θ(x_{0:T})) + H(x_0), from the two joint Gaussians.
 
     Parameters
     ----------
     bound : callable
-        bound(x0 (N, D), eps_hat, noise (T, N, D)) → −ELBO, (N,), or its terms, (N, n), where noise[t−1] is the TOTAL
-        noise of x_t.  Sigma points over (x_0, ε) give the expectation, because each term is a quadratic.
+        bound(x0 (N, D), eps_hat, noise (T, N, D)) → −ELBO, (N,), nats, or its n terms, (N, n).  noise[t−1] is the total
+        noise of x_t.  Each term is a quadratic in (x_0, ε), so that sigma points give the exact expectation.
+    schedule : NoiseSchedule
+    mean : (D,)
+    covariance : (D, D)
+        Of the data.
     A : (T+1, D, D)
     b : (T+1, D)
+        Of the total noise ε̂.
     sigma_squared : (T+1,)
-        The σ_t² that `bound` uses.  Index 0 of all three is not used.
+        The variances σ_t² that `bound` uses.
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-9.
     """
     sigma_squared = as_sigma_squared(sigma_squared, schedule)
     steps, D = compose(schedule), len(mean)
@@ -236,7 +275,20 @@ def check_negative_elbo(
     b: Array,
     sigma_squared: Array,
 ) -> Check:
-    """(21), (29): the same value from the noise losses ℓ_t alone, for negative_elbo(noise_loss, second_moment, D)."""
+    """(21), (29): −E ELBO from the noise losses ℓ_t = E‖ε − ε̂(x_t, t)‖² and E‖x_0‖².
+
+    Parameters
+    ----------
+    negative_elbo : callable
+        negative_elbo(noise_loss (T+1,), second_moment, D) → −E ELBO, a number, nats.
+    schedule, mean, covariance, A, b, sigma_squared
+        As in `check_variational_bound`, and so is the right side.
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-9.
+    """
     sigma_squared = as_sigma_squared(sigma_squared, schedule)
     steps, D = compose(schedule), len(mean)
     right, noise_loss = _dense_bound(steps, mean, covariance, A, b, sigma_squared)
@@ -244,3 +296,136 @@ def check_negative_elbo(
     left = negative_elbo(noise_loss, second, D)
     mistakes = _mistaken_bounds(right, steps, noise_loss, second, D, sigma_squared)
     return compare("check_negative_elbo", "(21)", "−E ELBO", left, right, 1e-9, mistakes)
+
+
+@takes_arrays
+def check_bound_terms(
+    prior_loss: Callable[[Array], ArrayLike],
+    step_loss: Callable[[int, Array, Array, EpsHat], ArrayLike],
+    reconstruction_loss: Callable[[Array, Array, EpsHat], ArrayLike],
+    schedule: NoiseSchedule,
+    x0: Array,
+    noise: Array,
+    eps_hat: EpsHat,
+    sigma_squared: Array,
+) -> Check:
+    """(20): the terms L_T, L_{t−1} and L_0 of every example.
+
+    The right sides are means of log q/p over sigma points of q.
+
+    Parameters
+    ----------
+    prior_loss : callable
+        prior_loss(x0) → L_T, (N,), nats.
+    step_loss : callable
+        step_loss(t, x0, x_t, eps_hat) → L_{t−1}, (N,), nats, for t = 2..T.
+    reconstruction_loss : callable
+        reconstruction_loss(x0, x_1, eps_hat) → L_0, (N,), nats.
+    schedule : NoiseSchedule
+    x0, noise : (N, D)
+        D of 2 or more, and noise that differs between its columns, so that a mean over D differs from a sum.
+    eps_hat : callable
+        eps_hat(x_t, t) → total noise (N, D); any function.
+    sigma_squared : (T+1,)
+        The variances σ_t² that the callables use.
+
+    Returns
+    -------
+    Check
+        The largest of the three residuals; tolerance 1e-10.
+    """
+    sigma_squared, steps = as_sigma_squared(sigma_squared, schedule), compose(schedule)
+    points, means = sigma_points(x0.shape[1]), reverse_mean(steps)
+
+    def log_normal(x: Array, mean: Array, variance: float) -> Array:
+        return -0.5 * ((x - mean) ** 2 / variance + np.log(2 * np.pi * variance)).sum(axis=1)
+
+    def at(t: int) -> Array:
+        return steps.scale[t] * x0 + np.sqrt(steps.total[t]) * noise
+
+    def model_mean(t: int, x_t: Array) -> Array:
+        return means[t - 1, 0] * x_t + means[t - 1, 1] * eps_hat(x_t, t)
+
+    def kl(q_mean: Array, q_variance: float, p_mean: Array, p_variance: float) -> Array:
+        draws = [q_mean + np.sqrt(q_variance) * point for point in points]
+        ratios = [log_normal(x, q_mean, q_variance) - log_normal(x, p_mean, p_variance) for x in draws]
+        return np.mean(ratios, axis=0)
+
+    def step(t: int, variance: float | None = None) -> Array:
+        x_t, posterior = at(t), steps.posterior[t]
+        q_mean = posterior * (steps.alpha[t] / steps.variance[t] * x_t + steps.scale[t - 1] / steps.total[t - 1] * x0)
+        return kl(q_mean, posterior, model_mean(t, x_t), sigma_squared[t] if variance is None else variance)
+
+    name, ts = "check_bound_terms", range(2, steps.T + 1)
+    L_T = kl(steps.scale[-1] * x0, steps.total[-1], np.zeros_like(x0), 1.0)
+    L_0 = -log_normal(x0, model_mean(1, at(1)), sigma_squared[1])
+    return worst(
+        compare(name, "(20)", "L_T", prior_loss(x0), L_T, 1e-10, {"it is averaged over D": lambda: L_T / x0.shape[1]}),
+        compare(
+            name,
+            "(20)",
+            "L_{t−1}",
+            np.array([step_loss(t, x0, at(t), eps_hat) for t in ts]),
+            [step(t) for t in ts],
+            1e-10,
+            {"σ² is β̃_t²; the given σ_t² is ignored": lambda: [step(t, steps.posterior[t]) for t in ts]},
+            first=1,
+        ),
+        compare(name, "(20)", "L_0", reconstruction_loss(x0, at(1), eps_hat), L_0, 1e-10),
+    )
+
+
+@takes_arrays
+def check_loss_weights(
+    weights: Callable[[str], ArrayLike], schedule: NoiseSchedule, sigma_squared: Array, weightings: tuple[str, ...] = ()
+) -> Check:
+    """(29): the weights λ_t of the training loss λ_t ‖ε − ε̂‖².
+
+    Parameters
+    ----------
+    weights : callable
+        weights(name) → λ_t, (T+1,), with λ_0 = 0.  The names and their right sides:
+
+        * "simple": 1.
+        * "x0": the loss ‖x_0 − x̂_0‖², where x_0 = (x_t − β̄ε)/ᾱ.
+        * "v": the loss ‖v − v̂‖², where v = ᾱε − β̄x_0.
+        * "min-snr": the weight of "x0" times min(SNR, 5).
+        * "bound": T times the factor of ‖ε − ε̂‖² in −log p_θ(x_{t−1} | x_t).
+    schedule : NoiseSchedule
+    sigma_squared : (T+1,)
+        The variances σ_t² of "bound".
+    weightings : tuple of str
+        The names to check; all five if empty.
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-10.
+    """
+    steps = compose(schedule)
+    T, scale, total = steps.T, steps.scale[1:], steps.total[1:]
+    sigma = as_sigma_squared(sigma_squared, schedule)[1:]
+    x0_per_noise, v_per_noise = -np.sqrt(total) / scale, scale + total / scale
+    tables = {
+        "simple": np.ones(T),
+        "bound": T * reverse_mean(steps)[:, 1] ** 2 / (2 * sigma),
+        "x0": x0_per_noise**2,
+        "v": v_per_noise**2,
+        "min-snr": np.minimum(scale**2 / total, 5.0) * x0_per_noise**2,
+    }
+    names = weightings or tuple(tables)
+    right = np.array([np.append(0.0, tables[name]) for name in names])
+    return compare(
+        "check_loss_weights",
+        "(29)",
+        "λ_t of every weighting, t = 0..T",
+        [np.asarray(weights(name)) for name in names],
+        right,
+        1e-10,
+        {
+            "the weight of the bound has lost its ½, as printed": lambda: np.where(
+                np.array(names)[:, None] == "bound", 2 * right, right
+            ),
+            "they are the weights of step t−1": lambda: np.concatenate([0 * right[:, :1], right[:, :-1]], axis=1),
+        },
+    )

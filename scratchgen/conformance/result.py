@@ -1,7 +1,7 @@
-"""What a check returns, and how a disagreement is turned into a sentence.
+"""The result of a check, and the diagnosis of a disagreement.
 
-A check computes one quantity by the implementation under test (left) and by an independent route (right).  When they
-disagree, left is held against what well-known mistakes would have given; the nearest one, if it fits, is named.
+A check computes one quantity by the implementation under test (left) and by an independent route (right).  If they
+disagree, left is compared with the results of well-known mistakes.  The diagnosis names the nearest mistake that fits.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from numpy.typing import ArrayLike
 
 from scratchgen.validation import Array, as_number
 
-Mistakes = Mapping[str, Callable[[], ArrayLike]]  # what it is → what it would have given; computed on failure only
+Mistakes = Mapping[str, Callable[[], ArrayLike]]  # sentence → the value of this mistake, computed on failure only
 
-NAMELESS = "no mistake known here gives these numbers"
-SINGLE = "it agrees to 32 bits only; `at(1e-5)` judges code that computes in them"
-FITS = 0.01  # a mistake explains a failure if it brings the residual down to this part of it
+NAMELESS = "no known mistake gives these numbers"
+SINGLE = "both sides agree to float32 precision only; use `at(1e-5)` for code that computes in float32"
+FITS = 0.01  # a mistake explains a failure if its own residual is below this fraction of the residual
 
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """One equation, both of its sides.
+    """The two sides of one equation, and the verdict.
 
     Attributes
     ----------
     name : str
-        The check's function.
+        The function of the check.
     equation : str
-        The deck's number, as "(25)".
+        The number in the deck, as "(25)".
     quantity : str
-        What is compared.
+        The quantity that is compared.
     left, right : arrays of one shape
         By the implementation under test, and by the independent route.
     residual : float
-        max |left − right|/(1 + |right|), or max |left − right|/|right| where the check says so; inf if a shape is wrong
-        or a value is not finite.
+        max |left − right|/(1 + |right|), or max |left − right|/|right| where the check says "relative"; inf if a shape
+        is wrong or a value is not finite.
     tolerance : float
-        Multiples of what rounding and the right side's own route cost.
+        A small multiple of the numerical error of the two computations in float64.
     diagnosis : str
-        Empty if passed; else what differs, by how much, and the mistake that would give these numbers, if it is known.
+        Empty if the check passed.  Otherwise the value, the expected value, and the mistake that gives this value if
+        one is known.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Check:
         return f"{self.name} {self.equation}: residual {self.residual:.1e}, tolerance {self.tolerance:.0e}, {verdict}"
 
     def at(self, tolerance: float) -> Check:
-        """The same comparison judged at another tolerance: 1e-5 suits code that computes in 32 bits."""
+        """The same comparison at another tolerance.  1e-5 suits code that computes in float32."""
         tolerance = as_number(tolerance, "tolerance", low=0.0)
         left, right = self.sides
         found = self.diagnosis or f"{self.quantity} is {left:.17g}, expected {right:.17g}"
@@ -74,7 +75,7 @@ class Check:
 
     @property
     def sides(self) -> tuple[float, float]:
-        """Left and right where they differ most (nan, nan if the shapes differ)."""
+        """Left and right at the largest difference; (nan, nan) if the shapes differ."""
         if self.left.shape != self.right.shape or self.left.size == 0:
             return float("nan"), float("nan")
         worst = np.unravel_index(_distance(self.left, self.right, False).argmax(), self.left.shape)
@@ -92,9 +93,10 @@ def compare(
     relative: bool = False,
     first: int = 0,
 ) -> Check:
-    """Check left against right; on failure look for the mistake that explains left best.
+    """Compare left with right; after a failure look for the mistake that explains left best.
 
-    `first` is what the diagnosis calls the first row: 1 where rows are the steps t = 1..T.
+    `mistakes` maps the sentence of a diagnosis to the value that this mistake gives.  `first` is the index of the first
+    row in the diagnosis: 1 if the rows are the steps t = 1..T.
     """
     left, right = _as_array(left), np.asarray(right, dtype=np.float64)
     if not np.isfinite(right).all():
@@ -109,7 +111,7 @@ def compare(
 
 
 def _as_array(value: ArrayLike) -> Array:
-    """`value` as float64; parts of different shapes become an empty array, which no right side is."""
+    """`value` as float64; a ragged list becomes an empty array, which has no valid shape."""
     try:
         return np.asarray(value, dtype=np.float64)
     except ValueError:
@@ -117,13 +119,13 @@ def _as_array(value: ArrayLike) -> Array:
 
 
 def worst(*checks: Check) -> Check:
-    """Of several comparisons the one that fails most, a mistake that is known before one that is not."""
+    """The comparison with the largest ratio of residual to tolerance; failures with a known mistake come first."""
     named = [check for check in checks if not check.passed and not check.diagnosis.endswith((NAMELESS, SINGLE))]
     return max(named or checks, key=lambda check: check.residual / check.tolerance)
 
 
 def _distance(left: Array, right: Array, relative: bool) -> Array:
-    """|left − right| in units of 1 + |right| or |right|; 0 where they are equal, infinite or not."""
+    """|left − right|/(1 + |right|), or |left − right|/|right|; 0 where both are equal, including infinities."""
     with np.errstate(invalid="ignore", divide="ignore"):
         distance = np.abs(left - right) / (np.abs(right) if relative else 1 + np.abs(right))
     return np.where(left == right, 0.0, np.where(np.isfinite(distance), distance, np.inf))
@@ -136,7 +138,7 @@ def _residual(left: Array, right: Array, relative: bool) -> float:
 
 
 def _symptoms(right: Array) -> dict[str, Callable[[], ArrayLike]]:
-    """Mistakes that can befall any quantity."""
+    """Mistakes that are possible for any quantity."""
     symptoms: dict[str, Callable[[], ArrayLike]] = {
         "the sign is wrong": lambda: -right,
         "it is the exponential of the right value: a logarithm is missing": lambda: np.exp(right),
@@ -173,7 +175,7 @@ def _diagnose(
 
 
 def _fit(left: Array, wrong: ArrayLike, relative: bool) -> float:
-    """Residual of left against a wrong value, which may broadcast; inf if that is no number."""
+    """Residual of left against the value of a mistake, with broadcasting; inf if the shapes do not fit."""
     wrong = np.asarray(wrong, dtype=np.float64)
     try:
         wrong = np.broadcast_to(wrong, left.shape)

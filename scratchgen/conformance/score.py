@@ -1,6 +1,6 @@
 """Checks of scores and of (33): densities and denoisers of mixtures, score matching.
 
-A score is right if it is the complex-step derivative of the log-density.
+The right side of a score is the complex-step derivative of the log-density.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from scratchgen.validation import Array
 
 
 def log_density(mixture: Mixture, x: Array) -> Array:
-    """log p(x) by inverses and determinants, for complex x too."""
+    """log p(x), (N,), by inverses and determinants, also for complex x."""
     log_joint = log_joint_by_inverses(x, mixture.weights, mixture.means, mixture.covariances)
     top = log_joint.real.max(axis=1, keepdims=True)
     return top[:, 0] + np.log(np.exp(log_joint - top).sum(axis=1))
 
 
 def _exact_score(mixture: Mixture, x: Array) -> Array:
-    """∇ log p(x) by the complex step: Im log p(x + i h e_d)/h, without cancellation."""
+    """∇ log p(x), (N, D), by the complex step Im log p(x + i h e_d)/h, which has no cancellation."""
     h = 1e-30
     columns = [log_density(mixture, x + 1j * h * e).imag / h for e in np.eye(mixture.dimension)]
     return np.stack(columns, axis=1)
@@ -34,7 +34,20 @@ def _exact_score(mixture: Mixture, x: Array) -> Array:
 
 @takes_arrays
 def check_log_prob(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: Array) -> Check:
-    """log p(x) of a Gaussian mixture, (N,), nats, for log_prob(x), by inverses and determinants."""
+    """log p(x) of a Gaussian mixture, by inverses and determinants.
+
+    Parameters
+    ----------
+    log_prob : callable
+        log_prob(x) → (N,), nats.
+    mixture : Mixture
+    x : (N, D)
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-10.
+    """
     exact = log_density(mixture, x).real
     D = mixture.dimension
     return compare(
@@ -58,10 +71,25 @@ def check_log_prob(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: 
 
 @takes_arrays
 def check_score(score: Callable[[Array], ArrayLike], mixture: Mixture, x: Array, std: float = 1.0) -> Check:
-    """∇ log p(x), (N, D), for score(x) of `mixture`; std, if it is a diffused one, serves the diagnosis only."""
+    """The score ∇ log p(x) of a Gaussian mixture, by the complex step.
+
+    Parameters
+    ----------
+    score : callable
+        score(x) → (N, D).
+    mixture : Mixture
+    x : (N, D)
+    std : float
+        The noise of a diffused mixture; only the diagnosis uses it.
+
+    Returns
+    -------
+    Check
+        In units of 1/std of the narrowest direction of the mixture; tolerance 1e-10.
+    """
     exact = _exact_score(mixture, x)
     value = returned(score(x), x.shape, "score")
-    unit = 1 / np.sqrt(np.linalg.eigvalsh(mixture.covariances).min())  # scores of wide laws are small numbers
+    unit = 1 / np.sqrt(np.linalg.eigvalsh(mixture.covariances).min())  # scores of wide distributions are small numbers
     return compare(
         "check_score",
         "(33)",
@@ -82,7 +110,22 @@ def check_score(score: Callable[[Array], ArrayLike], mixture: Mixture, x: Array,
 def check_denoiser(
     denoise: Callable[[Array, float, float], ArrayLike], mixture: Mixture, x_t: Array, scale: float, std: float
 ) -> Check:
-    """E[x_0 | x_t] of x_t = scale · x_0 + std · ε, by Tweedie's formula, for denoise(x_t, scale, std) of `mixture`."""
+    """E[x_0 | x_t] for x_t = scale · x_0 + std · ε and x_0 from a Gaussian mixture, by Tweedie's formula.
+
+    Parameters
+    ----------
+    denoise : callable
+        denoise(x_t, scale, std) → (N, D).
+    mixture : Mixture
+        Of x_0.
+    x_t : (N, D)
+    scale, std : float
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-9.
+    """
     covariances = scale**2 * mixture.covariances + std**2 * np.eye(mixture.dimension)
     score = _exact_score(Mixture(mixture.weights, scale * mixture.means, covariances), x_t)
     exact = (x_t + std**2 * score) / scale
@@ -112,18 +155,29 @@ def check_score_matching(
     score: Callable[[Array], Array],
     divergence: Callable[[Array], Array],
 ) -> Check:
-    """(33): denoising = explicit + D/std² − J, implicit = sliced = explicit − J, for any score s_θ in one dimension.
+    """(33): three forms of score matching in one dimension differ by constants that do not depend on s_θ.
+
+    denoising = explicit + D/std² − J, implicit = sliced = explicit − J, with J = E‖∇log p‖².
 
     Parameters
     ----------
     denoising : callable
         denoising(score (N, 1), noise (N, 1), std) → (N,).
     implicit : callable
-        implicit(score, divergence (N,)) → (N,).
+        implicit(score (N, 1), divergence (N,)) → (N,).
     sliced : callable
-        sliced(score, direction (N, 1), derivative (N, 1)) → (N,), derivative = ∇s_θ · direction.
+        sliced(score (N, 1), direction (N, 1), derivative (N, 1)) → (N,), with derivative = ∇s_θ · direction.
+    mixture : Mixture
+        Of x_0, one-dimensional.
+    scale, std : float
+        x_t = scale · x_0 + std · ε.
     score, divergence : callables
-        s_θ(x) (N, 1) and its divergence (N,): any smooth function that grows slower than a density falls.
+        s_θ(x) → (N, 1) and its divergence → (N,); any smooth function that grows slower than the density falls.
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-8.
     """
     covariances = scale**2 * mixture.covariances + std**2 * np.eye(1)
     law = Mixture(mixture.weights, scale * mixture.means, covariances)

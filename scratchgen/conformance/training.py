@@ -1,4 +1,8 @@
-"""Checks of what training rests on: gradients and Adam."""
+"""Checks of training: losses and their gradients, steps, loops, Adam, the moving average, the learning rate.
+
+The right side of a gradient is a finite difference of the loss.  The right side of a loop is a plain loop over such
+differences.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import returned, takes_arrays
-from scratchgen.conformance.result import Check, compare
+from scratchgen.conformance.arguments import parts, returned, takes_arrays
+from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.quadrature import central_difference
 from scratchgen.validation import Array
+
+STEP = 1e-3  # length of a difference of sixth order; the error is 1e-18 times a seventh derivative
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
 
 
 @takes_arrays
@@ -19,35 +28,359 @@ def check_gradient(
     gradient: Callable[[Array], ArrayLike],
     parameters: Array,
     directions: Array,
-    h: float = 1e-3,
+    h: float = STEP,
 ) -> Check:
-    """A hand-written gradient against differences of sixth order along given directions.
+    """The gradient of a loss, from finite differences of sixth order along given directions.
 
     Parameters
     ----------
-    loss, gradient : callables
-        loss(parameters) → a number, gradient(parameters) → (P,), for any float64 vector of P parameters.  Slopes are
-        compared in units of the largest.
+    loss : callable
+        loss(parameters) → a number, for any float64 vector of P parameters.
+    gradient : callable
+        gradient(parameters) → (P,).
     parameters : (P,)
     directions : (n, P)
-        Unit vectors find the wrong parameter, dense ones find it with fewer calls.
+        Unit vectors name the wrong parameter; dense vectors need fewer calls.
     h : float
-        Step along a direction; errors are O(h⁶) and 1e-16/h.
+        Length of a difference; the error is O(h⁶) plus 1e-16/h.
+
+    Returns
+    -------
+    Check
+        Slopes in units of the largest slope; tolerance 1e-7.
     """
-    gradient(parameters)  # a second call finds gradients that add up
+    gradient(parameters)  # a second call finds gradients that accumulate
     left = directions @ returned(gradient(parameters), parameters.shape, "gradient")
 
     def value(at: Array) -> float:
         return float(returned(loss(at), (), "loss"))
 
-    def along(direction: Array) -> float:
-        return float(central_difference(lambda step: value(parameters + step * direction), h))
-
-    right = np.array([along(direction) for direction in directions])
-    # In units of the largest slope, or of what rounding leaves of the differences of a large loss.
-    unit = max(np.abs(right).max(initial=0.0), 1e-9 * abs(value(parameters)), 1e-300)
+    right = _slopes(value, parameters, directions, h)
+    unit = _unit(right, value(parameters))
     return compare(
         "check_gradient", "(14)", "the derivative along a direction, in units", left / unit, right / unit, 1e-7
+    )
+
+
+def _slopes(loss: Callable[[Array], float], at: Array, directions: Array, h: float = STEP) -> Array:
+    """Derivatives of a loss along directions, by finite differences of sixth order."""
+
+    def along(direction: Array) -> float:
+        return float(central_difference(lambda step: loss(at + step * direction), h))
+
+    return np.array([along(direction) for direction in directions])
+
+
+def _unit(slopes: Array, loss: float) -> float:
+    """The largest slope, or the rounding error of the differences of a large loss."""
+    return max(float(np.abs(slopes).max(initial=0.0)), 1e-9 * abs(loss), 1e-300)
+
+
+@takes_arrays
+def check_loss_gradient(
+    loss_and_gradient: Callable[[Array], tuple[ArrayLike, ArrayLike]],
+    losses: Callable[[Array], ArrayLike],
+    at: Array,
+    equation: str = "(29)",
+) -> Check:
+    """The loss of every example and its derivative, from another formula of the loss and finite differences.
+
+    Parameters
+    ----------
+    loss_and_gradient : callable
+        loss_and_gradient(argument (N, D)) → (losses (N,), derivatives (N, D)).  The loss of an example depends on its
+        own row only.
+    losses : callable
+        losses(argument) → (N,), by another route.
+    at : (N, D)
+        The argument, with D of 2 or more, so that a mean over D differs from a sum.
+    equation : str
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-10 for the losses, 1e-7 for the derivatives.
+    """
+    left, gradient = parts(loss_and_gradient(at), 2, "loss_and_gradient")
+    value = returned(losses(at), (len(at),), "losses")
+
+    def moved(axis: Array) -> Callable[[float], Array]:
+        return lambda h: returned(losses(at + h * axis), (len(at),), "losses")
+
+    right = np.stack([np.asarray(central_difference(moved(axis), STEP)) for axis in np.eye(at.shape[1])], axis=1)
+    name = "check_loss_gradient"
+    return worst(
+        compare(name, equation, "the loss of an example", left, value, 1e-10),
+        compare(
+            name,
+            equation,
+            "the derivative of an example's loss",
+            gradient,
+            right,
+            1e-7,
+            {"it is divided by the number of examples": lambda: right / len(at)},
+        ),
+    )
+
+
+# --- steps and loops -------------------------------------------------------------------------------------------------
+
+
+@takes_arrays
+def check_training_step(
+    step: Callable[[Array], tuple[ArrayLike, ArrayLike]],
+    losses: Callable[[Array], ArrayLike],
+    parameters: Array,
+    weight: Array | float = 1.0,
+    equation: str = "(29)",
+) -> Check:
+    """One step of training before the optimiser: the losses of a batch, and the gradient of their weighted mean.
+
+    Parameters
+    ----------
+    step : callable
+        step(parameters (P,)) → (losses (N,), gradient (P,)).
+    losses : callable
+        losses(parameters) → (N,): the same losses in one formula, without a gradient.
+    parameters : (P,)
+        Not an optimum, and no entry near 0.
+    weight : (N,) or float
+        The weight of every example in the mean (1/N) Σ weight · loss.
+    equation : str
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-9 for the losses, 1e-7 for the gradient, in units of its largest slope.
+    """
+    step(parameters)  # a second call finds gradients that accumulate
+    left, gradient = parts(step(parameters), 2, "step")
+    right = np.asarray(losses(parameters), dtype=np.float64)
+    name, axes = "check_training_step", np.eye(len(parameters))
+    if gradient.shape != parameters.shape:
+        return compare(name, equation, "the gradient", gradient, np.zeros_like(parameters), 1e-7)
+
+    def slopes(weight: Array | float) -> Array:
+        return _slopes(lambda at: float(np.mean(weight * np.asarray(losses(at), dtype=np.float64))), parameters, axes)
+
+    exact = slopes(weight)
+    unit = _unit(exact, float(np.mean(right)))
+    return worst(
+        compare(
+            name,
+            equation,
+            "the losses of a batch",
+            left,
+            right,
+            1e-9,
+            {"they are multiplied by the weights": lambda: weight * right},
+        ),
+        compare(
+            name,
+            equation,
+            "the gradient of the weighted mean loss, in units",
+            gradient / unit,
+            exact / unit,
+            1e-7,
+            {
+                "it is the gradient of a sum over the batch": lambda: len(right) * exact / unit,
+                "the weights are ignored": lambda: slopes(1.0) / unit,
+            },
+        ),
+    )
+
+
+@takes_arrays
+def check_training(
+    train: Callable[[Array], tuple[ArrayLike, ArrayLike, ArrayLike]],
+    loss: Callable[[Array, int], ArrayLike],
+    parameters: Array,
+    n_steps: int,
+    learning_rate: Array | float,
+    warmup: int = 0,
+    weight_decay: float = 0.0,
+    ema_decay: float | None = None,
+    equation: str = "(29)",
+) -> Check:
+    """A whole training loop on known batches: losses, parameters and moving average after the last step.
+
+    The reference is a plain loop.  Its gradient is a finite difference in every coordinate, its optimiser is the
+    printed Adam, and its learning rate rises over `warmup` steps and then falls along half a cosine.
+
+    Parameters
+    ----------
+    train : callable
+        train(parameters (P,)) → (loss of every step (n_steps,), last parameters (P,), last average (P,)).  The average
+        is ignored if `ema_decay` is None.
+    loss : callable
+        loss(parameters, n) → the loss of batch n = 0..n_steps−1, a number.
+    parameters : (P,)
+        The start.
+    n_steps : int
+    learning_rate : float or (P,)
+        The largest learning rate, of each parameter.
+    warmup : int
+        Steps over which the learning rate rises.
+    weight_decay : float
+        Decoupled, as in AdamW.
+    ema_decay : float, optional
+        The decay of the average; step k = 1, 2, … uses (1 + k)/(10 + k) if that is smaller.
+    equation : str
+
+    Returns
+    -------
+    Check
+        The largest of the residuals; tolerance 1e-6.
+    """
+    name = "check_training"
+    left = parts(train(parameters.copy()), 3, "train")
+
+    def batch_loss(n: int) -> Callable[[Array], float]:
+        return lambda at: float(np.asarray(loss(at, n)))
+
+    def plain(
+        correct: bool = True, warm: bool = True, bar: float | None = ema_decay, ascend: bool = False
+    ) -> tuple[Array, Array, Array]:
+        theta, m, v = parameters.astype(np.float64), np.zeros(len(parameters)), np.zeros(len(parameters))
+        average, values = theta.copy(), []
+        for n in range(n_steps):
+            values.append(batch_loss(n)(theta))
+            g = _slopes(batch_loss(n), theta, np.eye(len(theta)))
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            m_hat, v_hat = (m / (1 - 0.9 ** (n + 1)), v / (1 - 0.999 ** (n + 1))) if correct else (m, v)
+            rate = learning_rate * printed_rate(n, n_steps, warmup if warm else 0)
+            step = rate * m_hat / (np.sqrt(v_hat) + 1e-8) + rate * weight_decay * theta
+            theta = theta + step if ascend else theta - step
+            decay = 0.0 if bar is None else min(bar, (2 + n) / (11 + n))
+            average = decay * average + (1 - decay) * theta
+        return np.array(values), theta, average
+
+    values, theta, average = plain()
+    checks = [
+        compare(name, equation, "the loss of every step", left[0], values, 1e-6),
+        compare(
+            name,
+            equation,
+            "the parameters after the last step",
+            left[1],
+            theta,
+            1e-6,
+            {
+                "the moments of Adam are not corrected for their start at 0": lambda: plain(correct=False)[1],
+                "the learning rate does not rise first": lambda: plain(warm=False)[1],
+                "it moves along +gradient, not −gradient": lambda: plain(ascend=True)[1],
+                "it does not move": lambda: parameters,
+            },
+        ),
+    ]
+    if ema_decay is not None:
+        checks.append(
+            compare(
+                name,
+                equation,
+                "the moving average of the parameters",
+                left[2],
+                average,
+                1e-6,
+                {"it is the parameters themselves": lambda: theta, "it does not move": lambda: parameters},
+            )
+        )
+    return worst(*checks)
+
+
+# --- the optimiser ---------------------------------------------------------------------------------------------------
+
+
+def printed_rate(step: int, n_steps: int, warmup: int) -> float:
+    """The learning rate of a step as a fraction of the largest: a linear rise, then half a cosine down to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return float(np.cos(0.5 * np.pi * (step - warmup) / (n_steps - warmup)) ** 2)
+
+
+@takes_arrays
+def check_learning_rate(rate: Callable[[int], float], n_steps: int, learning_rate: float, warmup: int) -> Check:
+    """The learning rate of every step: linear over `warmup` steps, then half a cosine down to 0 at n_steps.
+
+    Parameters
+    ----------
+    rate : callable
+        rate(step) → a number, for step = 0..n_steps−1.
+    n_steps : int
+    learning_rate : float
+        The largest.
+    warmup : int
+
+    Returns
+    -------
+    Check
+        Relative residual; tolerance 1e-13.
+    """
+    steps = range(n_steps)
+    right = np.array([learning_rate * printed_rate(step, n_steps, warmup) for step in steps])
+    return compare(
+        "check_learning_rate",
+        "(14)",
+        "the learning rate of a step",
+        np.array([rate(step) for step in steps]),
+        right,
+        1e-13,
+        {
+            "it does not rise first": lambda: [learning_rate * printed_rate(step, n_steps, 0) for step in steps],
+            "it is constant after its rise": lambda: np.where(
+                np.arange(n_steps) < warmup, right, learning_rate * np.ones(n_steps)
+            ),
+            "it starts at 0: the first step changes nothing": lambda: np.append(0.0, right[:-1]),
+        },
+        relative=True,
+    )
+
+
+@takes_arrays
+def check_moving_average(
+    average: Callable[[Array, Array], ArrayLike], start: Array, parameters: Array, decay: float
+) -> Check:
+    """The exponential moving average of the parameters after every step, from an explicit weighted sum.
+
+    The decay of step k = 1, 2, … is min(decay, (1 + k)/(10 + k)).
+
+    Parameters
+    ----------
+    average : callable
+        average(start (P,), parameters (n, P)) → the average after every step, (n, P).
+    start : (P,)
+    parameters : (n, P)
+        The parameters after every step.
+    decay : float
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-12.
+    """
+    n = len(parameters)
+
+    def weighted(decays: Array) -> Array:
+        """Row i: Π decays up to i times the start, plus (1 − decay_k) Π_{k<j<=i} decay_j times parameters k."""
+        rows = []
+        for i in range(n):
+            later = np.array([np.prod(decays[k + 1 : i + 1]) for k in range(-1, i + 1)])
+            rows.append(later @ np.vstack([start, (1 - decays[: i + 1, None]) * parameters[: i + 1]]))
+        return np.array(rows)
+
+    k = np.arange(1, n + 1)
+    return compare(
+        "check_moving_average",
+        "(29)",
+        "the average after each step",
+        average(start.copy(), parameters.copy()),
+        weighted(np.minimum(decay, (1 + k) / (10 + k))),
+        1e-12,
+        {
+            "it is the parameters themselves": lambda: parameters,
+            "the decay of the first steps is not reduced": lambda: weighted(np.full(n, decay)),
+            "decay and 1 − decay are swapped": lambda: weighted(1 - np.minimum(decay, (1 + k) / (10 + k))),
+        },
     )
 
 
@@ -63,14 +396,25 @@ def check_adam(
     weight_decay: float = 0.0,
     tolerance: float = 1e-12,
 ) -> Check:
-    """Adam, and AdamW with weight_decay > 0, after every step, against Kingma and Ba's algorithm as printed.
+    """Adam after every step, from the algorithm printed in Kingma and Ba 2015; AdamW if weight_decay > 0.
 
     Parameters
     ----------
     run : callable
         run(parameters (P,), gradients (n, P)) → the parameters after each of the n steps, (n, P).
+    parameters : (P,)
+        The start.
+    gradients : (n, P)
+        The gradient of every step.
+    learning_rate, beta1, beta2, epsilon, weight_decay : float
+        Of `run`.
     tolerance : float
-        1e-12 for float64; 1e-5 for float32.
+        1e-12 for code in float64, 1e-5 for code in float32.
+
+    Returns
+    -------
+    Check
+        The tolerance is the argument.
     """
 
     def textbook(correct: bool = True, root_epsilon: bool = False, decoupled: bool = True) -> Array:
@@ -99,7 +443,7 @@ def check_adam(
             "the moments are not corrected for their start at 0": lambda: textbook(correct=False),
             "ε stands under the root": lambda: textbook(root_epsilon=True),
             "weight decay goes through the moments: L2, not AdamW": lambda: textbook(decoupled=False),
-            "it moves up the gradient": lambda: 2 * parameters - textbook(),
+            "it moves along +gradient, not −gradient": lambda: 2 * parameters - textbook(),
             "it does not move": lambda: np.broadcast_to(parameters, gradients.shape),
         },
     )

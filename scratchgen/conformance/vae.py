@@ -1,4 +1,4 @@
-"""Checks of equations (13)-(14): the VAE's objective, the loss of one draw, and the importance-weighted bound."""
+"""Checks of equations (13)-(14): the objective of the VAE, the loss of one draw, the importance-weighted bound."""
 
 from __future__ import annotations
 
@@ -17,7 +17,26 @@ from scratchgen.validation import Array
 
 @takes_arrays
 def check_vae_objective(loss: Callable[..., ArrayLike], p_x: Array, q: Array, decoder: Array, prior: Array) -> Check:
-    """(13): E_p[−E_q log p_θ(x | z) + KL(q‖q(z))] = (12) + H(p), for loss(p_x, q, decoder, prior)."""
+    """(13): E_p[−E_q log p_θ(x | z) + KL(q‖q(z))] = (12) + H(p), for distributions given as tables.
+
+    Parameters
+    ----------
+    loss : callable
+        loss(p_x, q, decoder, prior) → a number, nats.
+    p_x : (X,)
+        p(x), positive, sum 1.
+    q : (X, Z)
+        q(z | x), positive; every row sums to 1.
+    decoder : (X, Z)
+        p_θ(x | z), positive; every column sums to 1.
+    prior : (Z,)
+        q(z), positive, sum 1.
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-11.
+    """
     log_evidence, gap, _, _ = gap_of_tables(decoder * prior, q)
     fit, regulariser = (q * np.log(decoder)).sum(axis=1), (q * np.log(q / prior)).sum(axis=1)
     return compare(
@@ -46,10 +65,25 @@ def check_vae_loss(
     q_mean: Array,
     q_log_variance: Array,
 ) -> Check:
-    """(14): one draw's loss, averaged over sigma points of z, is −ELBO of the linear-Gaussian model in closed form.
+    """(14): the mean of the loss over draws of z is −ELBO of the linear-Gaussian model, in closed form.
 
-    loss(x, x_hat, mean, log_variance, decoder_log_variance) → (N,), nats: with q(z | x_n) = N(q_mean[n], diag) and
-    p(x | z) = N(W z + decoder_mean, decoder_variance I).
+    q(z | x_n) = N(q_mean[n], diag exp q_log_variance[n]) and p(x | z) = N(W z + decoder_mean, decoder_variance I).  The
+    loss is a quadratic in z, so that sigma points give the exact mean.
+
+    Parameters
+    ----------
+    loss : callable
+        loss(x, x_hat, mean, log_variance, decoder_log_variance) → (N,), nats.
+    x : (N, D)
+    W : (D, k)
+    decoder_mean : (D,)
+    decoder_variance : float
+    q_mean, q_log_variance : (N, k)
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-12.
     """
     points = sigma_points(W.shape[1])
     D, k, log_s2 = x.shape[1], W.shape[1], float(np.log(decoder_variance))
@@ -83,7 +117,7 @@ def check_vae_loss(
             "it is the mean of squares plus KL": lambda: squares / D + kl,
             "(D/2) log 2π is missing": lambda: constant - 0.5 * D * np.log(2 * np.pi) + fit + kl,
             "the KL is halved": lambda: constant + fit + kl / 2,
-            "the normal constant is counted D times over": lambda: (
+            "the constant of the Gaussian is counted D times": lambda: (
                 constant + 0.5 * D * (D - 1) * np.log(2 * np.pi) + fit + kl
             ),
         },
@@ -94,10 +128,24 @@ def check_vae_loss(
 def check_importance_weighted_bound(
     bound: Callable[[Array], ArrayLike], joint: Array, q: Array, n_draws: int = 2
 ) -> Check:
-    """Burda et al. 2016: E exp(bound) = p(x) and bound = log w for one draw, by summing over all n-tuples of z.
+    """Burda et al. 2016: E exp(bound) = p(x), and bound = log w for one draw, by a sum over all n-tuples of z.
 
-    bound(log_weights (n, X)) → (X,), with log w = log p(x, z)/q(z | x).  An inequality would pass a plain mean of log w
-    and a softmax over losses as well.
+    The inequality bound <= log p(x) alone would pass a plain mean of log w.
+
+    Parameters
+    ----------
+    bound : callable
+        bound(log_weights (n, X)) → (X,), nats, with log w = log p(x, z)/q(z | x).
+    joint : (X, Z)
+        p(x, z), positive, sum 1.
+    q : (X, Z)
+        q(z | x), positive; every row sums to 1.
+    n_draws : int
+
+    Returns
+    -------
+    Check
+        The larger of the two residuals; tolerance 1e-11.
     """
     log_weights = np.log(joint) - np.log(q)
     n_z = joint.shape[1]
@@ -133,7 +181,7 @@ def check_importance_weighted_bound(
                 "it is the mean of the log-weights, an ELBO": lambda: mean_of(lambda stack: stack.mean(axis=0)),
                 "log n is not subtracted": lambda: n_draws * joint.sum(axis=1),
                 "it is the largest log-weight": lambda: mean_of(lambda stack: stack.max(axis=0)),
-                "the worst draws weigh most: a softmax over losses": lambda: mean_of(weigh_by_loss),
+                "the worst draws have the largest weights: a softmax over losses": lambda: mean_of(weigh_by_loss),
             },
         ),
     )

@@ -1,61 +1,93 @@
 """Equations (19)-(29): the diffusion model as a hierarchical VAE.
 
-`kernels` has the forward process, `samplers` the reverse steps, `chain` the densities of both along a path,
-`objective` the bound, `predictions` what a network may predict, `model` the estimator.
+* `kernels`: the forward process, its posterior and the merged noise.
+* `training`: Algorithm 1 of Ho et al. (2020).
+* `samplers`: the reverse steps, Algorithm 2 and DDIM.
+* `objective`: the loss of one step and its weights.
+* `bound`: the densities of both chains along a path, and the variational bound.
+* `predictions`: the quantities that a network may predict.
 """
 
-from scratchgen.ddpm.chain import (
+from scratchgen.ddpm.bound import (
+    bound_terms,
     forward_entropy,
     forward_log_prob,
+    negative_elbo,
+    optimal_reverse_variance,
     p_log_prob,
+    prior_loss,
     q_log_prob,
     q_path,
+    reconstruction_loss,
     reverse_log_prob,
+    step_loss,
 )
 from scratchgen.ddpm.kernels import merge_noise, predict_x0, q_posterior, q_sample, q_step, split_noise
 from scratchgen.ddpm.objective import (
-    bound_terms,
     bound_weight,
     loss_weight,
-    mean_square_step,
     merged_loss,
-    negative_elbo,
+    noise_error,
     one_step_loss,
     step_weight,
     total_noise_loss,
 )
-from scratchgen.ddpm.predictions import from_noise, noise_from, to_noise
-from scratchgen.ddpm.samplers import ancestral_sampler, ddim_sampler, ddim_step, p_mean, p_step, reverse_variance
+from scratchgen.ddpm.predictions import (
+    PREDICTIONS,
+    eps_coefficients,
+    eps_to_prediction,
+    predict_noise,
+    prediction_to_eps,
+)
+from scratchgen.ddpm.samplers import (
+    EpsHat,
+    ancestral_sampler,
+    ddim_sampler,
+    ddim_step,
+    p_mean,
+    p_step,
+    reverse_variance,
+)
+from scratchgen.ddpm.training import train, train_step
 
 __all__ = [
+    "PREDICTIONS",
+    "EpsHat",
     "ancestral_sampler",
     "bound_terms",
     "bound_weight",
     "ddim_sampler",
     "ddim_step",
+    "eps_coefficients",
+    "eps_to_prediction",
     "forward_entropy",
     "forward_log_prob",
-    "from_noise",
     "loss_weight",
-    "mean_square_step",
     "merge_noise",
     "merged_loss",
     "negative_elbo",
-    "noise_from",
+    "noise_error",
     "one_step_loss",
+    "optimal_reverse_variance",
     "p_log_prob",
     "p_mean",
     "p_step",
+    "predict_noise",
     "predict_x0",
+    "prediction_to_eps",
+    "prior_loss",
     "q_log_prob",
     "q_path",
     "q_posterior",
     "q_sample",
     "q_step",
+    "reconstruction_loss",
     "reverse_log_prob",
     "reverse_variance",
     "split_noise",
+    "step_loss",
     "step_weight",
-    "to_noise",
     "total_noise_loss",
+    "train",
+    "train_step",
 ]

@@ -1,34 +1,36 @@
-"""One reverse step of a noise-predicting model: ancestral and DDIM, given the predicted noise and fresh noise."""
-
-from __future__ import annotations
+"""Reverse steps of a noise-predicting model, and the sampling loops: Algorithm 2 of Ho et al. (2020), and DDIM."""
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from scratchgen.ddpm.kernels import at, check_shapes, check_time, factor, predict_x0
+from scratchgen.ddpm.kernels import check_time, predict_x0
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, IntArray, as_choice, as_number
+from scratchgen.validation import Array, IntArray, as_choice, as_number, check_shapes, column
 
 EpsHat = Callable[[Array, int], Array]  # ε̂(x_t, t): predicted total noise, (N, D)
 
 
 def reverse_variance(schedule: NoiseSchedule, variance: str | Array) -> Array:
-    """σ_t² of p_θ(x_{t−1} | x_t) for t = 0..T, (T+1,); the deck leaves it open.
+    """Variance σ_t² of p_θ(x_{t−1} | x_t) for t = 0..T, (T+1,); σ_0² = 0.
+
+    The deck does not specify σ_t².
 
     Parameters
     ----------
     variance : {"beta", "posterior"} or (T+1,) array
-        "beta": β_t², optimal for data N(0, I).  "posterior": β̃_t², optimal for data that is one point; since β̃_1 = 0
-        would make L_0 infinite, its first step uses β_1².  An array gives σ_t² itself; index 0 is not used.
+        "beta": β_t², optimal for data N(0, I).  "posterior": β̃_t², optimal for data that is one point; σ_1² is then
+        β_1², since β̃_1 = 0 would make L_0 infinite.  An array gives σ_t² itself; index 0 is not used.
+
+    Raises
+    ------
+    ValueError
+        If variance is another name, or the array has another shape or a number that is not positive and finite.
     """
     if isinstance(variance, str):
-        as_choice(variance, "variance", ("beta", "posterior"))
-        if variance == "beta":
+        if as_choice(variance, "variance", ("beta", "posterior")) == "beta":
             return schedule.beta**2
-        table = schedule.beta_tilde**2
-        table[1] = schedule.beta[1] ** 2
-        return table
+        return np.concatenate([[0.0], schedule.beta[1:2] ** 2, schedule.beta_tilde[2:] ** 2])
     table = np.array(variance, dtype=np.float64)
     if table.shape != (schedule.T + 1,) or not ((table[1:] > 0) & np.isfinite(table[1:])).all():
         raise ValueError(
@@ -40,23 +42,46 @@ def reverse_variance(schedule: NoiseSchedule, variance: str | Array) -> Array:
 
 
 def p_mean(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, eps_hat: Array) -> Array:
-    """Mean of p_θ(x_{t−1} | x_t), (x_t − (β_t²/β̄_t) ε̂)/α_t, for predicted TOTAL noise ε̂.
+    """Mean of p_θ(x_{t−1} | x_t), (x_t − (β_t²/β̄_t) ε̂)/α_t, (N, D), for the predicted total noise ε̂.
 
-    The deck's μ = (x_t − β_t ε_θ)/α_t is the same with its one-step network ε_θ = (β_t/β̄_t) ε̂.
+    The deck's μ = (x_t − β_t ε_θ)/α_t has the same value for the deck's one-step network ε_θ = (β_t/β̄_t) ε̂.
+
+    Parameters
+    ----------
+    t : int or (N,) of int
+        In 1..T.
+    x_t, eps_hat : (N, D)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If t is not a step, or eps_hat has another shape than x_t.
     """
     check_time(schedule, t)
     check_shapes("eps_hat", eps_hat, "x_t", x_t)
-    weight = at(schedule.beta, t) ** 2 / at(schedule.beta_bar, t)
-    return (x_t - weight * eps_hat) / at(schedule.alpha, t)
+    weight = column(schedule.beta[t] ** 2 / schedule.beta_bar[t], x_t)
+    return (x_t - weight * eps_hat) / column(schedule.alpha[t], x_t)
 
 
 def p_step(
     schedule: NoiseSchedule, t: int | IntArray, x_t: Array, eps_hat: Array, noise: Array, variance: str | Array = "beta"
 ) -> Array:
-    """One ancestral step, x_{t−1} = μ_θ(x_t) + σ_t z with z = noise; also at t = 1, where p_θ has noise too."""
+    """One ancestral step x_{t−1} = μ_θ(x_t) + σ_t z, (N, D).
+
+    Noise is added at t = 1 as well, because p_θ(x_0 | x_1) has the variance σ_1²; Ho et al. (2020) set z = 0 there.
+
+    Parameters
+    ----------
+    t : int or (N,) of int
+        In 1..T.
+    x_t, eps_hat, noise : (N, D)
+        x_t, the predicted total noise, and z.
+    variance
+        As for `reverse_variance`.
+    """
     std = np.sqrt(reverse_variance(schedule, variance))
     check_shapes("noise", noise, "x_t", x_t)
-    return p_mean(schedule, t, x_t, eps_hat) + at(std, t) * noise
+    return p_mean(schedule, t, x_t, eps_hat) + column(std[t], x_t) * noise
 
 
 def ddim_step(
@@ -72,12 +97,22 @@ def ddim_step(
 
         x_s = ᾱ_s x̂_0 + √(β̄_s² − σ²) ε̂ + σ z,   σ = η (β̄_s/β̄_t) √(1 − ᾱ_t²/ᾱ_s²)
 
-    η = 0 is deterministic; η = 1 with s = t−1 is the ancestral step with the posterior variance.
+    For η = 0 the step is deterministic.  For η = 1 and s = t−1 the step is the ancestral step with variance β̃_t².
+
+    Parameters
+    ----------
+    t, s : int or (N,) of int
+        t in 1..T, s in 0..t−1.
+    x_t, eps_hat : (N, D)
+    noise : (N, D), optional
+        z, needed for η > 0.
+    eta : float
+        η, in [0, 1].
 
     Raises
     ------
-    ValueError
-        If s is not below t, η is outside [0, 1], or η > 0 comes without noise.
+    TypeError, ValueError
+        If s or t is not a step, s is not below t, η is outside [0, 1], η > 0 without noise, or shapes differ.
     """
     check_time(schedule, t)
     check_time(schedule, s, name="s", first=0)
@@ -92,14 +127,31 @@ def ddim_step(
     log_ratio = 2 * (np.log(alpha_bar[t]) - np.log(alpha_bar[s]))
     sigma = eta * beta_bar[s] / beta_bar[t] * np.sqrt(-np.expm1(log_ratio))
     direction = np.sqrt(np.maximum(beta_bar[s] ** 2 - sigma**2, 0.0))
-    x_s = at(alpha_bar, s) * predict_x0(schedule, t, x_t, eps_hat) + factor(direction) * eps_hat
-    return x_s if noise is None else x_s + factor(sigma) * noise
+    x_s = column(alpha_bar[s], x_t) * predict_x0(schedule, t, x_t, eps_hat) + column(direction, x_t) * eps_hat
+    return x_s if noise is None else x_s + column(sigma, x_t) * noise
 
 
 def ancestral_sampler(
     schedule: NoiseSchedule, eps_hat: EpsHat, x_T: Array, rng: np.random.Generator, variance: str | Array = "beta"
 ) -> Iterator[tuple[int, Array]]:
-    """Yield (T, x_T), (T−1, x_{T−1}), …, (0, x_0), drawn from p_θ step by step, (19)."""
+    """Algorithm 2 of Ho et al. (2020): draw x_{T−1}, …, x_0 from p_θ step by step, (19).
+
+    Parameters
+    ----------
+    eps_hat : callable
+        ε̂(x_t, t), (N, D), for an int t.
+    x_T : (N, D)
+        Draws of N(0, I).
+    rng : Generator
+        Source of the noise of the steps.
+    variance
+        As for `reverse_variance`.
+
+    Yields
+    ------
+    t, x_t : int, (N, D)
+        For t = T, T−1, …, 0.
+    """
     table = reverse_variance(schedule, variance)
     x = x_T
     yield schedule.T, x
@@ -111,9 +163,26 @@ def ancestral_sampler(
 def ddim_sampler(
     schedule: NoiseSchedule, eps_hat: EpsHat, x_T: Array, rng: np.random.Generator | None = None, eta: float = 0.0
 ) -> Iterator[tuple[int, Array]]:
-    """Yield (T, x_T), (T−1, x_{T−1}), …, (0, x_0) by DDIM steps; `schedule.respace` makes them fewer and longer.
+    """Draw x_{T−1}, …, x_0 by DDIM steps from t to t−1; use `schedule.respace` for fewer and longer steps.
 
-    `rng` is needed for eta > 0 only.
+    Parameters
+    ----------
+    eps_hat, x_T
+        As for `ancestral_sampler`.
+    rng : Generator, optional
+        Source of the noise, needed for eta > 0.
+    eta : float
+        η of `ddim_step`.
+
+    Yields
+    ------
+    t, x_t : int, (N, D)
+        For t = T, T−1, …, 0.
+
+    Raises
+    ------
+    ValueError
+        If eta is outside [0, 1], or eta > 0 without rng.
     """
     if as_number(eta, "eta", low=0.0, high=1.0) > 0 and rng is None:
         raise ValueError("rng is needed for eta > 0; pass numpy.random.default_rng(seed)")

@@ -1,51 +1,63 @@
-"""Equations (15)-(18): EM as alternating minimisation of KL(p(x) q(z|x)‖p_θ(x, z)).
+"""Equations (15)-(18): EM as alternating minimisation of KL(p(x) q(z | x)‖p_θ(x, z)).
 
-The E-step takes q(z | x) = p_θ(z | x), (18), after which the joint KL equals KL(p‖p_θ); the M-step maximises
-E_p E_q log p_θ(x, z) over θ with q frozen, (15).  (The deck's formula after (18) lets θ vary in the sampling law too,
-which would not maximise the likelihood.)
+The E-step sets q(z | x) = p_θ(z | x), (18); the joint KL then equals KL(p‖p_θ).  The M-step maximises
+E_p E_q log p_θ(x, z) over θ with q held fixed, (15).  In the deck's formula after (18) the distribution of z depends on
+the same θ; its maximum over θ would not be that of the likelihood.
 
-`steps` has the two steps of a Gaussian mixture, `moments` both in one pass, `gaussian` its estimator; `factors` has
-PPCA and factor analysis, where z ~ N(0, I) is fixed as in the deck; `categorical` mixtures of tables for whole numbers.
+* `algorithm`: the EM loop, and both steps for a discrete z.
+* `gaussian`: the M-step of Gaussian mixtures.
+* `categorical`: mixtures of categorical tables and their M-step.
+* `linear_gaussian`: both steps of PPCA and factor analysis, with z ~ N(0, I) fixed as in the deck.
+* `start`: k-means and the initial mixtures.
 """
 
-from scratchgen.em.categorical import CategoricalMixture
-from scratchgen.em.factors import PPCA, FactorAnalysis, factor_analysis_em_step, ppca_em_step, ppca_maximum
-from scratchgen.em.gaussian import GaussianMixture
-from scratchgen.em.moments import Moments, expected_moments, moments_of_labels
-from scratchgen.em.steps import (
+from scratchgen.em.algorithm import Iterate, LatentLaw, e_step, em, free_energy, m_step_table
+from scratchgen.em.categorical import CategoricalLaw, categorical_m_step, indicators, log_table_prior
+from scratchgen.em.gaussian import (
+    COVARIANCE_TYPES,
+    Prior,
+    SufficientStatistics,
     covariance_maximum,
-    e_step,
     floor_eigenvalues,
     floored_mixture,
-    free_energy,
-    kmeans,
-    kmeans_plus_plus,
     log_covariance_prior,
     m_step,
-    m_step_table,
-    maximum,
+    m_step_from_statistics,
+    statistics_of_labels,
+    sufficient_statistics,
 )
+from scratchgen.em.linear_gaussian import factor_analysis_em_step, ppca_em_step, ppca_maximum
+from scratchgen.em.start import STARTS, clusters, kmeans, kmeans_plus_plus, nearest, starting_mixture
 
 __all__ = [
-    "PPCA",
-    "CategoricalMixture",
-    "FactorAnalysis",
-    "GaussianMixture",
-    "Moments",
+    "COVARIANCE_TYPES",
+    "STARTS",
+    "CategoricalLaw",
+    "Iterate",
+    "LatentLaw",
+    "Prior",
+    "SufficientStatistics",
+    "categorical_m_step",
+    "clusters",
     "covariance_maximum",
     "e_step",
-    "expected_moments",
+    "em",
     "factor_analysis_em_step",
     "floor_eigenvalues",
     "floored_mixture",
     "free_energy",
+    "indicators",
     "kmeans",
     "kmeans_plus_plus",
     "log_covariance_prior",
+    "log_table_prior",
     "m_step",
+    "m_step_from_statistics",
     "m_step_table",
-    "maximum",
-    "moments_of_labels",
+    "nearest",
     "ppca_em_step",
     "ppca_maximum",
+    "starting_mixture",
+    "statistics_of_labels",
+    "sufficient_statistics",
 ]

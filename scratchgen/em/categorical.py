@@ -1,239 +1,190 @@
-"""A mixture of tables for whole numbers, by EM: an exact discrete density with an exact denoiser.
+"""A mixture of categorical tables for whole numbers, with exact log P and denoiser, and its M-step.
 
     P(x) = Σ_c π_c Π_d P_cd(x_d)
 
-A diffusion model of images with few grey levels can be graded against it: log P is known, and so is E[x_0 | x_t] when
-the levels, scaled to [−1, 1], are diffused.
+For x drawn from such a mixture log P(x) is known, and E[x_0 | x_t] is known when the levels are scaled to [−1, 1] and
+diffused.  Diffusion models of images with few grey levels are graded by these values.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from scratchgen.em.runs import best_of_runs, check_enough_rows
-from scratchgen.em.steps import kmeans, kmeans_plus_plus, nearest
-from scratchgen.estimator import Estimator, Progress
-from scratchgen.likelihood import level_values, logsumexp
-from scratchgen.validation import RNG, Array, as_count, as_generator, as_number, as_samples
+from scratchgen.em.algorithm import m_step_table
+from scratchgen.likelihood import level_values, logsumexp, quiet_log, softmax
+from scratchgen.validation import (
+    RNG,
+    Array,
+    ArrayLike,
+    IntArray,
+    as_count,
+    as_finite,
+    as_generator,
+    as_number,
+    as_samples,
+    freeze,
+)
 
-Parameters = tuple[Array, Array]  # π (K,) and P (K, D, n_levels)
+NEVER = -1e300  # stands for log 0 in matrix products, where −inf times 0 would be NaN
 
 
-class CategoricalMixture(Estimator):
-    """Mixture of independent categorical variables, fitted by EM.
+@dataclass(frozen=True, eq=False, repr=False, init=False)
+class CategoricalLaw:
+    """P(x) = Σ_c π_c Π_d P_cd(x_d) for whole numbers x_d in 0..n_levels−1.
 
     Parameters
     ----------
-    n_components : int
-        K.
-    n_levels : int
-        Values are 0..n_levels−1: 17 for the 8x8 digits.
-    smoothing : float
-        Pseudo-examples that every table has seen, spread over the levels as the whole column is, one more example of
-        equal shares of all levels included (a Dirichlet prior around the pixel's histogram); 0 is maximum likelihood,
-        which gives probability 0 to what was not seen.
-    tol : float
-        A run has converged when the mean objective gains less than this, nats.
-    max_iter, n_init : int
-        M-steps of a run; number of starts, each from k-means on the levels as numbers, of which the best is kept.
-    rng : int, Generator or None
+    weights : array_like, (K,)
+        π, with sum 1.
+    probabilities : array_like, (K, D, n_levels)
+        P_cd, with sum 1 over the levels.
 
-    Attributes
-    ----------
-    weights_ : (K,)
-        π.
-    probabilities_ : (K, D, n_levels)
-        P_cd.
-    lower_bounds_ : (n_iter_ + 1,)
-        Mean log-likelihood plus log prior over N after every E-step, nats: it never falls.
-    converged_, n_iter_ : bool, int
-
-    Examples
-    --------
-    >>> x = np.repeat([[0, 0, 2], [2, 1, 0]], 50, axis=0)
-    >>> model = CategoricalMixture(2, n_levels=3, rng=0).fit(x)
-    >>> model.probabilities_.argmax(axis=2)[model.predict(x[[0, 99]])]
-    array([[0, 0, 2],
-           [2, 1, 0]])
+    Raises
+    ------
+    ValueError
+        If shapes disagree, a number is negative, or a sum is not 1 to within 1e-6.
     """
 
-    _fitted: ClassVar[tuple[str, ...]] = ("weights_", "probabilities_", "lower_bounds_", "converged_", "n_iter_")
+    weights: Array
+    probabilities: Array
+    _log_weights: Array = field(init=False)
+    _log_probabilities: Array = field(init=False)  # at least NEVER
 
-    def __init__(
-        self,
-        n_components: int = 1,
-        n_levels: int = 2,
-        smoothing: float = 1.0,
-        tol: float = 1e-4,
-        max_iter: int = 200,
-        n_init: int = 1,
-        rng: RNG = None,
-    ) -> None:
-        self.n_components = n_components
-        self.n_levels = n_levels
-        self.smoothing = smoothing
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.rng = rng
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.categorical = tags.input_tags.positive_only = True
-        return tags
-
-    def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Run EM from every start; yields after every M-step, with loss = −mean objective, nats."""
-        K = as_count(self.n_components, "n_components")
-        max_iter, n_init = as_count(self.max_iter, "max_iter", minimum=0), as_count(self.n_init, "n_init")
-        tol, smoothing = as_number(self.tol, "tol", low=0.0), as_number(self.smoothing, "smoothing", low=0.0)
-        x = as_samples(x).astype(np.float64)
-        one_hot = self._one_hot(x)
-        check_enough_rows(one_hot, K)
-        # (D, n_levels): the column's frequencies with one example of every level's share, so that none is 0
-        pseudo = smoothing * (one_hot.sum(axis=0) + 1 / one_hot.shape[2]) / (len(one_hot) + 1)
-        rng = as_generator(self.rng)
-
-        def start() -> Parameters:
-            # On the digits 20 tables came to 2.17 bits a pixel from here, to 2.20 from random responsibilities.
-            clusters = nearest(x, kmeans(x, kmeans_plus_plus(x, K, rng)))
-            resp = 0.9 * (clusters[:, None] == np.arange(K)) + 0.1 / K  # a 0 in a table would stay one
-            return _m_step(one_hot, resp, pseudo)
-
-        def expect(parameters: Parameters) -> tuple[Array, float]:
-            log_joint = _log_joint(one_hot, *parameters)
-            bound = float(logsumexp(log_joint).mean()) + _log_prior(parameters[1], pseudo) / len(one_hot)
-            return _posterior(log_joint, parameters[0]), bound
-
-        def maximise(resp: Array, parameters: Parameters) -> Parameters:
-            return _m_step(one_hot, resp, pseudo)
-
-        starts = (start() for _ in range(n_init))
-        yield from best_of_runs(starts, expect, maximise, self._keep, tol, max_iter, n_init)
-
-    def _one_hot(self, x: Array) -> Array:
-        """Levels as indicators, (N, D, n_levels)."""
-        n_levels = as_count(self.n_levels, "n_levels", minimum=2)
-        wrong = np.argwhere((x != np.round(x)) | (x < 0) | (x >= n_levels))
-        if len(wrong):
-            n, d = wrong[0]
-            negative = " (Negative values in data)" if x[n, d] < 0 else ""
+    def __init__(self, weights: ArrayLike, probabilities: ArrayLike) -> None:
+        weights = as_finite(weights, "weights").astype(np.float64)
+        probabilities = as_finite(probabilities, "probabilities").astype(np.float64)
+        if probabilities.ndim != 3 or weights.shape != probabilities.shape[:1] or probabilities.size == 0:
             raise ValueError(
-                f"x must hold whole numbers in 0..{n_levels - 1}, but x[{n}, {d}] is {x[n, d]}{negative}; "
-                "set n_levels, or use GaussianMixture for real numbers"
+                f"weights and probabilities must have shapes (K,) and (K, D, n_levels), "
+                f"got {weights.shape} and {probabilities.shape}"
             )
-        return (x[:, :, None] == np.arange(n_levels)).astype(np.float64)
+        for name, value in {"weights": weights, "probabilities": probabilities}.items():
+            if value.min() < 0 or (abs(value.sum(axis=-1) - 1) > 1e-6).any():
+                raise ValueError(f"{name} must be non-negative and sum to 1 over the last axis; divide by the sum")
+        freeze(
+            self,
+            weights=weights,
+            probabilities=probabilities,
+            _log_weights=quiet_log(weights),
+            _log_probabilities=np.maximum(quiet_log(probabilities), NEVER),
+        )
 
-    def _keep(self, parameters: Parameters, bounds: list[float], converged: bool) -> None:
-        self.weights_, self.probabilities_ = parameters
-        self.n_features_in_ = self.probabilities_.shape[1]
-        self.lower_bounds_, self.converged_, self.n_iter_ = np.array(bounds), converged, len(bounds) - 1
+    def __repr__(self) -> str:
+        K, D, n_levels = self.probabilities.shape
+        return f"CategoricalLaw({K} components of {n_levels} levels in {D} dimensions)"
 
-    def _log_joint(self, x: ArrayLike) -> Array:
-        one_hot = self._one_hot(self._as_fitted_samples(x))
-        return _log_joint(one_hot, self.weights_, self.probabilities_)
+    def log_joint(self, x: Array) -> Array:
+        """log π_c Π_d P_cd(x_d), the log joint of x and its component, (N, K), nats; −inf where a factor is 0.
 
-    def log_prob(self, x: ArrayLike) -> Array:
-        """log P(x), (N,), nats: a mass, not a density."""
-        return logsumexp(self._log_joint(x))
+        Parameters
+        ----------
+        x : (N, D) or (N, D, n_levels)
+            Whole numbers, or their `indicators`, which save time when the method is called often.
 
-    def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
-        """The ELBO at q = P(z | x), (N,), nats, term by term; equal to `log_prob`, and `rng` is not needed."""
-        log_joint = self._log_joint(x)
-        resp = _posterior(log_joint, self.weights_)
-        terms = np.zeros_like(log_joint)
-        responds = resp > 0  # 0 log 0 = 0
-        terms[responds] = resp[responds] * (log_joint[responds] - np.log(resp[responds]))
-        return terms.sum(axis=1)
+        Raises
+        ------
+        ValueError
+            If x has another D, or elements that are not whole numbers 0..n_levels−1.
+        """
+        K, D, n_levels = self.probabilities.shape
+        one_hot = x if np.ndim(x) == 3 else indicators(as_samples(x, dimension=D), n_levels)
+        log_joint = one_hot.reshape(len(one_hot), -1) @ self._log_probabilities.reshape(K, -1).T + self._log_weights
+        return np.where(log_joint < 0.1 * NEVER, -np.inf, log_joint)
 
-    def predict_proba(self, x: ArrayLike) -> Array:
-        """P(z = c | x), (N, K); π where P(x) = 0, which only smoothing=0 allows."""
-        return _posterior(self._log_joint(x), self.weights_)
+    def log_prob(self, x: Array) -> Array:
+        """log P(x), (N,), nats, a probability and not a density, for x as in `log_joint`."""
+        return logsumexp(self.log_joint(x))
 
-    def predict(self, x: ArrayLike) -> Array:
-        """The likeliest component of every x, (N,)."""
-        return self.predict_proba(x).argmax(axis=1)
+    def posterior(self, x: Array) -> Array:
+        """P(z = c | x), (N, K), (18), for x as in `log_joint`; π where P(x) = 0."""
+        log_joint = self.log_joint(x)
+        impossible = np.isneginf(log_joint).all(axis=1, keepdims=True)
+        return softmax(np.where(impossible, self._log_weights, log_joint))
 
-    def fit_predict(self, x: ArrayLike, y: object = None) -> Array:
-        """Fit, and the likeliest component of every x, (N,); y is ignored."""
-        return self.fit(x).predict(x)
-
-    def sample(self, n: int, rng: RNG = None) -> Array:
-        """Draw n examples, (n, D), whole numbers."""
-        self._require_fitted()
+    def sample(self, n: int, rng: RNG = None) -> IntArray:
+        """Draw n examples of whole numbers, (n, D)."""
         rng = as_generator(rng)
-        labels = rng.choice(len(self.weights_), size=as_count(n, "n", minimum=0), p=self.weights_)
-        steps = self.probabilities_.cumsum(axis=2)[:, :, :-1]
-        u = rng.random((len(labels), self.n_features_in_, 1))
+        labels = rng.choice(len(self.weights), size=as_count(n, "n", minimum=0), p=self.weights)
+        steps = self.probabilities.cumsum(axis=2)[:, :, :-1]
+        u = rng.random((len(labels), self.probabilities.shape[1], 1))
         return (u > steps[labels]).sum(axis=2)
 
-    # --- diffused --------------------------------------------------------------------------------------------------
+    # --- diffusion: x_t = scale · x_0 + std · ε with the levels x_0 scaled to [−1, 1] --------------------------------
 
-    def levels(self) -> Array:
-        """The values 2k/(n_levels − 1) − 1 that level k has in [−1, 1], (n_levels,)."""
-        return level_values(self.n_levels)
-
-    def _diffused(self, x_t: ArrayLike, scale: float, std: float) -> tuple[Array, Array, Array]:
-        """log joint of (x_t, z), (N, K), E[x_0 | x_t, c] and Var(x_0d | x_t, c), each (N, K, D)."""
-        x_t = self._as_fitted_samples(x_t)
+    def _diffused(self, x_t: Array, scale: float, std: float) -> tuple[Array, Array, Array]:
+        """log p(x_t, z = c), (N, K), E[x_0 | x_t, c] and Var(x_0d | x_t, c), each (N, K, D)."""
+        _, D, n_levels = self.probabilities.shape
+        x_t, levels = as_samples(x_t, dimension=D), level_values(n_levels)
         std = as_number(std, "std", low=0.0, open_low=True)
-        log_kernel = -0.5 * ((x_t[:, :, None] - scale * self.levels()) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
-        with np.errstate(divide="ignore"):
-            log_terms = log_kernel[:, None] + np.log(self.probabilities_)
-        log_marginal = logsumexp(log_terms)
-        law = np.exp(log_terms - log_marginal[..., None])
-        means = law @ self.levels()
-        variances = np.maximum(law @ self.levels() ** 2 - means**2, 0.0)
-        return np.log(self.weights_) + log_marginal.sum(axis=2), means, variances
+        log_kernel = -0.5 * ((x_t[:, :, None] - scale * levels) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
+        log_terms = log_kernel[:, None] + self._log_probabilities
+        law = softmax(log_terms)
+        means = law @ levels
+        variances = np.maximum(law @ levels**2 - means**2, 0.0)
+        return self._log_weights + logsumexp(log_terms).sum(axis=2), means, variances
 
-    def diffused_log_prob(self, x_t: ArrayLike, scale: float, std: float) -> Array:
-        """log density of x_t = scale · x_0 + std · ε, x_0 the levels in [−1, 1], (N,), nats."""
+    def diffused_log_prob(self, x_t: Array, scale: float, std: float) -> Array:
+        """log p(x_t), a density, (N,), nats, for x_t (N, D); ValueError unless std is positive."""
         return logsumexp(self._diffused(x_t, scale, std)[0])
 
-    def denoise(self, x_t: ArrayLike, scale: float, std: float) -> Array:
-        """E[x_0 | x_t], the Bayes denoiser, (N, D), for levels in [−1, 1]."""
+    def denoise(self, x_t: Array, scale: float, std: float) -> Array:
+        """Bayes denoiser E[x_0 | x_t], (N, D); arguments as for `diffused_log_prob`."""
         log_joint, means, _ = self._diffused(x_t, scale, std)
-        return np.einsum("nk,nkd->nd", _posterior(log_joint, self.weights_), means)
+        return np.einsum("nk,nkd->nd", softmax(log_joint), means)
 
-    def denoise_variance(self, x_t: ArrayLike, scale: float, std: float) -> Array:
-        """tr Cov(x_0 | x_t), (N,): what even the Bayes denoiser misses by, squared."""
+    def denoise_variance(self, x_t: Array, scale: float, std: float) -> Array:
+        """tr Cov(x_0 | x_t), (N,), the least mean squared error of a denoiser at x_t; arguments as for `denoise`."""
         log_joint, means, variances = self._diffused(x_t, scale, std)
-        posterior = _posterior(log_joint, self.weights_)
+        posterior = softmax(log_joint)
         spread = means - np.einsum("nk,nkd->nd", posterior, means)[:, None]
         return np.einsum("nk,nkd->n", posterior, variances + spread**2)
 
 
-def _log_joint(one_hot: Array, weights: Array, tables: Array) -> Array:
-    """log π_c Π_d P_cd(x_d), (N, K); −inf where a table has a 0."""
-    N, K = len(one_hot), len(weights)
-    with np.errstate(divide="ignore"):
-        log_weights, log_tables = np.log(weights), np.log(tables)
-    seen = np.where(np.isneginf(log_tables), -1e300, log_tables)  # 0 · (−inf) would be nan in the product
-    log_joint = one_hot.reshape(N, -1) @ seen.reshape(K, -1).T + log_weights
-    return np.where(log_joint < -1e299, -np.inf, log_joint)
+def indicators(x: Array, n_levels: int) -> Array:
+    """Indicators [x_nd = k], (N, D, n_levels), of whole numbers x, (N, D); ValueError if x has other numbers."""
+    wrong = np.argwhere((x != np.round(x)) | (x < 0) | (x >= n_levels))
+    if len(wrong):
+        n, d = wrong[0]
+        negative = " (Negative values in data)" if x[n, d] < 0 else ""
+        raise ValueError(
+            f"x must hold whole numbers in 0..{n_levels - 1}, but x[{n}, {d}] is {x[n, d]}{negative}; "
+            "set n_levels, or use GaussianMixture for real numbers"
+        )
+    return (x[:, :, None] == np.arange(n_levels)).astype(np.float64)
 
 
-def _posterior(log_joint: Array, weights: Array) -> Array:
-    """P(z = c | x), (N, K), from log P(x, z); π where that is 0 for all z."""
-    log_joint = np.where(np.isneginf(log_joint).all(axis=1, keepdims=True), np.log(weights), log_joint)
-    resp = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
-    # Divided by its sum: where logs are near 1e16, one less log P(x) is no logarithm of a probability any more.
-    return resp / resp.sum(axis=1, keepdims=True)
+def categorical_m_step(one_hot: Array, log_resp: Array, pseudo_counts: Array | float = 0.0) -> CategoricalLaw:
+    """The M-step: the law that maximises Σ_n E_q log p_θ(x_n, z), (15), plus the log prior Σ pseudo_counts · log P.
 
+    Over all distributions of x the maximum is p_θ(x | z) = p(x) q(z | x)/q(z), `m_step_table` on the rows of the data.
+    Over products of one table a dimension the maximum is the product of the marginals of that p_θ(x | z).
 
-def _m_step(one_hot: Array, resp: Array, pseudo: Array) -> tuple[Array, Array]:
-    """π and P that maximise E_p E_q log p_θ(x, z) plus the log prior; a table without examples is uniform."""
-    counts = np.tensordot(resp, one_hot, axes=(0, 0)) + pseudo
+    Parameters
+    ----------
+    one_hot : (N, D, n_levels)
+        The data, as `indicators`.
+    log_resp : (N, K)
+        log q(z | x).
+    pseudo_counts : float or (D, n_levels)
+        Counts added to those of every component (a Dirichlet prior).
+    """
+    N = len(one_hot)
+    decoder, aggregate = m_step_table(np.full(N, 1 / N), np.exp(log_resp))
+    tables = np.tensordot(decoder, one_hot, axes=(0, 0))
+    counts = N * aggregate[:, None, None] * tables + pseudo_counts
     totals = counts.sum(axis=2, keepdims=True)
-    uniform = np.full_like(counts, 1 / counts.shape[2])
-    return resp.mean(axis=0), np.divide(counts, totals, out=uniform, where=totals > 0)
+    np.divide(counts, totals, out=tables, where=totals > 0)  # a component of weight 0 keeps the marginals of p(x)
+    return CategoricalLaw(aggregate, tables)
 
 
-def _log_prior(tables: Array, pseudo: Array) -> float:
-    """Σ pseudo · log P, the Dirichlet law up to its constant, nats."""
-    seen = pseudo > 0
-    return float((pseudo[seen] * np.log(tables[:, seen])).sum())
+def log_table_prior(tables: Array, pseudo_counts: Array) -> float:
+    """Σ pseudo_counts · log P, nats: the log density of a Dirichlet prior up to a constant.
+
+    Parameters
+    ----------
+    tables : (K, D, n_levels)
+        P.
+    pseudo_counts : (D, n_levels)
+    """
+    seen = pseudo_counts > 0
+    return float((pseudo_counts[seen] * np.log(tables[:, seen])).sum())

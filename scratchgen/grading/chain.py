@@ -4,21 +4,23 @@ A sampler whose every step is Gaussian (ancestral DDPM, Euler-Maruyama) has an e
 variational bound can be held against.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from scratchgen.ddpm.samplers import EpsHat, p_mean, reverse_variance
+from scratchgen.ddpm import EpsHat, p_mean, reverse_variance
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.sde.processes import LinearSDE
-from scratchgen.sde.reverse import Score, euler_std, euler_step
-from scratchgen.validation import Array, as_count
+from scratchgen.sde import LinearSDE, Score, euler_std, euler_step
+from scratchgen.validation import Array, IntArray, as_count, as_number
 
 REACH = 8.0  # standard deviations beyond which a Gaussian is taken as 0: its tail holds 1e-15
+LOST = 1e-6  # of the mass, the most that a grid may lose
+ALIASED = 1e-9  # the most that a step may alias: errors of KL(p‖p_θ) were then about 1e-6, for 1 to 100 steps
+REFINEMENT = 0.75  # of the spacing, where a step needs finer nodes
+MOST_NODES = {1: 20_000, 2: 1_500}  # of an axis
+BLOCK = 2**23  # entries of a table of kernels at a time, 64 MB
 
 
 class GridDensity(NamedTuple):
@@ -37,7 +39,7 @@ class GridDensity(NamedTuple):
             If more than 1e-6 of p's mass lies beyond the grid or between its nodes.
         """
         mass = np.exp(log_prob) * self.cell
-        if abs(mass.sum() - 1) > 1e-6:
+        if abs(mass.sum() - 1) > LOST:
             raise ArithmeticError(f"p sums to {mass.sum():.7f} on this grid, not to 1; use a finer or a wider one")
         seen = (self.density > 0) & (mass > 0)
         if mass[~seen].sum() > 1e-9:
@@ -54,97 +56,138 @@ def chain_density(
 ) -> GridDensity:
     """Exact density at the end of a chain x ← mean(x) + std · z, z ~ N(0, I), started at N(0, prior_std² I).
 
-    Each step is p'(x) = ∫ N(x; mean(y), std² I) p(y) dy on a grid fine enough for its kernel.  In two dimensions the
-    kernel is a product once mean(y) is known, so that a step is one matrix product instead of a four-index sum.
+    Each step is p'(x) = ∫ N(x; mean(y), std² I) p(y) dy, a sum over nodes y.  The nodes become finer until the sum over
+    every second node agrees with the sum over all, so far that the latter is exact: chains of few steps, which pull
+    neighbouring nodes apart, need many more nodes than those of many small steps.
 
     Parameters
     ----------
     steps : iterable of (mean, std)
-        In the order they are taken; mean maps (M, D) to (M, D).
+        In the order they are taken; mean maps (M, D) to (M, D), without jumps.
     dimension : int
         1 or 2.
     prior_std : float
     final_spacing : float
         Distance of nodes of the returned grid.
     resolution : float
-        Distance of nodes in units of the std of the step that leaves them.  A trained 100-step DDPM lost 1e-8 of its
-        mass at 1.0, 7e-13 at 0.75 and 7e-5 at 1.25.
+        The most that nodes lie apart, in units of the std of the step that reaches or leaves them, whichever is less.
 
     Raises
     ------
     ValueError
         If dimension is not 1 or 2.
     ArithmeticError
-        If more than 1e-3 of the mass is lost, or aliased because a step pulls neighbouring nodes apart.
+        If 20,000 nodes, in two dimensions 1500 x 1500, are too few for a step; if more than 1e-6 of the mass lies
+        between the nodes of the returned grid.
+
+    Examples
+    --------
+    >>> from scratchgen import Mixture
+    >>> grid = chain_density([(lambda x: 3 * x, 1.0)], 1)
+    >>> end = Mixture([1.0], [[0.0]], [[[10.0]]])  # N(0, 3² + 1)
+    >>> abs(grid.kl_from(end.log_prob(grid.points))) < 1e-6
+    True
     """
     if as_count(dimension, "dimension") > 2:
         raise ValueError(f"dimension must be 1 or 2, got {dimension}; use a sampled bound instead")
-    steps = list(steps)
-    spacings = [resolution * std for _, std in steps] + [final_spacing]
-    axis = _axis(REACH * prior_std, spacings[0])
-    points = _product(axis, dimension)
-    blur = 0.0
-    density = np.exp(-0.5 * (points**2).sum(axis=1) / prior_std**2) / (2 * np.pi * prior_std**2) ** (dimension / 2)
-    for (mean, std), spacing in zip(steps, spacings[1:], strict=True):
-        mass = density * (axis[1] - axis[0]) ** dimension
-        carries = mass > 1e-14 * mass.max()  # the rest cannot change a digit of the result, and is most of the plane
-        centres = mean(points[carries])
-        blur = max(blur, _aliasing(mass, carries, centres, std, len(axis), dimension))
-        axis = _axis(float(np.abs(centres).max()) + REACH * std + 2 * spacing, spacing)
-        kernels = [_kernel(axis, centres[:, d], std) for d in range(dimension)]
-        kernels[0] *= mass[carries, None]
-        density = kernels[0].sum(axis=0) if dimension == 1 else (kernels[0].T @ kernels[1]).ravel()
-        points = _product(axis, dimension)
-    cell = (axis[1] - axis[0]) ** dimension
-    if abs(density.sum() * cell - 1) > 1e-3 or blur > 1e-3:
-        raise ArithmeticError(
-            f"the chain's density sums to {density.sum() * cell:.4f} instead of 1 and a step aliased {blur:.0e} of it; "
-            "lower resolution and final_spacing"
-        )
-    return GridDensity(points, density, float(cell))
+    most = as_number(resolution, "resolution", low=0.0, open_low=True)
+    steps, ratio = list(steps), most
+    law = _Kernels(np.ones(1), np.zeros((1, dimension)), prior_std, np.zeros(1, dtype=np.int64))
+    spacings = [std for _, std in steps]
+    axis = law.axis(ratio * min(prior_std, spacings[0]) if steps else final_spacing)
+    density = law.parts(axis).sum(axis=0)
+    for i, (mean, std) in enumerate(steps):
+        while True:
+            after = _moved(axis, density, mean, std, dimension)
+            is_last = i == len(steps) - 1
+            next_axis = after.axis(final_spacing if is_last else ratio * min(std, spacings[i + 1]))
+            parts = after.parts(next_axis)
+            aliased = _aliasing(parts)
+            if aliased <= ALIASED:
+                break
+            spacing = REFINEMENT * float(axis[1] - axis[0])
+            axis, ratio = law.axis(spacing), spacing / min(law.std, std)
+            if len(axis) > MOST_NODES[dimension]:
+                raise ArithmeticError(
+                    f"a step of std {std:.3g} needs nodes less than {spacing:.2g} apart, more than a grid of "
+                    f"{MOST_NODES[dimension]} an axis has: its std is small, or its mean jumps; use a bound instead"
+                )
+            density = law.parts(axis).sum(axis=0)
+        law, axis, density = after, next_axis, parts.sum(axis=0)
+        if aliased < ALIASED**2:  # the estimate's logarithm goes by spacing⁻²: 1/REFINEMENT² = 1.8
+            ratio = min(ratio / REFINEMENT, most)
+    cell = float(axis[1] - axis[0]) ** dimension
+    total = float(density.sum()) * cell
+    if abs(total - 1) > LOST:
+        raise ArithmeticError(f"the chain's density sums to {total:.7f} instead of 1 at its end; lower final_spacing")
+    return GridDensity(_product(axis, dimension), density, cell)
 
 
 def ancestral_density(
     schedule: NoiseSchedule, eps_hat: EpsHat, dimension: int, variance: str | Array = "beta", resolution: float = 1.0
 ) -> GridDensity:
-    """Exact density p_θ(x_0) of DDPM's ancestral sampler, T steps from N(0, I), by `chain_density`.
-
-    Chains of few steps pull neighbouring nodes apart, and need a `resolution` of 0.4 or so.
-    """
+    """Exact density p_θ(x_0) of DDPM's ancestral sampler, T steps from N(0, I), by `chain_density`."""
     std = np.sqrt(reverse_variance(schedule, variance))
     steps = [(lambda x, t=t: p_mean(schedule, t, x, eps_hat(x, t)), float(std[t])) for t in range(schedule.T, 0, -1)]
     return chain_density(steps, dimension, resolution=resolution)
 
 
-def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int) -> GridDensity:
+def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int, resolution: float = 1.0) -> GridDensity:
     """Exact density at times[-1] of Euler-Maruyama on the reverse SDE, (32), from the prior on, by `chain_density`."""
     steps = [
-        (lambda x, t=t, s=s: euler_step(sde, score, x, t, s)[0], euler_std(sde, t, s))
+        (lambda x, t=t, s=s: euler_step(sde, score(x, t), x, t, s)[0], euler_std(sde, t, s))
         for t, s in pairwise(times.tolist())
     ]
-    return chain_density(steps, dimension, sde.prior_std)
+    return chain_density(steps, dimension, sde.prior_std, resolution=resolution)
 
 
-def _axis(reach: float, spacing: float) -> Array:
-    """Evenly spaced nodes over [−reach, reach], at most `spacing` apart."""
-    return np.linspace(-reach, reach, int(np.ceil(2 * reach / spacing)) + 1)
+class _Kernels(NamedTuple):
+    """A density Σ_i mass_i N(x; centre_i, std² I), as a step leaves it; centres come from the nodes of a grid."""
+
+    mass: Array  # (n,)
+    centres: Array  # (n, D)
+    std: float
+    part: IntArray  # (n,) which of the 2^D interleaved coarser grids, of every second node an axis, has the node
+
+    def axis(self, spacing: float) -> Array:
+        """Nodes at most `spacing` apart that reach beyond every kernel."""
+        reach = float(np.abs(self.centres).max()) + REACH * self.std + 2 * spacing
+        return np.linspace(-reach, reach, int(np.ceil(2 * reach / spacing)) + 1)
+
+    def parts(self, axis: Array) -> Array:
+        """Its summands from each of the coarser grids, on the product grid of `axis`, (2^D, len(axis)^D)."""
+        D, rows = self.centres.shape[1], max(BLOCK // len(axis), 1)
+        parts = np.zeros((2**D, len(axis) ** D))
+        for part, total in enumerate(parts):
+            here = np.flatnonzero(self.part == part)
+            for start in range(0, len(here), rows):  # a kernel is a product over dimensions: one matrix product
+                block = here[start : start + rows]
+                kernels = [_kernel(axis, self.centres[block, d], self.std) for d in range(D)]
+                kernels[0] *= self.mass[block, None]
+                total += kernels[0].sum(axis=0) if D == 1 else (kernels[0].T @ kernels[1]).ravel()
+        return parts
 
 
-def _aliasing(mass: Array, carries: Array, centres: Array, std: float, n: int, dimension: int) -> float:
-    """How much of the density a sum over kernels that stand this far apart leaves as ripple, averaged over the mass.
+def _moved(axis: Array, density: Array, mean: Callable[[Array], Array], std: float, dimension: int) -> _Kernels:
+    """The kernels in which one step turns a density on the product grid of `axis`."""
+    mass = density * (axis[1] - axis[0]) ** dimension
+    carries = mass > 1e-14 * mass.max()  # the rest cannot change a digit of the result, and is most of the plane
+    odd = np.indices([len(axis)] * dimension).reshape(dimension, -1) % 2
+    part = (2 ** np.arange(dimension)) @ odd
+    return _Kernels(mass[carries], mean(_product(axis, dimension)[carries]), std, part[carries])
 
-    Kernels r standard deviations apart add up to a constant with a ripple of 2 exp(−2π²/r²).
+
+def _aliasing(parts: Array) -> float:
+    """Estimated relative error of a sum over kernels at the nodes of a grid, averaged over the density.
+
+    A sum over nodes h apart errs by a ripple of 2 exp(−c/h²), c depending on how smooth the summands are.  The sum over
+    every second node has a ripple δ = 2 exp(−c/4h²), which the spread of the `parts` shows, and so 2 (δ/2)⁴ is that of
+    the sum over all.
     """
-    moved = np.full((len(mass), dimension), np.nan)
-    moved[carries] = centres
-    moved = moved.reshape(*[n] * dimension, dimension)
-    ripple = np.zeros(moved.shape[:-1])
-    for axis in range(dimension):
-        apart = np.sqrt((np.diff(moved, axis=axis) ** 2).sum(axis=-1)) / std
-        with np.errstate(divide="ignore"):
-            wave = np.nan_to_num(2 * np.exp(-2 * np.pi**2 / apart**2))
-        ripple += np.insert(wave, 0, 0.0, axis=axis)
-    return float(ripple.ravel() @ mass / mass.sum())
+    density = parts.sum(axis=0)
+    seen = density > 0
+    spread = np.abs(len(parts) * parts[:, seen] / density[seen] - 1).max(axis=0)
+    return float((np.minimum(spread, 1.0) ** 4 / 8) @ density[seen] / density.sum())
 
 
 def _kernel(axis: Array, centres: Array, std: float) -> Array:

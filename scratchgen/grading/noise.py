@@ -1,35 +1,46 @@
-"""Bayes loss and excess of a noise predictor on data from a mixture.
+"""Bayes loss and excess of a noise predictor on data from a mixture, and the bounds on KL(p‖p_θ) that follow.
 
 There the optimal noise predictor is known, ε*(x_t) = −std · ∇log p_t(x_t), so that a trained one can be graded by
-E‖ε* − ε̂‖², the excess of its loss over the Bayes loss.
+E‖ε* − ε̂‖², the excess of its loss over the Bayes loss.  Both bounds, DDPM's (21) and the score SDE's (34), are sums of
+that excess over noise levels; `grade_noise` integrates each by quadrature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from scratchgen.em import CategoricalMixture
+from scratchgen.ddpm import EpsHat, negative_elbo
 from scratchgen.mixture import Mixture
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.sde import LinearSDE, Score, kl_bound
 from scratchgen.validation import Array, as_number, as_samples
 
 BLOCK = 500  # examples at a time: a categorical mixture's tables take N · K · D · n_levels numbers
+
+
+class Denoiser(Protocol):
+    """A law of x_0 whose Bayes denoiser is known at x_t = scale · x_0 + std · ε: `Mixture`, `CategoricalMixture`."""
+
+    def denoise(self, x_t: Array, scale: float, std: float) -> Array:
+        """E[x_0 | x_t], (N, D)."""
+
+    def denoise_variance(self, x_t: Array, scale: float, std: float) -> Array:
+        """tr Cov(x_0 | x_t), (N,)."""
 
 
 class NoiseGrade(NamedTuple):
     """How good a noise predictor is at one noise level; both in units of ε, summed over dimensions."""
 
     bayes: float  # E‖ε − ε*‖², the least possible loss
-    excess: float  # E‖ε* − ε̂‖², what the network adds to it
+    excess: float  # E‖ε* − ε̂‖², the rest of the network's loss
 
 
 def grade_noise(mixture: Mixture, eps_hat: Callable[[Array], Array], scale: float, std: float) -> NoiseGrade:
     """Bayes loss and excess of ε̂(x_t) at x_t = scale · x_0 + std · ε with x_0 from `mixture`, by quadrature.
 
-    Loss = bayes + excess exactly, because ε − ε* is orthogonal to every function of x_t.  The excess is integrated
-    itself: as a difference of two estimated losses it would drown in their noise.
+    Loss = bayes + excess exactly, because ε − ε* is orthogonal to every function of x_t.  The excess has an integral
+    of its own; a difference of two estimated losses would drown in their noise.
     """
     diffused = mixture.diffuse(scale, std)
     points, weights = diffused.quadrature(spacing=0.25)  # ‖∇log p‖² has poles: 0.5 was 1e-4 off, this is 1e-7
@@ -49,7 +60,7 @@ class SampledNoiseGrade(NamedTuple):
 
 
 def sample_noise_grade(
-    law: Mixture | CategoricalMixture,
+    law: Denoiser,
     eps_hat: Callable[[Array], Array],
     x0: Array,
     noise: Array,
@@ -63,8 +74,8 @@ def sample_noise_grade(
 
     Parameters
     ----------
-    law : Mixture or fitted CategoricalMixture
-        Of x0; for a CategoricalMixture those are levels scaled to [−1, 1].
+    law : Denoiser
+        Of x0: a `Mixture`, or a `CategoricalLaw` or fitted `CategoricalMixture` of levels scaled to [−1, 1].
     eps_hat : callable
         ε̂ of x_t (n, D).
     """
@@ -81,3 +92,99 @@ def sample_noise_grade(
         bayes[rows] = (scale / std) ** 2 * law.denoise_variance(x_t, scale, std)
     errors = [float(values.std(ddof=1) / len(x0) ** 0.5) if len(x0) > 1 else float("inf") for values in (bayes, excess)]
     return SampledNoiseGrade(float(bayes.mean()), float(excess.mean()), errors[0], errors[1])
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+class BoundGrade(NamedTuple):
+    """A DDPM's bound beside the best there is for its schedule and its variances, nats."""
+
+    bound: float  # E_p[−ELBO], (21)
+    least_bound: float  # the same with the Bayes predictor ε*
+    entropy: float  # H(p): bound − entropy = KL(q(x_{0:T})‖p_θ(x_{0:T})) ≥ KL(p‖p_θ)
+    noise: tuple[NoiseGrade, ...]  # Bayes loss and excess at t = 1..T
+
+
+def grade_bound(
+    schedule: NoiseSchedule, eps_hat: EpsHat, mixture: Mixture, variance: str | Array = "beta"
+) -> BoundGrade:
+    """E_p[−ELBO] of a noise predictor on data from `mixture`, by quadrature at every step, and that of ε*.
+
+    Parameters
+    ----------
+    schedule : NoiseSchedule
+    eps_hat : callable
+        ε̂(x_t, t) for an int t.
+    mixture : Mixture
+        p, in one or two dimensions.
+    variance
+        σ_t², as for `scratchgen.ddpm.reverse_variance`.
+
+    Examples
+    --------
+    >>> p, schedule = Mixture([1.0], [[0.5]], [[[2.0]]]), NoiseSchedule.linear(5)
+    >>> grade = grade_bound(schedule, lambda x, t: 0 * x, p)
+    >>> grade.entropy < grade.least_bound < grade.bound, [round(level.bayes + level.excess, 6) for level in grade.noise]
+    (True, [1.0, 1.0, 1.0, 1.0, 1.0])
+    """
+    steps = range(1, schedule.T + 1)
+    levels = [(float(schedule.alpha_bar[t]), float(schedule.beta_bar[t])) for t in steps]
+    noise = [grade_noise(mixture, lambda x, t=t: eps_hat(x, t), *level) for t, level in zip(steps, levels, strict=True)]  # type: ignore[misc]
+    bayes, excess = np.array([NoiseGrade(0.0, 0.0), *noise]).T  # index 0 is clean data, where no noise is predicted
+    second_moment = float(np.trace(mixture.covariance()) + mixture.mean() @ mixture.mean())
+    bound, least = (
+        negative_elbo(schedule, loss, second_moment, mixture.dimension, variance) for loss in (bayes + excess, bayes)
+    )
+    return BoundGrade(bound, least, mixture.entropy(), tuple(noise))
+
+
+class KLBoundGrade(NamedTuple):
+    """The right side of (34) for a score on data from a mixture, nats."""
+
+    bound: float  # ½ ∫ g² E‖∇log p_t − s_θ‖² dt + KL(p_T‖π) ≥ KL(p_{t_min}‖p_{θ, t_min})
+    prior: float  # KL(p_T‖π), its second term
+
+
+def grade_kl_bound(
+    sde: LinearSDE,
+    score: Score,
+    mixture: Mixture,
+    t_min: float = 0.0,
+    n_nodes: int = 64,
+    prior_log_prob: Callable[[Array], Array] | None = None,
+) -> KLBoundGrade:
+    """Right side of (34), with E‖∇log p_t − s_θ‖² by quadrature at every node of time.
+
+    Parameters
+    ----------
+    sde : LinearSDE
+    score : callable
+        s_θ(x, t) for one t.
+    mixture : Mixture
+        p, in one or two dimensions.
+    t_min : float
+        Where the bounded KL is taken; above 0 for a score that explodes there.
+    n_nodes : int
+        Nodes of time, see `scratchgen.sde.kl_bound`.
+    prior_log_prob : callable, optional
+        log π, (N, D) → (N,); the process's own N(0, prior_std² I) if None.
+
+    Examples
+    --------
+    >>> from scratchgen import VP
+    >>> p, q = (Mixture([1.0], [[0.0]], [[[v]]]) for v in (1.5, 0.5))
+    >>> def score_of_q(x, t):
+    ...     return q.diffuse(*VP().level(t)).score(x)
+    >>> grade = grade_kl_bound(VP(), score_of_q, p, prior_log_prob=q.diffuse(*VP().level(1.0)).log_prob)
+    >>> bool(abs(grade.bound - p.kl(q.log_prob)) < 1e-9)  # (34) is an equality for s_θ = ∇log q_t and π = q_T
+    True
+    """
+
+    def score_error(t: float) -> float:  # ∇log p_t − s_θ = (ε̂ − ε*)/std with ε̂ = −std s_θ
+        scale, std = sde.level(t)
+        return grade_noise(mixture, lambda x: -std * score(x, t), scale, std).excess / std**2
+
+    end = mixture.diffuse(*sde.level(sde.horizon))
+    prior = end.kl(sde.prior_log_prob if prior_log_prob is None else prior_log_prob)
+    return KLBoundGrade(kl_bound(sde, score_error, prior, t_min, n_nodes), prior)

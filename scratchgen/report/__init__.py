@@ -1,1 +1,1 @@
-"""The tour: trains every model family, grades it against exact answers, draws what it made (needs the `demo` extra)."""
+"""The tour: train every family of models, grade it against exact answers, draw figures (needs the extra `demo`)."""

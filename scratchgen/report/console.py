@@ -1,4 +1,4 @@
-"""What the tour says: progress while a model trains, and tables of measured against exact values."""
+"""The console output of the tour: progress while a model trains, and tables of measured against exact values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from scratchgen.estimator import Estimator
+from scratchgen.models.estimator import Estimator
 
 Model = TypeVar("Model", bound=Estimator)
 
 
 @dataclass(frozen=True)
 class Grade:
-    """One measured number beside its exact value; it passes if low <= measured − exact <= high."""
+    """One measured number and its exact value; the grade passes if low <= measured − exact <= high."""
 
     chapter: str
     quantity: str
@@ -36,7 +36,7 @@ class Grade:
 
     @property
     def passed(self) -> bool:
-        """Whether the difference lies within the tolerance; a nan does not."""
+        """Whether the difference is within the tolerance; NaN is not."""
         return self.low <= self.difference <= self.high
 
     @property
@@ -46,33 +46,33 @@ class Grade:
 
 
 class PipedConsole(Console):
-    """A console that lets its caller know when the reader of a pipe has gone."""
+    """A console that raises BrokenPipeError when the reader of a pipe has closed it."""
 
     def on_broken_pipe(self) -> None:
-        """Raise, where rich would end the process with the status of a failed check."""
+        """Raise BrokenPipeError; rich would end the process with the status of a failed check."""
         raise BrokenPipeError
 
 
 class Narrator:
-    """Writes to a terminal with progress bars, and plain lines when there is none."""
+    """Writes to a terminal with progress bars, or plain lines without a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or PipedConsole(highlight=False, soft_wrap=True)
         if not self.console.is_terminal and "COLUMNS" not in os.environ:
-            self.console.width = 100  # a pipe has no width; this one keeps a table's rows on one line
+            self.console.width = 100  # a pipe has no width; 100 columns keep each row of a table on one line
 
     def say(self, text: str = "") -> None:
         """Print one line."""
         self.console.print(text, markup=False)
 
     def heading(self, text: str, equation: str) -> None:
-        """Announce a chapter with the deck's equation."""
+        """Print the title of a chapter and its equation."""
         self.say()
         self.console.print(text, style="bold", markup=False)
         self.say(f"  {equation}")
 
     def train(self, label: str, model: Model, x: ArrayLike) -> Model:
-        """Train to the end, showing progress; says how long it took and where the loss stands."""
+        """Train to the end with a progress bar; print the time and the mean of the last losses."""
         began = time.perf_counter()
         columns = (
             TextColumn("  {task.description}"),
@@ -92,7 +92,7 @@ class Narrator:
         return model
 
     def grades(self, grades: Sequence[Grade]) -> None:
-        """Print the table measured / exact / difference / tolerance."""
+        """Print a table of measured and exact values, difference and tolerance."""
         table = Table(box=None, padding=(0, 0, 0, 2))
         table.add_column("quantity (nats)")
         for title in ("measured", "exact", "difference", "tolerance"):

@@ -1,4 +1,4 @@
-"""The tour's pictures, drawn with matplotlib into PNG files."""
+"""The figures of the tour, drawn with matplotlib into PNG files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from matplotlib.patches import Ellipse
 
 from scratchgen import DDPM, PPCA, GaussianMixture, Mixture, ScoreSDE, datasets
 from scratchgen.ddpm import q_sample
-from scratchgen.files import write_atomically
-from scratchgen.grading import grade_vae, nearest_gaussian, transport_decoder
+from scratchgen.grading import OneLatent, grade_vae, nearest_gaussian
+from scratchgen.models.files import write_atomically
 from scratchgen.report.chapters.em import joint_kl_path
-from scratchgen.report.chapters.vae import log_joint, nodes_for
 from scratchgen.report.tour import Tour, standardized_penguins
+from scratchgen.report.transport import transport_decoder
 from scratchgen.validation import Array
 
 N_POINTS = 2000  # of every scatter plot
@@ -50,7 +50,7 @@ def draw_all(tour: Tour, folder: Path) -> list[Path]:
 
 
 def figure(rows: int, columns: int, size: float = 2.6, **options: Any) -> tuple[Figure, Any]:
-    """A figure with a grid of square axes, always as a 2-D array."""
+    """A figure with a grid of square axes; the axes are always a 2-D array."""
     drawing = Figure(figsize=(size * columns, size * rows), layout="constrained")
     return drawing, drawing.subplots(rows, columns, squeeze=False, **options)
 
@@ -62,7 +62,7 @@ def scatter(axes: Any, points: Array, title: str, color: str = MODEL, reach: flo
 
 
 def show_digits(axes: Any, images: Array, columns: int, title: str) -> None:
-    """A grid of 8x8 images with levels 0..16, white to black; values are rounded down, as dequantised data ask for."""
+    """A grid of 8x8 images with levels 0..16, white to black; values are rounded down, which inverts dequantisation."""
     rows = len(images) // columns
     canvas = np.full((9 * rows - 1, 9 * columns - 1), np.nan)
     for i, image in enumerate(np.floor(images[: rows * columns])):
@@ -93,7 +93,7 @@ def ellipses(axes: Any, mixture: Mixture, color: str, label: str, coordinates: t
 
 
 def em_figure(tour: Tour) -> Figure:
-    """Fitted against generating ellipses, the penguins' clusters, and the rising bounds."""
+    """Ellipses of the fitted and of the true mixture, clusters of the penguins, and the bounds over the iterations."""
     drawing, ((left, middle, right),) = figure(1, 3, 3.8)
     truth, fitted = datasets.gaussians_2d(), tour.models["mixture"]
     scatter(left, truth.sample(N_POINTS, tour.seed), "EM on a known mixture", DATA, 4.0)
@@ -116,7 +116,7 @@ def em_figure(tour: Tour) -> Figure:
 
 
 def joint_kl_figure(tour: Tour) -> Figure:
-    """Alternating minimisation: the joint KL after every half-step, and how fast it settles."""
+    """Alternating minimisation: the joint KL after every half-step, and its convergence."""
     drawing, ((left, right),) = figure(1, 2, 4.2)
     penguins, halves = standardized_penguins(), 13
     for key, name, color in (("ppca", "PPCA, 2 factors", "C0"), ("factors", "factor analysis, 1 factor", "C1")):
@@ -128,13 +128,13 @@ def joint_kl_figure(tour: Tour) -> Figure:
         right.loglog(np.arange(1, len(gains) + 1), np.maximum(gains, 1e-14), color=color, label=name)
     left.set(title="KL(p(x) q(z|x) ‖ p_θ(x, z)), penguins", xlabel="half-step: E M E M …", ylabel="nats")
     left.legend(fontsize="small")
-    right.set(title="what an iteration takes off KL(p‖p_θ)", xlabel="iteration", ylabel="nats")
+    right.set(title="fall of KL(p‖p_θ) in an iteration", xlabel="iteration", ylabel="nats")
     right.legend(fontsize="small")
     return drawing
 
 
 def vae_figure(tour: Tour) -> Figure:
-    """Digits, their reconstructions, and decoded draws of the prior."""
+    """Digits, their reconstructions, and decoded samples of the prior."""
     drawing, ((left, middle, right),) = figure(1, 3, 4.2)
     model, x_test = tour.models["vae_levels"], datasets.digits("test").images
     show_digits(left, x_test[:64], 8, "test digits")
@@ -145,7 +145,7 @@ def vae_figure(tour: Tour) -> Figure:
 
 
 def latents_figure(tour: Tour) -> Figure:
-    """What each latent draws, and how many nats an image spends on it."""
+    """Decoded values of each latent, and the mean KL of its posterior."""
     drawing, ((left, right),) = figure(1, 2, 4.4)
     model, x_test = tour.models["vae_levels"], datasets.digits("test").images
     mean, variance = model.encode(x_test)
@@ -160,12 +160,12 @@ def latents_figure(tour: Tour) -> Figure:
     names = [f"z{latent + 1}" for latent in order]
     right.barh(names, rate[order], color=MODEL)
     right.invert_yaxis()
-    right.set(title="E KL(q(z_i|x)‖N(0, 1)), test digits", xlabel="nats; 0 would be a collapsed latent")
+    right.set(title="E KL(q(z_i|x)‖N(0, 1)), test digits", xlabel="nats; 0 is a collapsed latent")
     return drawing
 
 
 def drawback_figure(tour: Tour) -> Figure:
-    """Gaussian encoder and decoder: the densities they allow, their price, and a posterior that is no Gaussian."""
+    """Gaussian encoder and decoder: possible densities, their cost in nats, and a posterior that is not Gaussian."""
     drawing, ((left, middle, right),) = figure(1, 3, 4.2)
     truth, model = datasets.gaussians_1d(), tour.models["one_latent"]
     x = np.linspace(-2.6, 3.0, 400)[:, None]
@@ -182,9 +182,9 @@ def drawback_figure(tour: Tour) -> Figure:
     middle.axhline(tour.drawback["best Gaussian"][0], color="0.5", ls="--", label="KL(p‖best Gaussian)")
     middle.set(title="decoder F⁻¹∘Φ with noise s", xlabel="s", ylabel="nats")
     middle.legend(fontsize="small")
-    f, s, point = transport_decoder(truth), 0.2, -0.3
-    z = nodes_for(f, s)
-    log_density = log_joint(point, z, f(z), s)
+    s, point = 0.2, -0.3
+    decoder = OneLatent(transport_decoder(truth), 2 * np.log(s))
+    ((z, log_density),) = decoder.log_joints(np.array([[point]]))
     posterior = np.exp(log_density - log_density.max())
     right.plot(z, posterior / posterior.sum() / (z[1] - z[0]), color=EXACT, label=f"p_θ(z | x = {point:g})")
     mean, std, kl = nearest_gaussian(z, log_density)
@@ -196,7 +196,7 @@ def drawback_figure(tour: Tour) -> Figure:
 
 
 def snapshots(path: Iterable[tuple[float, Array]], times: Iterable[float]) -> dict[float, Array]:
-    """Of a path of falling times, the first point at or below each of the wanted times."""
+    """The first point of a path with falling times at or below each given time."""
     wanted, found = sorted(times, reverse=True), {}
     for t, x in path:
         while wanted and t <= wanted[0] + 1e-9:
@@ -205,7 +205,7 @@ def snapshots(path: Iterable[tuple[float, Array]], times: Iterable[float]) -> di
 
 
 def ddpm_process_figure(tour: Tour) -> Figure:
-    """The forward process above, the learned reverse process below."""
+    """Top: the forward process.  Bottom: the learned reverse process."""
     model: DDPM = tour.models["ddpm"]
     schedule, times = model.schedule_, [0, 10, 25, 50, 100]
     x0 = datasets.eight_gaussians().sample(N_POINTS, tour.seed)
@@ -221,12 +221,12 @@ def ddpm_process_figure(tour: Tour) -> Figure:
 
 
 def ddpm_digits_figure(tour: Tour) -> Figure:
-    """Samples, and one row of images a time step."""
+    """Samples, and one row of images per time step."""
     return digits_figure(tour.models["ddpm_digits"], tour, [100, 60, 40, 25, 15, 8, 0], "DDPM: samples")
 
 
 def sde_process_figure(tour: Tour) -> Figure:
-    """Exact diffused data above, the reverse SDE below."""
+    """Top: exact diffused data.  Bottom: the reverse SDE."""
     model: ScoreSDE = tour.models["sde"]
     times = [model.t_min, 0.05, 0.15, 0.4, 1.0]
     truth = datasets.eight_gaussians()
@@ -244,7 +244,7 @@ def sde_process_figure(tour: Tour) -> Figure:
 
 
 def scores_figure(tour: Tour) -> Figure:
-    """The learned score field at several times, on the exact one."""
+    """The learned and the exact score field at several times."""
     model: ScoreSDE = tour.models["sde"]
     truth, times = datasets.eight_gaussians(), [0.02, 0.1, 0.3, 0.8]
     axis = np.linspace(-2.7, 2.7, 19)
@@ -258,13 +258,13 @@ def scores_figure(tour: Tour) -> Figure:
         panel.imshow(density, cmap="Greys", origin="lower", extent=(-3, 3, -3, 3), alpha=0.5)
         seen = (
             diffused.log_prob(points) > diffused.log_prob(plane).max() - 12
-        )  # where p_t has next to nothing, none learns
+        )  # almost no data: the score is not learned there
         for field, color, width in (
             (diffused.score(points), EXACT, 0.008),
             (model.predict_score(points, t), MODEL, 0.004),
         ):
             length = np.linalg.norm(field, axis=1, keepdims=True)
-            arrows = (field / np.sqrt(length))[seen]  # lengths as square roots: scores span three decades
+            arrows = (field / np.sqrt(length))[seen]  # square roots of the lengths, because scores span three decades
             panel.quiver(*points[seen].T, *arrows.T, color=color, width=width, scale=45)
         panel.set(title=f"t = {t:g}: exact red, learned blue", xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[])
     return drawing
@@ -283,8 +283,8 @@ def trajectories_figure(tour: Tour) -> Figure:
         spread = np.sqrt(process.std(s) ** 2 - (ratio * process.std(t)) ** 2)
         forward.append(ratio * forward[-1] + spread * rng.standard_normal(8))
     paths = {"forward SDE, (31)": (times, np.array(forward))}
-    for title, churn in (("reverse SDE, (32), learned score", 1.0), ("probability flow, learned score", 0.0)):
-        steps = list(model.sample_path(8, tour.seed, churn=churn))
+    for title, stochasticity in (("reverse SDE, (32), learned score", 1.0), ("probability flow, learned score", 0.0)):
+        steps = list(model.sample_path(8, tour.seed, stochasticity=stochasticity))
         paths[title] = np.array([t for t, _ in steps]), np.array([x[:, 0] for _, x in steps])
     drawing, axes = figure(1, 3, 4.2)
     for panel, (title, (t, path)) in zip(axes[0], paths.items(), strict=True):
@@ -295,7 +295,7 @@ def trajectories_figure(tour: Tour) -> Figure:
 
 
 def ladder_figure(tour: Tour) -> Figure:
-    """Entropy, exact cross-entropy and bound of one DDPM, whose steps are taken all or in part."""
+    """Entropy, exact cross-entropy and bound of one DDPM, with all or some of its steps."""
     drawing, ((axes,),) = figure(1, 1, 5.0)
     T, entropy = np.array(list(tour.ladder)), datasets.eight_gaussians().entropy()
     exact, bound, best = np.array(list(tour.ladder.values())).T
@@ -311,13 +311,13 @@ def ladder_figure(tour: Tour) -> Figure:
 
 
 def sde_digits_figure(tour: Tour) -> Figure:
-    """Samples, and one row of images a time."""
+    """Samples, and one row of images per time."""
     model: ScoreSDE = tour.models["sde_digits"]
     return digits_figure(model, tour, [1.0, 0.6, 0.4, 0.25, 0.15, 0.08, model.t_min], "reverse SDE: samples")
 
 
 def digits_figure(model: DDPM | ScoreSDE, tour: Tour, times: list[float], title: str) -> Figure:
-    """Digits on their way from noise, beside samples and training images."""
+    """Digits from noise to data, with samples and training images."""
     drawing, ((left, middle, right),) = figure(1, 3, 4.2)
     path = snapshots(model.sample_path(8, tour.seed), times)
     show_digits(
@@ -332,7 +332,7 @@ def digits_figure(model: DDPM | ScoreSDE, tour: Tour, times: list[float], title:
 
 
 def excess_figure(tour: Tour) -> Figure:
-    """Bayes loss and excess of the noise predictors against log-SNR, in two and in 64 dimensions."""
+    """Bayes loss and excess loss of the noise predictors against log-SNR, in two and in 64 dimensions."""
     drawing, ((left, right),) = figure(1, 2, 5.0)
     for color, (name, (log_snr, grades)) in zip(("C0", "C1"), tour.noise_grades.items(), strict=True):
         draw_grades(left, log_snr, grades, color, name)
@@ -344,7 +344,7 @@ def excess_figure(tour: Tour) -> Figure:
 
 
 def draw_grades(axes: Any, log_snr: Array, grades: Sequence[NamedTuple], color: str, name: str) -> None:
-    """Excess, and the Bayes loss that is its floor."""
+    """The excess loss and the Bayes loss, which no predictor can undercut."""
     bayes, excess = np.array(grades).T[:2]
     axes.semilogy(log_snr, excess, color=color, label=f"{name}: excess over Bayes")
     axes.semilogy(log_snr, bayes, color=color, ls="--", lw=1, label=f"{name}: Bayes loss (exact)")
@@ -353,7 +353,7 @@ def draw_grades(axes: Any, log_snr: Array, grades: Sequence[NamedTuple], color: 
 
 
 def losses_figure(tour: Tour) -> Figure:
-    """Batch losses of everything that was trained by gradient."""
+    """Batch losses of all models that were trained by gradient."""
     names = {
         "linear_vae": "linear VAE, penguins",
         "vae": "VAE, digits",

@@ -1,4 +1,4 @@
-"""What a tour of the four chapters collects: models, grades, likelihoods; and the data that they share."""
+"""The results of a tour: models, grades, likelihoods; and the data that the chapters share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from scratchgen import datasets, likelihood
-from scratchgen.estimator import Estimator
 from scratchgen.grading import NoiseGrade, SampledNoiseGrade
+from scratchgen.models.estimator import Estimator
 from scratchgen.report.console import Grade, Narrator
 from scratchgen.validation import Array
 
@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound=Estimator)
 
 @dataclass
 class Tour:
-    """Everything a tour made: what the figures and metrics.json show."""
+    """Results of a tour, for the figures and metrics.json."""
 
     seed: int
     quick: bool
@@ -35,7 +35,7 @@ class Tour:
 
     @property
     def slack(self) -> float:
-        """Factor of the tolerances that rest on training: 1, or 4 for a quick tour."""
+        """Factor of the tolerances that depend on training: 1, or 4 for a quick tour."""
         return 4.0 if self.quick else 1.0
 
     def train(self, name: str, label: str, model: Model, x: Array) -> Model:
@@ -53,7 +53,7 @@ class Tour:
 
 
 def standardized_penguins() -> Array:
-    """The four penguin measurements, each to mean 0 and variance 1, (342, 4)."""
+    """The four penguin measurements, each with mean 0 and variance 1, (342, 4)."""
     measurements = datasets.penguins().measurements
     return (measurements - measurements.mean(axis=0)) / measurements.std(axis=0)
 
@@ -65,13 +65,13 @@ def dequantized_digits(seed: int) -> tuple[Array, Array]:
 
 
 def levels_of_digits() -> tuple[Array, Array]:
-    """Training (1437, 64) and test (360, 64) digits as they are, whole numbers 0..16."""
+    """Training (1437, 64) and test (360, 64) digits as whole numbers 0..16."""
     x, x_test = (datasets.digits(split).images for split in ("train", "test"))
     return x, x_test
 
 
-def level_network(tour: Tour) -> dict[str, Any]:
-    """What DDPM and score SDE share on the digits: a law over the 17 levels of every pixel, AdamW."""
+def digit_options(tour: Tour) -> dict[str, Any]:
+    """Arguments of DDPM and ScoreSDE for the digits: a distribution over the 17 levels of every pixel, AdamW."""
     return {
         "n_levels": 17,
         "prediction": "levels",
@@ -83,5 +83,5 @@ def level_network(tour: Tour) -> dict[str, Any]:
 
 
 def bits_per_dim(log_prob: Array) -> float:
-    """−mean log p(k + u)/(64 ln 2), an upper bound of −log₂ P(k)/64 of the 17-level images; or that, from log P(k)."""
+    """−mean log p(k + u)/(64 ln 2), an upper bound of the bits −log₂ P(k)/64; from log P(k), the bits themselves."""
     return float(likelihood.bits_per_dim(-log_prob.mean(), 64))

@@ -1,4 +1,4 @@
-"""`scratchgen verify`: the table of equations, computed live."""
+"""`scratchgen verify`: run the table of equations and print it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from scratchgen.conformance import Check
-from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, check, find
+from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, check, find, through
 from scratchgen.report.console import Narrator
 
-SHOWN = 12  # values of an equation's two sides that the detailed view prints
+ROWS = EQUATIONS + PROPOSITIONS
+SHOWN = 12  # number of values that the detailed view prints of each side
 
 
 def verify(name: str | None, form: str, narrator: Narrator) -> int:
-    """Check one equation or everything, print the outcome, and return 1 if something is outside its tolerance.
+    """Check one row or all, print the results, and return 1 if one is outside its tolerance.
 
     Parameters
     ----------
     name : str or None
-        Of one row, "1" to "34" or a proposition's.
+        The name of one row, "1" to "34" or a proposition; None for all rows.
     form : {"text", "json", "markdown"}
+    narrator : Narrator
     """
-    rows = [row for row in EQUATIONS + PROPOSITIONS if name in (None, row.name)]
+    rows = [row for row in ROWS if name in (None, row.name)]
     results = [(row, run(row)) for row in rows]
     if form == "json":
         print(json.dumps([as_record(row, result) for row, result in results], indent=1, ensure_ascii=False))
@@ -41,7 +43,7 @@ def verify(name: str | None, form: str, narrator: Narrator) -> int:
 
 
 def run(row: Row) -> Check:
-    """The row's check; an exception becomes a failure, so that one broken function does not hide the others."""
+    """The check of a row; an exception becomes a failure, so that the other rows still run."""
     try:
         return check(row)
     except Exception as error:
@@ -51,12 +53,13 @@ def run(row: Row) -> Check:
 
 
 def as_record(row: Row, result: Check) -> dict[str, object]:
-    """A row and its check as JSON knows them."""
+    """A row and its check as a record for JSON."""
     return {
         "equation": row.name,
         "statement": row.statement,
         "erratum": row.erratum,
         "function": f"scratchgen.{row.function}",
+        "runs_in": list(through(row, ROWS)) or f"theory only: {row.theory_only}",
         "check": result.name,
         "quantity": result.quantity,
         "left": result.left.tolist(),
@@ -69,25 +72,39 @@ def as_record(row: Row, result: Check) -> dict[str, object]:
 
 
 def as_markdown(results: Sequence[tuple[Row, Check]]) -> str:
-    """The README's table: what a row says, what is wrong with it as printed, which function and check it has."""
-    lines = ["| | equation | erratum or remark | function | check |", "|---|---|---|---|---|"]
+    """The table in the README: statement, erratum, function, verbs that run it, and check of every row."""
+    lines = ["| | equation | erratum or remark | function | runs in | check |", "|---|---|---|---|---|---|"]
     for row, result in results:
-        cells = (row.name, row.statement, row.erratum, f"`{row.function}`", f"`{result.name}`")
+        cells = (row.name, row.statement, row.erratum, f"`{row.function}`", where(row), f"`{result.name}`")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
+def where(row: Row) -> str:
+    """The verbs that run the function of a row, in one line."""
+    parts = [", ".join(row.runs_in)] if row.runs_in else []
+    through_fast = [verb.partition(" through ")[0] for verb in through(row, ROWS) if " through " in verb]
+    if through_fast:
+        parts.append(f"through {row.fast}: {', '.join(through_fast)}")
+    return "; ".join(parts) or f"theory only: {row.theory_only}"
+
+
+def distinct(rows: Sequence[Row]) -> int:
+    """The number of different functions of these rows."""
+    return len({row.function for row in rows})
+
+
 def show_all(results: Sequence[tuple[Row, Check]], narrator: Narrator) -> None:
-    """Two tables, the deck's equations and what stands beside them, and one line of count."""
+    """Print two tables, the equations of the deck and the other rows, and one line of counts."""
     equations, others = results[: len(EQUATIONS)], results[len(EQUATIONS) :]
     narrator.say(
-        "Every equation, and below it what is compared: by its function (left) and by another route (right), where"
+        "Every equation, and below it the compared quantity: by its function (left) and by another route (right), at"
     )
-    narrator.say("they differ most.  *: see the erratum or remark.")
+    narrator.say("their largest difference.  *: see the erratum or remark.")
     narrator.say()
     narrator.console.print(table_of(equations, "equation"))
     narrator.say()
-    narrator.console.print(table_of(others, "and beside them"))
+    narrator.console.print(table_of(others, "propositions and running code"))
     narrator.say()
     narrator.say("Errata and remarks (scratchgen verify N shows one in detail):")
     for row, _ in equations:
@@ -101,10 +118,15 @@ def show_all(results: Sequence[tuple[Row, Check]], narrator: Narrator) -> None:
     narrator.say(
         f"{passed[0]} of {len(equations)} equations and {passed[1]} of {len(others)} propositions within tolerance"
     )
+    runs = [row for row, _ in equations if through(row, ROWS)]
+    narrator.say(
+        f"{len(runs)} of {len(equations)} equations run when models train, sample and are scored "
+        f"({distinct(runs)} of {distinct([row for row, _ in equations])} functions); the others are theory only"
+    )
 
 
 def table_of(results: Sequence[tuple[Row, Check]], title: str) -> Table:
-    """number, statement, left, right, residual, tolerance, verdict."""
+    """A table of number, statement, left, right, residual, tolerance and verdict."""
     table = Table(box=None, padding=(0, 0, 0, 2))
     table.add_column("", justify="right", max_width=14)
     table.add_column(title, min_width=14)
@@ -128,13 +150,15 @@ def table_of(results: Sequence[tuple[Row, Check]], title: str) -> Table:
 
 
 def show_one(row: Row, result: Check, narrator: Narrator) -> None:
-    """Everything about one equation."""
+    """Print everything about one row."""
     narrator.say(f"{f'({row.name})' if row.name.isdigit() else row.name}  {row.statement}")
     narrator.say()
     narrator.say(f"remark      {row.erratum or 'right as printed'}")
     narrator.say(f"function    scratchgen.{row.function}")
     summary = inspect.getdoc(find(row.function)) or ""
     narrator.say(textwrap.indent(summary.partition("\n\n")[0], "            "))
+    for i, line in enumerate(textwrap.wrap(where(row), 100, break_long_words=False)):
+        narrator.say(f"{'runs in' if i == 0 else '':12}{line}")
     narrator.say(f"checked by  scratchgen.conformance.{result.name}")
     narrator.say(f"            {result.quantity}")
     narrator.say()

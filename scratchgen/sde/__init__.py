@@ -1,29 +1,49 @@
 """Equations (30)-(34): score-based models and stochastic differential equations.
 
-`processes` has the forward SDEs, `reverse` their reversal, `flow` its deterministic twin, `corrector` Langevin steps
-in between, `matching` the losses of (33), `likelihood` what (34) bounds, `integration` what solves an ODE, `model` the
-estimator.
+* `processes`: the forward SDEs, (31).
+* `reverse`: the reverse SDE, (32), and Euler-Maruyama steps; `flow`: the probability-flow ODE and its likelihood.
+* `matching`: the losses of (33), and the score of a network; `training`: training times and the training loop.
+* `bound`: (34), and the terms of the continuous-time bound.
 """
 
-from scratchgen.sde.corrector import langevin_step, predictor_corrector
-from scratchgen.sde.flow import flow_map, heun
-from scratchgen.sde.integration import integrate
-from scratchgen.sde.likelihood import kl_bound, probability_flow_log_prob, sde_log_prob_bound
+from scratchgen.sde.bound import diffusion_loss, kl_bound, prior_loss, reconstruction_loss, sde_log_prob_bound
+from scratchgen.sde.flow import flow_map, heun, probability_flow_log_prob
 from scratchgen.sde.matching import (
+    denoising_error,
     denoising_score_matching,
     explicit_score_matching,
     implicit_score_matching,
+    predict_score,
+    score_and_divergence,
+    sliced_error,
     sliced_score_matching,
 )
 from scratchgen.sde.processes import VE, VP, LinearSDE, SubVP
-from scratchgen.sde.reverse import euler_maruyama, euler_std, euler_step, reverse_drift, reverse_moments, reverse_times
+from scratchgen.sde.reverse import (
+    Score,
+    euler_maruyama,
+    euler_std,
+    euler_step,
+    langevin_step,
+    reverse_drift,
+    reverse_moments,
+    reverse_times,
+)
+from scratchgen.sde.training import DIRECTIONS, MATCHINGS, TimeSampler, draw_directions, score_step, sliced_step, train
 
 __all__ = [
+    "DIRECTIONS",
+    "MATCHINGS",
     "VE",
     "VP",
     "LinearSDE",
+    "Score",
     "SubVP",
+    "TimeSampler",
+    "denoising_error",
     "denoising_score_matching",
+    "diffusion_loss",
+    "draw_directions",
     "euler_maruyama",
     "euler_std",
     "euler_step",
@@ -31,14 +51,20 @@ __all__ = [
     "flow_map",
     "heun",
     "implicit_score_matching",
-    "integrate",
     "kl_bound",
     "langevin_step",
-    "predictor_corrector",
+    "predict_score",
+    "prior_loss",
     "probability_flow_log_prob",
+    "reconstruction_loss",
     "reverse_drift",
     "reverse_moments",
     "reverse_times",
+    "score_and_divergence",
+    "score_step",
     "sde_log_prob_bound",
+    "sliced_error",
     "sliced_score_matching",
+    "sliced_step",
+    "train",
 ]

@@ -1,39 +1,108 @@
-"""The probability flow as an ODE: Heun's method on a grid, and an adaptive integrator of high order."""
+"""The probability-flow ODE: Heun's method, an adaptive integrator of high order, and the likelihood of the flow."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 
-from scratchgen.sde.integration import integrate
+from scratchgen.quadrature import integrate
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.sde.reverse import Score, check_times, reverse_drift
 from scratchgen.validation import Array
 
 
 def heun(sde: LinearSDE, score: Score, x: Array, times: Array) -> Iterator[tuple[float, Array]]:
-    """Yield (t, x_t) along falling `times`, (n+1,), by Heun's method on (32) with churn 0, error O(1/n²).
+    """Heun's method for the probability-flow ODE, (32) with stochasticity 0; error O(1/n²) for n steps.
 
-        x' = x + d(x, t) dt,   x ← x + ½ [d(x, t) + d(x', s)] dt
+        x' = x + d(x, t) dt,   x ← x + ½ [d(x, t) + d(x', s)] dt,   dt = s − t
 
-    Two calls of the score a step, at both ends of it; x is (N, D), at times[0].
+    d is `reverse_drift`.  A step calls the score twice, at its start and at its end.
+
+    Parameters
+    ----------
+    x : (N, D)
+        Start, at times[0].
+    times : (n+1,)
+        Strictly falling.
+
+    Yields
+    ------
+    t, x_t : float, (N, D)
+        At every time.
+
+    Raises
+    ------
+    ValueError
+        If times do not fall strictly.
     """
     times = check_times(times)
     yield float(times[0]), x
-    for t, s in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-        slope = reverse_drift(sde, score, x, t, churn=0.0)
-        ahead = reverse_drift(sde, score, x + (s - t) * slope, s, churn=0.0)
+    for t, s in pairwise(times.tolist()):
+        slope = reverse_drift(sde, score(x, t), x, t, stochasticity=0.0)
+        x_s = x + (s - t) * slope
+        ahead = reverse_drift(sde, score(x_s, s), x_s, s, stochasticity=0.0)
         x = x + 0.5 * (s - t) * (slope + ahead)
         yield s, x
 
 
 def flow_map(sde: LinearSDE, score: Score, x: Array, t: float, s: float, rtol: float = 1e-6) -> Array:
-    """Where the flow carries x (N, D) from time t to time s, in either direction, (N, D), to about `rtol`."""
+    """Solution at time s, (N, D), of the probability-flow ODE from x, (N, D), at time t, in either direction of time.
+
+    Parameters
+    ----------
+    rtol : float
+        Relative tolerance of the adaptive integrator (DOP853).
+
+    Raises
+    ------
+    ArithmeticError
+        If the score is not finite at the start, or the integrator fails.
+    """
     shape = x.shape
 
     def slope(time: float, state: Array) -> Array:
-        return reverse_drift(sde, score, state.reshape(shape), time, churn=0.0).ravel()
+        x = state.reshape(shape)
+        return reverse_drift(sde, score(x, time), x, time, stochasticity=0.0).ravel()
 
     start = x.astype(np.float64).ravel()
-    return integrate(slope, t, s, start, rtol, 0.1 * rtol, "the flow", "raise t_min or rtol").reshape(shape)
+    return integrate(slope, t, s, start, rtol, "the flow", "raise t_min or rtol").reshape(shape)
+
+
+def probability_flow_log_prob(
+    sde: LinearSDE,
+    score_and_divergence: Callable[[Array, float], tuple[Array, Array]],
+    x: Array,
+    t_min: float = 0.0,
+    rtol: float = 1e-6,
+) -> Array:
+    """log p^ODE(x), (N,), nats: exact log-likelihood of the probability flow dx/dt = f̃ = f x − ½g² s_θ.
+
+        log p(x) = log π(x_T) + ∫ div f̃ dt  along the path from x at t_min to x_T
+
+    Parameters
+    ----------
+    score_and_divergence : callable
+        (x, t) → (s_θ (N, D), div s_θ (N,)).
+    x : (N, D)
+    t_min : float
+        Time of the density.
+    rtol : float
+        Relative tolerance of the adaptive integrator (DOP853).  Measured errors of log p were about rtol/10.
+
+    Raises
+    ------
+    ArithmeticError
+        If the score is not finite at t_min, or the integrator fails.
+    """
+    N, D = x.shape
+
+    def slope(t: float, state: Array) -> Array:
+        points = state[: N * D].reshape(N, D)
+        score, divergence = score_and_divergence(points, t)
+        velocity = reverse_drift(sde, score, points, t, stochasticity=0.0)
+        spread = D * float(sde.rate(t)) - 0.5 * float(sde.diffusion(t)) ** 2 * divergence  # divergence of the velocity
+        return np.concatenate([velocity.ravel(), spread])
+
+    start = np.concatenate([x.astype(np.float64).ravel(), np.zeros(N)])
+    end = integrate(slope, t_min, sde.horizon, start, rtol, "the probability flow", "raise t_min or rtol")
+    return sde.prior_log_prob(end[: N * D].reshape(N, D)) + end[N * D :]

@@ -1,97 +1,110 @@
 """Forward SDEs dx = f(t) x dt + g(t) dw, (31), and their Gaussian marginals x_t = scale(t) x_0 + std(t) ε.
 
-Here, as in Song et al. 2021, β(t) = g(t)² is a variance a unit of time; the deck's chapters before (30) use β for a
-standard deviation.  The log-SNR log(scale²/std²) of each of them falls at the rate g²/std², which is why it is the
-natural clock of training and of likelihood: the weighting λ(t) = g² of (34) is the uniform one in log-SNR.
+β(t) = g(t)² is a variance a unit of time, as in Song et al. (2021); before (30) the deck uses β for a standard
+deviation.  For every process log-SNR = log(scale²/std²) falls at the rate g²/std².  The weighting λ(t) = g² of (34)
+therefore is the uniform weighting of E‖ε − ε̂‖² in log-SNR.
 """
 
-from __future__ import annotations
-
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from scratchgen.likelihood import gaussian_log_prob
-from scratchgen.validation import Array, as_number
+from scratchgen.likelihood import gaussian_log_prob, quiet_log
+from scratchgen.validation import Array, ArrayLike, as_number, check_shapes, column
 
 
-class LinearSDE:
-    """What VP, SubVP and VE share; each gives `log_scale`, `std`, `rate` (f) and `diffusion` (g)."""
+class LinearSDE(ABC):
+    """Base of VP, SubVP and VE: each defines `log_scale`, `std`, `rate` (f), `diffusion` (g) and `time_at`.
+
+    These five methods take a number or an array, and return float64 of the same shape.
+    """
 
     horizon: float
 
+    @abstractmethod
     def log_scale(self, t: ArrayLike) -> Array:
         """log scale(t) = ∫₀ᵗ f(s) ds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def std(self, t: ArrayLike) -> Array:
-        """std(t), the standard deviation of x_t given x_0."""
-        raise NotImplementedError
+        """Standard deviation std(t) of x_t given x_0."""
 
+    @abstractmethod
     def rate(self, t: ArrayLike) -> Array:
-        """f(t) of the drift f(t) x."""
-        raise NotImplementedError
+        """Coefficient f(t) of the drift f(t) x."""
 
+    @abstractmethod
     def diffusion(self, t: ArrayLike) -> Array:
-        """g(t), the coefficient of dw."""
-        raise NotImplementedError
+        """Coefficient g(t) of dw."""
 
+    @abstractmethod
     def time_at(self, log_snr: ArrayLike) -> Array:
-        """The t at which log(scale²/std²) has this value: the inverse of `log_snr`."""
-        raise NotImplementedError
+        """Time t at which log(scale²/std²) has a given value: the inverse of `log_snr`."""
 
     def drift(self, x: Array, t: ArrayLike) -> Array:
-        """f(t) x for x of shape (N, D) and t a number or (N,)."""
+        """Drift f(t) x, (N, D), for x (N, D) and t a number or (N,)."""
         return column(self.rate(t), x) * x
 
     def marginal(self, t: ArrayLike) -> tuple[Array, Array]:
-        """(scale, std) of x_t = scale · x_0 + std · ε; (1, 0) at t = 0."""
+        """Coefficients (scale, std) of x_t = scale · x_0 + std · ε; (1, 0) at t = 0."""
         return np.exp(self.log_scale(t)), self.std(t)
 
+    def perturb(self, t: ArrayLike, x0: Array, noise: Array) -> Array:
+        """x_t = scale · x_0 + std · ε, (N, D), a draw of the solution of (31): q(x_t | x_0) = N(scale · x_0, std² I).
+
+        Parameters
+        ----------
+        t : float or (N,)
+        x0, noise : (N, D)
+            x_0 and ε.  The result has the dtype of x0.
+
+        Raises
+        ------
+        ValueError
+            If noise has another shape than x0.
+        """
+        check_shapes("noise", noise, "x0", x0)
+        return column(np.exp(self.log_scale(t)), x0) * x0 + column(self.std(t), x0) * noise
+
     def level(self, t: float) -> tuple[float, float]:
-        """`marginal` at one time as Python floats, which leave float32 arrays float32."""
+        """`marginal` at one time as Python floats; their products with float32 arrays stay float32."""
         scale, std = self.marginal(t)
         return float(scale), float(std)
 
     def log_snr(self, t: ArrayLike) -> Array:
-        """log(scale²/std²); inf at t = 0."""
-        with np.errstate(divide="ignore"):
-            return 2 * (self.log_scale(t) - np.log(self.std(t)))
+        """log-SNR = log(scale²/std²); inf at t = 0."""
+        return 2 * (self.log_scale(t) - quiet_log(self.std(t)))
 
     @property
     def prior_std(self) -> float:
-        """Standard deviation of the prior π = N(0, prior_std² I) from which the reverse process starts."""
+        """Standard deviation of the prior π = N(0, prior_std² I), the initial law of the reverse process."""
         return float(self.std(self.horizon))
 
     def prior_log_prob(self, x: Array) -> Array:
-        """log π(x), (N,), nats."""
+        """log π(x), (N,), nats, for x (N, D)."""
         return gaussian_log_prob(x, np.zeros_like(x), 2 * np.log(self.prior_std))
-
-
-def column(value: ArrayLike, like: Array) -> Array | float:
-    """A number stays a Python float (so float32 arrays stay float32); (N,) becomes (N, 1) in the dtype of `like`."""
-    array = np.asarray(value)
-    return float(array) if array.ndim == 0 else array[:, None].astype(like.dtype)
-
-
-def _check_horizon(horizon: float) -> None:
-    as_number(horizon, "horizon", low=0.0, open_low=True)
 
 
 @dataclass(frozen=True)
 class VP(LinearSDE):
-    """Variance preserving: dx = −½β(t) x dt + √β(t) dw, (31), β rising linearly from beta_min to beta_max.
+    """Variance-preserving SDE dx = −½β(t) x dt + √β(t) dw, (31), with β(t) linear from beta_min to beta_max.
 
-    With B(t) = ∫₀ᵗ β(s) ds: scale = e^(−B/2), std = √(1 − e^(−B)).  Its exact discretisation is
-    `NoiseSchedule.from_sde`, which is (30) with β_i = 1 − exp(−∫β) over step i.
+        scale = e^(−B/2),   std = √(1 − e^(−B)),   B(t) = ∫₀ᵗ β(s) ds
+
+    `NoiseSchedule.from_sde` gives the exact discretisation: (30) with β_i = 1 − exp(−∫β) over step i.
 
     Parameters
     ----------
     beta_min, beta_max : float
-        Variances a unit of time at t = 0 and t = horizon.
+        β(0) and β(horizon), variances a unit of time; the defaults are those of Song et al. (2021).
     horizon : float
-        T, the end of time.
+        T, the last time.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If beta_min is negative, or beta_max or horizon is not positive.
     """
 
     beta_min: float = 0.1
@@ -99,7 +112,7 @@ class VP(LinearSDE):
     horizon: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_horizon(self.horizon)
+        as_number(self.horizon, "horizon", low=0.0, open_low=True)
         as_number(self.beta_min, "beta_min", low=0.0)
         as_number(self.beta_max, "beta_max", low=0.0, open_low=True)
 
@@ -110,10 +123,10 @@ class VP(LinearSDE):
     def beta_integral(self, t: ArrayLike) -> Array:
         """B(t) = ∫₀ᵗ β(s) ds."""
         t = np.asarray(t, dtype=np.float64)
-        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2 / self.horizon
+        return t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) / self.horizon * t)
 
     def _time_of_integral(self, integral: Array) -> Array:
-        """The inverse of `beta_integral`, as 2B/(b + √(b² + 2cB)), which does not cancel."""
+        """Inverse of `beta_integral` as 2B/(b + √(b² + 2cB)), a form without cancellation."""
         slope = (self.beta_max - self.beta_min) / self.horizon
         return 2 * integral / (self.beta_min + np.sqrt(np.maximum(self.beta_min**2 + 2 * slope * integral, 0.0)))
 
@@ -135,7 +148,7 @@ class VP(LinearSDE):
 
 @dataclass(frozen=True)
 class SubVP(VP):
-    """Sub-VP: the drift of VP with g² = β(t)(1 − e^(−2B)); scale = e^(−B/2), std = 1 − e^(−B) (Song et al. 2021)."""
+    """Sub-VP SDE (Song et al. 2021): the drift of VP and g² = β(t)(1 − e^(−2B)); scale = e^(−B/2), std = 1 − e^(−B)."""
 
     def diffusion(self, t: ArrayLike) -> Array:  # noqa: D102
         return np.sqrt(self.beta(t) * -np.expm1(-2 * self.beta_integral(t)))
@@ -150,16 +163,23 @@ class SubVP(VP):
 
 @dataclass(frozen=True)
 class VE(LinearSDE):
-    """Variance exploding: dx = g(t) dw with σ(t) = sigma_min (sigma_max/sigma_min)^(t/T) and g² = dσ²/dt.
+    """Variance-exploding SDE dx = g(t) dw with σ(t) = sigma_min (sigma_max/sigma_min)^(t/T) and g² = dσ²/dt.
 
-    scale = 1, std² = σ(t)² − sigma_min²: x_0 is clean data, so that std(0) = 0; score_sde uses σ(t) itself.
+        scale = 1,   std² = σ(t)² − sigma_min²
+
+    x_0 is clean data, so that std(0) = 0.  The code of Song et al. (2021) uses std = σ(t).
 
     Parameters
     ----------
     sigma_min, sigma_max : float
-        In units of the data; sigma_max should be well above the data's diameter.
+        Standard deviations in units of the process; sigma_max should be well above the diameter of the data.
     horizon : float
-        T, the end of time.
+        T, the last time.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If sigma_min or horizon is not positive, or sigma_max is not above sigma_min.
     """
 
     sigma_min: float
@@ -167,7 +187,7 @@ class VE(LinearSDE):
     horizon: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_horizon(self.horizon)
+        as_number(self.horizon, "horizon", low=0.0, open_low=True)
         as_number(self.sigma_min, "sigma_min", low=0.0, open_low=True)
         as_number(self.sigma_max, "sigma_max", low=self.sigma_min, open_low=True)
 

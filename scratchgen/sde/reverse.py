@@ -1,93 +1,158 @@
-"""Equation (32): the reverse SDE, its deterministic twin, and Euler-Maruyama on any grid of times."""
+"""Equation (32): the reverse SDE, the probability-flow ODE, and Euler-Maruyama steps on any grid of times.
 
-from __future__ import annotations
+Predictor-corrector sampling (Song et al. 2021) consists of Euler-Maruyama steps, each followed by Langevin steps.
+"""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 
-from scratchgen.quadrature import affine_map
-from scratchgen.sde.integration import integrate
+from scratchgen.quadrature import affine_map, integrate
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array, as_count, as_number
 
 Score = Callable[[Array, float], Array]  # ∇ log p_t(x) for one t, (N, D): exact or learned
 
 
-def reverse_drift(sde: LinearSDE, score: Score, x: Array, t: float, churn: float = 1.0) -> Array:
-    """Drift of dx = [f − ½(1 + churn²) g² ∇log p_t] dt + churn · g dw̄, where time runs backwards (dt < 0).
+def reverse_drift(sde: LinearSDE, score: Array, x: Array, t: float, stochasticity: float = 1.0) -> Array:
+    """Drift, (N, D), of dx = [f x − ½(1 + λ²) g² ∇log p_t(x)] dt + λ g dw̄ with dt < 0, (32).
 
-    churn = 1 is the reverse SDE, (32); churn = 0 the probability-flow ODE; every churn has the same marginals.
+    Parameters
+    ----------
+    score : (N, D)
+        ∇log p_t(x), exact or learned.
+    x : (N, D)
+    t : float
+    stochasticity : float
+        λ: 1 gives the reverse SDE, (32), and 0 the probability-flow ODE.  The marginals p_t are the same for every λ.
     """
-    return sde.drift(x, t) - 0.5 * (1 + churn**2) * float(sde.diffusion(t)) ** 2 * score(x, t)
+    return sde.drift(x, t) - 0.5 * (1 + stochasticity**2) * float(sde.diffusion(t)) ** 2 * score
 
 
 def reverse_moments(
-    sde: LinearSDE, score: Score, mean: Array, covariance: Array, t_min: float = 0.0, churn: float = 1.0
+    sde: LinearSDE, score: Score, mean: Array, covariance: Array, t_min: float = 0.0, stochasticity: float = 1.0
 ) -> tuple[Array, Array]:
-    """Mean (D,) and covariance (D, D) at t_min of (32) started at N(mean, covariance), for a score affine in x.
+    """Mean, (D,), and covariance, (D, D), at t_min of (32) started at N(mean, covariance), for a score affine in x.
 
-    Where the drift is A(t) x + c(t) the law stays Gaussian, dm = (A m + c) dt and dV = (A V + V Aᵀ − churn² g² I) dt
-    with dt < 0; A and c are read off `reverse_drift` at 0 and at the unit vectors.  It is the exact left side of (34)
-    for a wrong affine score, where a sampler of finitely many steps would add its own error.
+        dm = (A m + c) dt,   dV = (A V + V Aᵀ − λ² g² I) dt,   dt < 0
+
+    For a drift A(t) x + c(t) the law stays Gaussian.  `reverse_drift` at 0 and at the unit vectors gives A and c.  With
+    these moments the left side of (34) is exact for any affine score; a sampler with finitely many steps would add its
+    discretisation error.
+
+    Parameters
+    ----------
+    score : callable
+        ∇log p_t(x), affine in x.
+    mean, covariance : (D,), (D, D)
+        Moments at the horizon.
+    t_min : float
+        In [0, horizon].
+    stochasticity : float
+        λ of `reverse_drift`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If t_min is not in [0, horizon].
+    ArithmeticError
+        If the score is not finite at the horizon, or the integrator fails.
     """
     D = len(mean)
 
     def slope(t: float, state: Array) -> Array:
-        A, c = affine_map(lambda x: reverse_drift(sde, score, x, t, churn), D)
+        A, c = affine_map(lambda x: reverse_drift(sde, score(x, t), x, t, stochasticity), D)
         V = state[D:].reshape(D, D)
-        spread = A @ V + V @ A.T - (churn * float(sde.diffusion(t))) ** 2 * np.eye(D)
+        spread = A @ V + V @ A.T - (stochasticity * float(sde.diffusion(t))) ** 2 * np.eye(D)
         return np.concatenate([A @ state[:D] + c, spread.ravel()])
 
     t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon)
     start = np.concatenate([np.asarray(mean, dtype=np.float64), np.ravel(covariance)])
-    end = integrate(slope, sde.horizon, t_min, start, 1e-11, 1e-13, "the moments", "raise t_min")
+    end = integrate(slope, sde.horizon, t_min, start, 1e-12, "the moments", "raise t_min")
     return end[:D], end[D:].reshape(D, D)
 
 
 def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.0) -> Array:
     """n_steps + 1 times from the horizon down to t_min, evenly spaced in log(std²/scale² + detail²).
 
-    Steps shrink with the noise that is left, down to where it is as fine as the data's own `detail`; evenly spaced
-    times would waste most of them at the noisy end.  With detail = 0 they are even in log-SNR.
+    Steps become shorter as the noise decreases, until the noise is as small as the `detail` of the data.  Evenly spaced
+    times would put most steps where the noise is large.  With detail = 0 the times are evenly spaced in log-SNR.
 
     Parameters
     ----------
+    n_steps : int
     t_min : float
         In (0, horizon), or 0 if detail > 0.
     detail : float
-        Standard deviation of the data's finest structure, in the units of the process.
+        Standard deviation of the finest structure of the data, in the units of the process.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n_steps is not a positive integer, detail is negative, or t_min is out of range.
     """
     detail = as_number(detail, "detail", low=0.0)
     t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon, open_low=detail == 0)
     if t_min == sde.horizon:
-        raise ValueError(f"t_min must be below the horizon {sde.horizon}, got {t_min}: there is no time between them")
+        raise ValueError(f"t_min must be below the horizon {sde.horizon}, got {t_min}; pass a smaller t_min")
     scale, std = sde.marginal(np.array([sde.horizon, t_min]))
     first, last = (std / scale) ** 2 + detail**2
     noise = np.geomspace(first, last, as_count(n_steps, "n_steps") + 1) - detail**2
-    times = np.empty_like(noise)
-    times[0], times[-1] = sde.horizon, t_min
-    times[1:-1] = sde.time_at(-np.log(noise[1:-1]))
-    return times
+    return np.concatenate([[sde.horizon], sde.time_at(-np.log(noise[1:-1])), [t_min]])
 
 
 def check_times(times: Array) -> Array:
-    """A grid of falling times, float64."""
+    """Return times as float64; raise ValueError unless they are a 1-D array of at least two that falls strictly."""
     times = np.asarray(times, dtype=np.float64)
     if times.ndim != 1 or len(times) < 2 or not (np.diff(times) < 0).all():
-        raise ValueError("times must be a strictly falling 1-D array of at least two times, as reverse_times returns")
+        raise ValueError("times must be a strictly falling 1-D array of at least two times; use reverse_times")
     return times
 
 
-def euler_std(sde: LinearSDE, t: float, s: float, churn: float = 1.0) -> float:
-    """Standard deviation churn · g(t) √(t − s) of one Euler-Maruyama step of (32) from t down to s."""
-    return churn * float(sde.diffusion(t)) * (t - s) ** 0.5
+def euler_std(sde: LinearSDE, t: float, s: float, stochasticity: float = 1.0) -> float:
+    """Standard deviation λ g(t) √(t − s) of one Euler-Maruyama step of (32) from t to s < t; λ is the stochasticity."""
+    return stochasticity * float(sde.diffusion(t)) * (t - s) ** 0.5
 
 
-def euler_step(sde: LinearSDE, score: Score, x: Array, t: float, s: float, churn: float = 1.0) -> tuple[Array, float]:
-    """Mean (N, D) and standard deviation of one Euler-Maruyama step of (32) from t down to s: x_s = mean + std · z."""
-    mean = x + (s - t) * reverse_drift(sde, score, x, t, churn)
-    return mean, euler_std(sde, t, s, churn)
+def euler_step(
+    sde: LinearSDE, score: Array, x: Array, t: float, s: float, stochasticity: float = 1.0
+) -> tuple[Array, float]:
+    """Mean, (N, D), and standard deviation of one Euler-Maruyama step of (32), x_s = mean + std · z with z ~ N(0, I).
+
+    Parameters
+    ----------
+    score, x : (N, D)
+        ∇log p_t(x), and x at time t.
+    t, s : float
+        Times, s < t.
+    stochasticity : float
+        λ of `reverse_drift`.
+    """
+    mean = x + (s - t) * reverse_drift(sde, score, x, t, stochasticity)
+    return mean, euler_std(sde, t, s, stochasticity)
+
+
+def langevin_step(sde: LinearSDE, score: Array, x: Array, t: float, snr: float = 0.16) -> tuple[Array, float]:
+    """Mean, (N, D), and standard deviation of one Langevin step at time t, x' = mean + std · z with z ~ N(0, I).
+
+        x' = x + δ ∇log p_t(x) + √(2δ) z,    δ = 2 (snr · std(t))²
+
+    p_t is invariant only as δ → 0.  For p_t = N(0, V) a finite δ inflates the variance V to V/(1 − δ/(2V)), which is at
+    most V/(1 − snr²).  Steps with snr ≥ 1 would diverge.  Song et al. (2021) use δ = 2 (snr ‖z‖/‖∇log p_t‖)² for VE,
+    with norms averaged over the batch.  The two are equal for pure noise.  With std(t) the step of an example does not
+    depend on the other examples.
+
+    Parameters
+    ----------
+    score, x : (N, D)
+        ∇log p_t(x), and x.
+    t : float
+    snr : float
+        In [0, 1); 0.16 is the value of Song et al. (2021).
+    """
+    size = 2 * (as_number(snr, "snr", low=0.0, high=1 - 1e-9) * float(sde.std(t))) ** 2
+    return x + size * score, (2 * size) ** 0.5
 
 
 def euler_maruyama(
@@ -97,12 +162,17 @@ def euler_maruyama(
     times: Array,
     rng: np.random.Generator | None = None,
     noise: Array | None = None,
-    churn: float = 1.0,
+    stochasticity: float = 1.0,
+    n_corrections: int = 0,
+    snr: float = 0.16,
 ) -> Iterator[tuple[float, Array]]:
-    """Yield (t, x_t) along falling `times`: x ← x + drift(x, t) dt + churn · g(t) √|dt| z.
+    """Euler-Maruyama steps of (32), x ← x + drift(x, t) dt + λ g(t) √|dt| z, and Langevin corrections.
 
-    The drift and g are taken at the time that a step leaves, so the grid that is stepped is the grid that is
-    evaluated.
+    Drift and g are evaluated at the start of each step.  Every step may be followed by `n_corrections` Langevin steps
+    at the new time, each with one call of the score.  At the same number of score calls, more steps help more than
+    corrections: with the exact score of three Gaussians on a line, KL(p‖p_θ) was 0.0154 nats for 20 steps, 0.0126 for
+    20 steps with one correction each, and 0.0036 for 40 steps.  Corrections help if the start or the predictor is
+    wrong.
 
     Parameters
     ----------
@@ -110,28 +180,45 @@ def euler_maruyama(
         Start, at times[0].
     times : (n+1,)
         Strictly falling.
-    rng : Generator
-        Source of z; not needed with `noise` or with churn = 0.
+    rng : Generator, optional
+        Source of z; not needed with `noise`, nor for stochasticity 0 without corrections.
     noise : (n, N, D), optional
-        z of every step.
-    churn : float
-        As for `reverse_drift`.
+        z of every step; with corrections (n, 1 + n_corrections, N, D), z of every step and of its corrections.
+    stochasticity : float
+        λ of `reverse_drift`.
+    n_corrections : int
+        Langevin steps after every step.
+    snr : float
+        Size of the Langevin steps, see `langevin_step`.
+
+    Yields
+    ------
+    t, x_t : float, (N, D)
+        At every time.
 
     Raises
     ------
     ValueError
-        If times do not fall, or noise is needed and neither `rng` nor `noise` is given.
+        If times do not fall strictly, noise has another shape, or noise is needed and neither `rng` nor `noise` is
+        given.
     """
-    times = check_times(times)
-    if churn != 0 and rng is None and noise is None:
-        raise ValueError("rng or noise is needed when churn is not 0; pass numpy.random.default_rng(seed)")
-    if noise is not None and noise.shape != (len(times) - 1, *x.shape):
-        raise ValueError(f"noise must have shape {(len(times) - 1, *x.shape)}, got {noise.shape}")
+    times, n_draws = check_times(times), 1 + as_count(n_corrections, "n_corrections", minimum=0)
+    if noise is None and rng is None and (stochasticity != 0 or n_corrections):
+        raise ValueError(
+            "rng or noise is needed when stochasticity or n_corrections is not 0; pass numpy.random.default_rng(seed)"
+        )
+    shape = (len(times) - 1, n_draws, *x.shape) if n_corrections else (len(times) - 1, *x.shape)
+    if noise is not None and noise.shape != shape:
+        raise ValueError(f"noise must have shape {shape}, got {noise.shape}")
     yield float(times[0]), x
-    for i, (t, s) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True)):
-        x, std = euler_step(sde, score, x, t, s, churn)
-        if noise is not None:
-            x = x + std * noise[i]
-        elif churn != 0 and rng is not None:
-            x = x + std * rng.standard_normal(x.shape, dtype=x.dtype)
+    for i, (t, s) in enumerate(pairwise(times.tolist())):
+        for k in range(n_draws):
+            if k == 0:
+                x, std = euler_step(sde, score(x, t), x, t, s, stochasticity)
+            else:
+                x, std = langevin_step(sde, score(x, s), x, s, snr)
+            if noise is not None:
+                x = x + std * noise.reshape(-1, n_draws, *x.shape)[i, k]
+            elif std != 0 and rng is not None:
+                x = x + std * rng.standard_normal(x.shape, dtype=x.dtype)
         yield s, x

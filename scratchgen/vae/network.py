@@ -1,48 +1,49 @@
-"""Encoder and decoder of a VAE, and the gradient of (14) through the reparameterisation."""
+"""The networks of a VAE, and two bounds of log p_θ(x) as functions of given noise."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from scratchgen.likelihood import (
-    LOG_2PI,
-    gaussian_log_prob,
-    kl_diag_standard,
-    levels_of,
-    log_bin_mass,
-    log_bin_mass_slopes,
-)
-from scratchgen.network import MLP
-from scratchgen.validation import RNG, Array, as_generator, as_widths
+from scratchgen.nn import MLP
+from scratchgen.vae.objective import importance_weighted_bound, log_importance_weight, vae_loss
+from scratchgen.validation import RNG, Array, DTypeLike, as_generator, as_widths
 
 
 class VAENetwork:
-    """Encoder x → (μ, log σ²), decoder z → x̂, and the decoder's log variance, with loss and gradient of (14).
+    """Encoder x → (μ, log σ²) of q(z | x), decoder z → x̂, and the decoder's log variance log s².
 
     Parameters
     ----------
     dimension, n_latents : int
         D and k.
     hidden : sequence of int
-        Hidden layers of the encoder; () makes it affine.
+        Widths of the encoder's hidden layers; () makes the encoder affine.
     activation, rng, dtype
         As for `MLP`.
     n_variances : int
-        1 for one decoder variance, D for one a dimension.
+        1 for one variance s² of all dimensions, D for one variance a dimension.
     n_levels : int, optional
-        The data are whole numbers 0..n_levels−1 scaled to [−1, 1], and log p_θ(x | z) is `log_bin_mass`.
+        For whole numbers 0..n_levels−1 scaled to [−1, 1]: the decoder is then a Gaussian observed in bins.
     decoder_hidden : sequence of int, optional
-        Hidden layers of the decoder; the encoder's in reverse if None.
+        Widths of the decoder's hidden layers; `hidden` in reverse order if None.
 
     Attributes
     ----------
     encoder, decoder : MLP
         D → 2k and k → D.
-    log_variance : (1,) or (D,)
-        log s² of the decoder; `log_variance_gradient` is its gradient.
+    log_variance, log_variance_gradient : (1,) or (D,)
+        log s² and its gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a width is not a positive integer, or an argument of `MLP` is wrong.
+
+    Examples
+    --------
+    >>> network = VAENetwork(5, 2, (8,), rng=0)
+    >>> network.encoder.sizes, network.decoder.sizes, [len(parameters) for parameters, _ in network.parts]
+    ((5, 8, 4), (2, 8, 5), [84, 69, 1])
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class VAENetwork:
 
     @property
     def parts(self) -> list[tuple[Array, Array]]:
-        """(parameters, gradient) of encoder, decoder and log variance."""
+        """Flat (parameters, gradient) of the encoder, the decoder and the log variance."""
         return [
             (self.encoder.parameters, self.encoder.gradient),
             (self.decoder.parameters, self.decoder.gradient),
@@ -77,51 +78,46 @@ class VAENetwork:
         ]
 
     def encode(self, x: Array) -> tuple[Array, Array]:
-        """μ and log σ² of q(z | x), (N, k) each."""
+        """μ and log σ² of q(z | x), each (N, k), for x (N, D)."""
         output = self.encoder(x)
         return output[:, : self.n_latents], output[:, self.n_latents :]
 
-    def loss(self, x: Array, noise: Array, kl_weight: float = 1.0) -> Array:
-        """−ELBO of every example at z = μ + σ · noise, (N,), nats, (14); leaves the mean's gradient in the parts.
 
-        x is (N, D) and noise (N, k): standard normal draws for an unbiased estimate, or rows of a quadrature rule.
-        With `kl_weight` other than 1 the KL counts that often, and the result is no longer minus a bound.
-        """
-        k = self.n_latents
-        output = self.encoder.forward(x)
-        mean, log_variance = output[:, :k].copy(), output[:, k:].copy()  # copies: sums over rows cost 3x in a view
-        std = np.exp(0.5 * log_variance)
-        z = mean + std * noise
-        x_hat = self.decoder.forward(z)
-        reconstruction, grad_x_hat, grad_log_s2 = self._reconstruction(x, x_hat)
-        loss = kl_weight * kl_diag_standard(mean, log_variance) + reconstruction
+def elbo(network: VAENetwork, x: Array, noise: Array) -> Array:
+    """ELBO of every x, (N,), nats: the mean of −(14) over n draws z = μ + σ ξ.
 
-        # Backward, for the mean over examples.
-        N = len(x)
-        grad_z = self.decoder.backward(grad_x_hat / N)
-        weight = kl_weight / N
-        grad_mean = grad_z + weight * mean  # ∂z/∂μ = 1;  ∂KL/∂μ = μ
-        grad_log_variance = 0.5 * (grad_z * noise * std + weight * np.expm1(log_variance))  # ∂z/∂log σ² = ½ σ ξ
-        self.encoder.backward_parameters(np.concatenate([grad_mean, grad_log_variance], axis=1))
-        per_dimension = grad_log_s2.sum(axis=0) / N
-        self.log_variance_gradient[:] = per_dimension if len(self.log_variance) > 1 else per_dimension.sum()
-        return loss
+    Parameters
+    ----------
+    network : VAENetwork
+    x : (N, D)
+    noise : (n, N, k) or (n, 1, k)
+        n values of ξ: standard normal draws for an unbiased estimate, or nodes of a quadrature rule with equal weights.
+    """
+    x, mean, log_variance, decode = _float64(network, x)
+    std, log_s2 = np.exp(0.5 * log_variance), network.log_variance
+    losses = [vae_loss(x, decode(mean + std * xi), mean, log_variance, log_s2, network.n_levels) for xi in noise]
+    return -np.mean(losses, axis=0)
 
-    def log_decoder(self, x: Array, x_hat: Array) -> Array:
-        """log p_θ(x | z) at the decoder's mean x̂, (N,), nats: a density, or with `n_levels` a mass."""
-        if self.n_levels is None:
-            return gaussian_log_prob(x, x_hat, self.log_variance.astype(x_hat.dtype))
-        return log_bin_mass(levels_of(x, self.n_levels), x_hat, np.exp(0.5 * self.log_variance), self.n_levels).sum(
-            axis=1
-        )
 
-    def _reconstruction(self, x: Array, x_hat: Array) -> tuple[Array, Array, Array]:
-        """−log p_θ(x | z), (N,), and its derivatives with respect to x̂ and log s² in every dimension, (N, D) each."""
-        if self.n_levels is None:  # `gaussian_log_prob` by hand: its squares are what the derivatives need as well
-            residual: Array = x_hat - x
-            slope: Array = np.exp(-self.log_variance) * residual
-            square = slope * residual
-            return 0.5 * (square + (LOG_2PI + self.log_variance)).sum(axis=1), slope, 0.5 * (1 - square)
-        std = np.exp(0.5 * self.log_variance)
-        log_mass, by_mean, by_log_s2 = log_bin_mass_slopes(levels_of(x, self.n_levels), x_hat, std, self.n_levels)
-        return -log_mass.sum(axis=1), -by_mean, -by_log_s2
+def iwae(network: VAENetwork, x: Array, noise: Array) -> Array:
+    """Importance-weighted bound of log p_θ(x) for every x, (N,), nats, see `importance_weighted_bound`.
+
+    Parameters
+    ----------
+    network : VAENetwork
+    x : (N, D)
+    noise : (n, N, k)
+        n standard normal draws of ξ; log w is computed at z = μ + σ ξ.
+    """
+    x, mean, log_variance, decode = _float64(network, x)
+    draws = mean + np.exp(0.5 * log_variance) * noise
+    log_s2, n_levels = network.log_variance, network.n_levels
+    log_weights = [log_importance_weight(x, decode(z), z, mean, log_variance, log_s2, n_levels) for z in draws]
+    return importance_weighted_bound(np.array(log_weights))
+
+
+def _float64(network: VAENetwork, x: Array) -> tuple[Array, Array, Array, Callable[[Array], Array]]:
+    """x rounded to the network's dtype, μ, log σ², and the decoder; all values are float64."""
+    x = x.astype(network.log_variance.dtype)
+    mean, log_variance = (part.astype(np.float64) for part in network.encode(x))
+    return x.astype(np.float64), mean, log_variance, lambda z: network.decoder(z).astype(np.float64)

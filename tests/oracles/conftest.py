@@ -1,4 +1,4 @@
-"""Tests against other libraries: collected only where the library is installed (`pip install --group oracles`)."""
+"""Tests against other libraries, collected only if the library is installed (`pip install --group oracles`)."""
 
 from importlib.util import find_spec
 

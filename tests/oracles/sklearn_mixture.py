@@ -1,44 +1,45 @@
-"""A pytest plugin that points scikit-learn's own tests of GaussianMixture at ours.
+"""A pytest plugin that runs scikit-learn's tests of GaussianMixture on our class.
 
     python -m pytest -c /dev/null -p tests.oracles.sklearn_mixture --pyargs sklearn.mixture.tests.test_gaussian_mixture
 
-`GaussianMixture` in their module becomes `Face`, ours under their names.  Their `pytest.raises` keeps an error's type
-but no longer compares its words, since ours name the argument.  What is not run, and what has to fail, stands below
-with the reason: a test that is expected to fail and passes is an error.
+`GaussianMixture` in their module becomes `Face`, our class with their names.  Their `pytest.raises` keeps the type of
+an error but ignores its message, because our messages name the argument.  Tests that are skipped and tests that must
+fail are listed below with the reason.  A test of the second list that passes is an error.
 """
 
+import inspect
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import scratchgen
-from scratchgen.em.gaussian import STARTS
+from scratchgen.em import STARTS
 
-NO_RIDGE = 1e-12  # for their reg_covar = 0: our floor is positive, and this one is out of reach in their data
+NO_RIDGE = 1e-12  # for their reg_covar = 0: our floor is positive; this one is below every variance in their data
 
-NOT_OURS = {  # never touch an estimator, or only its private parts: they would say nothing about ours
-    "test_suffstat_sk_full": "private functions of theirs",
-    "test_suffstat_sk_tied": "private functions of theirs",
-    "test_suffstat_sk_diag": "private functions of theirs",
-    "test_gaussian_suffstat_sk_spherical": "private functions of theirs",
-    "test_compute_log_det_cholesky": "private functions of theirs",
-    "test_gaussian_mixture_log_probabilities": "private functions of theirs",
+NOT_OURS = {  # tests of private functions or attributes, which our class does not have
+    "test_suffstat_sk_full": "private functions of scikit-learn",
+    "test_suffstat_sk_tied": "private functions of scikit-learn",
+    "test_suffstat_sk_diag": "private functions of scikit-learn",
+    "test_gaussian_suffstat_sk_spherical": "private functions of scikit-learn",
+    "test_compute_log_det_cholesky": "private functions of scikit-learn",
+    "test_gaussian_mixture_log_probabilities": "private functions of scikit-learn",
     "test_gaussian_mixture_precisions_init": "private methods _initialize and _set_parameters",
-    "test_gaussian_mixture_all_init_does_not_estimate_gaussian_parameters": "patches a private function of theirs",
-    "test_gaussian_mixture_verbose": "asserts nothing; ours prints nothing, progress is what train() yields",
+    "test_gaussian_mixture_all_init_does_not_estimate_gaussian_parameters": "patches a private function",
+    "test_gaussian_mixture_verbose": "asserts nothing; our class prints nothing, train() yields the progress",
     "test_gaussian_mixture_array_api_compliance": "array API dispatch: ours is NumPy only",
     "test_gaussian_mixture_raises_where_array_api_not_implemented": "array API dispatch: ours is NumPy only",
 }
-FAILS = {  # public, and different in ours by choice
-    "test_gaussian_mixture_fit_convergence_warning": "converged_ says it, no warning is given",
-    "test_regularisation": "wants an error on duplicates at reg_covar = 0; our floor is positive, and fits them",
-    "test_sample": "wants component labels with the samples, and no sample of size 0",
+FAILS = {  # public behaviour that is different in our class on purpose
+    "test_gaussian_mixture_fit_convergence_warning": "our class sets converged_ and gives no warning",
+    "test_regularisation": "expects an error on duplicates at reg_covar = 0; our floor is positive, and fits them",
+    "test_sample": "expects component labels with the samples, and an error for a sample of size 0",
 }
 
 
 class Face(scratchgen.GaussianMixture):
-    """Ours, with scikit-learn's arguments and attributes."""
+    """Our class with scikit-learn's arguments and attributes."""
 
     covariance_prior = None
 
@@ -71,13 +72,17 @@ class Face(scratchgen.GaussianMixture):
         self.random_state = random_state
         self.warm_start = warm_start
 
+    @classmethod
+    def _parameter_names(cls):
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
     @property
     def covariance_floor(self):
         return self.reg_covar or NO_RIDGE
 
     @property
     def rng(self):
-        """A Generator seeded by their RandomState, which goes on with every fit."""
+        """A Generator seeded by their RandomState; every fit continues it."""
         state = self.random_state
         return int(state.randint(2**31)) if isinstance(state, np.random.RandomState) else state
 
@@ -100,7 +105,7 @@ class Face(scratchgen.GaussianMixture):
 
 def pytest_collection_modifyitems(config, items):
     module = items[0].module
-    assert set(STARTS) == {"k-means++", "kmeans", "random_from_data", "random"}  # theirs, all of them
+    assert set(STARTS) == {"k-means++", "kmeans", "random_from_data", "random"}  # all of scikit-learn's
     module.GaussianMixture = Face
     module.pytest = SimpleNamespace(**vars(pytest))
     module.pytest.raises = lambda error, match=None: pytest.raises(error)

@@ -1,6 +1,7 @@
-"""diffusers as an oracle: the DDPM and DDIM schedulers, step by step and along whole loops, in float64.
+"""diffusers as an oracle: the DDPM and DDIM schedulers, step by step and in whole loops, in float64.
 
-Its index i is our t = i + 1, its "betas" are the β_t².  Its tables are float32: here they are recomputed from ours.
+Index i of diffusers is our t = i + 1, and its "betas" are the β_t².  Its tables are float32; here they are recomputed
+from our betas.
 """
 
 from itertools import pairwise
@@ -17,14 +18,14 @@ from scratchgen.ddpm import (
     ancestral_sampler,
     ddim_sampler,
     ddim_step,
-    from_noise,
+    eps_to_prediction,
     p_mean,
     p_step,
     predict_x0,
+    prediction_to_eps,
     q_posterior,
     q_sample,
     reverse_variance,
-    to_noise,
 )
 from scratchgen.testing import reals, schedules
 from tests.strategies import Scripted
@@ -51,7 +52,7 @@ def close(theirs, ours, tolerance=1e-12):
 
 
 def in_double(cls, schedule, **options):
-    """Their scheduler with our betas and the tables that follow from them, nothing clipped."""
+    """Their scheduler with our betas and tables computed from them, without clipping."""
     scheduler = cls(num_train_timesteps=schedule.T, clip_sample=False, **options)
     scheduler.betas = torch.tensor(schedule.variances)
     scheduler.alphas = 1 - scheduler.betas
@@ -64,7 +65,7 @@ def generator(seed):
 
 
 def noise_of(seed, *shape):
-    """What a scheduler draws from `generator(seed)`, one array after the other."""
+    """The arrays that a scheduler draws from `generator(seed)`, in order."""
     source = generator(seed)
     return np.array([torch.randn(shape[1:], generator=source, dtype=torch.float64).numpy() for _ in range(shape[0])])
 
@@ -82,13 +83,13 @@ def draw_two(data):
 @every_schedule
 @given(data=st.data(), seed=seeds)
 def test_ancestral_step_is_diffusers_for_every_prediction_and_variance(strategy, variance, kind, data, seed):
-    """At t = 1 theirs adds no noise and ours does: what is compared there is the mean."""
+    """At t = 1 diffusers adds no noise and our step does; there only the mean is compared."""
     schedule, (x_t, prediction) = data.draw(strategy), draw_two(data)
     theirs = in_double(DDPMScheduler, schedule, prediction_type=KINDS[kind], variance_type=VARIANCES[variance])
     (z,) = noise_of(seed, 1, *x_t.shape)
     for t in range(1, schedule.T + 1):
         step = theirs.step(torch.tensor(prediction), t - 1, torch.tensor(x_t), generator=generator(seed))
-        eps_hat = to_noise(schedule, t, x_t, prediction, kind)
+        eps_hat = prediction_to_eps(schedule, t, x_t, prediction, kind)
         ours = p_step(schedule, t, x_t, eps_hat, z, variance) if t > 1 else p_mean(schedule, t, x_t, eps_hat)
         close(step.prev_sample, ours)
         close(step.pred_original_sample, predict_x0(schedule, t, x_t, eps_hat))
@@ -111,14 +112,14 @@ def test_step_towards_a_given_x0_is_a_draw_from_the_posterior(strategy, data, se
 @every_schedule
 @given(data=st.data())
 def test_ddim_step_is_diffusers_for_every_eta_and_stride(strategy, kind, eta, data):
-    """n inference steps give the stride T // n, and a step that would pass clean data ends there."""
+    """n inference steps give the stride T // n; a step beyond clean data ends at clean data."""
     schedule, (x_t, prediction), z = data.draw(strategy), draw_two(data), data.draw(reals((3, 2), -3, 3))
     theirs = in_double(DDIMScheduler, schedule, prediction_type=KINDS[kind])
     n = data.draw(st.integers(1, schedule.T))
     theirs.set_timesteps(n)
     for t in range(1, schedule.T + 1):
         s = max(t - schedule.T // n, 0)
-        eps_hat = to_noise(schedule, t, x_t, prediction, kind)
+        eps_hat = prediction_to_eps(schedule, t, x_t, prediction, kind)
         step = theirs.step(torch.tensor(prediction), t - 1, torch.tensor(x_t), eta=eta, variance_noise=torch.tensor(z))
         close(step.prev_sample, ddim_step(schedule, t, s, x_t, eps_hat, z, eta))
 
@@ -132,16 +133,16 @@ def eps_star(schedule, x, t):
 
 
 def times(theirs):
-    """The t at which their loop calls the network, falling."""
+    """The steps t at which their loop calls the network, falling."""
     return [int(i) + 1 for i in theirs.timesteps]
 
 
 def compare_paths(theirs, schedule, sampler, seed, **options):
-    """Their loop over `theirs.timesteps`, with noise from `seed`, is `sampler` on the chain of those steps."""
+    """Their loop over `theirs.timesteps`, with noise from `seed`, equals `sampler` on the chain of these steps."""
     grid = times(theirs)
     start, *noise = noise_of(seed, len(grid) + 1, 4, 2)
     if grid[-1] == 1:
-        noise[-1] = np.zeros_like(start)  # theirs adds none at t = 1, ours does
+        noise[-1] = np.zeros_like(start)  # diffusers adds no noise at t = 1
     source = generator(seed)
     path = [torch.randn(4, 2, generator=source, dtype=torch.float64)]
     for t in grid:
@@ -164,7 +165,7 @@ def compare_ancestral_paths(theirs, schedule, variance, seed):
     def sampler(short, *arguments):
         table = reverse_variance(short, variance)
         if variance == "posterior":
-            table[1] = 1e-20  # theirs: β̃² = 0, kept off 0 for a logarithm, also where it takes none
+            table[1] = 1e-20  # diffusers clamps β̃_1² = 0 at 1e-20
         return ancestral_sampler(short, *arguments, table)
 
     compare_paths(theirs, schedule, sampler, seed)
@@ -193,7 +194,7 @@ def test_ancestral_loop_on_fewer_steps_is_diffusers(schedule, variance, n, spaci
     compare_ancestral_paths(theirs, schedule, variance, seed=2)
 
 
-# "trailing" where n divides T only: DDIMScheduler steps back by T // n, whatever its grid (diffusers' issue 11347)
+# "trailing" only if n divides T: DDIMScheduler steps back by T // n on every grid (issue 11347 of diffusers)
 @pytest.mark.parametrize(
     ("n", "spacing"), [(1, "trailing"), (10, "trailing"), (50, "trailing"), (7, "leading"), (10, "leading")]
 )
@@ -207,7 +208,7 @@ def test_ddim_loop_is_diffusers_for_every_eta(schedule, eta, n, spacing):
 @every_eta
 @both_schedules
 def test_ddim_steps_between_times_of_the_long_chain_are_diffusers_loop(schedule, eta):
-    """The same as `ddim_sampler` on the respaced chain, by `ddim_step` on the chain itself."""
+    """`ddim_step` on the long chain gives the same path as `ddim_sampler` on the respaced chain."""
     theirs = spaced(DDIMScheduler, schedule, 10, "trailing")
     x, y = torch.tensor(DATA.means), DATA.means
     noise = noise_of(4, 10, *y.shape)
@@ -232,14 +233,14 @@ def test_noising_and_velocity_are_diffusers_with_a_step_for_every_example(strate
     x_t = q_sample(schedule, t, x0, eps)
     close(theirs.add_noise(*arguments), x_t)
     velocity = theirs.get_velocity(*arguments)
-    close(velocity, from_noise(schedule, t, x_t, eps, "v"))
-    close(eps, to_noise(schedule, t, x_t, velocity.numpy(), "v"))
+    close(velocity, eps_to_prediction(schedule, t, x_t, eps, "v"))
+    close(eps, prediction_to_eps(schedule, t, x_t, velocity.numpy(), "v"))
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 3.0])
 def test_guidance_counts_as_diffusers_guider(guidance):
-    """0 ignores the label, 1 is the labelled network: their default, not the paper's one less."""
-    from diffusers import ClassifierFreeGuidance  # experimental there: were it gone, the rest would stand
+    """0 ignores the label, and 1 is the labelled network, as in the default of diffusers; the paper counts from −1."""
+    from diffusers import ClassifierFreeGuidance  # experimental in diffusers: only this test needs it
 
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 20)

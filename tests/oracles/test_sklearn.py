@@ -1,4 +1,4 @@
-"""scikit-learn as an oracle, and as a host: its mixtures and PCA, and its tools on our estimators."""
+"""scikit-learn as an oracle (its mixtures and PCA), and as a host (its tools on our estimators)."""
 
 import os
 import re
@@ -36,7 +36,7 @@ from scratchgen import (
     datasets,
 )
 from scratchgen.em import e_step, m_step
-from scratchgen.em.gaussian import compress
+from scratchgen.models.gaussian_mixture import compress
 from tests.oracles.sklearn_mixture import FAILS
 from tests.strategies import residual
 
@@ -49,7 +49,7 @@ SMALL = {
     DDPM: {"schedule": NoiseSchedule.linear(5), "hidden": (4,), "n_steps": 4},
     ScoreSDE: {"hidden": (4,), "n_steps": 4},
 }
-AS_CHECKED = {  # its data may have one column or row, and levels up to what it draws
+AS_CHECKED = {  # its data may have a single column or row, and any whole number as a level
     GaussianMixture: {"n_components": 1},
     PPCA: {"n_components": 1},
     FactorAnalysis: {"n_components": 1},
@@ -70,7 +70,7 @@ START = Mixture(
 
 
 def sklearn_mixture(max_iter, tol=0.0):
-    """Their mixture, without its additive ridge, from the same start."""
+    """Their mixture without its additive ridge, from the same start."""
     model = SklearnMixture(
         3,
         reg_covar=0.0,
@@ -129,9 +129,9 @@ def test_thirty_em_steps_are_scikit_learns_each_from_the_same_start(kind):
 
 
 def test_scikit_learns_own_mixture_tests_pass_on_ours():
-    """In a process of its own, through the plugin, which lists what is left out or has to fail, with reasons.
+    """In a separate process, with the plugin that lists skipped tests and expected failures with reasons.
 
-    (Their float32 variants are off by default, and want float32 results; ours computes in float64.)
+    Their float32 variants are off by default and expect float32 results; our class computes in float64.
     """
     module = "sklearn.mixture.tests.test_gaussian_mixture"
     plugins = ["-p", "tests.oracles.sklearn_mixture", "-p", "no:cacheprovider"]
@@ -160,7 +160,7 @@ def test_criteria_are_scikit_learns(kind):
 
 
 def test_factor_analysis_is_scikit_learns():
-    """At convergence: their SVD steps and our EM reach the same likelihood and covariance."""
+    """At convergence their SVD steps and our EM reach the same likelihood and covariance."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((300, 1)) * [1.0, 2.0, -1.0, 0.5] + rng.standard_normal((300, 4)) * [1.0, 0.8, 2.0, 1.0]
     theirs = SklearnFactorAnalysis(1, tol=1e-10, max_iter=20_000, svd_method="lapack").fit(x)
@@ -186,7 +186,7 @@ def test_ppca_is_scikit_learns_pca():
     x, new = data(), data(40, seed=1)
     for k in 1, 2:
         theirs, ours = PCA(k).fit(x), PPCA(k).fit(x)
-        # their covariance has 1/(N − 1), the likelihood's maximum 1/N: compare at theirs, scaled
+        # their covariance has the factor 1/(N − 1), maximum likelihood has 1/N: compare after scaling
         n = len(x)
         assert abs(ours.noise_variance_ * n / (n - 1) - theirs.noise_variance_) < 1e-10
         rescaled = PPCA(k).fit(x.mean(axis=0) + (x - x.mean(axis=0)) * (n / (n - 1)) ** 0.5)
@@ -198,7 +198,7 @@ def test_ppca_is_scikit_learns_pca():
             )
             < 1e-10
         )
-        assert ours.score(x) >= theirs.score(x)  # ours is the maximum
+        assert ours.score(x) >= theirs.score(x)  # our fit is the maximum
 
 
 # --- as a host --------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_models_know_their_state_and_kind(cls):
 @pytest.mark.filterwarnings("ignore:Estimator .* does not inherit from `sklearn.base.BaseEstimator`")
 @pytest.mark.parametrize("cls", [*SMALL, CategoricalMixture])
 def test_every_check_of_scikit_learns_own_is_passed(cls):
-    """With nothing excused: what it skips needs packages that are not installed."""
+    """Without an expected failure; the skipped checks need packages that are not installed."""
     results = check_estimator(cls(**(SMALL.get(cls, {}) | AS_CHECKED.get(cls, {}))), on_skip=None)
     assert {result["status"] for result in results} <= {"passed", "skipped"}
     assert sum(result["status"] == "passed" for result in results) >= 37

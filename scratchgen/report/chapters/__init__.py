@@ -1,4 +1,4 @@
-"""The main job: EM → VAE → DDPM → SDE, each trained on real data and graded against an exact answer."""
+"""The four chapters, EM → VAE → DDPM → SDE: models trained on real data and graded against exact answers."""
 
 from scratchgen.report.chapters.ddpm import ddpm
 from scratchgen.report.chapters.digits import compare_digits

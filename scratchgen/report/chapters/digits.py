@@ -1,4 +1,4 @@
-"""Every model of the digits on one scale, beside densities that are exact."""
+"""All models of the digits on one scale, together with exact densities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scratchgen.report.tour import Tour, bits_per_dim, dequantized_digits, level
 
 
 def compare_digits(tour: Tour) -> None:
-    """Put every model of the digits on one scale, beside densities that are exact."""
+    """Compare all models of the digits in bits per pixel, together with exact densities."""
     x, x_test = dequantized_digits(tour.seed)
     gaussian = GaussianMixture(1).fit(x)
     exact = {
@@ -28,10 +28,10 @@ def compare_digits(tour: Tour) -> None:
 
 
 def bits_of_tables(seed: int) -> float:
-    """−log₂ P/64 of test digits under a mixture of tables of 17 levels a pixel, by EM.
+    """−log₂ P/64 of the test digits under a mixture of tables, 17 levels per pixel, by EM.
 
-    40 tables and 10 pseudo-images are the best of 20 to 60 and 5 to 20 in five-fold cross-validation on the training
-    images.
+    40 tables and 10 pseudo-images are the best of 20 to 60 tables and 5 to 20 pseudo-images in five-fold
+    cross-validation on the training images.
     """
     train, test = levels_of_digits()
     model = CategoricalMixture(40, n_levels=17, smoothing=10, rng=seed).fit(train)
@@ -39,9 +39,9 @@ def bits_of_tables(seed: int) -> float:
 
 
 def bits_of_pixel_histograms() -> float:
-    """−log₂ P/64 of test digits when every pixel has its own table of 17 levels, counted on the training digits.
+    """−log₂ P/64 of the test digits if every pixel has its own histogram of 17 levels, from the training digits.
 
-    Half a count is added everywhere, so that no level is impossible.
+    Half a count is added to every level, so that no level has probability 0.
     """
     train, test = (images.astype(int) for images in levels_of_digits())
     counts = 0.5 + np.array([np.bincount(pixel, minlength=17) for pixel in train.T])

@@ -1,4 +1,4 @@
-"""EM: mixtures on a known law and on penguins, PPCA and factor analysis by alternating minimisation."""
+"""EM: mixtures on a known distribution and on penguins; PPCA and factor analysis as alternating minimisation."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 from scipy.special import chdtri
 
 from scratchgen import PPCA, FactorAnalysis, GaussianMixture, datasets
-from scratchgen.em.factors import LinearGaussianModel
 from scratchgen.likelihood import entropy_gaussian, kl_gaussian
+from scratchgen.models.linear_gaussian import LinearGaussianModel
 from scratchgen.report.tour import Tour, standardized_penguins
 from scratchgen.validation import Array
 
-FALSE_ALARM = 1e-7  # of the tolerance that rests on chance
+FALSE_ALARM = 1e-7  # probability that a correct fit exceeds the random tolerance
 
 
 def em(tour: Tour) -> None:
-    """Fit mixtures to a known 2-D mixture and to penguins, and factors to penguins, half-step by half-step."""
+    """Fit mixtures to a known 2-D mixture and to penguins; fit factor models to penguins, half-step by half-step."""
     tour.narrator.heading(
         "EM, equations (15)-(18)",
         "q(z|x) ← p_θ(z|x);  θ ← argmax E_p E_q log p_θ(x,z);  then ELBO = log p_θ(x)",
@@ -30,8 +30,8 @@ def em(tour: Tour) -> None:
     species = tour.train("penguins", "3 Gaussians, 342 penguins", model, penguins)
     single = GaussianMixture(1).fit(penguins)
 
-    # Twice the log-likelihood ratio of fit and truth is χ² with as many degrees of freedom as the mixture has
-    # parameters (Wilks), so that the fit must beat the truth on its own sample, by no more than this:
+    # Wilks: twice the log-likelihood ratio of fit and truth is χ² with one degree of freedom per parameter.  On its own
+    # sample the fit exceeds the truth, and by no more than this quantile:
     n_parameters = K - 1 + K * D + K * D * (D + 1) // 2
     wilks = float(chdtri(n_parameters, FALSE_ALARM)) / (2 * len(x))
     tour.grade("em", "2-D: log p_θ vs generator", fitted.score(x), truth.log_prob(x).mean(), 0, wilks)
@@ -56,10 +56,10 @@ def em(tour: Tour) -> None:
 
 
 def joint_kl_path(model: LinearGaussianModel, x: Array) -> Array:
-    """KL(p(x) q(z|x)‖p_θ(x, z)) after every half-step E M E …, nats, p being the Gaussian with the data's moments."""
+    """KL(p(x) q(z|x)‖p_θ(x, z)) after every half-step E M E …, nats; p is the Gaussian with the moments of the data."""
     return -model.free_energies_ - entropy_gaussian(np.cov(x.T, bias=True))
 
 
 def data_kl(model: LinearGaussianModel, x: Array) -> float:
-    """KL(p‖p_θ) for the same p: what the joint KL is after an E-step."""
+    """KL(p‖p_θ) for the same p; it equals the joint KL after an E-step."""
     return kl_gaussian(x.mean(axis=0), np.cov(x.T, bias=True), model.mean_, model.covariance())

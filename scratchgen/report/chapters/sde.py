@@ -5,10 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from scratchgen import CategoricalMixture, ScoreSDE, datasets
-from scratchgen.grading import NoiseGrade, SampledNoiseGrade, euler_density, grade_noise, sample_noise_grade
+from scratchgen.grading import (
+    NoiseGrade,
+    SampledNoiseGrade,
+    euler_density,
+    grade_kl_bound,
+    grade_noise,
+    sample_noise_grade,
+)
 from scratchgen.likelihood import bits_per_dim as bits
-from scratchgen.report.tour import Tour, bits_per_dim, level_network, levels_of_digits
-from scratchgen.sde import kl_bound, reverse_times
+from scratchgen.report.tour import Tour, bits_per_dim, digit_options, levels_of_digits
+from scratchgen.sde import reverse_times
+from scratchgen.validation import Array
 
 
 def sde(tour: Tour) -> None:
@@ -21,7 +29,7 @@ def sde(tour: Tour) -> None:
     on_the_line(tour)
     tables(tour)
     x, x_test = levels_of_digits()
-    digits = ScoreSDE(n_steps=tour.steps(2000), **level_network(tour))
+    digits = ScoreSDE(n_steps=tour.steps(2000), **digit_options(tour))
     digits = tour.train("sde_digits", "score model, 1437 digits", digits, x)
     tour.bits_per_dim["score SDE: ELBO"] = bits_per_dim(digits.elbo(x_test, tour.seed, n_times=256))
     tour.show_grades("sde")
@@ -40,19 +48,16 @@ def in_the_plane(tour: Tour) -> None:
     )
     model = tour.train("sde", "score model, eight Gaussians", model, truth.sample(20000, tour.seed))
     process, t_min = model.sde_, model.t_min
-    start, end = truth.diffuse(*process.level(t_min)), truth.diffuse(*process.level(process.horizon))
+    start = truth.diffuse(*process.level(t_min))
 
     def noise_grade(t: float) -> NoiseGrade:
         return grade_noise(truth, lambda p: model.eps_hat(p, t), *process.level(t))
-
-    def score_error(t: float) -> float:  # ∇log p_t − s_θ = (ε̂ − ε*)/std
-        return noise_grade(t).excess / float(process.std(t)) ** 2
 
     low, high = process.log_snr(np.array([process.horizon, t_min]))
     log_snr = np.linspace(low, high, 65)
     grades = [noise_grade(float(t)) for t in process.time_at(log_snr)]
     bayes, excess = np.array(grades).T
-    right = kl_bound(process, score_error, end.kl(process.prior_log_prob), t_min, n_nodes=32)
+    right = grade_kl_bound(process, model.predict_score, truth, t_min, n_nodes=32).bound
     left = {}
     for n in (50, 100):
         times = reverse_times(process, n, t_min, detail=float(np.sqrt(truth.covariances[0, 0, 0])))
@@ -66,7 +71,7 @@ def in_the_plane(tour: Tour) -> None:
 
 
 def on_the_line(tour: Tour) -> None:
-    """Three Gaussians: the exact likelihood of the flow, and the SDE's bound, which need not hold for the flow."""
+    """Three Gaussians: the exact likelihood of the flow, and the bound of the SDE, which need not hold for the flow."""
     truth = datasets.gaussians_1d()
     model = ScoreSDE(
         t_min=0.005,
@@ -79,25 +84,21 @@ def on_the_line(tour: Tour) -> None:
     )
     model = tour.train("sde_line", "score model, three Gaussians on the line", model, truth.sample(20000, tour.seed))
     process, t_min = model.sde_, model.t_min
-    start, end = truth.diffuse(*process.level(t_min)), truth.diffuse(*process.level(process.horizon))
+    start = truth.diffuse(*process.level(t_min))
     points, weights = start.quadrature(spacing=0.25)
     mass = weights * np.exp(start.log_prob(points))
     flow = -float(mass @ model.log_prob(points, rtol=1e-4))
     entropy = start.entropy()
-
-    def score_error(t: float) -> float:
-        return grade_noise(truth, lambda p: model.eps_hat(p, t), *process.level(t)).excess / float(process.std(t)) ** 2
-
-    bound = entropy + kl_bound(process, score_error, end.kl(process.prior_log_prob), t_min)
+    bound = entropy + grade_kl_bound(process, model.predict_score, truth, t_min).bound
     tour.grade("sde", "line: flow's −E log p_θ vs H(p)", flow, entropy, 0, 0.06 * tour.slack)
     tour.grade("sde", "line: the SDE's bound vs H(p)", bound, entropy, 0, 0.03 * tour.slack)
 
 
 def tables(tour: Tour) -> None:
-    """64 pixels of 17 levels from a mixture of tables: log P and the Bayes denoiser are exact there, too."""
+    """64 pixels of 17 levels from a mixture of tables: log P and the Bayes denoiser are exact."""
     law = CategoricalMixture(10, n_levels=17, rng=tour.seed).fit(levels_of_digits()[0])
     x, x_test = law.sample(20000, tour.seed), law.sample(1000, tour.seed + 1)
-    model = ScoreSDE(n_steps=tour.steps(1000), **level_network(tour))
+    model = ScoreSDE(n_steps=tour.steps(1000), **digit_options(tour))
     model = tour.train("sde_tables", "score model, 20000 draws of 10 tables", model, x)
     process = model.sde_
     low, high = process.log_snr(np.array([process.horizon, model.t_min]))
@@ -123,16 +124,13 @@ def tables(tour: Tour) -> None:
 
 
 def both_sides_of_equality(model: ScoreSDE) -> tuple[float, float]:
-    """Both sides of (34) for s_θ = ∇log q_t and π = q_T, where it is an equality: p eight Gaussians, q four others."""
+    """Both sides of (34) for s_θ = ∇log q_t and π = q_T, where they are equal; p is eight Gaussians, q another four."""
     process, t_min = model.sde_, model.t_min
     p, q = datasets.eight_gaussians(), datasets.gaussians_2d()
 
-    def score_distance(t: float) -> float:
-        p_t, q_t = p.diffuse(*process.level(t)), q.diffuse(*process.level(t))
-        points, weights = p_t.quadrature(spacing=0.25)
-        squared = ((p_t.score(points) - q_t.score(points)) ** 2).sum(axis=1)
-        return float((weights * np.exp(p_t.log_prob(points))) @ squared)
+    def score_of_q(x: Array, t: float) -> Array:
+        return q.diffuse(*process.level(t)).score(x)
 
-    ends = [mixture.diffuse(*process.level(t)) for t in (t_min, process.horizon) for mixture in (p, q)]
-    right = kl_bound(process, score_distance, ends[2].kl(ends[3].log_prob), t_min, n_nodes=48)
-    return right, ends[0].kl(ends[1].log_prob)
+    q_start, q_end = (q.diffuse(*process.level(t)) for t in (t_min, process.horizon))
+    grade = grade_kl_bound(process, score_of_q, p, t_min, n_nodes=48, prior_log_prob=q_end.log_prob)
+    return grade.bound, p.diffuse(*process.level(t_min)).kl(q_start.log_prob)

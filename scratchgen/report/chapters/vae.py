@@ -1,20 +1,19 @@
-"""VAE: linear ones against PPCA, one latent against quadrature, eight latents on digits."""
+"""VAE: linear VAEs against PPCA, one latent against quadrature, eight latents on digits."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 
 from scratchgen import VAE, LinearVAE, Mixture, datasets
-from scratchgen.grading import gaussian_gap, grade_linear_vae, grade_vae, nearest_gaussian, transport_decoder
+from scratchgen.grading import OneLatent, gaussian_gap, grade_linear_vae, grade_vae, nearest_gaussian
 from scratchgen.likelihood import entropy_gaussian
 from scratchgen.report.tour import Tour, bits_per_dim, dequantized_digits, levels_of_digits, standardized_penguins
+from scratchgen.report.transport import transport_decoder
 from scratchgen.validation import Array
 
 
 def vae(tour: Tour) -> None:
-    """Linear VAEs, whose optimum is PPCA; one latent, where the gaps are exact; and digits."""
+    """Linear VAEs, whose optimum is that of PPCA; a VAE with one latent, where the gaps are exact; and digits."""
     tour.narrator.heading("VAE, equations (11)-(14)", "−ELBO = E_q[−log p_θ(x|z)] + KL(q(z|x)‖N(0,I)) ≥ −log p_θ(x)")
     linear_vaes(tour)
     one_latent(tour)
@@ -23,7 +22,7 @@ def vae(tour: Tour) -> None:
 
 
 def linear_vaes(tour: Tour) -> None:
-    """Train with s² learned and with s² given, and grade both against PPCA."""
+    """Train with learned s² and with given s², and grade both against PPCA."""
     penguins = standardized_penguins()
     model = tour.train("linear_vae", "linear VAE, 2 latents, penguins", LinearVAE(2, rng=tour.seed), penguins)
     grade = grade_linear_vae(model, penguins)
@@ -41,7 +40,7 @@ def linear_vaes(tour: Tour) -> None:
 
 
 def points_on_the_line(truth: Mixture) -> tuple[Array, Array]:
-    """Quadrature points (M, 1) of p, and its mass at each (M,)."""
+    """Quadrature points (M, 1) of p, and the probability mass of each (M,)."""
     points, weights = truth.quadrature(spacing=0.5)
     mass = weights * np.exp(truth.log_prob(points))
     seen = mass > 1e-9
@@ -49,7 +48,7 @@ def points_on_the_line(truth: Mixture) -> tuple[Array, Array]:
 
 
 def one_latent(tour: Tour) -> None:
-    """Climb from the entropy over the model's gap and the posterior's to the bound, all by quadrature."""
+    """Split the bound into the entropy, the KL of the model and the gap of the posterior, all by quadrature."""
     truth = datasets.gaussians_1d()
     model = VAE(1, (32, 32), decoder_variance=0.03, n_steps=tour.steps(3000), learning_rate=5e-3, rng=tour.seed)
     model = tour.train("one_latent", "VAE, 1 latent, three Gaussians", model, truth.sample(5000, tour.seed))
@@ -65,33 +64,21 @@ def one_latent(tour: Tour) -> None:
 
 
 def drawback(tour: Tour, truth: Mixture) -> None:
-    """What Gaussian decoders and Gaussian posteriors cost if f carries N(0, 1) to p: KL(p‖p_θ), and the least gap.
+    """Cost of a Gaussian decoder and of a Gaussian posterior if f maps N(0, 1) to p: KL(p‖p_θ) and the least gap.
 
-    As s falls both vanish: neither Gaussian is a limit here, what a trained f attains is.
+    Both vanish as s → 0.  On the line neither of the two Gaussians limits the VAE; the trained f does.
     """
     points, mass = points_on_the_line(truth)
     f = transport_decoder(truth)
     tour.drawback["best Gaussian"] = entropy_gaussian(truth.covariance()) - truth.entropy(), 0.0
     for s in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02):
-        z = nodes_for(f, s)
-        x_hat = f(z)
-        gaps = [nearest_gaussian(z, log_joint(x, z, x_hat, s))[2] for x in points[:, 0]]
+        gaps = [nearest_gaussian(*joint)[2] for joint in OneLatent(f, 2 * np.log(s)).log_joints(points)]
         tour.drawback[f"s = {s:g}"] = truth.kl(truth.diffuse(1.0, s).log_prob), float(mass @ gaps)
-    tour.narrator.say("  The deck's drawback of the VAE, for a decoder that carries N(0, 1) to p, with noise s (nats):")
+    tour.narrator.say(
+        "  The drawback of the VAE in the deck, for a decoder that maps N(0, 1) to p, with noise s (nats):"
+    )
     for name, (model_gap, least_gap) in tour.drawback.items():
         tour.narrator.say(f"    {name:<16}KL(p‖p_θ) {model_gap:.6f}   least gap of a Gaussian q(z|x) {least_gap:.4f}")
-
-
-def log_joint(x: float, z: Array, x_hat: Array, s: float) -> Array:
-    """log N(x; x̂, s²) N(z; 0, 1) at every z, up to a constant."""
-    return -0.5 * ((x - x_hat) / s) ** 2 - 0.5 * z**2
-
-
-def nodes_for(f: Callable[[Array], Array], s: float) -> Array:
-    """Even nodes over [−9, 9] between which f moves by 0.2 s at most: five to a posterior's deviation."""
-    z = np.linspace(-9.0, 9.0, 4001)
-    stride = float(np.abs(np.diff(f(z))).max()) / s
-    return z if stride < 0.2 else np.linspace(-9.0, 9.0, int(4001 * stride / 0.2))
 
 
 # --- digits ------------------------------------------------------------------------------------------------------
@@ -109,11 +96,11 @@ def digits(tour: Tour) -> None:
     tour.grade("vae", "digits: s²/mean square", ratio, 1.0, -0.03 * tour.slack, 0.03 * tour.slack)
     for name, fit, test in (("VAE, 8 latents", real, x_test), ("VAE, 8 latents, 17 bins", binned, test_levels)):
         tour.bits_per_dim[f"{name}: ELBO"] = bits_per_dim(fit.elbo(test, tour.seed))
-        tour.bits_per_dim[f"{name}: IWAE-64"] = bits_per_dim(fit.iwae(test, 64, tour.seed))
+        tour.bits_per_dim[f"{name}: IWAE-64"] = bits_per_dim(fit.iwae(test, tour.seed, n_draws=64))
 
 
 def mean_square(model: VAE, x: Array, seed: int) -> float:
-    """E‖x − decode(z)‖²/D with z ~ q(z | x): the best decoder variance s² for these networks."""
+    """E‖x − decode(z)‖²/D with z ~ q(z | x): the optimal decoder variance s² for these networks."""
     mean, variance = model.encode(x)
     z = mean + np.sqrt(variance) * np.random.default_rng(seed).standard_normal(mean.shape)
     return float(((x - model.decode(z)) ** 2).mean())

@@ -1,0 +1,380 @@
+"""Checks of networks: outputs from the formula of each layer, derivatives from finite differences.
+
+The right sides use only the weight matrices of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scratchgen.conformance.arguments import parts, returned, takes_arrays
+from scratchgen.conformance.result import Check, compare, worst
+from scratchgen.quadrature import central_difference
+from scratchgen.validation import Array
+
+Layers = Sequence[tuple[Array, Array]]  # (weights (m, n), biases (n,)) of every layer, input first
+
+
+def printed_mlp(x: Array, layers: Layers, activation: str = "silu") -> Array:
+    """σ(x W_1 + b_1) → … → h W_L + b_L, (N, n), with the activation "silu" or "identity" in its formula."""
+    activate: Callable[[Array], Array] = {
+        "silu": lambda z: z / (1 + np.exp(-z)),
+        "tanh": lambda z: (np.exp(2 * z) - 1) / (np.exp(2 * z) + 1),
+        "identity": lambda z: z,
+    }[activation]
+    for i, (weight, bias) in enumerate(layers):
+        x = np.einsum("nm,mk->nk", x, weight) + bias
+        x = x if i == len(layers) - 1 else activate(x)
+    return x
+
+
+def check_mlp(call: Callable[[Array], ArrayLike], layers: Layers, x: Array, activation: str = "silu") -> Check:
+    """The output of a multilayer perceptron, from its matrices.
+
+    Parameters
+    ----------
+    call : callable
+        call(x) → (N, n).
+    layers : sequence of (weights (m, n), biases (n,))
+        Input layer first.
+    x : (N, m)
+    activation : {"silu", "identity"}
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-12.
+    """
+    right = printed_mlp(x, layers, activation)
+    return compare(
+        "check_mlp",
+        "(14)",
+        "the output of the network",
+        call(x),
+        right,
+        1e-12,
+        {
+            "the last layer has an activation": lambda: printed_mlp(right, [(np.eye(right.shape[1]), 0.0)] * 2),  # type: ignore[list-item]
+            "the biases are missing": lambda: printed_mlp(
+                x, [(weight, 0 * bias) for weight, bias in layers], activation
+            ),
+            "there is no activation": lambda: printed_mlp(x, layers, "identity"),
+        },
+    )
+
+
+@takes_arrays
+def check_activation(
+    value: Callable[[Array], ArrayLike], value_and_slope: Callable[[Array], tuple[ArrayLike, ArrayLike]], z: Array
+) -> Check:
+    """SiLU, z/(1 + e⁻ᶻ), and its derivative s + z s (1 − s) with s the sigmoid.
+
+    The right side computes s in two branches, one per sign of z, so that no exponential overflows.
+
+    Parameters
+    ----------
+    value : callable
+        value(z) → SiLU(z), (n,).
+    value_and_slope : callable
+        value_and_slope(z) → (SiLU(z), derivative), (n,) each.  Both callables may overwrite their argument.
+    z : (n,)
+
+    Returns
+    -------
+    Check
+        The largest of three residuals; tolerance 1e-13.
+    """
+    small = np.exp(-np.abs(z))
+    s = np.where(z >= 0, 1 / (1 + small), small / (1 + small))
+    slope = s + z * s * (1 - s)
+    left, derivative = parts(value_and_slope(z.copy()), 2, "value_and_slope")
+    name, unit = "check_activation", 1 + np.abs(z)
+    mistakes = {"it is the sigmoid": lambda: s, "it is a rectifier": lambda: np.maximum(z, 0)}
+    return worst(
+        compare(name, "(14)", "SiLU", np.asarray(value(z.copy())) / unit, z * s / unit, 1e-13, mistakes),
+        compare(name, "(14)", "SiLU, returned with its derivative,", left / unit, z * s / unit, 1e-13, mistakes),
+        compare(
+            name, "(14)", "the derivative of SiLU", derivative, slope, 1e-13, {"it is the sigmoid alone": lambda: s}
+        ),
+    )
+
+
+@takes_arrays
+def check_jvp(
+    jvp: Callable[[Array, Array], tuple[ArrayLike, ArrayLike]],
+    call: Callable[[Array], ArrayLike],
+    x: Array,
+    direction: Array,
+) -> Check:
+    """A network's output and its directional derivative, from finite differences of the network.
+
+    Parameters
+    ----------
+    jvp : callable
+        jvp(x, direction) → (output (N, n), derivative of the output along the direction (N, n)).
+    call : callable
+        call(x) → (N, n).
+    x, direction : (N, D)
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-11 for the output, 1e-8 for the derivative.
+    """
+    left, derivative = parts(jvp(x, direction), 2, "jvp")
+    right = np.asarray(call(x), dtype=np.float64)
+    slope = np.asarray(central_difference(lambda h: np.asarray(call(x + h * direction), dtype=np.float64), 1e-3))
+    name = "check_jvp"
+    return worst(
+        compare(name, "(33)", "the output of the network", left, right, 1e-11),
+        compare(
+            name,
+            "(33)",
+            "its derivative along a direction",
+            derivative,
+            slope,
+            1e-8,
+            {
+                "the length of the direction is ignored": lambda: (
+                    slope / np.linalg.norm(direction, axis=1, keepdims=True)
+                )
+            },
+        ),
+    )
+
+
+def printed_features(log_snr: Array, n: int) -> Array:
+    """cos and sin of f · log-SNR, (N, 2n), for n frequencies f from 1/8 to 2 in a geometric sequence."""
+    frequencies = [0.125 * 16.0 ** (i / max(n - 1, 1)) for i in range(n)]
+    waves = [np.cos(w * log_snr) for w in frequencies] + [np.sin(w * log_snr) for w in frequencies]
+    return np.stack(waves, axis=1) if waves else np.zeros((len(log_snr), 0))
+
+
+def printed_noise(
+    mlp: Callable[[Array], Array],
+    x: Array,
+    scale: Array,
+    std: Array,
+    n_time_features: int,
+    indicators: Array,
+    n_octaves: int = 0,
+    coefficients: tuple[Array, Array] | None = None,
+    log_snr: Callable[[Array, Array], Array] = lambda scale, std: np.log(scale**2 / std**2),
+) -> Array:
+    """ε̂ = skip x + gain F(x/r, waves of x/r, waves of the log-SNR, label), r² = scale² + std², (N, D).
+
+    The defaults of (skip, gain), (N,) each, are std/r² and scale/r.
+    """
+    r = np.sqrt(scale**2 + std**2)
+    y = x / r[:, None]
+    skip, gain = (std / r**2, scale / r) if coefficients is None else coefficients
+    angles = np.array([2.0**j * y[:, d] for d in range(y.shape[1]) for j in range(1, n_octaves + 1)])
+    waves = np.concatenate([np.cos(angles), np.sin(angles)]).T if n_octaves else np.zeros((len(x), 0))
+    clock = printed_features(log_snr(scale, std), n_time_features)
+    inputs = np.concatenate([y, waves, clock, indicators], axis=1)
+    return skip[:, None] * x + gain[:, None] * mlp(inputs)
+
+
+@takes_arrays
+def check_noise_network(
+    eps_hat: Callable[[Array, Any, Any], ArrayLike],
+    mlp: Callable[[Array], Array],
+    x: Array,
+    scale: Array,
+    std: Array,
+    n_time_features: int,
+    indicators: Array,
+    n_octaves: int = 0,
+    coefficients: tuple[Array, Array] | None = None,
+) -> Check:
+    """The noise network ε̂ = skip x + gain F, for different noise levels per example and for one common level.
+
+    Parameters
+    ----------
+    eps_hat : callable
+        eps_hat(x (N, D), scale, std) → (N, D).  scale and std have shape (N,), or are numbers if all examples share one
+        level.  The labels are those of `indicators`.
+    mlp : callable
+        F, with the inputs that `printed_noise` lists.
+    x : (N, D)
+    scale, std : (N,)
+        Noise levels: x_t = scale · x_0 + std · ε.
+    n_time_features : int
+        Number of frequencies of the log-SNR.
+    indicators : (N, n_classes)
+        One column per class; the row of an example without a label is 0.
+    n_octaves : int
+        Number of frequencies of x/r.
+    coefficients : tuple of (N,) arrays, optional
+        (skip, gain); the defaults are those of `printed_noise`.
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-10.
+    """
+    right = printed_noise(mlp, x, scale, std, n_time_features, indicators, n_octaves, coefficients)
+    settings = (n_time_features, indicators, n_octaves, coefficients)
+    levels = np.ones_like(scale)
+    alone = [printed_noise(mlp, x, a * levels, b * levels, *settings[:3]) for a, b in zip(scale, std, strict=True)]
+    mistakes = {
+        "the features are waves of the SNR, not of its logarithm": lambda: printed_noise(
+            mlp, x, scale, std, *settings, log_snr=lambda scale, std: scale**2 / std**2
+        ),
+        "the log-SNR is log(scale/std), without its factor 2": lambda: printed_noise(
+            mlp, x, scale, std, *settings, log_snr=lambda scale, std: np.log(scale / std)
+        ),
+        "the labels are dropped": lambda: printed_noise(
+            mlp, x, scale, std, n_time_features, 0 * indicators, n_octaves, coefficients
+        ),
+        "the skip connection is missing": lambda: right - x * (std / (scale**2 + std**2))[:, None],
+    }
+    name = "check_noise_network"
+    checks = [
+        compare(name, "(29)", "ε̂ of examples at different noise levels", eps_hat(x, scale, std), right, 1e-10, mistakes)
+    ]
+    if coefficients is None:
+        left = [np.asarray(eps_hat(x, float(a), float(b))) for a, b in zip(scale, std, strict=True)]
+        checks.append(compare(name, "(29)", "ε̂ at one noise level", left, alone, 1e-10))
+    return worst(*checks)
+
+
+# --- distributions over levels ---------------------------------------------------------------------------------------
+
+
+def printed_law(
+    mlp: Callable[[Array], Array],
+    x: Array,
+    scale: Array,
+    std: Array,
+    histograms: Array,
+    covariance: Array,
+    n_time_features: int,
+    indicators: Array,
+) -> Array:
+    """P(x_0d = l_k | x_t) ∝ h_dk N(x_td; scale l_k, std²) exp(F_d · B_k), (N, D, n_levels), example by example.
+
+    B_k has four entries: [k is the first level], [k is the last level], l_k and l_k².  The inputs of F are: x_t minus
+    its mean, divided by √(scale² + std²); the posterior mean of every pixel given that pixel alone, minus the mean; the
+    linear (Wiener) posterior mean given all pixels, minus the mean; waves of the log-SNR; the label.
+    """
+    D, K = histograms.shape
+    levels = np.array([2 * k / (K - 1) - 1 for k in range(K)])
+    basis = np.array([[k == 0, k == K - 1, levels[k], levels[k] ** 2] for k in range(K)], dtype=np.float64)
+    mean = histograms @ levels
+    waves = printed_features(np.log(scale**2 / std**2), n_time_features)
+    laws = []
+    for n in range(len(x)):
+        own = histograms * np.exp(-0.5 * ((x[n][:, None] - scale[n] * levels) / std[n]) ** 2)
+        own_mean = (own / own.sum(axis=1, keepdims=True)) @ levels
+        V = scale[n] ** 2 * covariance + std[n] ** 2 * np.eye(D)
+        centred = x[n] - scale[n] * mean
+        linear = scale[n] * covariance @ np.linalg.inv(V) @ centred
+        inputs = [centred / np.sqrt(scale[n] ** 2 + std[n] ** 2), own_mean - mean, linear, waves[n], indicators[n]]
+        F = mlp(np.concatenate(inputs)[None])[0].reshape(D, 4)
+        tilted = own * np.exp(F @ basis.T)
+        laws.append(tilted / tilted.sum(axis=1, keepdims=True))
+    return np.array(laws)
+
+
+@takes_arrays
+def check_categorical_denoiser(
+    law: Callable[[], ArrayLike],
+    eps_hat: Callable[[], ArrayLike],
+    mlp: Callable[[Array], Array],
+    x: Array,
+    scale: Array,
+    std: Array,
+    histograms: Array,
+    covariance: Array,
+    n_time_features: int,
+    indicators: Array,
+) -> Check:
+    """The denoiser of whole numbers: its distribution P(x_0 | x_t), and ε̂ from the mean of this distribution.
+
+    Parameters
+    ----------
+    law : callable
+        law() → P(x_0d = l_k | x_t), (N, D, n_levels), of the given problem.
+    eps_hat : callable
+        eps_hat() → ε̂, (N, D), of the given problem.
+    mlp : callable
+        F, with the inputs that `printed_law` lists → (N, 4 D).
+    x : (N, D)
+    scale, std : (N,)
+        Noise levels: x_t = scale · x_0 + std · ε.
+    histograms : (D, n_levels)
+        P(level) of every dimension.
+    covariance : (D, D)
+        Of the data, in units where the levels run from −1 to 1.
+    n_time_features : int
+        Number of frequencies of the log-SNR.
+    indicators : (N, n_classes)
+        One column per class; the row of an example without a label is 0.
+
+    Returns
+    -------
+    Check
+        The larger of the two residuals; tolerance 1e-9.
+    """
+    right = printed_law(mlp, x, scale, std, histograms, covariance, n_time_features, indicators)
+    levels = np.linspace(-1, 1, histograms.shape[1])
+    noise = (x - scale[:, None] * (right @ levels)) / std[:, None]
+    name = "check_categorical_denoiser"
+    return worst(
+        compare(
+            name,
+            "(24)",
+            "P(x₀ | x_t)",
+            law(),
+            right,
+            1e-9,
+            {
+                "the labels are dropped": lambda: printed_law(
+                    mlp, x, scale, std, histograms, covariance, n_time_features, 0 * indicators
+                ),
+                "the histograms are left out": lambda: printed_law(
+                    mlp, x, scale, std, np.ones_like(histograms), covariance, n_time_features, indicators
+                ),
+            },
+        ),
+        compare(name, "(25)", "ε̂", eps_hat(), noise, 1e-9, {"the sign is wrong": lambda: -noise}),
+    )
+
+
+@takes_arrays
+def check_categorical_draw(draw: Callable[[Array], ArrayLike], law: Array, n_uniform: int = 500) -> Check:
+    """Draws of whole numbers: the frequency of every level over an even grid of uniform numbers.
+
+    Parameters
+    ----------
+    draw : callable
+        draw(u (N, D)) → whole numbers (N, D), for uniform numbers u in (0, 1), one per entry.
+    law : (N, D, n_levels)
+        The distribution of every entry.
+    n_uniform : int
+        Size of the grid.
+
+    Returns
+    -------
+    Check
+        Tolerance 30/n_uniform: the grid counts every level to within 1/n_uniform.
+    """
+    N, D, K = law.shape
+    counts = np.zeros_like(law)
+    for u in (np.arange(n_uniform) + 0.5) / n_uniform:
+        drawn = returned(draw(np.full((N, D), u)), (N, D), "draw")
+        counts += drawn[:, :, None] == np.arange(K)
+    return compare(
+        "check_categorical_draw",
+        "(24)",
+        "the frequency of every level",
+        counts / n_uniform,
+        law,
+        30 / n_uniform,
+        {"the levels are in reverse order: k is drawn for K − 1 − k": lambda: law[:, :, ::-1]},
+    )

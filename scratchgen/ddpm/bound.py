@@ -1,0 +1,240 @@
+"""Equations (19)-(24): the log-densities of both Markov chains along a path, and the variational bound of log p_θ(x_0).
+
+A path is an array (T+1, N, D) of x_0, …, x_T.  The mean of log q − log p_θ over paths from q is KL(q‖p_θ), (20), and
+every term of (21) is the mean of a `p_log_prob`.  Ho et al. (2020) write the bound, with all constants, as
+
+    −ELBO = L_T + Σ_{t=2}^T L_{t−1} + L_0
+
+with the loss of the prior L_T, the losses of the steps L_{t−1}, and the loss of the reconstruction of x_0, L_0.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from scratchgen.ddpm.kernels import q_posterior, q_sample, q_step
+from scratchgen.ddpm.objective import bound_weight
+from scratchgen.ddpm.samplers import EpsHat, p_mean, reverse_variance
+from scratchgen.likelihood import LOG_2PI, gaussian_log_prob, kl_diag_standard, levels_of, log_bin_mass
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.validation import Array
+
+# --- both chains along a path -----------------------------------------------------------------------------------------
+
+
+def q_path(schedule: NoiseSchedule, x0: Array, noise: Array) -> Array:
+    """The forward path x_0, …, x_T, (T+1, N, D), from x0 (N, D) and noise (T, N, D), where noise[t−1] is ε_t."""
+    path = [x0]
+    for t in range(1, schedule.T + 1):
+        path.append(q_step(schedule, t, path[-1], noise[t - 1]))
+    return np.stack(path)
+
+
+def q_log_prob(schedule: NoiseSchedule, t: int, x_t: Array, x_prev: Array) -> Array:
+    """log q(x_t | x_{t−1}) = log N(x_t; α_t x_{t−1}, β_t² I), (N,), nats, for x_t and x_prev (N, D)."""
+    return gaussian_log_prob(x_t, q_step(schedule, t, x_prev, np.zeros_like(x_prev)), 2 * np.log(schedule.beta[t]))
+
+
+def p_log_prob(
+    schedule: NoiseSchedule, t: int, x_prev: Array, x_t: Array, eps_hat: EpsHat, variance: str | Array = "beta"
+) -> Array:
+    """log p_θ(x_{t−1} | x_t) = log N(x_{t−1}; μ_θ(x_t), σ_t² I), (N,), nats: minus the integrand of (22)-(24).
+
+    The deck writes ‖x_{t−1} − μ‖²/(2σ_t²) and drops (D/2) log 2πσ_t².  Losses with different σ_t can be compared only
+    with that term.  The value depends on x_{t−1} and x_t alone; therefore the integral (22) over the path reduces to
+    (24).
+
+    Parameters
+    ----------
+    t : int
+    x_prev, x_t : (N, D)
+        x_{t−1} and x_t.
+    eps_hat : callable
+        ε̂(x_t, t), (N, D).
+    variance
+        As for `reverse_variance`.
+    """
+    log_variance = np.log(reverse_variance(schedule, variance)[t])
+    return gaussian_log_prob(x_prev, p_mean(schedule, t, x_t, eps_hat(x_t, t)), log_variance)
+
+
+def forward_log_prob(schedule: NoiseSchedule, path: Array) -> Array:
+    """log q(x_1, …, x_T | x_0) = Σ_t log q(x_t | x_{t−1}) of a path (T+1, N, D), (N,), nats: (19) without q̃(x_0)."""
+    return np.sum([q_log_prob(schedule, t, path[t], path[t - 1]) for t in range(1, schedule.T + 1)], axis=0)
+
+
+def reverse_log_prob(
+    schedule: NoiseSchedule,
+    path: Array,
+    eps_hat: EpsHat,
+    variance: str | Array = "beta",
+    decoder: Callable[[Array], Array] | None = None,
+) -> Array:
+    """log p_θ(x_0, …, x_T) = log N(x_T; 0, I) + Σ_t log p_θ(x_{t−1} | x_t), (N,), nats, the second line of (19).
+
+    Parameters
+    ----------
+    path : (T+1, N, D)
+        x_0, …, x_T.
+    eps_hat, variance, decoder
+        As for `bound_terms`.
+    """
+    variance = reverse_variance(schedule, variance)
+    log_prob = gaussian_log_prob(path[-1], np.zeros_like(path[-1]), 0.0)
+    for t in range(schedule.T, 0, -1):
+        if t == 1 and decoder is not None:
+            log_prob = log_prob + decoder(path[1])
+        else:
+            log_prob = log_prob + p_log_prob(schedule, t, path[t - 1], path[t], eps_hat, variance)
+    return log_prob
+
+
+def forward_entropy(schedule: NoiseSchedule, dimension: int) -> float:
+    """−E_q log q(x_1, …, x_T | x_0) = Σ_t (D/2) log 2πeβ_t², nats: the term missing in the deck's first "=" of (21).
+
+    The entropy contains no θ, because the forward process is fixed.  The KL (20) is the right side of the deck's (21)
+    minus this entropy and H(x_0).
+    """
+    return float(0.5 * dimension * (LOG_2PI + 1 + 2 * np.log(schedule.beta[1:])).sum())
+
+
+# --- the bound --------------------------------------------------------------------------------------------------------
+
+
+def prior_loss(schedule: NoiseSchedule, x0: Array) -> Array:
+    """L_T = KL(q(x_T | x_0)‖N(0, I)), (N,), nats, for x0 (N, D); L_T contains no θ and is small if ᾱ_T is small."""
+    log_variance = np.full_like(x0, 2 * np.log(schedule.beta_bar[-1]))
+    return kl_diag_standard(schedule.alpha_bar[-1] * x0, log_variance)
+
+
+def step_loss(
+    schedule: NoiseSchedule, t: int, x0: Array, x_t: Array, eps_hat: EpsHat, variance: str | Array = "beta"
+) -> Array:
+    """L_{t−1} = KL(q(x_{t−1} | x_t, x_0)‖p_θ(x_{t−1} | x_t)) for t = 2..T, (N,), nats.
+
+    Both laws are isotropic Gaussians.  Arguments are as for `p_log_prob`, with x0 (N, D).
+    """
+    sigma_squared = reverse_variance(schedule, variance)[t]
+    q_mean, q_variance = q_posterior(schedule, t, x_t, x0)
+    ratio = q_variance / sigma_squared
+    distance = ((q_mean - p_mean(schedule, t, x_t, eps_hat(x_t, t))) ** 2).sum(axis=1) / sigma_squared
+    return 0.5 * (x0.shape[1] * (ratio - 1 - np.log(ratio)) + distance)
+
+
+def reconstruction_loss(
+    schedule: NoiseSchedule,
+    x0: Array,
+    x_1: Array,
+    eps_hat: EpsHat,
+    variance: str | Array = "beta",
+    n_levels: int | None = None,
+) -> Array:
+    """L_0 = −log p_θ(x_0 | x_1), (N,), nats: from the density, or with `n_levels` from the mass of the bins of x_0.
+
+    Parameters
+    ----------
+    x0, x_1 : (N, D)
+    eps_hat, variance, n_levels
+        As for `bound_terms`.
+    """
+    if n_levels is None:
+        return -p_log_prob(schedule, 1, x0, x_1, eps_hat, variance)
+    std = np.sqrt(reverse_variance(schedule, variance)[1])
+    return -log_bin_mass(levels_of(x0, n_levels), p_mean(schedule, 1, x_1, eps_hat(x_1, 1)), std, n_levels).sum(axis=1)
+
+
+def bound_terms(
+    schedule: NoiseSchedule,
+    x0: Array,
+    eps_hat: EpsHat,
+    noise: Array,
+    variance: str | Array = "beta",
+    n_levels: int | None = None,
+    decoder: Callable[[Array], Array] | None = None,
+) -> Array:
+    """The terms L_0, …, L_T of −ELBO for every example, (N, T+1), nats, (20).
+
+    The expectation of the sum of a row is an upper bound of −log p_θ(x_0).
+
+    Parameters
+    ----------
+    x0 : (N, D)
+    eps_hat : callable
+        ε̂(x_t, t), (N, D), for an int t.
+    noise : (T, N, D)
+        noise[t−1] is the total noise ε of x_t.  Standard normal draws give unbiased estimates of all terms.
+    variance
+        As for `reverse_variance`.
+    n_levels : int, optional
+        For whole numbers 0..n_levels−1 scaled to [−1, 1]: L_0 is then minus the log mass of the bin of x_0, and the sum
+        bounds −log P(x_0).  A density would give no bound on −log P(x_0).
+    decoder : callable, optional
+        Function of x_1 (N, D) that returns log p_θ(x_0 | x_1), (N,), nats, instead of the Gaussian.
+
+    Returns
+    -------
+    terms : (N, T+1)
+        Column 0 is L_0, column t−1 is L_{t−1} for t = 2..T, column T is L_T.
+
+    Raises
+    ------
+    ValueError
+        If noise has another shape, or variance is not one that `reverse_variance` accepts.
+    """
+    if noise.shape != (schedule.T, *x0.shape):
+        raise ValueError(f"noise must have shape (T, N, D) = {(schedule.T, *x0.shape)}, got {noise.shape}")
+    variance = reverse_variance(schedule, variance)
+    terms = np.empty((len(x0), schedule.T + 1))
+    x_1 = q_sample(schedule, 1, x0, noise[0])
+    if decoder is None:
+        terms[:, 0] = reconstruction_loss(schedule, x0, x_1, eps_hat, variance, n_levels)
+    else:
+        terms[:, 0] = -decoder(x_1)
+    for t in range(2, schedule.T + 1):
+        terms[:, t - 1] = step_loss(schedule, t, x0, q_sample(schedule, t, x0, noise[t - 1]), eps_hat, variance)
+    terms[:, -1] = prior_loss(schedule, x0)
+    return terms
+
+
+def optimal_reverse_variance(schedule: NoiseSchedule, noise_loss: Array, dimension: int) -> Array:
+    """v_t = E‖x_{t−1} − μ_θ(x_t)‖²/D = β̃_t² + β_t⁴ ℓ_t/(D α_t² β̄_t²), (T+1,): the σ_t² with the least bound.
+
+    For the exact network v_t is the optimal variance of Bao et al. (2022).
+
+    Parameters
+    ----------
+    noise_loss : (T+1,)
+        ℓ_t = E‖ε − ε̂‖² for t = 0..T, summed over dimensions; index 0 is not used.
+    dimension : int
+        D.
+    """
+    half_factor = bound_weight(schedule, np.ones(schedule.T + 1))  # w_t at σ_t² = 1
+    return schedule.beta_tilde**2 + 2 * half_factor * noise_loss / dimension
+
+
+def negative_elbo(
+    schedule: NoiseSchedule, noise_loss: Array, second_moment: float, dimension: int, variance: str | Array = "beta"
+) -> float:
+    """E_p[−ELBO] from the noise losses, nats: (21) with all constants.
+
+        ½[D log 2π + ᾱ_T² E‖x_0‖² + D β̄_T²] + Σ_t (D/2)[log(σ_t²/β_t²) + v_t/σ_t² − 1]
+
+    v_t is `optimal_reverse_variance`, and the sum from t = 1 contains L_0.  KL(q(x_{0:T})‖p_θ(x_{0:T})) is E_p[−ELBO]
+    minus the entropy of x_0.
+
+    Parameters
+    ----------
+    noise_loss : (T+1,)
+        ℓ_t = E‖ε − ε̂‖², summed over dimensions; index 0 is not used.
+    second_moment : float
+        E‖x_0‖².
+    dimension : int
+        D.
+    variance
+        As for `reverse_variance`.
+    """
+    sigma_squared = reverse_variance(schedule, variance)[1:]
+    v = optimal_reverse_variance(schedule, noise_loss, dimension)[1:]
+    prior = dimension * (LOG_2PI + schedule.beta_bar[-1] ** 2) + schedule.alpha_bar[-1] ** 2 * second_moment
+    steps = np.log(sigma_squared / schedule.beta[1:] ** 2) + v / sigma_squared - 1
+    return float(0.5 * (prior + dimension * steps.sum()))

@@ -1,0 +1,138 @@
+"""Algorithm 1 of Ho et al. (2020): training on (29).
+
+1  repeat
+2      x_0 ~ q(x_0)
+3      t ~ Uniform(1, …, T)
+4      ε ~ N(0, I)
+5      take a gradient step on ∇_θ ‖ε − ε_θ(ᾱ_t x_0 + β̄_t ε, t)‖²
+6  until converged
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from scratchgen.ddpm.kernels import q_sample
+from scratchgen.ddpm.objective import noise_error
+from scratchgen.ddpm.predictions import eps_coefficients
+from scratchgen.nn import EMA, NO_LABEL, Adam, NoisePredictor, cosine_decay, finite_loss
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.timestep_sampling import TimestepSampler
+from scratchgen.validation import Array, IntArray
+
+
+def train_step(
+    network: NoisePredictor,
+    schedule: NoiseSchedule,
+    x0: Array,
+    t: IntArray,
+    noise: Array,
+    weight: Array,
+    **given: Any,
+) -> Array:
+    """Line 5 of Algorithm 1: ‖ε − ε̂(x_t, t)‖² of every example, (N,), and its gradient.
+
+    The function writes the gradient of the weighted mean (1/N) Σ_n λ_n ‖ε_n − ε̂_n‖² to `network.gradient`.
+
+    Parameters
+    ----------
+    network : NoiseNetwork or CategoricalDenoiser
+    x0, noise : (N, D)
+        x_0 and ε.
+    t : (N,) of int
+        In 1..T.
+    weight : (N,)
+        λ, see `loss_weight`, times the importance weight of t.
+    given
+        Further arguments of `network.vjp`: labels, and coefficients of the predicted quantity.
+
+    Returns
+    -------
+    losses : (N,)
+        Without the weights.
+    """
+    x_t = q_sample(schedule, t, x0, noise)
+    eps_hat, backward = network.vjp(x_t, schedule.alpha_bar[t], schedule.beta_bar[t], **given)
+    losses, by_eps_hat = noise_error(noise, eps_hat)
+    backward(weight[:, None] / len(x0) * by_eps_hat)
+    return losses
+
+
+def train(
+    network: NoisePredictor,
+    average: Array,
+    schedule: NoiseSchedule,
+    x: Array,
+    n_steps: int,
+    rng: np.random.Generator,
+    *,
+    sampler: TimestepSampler,
+    weights: Array,
+    prediction: str | None = None,
+    labels: IntArray | None = None,
+    label_dropout: float = 0.1,
+    batch_size: int = 256,
+    learning_rate: float = 5e-3,
+    weight_decay: float = 0.0,
+    ema_decay: float = 0.999,
+) -> Iterator[float]:
+    """Algorithm 1 with Adam and a moving average of the parameters.
+
+    The learning rate rises over the first min(100, n_steps // 10) steps and then falls to 0 along half a cosine.
+
+    Parameters
+    ----------
+    network : NoiseNetwork or CategoricalDenoiser
+        Trained in place.
+    average : (P,)
+        Moving average of the network's parameters, updated in place; models sample with these parameters.
+    x : (N, D)
+        Data, in the dtype of the computation.
+    n_steps : int
+        Number of gradient steps.
+    rng : Generator
+        Source of batches, steps, noise and dropped labels.
+    sampler : TimestepSampler
+        Distribution of t.
+    weights : (T+1,)
+        λ_t, see `loss_weight`.
+    prediction : str, optional
+        As for `predict_noise`.
+    labels : (N,) of int, optional
+        Class of every example.
+    label_dropout : float
+        Probability that a label is replaced by NO_LABEL, so that the network also learns ε̂ without a label.
+    batch_size : int
+    learning_rate, weight_decay : float
+        Largest learning rate, and weight decay of Adam.
+    ema_decay : float
+        Decay of the moving average.
+
+    Yields
+    ------
+    loss : float
+        Weighted mean loss of the batch of each step.
+
+    Raises
+    ------
+    ArithmeticError
+        If the loss is NaN or infinite.
+    """
+    adam, ema = Adam(network.parameters, weight_decay=weight_decay), EMA(average, ema_decay)
+    for step in range(n_steps):
+        rows = rng.integers(len(x), size=batch_size)
+        x0 = x.take(rows, axis=0)  # line 2
+        noise = rng.standard_normal(x0.shape, dtype=x0.dtype)  # line 4
+        t, correction = sampler.draw(batch_size, rng)  # line 3
+        given: dict[str, Any] = {}
+        if prediction is not None:
+            given["coefficients"] = eps_coefficients(schedule, t, prediction)
+        if labels is not None:
+            given["labels"] = np.where(rng.random(batch_size) < label_dropout, NO_LABEL, labels[rows])
+        weight = (weights[t] * correction).astype(x0.dtype)
+        losses = train_step(network, schedule, x0, t, noise, weight, **given)  # line 5
+        adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
+        ema.update(network.parameters)
+        sampler.observe(t, weights[t] * losses)
+        yield finite_loss(float(weight @ losses) / batch_size, step)

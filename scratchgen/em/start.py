@@ -1,0 +1,119 @@
+"""Initial values of EM: k-means++ seeds, Lloyd's algorithm, and the initial mixture."""
+
+import numpy as np
+
+from scratchgen.em.gaussian import (
+    Prior,
+    covariance_maximum,
+    floored_mixture,
+    m_step,
+    m_step_from_statistics,
+    statistics_of_labels,
+)
+from scratchgen.mixture import Mixture
+from scratchgen.validation import Array, IntArray
+
+STARTS = ("k-means++", "kmeans", "random_from_data", "random")
+BLOCK = 131_072  # distances computed at a time, a megabyte
+
+
+def kmeans_plus_plus(x: Array, n_centres: int, rng: np.random.Generator) -> Array:
+    """k-means++ seeds, (n_centres, D): rows of x with probability ∝ squared distance to the nearest earlier seed."""
+    centres = [x[rng.integers(len(x))]]
+    distance = ((x - centres[0]) ** 2).sum(axis=1)
+    for _ in range(1, n_centres):
+        total = distance.sum()
+        row = rng.choice(len(x), p=distance / total) if total > 0 else rng.integers(len(x))
+        centres.append(x[row])
+        distance = np.minimum(distance, ((x - x[row]) ** 2).sum(axis=1))
+    return np.array(centres)
+
+
+def nearest(x: Array, centres: Array) -> IntArray:
+    """Index of the nearest centre, (N,), for x (N, D) and centres (K, D)."""
+    from scipy.spatial.distance import cdist  # here and not at the top, since SciPy is slow to import
+
+    rows = max(BLOCK // len(centres), 1)
+    blocks = (x[start : start + rows] for start in range(0, len(x), rows))
+    return np.concatenate([cdist(block, centres, "sqeuclidean").argmin(axis=1) for block in blocks])
+
+
+def clusters(x: Array, centres: Array) -> IntArray:
+    """Labels of the nearest centre, (N,), changed so that no cluster is empty if N >= K.
+
+    An empty cluster gets one point: the point farthest from its own centre among the clusters with more than one point.
+
+    Parameters
+    ----------
+    x : (N, D)
+    centres : (K, D)
+    """
+    labels = nearest(x, centres)
+    sizes = np.bincount(labels, minlength=len(centres))
+    spare = len(x) - np.count_nonzero(sizes)
+    for k in np.flatnonzero(sizes == 0)[:spare]:
+        distance = ((x - centres[labels]) ** 2).sum(axis=1)
+        row = np.where(sizes[labels] > 1, distance, -1.0).argmax()
+        sizes[labels[row]] -= 1
+        labels[row], sizes[k] = k, 1
+    return labels
+
+
+def kmeans(x: Array, centres: Array, max_iter: int = 300) -> Array:
+    """Lloyd's algorithm for x (N, D) from initial `centres` (K, D): the centres, (K, D), when labels stop changing."""
+    centres, labels = centres.copy(), np.full(len(x), -1)
+    for _ in range(max_iter):
+        previous, labels = labels, clusters(x, centres)
+        if np.array_equal(labels, previous):
+            break
+        for k in np.unique(labels):
+            centres[k] = x[labels == k].mean(axis=0, dtype=np.float64)
+    return centres
+
+
+def starting_mixture(
+    x: Array,
+    n_components: int,
+    method: str,
+    rng: np.random.Generator,
+    covariance_floor: float,
+    covariance_type: str = "full",
+    covariance_prior: Prior | None = None,
+    means: Array | None = None,
+) -> Mixture:
+    """The initial mixture: one M-step from the responsibilities of a method in `STARTS`.
+
+    Parameters
+    ----------
+    x : (N, D)
+    n_components : int
+        K.
+    method : {"k-means++", "kmeans", "random_from_data", "random"}
+        "k-means++": every point joins its nearest k-means++ seed.  "kmeans": the same after Lloyd's algorithm.
+        "random_from_data": every point joins the nearest of K random rows of x.  "random": random responsibilities.
+    rng : Generator
+    covariance_floor, covariance_type, covariance_prior
+        As for `m_step`.
+    means : (K, D), optional
+        Every point joins the nearest of these means, and `method` is not used.
+
+    Raises
+    ------
+    ValueError
+        As for `m_step`.
+    """
+    (N, D), K = x.shape, n_components
+    spread = np.tile(np.cov(x.T, bias=True).reshape(D, D), (K, 1, 1))
+    spread = covariance_maximum(spread, np.full(K, N / K), covariance_type, covariance_floor)
+    centre = np.tile(x.mean(axis=0, dtype=np.float64), (K, 1))
+    whole = floored_mixture(np.full(K, 1 / K), centre, spread, covariance_floor)
+    options = covariance_floor, covariance_type, covariance_prior
+    if means is None and method == "random":
+        resp = rng.random((N, K))
+        return m_step(x, np.log(resp / resp.sum(axis=1, keepdims=True)), whole, *options)
+    if means is None and method == "random_from_data":
+        means = x[rng.choice(N, size=K, replace=False)]
+    elif means is None:
+        means = kmeans_plus_plus(x, K, rng)
+        means = kmeans(x, means) if method == "kmeans" else means
+    return m_step_from_statistics(statistics_of_labels(x, clusters(x, means), whole), whole, *options)

@@ -1,0 +1,174 @@
+"""`em.e_step` and `em.sufficient_statistics` of a `Mixture` in one pass over the data."""
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+
+from scratchgen.em.gaussian import SufficientStatistics
+from scratchgen.mixture import Mixture
+from scratchgen.validation import Array, IntArray
+
+BLOCK = 131_072  # numbers in a block of rows, a megabyte; smaller blocks took 1.1 to 1.9x as long
+NEGLIGIBLE = -700.0  # log of the least responsibility above 0; exp(−708) is subnormal: inexact and 10 to 50x as slow
+UNSEEN = 1e-290  # smaller counts are taken as 0; they have no correct digits, since responsibilities below 1e-304 are 0
+SAFE = 1e4  # largest `condition` for quadratic features, which then lose at most four of sixteen digits
+
+
+def expected_statistics(x: Array, mixture: Mixture, diagonal: bool = False) -> tuple[SufficientStatistics, float]:
+    """Sufficient statistics under q = p_θ(z | x), (18), and the mean of log p_θ(x_n), (16), nats.
+
+    The function replaces `em.e_step` followed by `em.sufficient_statistics`.  It takes a block of rows at a time, so
+    that memory does not grow with N.  The sums are computed by `whitened_sums`, which is accurate wherever the data
+    lie, or by `quadratic_sums` if that is accurate enough and has fewer terms, (D + 1)(D + 2)/2 < K (D + 1);
+    `quadratic_sums` is then 1.5 to 5 times as fast.  A component with a count below 1e-290 is treated as one with count
+    0, whereas `em.sufficient_statistics`, which works in logarithms, still finds its mean and covariance.
+
+    Parameters
+    ----------
+    x : (N, D)
+    mixture : Mixture
+    diagonal : bool
+        The mixture's covariances are diagonal, and the caller uses only the diagonals of the resulting covariances; the
+        other entries are then arbitrary.
+
+    Returns
+    -------
+    statistics : SufficientStatistics
+    log_likelihood : float
+        (1/N) Σ_n log p_θ(x_n), nats.
+
+    Raises
+    ------
+    ValueError
+        If `diagonal` is True and a covariance is not diagonal.
+    """
+    K, D = mixture.means.shape
+    if diagonal and (mixture.covariances * (1 - np.eye(D))).any():
+        raise ValueError("diagonal must be False for a mixture whose covariances are not diagonal, got True")
+    quadratic = len(_pairs(D, diagonal)[0]) < K * (D + 1) and condition(mixture) < SAFE
+    sums, log_likelihood = quadratic_sums(x, mixture, diagonal) if quadratic else whitened_sums(x, mixture)
+    counts, means, covariances = sums[:, D, D], mixture.means.copy(), mixture.covariances.copy()
+    log_counts, seen = np.full(K, -np.inf), counts > UNSEEN
+    averages = sums[seen] / counts[seen, None, None]
+    shift = averages[:, :D, D]
+    spread = averages[:, :D, :D] - shift[:, :, None] * shift[:, None]
+    log_counts[seen] = np.log(counts[seen])
+    if quadratic:
+        means[seen], covariances[seen] = mixture.mean() + shift, spread
+    else:  # from whitened coordinates to those of x
+        factors = np.linalg.cholesky(mixture.covariances[seen])
+        means[seen] += (factors @ shift[:, :, None])[:, :, 0]
+        covariances[seen] = factors @ spread @ factors.swapaxes(1, 2)
+    return SufficientStatistics(log_counts, means, covariances), log_likelihood / len(x)
+
+
+def condition(mixture: Mixture) -> float:
+    """Factor by which rounding errors grow in sums of squares about the mixture's mean c.
+
+    The factor is the largest squared norm of a row of L_k⁻¹, over all k, times the largest E_k ‖x − c‖².  For D = 1 to
+    64 the measured errors of means, in units of a component's own width, were at most 7e-16 times this factor.
+    """
+    away = ((mixture.means - mixture.mean()) ** 2).sum(axis=1)
+    extent = np.trace(mixture.covariances, axis1=1, axis2=2) + away
+    return float((mixture.whitening**2).sum(axis=2).max() * extent.max())
+
+
+def quadratic_sums(x: Array, mixture: Mixture, diagonal: bool = False) -> tuple[Array, float]:
+    """Σ_n q(k | x_n) u uᵀ for u = [x_n − c; 1] with the mixture's mean c, (K, D + 1, D + 1), and Σ log p_θ(x_n), nats.
+
+    log w_k N(x; m_k, C_k) and the sums are both linear in the products u_i u_j, i <= j, so that each is one matrix
+    product.  Diagonal covariances need only u_i² and u_i; the other sums are then 0.
+    """
+    (K, D), centre = mixture.means.shape, mixture.mean()
+    i, j = _pairs(D, diagonal)
+    maps = _whitening_maps(mixture, centre)
+    forms = -0.5 * maps.swapaxes(1, 2) @ maps
+    forms[:, D, D] += np.maximum(mixture.log_peaks, -1e300)  # −inf (weight 0) times 0 would be NaN
+    coefficients = np.where(i == j, 1, 2) * forms[:, i, j]
+    sums, log_likelihood = np.zeros_like(coefficients), 0.0
+    for u in _blocks(x, centre, K + len(i)):
+        products = _products(u, diagonal)
+        q = coefficients @ products
+        log_likelihood += _normalise(q)
+        sums += q @ products.T
+    symmetric = np.zeros_like(forms)
+    symmetric[:, i, j] = symmetric[:, j, i] = sums
+    return symmetric, log_likelihood
+
+
+@cache
+def _pairs(D: int, diagonal: bool) -> tuple[IntArray, IntArray]:
+    """Indices i and j of the products u_i u_j, in the order of `_products`."""
+    if diagonal:
+        return np.r_[: D + 1, :D], np.r_[: D + 1, np.full(D, D)]
+    return np.triu_indices(D + 1)
+
+
+def _products(u: Array, diagonal: bool) -> Array:
+    """Products u_i u_j, one row a pair: (D + 1)(D + 2)/2 rows, or 2D + 1 if diagonal."""
+    if diagonal:
+        return np.concatenate([u * u, u[:-1]])
+    products, end = np.empty((len(u) * (len(u) + 1) // 2, u.shape[1])), 0
+    for row in range(len(u)):
+        start, end = end, end + len(u) - row
+        np.multiply(u[row], u[row:], out=products[start:end])
+    return products
+
+
+def whitened_sums(x: Array, mixture: Mixture) -> tuple[Array, float]:
+    """Σ_n q(k | x_n) y yᵀ for y = [L_k⁻¹ (x_n − m_k); 1], C_k = L_k L_kᵀ, (K, D + 1, D + 1), and Σ log p_θ(x_n), nats.
+
+    The last column holds the sums of L_k⁻¹ (x_n − m_k), and its last entry the count N_k.  In these coordinates all
+    averages are of order 1, wherever the data lie.
+    """
+    (K, D), centre = mixture.means.shape, mixture.mean()
+    maps = np.zeros((K, D + 1, D + 1))  # [x − c; 1] → [y_k; 1]
+    maps[:, :D], maps[:, D, D] = _whitening_maps(mixture, centre), 1.0
+    sums, log_likelihood = np.zeros_like(maps), 0.0
+    for u in _blocks(x, centre, K * (D + 1)):
+        y = (maps.reshape(-1, D + 1) @ u).reshape(K, D + 1, -1)
+        q = mixture.log_peaks[:, None] - 0.5 * np.einsum("kdn,kdn->kn", y[:, :D], y[:, :D])
+        log_likelihood += _normalise(q)
+        for k in range(K):
+            sums[k] += _weighted_squares(y[k], q[k])
+    return sums, log_likelihood
+
+
+def _weighted_squares(y: Array, q: Array) -> Array:
+    """Σ_n q_n y_n y_nᵀ for y of shape (D + 1, n)."""
+    if len(y) < 32:
+        return (y * q) @ y.T
+    y = y * np.sqrt(q)  # BLAS computes half of the symmetric y yᵀ: a quarter less time in 64 dimensions,
+    return y @ y.T  # but 1.1 to 1.2 times as much in 2 to 8
+
+
+def _whitening_maps(mixture: Mixture, centre: Array) -> Array:
+    """Matrices of the maps [x − c; 1] → L_k⁻¹ (x − m_k), (K, D, D + 1)."""
+    shifts = mixture.whitening @ (centre - mixture.means)[:, :, None]
+    return np.concatenate([mixture.whitening, shifts], axis=2)
+
+
+def _blocks(x: Array, centre: Array, numbers: int) -> Iterator[Array]:
+    """Yield [x − c; 1], (D + 1, rows), for blocks of x; with `numbers` numbers a row a block has BLOCK numbers."""
+    (N, D), rows = x.shape, max(BLOCK // numbers, 1)
+    for start in range(0, N, rows):
+        block = x[start : start + rows].T
+        u = np.ones((D + 1, block.shape[1]))
+        np.subtract(block, centre[:, None], out=u[:D])
+        yield u
+
+
+def _normalise(joint: Array) -> float:
+    """Replace log p_θ(k, x_n), (K, n), by q(k | x_n), in place; return Σ log p_θ(x_n), nats."""
+    top = joint.max(axis=0)
+    joint -= top
+    least = joint.min()
+    if least < NEGLIGIBLE:
+        np.clip(joint, NEGLIGIBLE, 0.0, out=joint)
+    np.exp(joint, out=joint)
+    if least < NEGLIGIBLE:
+        joint -= joint.min()  # negligible responsibilities become 0
+    total = joint.sum(axis=0)
+    joint /= total
+    return float((top + np.log(total)).sum())

@@ -1,0 +1,362 @@
+"""DDPM: the estimator over Algorithms 1 and 2 and the variational bound, (19)-(29)."""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from scratchgen.ddpm import (
+    PREDICTIONS,
+    ancestral_sampler,
+    bound_terms,
+    ddim_sampler,
+    forward_log_prob,
+    loss_weight,
+    noise_error,
+    optimal_reverse_variance,
+    predict_noise,
+    q_path,
+    q_sample,
+    reconstruction_loss,
+    reverse_log_prob,
+    reverse_variance,
+    train,
+)
+from scratchgen.likelihood import levels_of
+from scratchgen.models.diffusion import DiffusionModel
+from scratchgen.models.estimator import Progress
+from scratchgen.nn import CategoricalDenoiser
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.timestep_sampling import TimestepSampler
+from scratchgen.vae import importance_weighted_bound
+from scratchgen.validation import RNG, Array, ArrayLike, IntArray, as_choice, as_count, as_generator, as_number
+
+
+@dataclass(eq=False, repr=False)
+class DDPM(DiffusionModel):
+    """Denoising diffusion probabilistic model (Ho, Jain and Abbeel 2020) with an MLP.
+
+    Trained on E_t λ_t ‖ε − ε̂(x_t, t)‖² with t uniform on 1..T: (29), with λ_t in place of its weight.
+
+    Parameters
+    ----------
+    schedule : NoiseSchedule, optional
+        The forward process; NoiseSchedule.linear(100) if None.
+    variance : {"beta", "posterior", "optimal"} or (T+1,) array
+        σ_t² of the reverse steps, see `scratchgen.ddpm.reverse_variance`.  "optimal" is v_t, the best for the bound,
+        estimated from the noise losses on the training data when training ends (and β_t² until then).
+    prediction : {"v", "noise", "x0", "step", "levels"}
+        What the MLP predicts, see `scratchgen.ddpm.eps_coefficients`; the model's other verbs see its ε̂.  "levels", for
+        whole numbers, is the law of a `CategoricalDenoiser` over the n_levels, which is also the decoder p(x_0 | x_1).
+    weighting : {"simple", "bound", "x0", "v", "min-snr"}
+        λ_t, see `scratchgen.ddpm.loss_weight`.
+    step_choice : {"uniform", "stratified", "importance"}
+        How t is drawn, see `scratchgen.timestep_sampling.TimestepSampler`; the loss's expectation is the same.
+    n_levels : int, optional
+        The data are whole numbers 0..n_levels−1: L_0 is the mass of their bins, and −elbo/(D ln 2) is in bits per
+        dimension.
+    clip_x0 : bool
+        Cut x̂_0 to [−1, 1], where whole numbers lie after scaling, and take the ε̂ that belongs to it; needs `n_levels`.
+        E[x_0 | x_t] lies there, so that no x̂_0 becomes worse.  (Others do so in sampling and in the bound by default.)
+    n_classes : int
+        With labels 0..n_classes−1 given to `fit` the network learns ε̂(x_t, t, y) as well as ε̂(x_t, t).
+    label_dropout : float
+        Probability with which the label of an example is withheld in training.
+    hidden : sequence of int
+        Widths of the network's hidden layers.
+    n_coordinate_features : int
+        Frequencies of cos and sin features of the coordinates; 2 or 3 help on low-dimensional data with sharp edges.
+    n_steps, batch_size, learning_rate : int, int, float
+        Of Adam; the rate falls to 0 along half a cosine.
+    weight_decay, ema_decay : float
+        Of AdamW; of the parameters' moving average, which is the network that samples.
+    standardize : bool
+        Work on (x − mean)/scale instead of x; see `StandardizedEstimator`.
+    rng : int, Generator or None
+        Of initial weights and training.
+
+    Attributes
+    ----------
+    schedule_ : NoiseSchedule
+        The forward process in force.
+    variance_ : (T+1,)
+        σ_t² in force.
+    network_ : NoiseNetwork
+    losses_ : (steps,)
+        Batch losses of training, with λ_t.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).standard_normal((256, 2))
+    >>> model = DDPM(variance="optimal", hidden=(16,), n_steps=20, rng=0).fit(x)
+    >>> model.sample(3, rng=1).shape, model.elbo(x, rng=2).shape
+    ((3, 2), (256,))
+    >>> model.respace(10).sample(3, rng=1, eta=0.0).shape  # DDIM, ten network calls
+    (3, 2)
+
+    With labels, and guidance:
+
+    >>> y = (x[:, 0] > 0).astype(int)
+    >>> model = DDPM(n_classes=2, weighting="min-snr", hidden=(16,), n_steps=20, rng=0).fit(x, y)
+    >>> model.sample(3, rng=1, y=[0, 1, 1], guidance=2.0).shape
+    (3, 2)
+
+    Whole numbers, in nats of masses:
+
+    >>> levels = np.random.default_rng(0).integers(0, 4, (200, 3))
+    >>> model = DDPM(n_levels=4, weighting="bound", step_choice="importance", hidden=(16,), n_steps=20, rng=0)
+    >>> model = model.fit(levels)
+    >>> bool((model.elbo(levels, rng=1) < 0).all()), bool((model.sample(5, rng=2) % 1 == 0).all())
+    (True, True)
+    """
+
+    _fitted: ClassVar[tuple[str, ...]] = (*DiffusionModel._fitted, "variance_", "noise_losses_")
+
+    schedule: NoiseSchedule | None = None
+    variance: str | Array = "beta"
+    prediction: str = "v"
+    weighting: str = "simple"
+    step_choice: str = "uniform"
+    n_levels: int | None = None
+    clip_x0: bool = False
+    n_classes: int = 0
+    label_dropout: float = 0.1
+    hidden: Sequence[int] = (128, 128, 128)
+    n_coordinate_features: int = 0
+    n_steps: int = 5000
+    batch_size: int = 256
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.0
+    ema_decay: float = 0.999
+    standardize: bool = True
+    rng: RNG = None
+
+    # --- training --------------------------------------------------------------------------------------------------
+
+    def fit(self, x: ArrayLike, y: object = None) -> Self:
+        """Train from scratch on x, (N, D), to the end; y (N,) are labels with `n_classes`, and ignored without."""
+        for _ in self.train(x, y):
+            pass
+        return self
+
+    def train(self, x: ArrayLike, y: object = None) -> Iterator[Progress]:
+        """Minimise E_t λ_t ‖ε − ε̂(x_t, t)‖² by Algorithm 1; yields after every step with the loss of the batch.
+
+        The loss is summed over dimensions.  It would not be 0 for a perfect network.
+        """
+        as_count(self.n_classes, "n_classes", minimum=0)
+        label_dropout = as_number(self.label_dropout, "label_dropout", low=0.0, high=1.0)
+        as_choice(self.prediction, "prediction", (*PREDICTIONS, "levels"))
+        if self.clip_x0 and self.n_levels is None:
+            raise ValueError("clip_x0 needs n_levels, which says that x_0 lies in [−1, 1]; set it, or clip_x0=False")
+        labels = self._as_labels(y, len(np.asarray(x))) if self.n_classes else None
+        network, data, options = self._start(x)
+        steps = train(
+            network,
+            self.parameters_,
+            self.schedule_,
+            data,
+            sampler=TimestepSampler(self.schedule_.T, self.step_choice),
+            weights=loss_weight(self.schedule_, self.weighting, self.variance_),
+            prediction=self._eps_prediction,
+            labels=labels,
+            label_dropout=label_dropout,
+            **options,
+        )
+        losses = np.empty(options["n_steps"])
+        for step, loss in enumerate(steps, start=1):
+            losses[step - 1], self.losses_ = loss, losses[:step]
+            if step == len(losses) and self._estimates_variance:
+                self.noise_losses_ = self._noise_losses(data, options["rng"])
+                self.variance_ = self._best_variance()
+            yield Progress(step, len(losses), loss)
+
+    def set_fitted(self, **fitted: Any) -> Self:
+        """Take over fitted attributes; without them `variance_` is as `variance` says, β_t² for "optimal"."""
+        schedule = NoiseSchedule.linear(100) if self.schedule is None else self.schedule
+        variance = reverse_variance(schedule, "beta" if self._estimates_variance else self.variance)
+        self.schedule_, self._clips = schedule, bool(self.clip_x0)
+        return super().set_fitted(**({"variance_": variance, "noise_losses_": np.zeros(0)} | fitted))
+
+    def _as_labels(self, y: object, n: int) -> IntArray:
+        """Labels as ints (n,), within 0..n_classes−1."""
+        labels = np.asarray(y)
+        if labels.shape != (n,) or labels.dtype.kind not in "iu":
+            raise ValueError(f"y must be {n} int labels, as n_classes={self.n_classes} says, got {y!r:.60}")
+        if n and (labels.min() < 0 or labels.max() >= self.n_classes):
+            raise ValueError(f"y must be in 0..{self.n_classes - 1}, got {labels.min()}..{labels.max()}")
+        return labels
+
+    @property
+    def _eps_prediction(self) -> str | None:
+        """`prediction`, if its output has to be converted into ε̂; a `CategoricalDenoiser` gives ε̂ itself."""
+        return None if self.prediction == "levels" else self.prediction
+
+    @property
+    def _estimates_variance(self) -> bool:
+        return isinstance(self.variance, str) and self.variance == "optimal"
+
+    def _best_variance(self) -> Array:
+        best = optimal_reverse_variance(self.schedule_, self.noise_losses_, self.n_features_in_)
+        return reverse_variance(self.schedule_, best)
+
+    def respace(self, steps: int | ArrayLike) -> Self:
+        """A fitted model with the same network and fewer steps, for faster sampling and its own bound.
+
+        Parameters
+        ----------
+        steps : int, or 1-D array of ints
+            How many of 1..T, evenly spaced, or which; see `NoiseSchedule.respace`.
+
+        Raises
+        ------
+        ValueError
+            If the steps are none of 1..T, `variance` was given as numbers, or `prediction` is "step": those mean
+            something for the schedule of training only.
+        """
+        self._require_fitted()
+        T = self.schedule_.T
+        if isinstance(steps, int | np.integer):
+            n = as_count(steps, "steps")
+            if n > T:
+                raise ValueError(f"steps must be at most the {T} steps of the schedule, got {n}")
+            steps = -(-T * np.arange(1, n + 1) // n)
+        if self.prediction == "step" or not isinstance(self.variance, str):
+            raise ValueError("a model with prediction='step' or given variances cannot be respaced; train another")
+        short = copy.copy(self)
+        short.schedule = short.schedule_ = self.schedule_.respace(steps)
+        if self._estimates_variance and len(self.noise_losses_):
+            short.noise_losses_ = self.noise_losses_[np.concatenate([[0], np.asarray(steps)])]
+            short.variance_ = short._best_variance()
+        else:
+            short.variance_ = reverse_variance(short.schedule_, "beta" if self._estimates_variance else self.variance)
+        return short
+
+    # --- prediction and sampling -----------------------------------------------------------------------------------
+
+    def _predictor(self, y: ArrayLike | None, n: int, guidance: float = 1.0) -> Callable[[Array, int], Array]:
+        """ε̂(x_t, t) of n examples with labels y (n,), as the chapter's functions take it."""
+        self._require_fitted()
+        labels = None if y is None else self._as_labels(y, n)
+        return partial(
+            predict_noise,
+            self.network_,
+            self.schedule_,
+            labels=labels,
+            guidance=guidance,
+            prediction=self._eps_prediction,
+            clip=self._clips,
+        )
+
+    def eps_hat(self, x_t: Array, t: int, y: ArrayLike | None = None, guidance: float = 1.0) -> Array:
+        """Predicted total noise ε̂(x_t, t) for one step t, (N, D); x_t in the model's units (`to_model`).
+
+        With labels y (N,), ε̂(x_t, t) + guidance · (ε̂(x_t, t, y) − ε̂(x_t, t)), see `scratchgen.ddpm.predict_noise`.
+        """
+        return self._predictor(y, len(x_t), guidance)(x_t, t)
+
+    def predict_score(self, x_t: Array, t: int) -> Array:
+        """∇ log p_t(x_t) ≈ −ε̂/β̄_t, (N, D), in the model's units."""
+        return -self.eps_hat(x_t, t) / float(self.schedule_.beta_bar[t])
+
+    def sample_path(
+        self, n: int, rng: RNG = None, eta: float | None = None, y: ArrayLike | None = None, guidance: float = 1.0
+    ) -> Iterator[tuple[int, Array]]:
+        """Yield (t, x_t) for t = T..0 along n trajectories as in `sample`, x_t in the model's units."""
+        rng, eps_hat = as_generator(rng), self._predictor(y, n, guidance)
+        x_T = rng.standard_normal((as_count(n, "n", minimum=0), self.n_features_in_), dtype=np.float32)
+        if eta is None:
+            return ancestral_sampler(self.schedule_, eps_hat, x_T, rng, self.variance_)
+        return ddim_sampler(self.schedule_, eps_hat, x_T, rng, eta)
+
+    def sample(
+        self,
+        n: int,
+        rng: RNG = None,
+        eta: float | None = None,
+        y: ArrayLike | None = None,
+        guidance: float = 1.0,
+    ) -> Array:
+        """Draw n examples from p_θ(x_0), (n, D), in data units, by T ancestral steps.
+
+        Parameters
+        ----------
+        n : int
+        rng : int, Generator or None
+        eta : float, optional
+            DDIM steps with this η instead: 0 is deterministic given x_T.
+        y : (n,) labels, optional
+        guidance : float
+            As for `eps_hat`.
+        """
+        rng = as_generator(rng)
+        (_, x_1), (_, x) = deque(self.sample_path(n, rng, eta, y, guidance), maxlen=2)
+        if isinstance(self.network_, CategoricalDenoiser):
+            return self.network_.draw(rng, x_1, *self._first_level, None if y is None else self._as_labels(y, n))
+        return self._to_levels(self.to_data(x))
+
+    @property
+    def _first_level(self) -> tuple[float, float]:
+        """ᾱ_1 and β̄_1."""
+        return float(self.schedule_.alpha_bar[1]), float(self.schedule_.beta_bar[1])
+
+    # --- likelihood ------------------------------------------------------------------------------------------------
+
+    def noise_losses(self, x: ArrayLike, rng: RNG = None) -> Array:
+        """ℓ_t = E‖ε − ε̂(x_t, t)‖² for t = 0..T, (T+1,), one noise draw an example and step; index 0 is 0."""
+        return self._noise_losses(self.to_model(self._as_fitted_samples(x)), as_generator(rng))
+
+    def _noise_losses(self, data: Array, rng: np.random.Generator) -> Array:
+        losses = np.zeros(self.schedule_.T + 1)
+        for t in range(1, self.schedule_.T + 1):
+            noise = rng.standard_normal(data.shape)
+            eps_hat = self.eps_hat(q_sample(self.schedule_, t, data, noise), t)
+            losses[t] = noise_error(noise, eps_hat)[0].mean()
+        return losses
+
+    def _decoder(self, x0: Array, y: ArrayLike | None) -> Callable[[Array], Array] | None:
+        """log P(x_0 | x_1) of whole numbers as a function of x_1, (N,); None for reals."""
+        network, n_levels = self.network_, self.n_levels
+        if isinstance(network, CategoricalDenoiser):
+            levels, labels = levels_of(x0, len(network.levels)), None if y is None else self._as_labels(y, len(x0))
+            return lambda x_1: network.log_mass(levels, x_1, *self._first_level, labels)
+        if n_levels is None:
+            return None
+
+        eps_hat = self._predictor(y, len(x0))
+        return lambda x_1: -reconstruction_loss(self.schedule_, x0, x_1, eps_hat, self.variance_, n_levels)
+
+    def bound_terms(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
+        """L_0, L_1, …, L_T of −ELBO for every example, (N, T+1), nats, in data units; see `ddpm.bound_terms`."""
+        x0 = self.to_model(self._as_fitted_samples(x))
+        noise = as_generator(rng).standard_normal((self.schedule_.T, *x0.shape))
+        eps_hat, decoder = self._predictor(y, len(x0)), self._decoder(x0, y)
+        terms = bound_terms(self.schedule_, x0, eps_hat, noise, self.variance_, decoder=decoder)
+        terms[:, 0] += self._log_volume
+        return terms
+
+    def elbo(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
+        """Unbiased estimate of the variational bound of log p_θ(x), (N,), nats: every step, one noise draw each.
+
+        With labels y (N,) of log p_θ(x | y).
+        """
+        return -self.bound_terms(x, rng, y).sum(axis=1)
+
+    def iwae(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16, y: ArrayLike | None = None) -> Array:
+        """Importance-weighted bound log (1/n) Σ_i p_θ(x_0, …, x_T)/q(x_1, …, x_T | x_0), (N,), nats, of n whole paths.
+
+        Its mean rises from the ELBO at n = 1 to log p_θ(x) (Burda et al. 2016).  A path's weight does not vary if p_θ
+        reverses the forward chain exactly.
+        """
+        x0 = self.to_model(self._as_fitted_samples(x))
+        rng, schedule, log_weights = as_generator(rng), self.schedule_, []
+        eps_hat, decoder = self._predictor(y, len(x0)), self._decoder(x0, y)
+        for _ in range(as_count(n_draws, "n_draws")):
+            path = q_path(schedule, x0, rng.standard_normal((schedule.T, *x0.shape)))
+            log_p = reverse_log_prob(schedule, path, eps_hat, self.variance_, decoder)
+            log_weights.append(log_p - forward_log_prob(schedule, path))
+        return importance_weighted_bound(np.array(log_weights)) - self._log_volume

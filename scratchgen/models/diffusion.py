@@ -1,0 +1,114 @@
+"""DiffusionModel, the base of DDPM and ScoreSDE: one noise network, its units, and its moving average."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+
+from scratchgen.models.estimator import StandardizedEstimator
+from scratchgen.nn import CategoricalDenoiser, NoiseNetwork, NoisePredictor
+from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator, as_number, as_samples
+
+Other = TypeVar("Other", bound="DiffusionModel")
+
+
+class DiffusionModel(StandardizedEstimator):
+    """Base of DDPM and ScoreSDE: the two differ in the noise levels they train on and in how they sample."""
+
+    hidden: Sequence[int]
+    n_coordinate_features: int
+    prediction: str
+    n_steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    ema_decay: float
+    rng: RNG
+
+    _fitted: ClassVar[tuple[str, ...]] = (
+        "mean_",
+        "scale_",
+        "parameters_",
+        "losses_",
+        "histograms_",
+        "covariance_",
+    )
+    n_classes: int = 0
+    parameters_: Array
+    histograms_: Array
+    covariance_: Array
+    network_: NoisePredictor
+    variance_: Array  # of DDPM
+
+    def _start(self, x: ArrayLike) -> tuple[NoisePredictor, Array, dict[str, Any]]:
+        """Check what training needs, measure the data, and set the untrained network.
+
+        Returns
+        -------
+        network : NoiseNetwork or CategoricalDenoiser
+            To be trained; `network_` holds the moving average of its parameters.
+        data : (N, D)
+            In float32 and in the model's units.
+        options : dict
+            Arguments of the training loop: n_steps, rng, and those of Adam and of the moving average.
+        """
+        x = as_samples(x)
+        options: dict[str, Any] = {
+            "n_steps": as_count(self.n_steps, "n_steps"),
+            "rng": as_generator(self.rng),
+            "batch_size": as_count(self.batch_size, "batch_size"),
+            "learning_rate": as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True),
+            "weight_decay": as_number(self.weight_decay, "weight_decay", low=0.0),
+            "ema_decay": as_number(self.ema_decay, "ema_decay", low=0.0, high=1 - 1e-9),
+        }
+        mean, scale = self._measure_units(x)
+        histograms, covariance = self._statistics(x, mean, scale)
+        network = self._new_network(x.shape[1], histograms, covariance, options["rng"])
+        self.set_fitted(
+            n_features_in_=x.shape[1],
+            mean_=mean,
+            scale_=scale,
+            parameters_=network.parameters,
+            losses_=np.zeros(0),
+            histograms_=histograms,
+            covariance_=covariance,
+        )
+        return network, self.to_model(x).astype(np.float32), options
+
+    def _statistics(self, x: Array, mean: Array, scale: float) -> tuple[Array, Array]:
+        """Histograms (D, n_levels) and covariance (D, D) of the scaled data, for a `CategoricalDenoiser`."""
+        if self.prediction != "levels":
+            return np.zeros(0), np.zeros(0)
+        if self.n_levels is None:
+            raise ValueError("n_levels must say how many levels x has for prediction='levels', got None")
+        counts = np.stack([np.bincount(column.astype(np.int64), minlength=self.n_levels) for column in x.T])
+        share = counts + 1 / self.n_levels  # one example of every level's share, so that none is impossible
+        covariance = np.atleast_2d(np.cov(((x - mean) / scale).T, bias=True))
+        return share / share.sum(axis=1, keepdims=True), covariance
+
+    def _new_network(self, dimension: int, histograms: Array, covariance: Array, rng: RNG) -> NoisePredictor:
+        """An untrained network of the kind that `prediction` asks for."""
+        if self.prediction == "levels":
+            return CategoricalDenoiser(histograms, covariance, self.hidden, n_classes=self.n_classes, rng=rng)
+        return NoiseNetwork(
+            dimension,
+            self.hidden,
+            n_coordinate_features=self.n_coordinate_features,
+            rng=rng,
+            n_classes=self.n_classes,
+        )
+
+    def set_fitted(self, **fitted: Any) -> Self:
+        """Take over fitted attributes, and make `network_` with a copy of `parameters_`."""
+        super().set_fitted(**fitted)
+        self.network_ = self._new_network(self.n_features_in_, self.histograms_, self.covariance_, rng=0)
+        self.network_.parameters[:] = self.parameters_
+        self.parameters_ = self.network_.parameters
+        return self
+
+    def share_network_with(self, other: Other) -> Other:
+        """`other`, unfitted, with a copy of this model's network and units: a noise level means the same to both."""
+        self._require_fitted()
+        shared = ("prediction", "n_levels", "hidden", "n_coordinate_features", "standardize", "rng")
+        other.set_params(**{name: getattr(self, name) for name in shared})
+        return other.set_fitted(**{name: getattr(self, name) for name in ("n_features_in_", *DiffusionModel._fitted)})

@@ -1,0 +1,79 @@
+"""Files of models: a constructor argument as JSON, and writing so that nobody ever sees half of a file."""
+
+import importlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+import numpy as np
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it; if `write` fails, `path` is as it was."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def encode(value: Any) -> Any:
+    """A constructor argument as JSON."""
+    match value:
+        case np.ndarray():
+            return {"array": value.tolist(), "dtype": str(value.dtype)}
+        case np.generic():
+            return value.item()
+        case np.random.Generator():
+            return {"generator": encode(value.bit_generator.state)}
+        case dict():
+            return {"dict": {key: encode(v) for key, v in value.items()}}
+        case tuple():
+            return {"tuple": [encode(v) for v in value]}
+        case list():
+            return [encode(v) for v in value]
+        case None | bool() | int() | float() | str():
+            return value
+        case _ if is_dataclass(value) and type(value).__module__.startswith("scratchgen."):
+            given = {f.name: encode(getattr(value, f.name)) for f in fields(value) if f.init}
+            return {"object": [type(value).__module__, type(value).__name__], "fields": given}
+    raise TypeError(f"cannot save a parameter of type {type(value).__name__}; use numbers, arrays or library objects")
+
+
+def decode(value: Any) -> Any:
+    """The inverse of `encode`."""
+    match value:
+        case list():
+            return [decode(v) for v in value]
+        case {"array": array, "dtype": dtype}:
+            return np.asarray(array, dtype=dtype)
+        case {"tuple": items}:
+            return tuple(decode(v) for v in items)
+        case {"generator": state}:
+            state = decode(state)
+            bits = _our_class(np.random, state["bit_generator"], np.random.BitGenerator)()
+            bits.state = state
+            return np.random.Generator(bits)
+        case {"dict": items}:
+            return {key: decode(v) for key, v in items.items()}
+        case {"object": [module, name], "fields": given}:
+            if not module.startswith("scratchgen."):
+                raise ValueError(f"the file names an object of {module}, which no model of ours holds; do not trust it")
+            return _our_class(importlib.import_module(module), name)(**{key: decode(v) for key, v in given.items()})
+    return value
+
+
+def _our_class(module: ModuleType, name: str, base: type = object) -> Any:
+    """The dataclass or bit generator of that name: a file may name parameters, not call functions."""
+    found = getattr(module, name, None)
+    if not isinstance(found, type) or not issubclass(found, base) or not (is_dataclass(found) or base is not object):
+        raise ValueError(f"the file names {module.__name__}.{name}, which is no parameter of a model; do not trust it")
+    return found

@@ -1,0 +1,282 @@
+"""GaussianMixture: constructor arguments, starts and files around EM."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from scratchgen.em import (
+    COVARIANCE_TYPES,
+    STARTS,
+    Prior,
+    covariance_maximum,
+    em,
+    floored_mixture,
+    log_covariance_prior,
+    m_step_from_statistics,
+    starting_mixture,
+)
+from scratchgen.fast.em_statistics import expected_statistics
+from scratchgen.mixture import Mixture
+from scratchgen.models.estimator import Progress
+from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
+from scratchgen.validation import (
+    RNG,
+    Array,
+    ArrayLike,
+    as_choice,
+    as_count,
+    as_finite,
+    as_generator,
+    as_number,
+    as_samples,
+)
+
+
+@dataclass(eq=False, repr=False)
+class GaussianMixture(MixtureModel):
+    """Gaussian mixture fitted by EM.
+
+    Parameters
+    ----------
+    n_components : int
+        K.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+        One matrix each, one for all, one variance a dimension, one variance each.
+    tol : float
+        A run has converged when the mean log-likelihood (with a prior, plus the log prior over N) gains less than this,
+        nats.
+    max_iter : int
+        M-steps of a run; 0 keeps the best start as it is.
+    n_init : int
+        Number of starts, of which the best result is kept.
+    init_params : {"k-means++", "kmeans", "random_from_data", "random"}
+        k-means++ seeds, and every point joins its nearest seed; the same after Lloyd's algorithm; rows of x drawn at
+        random in place of the seeds; random responsibilities.  Not used if means are given.
+    covariance_floor : float
+        Least eigenvalue of a covariance, in squared units of x; without one the likelihood is unbounded for K >= 2.
+        It is kept exactly, not by adding it: a ridge in the M-step breaks monotony.
+    covariance_prior : (variance, count), optional
+        As if every covariance had seen `count` more examples of `variance` in each direction (an inverse-Wishart MAP).
+    weights_init, means_init, precisions_init : array_like, optional
+        (K,), (K, D), and (K, D, D), (D, D), (K, D) or (K,) by type: where to start.  What is not given comes from
+        `init_params`.
+    warm_start : bool
+        Start from the last fit, if there is one.
+    rng : int, Generator or None
+
+    Attributes
+    ----------
+    mixture_ : Mixture
+        The fitted density; exact score, denoiser and diffusion come with it.
+    weights_, means_ : (K,), (K, D)
+    covariances_ : (K, D, D), (D, D), (K, D) or (K,), by type
+    lower_bounds_ : (n_iter_ + 1,)
+        Mean ELBO = mean log-likelihood after every E-step of the kept run, nats, plus the log prior over N if there is
+        a prior: it never falls.
+    converged_ : bool
+    n_iter_ : int
+        M-steps of the kept run.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(np.repeat([[1.0], [5.0]], 50, axis=0), 0.1, (100, 2))
+    >>> model = GaussianMixture(n_components=2, covariance_type="diag", n_init=3, rng=0).fit(x)
+    >>> np.sort(model.means_[:, 0]).round(), model.covariances_.shape
+    (array([1., 5.]), (2, 2))
+    >>> bool(model.bic(x) < GaussianMixture(1).fit(x).bic(x)), model.predict_proba([[1.1, 0.9]]).round().max()
+    (True, np.float64(1.0))
+    >>> model.mixture_.diffuse(0.6, 0.8).score(x).shape  # everything that a diffusion model is graded against
+    (100, 2)
+
+    The same from a given start, and then on from where it ended:
+
+    >>> start = {"weights_init": [0.5, 0.5], "means_init": [[0, 0], [6, 6]], "precisions_init": [1.0, 1.0]}
+    >>> model = GaussianMixture(2, "spherical", max_iter=2, tol=0, warm_start=True, **start).fit(x)
+    >>> bounds = model.lower_bounds_
+    >>> bool(model.fit(x).lower_bounds_[0] == bounds[-1])
+    True
+
+    A component on a single point would make the likelihood unbounded; the prior keeps each covariance from collapsing:
+
+    >>> lonely = [[1.0, 1.0], [1.0, 1.2], [9.0, 9.0]]
+    >>> model = GaussianMixture(2, covariance_prior=(0.01, 5.0), means_init=[[1, 1], [9, 9]]).fit(lonely)
+    >>> np.linalg.eigvalsh(model.covariances_[1]).round(5)
+    array([0.00833, 0.00833])
+    """
+
+    _fitted: ClassVar[tuple[str, ...]] = (
+        "weights_",
+        "means_",
+        "covariances_",
+        "lower_bounds_",
+        "converged_",
+        "n_iter_",
+    )
+
+    n_components: int = 1
+    covariance_type: str = "full"
+    tol: float = 1e-3
+    max_iter: int = 100
+    n_init: int = 1
+    init_params: str = "k-means++"
+    covariance_floor: float = 1e-6
+    covariance_prior: Prior | None = None
+    weights_init: ArrayLike | None = None
+    means_init: ArrayLike | None = None
+    precisions_init: ArrayLike | None = None
+    warm_start: bool = False
+    rng: RNG = None
+
+    def train(self, x: ArrayLike) -> Iterator[Progress]:
+        """Run EM from every start; yields after every M-step, with loss = −mean ELBO of the E-step that follows it."""
+        K, x = as_count(self.n_components, "n_components"), as_samples(x).astype(np.float64, copy=False)
+        check_enough_rows(x, K)
+        max_iter, n_init = as_count(self.max_iter, "max_iter", minimum=0), as_count(self.n_init, "n_init")
+        tol = as_number(self.tol, "tol", low=0.0)
+        floor = as_number(self.covariance_floor, "covariance_floor", low=0.0, open_low=True)
+        kind = as_choice(self.covariance_type, "covariance_type", COVARIANCE_TYPES)
+        as_choice(self.init_params, "init_params", STARTS)
+        prior, last, rng = self._prior(), self._last_fit(K, x.shape[1], floor), as_generator(self.rng)
+
+        def log_prior(mixture: Mixture) -> float:
+            covariances = mixture.covariances[:1] if kind == "tied" else mixture.covariances
+            return 0.0 if prior is None else log_covariance_prior(covariances, prior) / len(x)
+
+        # A fast form: equal to `e_step` and `sufficient_statistics`, one after the other.
+        e_step = partial(expected_statistics, x, diagonal=kind in ("diag", "spherical"))
+        m_step = partial(
+            m_step_from_statistics, covariance_floor=floor, covariance_type=kind, covariance_prior=prior
+        )  # (15)
+        n_init = 1 if last is not None else n_init
+        starts = [last] if last is not None else (self._start(x, rng, floor, prior) for _ in range(n_init))
+        runs = (em(start, e_step, m_step, tol, max_iter, log_prior) for start in starts)
+
+        def attributes(mixture: Mixture) -> dict[str, Any]:
+            return {
+                "mixture_": mixture,
+                "weights_": mixture.weights,
+                "means_": mixture.means,
+                "covariances_": compress(mixture.covariances, kind),
+                "n_features_in_": x.shape[1],
+            }
+
+        yield from self._keep_best(runs, n_init * max_iter, attributes)
+
+    def set_fitted(self, **fitted: Any) -> Self:
+        """Take over fitted attributes; `mixture_` is made from the others unless it is among them."""
+        super().set_fitted(**fitted)
+        if "mixture_" not in fitted:
+            covariances = expand(self.covariances_, self.covariance_type, *self.means_.shape)
+            self.mixture_ = Mixture(self.weights_, self.means_, covariances)
+        return self
+
+    @property
+    def _law(self) -> Mixture:
+        self._require_fitted()
+        return self.mixture_
+
+    def _prior(self) -> Prior | None:
+        """covariance_prior, checked."""
+        if self.covariance_prior is None:
+            return None
+        try:
+            variance, count = self.covariance_prior
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"covariance_prior must be (variance, count) or None, got {self.covariance_prior!r}"
+            ) from None
+        return (
+            as_number(variance, "covariance_prior's variance", low=0.0, open_low=True),
+            as_number(count, "covariance_prior's count", low=0.0, open_low=True),
+        )
+
+    def _last_fit(self, K: int, D: int, floor: float) -> Mixture | None:
+        """Where a warm start continues; None if there is nothing to continue."""
+        if not self.warm_start or not hasattr(self, "mixture_"):
+            return None
+        if self.mixture_.means.shape != (K, D):
+            raise ValueError(
+                f"x and n_components must be as in the last fit, {self.mixture_.means.shape[1]} columns and "
+                f"{len(self.mixture_.means)}, for a warm start, got {D} and {K}; set warm_start=False"
+            )
+        # The last fit may have had another type or a lower floor.
+        weights, covariances = self.mixture_.weights, self.mixture_.covariances
+        allowed = covariance_maximum(covariances, weights, self.covariance_type, floor)
+        if np.allclose(allowed, covariances, rtol=1e-12, atol=0):
+            return self.mixture_
+        return Mixture(weights, self.mixture_.means, allowed)
+
+    def _start(self, x: Array, rng: np.random.Generator, floor: float, prior: Prior | None) -> Mixture:
+        """The given start; each part that is not given comes from the data."""
+        K, D = self.n_components, x.shape[1]
+        weights, means, covariances = self._given_start(K, D)
+        if weights is None or means is None or covariances is None:
+            start = starting_mixture(x, K, self.init_params, rng, floor, self.covariance_type, prior, means)
+            weights = start.weights if weights is None else weights
+            means = start.means if means is None else means
+            covariances = start.covariances if covariances is None else covariances
+        return floored_mixture(weights, means, covariances, floor)
+
+    def _given_start(self, K: int, D: int) -> tuple[Array | None, Array | None, Array | None]:
+        """weights_init, means_init and the inverses of precisions_init, (K, D, D), checked; each None if not given."""
+        weights = means = covariances = None
+        if self.weights_init is not None:
+            weights = as_finite(self.weights_init, "weights_init")
+            if weights.shape != (K,) or weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
+                raise ValueError(f"weights_init must be {K} non-negative numbers that sum to 1, got {weights}")
+        if self.means_init is not None:
+            means = as_samples(self.means_init, "means_init", dimension=D)
+            if len(means) != K:
+                raise ValueError(f"means_init must have {K} rows, as n_components says, got {len(means)}")
+        if self.precisions_init is not None:
+            precisions = as_finite(self.precisions_init, "precisions_init")
+            shape = {"full": (K, D, D), "tied": (D, D), "diag": (K, D), "spherical": (K,)}[self.covariance_type]
+            if precisions.shape != shape:
+                raise ValueError(f"precisions_init must have shape {shape}, got {precisions.shape}")
+            full = expand(precisions, self.covariance_type, K, D)
+            asymmetry = np.abs(full - full.swapaxes(1, 2)).max(axis=(1, 2))
+            symmetric = (asymmetry <= 1e-8 * np.abs(full).max(axis=(1, 2))).all()
+            if not symmetric or np.linalg.eigvalsh(full).min() <= 0:
+                raise ValueError("precisions_init must be symmetric and positive definite; pass inverse covariances")
+            covariances = np.linalg.inv(full)
+        return weights, means, covariances
+
+    @property
+    def precisions_(self) -> Array:
+        """Inverse covariances, in the shape of `covariances_`: as `precisions_init` they continue from this fit."""
+        self._require_fitted()
+        if self.covariance_type in ("diag", "spherical"):
+            return 1 / self.covariances_
+        inverse = np.linalg.inv(self.covariances_)
+        return 0.5 * (inverse + inverse.swapaxes(-1, -2))
+
+    @property
+    def n_parameters_(self) -> int:
+        """Free parameters: K − 1 weights, K·D means, and the covariances'."""
+        self._require_fitted()
+        K, D = self.means_.shape
+        covariances = {"full": K * D * (D + 1) // 2, "tied": D * (D + 1) // 2, "diag": K * D, "spherical": K}
+        return K - 1 + K * D + covariances[self.covariance_type]
+
+
+def compress(covariances: Array, covariance_type: str) -> Array:
+    """(K, D, D) covariances of one type, in the shape that the type needs."""
+    variances = np.diagonal(covariances, axis1=1, axis2=2)
+    forms = {"full": covariances, "tied": covariances[0], "diag": variances, "spherical": variances[:, 0]}
+    return forms[covariance_type]
+
+
+def expand(compressed: Array, covariance_type: str, K: int, D: int) -> Array:
+    """The inverse of `compress`, (K, D, D)."""
+    match covariance_type:
+        case "full":
+            return compressed
+        case "tied":
+            return np.tile(compressed, (K, 1, 1))
+        case "diag":
+            return compressed[:, :, None] * np.eye(D)
+        case _:
+            return compressed[:, None, None] * np.eye(D)

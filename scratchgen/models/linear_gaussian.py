@@ -1,0 +1,247 @@
+"""PPCA and FactorAnalysis: constructor arguments and files around EM, or around Tipping and Bishop's formula."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+
+from scratchgen.em import em, factor_analysis_em_step, ppca_em_step, ppca_maximum
+from scratchgen.models.estimator import Estimator, InformationCriteria, Progress
+from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as_generator, as_number, as_samples
+from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
+
+Parameters = tuple[Array, float | Array]  # W (D, k) and the noise variance, σ² or Ψ (D,)
+
+
+class LinearGaussianModel(InformationCriteria, Estimator):
+    """Base of PPCA and FactorAnalysis, which differ in the noise."""
+
+    _fitted: ClassVar[tuple[str, ...]] = (
+        "components_",
+        "mean_",
+        "noise_variance_",
+        "lower_bounds_",
+        "free_energies_",
+        "converged_",
+        "n_iter_",
+    )
+    components_: Array
+    mean_: Array
+    noise_variance_: float | Array
+    lower_bounds_: Array
+    free_energies_: Array
+    converged_: bool
+    n_iter_: int
+
+    def _run_em(
+        self, x: Array, start: Parameters, step: Callable[..., Parameters], tol: float, max_iter: int
+    ) -> Iterator[Progress]:
+        """EM from (W, Ψ) to convergence, or the start itself with max_iter = 0.
+
+        `step` maps (W, Ψ) to the next ones, (15): the averages under q need no more of x than the covariance.
+        """
+        mean, energies, last_q = x.mean(axis=0), list[float](), None
+
+        def e_step(theta: Parameters) -> tuple[tuple[Array, Array], Array]:
+            q = linear_gaussian_posterior(x, theta[0], mean, theta[1])  # (11), (18)
+            return q, linear_gaussian_elbo(x, theta[0], mean, theta[1], *q)  # (8): log p_θ(x) at this q
+
+        run = em(start, e_step, lambda _, theta: step(*theta), tol, max_iter)
+        for (W, noise_variance), q, bounds, converged in run:
+            if last_q is not None:  # between the two steps: the new θ at the old q
+                energies.append(float(linear_gaussian_elbo(x, W, mean, noise_variance, *last_q).mean()))
+            energies.append(bounds[-1])
+            last_q, n_iter = q, len(bounds) - 1
+            self.set_fitted(
+                components_=W,
+                mean_=mean,
+                noise_variance_=noise_variance,
+                lower_bounds_=np.array(bounds),
+                free_energies_=np.array(energies),
+                converged_=converged or max_iter == 0,
+                n_iter_=n_iter,
+                n_features_in_=len(mean),
+            )
+            if n_iter > 0 or max_iter == 0:
+                yield Progress(max(n_iter, 1), max(max_iter, 1), -bounds[-1])
+
+    def log_prob(self, x: ArrayLike) -> Array:
+        """log p_θ(x) = log N(x; μ, W Wᵀ + Ψ), (N,), nats, exact."""
+        x = self._as_fitted_samples(x)
+        return linear_gaussian_log_prob(x, self.components_, self.mean_, self.noise_variance_)
+
+    def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
+        """The ELBO at q = p_θ(z | x), (N,), nats, equal to `log_prob`; `rng` is not needed."""
+        x = self._as_fitted_samples(x)
+        parameters = (self.components_, self.mean_, self.noise_variance_)
+        return linear_gaussian_elbo(x, *parameters, *linear_gaussian_posterior(x, *parameters))
+
+    def encode(self, x: ArrayLike) -> Array:
+        """E[z | x], (N, k)."""
+        x = self._as_fitted_samples(x)
+        return linear_gaussian_posterior(x, self.components_, self.mean_, self.noise_variance_)[0]
+
+    def covariance(self) -> Array:
+        """Cov x = W Wᵀ + Ψ of the fitted model, (D, D)."""
+        self._require_fitted()
+        return self.components_ @ self.components_.T + self.noise_variance_ * np.eye(self.n_features_in_)
+
+    def sample(self, n: int, rng: RNG = None) -> Array:
+        """Draw n examples from p_θ, (n, D)."""
+        self._require_fitted()
+        rng = as_generator(rng)
+        z = rng.standard_normal((as_count(n, "n", minimum=0), self.components_.shape[1]))
+        noise = rng.standard_normal((len(z), self.n_features_in_))
+        return z @ self.components_.T + self.mean_ + np.sqrt(self.noise_variance_) * noise
+
+    @property
+    def n_parameters_(self) -> int:
+        """Free parameters: D means, W up to rotation, and σ² or Ψ, the last two no more than a covariance has."""
+        self._require_fitted()
+        D, k = self.components_.shape
+        r = min(k, D)
+        return D + min(D * r - r * (r - 1) // 2 + np.size(self.noise_variance_), D * (D + 1) // 2)
+
+
+def checked(x: ArrayLike, n_components: int, tol: float, max_iter: int) -> tuple[Array, int, float, int]:
+    """Return x in float64, and the arguments that both models have."""
+    x, k = as_samples(x, n_min=2).astype(np.float64), as_count(n_components, "n_components")
+    return x, k, as_number(tol, "tol", low=0.0), as_count(max_iter, "max_iter")
+
+
+@dataclass(eq=False, repr=False)
+class PPCA(LinearGaussianModel):
+    """Probabilistic principal component analysis: p(z) = N(0, I_k), p_θ(x | z) = N(W z + μ, σ² I).
+
+    The deck's own latent-variable model with everything in closed form, and the exact optimum of a linear VAE.
+
+    Parameters
+    ----------
+    n_components : int
+        k, at most D − 1.
+    method : {"closed", "em"}
+        Tipping and Bishop's formula, or EM from random W, which comes to the same optimum, slowly where eigenvalues
+        are close or columns of very different scales.
+    tol : float
+        EM stops when the mean log-likelihood gains less than this, nats.
+    max_iter : int
+    rng : int, Generator or None
+        Of EM's start.
+
+    Attributes
+    ----------
+    components_ : (D, k)
+        W.
+    mean_ : (D,)
+    noise_variance_ : float
+        σ².
+    lower_bounds_ : (n_iter_ + 1,) or (1,)
+        Mean log-likelihood after every E-step, nats.
+    free_energies_ : (2 n_iter_ + 1,) or (1,)
+        Mean ELBO after every half-step, E M E …, nats: the joint KL is −this − H(p).
+    converged_, n_iter_ : bool, int
+        Whether the last iteration gained less than tol; the closed form has 0 iterations and has converged.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).standard_normal((200, 3)) * [3.0, 1.0, 1.0]
+    >>> closed, em = PPCA(1).fit(x), PPCA(1, method="em", tol=0, max_iter=300, rng=0).fit(x)
+    >>> bool(abs(closed.score(x) - em.score(x)) < 1e-10)
+    True
+    """
+
+    n_components: int = 1
+    method: str = "closed"
+    tol: float = 1e-9
+    max_iter: int = 1000
+    rng: RNG = None
+
+    def train(self, x: ArrayLike) -> Iterator[Progress]:
+        """One step for the closed form, or EM; yields with loss = −mean log-likelihood, nats."""
+        x, k, tol, max_iter = checked(x, self.n_components, self.tol, self.max_iter)
+        D, covariance = x.shape[1], np.atleast_2d(np.cov(x.T, bias=True))
+        total = float(np.trace(covariance))
+        if k >= D:
+            raise ValueError(
+                f"n_components must be below the {D} columns of x, got {k} for {D} feature(s): "
+                "σ² needs directions left over"
+            )
+
+        def with_noise(W: Array, variance: float) -> Parameters:
+            if variance <= 1e-14 * total:
+                raise ValueError(
+                    f"x lies in {k} dimensions or fewer, so that σ² is 0 and the likelihood infinite; "
+                    "lower n_components"
+                )
+            return W, variance
+
+        if as_choice(self.method, "method", ("closed", "em")) == "closed":
+            start, max_iter = with_noise(*ppca_maximum(covariance, k)), 0
+        else:
+            start = with_noise(as_generator(self.rng).standard_normal((D, k)) * (total / D) ** 0.5, total / D)
+
+        def step(W: Array, variance: float) -> Parameters:
+            return with_noise(*ppca_em_step(covariance, W, variance))
+
+        yield from self._run_em(x, start, step, tol, max_iter)
+
+
+@dataclass(eq=False, repr=False)
+class FactorAnalysis(LinearGaussianModel):
+    """Factor analysis by EM: p(z) = N(0, I_k), p_θ(x | z) = N(W z + μ, diag Ψ), each dimension with its own noise.
+
+    Parameters
+    ----------
+    n_components : int
+        k.
+    tol : float
+        EM stops when the mean log-likelihood gains less than this, nats.
+    max_iter : int
+    noise_floor : float
+        Least Ψ_d, as a part of the variance of column d: without one the likelihood can be unbounded (Heywood cases).
+    rng : int, Generator or None
+        Of EM's start.
+
+    Attributes
+    ----------
+    components_ : (D, k)
+        W, up to a rotation.
+    mean_, noise_variance_ : (D,)
+        μ and Ψ.
+    lower_bounds_ : (n_iter_ + 1,)
+        Mean log-likelihood after every E-step, nats.
+    free_energies_ : (2 n_iter_ + 1,)
+        Mean ELBO after every half-step, E M E …, nats: the joint KL is −this − H(p).
+    converged_, n_iter_ : bool, int
+        Whether the last iteration gained less than tol.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((5000, 1)) * [1.0, 2.0, 3.0] + rng.standard_normal((5000, 3)) * [1.0, 0.5, 2.0]
+    >>> FactorAnalysis(1, rng=0).fit(x).noise_variance_.round(1)
+    array([1. , 0.3, 3.8])
+    """
+
+    n_components: int = 1
+    tol: float = 1e-6
+    max_iter: int = 1000
+    noise_floor: float = 1e-6
+    rng: RNG = None
+
+    def train(self, x: ArrayLike) -> Iterator[Progress]:
+        """EM in units of every column's standard deviation; yields with loss = −mean log-likelihood, nats."""
+        x, k, tol, max_iter = checked(x, self.n_components, self.tol, self.max_iter)
+        covariance, variances = np.atleast_2d(np.cov(x.T, bias=True)), x.var(axis=0)
+        floors = variances * as_number(self.noise_floor, "noise_floor", low=0.0, high=1.0, open_low=True)
+        constant = np.flatnonzero(np.ptp(x, axis=0) <= 8 * np.finfo(np.float64).eps * np.abs(x).max(axis=0))
+        if len(constant):
+            raise ValueError(
+                f"x must vary in every column (n_samples={len(x)}), but column {constant[0]} is constant; drop it"
+            )
+        W = as_generator(self.rng).standard_normal((x.shape[1], k)) * np.sqrt(variances / (2 * k))[:, None]
+
+        step = partial(factor_analysis_em_step, covariance, noise_floor=floors)
+        yield from self._run_em(x, (W, 0.5 * variances), step, tol, max_iter)

@@ -1,0 +1,91 @@
+"""MixtureModel: the verbs that mixtures fitted by EM share, and the best of several runs."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from scratchgen.em import CategoricalLaw, Iterate, e_step, free_energy
+from scratchgen.mixture import Mixture
+from scratchgen.models.estimator import Estimator, InformationCriteria, Progress
+from scratchgen.validation import RNG, Array, ArrayLike, IntArray
+
+Law = TypeVar("Law", Mixture, CategoricalLaw)
+
+
+class MixtureModel(InformationCriteria, Estimator):
+    """Base of the mixtures: a component z = 1..K and x given z."""
+
+    weights_: Array
+    lower_bounds_: Array
+    converged_: bool
+    n_iter_: int
+    mixture_: Mixture  # of a GaussianMixture, and so are means and covariances
+    means_: Array
+    covariances_: Array
+    probabilities_: Array  # of a CategoricalMixture
+
+    def _keep_best(
+        self,
+        runs: Iterable[Iterator[Iterate[Law, Any]]],
+        n_steps: int,
+        attributes: Callable[[Law], dict[str, Any]],
+    ) -> Iterator[Progress]:
+        """Follow one run of EM after another, and fit the model to the best; yields after every M-step.
+
+        The loss is −mean bound of the E-step that follows.  The model takes over a run from where the run's bound
+        exceeds those of all runs before, to the run's end, since EM never lowers the bound.  `attributes` names the
+        fitted attributes that a law has.
+        """
+        best, step = -np.inf, 0
+        for run in runs:
+            leads = False
+            for law, _, bounds, converged in run:
+                leads = leads or bounds[-1] > best
+                if leads:
+                    best, n_iter = bounds[-1], len(bounds) - 1
+                    self.set_fitted(
+                        **attributes(law), lower_bounds_=np.array(bounds), converged_=converged, n_iter_=n_iter
+                    )
+                if len(bounds) > 1:
+                    step += 1
+                    yield Progress(step, n_steps, -bounds[-1])
+
+    @property
+    @abstractmethod
+    def _law(self) -> Mixture | CategoricalLaw:
+        """The fitted density or mass; NotFittedError if there is none."""
+
+    def log_prob(self, x: ArrayLike) -> Array:
+        """log p_θ(x), (N,), nats, exact; for whole numbers log P(x), a mass."""
+        return self._law.log_prob(self._as_fitted_samples(x))
+
+    def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
+        """The ELBO at q = p_θ(z | x), (N,), nats: term by term, and equal to `log_prob`; `rng` is not needed."""
+        law, x = self._law, self._as_fitted_samples(x)
+        return free_energy(x, e_step(x, law)[0], law)
+
+    def predict_proba(self, x: ArrayLike) -> Array:
+        """p_θ(z = k | x), (N, K); the weights where p_θ(x) = 0."""
+        return self._law.posterior(self._as_fitted_samples(x))
+
+    def predict(self, x: ArrayLike) -> IntArray:
+        """The likeliest component of every x, (N,)."""
+        return self.predict_proba(x).argmax(axis=1)
+
+    def fit_predict(self, x: ArrayLike, y: object = None) -> IntArray:
+        """Fit, and the likeliest component of every x, (N,); y is ignored."""
+        return self.fit(x).predict(x)
+
+    def sample(self, n: int, rng: RNG = None) -> Array:
+        """Draw n examples from p_θ, (n, D)."""
+        return self._law.sample(n, rng)  # type: ignore[return-value]  # ints of a CategoricalLaw
+
+
+def check_enough_rows(x: Array, n_components: int) -> None:
+    """Refuse more components than examples: some would have no example."""
+    if n_components > len(x):
+        raise ValueError(
+            f"n_components must be at most the {len(x)} rows of x, got {n_components}; lower it or pass more data"
+        )

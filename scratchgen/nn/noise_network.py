@@ -1,0 +1,190 @@
+"""The noise network: ε̂ from an MLP of the noisy point and its noise level."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from scratchgen.nn.features import (
+    coordinate_features,
+    coordinate_features_jvp,
+    coordinate_features_vjp,
+    label_indicators,
+    time_features,
+)
+from scratchgen.nn.mlp import MLP, Backward
+from scratchgen.validation import RNG, Array, DTypeLike, IntArray, as_count, as_widths, column
+
+
+class EpsCoefficients(NamedTuple):
+    """Coefficients of ε̂ = skip · x_t + gain · F, with a network's output F; each a number, (N,) or (N, 1)."""
+
+    skip: Array | float
+    gain: Array | float
+
+
+class NoiseNetwork:
+    """ε̂(x_t, noise level), the predicted total noise ε of x_t = scale · x_0 + std · ε.
+
+        ε̂ = skip · x_t + gain · F(y, features(y), features(log-SNR), label),   y = x_t/r,  r² = scale² + std²
+
+    With the default skip = std/r², gain = scale/r the first term alone is the optimum for data N(0, I); the MLP F is 0
+    before training.  For a variance-preserving process r = 1, and F predicts the v of Salimans and Ho (2022).  With
+    other `EpsCoefficients` F predicts another quantity, see `scratchgen.ddpm.eps_coefficients`.
+
+    Parameters
+    ----------
+    dimension : int
+        D.
+    hidden : sequence of int
+        Widths of the hidden layers of F.
+    n_time_features, n_coordinate_features : int
+        Numbers of frequencies of `time_features` and `coordinate_features`; 0 for none.
+    n_classes : int
+        Number of classes, whose indicators are inputs of F; 0 for none.  Without a label all indicators are 0.
+    rng, dtype
+        As for `MLP`.
+
+    Attributes
+    ----------
+    mlp : MLP
+        F.
+    parameters, gradient : (P,)
+        Parameters of F and their gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a width or a number of features is not an integer in its range.
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        hidden: Sequence[int] = (128, 128, 128),
+        n_time_features: int = 8,
+        n_coordinate_features: int = 0,
+        rng: RNG = None,
+        dtype: DTypeLike = np.float32,
+        n_classes: int = 0,
+    ) -> None:
+        self.dimension = as_count(dimension, "dimension")
+        self.n_time_features = as_count(n_time_features, "n_time_features", minimum=0)
+        self.n_coordinate_features = as_count(n_coordinate_features, "n_coordinate_features", minimum=0)
+        self.n_classes = as_count(n_classes, "n_classes", minimum=0)
+        width = dimension * (1 + 2 * n_coordinate_features) + 2 * n_time_features + n_classes
+        self.mlp = MLP((width, *as_widths(hidden, "hidden"), dimension), rng=rng, dtype=dtype, zero_last=True)
+        self.parameters, self.gradient = self.mlp.parameters, self.mlp.gradient
+
+    def _inputs(
+        self,
+        x: Array,
+        scale: Array | float,
+        std: Array | float,
+        coefficients: EpsCoefficients | None,
+        labels: IntArray | None,
+    ) -> tuple[Array, Array, Array, Array | float, Array | float, Array]:
+        """The MLP's inputs from the point, the MLP's inputs from noise level and label, y = x/r, skip · r, gain and r.
+
+        All but the first and y have one row an example, or one row for all examples.
+        """
+        dtype, n = self.parameters.dtype, self.n_coordinate_features
+        scale, std = (np.asarray(level, dtype=np.float64).reshape(-1, 1) for level in (scale, std))
+        given = time_features((2 * np.log(scale / std)).astype(dtype)[:, 0], self.n_time_features)
+        if self.n_classes:
+            given = given if labels is None or len(given) == len(labels) else given.repeat(len(labels), axis=0)
+            given = np.concatenate([given, label_indicators(labels, len(given), self.n_classes, dtype)], axis=1)
+        scale, std = scale.astype(dtype), std.astype(dtype)
+        r = np.hypot(scale, std)
+        y = np.asarray(x, dtype=dtype) / r
+        skip = std / r if coefficients is None else r * column(coefficients.skip, y)
+        gain = scale / r if coefficients is None else column(coefficients.gain, y)
+        points = np.concatenate([y, coordinate_features(y, n)], axis=1) if n else y
+        return points, given, y, skip, gain, r
+
+    def __call__(
+        self,
+        x: Array,
+        scale: Array | float,
+        std: Array | float,
+        coefficients: EpsCoefficients | None = None,
+        labels: IntArray | None = None,
+    ) -> Array:
+        """ε̂ for x, (N, D).
+
+        Parameters
+        ----------
+        x : (N, D)
+            x_t.
+        scale, std : float or (N,)
+            Noise level: x_t = scale · x_0 + std · ε.
+        coefficients : EpsCoefficients, optional
+            skip and gain; those of the class docstring if None.
+        labels : (N,) of 0..n_classes−1, or NO_LABEL, optional
+        """
+        points, given, y, skip, gain, _ = self._inputs(x, scale, std, coefficients, labels)
+        eps_hat = self.mlp(points, given[0]) if len(given) == 1 else self.mlp(_side_by_side(points, given))
+        eps_hat *= gain
+        eps_hat += skip * y
+        return eps_hat
+
+    def vjp(
+        self,
+        x: Array,
+        scale: Array | float,
+        std: Array | float,
+        coefficients: EpsCoefficients | None = None,
+        labels: IntArray | None = None,
+    ) -> tuple[Array, Backward]:
+        """ε̂, (N, D), and its backward pass backward(∂loss/∂ε̂, inputs=False), see `MLP.vjp`; arguments as for a call."""
+        points, given, y, skip, gain, r = self._inputs(x, scale, std, coefficients, labels)
+        entering = _side_by_side(points, given)
+        output, mlp_backward = self.mlp.vjp(entering)
+
+        def backward(grad: Array, inputs: bool = False) -> Array | None:
+            grad = np.asarray(grad, dtype=y.dtype)
+            by_entering = mlp_backward(gain * grad, inputs)
+            if by_entering is None:
+                return None
+            D, n = self.dimension, self.n_coordinate_features
+            by_y = skip * grad + by_entering[:, :D]
+            if n:
+                by_y += coordinate_features_vjp(y, by_entering[:, D : D * (1 + 2 * n)], n)
+            return by_y / r
+
+        output *= gain
+        output += skip * y
+        return output, backward
+
+    def jvp(
+        self,
+        x: Array,
+        direction: Array,
+        scale: Array | float,
+        std: Array | float,
+        coefficients: EpsCoefficients | None = None,
+        labels: IntArray | None = None,
+    ) -> tuple[Array, Array, Callable[[Array, Array], None]]:
+        """ε̂, its derivative (∂ε̂/∂x) v along directions v (N, D), each (N, D), and the backward pass of both.
+
+        backward(g, k), with g and k (N, D), overwrites `gradient` with the gradient of Σ (g · ε̂ + k · (∂ε̂/∂x) v), see
+        `MLP.jvp`.  Other arguments are as for a call.
+        """
+        points, given, y, skip, gain, r = self._inputs(x, scale, std, coefficients, labels)
+        entering = _side_by_side(points, given)
+        D, n = self.dimension, self.n_coordinate_features
+        dy = np.asarray(direction, dtype=y.dtype) / r
+        moved = np.zeros_like(entering)  # noise level and label do not depend on x
+        moved[:, :D] = dy
+        moved[:, D : D * (1 + 2 * n)] = coordinate_features_jvp(y, dy, n)
+        output, derivative, mlp_backward = self.mlp.jvp(entering, moved)
+
+        def backward(grad: Array, grad_derivative: Array) -> None:
+            mlp_backward(gain * grad, gain * grad_derivative)
+
+        return skip * y + gain * output, skip * dy + gain * derivative, backward
+
+
+def _side_by_side(points: Array, given: Array) -> Array:
+    """Concatenate the columns of `points`, (N, P), and of `given`, (N, G) or (1, G) for all rows: (N, P + G)."""
+    return np.concatenate([points, given if len(given) == len(points) else given.repeat(len(points), axis=0)], axis=1)

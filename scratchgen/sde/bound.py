@@ -1,0 +1,199 @@
+"""Equation (34), its form for one example, and the continuous-time bound of log p_θ(x).
+
+The continuous-time bound has three terms (Kingma et al. 2021), each a function of given times and noise:
+
+    −log p_θ(x) ≤ L_T + ½∫E‖ε − ε̂(x_t, t)‖² d(log-SNR) + L_0
+
+p_θ is the reverse SDE from π at the horizon T to t_min, followed by a decoder p(x_0 | x_{t_min}).  Since
+g² dt/std² = −d(log-SNR), the integral equals ½∫g² E‖s_θ + ε/std‖² dt, the denoising form of the integral in (34).
+All values are in nats, and all points in the units of the process.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from scratchgen.likelihood import LOG_2PI, kl_diag_standard, levels_of, log_bin_mass
+from scratchgen.nn import NoisePredictor
+from scratchgen.sde.matching import denoising_score_matching, implicit_score_matching, predict_score
+from scratchgen.sde.processes import LinearSDE
+from scratchgen.validation import Array, as_count, as_number, as_samples
+
+
+def kl_bound(
+    sde: LinearSDE, score_error: Callable[[float], float], prior_kl: float, t_min: float = 0.0, n_nodes: int = 64
+) -> float:
+    """Right side of (34), nats: ½ ∫ g(t)² E_{p_t}‖∇log p_t − s_θ‖² dt + KL(p_T‖π).
+
+    The bound is on KL(p_0‖p_θ), where p_θ is the law at time 0 of the continuous reverse SDE with score s_θ, started at
+    π.  It does not hold for the law of the probability-flow ODE, nor for a sampler with finitely many steps.  The bound
+    is an equality if s_θ = ∇log q_t and π = q_T for some law q that is diffused by the same SDE.
+
+    Parameters
+    ----------
+    sde : LinearSDE
+    score_error : callable
+        t → E_{p_t}‖∇log p_t(x) − s_θ(x, t)‖², summed over dimensions.
+    prior_kl : float
+        KL(p_T‖π), nats.
+    t_min : float
+        Lower limit of the integral; for t_min > 0 the bound is on KL(p_{t_min}‖p_{θ, t_min}).
+    n_nodes : int
+        Number of Gauss-Legendre nodes in y with t = t_min + (T − t_min) y³.  The cube puts more nodes at small t, where
+        scores change fast.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If t_min is not in [0, horizon], or n_nodes is not a positive integer.
+    """
+    times, weights = _time_nodes(sde, t_min, n_nodes)
+    integrand = np.array([float(sde.diffusion(t)) ** 2 * score_error(float(t)) for t in times])
+    return float(0.5 * (weights @ integrand) + prior_kl)
+
+
+def _time_nodes(sde: LinearSDE, t_min: float, n_nodes: int) -> tuple[Array, Array]:
+    """Nodes and weights of ∫ dt from t_min to the horizon: Gauss-Legendre in y with t = t_min + (T − t_min) y³."""
+    span = sde.horizon - as_number(t_min, "t_min", low=0.0, high=sde.horizon)
+    nodes, weights = np.polynomial.legendre.leggauss(as_count(n_nodes, "n_nodes"))
+    y = 0.5 * (nodes + 1)
+    return t_min + span * y**3, 0.5 * weights * 3 * span * y**2
+
+
+def sde_log_prob_bound(
+    sde: LinearSDE,
+    score_and_divergence: Callable[[Array, float], tuple[Array, Array]],
+    x: Array,
+    noise: Array,
+    noise_weights: Array | None = None,
+    t_min: float = 0.0,
+    prior_log_prob: Callable[[Array], Array] | None = None,
+    n_nodes: int = 64,
+) -> Array:
+    """A lower bound of log p_θ(x), (N,), nats: the form of (34) for one example (Song et al., NeurIPS 2021).
+
+        log p_θ(x) ≥ E log π(x_T) − ½∫E[g² (‖s_θ‖² + 2 div s_θ) − 2 div f] dt,    x_t from x by the forward SDE
+
+    p_θ is the law at t_min of the continuous reverse SDE with score s_θ.  The bound is an equality if s_θ = ∇log q_t
+    and π = q_T for some law q that is diffused by the same SDE.  At single points the bound of log p_θ can lie above
+    log p of the data.  The integrand is implicit score matching.  `ScoreSDE.elbo` has the denoising form, which needs
+    no divergence.
+
+    Parameters
+    ----------
+    score_and_divergence : callable
+        (x, t) → (s_θ (N, D), div s_θ (N,)).
+    x : (N, D)
+        Points at time t_min.
+    noise : (M, D)
+        ε in x_t = scale · x + std · ε.  Standard normal draws give an unbiased estimate of the bound, and nodes of a
+        quadrature rule with their weights its exact value.
+    noise_weights : (M,), optional
+        Weights of the mean over noise, with sum 1; 1/M if None.
+    t_min : float
+        Lower limit of the integral, in [0, horizon].
+    prior_log_prob : callable, optional
+        log π, (N, D) → (N,), nats; the process's own N(0, prior_std² I) if None.
+    n_nodes : int
+        Nodes of the time integral, as for `kl_bound`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x or noise is not a finite array of shape (·, D), noise_weights are not M numbers with sum 1, or t_min or
+        n_nodes is out of range.
+    """
+    x = as_samples(x)
+    (N, D), noise = x.shape, as_samples(noise, "noise", dimension=x.shape[1])
+    M = len(noise)
+    noise_weights = np.full(M, 1 / M) if noise_weights is None else np.asarray(noise_weights)
+    if noise_weights.shape != (M,) or abs(noise_weights.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"noise_weights must be {M} numbers that sum to 1, one for each row of noise, got {noise_weights!r:.60}"
+        )
+    prior_log_prob = sde.prior_log_prob if prior_log_prob is None else prior_log_prob
+    scale_min, std_min = sde.level(t_min)
+
+    def mean_at(t: float, f: Callable[[Array], Array]) -> Array:
+        """E f(x_t) for the forward SDE from x at t_min, (N,)."""
+        scale, std = sde.level(t)
+        ratio = scale / scale_min
+        spread = np.sqrt(max(std**2 - (ratio * std_min) ** 2, 0.0))
+        x_t = ratio * x[None] + spread * noise[:, None]
+        return noise_weights @ f(x_t.reshape(M * N, D)).reshape(M, N)
+
+    log_ratio = float(sde.log_scale(sde.horizon)) - np.log(scale_min)  # ∫f dt
+    integral = np.zeros(N)
+    for t, weight in zip(*(a.tolist() for a in _time_nodes(sde, t_min, n_nodes)), strict=True):
+        loss = mean_at(t, lambda x_t, t=t: implicit_score_matching(*score_and_divergence(x_t, t)))  # type: ignore[misc]
+        integral += weight * float(sde.diffusion(t)) ** 2 * loss
+    return mean_at(sde.horizon, prior_log_prob) - 0.5 * integral + D * log_ratio
+
+
+# --- the three terms of the continuous-time bound ---------------------------------------------------------------------
+
+
+def prior_loss(sde: LinearSDE, x0: Array) -> Array:
+    """L_T = KL(q(x_T | x_0)‖π), (N,), nats, for x0 (N, D); it contains no parameters."""
+    scale, std = sde.level(sde.horizon)
+    log_variance = np.full_like(x0, 2 * np.log(std / sde.prior_std))
+    return kl_diag_standard(scale * x0 / sde.prior_std, log_variance)
+
+
+def diffusion_loss(network: NoisePredictor, sde: LinearSDE, x0: Array, t: Array, noise: Array, t_min: float) -> Array:
+    """½ (log-SNR(t_min) − log-SNR(T)) std² ‖s_θ(x_t, t) + ε/std‖², (N,), nats, with one time an example.
+
+    The mean over ε ~ N(0, I) and over times t that are uniform in log-SNR on [t_min, T], see `TimeSampler`, is the
+    integral of the bound.
+
+    Parameters
+    ----------
+    network : NoiseNetwork or CategoricalDenoiser
+    x0, noise : (N, D)
+        x_0 and ε.
+    t : (N,)
+    t_min : float
+    """
+    low, high = sde.log_snr(np.array([sde.horizon, t_min])).tolist()
+    score, std = predict_score(network, sde, sde.perturb(t, x0, noise), t), sde.std(t)
+    return 0.5 * (high - low) * std**2 * denoising_score_matching(score, noise, std)
+
+
+def reconstruction_loss(
+    sde: LinearSDE,
+    x0: Array,
+    t_min: float,
+    noise: Array | None = None,
+    n_levels: int | None = None,
+    decoder: Callable[[Array], Array] | None = None,
+) -> Array:
+    """L_0 = −E log p(x_0 | x_{t_min}), (N,), nats, for the decoder N(x_{t_min}/scale, (std/scale)² I).
+
+    Parameters
+    ----------
+    x0 : (N, D)
+    t_min : float
+    noise : (N, D), optional
+        ε of x_{t_min}.  Not needed for real numbers: the expectation is then ½D log 2πe(std/scale)² for every x_0.
+    n_levels : int, optional
+        For whole numbers scaled to [−1, 1]: the decoder is then the mass of the Gaussian in their bins.
+    decoder : callable, optional
+        Function of x_{t_min} (N, D) that returns log P(x_0 | x_{t_min}), (N,), nats, instead of the Gaussian.
+
+    Raises
+    ------
+    ValueError
+        If noise is needed and not given.
+    """
+    scale, std = sde.level(t_min)
+    if decoder is None:
+        if n_levels is None:  # E‖x_{t_min}/scale − x_0‖² = D (std/scale)²
+            return np.full(len(x0), 0.5 * x0.shape[1] * (LOG_2PI + 1 + 2 * np.log(std / scale)))
+        level = levels_of(x0, n_levels)
+
+        def decoder(x_t: Array) -> Array:
+            return log_bin_mass(level, x_t / scale, std / scale, n_levels).sum(axis=1)
+
+    if noise is None:
+        raise ValueError("noise is needed for a decoder of whole numbers; pass standard normal draws of shape (N, D)")
+    return -decoder(sde.perturb(t_min, x0, noise))

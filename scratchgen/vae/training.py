@@ -1,0 +1,125 @@
+"""Training on (14): one step with the reparameterised gradient, and the training loop."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from scratchgen.nn import Adam, cosine_decay, finite_loss
+from scratchgen.quadrature import sigma_points
+from scratchgen.vae.network import VAENetwork
+from scratchgen.vae.objective import vae_loss_and_gradient
+from scratchgen.validation import Array
+
+# Learning rate of log s² as a multiple of the networks' rate.  At a multiple of 1 log s² converges too slowly: after
+# 2000 steps on the digits s² was still 28 % above its optimum E‖x − x̂(z)‖²/D.
+LOG_VARIANCE_RATE = 10.0
+
+Draw = Callable[[Array, np.random.Generator], tuple[Array, Array]]  # (x (N, D), rng) → batch (n, D), noise (n, k)
+
+
+def train_step(network: VAENetwork, x: Array, noise: Array, kl_weight: float = 1.0) -> Array:
+    """Loss (14) of every example at z = μ + σ ξ, (N,), nats; the gradient of the mean loss goes to `network.parts`.
+
+    Parameters
+    ----------
+    network : VAENetwork
+    x : (N, D)
+    noise : (N, k)
+        ξ: standard normal draws for an unbiased estimate, or nodes of a quadrature rule.
+    kl_weight : float
+        Factor of the KL.
+
+    Returns
+    -------
+    losses : (N,)
+    """
+    N, k = noise.shape
+    output, encoder_backward = network.encoder.vjp(x)
+    mean, log_variance = (
+        output[:, :k].copy(),
+        output[:, k:].copy(),
+    )  # copies: sums over rows of a view take 1.2x as long
+    std = np.exp(0.5 * log_variance)
+    x_hat, decoder_backward = network.decoder.vjp(mean + std * noise)
+    log_s2, n_levels = network.log_variance, network.n_levels
+    losses, by = vae_loss_and_gradient(x, x_hat, mean, log_variance, log_s2, kl_weight, n_levels)  # (14)
+    by_z = decoder_backward(by.x_hat / N, inputs=True)
+    assert by_z is not None  # inputs=True
+    by_mean = by_z + by.mean / N  # ∂z/∂μ = 1
+    by_log_variance = 0.5 * (by_z * noise * std) + by.log_variance / N  # ∂z/∂log σ² = ½ σ ξ
+    encoder_backward(np.concatenate([by_mean, by_log_variance], axis=1))
+    by_log_s2 = by.decoder_log_variance.sum(axis=0) / N
+    network.log_variance_gradient[:] = by_log_s2 if len(log_s2) > 1 else by_log_s2.sum()
+    return losses
+
+
+def train(
+    network: VAENetwork,
+    x: Array,
+    n_steps: int,
+    rng: np.random.Generator,
+    draw: Draw,
+    *,
+    learning_rate: float = 2e-3,
+    log_variance_rate: float = LOG_VARIANCE_RATE,
+    kl_weight: float = 1.0,
+) -> Iterator[float]:
+    """Minimise (14) by Adam with a learning rate that falls to 0 along half a cosine.
+
+    Parameters
+    ----------
+    network : VAENetwork
+        Trained in place.
+    x : (N, D)
+        Data in the network's dtype.
+    n_steps : int
+        Number of gradient steps.
+    rng : Generator
+        Source of the batches and of ξ.
+    draw : callable
+        Function of x and rng that returns the batch, (n, D), and its noise ξ, (n, k): `random_batch` or `sigma_batch`
+        with their further arguments bound.
+    learning_rate : float
+        Initial learning rate of encoder and decoder.
+    log_variance_rate : float
+        Learning rate of log s² as a multiple of `learning_rate`; 0 keeps s² fixed.
+    kl_weight : float
+        Factor of the KL.
+
+    Yields
+    ------
+    loss : float
+        Mean loss of the batch of each step, nats.
+
+    Raises
+    ------
+    ArithmeticError
+        If the loss is NaN or infinite.
+    """
+    optimizers = [(Adam(parameters), gradient) for parameters, gradient in network.parts]
+    for step in range(n_steps):
+        batch, noise = draw(x, rng)
+        losses = train_step(network, batch, noise, kl_weight)
+        loss = finite_loss(float(losses.mean()), step)
+        rate = cosine_decay(step, n_steps, learning_rate)
+        for (adam, gradient), factor in zip(optimizers, (1, 1, log_variance_rate), strict=True):
+            adam.step(gradient, factor * rate)
+        yield loss
+
+
+def random_batch(
+    x: Array, rng: np.random.Generator, n_latents: int, batch_size: int | None = None
+) -> tuple[Array, Array]:
+    """Draw `batch_size` rows of x with replacement, (n, D), and standard normal noise, (n, k); None takes all rows."""
+    if batch_size is not None:
+        x = x.take(rng.integers(len(x), size=batch_size), axis=0)
+    return x, rng.standard_normal((len(x), n_latents), dtype=x.dtype)
+
+
+def sigma_batch(x: Array, rng: np.random.Generator, n_latents: int) -> tuple[Array, Array]:
+    """All rows of x combined with each of the 2k `sigma_points`, (2kN, D) and (2kN, k).
+
+    The mean over these points is the exact expectation over ξ if (14) is quadratic in z, as for affine decoders.
+    """
+    points = sigma_points(n_latents)
+    return np.tile(x, (len(points), 1)), np.repeat(points, len(x), axis=0).astype(x.dtype)

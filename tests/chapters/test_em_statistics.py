@@ -1,0 +1,356 @@
+"""Sufficient statistics of a mixture, (15): they add up over parts of the data; one pass equals two steps.
+
+The form in one pass is compared with `e_step` and `sufficient_statistics` on easy and on hard data, with quadratic
+features and with whitened coordinates.
+"""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scratchgen import GaussianMixture, Mixture
+from scratchgen.em import (
+    SufficientStatistics,
+    e_step,
+    m_step,
+    m_step_from_statistics,
+    statistics_of_labels,
+    sufficient_statistics,
+)
+from scratchgen.fast.em_statistics import (
+    BLOCK,
+    SAFE,
+    UNSEEN,
+    _products,
+    condition,
+    expected_statistics,
+    quadratic_sums,
+    whitened_sums,
+)
+from scratchgen.testing import em_problems
+from tests.strategies import residual
+
+
+def parameters(statistics):
+    return statistics.log_counts, statistics.means, statistics.covariances
+
+
+# --- statistics of parts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.equation(15)
+@given(em_problems(), st.integers(1, 12), st.sampled_from([0.0, 2.0**20]))
+def test_statistics_add_up_over_parts_of_the_data(problem, cut, offset):
+    """For any cut, far from 0, and with components that have responsibility in one part only."""
+    x, mixture = problem
+    if len(x) == 1:
+        x = np.repeat(x, 2, axis=0)
+    log_resp, _ = e_step(x, mixture)
+    log_resp[: len(x) // 2, 0] = -np.inf  # no responsibility in the first half
+    cut, x = min(cut, len(x) - 1), x + offset
+    whole = sufficient_statistics(x, log_resp, mixture)
+    first, second = (sufficient_statistics(x[part], log_resp[part], mixture) for part in (np.s_[:cut], np.s_[cut:]))
+    for total in (first + second, second + first):
+        seen = np.isfinite(whole.log_counts)
+        assert np.array_equal(np.isfinite(total.log_counts), seen)
+        assert residual(total.log_counts[seen], whole.log_counts[seen]) < 1e-12
+        assert np.abs(total.means - whole.means)[seen].max(initial=0) < 1e-9 * (1 + 1e-6 * offset)
+        assert residual(total.covariances[seen], whole.covariances[seen]) < 1e-9
+
+
+def test_a_part_without_response_changes_nothing():
+    """The means and covariances of such a part have no effect, not even of rounding."""
+    some = SufficientStatistics(np.array([1.0]), np.array([[0.1, 0.7]]), np.array([[[0.3, 0.1], [0.1, 0.9]]]))
+    none = SufficientStatistics(np.array([-np.inf]), np.array([[1e9, -3.3]]), np.array([np.eye(2)]))
+    for total in (some + none, none + some):
+        for found, expected in zip(parameters(total), parameters(some), strict=True):
+            assert np.array_equal(found, expected)
+    assert (none + none).log_counts[0] == -np.inf
+
+
+@pytest.mark.equation(15)
+def test_counts_that_no_float_can_hold_still_have_a_mean():
+    """log q = −5e5: e^−5e5 is 0 in float64; the component still moves, and its weight is the nearest float."""
+    x = np.arange(8.0)[:, None] / 4
+    log_resp = np.stack([np.zeros(8), -5e5 - 0.37 * np.arange(8.0)], axis=1)
+    mixture = Mixture([0.5, 0.5], [[0.0], [1e3]], np.ones((2, 1, 1)))
+    statistics = sufficient_statistics(x, log_resp, mixture)
+    assert statistics.log_counts[1] == pytest.approx(-5e5 + np.log(np.exp(-0.37 * np.arange(8)).sum()), rel=1e-15)
+    halves = [sufficient_statistics(x[part], log_resp[part], mixture) for part in (np.s_[:3], np.s_[3:])]
+    for s in (statistics, halves[0] + halves[1]):
+        following = m_step_from_statistics(s, mixture)
+        assert following.weights.tolist() == [1, 0]
+        assert following.means[1, 0] == pytest.approx(np.average(x[:, 0], weights=np.exp(-0.37 * np.arange(8))))
+
+
+# --- in one pass -------------------------------------------------------------------------------------------------
+
+
+def assert_equal_to_two_steps(x, mixture, diagonal=False, tolerance=1e-9):
+    """A component with an expected count below UNSEEN has the count 0 in the pass over blocks.
+
+    Means and covariances are compared in units of the component's own width, or of the mixture's whole width where that
+    is larger (a component far from all data).
+    """
+    log_resp, log_prob = e_step(x, mixture)
+    expected = sufficient_statistics(x, log_resp, mixture)
+    found, bound = expected_statistics(x, mixture, diagonal)
+    seen = np.isfinite(found.log_counts)
+    near = expected.log_counts > np.log(UNSEEN)
+    clear = np.abs(expected.log_counts - np.log(UNSEEN)) > 1e-6
+    assert np.array_equal(seen[clear], near[clear])
+    assert np.array_equal(found.means[~seen], mixture.means[~seen])
+    assert np.array_equal(found.covariances[~seen], mixture.covariances[~seen])
+    assert np.abs(bound - log_prob.mean()) < tolerance * (1 + np.abs(log_prob).mean())
+    scale = np.abs(x - mixture.mean()).max() + np.sqrt(np.trace(mixture.covariances, 0, 1, 2).max())
+    keep = np.eye(x.shape[1]) if diagonal else 1.0
+    digits = tolerance * (1 + np.abs(log_prob).max())  # a log-likelihood of 1e6 is known to 1e-10 only
+    assert np.abs(found.log_counts[seen] - expected.log_counts[seen]).max(initial=0) < 10 * digits
+    assert np.abs(found.means - expected.means)[seen].max(initial=0) < digits * scale
+    assert np.abs((found.covariances - expected.covariances) * keep)[seen].max(initial=0) < digits * scale**2
+
+
+HARD = ("plain", "offset 2^10", "far component", "all far", "duplicates", "collinear")
+
+
+@pytest.mark.equation(16, 18)
+@given(
+    em_problems(modes=HARD, max_components=6),
+    st.sampled_from([1.0, 1e-2, 30.0]),
+    st.booleans(),
+    st.sampled_from([1.0, 2.0**-20, 2.0**20]),
+)
+def test_one_pass_is_two_steps_on_easy_and_hard_data(problem, width, ghost, unit):
+    """Components that are far, thin, wide, or of weight 0; duplicates, lines, offsets; small and large units."""
+    x, mixture = problem
+    weights = mixture.weights.copy()
+    if ghost and len(weights) > 1:
+        weights[-1] = 0.0
+        weights /= weights.sum()
+    D = x.shape[1]
+    shape = width**2 * (np.eye(D) + 0.3 * np.ones((D, D))) / (1 + np.arange(len(weights)))[:, None, None]
+    for covariances, diagonal in ((shape, False), (shape * np.eye(D), True), (shape * np.eye(D), False)):
+        assert_equal_to_two_steps(unit * x, Mixture(weights, unit * mixture.means, unit**2 * covariances), diagonal)
+
+
+def overlapping(D, K, n, seed=0):
+    """Data, and a mixture that overlaps with them."""
+    rng = np.random.default_rng(seed)
+    A = 0.4 * rng.standard_normal((K, D, D)) + np.eye(D)
+    weights = rng.uniform(1, 2, K)
+    return rng.standard_normal((n, D)), Mixture(
+        weights / weights.sum(), rng.standard_normal((K, D)), A @ A.swapaxes(1, 2)
+    )
+
+
+@pytest.mark.parametrize(("distance", "seen"), [(20.0, True), (36.0, True), (37.2, False), (38.0, False), (1e3, False)])
+@pytest.mark.parametrize("sums", [whitened_sums, quadratic_sums])
+def test_a_component_far_away_is_seen_while_its_count_has_digits(distance, seen, sums):
+    """At 36 widths the count is e^−648, and the component moves as in `m_step`; at 37.2 it is e^−692, and it stays."""
+    mixture = Mixture([0.5, 0.5], [[0.0], [distance]], np.ones((2, 1, 1)))
+    x = np.array([[0.0], [0.01]])
+    count = float(sums(x, mixture)[0][1, 1, 1])
+    statistics = expected_statistics(x, mixture)[0]
+    assert np.isfinite(statistics.log_counts).tolist() == [True, seen]
+    expected = m_step(x, e_step(x, mixture)[0], mixture)
+    if seen:
+        assert abs(np.log(count) - np.log(expected.weights[1]) - np.log(2)) < 1e-9
+        assert residual(statistics.means, expected.means) < 1e-9
+    else:
+        assert count < 1e-300
+        assert statistics.means[1] == distance
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+@pytest.mark.parametrize(("D", "K"), [(1, 1), (2, 5), (8, 3), (20, 4), (40, 2)])
+def test_one_pass_is_one_step_after_the_other(D, K, offset):
+    """To 1e-12 of the spread for data near 0; at a distance of 1e6, to the rounding error of the data."""
+    n = 3 * BLOCK // (K * (D + 1)) // 2  # a block and a half
+    x, mixture = overlapping(D, K, n)
+    x, mixture = x + offset, Mixture(mixture.weights, mixture.means + offset, mixture.covariances)
+    log_resp, log_prob = e_step(x, mixture)
+    expected = m_step(x, log_resp, mixture)
+    statistics, log_likelihood = expected_statistics(x, mixture)
+    found = m_step_from_statistics(statistics, mixture)
+    tolerance = 1e-12 if offset == 0 else 1e-8
+    assert residual(log_likelihood, log_prob.mean()) < tolerance
+    assert residual(found.weights, expected.weights) < tolerance
+    assert residual(found.means - offset, expected.means - offset) < tolerance
+    assert residual(found.covariances, expected.covariances) < tolerance
+
+
+def test_certain_labels_are_responsibilities_of_one():
+    x, mixture = overlapping(3, 4, 50)
+    labels = np.random.default_rng(1).integers(0, 3, 50)  # no point has the last label
+    with np.errstate(divide="ignore"):
+        log_resp = np.log((labels[:, None] == np.arange(4)).astype(float))
+    expected = m_step(x, log_resp, mixture)
+    found = m_step_from_statistics(statistics_of_labels(x, labels, mixture), mixture)
+    assert residual(found.means, expected.means) < 1e-13
+    assert residual(found.covariances, expected.covariances) < 1e-13
+    assert found.weights[3] == 0
+    assert np.array_equal(found.means[3], mixture.means[3])
+
+
+def test_memory_does_not_grow_with_the_data():
+    """5 MiB for every N: measured 2 to 3."""
+    for D, K in (2, 50), (8, 3), (16, 10), (64, 10), (30, 20):
+        peaks = []
+        for n in 20_000, 100_000:
+            x, mixture = overlapping(D, K, n)
+            tracemalloc.start()
+            expected_statistics(x, mixture)
+            peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
+            tracemalloc.stop()
+        assert max(peaks) < 5
+        assert abs(peaks[1] - peaks[0]) < 0.1
+
+
+def test_memory_of_a_whole_fit_does_not_grow_with_the_data():
+    """From a given start, the fit makes neither a copy of the data nor an array of the same length."""
+    x, mixture = overlapping(2, 3, 400_000)  # 6 MiB
+    precisions = np.linalg.inv(mixture.covariances)
+    start = {"weights_init": mixture.weights, "means_init": mixture.means, "precisions_init": precisions}
+    tracemalloc.start()
+    GaussianMixture(3, max_iter=2, tol=0.0, **start).fit(x)
+    peak = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    assert peak < 5
+    assert x.nbytes > 5 * 2**20
+
+
+# --- the two forms of the pass ---------------------------------------------------------------------------------------
+
+
+def turned(D, K, extent, shortest, seed):
+    """A mixture with axes from `shortest` to 1 in every direction and means `extent` apart, and data from it."""
+    rng = np.random.default_rng(seed)
+    axes = np.exp(rng.uniform(np.log(shortest), 0, (K, D)))
+    axes[:, 0] = shortest
+    A = np.linalg.qr(rng.standard_normal((K, D, D)))[0] * axes[:, None]
+    mixture = Mixture(np.full(K, 1 / K), extent * rng.standard_normal((K, D)), A @ A.swapaxes(1, 2))
+    return mixture.sample(1500, rng), mixture
+
+
+def whitened_deviation(sums, mixture, reference):
+    """Mean and covariance from the sums against others, each in units of the component's own width."""
+    D = mixture.dimension
+    counts = sums[:, D, D]
+    shift = sums[:, :D, D] / counts[:, None]
+    spread = sums[:, :D, :D] / counts[:, None, None] - shift[:, :, None] * shift[:, None]
+    W = np.linalg.inv(np.linalg.cholesky(reference.covariances))
+    off = W @ (spread - reference.covariances) @ W.swapaxes(1, 2)
+    moved = W @ (mixture.mean() + shift - reference.means)[:, :, None]
+    return max(np.abs(off).max(), np.abs(moved).max(), np.abs(counts / np.exp(reference.log_counts) - 1).max())
+
+
+@pytest.mark.parametrize(
+    ("extent", "shortest", "least"),
+    [(1.0, 0.5, 1.0), (1.0, 0.05, 10.0), (30.0, 0.5, 1e2), (1.0, 1e-3, 1e4), (1e3, 0.5, 1e5)],
+    ids=["easy", "thin", "far", "very thin", "very far"],
+)
+@pytest.mark.parametrize("D", [1, 2, 8, 30])
+def test_quadratic_features_lose_as_many_digits_as_the_condition_says(D, extent, shortest, least, monkeypatch):
+    """Against whitened coordinates: the measured error is at most 7e-16 times the condition."""
+    monkeypatch.setattr("scratchgen.fast.em_statistics.SAFE", 0.0)
+    for seed in range(5):
+        x, mixture = turned(D, 4, extent, shortest, seed)
+        amplified = condition(mixture)
+        assert amplified > least
+        reference = expected_statistics(x, mixture)[0]
+        deviation = whitened_deviation(quadratic_sums(x, mixture)[0], mixture, reference)
+        assert deviation < 1.5e-15 * (amplified + 2)
+
+
+def test_quadratic_features_are_used_only_where_they_are_accurate(monkeypatch):
+    """Neither thin nor far components lose digits there, and there are fewer features than whitened coordinates."""
+    taken = []
+    for name, way in (("quadratic_sums", quadratic_sums), ("whitened_sums", whitened_sums)):
+        monkeypatch.setattr(
+            f"scratchgen.fast.em_statistics.{name}",
+            lambda *arguments, name=name, way=way: (taken.append(name), way(*arguments))[1],
+        )
+    for D, K, extent, shortest in [
+        (2, 3, 1.0, 0.5),
+        (3, 3, 1.0, 0.5),
+        (4, 3, 1.0, 0.5),
+        (2, 3, 1.0, 1e-3),
+        (2, 3, 1e3, 0.5),
+    ]:
+        x, mixture = turned(D, K, extent, shortest, 0)
+        expected_statistics(x, mixture)
+        assert (taken.pop() == "quadratic_sums") == (D < 4 and shortest == 0.5 and extent == 1.0)
+
+
+@pytest.mark.parametrize(("D", "K"), [(1, 1), (2, 5), (8, 3), (20, 2)])
+def test_diagonal_covariances_need_no_mixed_products(D, K):
+    x, mixture = overlapping(D, K, 3000)
+    mixture = Mixture(mixture.weights, mixture.means, mixture.covariances * np.eye(D))
+    whole, total = expected_statistics(x, mixture)
+    found, log_likelihood = expected_statistics(x, mixture, diagonal=True)
+    assert residual(log_likelihood, total) < 1e-13
+    assert residual(found.log_counts, whole.log_counts) < 1e-12
+    assert residual(found.means, whole.means) < 1e-12
+    assert residual(np.diagonal(found.covariances, 0, 1, 2), np.diagonal(whole.covariances, 0, 1, 2)) < 1e-12
+    for covariance_type in "diag", "spherical":
+        expected, stepped = (m_step_from_statistics(m, mixture, 0.0, covariance_type) for m in (whole, found))
+        assert residual(stepped.covariances, expected.covariances) < 1e-12
+
+
+def test_diagonal_is_refused_for_full_covariances():
+    x, mixture = overlapping(3, 2, 20)
+    with pytest.raises(ValueError, match="diagonal must be False"):
+        expected_statistics(x, mixture, diagonal=True)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e3, 1e6])
+@pytest.mark.parametrize(("extent", "quadratic"), [(1.0, True), (10.0, True), (100.0, False), (1e4, False)])
+def test_whitened_coordinates_are_used_for_far_components_in_any_units(extent, quadratic, unit, monkeypatch):
+    """condition < SAFE on both sides of the limit, in all units; beyond it the result is that of the whitened form."""
+    x, mixture = turned(2, 4, extent, 0.5, 0)
+    assert (condition(mixture) < SAFE) == quadratic
+    ways = []
+    for name, way in (("quadratic_sums", quadratic_sums), ("whitened_sums", whitened_sums)):
+        monkeypatch.setattr(
+            f"scratchgen.fast.em_statistics.{name}",
+            lambda *arguments, name=name, way=way: (ways.append(name), way(*arguments))[1],
+        )
+    here = expected_statistics(x, mixture)[0]
+    scaled = Mixture(mixture.weights, unit * mixture.means, unit**2 * mixture.covariances)
+    there = expected_statistics(unit * x, scaled)[0]
+    assert ways == ["quadratic_sums" if quadratic else "whitened_sums"] * 2
+    assert residual(there.means / unit, here.means) < 1e-11
+    assert residual(there.covariances / unit**2, here.covariances) < 1e-11
+
+
+def test_float32_rows_far_from_zero_are_summed_in_float64():
+    """300,000 rows near 1000: a float32 sum gives a mean of 1008.9."""
+    x = (1000 + np.random.default_rng(0).standard_normal((300_000, 2))).astype(np.float32)
+    exact_mean, exact = x.mean(axis=0, dtype=np.float64), np.cov(x.T.astype(np.float64), bias=True)
+    assert abs(np.add.reduce(x, axis=0) / len(x) - exact_mean).max() > 0.1  # the error of a float32 sum
+    mixture = Mixture([1.0], [[999.0, 1001.0]], [np.eye(2)])
+    found = [
+        expected_statistics(x, mixture)[0],
+        sufficient_statistics(x, np.zeros((len(x), 1)), mixture),
+        statistics_of_labels(x, np.zeros(len(x), dtype=int), mixture),
+    ]
+    for statistics in found:
+        assert np.abs(statistics.means[0] - exact_mean).max() < 1e-9
+        assert np.abs(statistics.covariances[0] - exact).max() < 1e-9
+
+
+@pytest.mark.parametrize(("kind", "diagonal"), [("diag", True), ("spherical", True), ("full", False), ("tied", False)])
+def test_models_of_diagonal_covariances_take_2_d_plus_1_products(kind, diagonal, monkeypatch):
+    """Full covariances need (D + 1)(D + 2)/2; the statistics are the same, with fewer products."""
+    heights = []
+    products = _products
+    monkeypatch.setattr(
+        "scratchgen.fast.em_statistics._products",
+        lambda u, diagonal: (heights.append(len(products(u, diagonal))), products(u, diagonal))[1],
+    )
+    x, _ = overlapping(4, 8, 200)
+    GaussianMixture(8, kind, max_iter=2, covariance_floor=1e-2, rng=0).fit(x)
+    assert set(heights) == {9 if diagonal else 15}

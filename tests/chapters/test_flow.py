@@ -1,0 +1,123 @@
+"""The flow's integrators, and the score of a network with its divergence, exact or by Hutchinson's estimate."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scratchgen import VE, VP, Mixture, SubVP
+from scratchgen.nn import CategoricalDenoiser, NoiseNetwork
+from scratchgen.sde import flow_map, heun, predict_score, reverse_times, score_and_divergence
+from tests.strategies import residual
+
+SDES = [VP(), VP(0.5, 8.0, 2.0), SubVP(0.1, 15.0), VE(0.05, 5.0)]
+every_sde = pytest.mark.parametrize("sde", SDES, ids=repr)
+TRUTH = Mixture([0.4, 0.6], [[-1.0, 0.5], [0.8, -0.3]], [0.2 * np.eye(2), [[0.3, 0.1], [0.1, 0.2]]])
+POINTS = np.array([[0.3, -1.2], [1.5, 0.4], [-0.7, 0.1]])
+
+
+def exact_score(sde):
+    return lambda x, t: TRUTH.diffuse(*sde.level(t)).score(x)
+
+
+@pytest.mark.equation(32)
+@every_sde
+def test_flow_of_a_gaussian_is_the_map_between_its_marginals(sde):
+    """x_t = m_t + V_t^½ V_T^−½ (x_T − m_T) for isotropic data, there and back."""
+    law = Mixture([1.0], [[0.5, -1.0]], [0.3 * np.eye(2)])
+
+    def score(x, t):
+        return law.diffuse(*sde.level(t)).score(x)
+
+    end, start = sde.horizon, 0.1 * sde.horizon
+    there = flow_map(sde, score, POINTS, end, start, rtol=1e-9)
+    laws = [law.diffuse(*sde.level(t)) for t in (end, start)]
+    ratio = (laws[1].covariances[0, 0, 0] / laws[0].covariances[0, 0, 0]) ** 0.5
+    assert residual(there, laws[1].means[0] + ratio * (POINTS - laws[0].means[0])) < 1e-7
+    assert residual(flow_map(sde, score, there, start, end, rtol=1e-9), POINTS) < 1e-7
+
+
+@pytest.mark.equation(32)
+@every_sde
+def test_heun_is_of_second_order_and_euler_of_first(sde):
+    """Slopes of log-log errors against the adaptive flow, on grids that are even in log-SNR."""
+    score, t_min = exact_score(sde), 0.1 * sde.horizon
+    exact = flow_map(sde, score, POINTS, sde.horizon, t_min, rtol=1e-10)
+    errors = []
+    for n in (64, 128, 256):
+        times = reverse_times(sde, n, t_min)
+        *_, (t, x) = heun(sde, score, POINTS, times)
+        assert t == t_min
+        errors.append(np.abs(x - exact).max())
+    orders = -np.diff(np.log2(errors))
+    assert 1.8 < orders[-1] < 2.3
+
+
+def test_grids_that_do_not_fall_are_refused():
+    with pytest.raises(ValueError, match=r"^times must be a strictly falling"):
+        next(heun(VP(), exact_score(VP()), POINTS, np.array([0.1, 0.5])))
+
+
+@pytest.mark.equation(32)
+def test_heuns_path_begins_at_its_start():
+    times = reverse_times(VP(), 3, 0.1)
+    path = list(heun(VP(), exact_score(VP()), POINTS, times))
+    assert [t for t, _ in path] == times.tolist()
+    assert path[0][1] is POINTS
+
+
+# --- the score of a network -------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 1.0), st.integers(0, 2))
+def test_divergence_is_the_derivative_of_the_score(seed, t, n_coordinate_features):
+    rng, sde = np.random.default_rng(seed), VP()
+    network = NoiseNetwork(2, (5, 4), n_coordinate_features=n_coordinate_features, rng=rng, dtype=np.float64)
+    network.parameters[:] = rng.standard_normal(len(network.parameters)) / 2
+    x = rng.standard_normal((3, 2))
+    score, divergence = score_and_divergence(network, sde, x, t)
+    assert residual(score, predict_score(network, sde, x, t)) < 1e-12
+    assert residual(score, -network(x, *sde.level(t)) / sde.std(t)) < 1e-12
+    numeric = np.zeros(3)
+    for d, step in enumerate(1e-4 * np.eye(2)):
+        f = [predict_score(network, sde, x + k * step, t)[:, d] for k in (1, -1, 2, -2)]
+        numeric += (8 * (f[0] - f[1]) - (f[2] - f[3])) / 12e-4
+    assert residual(divergence, numeric) < 1e-6
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 1.0))
+def test_divergence_of_a_law_over_levels_is_the_derivative_of_its_score(seed, t):
+    rng, sde = np.random.default_rng(seed), VP()
+    network = CategoricalDenoiser(np.full((2, 3), 1 / 3), np.eye(2), (4,), rng=rng, dtype=np.float64)
+    network.parameters[:] = rng.standard_normal(len(network.parameters)) / 2
+    x, numeric = rng.standard_normal((3, 2)), np.zeros(3)
+    for d, step in enumerate(1e-5 * np.eye(2)):
+        f = [predict_score(network, sde, x + k * step, t)[:, d] for k in (1, -1, 2, -2)]
+        numeric += (8 * (f[0] - f[1]) - (f[2] - f[3])) / 12e-5
+    assert residual(score_and_divergence(network, sde, x, t)[1], numeric) < 1e-5
+
+
+def test_hutchinsons_divergence_is_unbiased():
+    """The mean over all signs in two dimensions, and the estimate with unit vectors, equal the divergence."""
+    rng, sde = np.random.default_rng(0), VP()
+    network = NoiseNetwork(2, (5, 4), rng=rng)
+    network.parameters[:] = rng.standard_normal(len(network.parameters)) / 2
+    x = rng.standard_normal((4, 2))
+    score, exact = score_and_divergence(network, sde, x, 0.3)
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=2)))
+    probes = np.broadcast_to(signs[:, None], (4, 4, 2))
+    again, estimate = score_and_divergence(network, sde, x, 0.3, probes)
+    assert np.array_equal(again, score)
+    assert residual(estimate, exact) < 1e-5
+    single = [score_and_divergence(network, sde, x, 0.3, probes[[i]])[1] for i in range(4)]
+    assert np.abs(single - exact).max() > 1e-3
+    assert residual(np.mean(single, axis=0), exact) < 1e-5
+
+
+def test_scores_have_the_dtype_of_the_points():
+    network, x = NoiseNetwork(2, (3,), rng=0), np.ones((3, 2))
+    for dtype in np.float32, np.float64:
+        score, divergence = score_and_divergence(network, VP(), x.astype(dtype), 0.3)
+        assert score.dtype == divergence.dtype == dtype

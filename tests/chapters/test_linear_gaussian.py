@@ -1,0 +1,132 @@
+"""PPCA and factor analysis as formulas: the closed maximum, the steps of EM, stationarity, monotonicity.
+
+A monotone likelihood does not find a σ² from the old W, because this is still a generalised EM.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scratchgen.conformance import check_linear_gaussian_elbo, check_linear_gaussian_posterior
+from scratchgen.em import factor_analysis_em_step, ppca_em_step, ppca_maximum
+from scratchgen.quadrature import central_difference
+from scratchgen.testing import as_spd, cut, linear_gaussians, reals, size
+from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
+from tests.em_helpers import data_with_covariance, spectra, symmetric
+from tests.strategies import residual
+
+
+@given(spectra())
+def test_ppca_gap_is_zero_with_an_axis_aligned_encoder_too(spectrum):
+    """The closed form's W has orthogonal columns, so that the diagonal encoder of a VAE can be exact."""
+    S, _, k, _ = spectrum
+    W, noise = ppca_maximum(symmetric(S), k)
+    M = W.T @ W + noise * np.eye(k)
+    assert residual(M, np.diag(np.diag(M))) < 1e-10
+
+
+@pytest.mark.equation(15, 18)
+@given(spectra())
+def test_ppca_maximum_is_a_fixed_point_of_em(spectrum):
+    S, _, k, _ = spectrum
+    W, noise = ppca_maximum(symmetric(S), k)
+    new_W, new_noise = ppca_em_step(symmetric(S), W, noise)
+    assert residual(new_W, W) < 1e-9
+    assert residual(new_noise, noise) < 1e-9
+
+
+@st.composite
+def ppca_steps(draw):
+    """(S, W, σ²): S 4x4, k = 2, σ² in [0.1, 2]."""
+    A, W = cut(draw(reals(size((4, 4), (4, 2)), -2, 2)), (4, 4), (4, 2))
+    return A @ A.T + 0.1 * np.eye(4), W, draw(st.floats(0.1, 2))
+
+
+@pytest.mark.equation(15, 18)
+@given(ppca_steps())
+def test_ppca_em_step_is_the_e_and_m_step_over_the_data(step):
+    """(15)-(18) as sums over data: W' = Σ(x−μ)E zᵀ (Σ E zzᵀ)⁻¹ and σ²' = E‖x − μ − W'z‖²/D."""
+    S, W, noise = step
+    x = data_with_covariance(S, np.zeros(4))
+    M = W.T @ W + noise * np.eye(2)
+    z = x @ W @ np.linalg.inv(M)
+    zz = len(x) * noise * np.linalg.inv(M) + z.T @ z
+    W_exact = x.T @ z @ np.linalg.inv(zz)
+    noise_exact = ((x**2).sum() - 2 * np.sum((x @ W_exact) * z) + np.trace(zz @ W_exact.T @ W_exact)) / x.size
+    W_new, noise_new = ppca_em_step(S, W, noise)
+    assert residual(W_new, W_exact) < 1e-9
+    assert residual(noise_new, noise_exact) < 1e-9
+
+
+def test_ppca_em_started_orthogonal_to_the_best_direction_never_finds_it():
+    """A saddle point; for this reason EM starts at random."""
+    S = np.diag([5.0, 4.0, 0.5])
+    W, noise = np.array([[0.0], [1.0], [0.0]]), 1.0
+    for _ in range(200):
+        W, noise = ppca_em_step(S, W, noise)
+    found = W @ W.T + noise * np.eye(3)
+    assert residual(found, np.diag([2.75, 4.0, 2.75])) < 1e-9  # the best direction counts as noise
+
+
+@pytest.mark.parametrize("spectrum", [[0.1] * 4, [3.0] * 5, [2.0, 0.1, 0.1, 0.1]], ids=repr)
+def test_ppca_of_a_flat_spectrum_is_finite(spectrum):
+    """λ_k − σ² is 0 up to rounding; the square root must not get a negative number."""
+    for k in range(1, len(spectrum)):
+        W, noise = ppca_maximum(np.diag(spectrum), k)
+        target = np.diag([*spectrum[:k], *[np.mean(spectrum[k:])] * (len(spectrum) - k)])
+        assert residual(W @ W.T + noise * np.eye(len(W)), target) < 1e-7
+
+
+# --- factor analysis --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.equation(8, 11)
+@given(linear_gaussians(), reals(4, 0.1, 3))
+def test_linear_gaussian_model_with_a_noise_for_every_dimension(m, noise):
+    """(8), (11) for factor analysis: x divided by Ψ^½ follows a PPCA with σ² = 1, with a Jacobian."""
+    noise = noise[: len(m.mean)]
+    root = np.sqrt(noise)
+    parameters = (m.W, m.mean, noise)
+    white = (m.x / root, (m.W.T / root).T, m.mean / root, 1.0)
+    mean, cov = linear_gaussian_posterior(m.x, *parameters)
+    white_mean, white_cov = linear_gaussian_posterior(*white)
+    assert residual(mean, white_mean) < 1e-10
+    assert residual(cov, white_cov) < 1e-10
+    jacobian = np.log(root).sum()
+    assert residual(linear_gaussian_log_prob(m.x, *parameters), linear_gaussian_log_prob(*white) - jacobian) < 1e-10
+    elbo = linear_gaussian_elbo(m.x, *parameters, m.q_mean, m.q_cov)
+    assert residual(elbo, linear_gaussian_elbo(*white, m.q_mean, m.q_cov) - jacobian) < 1e-10
+    assert check_linear_gaussian_posterior(linear_gaussian_posterior, *white)
+    assert check_linear_gaussian_elbo(linear_gaussian_elbo, *white, m.q_mean, m.q_cov)
+
+
+@pytest.mark.equation(15)
+@given(reals(size((4, 4), (4, 2), (4, 2), (4,)), -1, 1), reals(4, 0.1, 2))
+def test_factor_analysis_step_is_stationary(flat, noise):
+    """At (W′, Ψ′) the derivative of E_p E_q log p_θ(x, z) is 0 along every direction, with q fixed."""
+    A, W, dW, dv = cut(flat, (4, 4), (4, 2), (4, 2), (4,))
+    S = as_spd(A)
+    new_W, new_noise = factor_analysis_em_step(S, W, noise)
+    beta = np.linalg.solve(W @ W.T + np.diag(noise), W).T
+    zz = np.eye(2) - beta @ W + beta @ S @ beta.T
+
+    def q(step):
+        V, v = new_W + step * dW, new_noise * np.exp(step * dv)
+        errors = np.diagonal(S) - 2 * ((V @ beta) * S).sum(axis=1) + ((V @ zz) * V).sum(axis=1)
+        return -0.5 * (np.log(v) + errors / v).sum()
+
+    scale = 1 + np.abs(dW).sum() / new_noise.min()
+    assert abs(central_difference(q, 1e-3)) < 1e-7 * scale
+    for step in (0.05, -0.05):
+        assert q(step) <= q(0.0) + 1e-12
+
+
+@given(reals(size((4, 4), (4, 2)), -1, 1), st.floats(0.1, 2))
+def test_factor_analysis_takes_the_same_W_as_ppca_and_pools_to_its_noise(flat, variance):
+    A, W = cut(flat, (4, 4), (4, 2))
+    S = as_spd(A)
+    fa_W, fa_noise = factor_analysis_em_step(S, W, np.full(4, variance))
+    W, noise = ppca_em_step(S, W, variance)
+    assert residual(fa_W, W) < 1e-9
+    assert residual(fa_noise.mean(), np.float64(noise)) < 1e-9

@@ -1,0 +1,525 @@
+"""Mixture, the oracle that grades trained models: every formula against an independent oracle.
+
+Derivatives are compared with complex steps Im f(x + ih)/h at h = 1e-30, which have no truncation error.  Their density
+uses inverse and determinant, and shares no code with the package, which uses Cholesky factors.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from scratchgen import Mixture
+from scratchgen.likelihood import entropy_discrete, entropy_gaussian
+from scratchgen.testing import mixtures, mixtures_and_points, reals
+from tests.strategies import passes_as_sample, relative, residual
+
+STEP = 1e-30
+
+
+# --- the oracle -------------------------------------------------------------------------------------------
+
+
+def naive_log_joint(mixture, x):
+    """log w_k N(x; m_k, C_k), (N, K), for real or complex x."""
+    columns = []
+    for w, m, C in zip(mixture.weights, mixture.means, mixture.covariances, strict=True):
+        quadratic = np.einsum("nd,de,ne->n", x - m, np.linalg.inv(C), x - m)
+        columns.append(np.log(w) - 0.5 * (quadratic + np.linalg.slogdet(2 * np.pi * C)[1]))
+    return np.stack(columns, axis=1)
+
+
+def naive_log_prob(mixture, x):
+    joint = naive_log_joint(mixture, x)
+    top = joint.real.max(axis=1, keepdims=True)
+    return top[:, 0] + np.log(np.exp(joint - top).sum(axis=1))
+
+
+def naive_score(mixture, x):
+    """−Σ_k p(k | x) C_k⁻¹(x − m_k), for real or complex x."""
+    posterior = np.exp(naive_log_joint(mixture, x) - naive_log_prob(mixture, x)[:, None])
+    pairs = zip(mixture.means, mixture.covariances, strict=True)
+    return -sum(posterior[:, [k]] * ((x - m) @ np.linalg.inv(C)) for k, (m, C) in enumerate(pairs))
+
+
+def complex_step(f, x):
+    """∂f/∂x_d in a new last axis."""
+    return np.stack([f(x + 1j * STEP * e).imag / STEP for e in np.eye(x.shape[1])], axis=-1)
+
+
+def grid(mixture, width=np.inf, include=()):
+    """Nodes (M, 1) and spacing of a trapezoid rule for p(x_0) times a Gaussian factor of this width, in 1-D.
+
+    The nodes reach 13 widths beyond every mean and beyond `include`, at a tenth of the narrowest factor.
+    """
+    m, s = mixture.means[:, 0], np.sqrt(mixture.covariances[:, 0, 0])
+    step = 0.1 * min(s.min(), width)
+    low, high = (edge(m + sign * 13 * s) for edge, sign in ((np.min, -1), (np.max, 1)))
+    if len(include):
+        low, high = min(low, np.min(include) - 13 * width), max(high, np.max(include) + 13 * width)
+    return np.arange(low, high + step, step)[:, None], step
+
+
+TWO = Mixture([0.3, 0.7], [[-1.0, 0.5], [1.5, -1.0]], [[[0.5, 0.2], [0.2, 0.3]], [[1.0, -0.6], [-0.6, 0.8]]])
+
+
+# --- density and posterior --------------------------------------------------------------------------------
+
+
+@given(mixtures_and_points())
+def test_log_prob_is_the_textbooks(pair):
+    mixture, x = pair
+    assert residual(mixture.log_joint(x), naive_log_joint(mixture, x)) < 1e-10
+    assert residual(mixture.log_prob(x), naive_log_prob(mixture, x)) < 1e-10
+
+
+@given(mixtures_and_points())
+def test_posterior_is_the_bayes_ratio_and_sums_to_one(pair):
+    """(18): p(k | x) p(x) = w_k N(x; m_k, C_k)."""
+    mixture, x = pair
+    posterior = mixture.posterior(x)
+    assert residual(posterior.sum(axis=1), np.ones(len(x))) < 1e-12
+    log_ratio = naive_log_joint(mixture, x) - naive_log_prob(mixture, x)[:, None]
+    assert residual(posterior, np.exp(log_ratio)) < 1e-10
+    assert posterior.min() >= 0
+
+
+@given(mixtures(max_dimension=2))
+def test_quadrature_integrates_density_mean_and_covariance(mixture):
+    points, weights = mixture.quadrature()
+    mass = weights * np.exp(mixture.log_prob(points))
+    centred = points - mixture.mean()
+    assert abs(mass.sum() - 1) < 1e-12
+    assert residual(mass @ points, mixture.mean()) < 1e-11
+    assert residual((centred.T * mass) @ centred, mixture.covariance()) < 1e-11
+
+
+def test_covariance_keeps_its_digits_far_from_zero():
+    """E xxᵀ − E x E xᵀ at an offset of 2^30 would have no correct digit."""
+    offset = 2.0**30
+    moved = Mixture(TWO.weights, np.round(TWO.means * 16) / 16 + offset, TWO.covariances)
+    here = Mixture(TWO.weights, np.round(TWO.means * 16) / 16, TWO.covariances)
+    assert residual(moved.covariance(), here.covariance()) < 1e-6
+
+
+def test_nearly_normalised_weights_make_a_density():
+    """float32 probabilities sum to 1 only up to 1e-7; the mass, the mean and the posterior must not change."""
+    weights = np.array([1, 2, 4], np.float32) / np.float32(7)
+    off = weights * np.float32(1 + 4e-7)
+    assert 1e-8 < abs(off.astype(float).sum() - 1) < 1e-6
+    mixture = Mixture(off, [[1e6], [1e6], [1e6]], np.ones((3, 1, 1)))
+    points, w = mixture.quadrature()
+    assert abs((w * np.exp(mixture.log_prob(points))).sum() - 1) < 1e-9
+    assert abs(mixture.mean()[0] - 1e6) < 1e-6
+
+
+# --- score ------------------------------------------------------------------------------------------------
+
+
+@given(mixtures_and_points())
+def test_score_is_the_gradient_of_log_prob(pair):
+    mixture, x = pair
+    score = mixture.score(x)
+    assert score.shape == x.shape
+    assert residual(score, complex_step(lambda y: naive_log_prob(mixture, y), x)) < 1e-9
+
+
+@given(mixtures_and_points())
+def test_score_jacobian_is_the_jacobian_of_the_score(pair):
+    mixture, x = pair
+    jacobian = mixture.score_jacobian(x)
+    assert residual(jacobian, complex_step(lambda y: naive_score(mixture, y), x)) < 1e-8
+    assert residual(jacobian, jacobian.swapaxes(1, 2)) < 1e-12
+
+
+# --- diffusion --------------------------------------------------------------------------------------------
+
+kernels = st.tuples(st.floats(0.05, 1.5), st.floats(0.05, 1.5))  # (scale, std)
+
+
+@given(mixtures_and_points(), kernels)
+def test_denoiser_is_tweedies(pair, kernel):
+    """E[x_0 | x_t] = (x_t + std² ∇log p_t)/scale."""
+    (mixture, x), (scale, std) = pair, kernel
+    tweedie = (x + std**2 * mixture.diffuse(scale, std).score(x)) / scale
+    assert residual(mixture.denoise(x, scale, std), tweedie) < 1e-9
+
+
+@given(mixtures_and_points(), kernels)
+def test_denoiser_variance_is_tweedies_second_formula(pair, kernel):
+    """Cov(x_0 | x_t) = (std²/scale²)(I + std² ∇∇ᵀlog p_t)."""
+    (mixture, x), (scale, std) = pair, kernel
+    trace = np.trace(mixture.diffuse(scale, std).score_jacobian(x), axis1=1, axis2=2)
+    expected = (std / scale) ** 2 * (mixture.dimension + std**2 * trace)
+    assert residual(mixture.denoise_variance(x, scale, std), expected) < 1e-9
+    tiny = mixture.denoise_variance(x, 1.0, 1e-9)  # x_0 is known up to the noise
+    assert residual(tiny / 1e-18, np.full(len(x), float(mixture.dimension))) < 1e-6
+    forgotten = mixture.denoise_variance(x, 0.0, std)  # pure noise has no information on x_0
+    assert residual(forgotten, np.full(len(x), np.trace(mixture.covariance()))) < 1e-9
+
+
+@given(mixtures_and_points(max_dimension=1), kernels)
+def test_denoiser_is_its_integral(pair, kernel):
+    """∫ x_0 N(x_t; scale x_0, std²) p(x_0) dx_0 divided by the same integral without x_0, in 1-D."""
+    (mixture, x), (scale, std) = pair, kernel
+    x_0, _ = grid(mixture, std / scale, include=x[:, 0] / scale)
+    log_weight = -0.5 * ((x - scale * x_0.T) / std) ** 2 + mixture.log_prob(x_0)
+    weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
+    assert residual(mixture.denoise(x, scale, std)[:, 0], weight @ x_0[:, 0] / weight.sum(axis=1)) < 1e-9
+
+
+@given(mixtures_and_points(max_dimension=1), kernels)
+def test_diffused_density_is_the_convolution(pair, kernel):
+    """p_t(x) = ∫ N(x; scale x_0, std²) p(x_0) dx_0, (25), in 1-D."""
+    (mixture, x), (scale, std) = pair, kernel
+    x_0, step = grid(mixture, std / scale)
+    kernel = np.exp(-0.5 * ((x - scale * x_0.T) / std) ** 2) / (np.sqrt(2 * np.pi) * std)
+    density = step * kernel @ np.exp(mixture.log_prob(x_0))
+    assert np.abs(np.exp(mixture.diffuse(scale, std).log_prob(x)) - density).max() < 1e-11
+
+
+@given(mixtures_and_points(), kernels, kernels)
+def test_diffusing_twice_is_diffusing_once(pair, first, second):
+    """The semigroup: scales multiply, variances add up as in (25)."""
+    mixture, x = pair
+    (a, s), (b, r) = first, second
+    twice, once = mixture.diffuse(a, s).diffuse(b, r), mixture.diffuse(a * b, np.hypot(b * s, r))
+    assert residual(twice.means, once.means) < 1e-13
+    assert residual(twice.covariances, once.covariances) < 1e-13
+    assert residual(twice.log_prob(x), once.log_prob(x)) < 1e-11
+
+
+@given(mixtures_and_points())
+def test_no_diffusion_changes_nothing_and_full_diffusion_forgets(pair):
+    mixture, x = pair
+    assert residual(mixture.diffuse(1.0, 0.0).log_prob(x), mixture.log_prob(x)) < 1e-13
+    assert residual(mixture.denoise(x, 1.0, 0.0), x) < 1e-9
+    forgotten = mixture.diffuse(0.0, 1.0)
+    assert residual(forgotten.log_prob(x), stats.norm.logpdf(x).sum(axis=1)) < 1e-13
+    assert residual(mixture.denoise(x, 0.0, 1.0), np.tile(mixture.mean(), (len(x), 1))) < 1e-12
+
+
+def test_denoiser_keeps_its_digits_when_the_scale_is_small():
+    """As scale → 0, E[x_0 | x_t] → E x_0 + scale Cov(x_0) x_t/std²; Tweedie's formula gives rounding noise there."""
+    x, scale = np.array([[0.5, -0.3], [2.0, 1.0]]), 1e-9
+    exact = TWO.mean() + scale * x @ TWO.covariance()
+    assert residual(TWO.denoise(x, scale, 1.0), exact) < 1e-14
+    tweedie = (x + TWO.diffuse(scale, 1.0).score(x)) / scale
+    assert residual(tweedie, exact) > 1e-9
+
+
+# --- entropy ----------------------------------------------------------------------------------------------
+
+
+@given(reals((3,), 0.05, 1), st.just(1))
+@example(np.array([0.2, 0.3, 0.5]), 2)
+def test_entropy_of_separate_components_is_that_of_the_label_and_the_parts(weights, D):
+    """H(x) = H(k) + Σ w_k H(x | k) if no two components overlap."""
+    weights = weights / weights.sum()
+    means, variances = 25.0 * np.arange(3)[:, None] * np.eye(D)[0], [0.5, 1.0, 2.0]
+    mixture = Mixture(weights, means, [v * np.eye(D) for v in variances])
+    parts = weights @ [entropy_gaussian(v * np.eye(D)) for v in variances]
+    assert residual(mixture.entropy(), entropy_discrete(weights) + parts) < 1e-10
+
+
+@given(mixtures(max_dimension=1))
+def test_entropy_is_its_integral(mixture):
+    """log p has branch points near the axis, so that the rule converges more slowly than for the mass."""
+    x, step = grid(mixture)
+    log_prob = mixture.log_prob(x)
+    assert residual(mixture.entropy(), -step * (np.exp(log_prob) * log_prob).sum()) < 1e-10
+
+
+@given(mixtures(max_dimension=1), reals((1,), -3, 3))
+def test_kl_is_its_integral_and_zero_at_the_match(mixture, shift):
+    other = Mixture(mixture.weights, mixture.means + shift, 1.5 * mixture.covariances)
+    x, step = grid(mixture)
+    log_p = mixture.log_prob(x)
+    exact = step * (np.exp(log_p) * (log_p - naive_log_prob(other, x))).sum()
+    assert residual(mixture.kl(other.log_prob), exact) < 1e-10
+    assert abs(mixture.kl(mixture.log_prob)) < 1e-13
+    assert residual(mixture.kl(lambda x: 0.0 * x[:, 0]), -mixture.entropy()) < 1e-12
+
+
+@pytest.mark.parametrize(("arguments", "width"), [({}, 9.0), ({"width": 2.3}, 2.3)])
+def test_quadrature_reaches_its_width_beyond_every_mean_and_a_step_further_at_most(arguments, width):
+    mixture = Mixture([0.3, 0.7], [[-1.0, 0.0], [2.0, 0.5]], [np.diag([0.25, 1.0]), np.diag([4.0, 0.25])])
+    points, _ = mixture.quadrature(**arguments)
+    beyond = points.max(axis=0) - [2 + 2 * width, width]
+    assert residual(points.min(axis=0), np.array([2 - 2 * width, -width])) < 1e-14
+    assert np.all((beyond > -1e-9) & (beyond < 0.25 + 1e-9))
+
+
+def test_quadrature_in_three_dimensions_is_refused():
+    mixture = Mixture([1.0], [np.zeros(3)], [np.eye(3)])
+    for call in mixture.quadrature, mixture.entropy, lambda: mixture.kl(mixture.log_prob):
+        with pytest.raises(ValueError, match=r"^quadrature needs 1 or 2 dimensions, got 3; sample instead"):
+            call()
+
+
+# --- far away and degenerate ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e6])
+def test_far_points_are_finite_and_belong_to_the_component_that_reaches_furthest(distance):
+    """At 1e3 standard deviations every density underflows; the widest component must have responsibility 1."""
+    mixture = Mixture([0.5, 0.5], [[0.0], [0.0]], [[[1.0]], [[4.0]]])
+    x = np.array([[distance], [-distance]])
+    assert np.array_equal(mixture.posterior(x), [[0, 1], [0, 1]])
+    assert residual(mixture.log_prob(x), np.log(0.5) + stats.norm.logpdf(x[:, 0], 0, 2)) < 1e-14
+    assert relative(mixture.score(x), -x / 4) < 1e-14
+    assert residual(mixture.score_jacobian(x)[:, 0, 0], np.full(2, -0.25)) < 1e-12
+    assert relative(mixture.denoise(x, 0.5, 1.0), 4 * 0.5 * x / (0.25 * 4 + 1)) < 1e-12
+
+
+def test_naive_responsibilities_are_nan_far_away():
+    """Densities without logarithms fail where the package does not."""
+    x = 1e3
+    density = 0.5 * stats.norm.pdf(x, 0, [1, 2])
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(density / density.sum()).all()
+
+
+def test_jacobian_does_not_cancel_far_from_every_mean():
+    """At 1e6 v vᵀ is 1e12: the rounding of E[v vᵀ] − s sᵀ, or of a posterior that sums to 1 ± 1e-7, would exceed −I."""
+    mixture = Mixture([0.4, 0.6], [[0.0, 0.0], [1e-6, 0.0]], np.tile(np.eye(2), (2, 1, 1)))
+    for distance in 1e3, 1e6:
+        x = distance * np.array([[1.0, -3.0]])
+        assert residual(mixture.posterior(x).sum(axis=1), np.ones(1)) < 1e-12
+        assert residual(mixture.score_jacobian(x)[0], -np.eye(2)) < 1e-8
+
+
+@given(mixtures_and_points(), kernels)
+def test_component_of_weight_zero_is_not_there(pair, kernel):
+    """Warnings are errors in this suite, so that nothing warns either."""
+    mixture, x = pair
+    D = mixture.dimension
+    with_ghost = Mixture(
+        [*mixture.weights, 0.0],
+        [*mixture.means, np.full(D, 1e3)],
+        [*mixture.covariances, 1e-4 * np.eye(D)],
+    )
+    for f in (
+        lambda m: m.log_prob(x),
+        lambda m: m.score(x),
+        lambda m: m.score_jacobian(x),
+        lambda m: m.denoise(x, *kernel),
+        lambda m: m.mean(),
+        lambda m: m.covariance(),
+    ):
+        assert residual(f(with_ghost), f(mixture)) < 1e-12
+    assert np.array_equal(with_ghost.posterior(x)[:, -1], np.zeros(len(x)))
+    assert np.all(with_ghost.sample(100, rng=0) < 500)
+
+
+# --- equivariance -----------------------------------------------------------------------------------------
+
+
+# --- sampling ---------------------------------------------------------------------------------------------
+
+SKEWED = Mixture([0.2, 0.8], [[0, 3], [1, -1]], [[[1.0, 0.9], [0.9, 4.0]], [[0.3, -0.2], [-0.2, 0.5]]])
+WRONG_MODELS = {
+    "weights uniform": Mixture([0.5, 0.5], SKEWED.means, SKEWED.covariances),
+    "components' means swapped": Mixture(SKEWED.weights, SKEWED.means[::-1], SKEWED.covariances),
+    "means 0.05 off": Mixture(SKEWED.weights, SKEWED.means + 0.05, SKEWED.covariances),
+    "variance for deviation": Mixture(SKEWED.weights, SKEWED.means, [C @ C for C in SKEWED.covariances]),
+    "Lᵀ for L": Mixture(
+        SKEWED.weights,
+        SKEWED.means,
+        [L.T @ L for L in np.linalg.cholesky(SKEWED.covariances)],
+    ),
+    "no correlation": Mixture(SKEWED.weights, SKEWED.means, [C * np.eye(2) for C in SKEWED.covariances]),
+}
+
+
+def test_samples_have_the_law():
+    """A correct sampler fails here with probability 1e-7 over seeds; the next test shows which errors it finds."""
+    assert passes_as_sample(SKEWED.sample(40_000, rng=3), SKEWED)
+
+
+@pytest.mark.parametrize("wrong", WRONG_MODELS.values(), ids=WRONG_MODELS.keys())
+def test_samples_of_a_wrong_law_are_rejected(wrong):
+    """The same test with the same number of samples rejects each wrong mixture."""
+    assert not passes_as_sample(wrong.sample(40_000, rng=3), SKEWED)
+
+
+def test_samples_are_independent():
+    """Neighbouring draws are uncorrelated; samples with each point repeated fail."""
+    x = SKEWED.sample(20_000, rng=4)
+
+    def correlated(x):
+        return stats.pearsonr(x[:-1, 0], x[1:, 0]).pvalue < 1e-7
+
+    assert not correlated(x)
+    assert correlated(np.repeat(x[::2], 2, axis=0))
+
+
+def test_diffused_samples_are_samples_of_the_diffused_law():
+    noise = np.random.default_rng(6).standard_normal((40_000, 2))
+    x_t = 0.6 * SKEWED.sample(40_000, rng=5) + 0.8 * noise
+    assert passes_as_sample(x_t, SKEWED.diffuse(0.6, 0.8))
+    assert not passes_as_sample(x_t, SKEWED.diffuse(0.8, 0.6))
+
+
+def test_same_seed_same_bytes_and_a_generator_is_advanced():
+    assert SKEWED.sample(5, rng=0).tobytes() == SKEWED.sample(5, rng=0).tobytes()
+    assert not np.array_equal(SKEWED.sample(5, rng=0), SKEWED.sample(5, rng=1))
+    assert not np.array_equal(SKEWED.sample(5), SKEWED.sample(5))
+    rng = np.random.default_rng(0)
+    first, second = SKEWED.sample(5, rng=rng), SKEWED.sample(5, rng=rng)
+    assert np.array_equal(first, SKEWED.sample(5, rng=0))
+    assert not np.array_equal(first, second)
+
+
+def test_no_samples_are_an_empty_array():
+    assert SKEWED.sample(0, rng=0).shape == (0, 2)
+
+
+@pytest.mark.parametrize(("n", "error"), [(-1, ValueError), (2.0, TypeError), (True, TypeError)])
+def test_number_of_samples_is_checked(n, error):
+    with pytest.raises(error, match=r"^n must be "):
+        SKEWED.sample(n)
+
+
+# --- accepted arguments -------------------------------------------------------------------------------------
+
+
+def test_mixture_owns_its_arrays():
+    weights, means, covariances = np.array([1.0]), np.zeros((1, 2)), np.eye(2)[None].copy()
+    mixture = Mixture(weights, means, covariances)
+    for array in weights, means, covariances:
+        array += 1
+    assert mixture.weights.tolist() == [1]
+    assert mixture.means.tolist() == [[0, 0]]
+    assert np.array_equal(mixture.covariances[0], np.eye(2))
+    with pytest.raises(AttributeError):
+        mixture.means = means
+    for array in mixture.weights, mixture.means, mixture.covariances:
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0.5
+
+
+def test_covariance_with_rounded_zeros_is_symmetric():
+    """U (v I) Uᵀ is v I up to rounding: different off-diagonals of 1e-17 do not count as asymmetry."""
+    covariance = 0.3 * np.eye(2)
+    covariance[0, 1], covariance[1, 0] = 2e-17, -1e-17
+    assert residual(Mixture([1.0], [[0, 0]], [covariance]).covariances[0], 0.3 * np.eye(2)) < 1e-15
+
+
+def test_float32_points_are_accepted_and_give_float64():
+    x = np.array([[0.5, 0.25]], np.float32)
+    for f in TWO.log_prob, TWO.score, TWO.posterior, TWO.score_jacobian:
+        assert f(x).dtype == np.float64
+        assert np.array_equal(f(x), f(x.astype(np.float64)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            ([0.5, 0.6], [[0], [1]], np.ones((2, 1, 1))),
+            ValueError,
+            r"^weights must be non-negative and sum to 1",
+        ),
+        (
+            ([1.5, -0.5], [[0], [1]], np.ones((2, 1, 1))),
+            ValueError,
+            r"^weights must be non-negative and sum to 1",
+        ),
+        (
+            ([1.0], [[0], [1]], np.ones((2, 1, 1))),
+            ValueError,
+            r"^weights, means, covariances must have shapes",
+        ),
+        (
+            ([0.5, 0.5], [[0], [1]], np.ones((2, 1))),
+            ValueError,
+            r"^weights, means, covariances must have shapes",
+        ),
+        (
+            ([0.5, 0.5], [[0], [1]], np.ones((2, 2, 2))),
+            ValueError,
+            r"^weights, means, covariances must have shapes",
+        ),
+        (([1.0], [0.0], [[[1.0]]]), ValueError, r"^means must have shape \(K, D\)"),
+        (([], np.zeros((0, 1)), np.zeros((0, 1, 1))), ValueError, r"^means must have shape \(K, D\) with K >= 1"),
+        (([1.0], [[np.nan]], [[[1.0]]]), ValueError, r"^means must be finite"),
+        (([np.nan], [[0.0]], [[[1.0]]]), ValueError, r"^weights must be finite"),
+        (([1.0], [[0.0]], [[[np.inf]]]), ValueError, r"^covariances must be finite"),
+        ((["a"], [[0.0]], [[[1.0]]]), TypeError, r"^weights must be a real array"),
+        (([1.0], [[0, 0]], [[[1, 0.5], [0, 1]]]), ValueError, r"^covariances must be symmetric"),
+        (
+            ([0.5, 0.5], [[0, 0], [0, 0]], [1e9 * np.eye(2), [[1, 0.5], [0, 1]]]),
+            ValueError,
+            r"^covariances must be symmetric",
+        ),
+        (([0.5, 0.5], [[0], [0]], [[[1]], [[0]]]), ValueError, r"^covariances\[1\] is not positive definite"),
+        (
+            ([0.5, 0.5], [[0], [0]], [[[-1]], [[1]]]),
+            ValueError,
+            r"^covariances\[0\] is not positive definite",
+        ),
+        (([1.0], [[0, 0]], [[[1, 2], [2, 1]]]), ValueError, r"^covariances\[0\] is not positive definite"),
+    ],
+)
+def test_invalid_mixture_parameters_are_refused_by_name(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Mixture(*arguments)
+
+
+@pytest.mark.parametrize("method", ["log_prob", "score", "score_jacobian", "posterior", "log_joint"])
+def test_points_are_n_by_d(method):
+    f = getattr(TWO, method)
+    with pytest.raises(ValueError, match=r"^x must have shape \(N, D\)"):
+        f(np.zeros(2))
+    with pytest.raises(ValueError, match=r"^x must have 2 columns, as the model has, got 3"):
+        f(np.zeros((4, 3)))
+    with pytest.raises(ValueError, match=r"^x must be finite"):
+        f(np.full((1, 2), np.nan))
+
+
+@pytest.mark.parametrize(
+    ("scale", "std", "message"),
+    [
+        (1.0, -0.1, r"^std must be in "),
+        (np.nan, 0.1, r"^scale must be in "),
+        (0.0, 0.0, r"not positive definite"),
+    ],
+)
+def test_invalid_kernels_are_refused(scale, std, message):
+    for call in (lambda: TWO.diffuse(scale, std), lambda: TWO.denoise(np.zeros((1, 2)), scale, std)):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_repr_is_short():
+    assert repr(TWO) == "Mixture(2 components in 2 dimensions)"
+
+
+def test_mixtures_are_compared_by_identity_and_can_be_kept_in_a_set():
+    """Arrays have no truth value, so that a comparison of the fields would raise."""
+    one, same = (Mixture([1.0], [[0.0]], [[[1.0]]]) for _ in range(2))
+    assert one == one
+    assert one != same
+    assert len({one, same, one}) == 2
+
+
+def test_posterior_and_density_meet_no_subnormal_numbers():
+    """Responsibilities below the smallest normal number are 0; subnormal numbers take 10 to 50 times as long."""
+    mixture = Mixture([0.5, 0.5], [[0.0], [1.0]], np.ones((2, 1, 1)))
+    x = np.linspace(-760.0, -600.0, 2000)[:, None]  # the posterior of the second component is about e^x
+    posterior = mixture.posterior(x)
+    assert ((posterior == 0) | (posterior >= np.finfo(float).tiny)).all()
+    assert (posterior[:, 1] == 0).any()
+    assert (posterior[:, 1] > 0).any()
+
+
+def test_whitening_and_peaks_are_those_of_the_components():
+    """L⁻¹ C L⁻ᵀ = I, and log w N(m; m, C)."""
+    for W, C in zip(TWO.whitening, TWO.covariances, strict=True):
+        assert residual(W @ C @ W.T, np.eye(2)) < 1e-14
+        assert np.array_equal(W, np.tril(W))
+    parts = zip(TWO.weights, TWO.means, TWO.covariances, strict=True)
+    peaks = [np.log(w) + stats.multivariate_normal.logpdf(m, m, C) for w, m, C in parts]
+    assert residual(TWO.log_peaks, np.array(peaks)) < 1e-14

@@ -1,0 +1,81 @@
+"""Diffusion models with the exact predictor of a known distribution in place of the trained network.
+
+Expectations of the bounds are then sums over nodes, which a scripted Generator supplies.  Samplers of Gaussian data are
+affine in their noise, so that one call at 0 and at unit vectors gives the exact mean and covariance.
+"""
+
+import numpy as np
+from scipy import stats
+
+from scratchgen import Mixture
+from tests.strategies import Scripted
+
+LOG_2PI = np.log(2 * np.pi)
+
+
+class ExactNoise:
+    """(1 + error) E[ε | x_t] = −(1 + error) std ∇log p_t(x_t) for data of a known distribution, as a network."""
+
+    def __init__(self, law, error=0.0):
+        self.law, self.factor = law, 1 + error
+
+    def __call__(self, x, scale, std, *_, **__):
+        if np.ndim(scale) == 0:
+            return -self.factor * std * self.law.diffuse(scale, std).score(x)
+        answer = np.empty(x.shape)
+        for level in set(zip(scale.tolist(), std.tolist(), strict=True)):
+            rows = (scale == level[0]) & (std == level[1])
+            answer[rows] = self(x[rows], *level)
+        return answer
+
+    def vjp(self, x, scale, std):
+        jacobian = -self.factor * std * self.law.diffuse(scale, std).score_jacobian(x)
+        return self(x, scale, std), lambda grad, inputs: np.einsum("nd,nde->ne", grad, jacobian)
+
+
+def exact(model, law, error=0.0):
+    """The model as if it had learnt `law`, which is in data units; and the law in units of the model."""
+    for _ in zip(range(1), model.train(law.sample(50, rng=0)), strict=False):
+        pass
+    inner = Mixture(law.weights, (law.means - model.mean_) / model.scale_, law.covariances / model.scale_**2)
+    model.network_ = ExactNoise(inner, error)
+    return model, inner
+
+
+def gaussian(mean, covariance):
+    return Mixture([1.0], np.array([mean], dtype=float), np.array([covariance], dtype=float))
+
+
+GAUSSIAN = gaussian([1.0, -2.0], [[4.0, 1.5], [1.5, 1.0]])
+BIMODAL = Mixture([0.3, 0.7], [[-1.0], [0.6]], [[[0.1]], [[0.05]]])  # 1-D
+CLUSTERS = Mixture(
+    [0.5, 0.2, 0.3], [[0.0, 2.0], [-2.0, -1.0], [2.0, -1.0]], np.array([0.1, 0.2, 0.05])[:, None, None] * np.eye(2)
+)
+
+
+def sigma_rows(law):
+    """Points and noises, all pairs of sigma points: means over the rows are E_p E_ε of any quadratic function."""
+    D = law.dimension
+    unit = D**0.5 * np.vstack([np.eye(D), -np.eye(D)])
+    points = law.mean() + unit @ np.linalg.cholesky(law.covariance()).T
+    return np.repeat(points, 2 * D, axis=0), np.tile(unit, (2 * D, 1))
+
+
+def grid_rows(law):
+    """Points, noises and weights of a product rule for E_p E_ε of smooth functions, in one dimension."""
+    points, weights = law.quadrature()
+    weights = weights * np.exp(law.log_prob(points))
+    noise = np.linspace(-8, 8, 65)
+    noise_weights = stats.norm.pdf(noise) * (noise[1] - noise[0])
+    rows = np.repeat(points, len(noise), axis=0), np.tile(noise[:, None], (len(points), 1))
+    return *rows, np.outer(weights, noise_weights).ravel()
+
+
+def affine(rng_shapes, sample):
+    """Mean and Jacobian of a sampler that is affine in its normal numbers, arrays of `rng_shapes` = (calls, D)."""
+    calls, D = rng_shapes
+    units = np.vstack([np.zeros(calls * D), np.eye(calls * D)]).reshape(-1, calls, D)
+    rng = Scripted(lambda i, shape: units[:, i])
+    draws = sample(len(units), rng).astype(np.float64)
+    assert rng.calls == calls
+    return draws[0], (draws[1:] - draws[0]).T

@@ -1,0 +1,600 @@
+"""The choices of a DDPM: prediction, weights, steps, levels and labels.
+
+Each choice is tested against an invariant.  Predictions are affine in ε and convert exactly.  A draw of t keeps the
+expectation of the loss.  A respaced chain keeps the noise levels.  Guidance 0 and 1 are the unlabelled and the labelled
+model.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from scratchgen import DDPM, CategoricalMixture, Mixture, NoiseSchedule, to_sde
+from scratchgen.ddpm import (
+    bound_terms,
+    ddim_sampler,
+    eps_coefficients,
+    eps_to_prediction,
+    loss_weight,
+    negative_elbo,
+    optimal_reverse_variance,
+    prediction_to_eps,
+    q_sample,
+    reverse_variance,
+    training,
+)
+from scratchgen.ddpm.objective import WEIGHTINGS
+from scratchgen.ddpm.predictions import PREDICTIONS
+from scratchgen.testing import reals, schedules, schedules_and_t
+from scratchgen.timestep_sampling import STEP_CHOICES
+from tests.strategies import Scripted, residual
+
+# --- parameterisations ------------------------------------------------------------------------------------
+
+
+@given(schedules_and_t(), reals((2, 3, 2), -3, 3))
+def test_each_prediction_of_the_true_noise_is_what_its_name_says(drawn, flat):
+    schedule, t = drawn
+    x0, eps = flat
+    x_t = q_sample(schedule, t, x0, eps)
+    alpha_bar, beta_bar = schedule.alpha_bar[t], schedule.beta_bar[t]
+    exact = {
+        "noise": eps,
+        "x0": x0,
+        "v": alpha_bar * eps - beta_bar * x0,
+        "step": schedule.beta[t] / beta_bar * eps,  # E[ε_t | ε] by (27), ω being independent of x_t
+    }
+    for kind in PREDICTIONS:
+        scale = 1 + np.abs(x_t).max() / alpha_bar
+        assert np.abs(eps_to_prediction(schedule, t, x_t, eps, kind) - exact[kind]).max() < 1e-12 * scale
+        assert np.abs(prediction_to_eps(schedule, t, x_t, exact[kind], kind) - eps).max() < 1e-12 * scale / beta_bar
+
+
+@given(schedules_and_t(), reals((2, 3, 2), -3, 3), st.sampled_from(PREDICTIONS), st.sampled_from(PREDICTIONS))
+def test_predictions_convert_into_each_other_and_back(drawn, flat, one, other):
+    """For any numbers, not only a true noise; every example may have its own step."""
+    schedule, t = drawn
+    t = np.array([t, 1, schedule.T])
+    x_t, prediction = flat
+    eps = prediction_to_eps(schedule, t, x_t, prediction, one)
+    there = eps_to_prediction(schedule, t, x_t, eps, other)
+    back = eps_to_prediction(schedule, t, x_t, prediction_to_eps(schedule, t, x_t, there, other), one)
+    gains = [np.abs(np.broadcast_to(eps_coefficients(schedule, t, kind).gain, 3)) for kind in (one, other)]
+    condition = 1 + max((a / b).max() for a in (*gains, np.ones(1)) for b in (*gains, np.ones(1)))
+    assert np.abs(back - prediction).max() < 1e-12 * condition**2
+
+
+def test_an_unknown_prediction_is_refused_by_name():
+    schedule, x = NoiseSchedule.linear(3), np.zeros((2, 1))
+    with pytest.raises(ValueError, match=r"^kind must be one of 'noise', 'x0', 'v', 'step', got 'score'"):
+        prediction_to_eps(schedule, 1, x, x, "score")
+    with pytest.raises(ValueError, match=r"^prediction must have the shape of x_t"):
+        prediction_to_eps(schedule, 1, x, x[0], "v")
+    with pytest.raises(ValueError, match=r"^eps_hat must have the shape of x_t"):
+        eps_to_prediction(schedule, 1, x, x[0], "v")
+
+
+class Says:
+    """Replaces an MLP and returns a given answer."""
+
+    def __init__(self, answer):
+        self.answer, self.parameters = answer, np.zeros(1)
+
+    def __call__(self, inputs, constant):
+        return self.answer
+
+
+@pytest.mark.parametrize("kind", PREDICTIONS)
+@pytest.mark.parametrize("t", [1, 3, 6])
+def test_a_model_converts_the_prediction_of_its_network_to_noise(kind, t):
+    rng = np.random.default_rng(0)
+    model = DDPM(NoiseSchedule.linear(6), prediction=kind, hidden=(4,), n_steps=1, rng=0).fit(
+        rng.standard_normal((9, 2))
+    )
+    x_t, eps = rng.standard_normal((2, 5, 2))
+    model.network_.mlp = Says(eps_to_prediction(model.schedule_, t, x_t, eps, kind))
+    assert residual(model.eps_hat(x_t, t), eps) < 1e-6  # the network works in float32
+
+
+# --- weights and draws of t -------------------------------------------------------------------------------
+
+
+@given(schedules(), st.sampled_from(["beta", "posterior"]), st.integers(0, 2**32 - 1))
+def test_bound_weights_make_the_mean_loss_the_bound(schedule, variance, seed):
+    """(1/T) Σ λ_t ℓ_t equals the part of −ELBO that depends on the network, nats."""
+    losses = np.random.default_rng(seed).uniform(0, 3, schedule.T + 1)
+    weight = loss_weight(schedule, "bound", variance)
+    bound, floor = (negative_elbo(schedule, value, 1.7, 2, variance) for value in (losses, 0 * losses))
+    assert residual((weight * losses)[1:].mean(), bound - floor) < 1e-9
+    assert weight[0] == 0
+
+
+@given(schedules_and_t(), reals((3, 3, 2), -3, 3))
+def test_other_weights_make_the_loss_the_error_of_the_prediction_they_name(drawn, flat):
+    schedule, t = drawn
+    x0, eps, eps_hat = flat
+    x_t = q_sample(schedule, t, x0, eps)
+    squared = ((eps - eps_hat) ** 2).sum(axis=1)
+
+    def error(kind):
+        told, true = (eps_to_prediction(schedule, t, x_t, e, kind) for e in (eps_hat, eps))
+        return ((told - true) ** 2).sum(axis=1)
+
+    expected = {
+        "simple": squared,
+        "x0": error("x0"),
+        "v": error("v"),
+        "min-snr": min(schedule.snr[t], 5.0) * error("x0"),
+    }
+    for weighting, value in expected.items():
+        weight = loss_weight(schedule, weighting)
+        assert np.abs(weight[t] * squared - value).max() < 1e-9 * (1 + np.abs(value).max())
+        assert weight[0] == 0
+        assert len(weight) == schedule.T + 1
+    assert set(expected) | {"bound"} == set(WEIGHTINGS)
+
+
+@pytest.mark.parametrize("choice", STEP_CHOICES)
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_training_weighs_the_squared_error_of_its_steps(choice, weighting, monkeypatch):
+    """Every step of Algorithm 1 uses λ_t/(T p_t), with λ_t for the model's variance, and reports the weighted mean."""
+    seen, step = [], training.train_step
+
+    def spied(network, schedule, x0, t, noise, weight, **given):
+        losses = step(network, schedule, x0, t, noise, weight, **given)
+        seen.append((t, weight, losses))
+        return losses
+
+    monkeypatch.setattr(training, "train_step", spied)
+    schedule = NoiseSchedule.linear(5)
+    model = DDPM(schedule, "posterior", weighting=weighting, step_choice=choice, hidden=(4,), n_steps=40, batch_size=16)
+    corrected = False
+    for state in model.train(np.random.default_rng(0).standard_normal((50, 2))):
+        t, weight, losses = seen[-1]
+        table = loss_weight(schedule, weighting, "posterior")[t]
+        assert set(t.tolist()) <= {1, 2, 3, 4, 5}
+        assert state.loss == pytest.approx((weight * losses).mean(), rel=1e-5)
+        if np.abs(weight / table - 1).max() > 1e-3:
+            corrected = True
+    assert len(seen) == 40
+    assert corrected == (choice == "importance")
+
+
+# --- respacing, DDIM, variances ---------------------------------------------------------------------------
+
+
+@given(schedules(min_T=3), st.data())
+def test_respaced_chain_visits_the_same_noise_levels(schedule, data):
+    steps = sorted(data.draw(st.sets(st.integers(1, schedule.T), min_size=1)))
+    short = schedule.respace(steps)
+    assert len(steps) == short.T
+    assert residual(short.alpha_bar[1:], schedule.alpha_bar[steps]) < 1e-12
+    assert residual(short.beta_bar[1:], schedule.beta_bar[steps]) < 1e-12
+    assert residual(schedule.respace(range(1, schedule.T + 1)).variances, schedule.variances) < 1e-12
+    again = short.respace([short.T])
+    assert residual(again.beta_bar[1], schedule.beta_bar[steps[-1]]) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [([], "1-D array of ints"), ([1.0], "1-D array of ints"), ([[1]], "1-D array of ints"), ([0, 1], "rise strictly"),
+     ([2, 2], "rise strictly"), ([3, 1], "rise strictly"), ([6], "rise strictly")],
+)  # fmt: skip
+def test_invalid_steps_are_refused(steps, words):
+    with pytest.raises(ValueError, match=rf"^steps must .*{words}"):
+        NoiseSchedule.linear(5).respace(steps)
+
+
+class ExactNoise:
+    """E[ε | x_t] for data of a known distribution, in place of a trained network."""
+
+    def __init__(self, law):
+        self.law = law
+
+    def __call__(self, x, scale, std, *_, **__):
+        return -std * self.law.diffuse(scale, std).score(x)
+
+
+ROUND = Mixture([1.0], [[0.5, -1.0]], [0.3 * np.eye(2)])  # isotropic, so that one σ_t² per step can be exact
+
+
+def exact_model(T=12, **parameters):
+    model = DDPM(NoiseSchedule.linear(T), standardize=False, hidden=(2,), n_steps=1, rng=0, **parameters)
+    model.fit(ROUND.sample(20, rng=0))
+    model.network_ = ExactNoise(ROUND)
+    return model
+
+
+def moments(model, n_draws, **keywords):
+    """Exact mean and covariance of a sampler that is affine in its normal numbers, from 0 and unit vectors."""
+    units = np.vstack([np.zeros(2 * n_draws), np.eye(2 * n_draws)])
+    rng = Scripted(lambda i, shape: units[:, 2 * i : 2 * i + 2])
+    draws = model.sample(len(units), rng=rng, **keywords)
+    assert rng.calls == n_draws
+    jacobian = (draws[1:] - draws[0]).T
+    return draws[0], jacobian @ jacobian.T
+
+
+def gaussian_noise_losses(schedule, law):
+    """ℓ*_t = D − β̄_t² J_t in closed form."""
+    losses = np.zeros(schedule.T + 1)
+    for t in range(1, schedule.T + 1):
+        V = schedule.alpha_bar[t] ** 2 * law.covariances[0] + schedule.beta_bar[t] ** 2 * np.eye(2)
+        losses[t] = 2 - schedule.beta_bar[t] ** 2 * np.trace(np.linalg.inv(V))
+    return losses
+
+
+def test_noise_losses_are_those_of_the_data():
+    """At sigma points of data and noise, where the mean of a quadratic is exact."""
+    model = exact_model()
+    unit = 2**0.5 * np.vstack([np.eye(2), -np.eye(2)])
+    x = np.repeat(ROUND.means[0] + 0.3**0.5 * unit, 4, axis=0)
+    rng = Scripted(lambda i, shape: np.tile(unit, (4, 1)))
+    losses = model.noise_losses(x, rng=rng)
+    assert residual(losses, gaussian_noise_losses(model.schedule_, ROUND)) < 1e-12
+    assert losses[0] == 0
+
+
+def test_optimal_variance_is_estimated_when_training_ends():
+    model = DDPM(NoiseSchedule.linear(4), "optimal", hidden=(4,), n_steps=3, rng=0)
+    x = np.random.default_rng(0).standard_normal((500, 2)) * [2.0, 0.5]
+    for state in model.train(x):
+        if state.step < 3:
+            assert np.array_equal(model.variance_, model.schedule_.beta**2)
+    expected = optimal_reverse_variance(model.schedule_, model.noise_losses(x, rng=5), 2)
+    assert model.variance_[1:] == pytest.approx(expected[1:], rel=0.1)
+    assert (model.variance_[1:] >= model.schedule_.beta_tilde[1:] ** 2).all()
+    bounds = {
+        kind: negative_elbo(model.schedule_, model.noise_losses_, 1.0, 2, variance)
+        for kind, variance in {"optimal": model.variance_, "beta": "beta", "posterior": "posterior"}.items()
+    }
+    assert bounds["optimal"] < min(bounds["beta"], bounds["posterior"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [(12, range(1, 13)), (5, [3, 5, 8, 10, 12]), (1, [12]), ([2, 12], [2, 12]), ([1, 2, 3, 12], [1, 2, 3, 12])],
+    ids=str,
+)
+def test_respaced_model_with_its_best_variances_draws_the_data_exactly(steps, kept):
+    """σ_t² = v_t for any subset of the steps, from the exact x_T: the samples have the moments of isotropic data."""
+    model = exact_model(variance="optimal")
+    model.noise_losses_ = gaussian_noise_losses(model.schedule_, ROUND)
+    model.variance_ = model._best_variance()
+    short = model.respace(steps)
+    assert residual(short.schedule_.alpha_bar[1:], model.schedule_.alpha_bar[list(kept)]) < 1e-12
+    mean, covariance = moments(short, short.schedule_.T + 1)
+    alpha_bar, end = model.schedule_.alpha_bar[-1], model.schedule_
+    V = alpha_bar**2 * 0.3 + end.beta_bar[-1] ** 2  # of x_T; the sampler starts at N(0, I) instead
+    gain = alpha_bar * 0.3 / V  # E[x_0 | x_T] = m + gain (x_T − ᾱ m)
+    assert residual(mean, ROUND.means[0] * (1 - gain * alpha_bar)) < 1e-6
+    assert residual(covariance, (0.3 + gain**2 * (1 - V)) * np.eye(2)) < 1e-6
+
+
+def test_respacing_keeps_the_kind_of_variance():
+    for kind in "beta", "posterior":
+        short = exact_model(variance=kind).respace(4)
+        assert np.array_equal(short.variance_, reverse_variance(short.schedule_, kind))
+    model = exact_model()
+    assert model.respace(4) is not model
+    assert model.schedule_.T == 12  # itself unchanged
+    assert residual(model.respace(12).sample(3, rng=0), model.sample(3, rng=0)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("parameters", "steps", "words"),
+    [
+        ({"prediction": "step"}, 3, "cannot be respaced"),
+        ({"variance": np.full(13, 0.1)}, 3, "cannot be respaced"),
+        ({}, 13, "steps must be at most the 12 steps"),
+        ({}, 0, "steps must be at least 1"),
+        ({}, [3, 2], "steps must rise strictly"),
+    ],
+    ids=str,
+)
+def test_invalid_respacings_are_refused_with_the_reason(parameters, steps, words):
+    with pytest.raises(ValueError, match=words):
+        exact_model(**parameters).respace(steps)
+
+
+def test_ddim_needs_one_draw_at_eta_0_and_gives_the_ancestral_posterior_sampler_at_eta_1():
+    model = exact_model(variance="posterior")
+    mean, covariance = moments(model, 1, eta=0.0)
+    assert np.abs(covariance - covariance[0, 0] * np.eye(2)).max() < 1e-6
+    ddim, ancestral = moments(model, 13, eta=1.0), moments(model, 13)
+    first = model.schedule_.beta[1] ** 2 * np.eye(2)  # the ancestral sampler's last step, where β̃_1 = 0 would not do
+    assert residual(ddim[0], ancestral[0]) < 1e-6
+    assert residual(ddim[1] + first, ancestral[1]) < 1e-6
+    with pytest.raises(ValueError, match=r"^rng is needed for eta > 0"):
+        next(ddim_sampler(model.schedule_, model.eps_hat, np.zeros((1, 2)), eta=0.5))
+    with pytest.raises(ValueError, match=r"^eta must be in"):
+        model.sample(2, rng=0, eta=1.5)
+    assert mean.shape == (2,)
+
+
+# --- whole numbers ----------------------------------------------------------------------------------------
+
+
+class TableNoise:
+    """The exact ε̂ of data from tables, in place of a trained network."""
+
+    def __init__(self, tables):
+        self.tables = tables
+
+    def __call__(self, x, scale, std, *_, **__):
+        return (x - scale * self.tables.denoise(x, scale, std)) / std
+
+
+def test_bound_with_masses_exceeds_the_entropy_of_whole_numbers_and_with_a_density_does_not():
+    """−E ELBO ≥ H(P) for the exact denoiser: a sum over all levels, noise by the trapezoid rule."""
+    levels = np.repeat([[0.0], [1.0], [4.0]], [5, 3, 2], axis=0)
+    tables = CategoricalMixture(1, n_levels=5, smoothing=0.0).fit(levels)
+    values, p = np.array([[0.0], [1.0], [4.0]]), np.array([0.5, 0.3, 0.2])
+    entropy = -(p * np.log(p)).sum()
+    xi, step = np.linspace(-8, 8, 801, retstep=True)
+    weights = step * stats.norm.pdf(xi)
+    rows = np.repeat(values, len(xi), axis=0)
+    bounds = {}
+    for n_levels in 5, None:
+        model = DDPM(NoiseSchedule.linear(20), n_levels=n_levels, standardize=False, hidden=(2,), n_steps=1, rng=0)
+        model.fit(levels if n_levels else levels / 2 - 1)
+        model.network_ = TableNoise(tables)
+        noise = Scripted(lambda i, shape: np.broadcast_to(np.tile(xi, 3)[:, None], shape))
+        elbo = model.elbo(rows if n_levels else rows / 2 - 1, rng=noise).reshape(3, -1) @ weights
+        bounds[n_levels] = -(p @ elbo)
+    assert entropy < bounds[5] < entropy + 0.5
+    assert bounds[None] < entropy  # a density is not a mass: its "bound" is below the entropy
+
+
+def test_samples_of_whole_numbers_are_whole():
+    levels = np.random.default_rng(0).integers(0, 3, (60, 2))
+    model = DDPM(NoiseSchedule.linear(5), n_levels=3, hidden=(4,), n_steps=5, rng=0).fit(levels)
+    assert set(np.unique(model.sample(200, rng=0))) <= {0.0, 1.0, 2.0}
+    for wrong in levels + 0.5, levels - 1, levels + 1:
+        with pytest.raises(ValueError, match=r"^x must hold whole numbers in 0\.\.2, as n_levels says"):
+            DDPM(n_levels=3).fit(wrong)
+
+
+# --- labels and guidance ----------------------------------------------------------------------------------
+
+
+def two_classes(n=400):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, n)
+    return np.where(y == 1, 2.0, -2.0)[:, None] + 0.3 * rng.standard_normal((n, 1)), y
+
+
+def labelled(**parameters):
+    defaults = {"n_classes": 2, "hidden": (32,), "n_steps": 400, "batch_size": 64, "learning_rate": 1e-2, "rng": 0}
+    x, y = two_classes()
+    return DDPM(NoiseSchedule.linear(20), **{**defaults, **parameters}).fit(x, y)
+
+
+def test_labels_determine_the_samples_and_the_right_label_has_the_largest_bound():
+    model = labelled()
+    x, y = two_classes()
+    drawn = model.sample(400, rng=0, y=np.repeat([0, 1], 200))[:, 0]
+    assert (np.sign(drawn) == np.repeat([-1, 1], 200)).mean() > 0.98
+    free = model.sample(400, rng=0)[:, 0]
+    assert 0.3 < (free > 0).mean() < 0.7
+    right, wrong, unlabelled = (model.elbo(x, rng=1, y=labels).mean() for labels in (y, 1 - y, None))
+    assert right > unlabelled + 0.3 > wrong + 0.3
+
+
+def test_guidance_is_linear_between_the_unlabelled_and_the_labelled_model():
+    model = labelled(n_steps=30)
+    x, y = np.random.default_rng(1).standard_normal((6, 1)), np.array([0, 1, 1, 0, 1, 0])
+    free, given = model.eps_hat(x, 4), model.eps_hat(x, 4, y)
+    assert np.abs(given - free).max() > 1e-3
+    assert np.array_equal(model.eps_hat(x, 4, y, guidance=0.0), free)
+    assert np.array_equal(model.eps_hat(x, 4, y, guidance=1.0), given)
+    assert residual(model.eps_hat(x, 4, y, guidance=3.0), free + 3 * (given - free)) < 1e-6
+    stronger = model.sample(200, rng=0, y=np.ones(200, dtype=int), guidance=3.0)
+    assert not np.array_equal(stronger, model.sample(200, rng=0, y=np.ones(200, dtype=int)))
+
+
+def test_dropped_labels_are_not_learnt():
+    """label_dropout = 1: the weights of the label never change.  0: the unlabelled network never trains."""
+    never, always = labelled(label_dropout=1.0, n_steps=20), labelled(label_dropout=0.0, n_steps=20)
+    start = labelled(label_dropout=1.0, n_steps=1)
+    rows = slice(-2, None)  # of the first layer: the two indicators come last
+    assert np.abs(never.network_.mlp.weights[0][rows] - start.network_.mlp.weights[0][rows]).max() < 1e-6
+    assert np.abs(always.network_.mlp.weights[0][rows] - start.network_.mlp.weights[0][rows]).max() > 1e-4
+
+
+@pytest.mark.parametrize("y", [None, [0, 1], np.zeros(400), np.full(400, 2), np.full(400, -1)], ids=repr)
+def test_invalid_labels_are_refused(y):
+    x, _ = two_classes()
+    with pytest.raises(ValueError, match=r"^y must be (in 0\.\.1|400 int labels, as n_classes=2 says)"):
+        DDPM(n_classes=2).fit(x, y)
+    if y is not None:
+        with pytest.raises(ValueError, match=r"^y must be "):
+            labelled(n_steps=1).sample(400, rng=0, y=y)
+
+
+def test_labels_are_ignored_without_classes():
+    x, y = two_classes()
+    one, other = (DDPM(hidden=(4,), n_steps=3, rng=0).fit(x, labels) for labels in (y, None))
+    assert one.sample(3, rng=0).tobytes() == other.sample(3, rng=0).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("prediction", "score"), ("weighting", "snr"), ("step_choice", "random"), ("n_classes", -1),
+     ("label_dropout", 1.5), ("n_levels", 1), ("variance", "best")],
+)  # fmt: skip
+def test_invalid_choices_are_refused_before_training(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must be"):
+        next(DDPM(**{name: value}).train(np.arange(6.0).reshape(3, 2)))
+
+
+def test_choices_survive_save_and_load(tmp_path):
+    model = labelled(variance="optimal", prediction="x0", weighting="bound", step_choice="importance", n_steps=5)
+    model.save(tmp_path / "m.npz")
+    loaded = DDPM.load(tmp_path / "m.npz")
+    y = np.array([0, 1, 0])
+    assert loaded.sample(3, rng=0, y=y, guidance=2.0).tobytes() == model.sample(3, rng=0, y=y, guidance=2.0).tobytes()
+    assert np.array_equal(loaded.variance_, model.variance_)
+    short, loaded_short = model.respace(5), loaded.respace(5)
+    assert np.array_equal(short.variance_, loaded_short.variance_)
+    short.save(tmp_path / "short.npz")
+    assert DDPM.load(tmp_path / "short.npz").sample(3, rng=0).tobytes() == short.sample(3, rng=0).tobytes()
+
+
+# --- clipping ---------------------------------------------------------------------------------------------
+
+
+def test_clipping_leaves_values_in_range_and_makes_no_denoiser_worse():
+    """Uniform levels with exact E[x_0 | x_t]: clipping lowers the excess of a badly trained network at every step."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 5, (400, 2)).astype(float)
+    parameters = {"n_levels": 5, "prediction": "noise", "hidden": (8,), "n_steps": 30, "rng": 0}
+    plain, clipped = (DDPM(clip_x0=clip_x0, **parameters).fit(x) for clip_x0 in (False, True))
+    assert np.array_equal(plain.parameters_, clipped.parameters_)  # training is the same
+    law = CategoricalMixture(1, n_levels=5, smoothing=0).fit(x)
+    x0, schedule = plain.to_model(x), plain.schedule_
+    for t in (1, 20, 60, 100):
+        noise = rng.standard_normal(x0.shape)
+        x_t, scale, std = q_sample(schedule, t, x0, noise), schedule.alpha_bar[t], schedule.beta_bar[t]
+        best = law.denoise(x_t, scale, std)
+        wild, tame = ((x_t - std * m.eps_hat(x_t, t)) / scale for m in (plain, clipped))
+        assert np.abs(tame).max() <= 1 + 1e-6
+        assert residual(tame, np.clip(wild, -1, 1)) < 1e-5  # the network is float32
+        assert (((tame - best) ** 2) <= (wild - best) ** 2 + 1e-5).all()
+        assert ((wild - best) ** 2).mean() > (1.0 if t == 1 else 1.2) * ((tame - best) ** 2).mean()
+    assert clipped.elbo(x, rng=1).mean() > plain.elbo(x, rng=1).mean() + 0.1
+    assert residual(clipped.predict_score(x_t, 100), -clipped.eps_hat(x_t, 100) / std) < 1e-12
+
+
+def test_clipping_needs_levels_and_exists_for_ddpm_only():
+    with pytest.raises(ValueError, match="clip_x0 needs n_levels"):
+        DDPM(clip_x0=True, n_steps=1).fit(np.eye(3))
+    model = DDPM(clip_x0=True, n_levels=2, n_steps=1, hidden=(2,), rng=0).fit(np.eye(3))
+    with pytest.raises(ValueError, match="clip_x0"):
+        to_sde(model)
+    reals = DDPM(n_steps=1, hidden=(2,), rng=0).fit(5 * np.eye(3))
+    before = reals.sample(4, rng=0)
+    assert np.array_equal(reals.set_params(clip_x0=True).sample(4, rng=0), before)  # arguments count at the next fit
+
+
+def test_a_decoder_takes_the_place_of_the_last_step():
+    schedule, x0 = NoiseSchedule.linear(3), np.array([[0.2], [-0.4]])
+    noise, seen = np.random.default_rng(0).standard_normal((3, 2, 1)), []
+
+    def decoder(x_1):
+        seen.append(x_1)
+        return -np.arange(2.0)
+
+    def eps_hat(x, t):
+        assert t > 1  # the network is not called
+        return 0.3 * x
+
+    plain = bound_terms(schedule, x0, lambda x, t: 0.3 * x, noise)
+    terms = bound_terms(schedule, x0, eps_hat, noise, decoder=decoder)
+    assert np.array_equal(terms[:, 0], [0.0, 1.0])
+    assert np.array_equal(terms[:, 1:], plain[:, 1:])
+    assert np.array_equal(seen[0], q_sample(schedule, 1, x0, noise[0]))
+
+
+# --- class-conditional levels -----------------------------------------------------------------------------
+
+
+def labelled_levels(**parameters):
+    """Two classes of whole numbers, 0 or 1 and 3 or 4, in two columns; and a model of them."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 500)
+    x = (rng.integers(0, 2, (500, 2)) + 3 * y[:, None]).astype(float)
+    defaults = {"n_levels": 5, "n_classes": 2, "prediction": "levels", "weighting": "bound", "hidden": (32,)}
+    model = DDPM(NoiseSchedule.linear(20), n_steps=300, batch_size=64, learning_rate=1e-2, rng=0, **defaults)
+    return model.set_params(**parameters).fit(x, y), x, y
+
+
+def test_labels_reach_the_network_the_mass_and_the_draw_of_whole_numbers():
+    """Without label, class count or rng, samples, bound or repeated draws would equal those without labels."""
+    model, x, y = labelled_levels()
+    assert model.network_.n_classes == 2
+    told = np.repeat([0, 1], 200)
+    drawn = model.sample(400, rng=0, y=told)
+    assert (drawn // 3 == told[:, None]).mean() > 0.9
+    assert 0.2 < (model.sample(400, rng=0) >= 3).mean() < 0.8
+    assert np.array_equal(drawn, model.sample(400, rng=0, y=told))
+    assert not np.array_equal(drawn, model.sample(400, rng=1, y=told))
+    right, wrong, free = (model.elbo(x, rng=1, y=labels).mean() for labels in (y, 1 - y, None))
+    assert right > free + 0.3
+    assert free > wrong + 0.3
+    # the decoder alone: the mass given x_1, and the last draw, at a noise level where x_1 has no information
+    level = 0.05, (1 - 0.05**2) ** 0.5
+    mass, noise = model.network_, np.random.default_rng(2).standard_normal((500, 2))
+    assert mass.log_mass(x, noise, *level, y).mean() > mass.log_mass(x, noise, *level, 1 - y).mean() + 1
+    last = mass.draw(np.random.default_rng(0), noise, *level, y)
+    assert (last // 3 == y[:, None]).mean() > 0.8  # 0.5 without labels
+
+
+@pytest.mark.parametrize("prediction", ["v", "noise", "x0", "step"])
+def test_guidance_mixes_the_noise_of_every_prediction(prediction):
+    """Guidance 3 is free + 3 (labelled − free) for every prediction: both calls of the network use its coefficients."""
+    model = labelled(prediction=prediction, n_steps=30)
+    network, schedule = model.network_, model.schedule_
+    x, y, t = np.random.default_rng(1).standard_normal((6, 1)), np.array([0, 1, 1, 0, 1, 0]), 4
+    coefficients = eps_coefficients(schedule, t, prediction)
+    level = float(schedule.alpha_bar[t]), float(schedule.beta_bar[t])
+    free, told = (network(x, *level, coefficients, labels) for labels in (None, y))
+    assert residual(model.eps_hat(x, t, y, guidance=3.0), free + 3 * (told - free)) < 1e-6
+
+
+def test_respacing_during_training_uses_beta_squared_of_the_new_schedule():
+    """Before the end of training there are no noise losses."""
+    model = DDPM(NoiseSchedule.linear(6), "optimal", hidden=(4,), n_steps=3, rng=0)
+    for state in model.train(np.random.default_rng(0).standard_normal((50, 2))):
+        short = model.respace(3)
+        if state.step < 3:
+            assert np.array_equal(short.variance_, short.schedule_.beta**2)
+    assert not np.allclose(short.variance_, short.schedule_.beta**2)
+    kept = model.noise_losses_[[0, 2, 4, 6]]
+    assert np.array_equal(short.variance_[1:], optimal_reverse_variance(short.schedule_, kept, 2)[1:])
+
+
+# --- the importance-weighted bound over paths -------------------------------------------------------------
+
+
+@pytest.mark.equation(19)
+def test_importance_weighted_bound_rises_from_the_elbo_to_the_likelihood():
+    """Data N(m, 0.3 I) with exact ε̂: p_θ is a Gaussian in closed form, from the moments of the sampler."""
+    model = exact_model(T=4)
+    mean, covariance = moments(model, 5)
+    x = ROUND.sample(300, rng=3)
+    exact = stats.multivariate_normal(mean, covariance).logpdf(x)
+    bounds = [model.iwae(x, rng=1, n_draws=n) for n in (1, 8, 200)]
+    gaps = [(exact - bound).mean() for bound in bounds]
+    assert gaps[0] > 2 * gaps[1] > 4 * gaps[2] > 0
+    assert gaps[2] < 0.005
+    elbo = np.mean([model.elbo(x, rng=seed) for seed in range(40)], axis=0)
+    one = np.mean([model.iwae(x, rng=seed, n_draws=1) for seed in range(40)], axis=0)
+    assert abs((one - elbo).mean()) < 5.5 * (one - elbo).std() / 300**0.5
+
+
+@pytest.mark.equation(19)
+def test_the_weight_of_a_path_is_constant_if_the_chain_is_reversed_exactly():
+    """ε̂ = β̄ x and σ = β on data N(0, I): the log weight of every path is log N(x; 0, I), in data units."""
+    normal = Mixture([1.0], [[0.0, 0.0]], [np.eye(2)])
+    model = DDPM(NoiseSchedule.linear(9), n_steps=1, rng=0).fit(normal.sample(50, rng=0))
+    scale, shift = model.scale_, model.mean_
+    model.network_ = ExactNoise(normal)
+    x = np.array([[0.3, -1.0], [2.0, 0.1]])
+    expected = normal.log_prob((x - shift) / scale) - 2 * np.log(scale)
+    for seed in range(3):
+        assert residual(model.iwae(x, rng=seed, n_draws=1), expected) < 1e-10
+
+
+def test_importance_weighted_bound_of_whole_numbers_is_of_their_mass():
+    """The bound is above the ELBO of masses, and E Σ_x exp(bound) ≤ 1 over all x."""
+    model, x, _ = labelled_levels(n_classes=0, n_steps=100)
+    cells = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0)), axis=-1).reshape(-1, 2)
+    sums = [np.exp(model.iwae(cells, rng=seed, n_draws=4)).sum() for seed in range(50)]
+    assert abs(np.mean(sums) - 1) < 5.5 * np.std(sums) / 50**0.5  # unbiased: exactly 1 for a law over all cells
+    assert model.iwae(x[:100], rng=0, n_draws=30).mean() > model.elbo(x[:100], rng=0).mean()
+    binned = DDPM(NoiseSchedule.linear(20), n_levels=5, hidden=(8,), n_steps=50, rng=0).fit(x)
+    sums = [np.exp(binned.iwae(cells, rng=seed, n_draws=4)).sum() for seed in range(50)]
+    assert 0.5 < np.mean(sums) < 1 + 5.5 * np.std(sums) / 50**0.5  # rare paths hold the rest; densities sum to 4

@@ -1,0 +1,376 @@
+"""ScoreSDE: bounds, likelihoods and samples against exact answers, its arguments, and the draws of training."""
+
+from functools import cache, partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from scratchgen import VE, VP, Mixture, ScoreSDE, SubVP
+from scratchgen.grading import grade_noise
+from scratchgen.nn import NoiseNetwork
+from tests.exact import BIMODAL, CLUSTERS, GAUSSIAN, LOG_2PI, affine, exact, gaussian, grid_rows, sigma_rows
+from tests.strategies import FALSE_ALARM, Scripted, passes_as_sample, residual
+
+SDES = [VP(), VP(0.5, 8.0, 2.0), SubVP(0.1, 15.0), VE(0.01, 20.0)]
+LINE = Mixture([0.4, 0.6], [[-1.0], [1.2]], [[[0.1]], [[0.2]]])
+PLANE = Mixture([0.4, 0.6], [[-1.0, 0.5], [0.8, -0.3]], [0.2 * np.eye(2), [[0.3, 0.1], [0.1, 0.2]]])
+every_sde = pytest.mark.parametrize("sde", SDES, ids=repr)
+
+# --- the bound, with an exact predictor ----------------------------------------------------------------
+
+
+def log_snr_ends(sde, t_min):
+    """log(scale²/std²) at the horizon and at t_min."""
+    return [float(2 * np.log(scale / std)) for scale, std in (sde.marginal(sde.horizon), sde.marginal(t_min))]
+
+
+def kl_to_prior(sde, law):
+    """KL(p_T‖π) by its definition: by quadrature in one dimension, in closed form for one Gaussian."""
+    scale, std = (float(v) for v in sde.marginal(sde.horizon))
+    p_T = law.diffuse(scale, std)
+    cross = 0.5 * law.dimension * (LOG_2PI + 2 * np.log(sde.prior_std)) + 0.5 / sde.prior_std**2 * (
+        np.trace(p_T.covariance()) + p_T.mean() @ p_T.mean()
+    )
+    return float(cross - entropy(p_T))
+
+
+def entropy(law):
+    if len(law.weights) > 1:
+        return law.entropy()
+    return 0.5 * float(law.dimension * (LOG_2PI + 1) + np.linalg.slogdet(law.covariances[0])[1])
+
+
+def sde_bound(sde, t_min, law):
+    """E_p[−elbo] of an exact score: KL(p_T‖π) + H(x_{t_min}/scale), because only the two ends of the path differ."""
+    scale, std = (float(v) for v in sde.marginal(t_min))
+    return kl_to_prior(sde, law) + entropy(law.diffuse(scale, std)) - law.dimension * np.log(scale)
+
+
+@every_sde
+@pytest.mark.parametrize("error", [0.0, 0.3, -0.5])
+def test_sde_bound_is_exact_for_gaussian_data(sde, error):
+    """E_p[−elbo] = KL(p_T‖π) + H + ½ ∫ E‖ε* − ε̂‖² d(log-SNR): (34) with its factor, at times of the SDE."""
+    t_min, n_times = 0.01, 200
+    model, law = exact(ScoreSDE(sde, t_min, n_steps=1, rng=0), GAUSSIAN, error)
+    x0, noise = sigma_rows(GAUSSIAN)
+    elbo = model.elbo(x0, rng=Scripted(lambda i, shape: noise), n_times=n_times)
+    assert elbo.shape == (len(x0),)
+    low, high = log_snr_ends(sde, t_min)
+    eigenvalues = np.linalg.eigvalsh(law.covariance())
+    # E‖ε*‖² = Σ 1/(1 + λ e^u) at log-SNR u, whose integral is −Σ log(λ + e^−u)
+    excess = error**2 * (np.log(eigenvalues + np.exp(-low)) - np.log(eigenvalues + np.exp(-high))).sum()
+    expected = sde_bound(sde, t_min, law) + 0.5 * excess + 2 * np.log(model.scale_)
+    assert abs(elbo.mean() + expected) < 1e-5  # the midpoint rule in time
+
+
+def test_sde_bound_is_exact_for_a_mixture():
+    sde, t_min = VP(), 0.005
+    model, law = exact(ScoreSDE(sde, t_min, n_steps=1, rng=0), BIMODAL)
+    x0, noise, weights = grid_rows(BIMODAL)
+    elbo = weights @ model.elbo(x0, rng=Scripted(lambda i, shape: noise), n_times=150)
+    expected = sde_bound(sde, t_min, law) + np.log(model.scale_)
+    assert abs(elbo + expected) < 1e-4
+    assert 0 < expected - BIMODAL.entropy() < 0.01  # the bound is nearly tight; the rest is due to t_min
+
+
+def test_sde_bound_is_unbiased_for_any_number_of_times():
+    """Statistical: within 5.5 standard errors, each fails once in 2e7 runs; more times have less variance."""
+    sde, n, t_min = VP(), 600, 0.01
+    model, law = exact(ScoreSDE(sde, t_min, n_steps=1, rng=0), GAUSSIAN)
+    expected = sde_bound(sde, t_min, law) + 2 * np.log(model.scale_)
+    x = GAUSSIAN.sample(n, rng=1)
+    spreads = []
+    for n_times in 1, 3, 20:  # every example has its own times, so that examples are independent
+        gaps = GAUSSIAN.log_prob(x) - model.elbo(x, rng=10 + n_times, n_times=n_times)
+        spreads.append(gaps.std(ddof=1))
+        gap = expected - entropy(GAUSSIAN)
+        assert abs(gaps.mean() - gap) < stats.t.isf(FALSE_ALARM / 2, n - 1) * spreads[-1] / n**0.5
+    assert spreads[0] > 3 * spreads[2]
+    assert abs(gap) < 0.05
+
+
+# --- the likelihood -----------------------------------------------------
+
+
+@every_sde
+def test_flow_likelihood_is_exact_for_gaussian_data(sde):
+    """The flow maps N(a m, V_{t_min}) to N(a_T m, V_T) along each axis; log π is added there, and the log-volume."""
+    t_min = 0.01
+    model, law = exact(ScoreSDE(sde, t_min, n_steps=1, rng=0), GAUSSIAN)
+    x = GAUSSIAN.sample(20, rng=1)
+    eigenvalues, axes = np.linalg.eigh(law.covariance())
+    (a, s), (a_T, s_T) = sde.marginal(t_min), sde.marginal(sde.horizon)
+    stretch = np.sqrt((a_T**2 * eigenvalues + s_T**2) / (a**2 * eigenvalues + s**2))
+    end = (model.to_model(x) - a * law.mean()) @ axes * stretch + a_T * law.mean() @ axes
+    expected = stats.norm.logpdf(end, 0, s_T).sum(axis=1) + np.log(stretch).sum() - 2 * np.log(model.scale_)
+    assert residual(model.log_prob(x, rtol=1e-9), expected) < 1e-6
+    assert residual(model.log_prob(x), expected) < 1e-3
+
+
+@cache
+def small_model():
+    return ScoreSDE(n_steps=1, hidden=(2,), rng=0).fit(CLUSTERS.sample(20, rng=0))
+
+
+@pytest.mark.parametrize("t", [0.0, -0.1, 1.1, np.nan])
+def test_score_sde_refuses_times_outside_its_range(t):
+    model = small_model()
+    for verb in model.eps_hat, model.predict_score:
+        with pytest.raises(ValueError, match="t must be"):
+            verb(np.zeros((2, 2)), t)
+
+
+@every_sde
+def test_score_sde_predicts_noise_and_score_at_time_t(sde):
+    model, law = exact(ScoreSDE(sde, n_steps=1, rng=0), CLUSTERS)
+    x = np.random.default_rng(0).standard_normal((3, 2))
+    for t in 0.01, 0.3, sde.horizon:
+        scale, std = (float(v) for v in sde.marginal(t))
+        p_t = law.diffuse(scale, std)
+        assert residual(model.predict_score(x, t), p_t.score(x)) < 1e-12
+        assert residual(model.eps_hat(x, t), -std * p_t.score(x)) < 1e-12
+        score, divergence = model.score_and_divergence(x, t)
+        assert residual(score, p_t.score(x)) < 1e-12
+        assert residual(divergence, np.trace(p_t.score_jacobian(x), axis1=1, axis2=2)) < 1e-12
+
+
+# --- samples ------------------------------------------------------------
+
+
+def euler_moments(sde, law, times, stochasticity):
+    """Mean and covariance of Euler-Maruyama on (32) for Gaussian data, then of E[x_0 | x] at the last time."""
+    D = law.dimension
+    mean, V = np.zeros(D), sde.prior_std**2 * np.eye(D)
+
+    def score(t):
+        scale, std = (float(v) for v in sde.marginal(t))
+        precision = np.linalg.inv(scale**2 * law.covariance() + std**2 * np.eye(D))
+        return -precision, precision @ (scale * law.mean())
+
+    for t, s in pairwise(times):
+        f, g2, h = float(sde.rate(t)), float(sde.diffusion(t)) ** 2, t - s
+        S, b = score(t)
+        A = (1 - h * f) * np.eye(D) + 0.5 * (1 + stochasticity**2) * g2 * h * S
+        mean = A @ mean + 0.5 * (1 + stochasticity**2) * g2 * h * b
+        V = A @ V @ A.T + stochasticity**2 * g2 * h * np.eye(D)
+    scale, std = (float(v) for v in sde.marginal(times[-1]))
+    S, b = score(times[-1])
+    A = (np.eye(D) + std**2 * S) / scale  # Tweedie
+    return A @ mean + std**2 / scale * b, A @ V @ A.T
+
+
+@every_sde
+@pytest.mark.parametrize("stochasticity", [1.0, 0.0, 0.5])
+def test_score_sde_samples_gaussian_data_with_the_exact_moments_of_its_scheme(sde, stochasticity):
+    n, t_min = 12, 0.02
+    model, law = exact(ScoreSDE(sde, t_min, n_sample_steps=n, n_steps=1, rng=0), GAUSSIAN)
+    mean, jacobian = affine(
+        (n + 1 if stochasticity else 1, 2), lambda size, rng: model.sample(size, rng=rng, stochasticity=stochasticity)
+    )
+    low, high = log_snr_ends(sde, t_min)
+    times = [sde.horizon, *(float(sde.time_at(u)) for u in np.linspace(low, high, n + 1)[1:-1]), t_min]
+    m, V = euler_moments(sde, law, times, stochasticity)
+    assert residual(mean, model.scale_ * m + model.mean_) < 1e-5  # x_T is float32
+    assert residual(jacobian @ jacobian.T, model.scale_**2 * V) < 1e-5
+
+
+@every_sde
+@pytest.mark.parametrize("stochasticity", [1.0, 0.0])
+def test_score_sde_samples_have_the_right_covariance_at_first_order(sde, stochasticity):
+    """The error halves with twice the steps; t_min and the start at π leave an error for every number of steps."""
+    errors = []
+    data = gaussian([0, 0], [[1.0, 0.3], [0.3, 0.5]])
+    for n in 100, 200, 400:
+        model, _ = exact(ScoreSDE(sde, n_sample_steps=n, standardize=False, n_steps=1, rng=0), data)
+        draw = partial(model.sample, stochasticity=stochasticity)
+        jacobian = affine((n + 1 if stochasticity else 1, 2), draw)[1]
+        errors.append(jacobian @ jacobian.T - data.covariance())
+    assert abs(2 * errors[2] - errors[1]).max() < 0.03  # extrapolated to step size 0
+    assert np.log2(np.linalg.norm(errors[0] - errors[1]) / np.linalg.norm(errors[1] - errors[2])) > 0.8
+
+
+@pytest.mark.parametrize("stochasticity", [1.0, 0.0])
+def test_score_sde_samples_a_mixture(stochasticity):
+    """Statistical, against the mixture; a path that stops halfway fails."""
+    model, law = exact(ScoreSDE(n_steps=1, rng=0), CLUSTERS)
+    path = list(model.sample_path(1500, rng=0, stochasticity=stochasticity))
+    times = np.array([t for t, _ in path])
+    assert times[0] == 1.0
+    assert times[-1] == 1e-3
+    assert len(times) == 251
+    assert (np.diff(times) < 0).all()
+    assert passes_as_sample(path[0][1], gaussian([0, 0], np.eye(2)))
+    assert passes_as_sample(path[-1][1], law)
+    assert not passes_as_sample(path[-120][1], law)
+    assert passes_as_sample(model.sample(1500, rng=0, stochasticity=stochasticity), CLUSTERS)
+
+
+# --- training ---------------------------------------------------------------------------------------------
+
+
+@every_sde
+@pytest.mark.parametrize("weighting", ["likelihood", "noise"])
+def test_score_sde_trains_on_one_time_in_every_cell(sde, weighting, monkeypatch):
+    """Cells of equal log-SNR (λ = g²) or of equal time (λ = std²), with uniform times in each cell."""
+    levels, vjp = [], NoiseNetwork.vjp
+
+    def spied(network, x, scale, std):
+        levels.append((scale, std))
+        return vjp(network, x, scale, std)
+
+    monkeypatch.setattr(NoiseNetwork, "vjp", spied)
+    parameters = {"hidden": (4,), "n_steps": 40, "batch_size": 64, "rng": 0}
+    ScoreSDE(sde, 0.01, weighting, **parameters).fit(GAUSSIAN.sample(50, rng=0))
+    scales, stds = np.array(levels).swapaxes(0, 1)
+    log_snr = 2 * np.log(scales / stds)
+    low, high = log_snr_ends(sde, 0.01)
+    if weighting == "likelihood":
+        position = (log_snr - low) / (high - low) * 64
+    else:
+        position = (sde.time_at(log_snr) - 0.01) / (sde.horizon - 0.01) * 64
+    position = np.sort(position, axis=1) - np.arange(64)
+    assert position.min() > -1e-6
+    assert position.max() < 1 + 1e-6
+    assert stats.kstest(position.ravel(), "uniform").pvalue > FALSE_ALARM
+    assert residual(scales**2, scale_squared(sde, log_snr)) < 1e-9
+
+
+def scale_squared(sde, log_snr):
+    """scale² as a function of log-SNR, from the invariant of each process."""
+    snr = np.exp(log_snr)
+    if type(sde) is VP:
+        return snr / (1 + snr)
+    if type(sde) is VE:
+        return np.ones_like(snr)
+    return (2 / (1 + np.sqrt(1 + 4 * np.sqrt(snr) ** 2)) * np.sqrt(snr)) ** 2  # a/(1 − a²) = √snr
+
+
+@pytest.mark.parametrize("matching", ["implicit", "sliced", "sliced-vr"])
+def test_training_without_the_noise_learns_the_score(matching):
+    """Excess over the Bayes loss, by quadrature, at three noise levels; untrained, .05 and .27 at two of them."""
+    x = LINE.sample(5000, rng=0)
+    parameters = {"hidden": (32, 32), "matching": matching, "directions": "gaussian"}
+    parameters |= {"standardize": False, "t_min": 0.01, "rng": 0}
+    model = ScoreSDE(n_steps=1500, **parameters).fit(x)
+    untrained = ScoreSDE(n_steps=1, **parameters).fit(x)
+
+    def excess(fitted):
+        levels = [fitted.sde_.level(t) for t in (0.1, 0.3, 0.6)]
+        times = zip((0.1, 0.3, 0.6), levels, strict=True)
+        return [grade_noise(LINE, lambda p, t=t: fitted.eps_hat(p, t), *level).excess for t, level in times]
+
+    assert max(excess(model)) < 0.02
+    assert min(excess(untrained)[:2]) > 0.04
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"matching": "explicit"}, "matching must be"),
+        ({"directions": "unit"}, "directions must be"),
+        ({"prediction": "noise"}, "prediction must be"),
+        ({"n_sample_steps": 0}, "n_sample_steps must be"),
+        ({"matching": "sliced", "prediction": "levels", "n_levels": 3}, "matching must be 'denoising'"),
+    ],
+)
+def test_invalid_choices_are_refused_before_training(parameters, words):
+    with pytest.raises(ValueError, match=words):
+        ScoreSDE(n_steps=1, **parameters).fit(np.eye(3))
+
+
+# --- arguments of the verbs -------------------------------------------------------------------------------
+
+
+def trained(**parameters):
+    defaults = {
+        "hidden": (32, 32),
+        "n_steps": 600,
+        "learning_rate": 1e-2,
+        "t_min": 0.02,
+        "n_sample_steps": 200,
+        "rng": 0,
+    }
+    return ScoreSDE(**{**defaults, **parameters}).fit(PLANE.sample(2000, rng=0))
+
+
+@cache
+def trained_in_the_plane():
+    return trained()
+
+
+def test_all_methods_draw_samples_of_the_same_flow():
+    model = trained_in_the_plane()
+    euler, heun, adaptive = (model.sample(50, 3, stochasticity=0.0, method=m) for m in ("euler", "heun", "adaptive"))
+    assert np.abs(heun - adaptive).max() < 5e-3
+    assert np.abs(heun - adaptive).max() < np.abs(euler - adaptive).max() < 0.5
+
+
+@pytest.mark.parametrize("sde", [VP(), VE(0.05, 5.0, 2.0)], ids=repr)
+def test_paths_begin_with_the_prior_at_the_horizon(sde):
+    """For every method x_T is the first state, and the last state is at t_min exactly."""
+    model = ScoreSDE(sde, 0.02, n_sample_steps=4, hidden=(4,), n_steps=1, rng=0).fit(GAUSSIAN.sample(20, rng=0))
+    x_T = np.float32(sde.prior_std) * np.random.default_rng(5).standard_normal((3, 2), dtype=np.float32)
+    for given in {}, {"stochasticity": 0.0}, {"stochasticity": 0.0, "method": "heun"}, {"n_corrections": 1}:
+        path = list(model.sample_path(3, rng=5, **given))
+        assert len(path) == 5
+        assert path[0][0] == sde.horizon
+        assert path[-1][0] == 0.02
+        assert residual(path[0][1], x_T) < 1e-7
+        assert {x.dtype for _, x in path} == {np.dtype(np.float32)}
+    ((t, _),) = model.sample_path(3, rng=5, stochasticity=0.0, method="adaptive")
+    assert t == 0.02
+
+
+def test_corrections_change_the_samples_of_a_model():
+    model = trained_in_the_plane()
+    plain, corrected = model.sample(50, rng=1), model.sample(50, rng=1, n_corrections=2, snr=0.3)
+    assert corrected.shape == plain.shape
+    assert not np.array_equal(corrected, plain)
+    assert np.array_equal(model.sample(50, rng=1, n_corrections=0), plain)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"stochasticity": 0.0, "method": "rk4"}, "^method must be one of 'euler', 'heun', 'adaptive', got 'rk4'"),
+        ({"method": "heun"}, "^method 'heun' is for the flow; pass stochasticity=0, got 1.0"),
+        ({"stochasticity": 0.0, "method": "heun", "n_corrections": 1}, "^method must be 'euler' with n_corrections=1"),
+        ({"n_corrections": -1}, "^n_corrections must be"),
+        ({"snr": -1.0}, "^snr must be"),
+        ({"snr": 1.0}, "^snr must be"),
+    ],
+)
+def test_invalid_sampler_arguments_are_refused(given, words):
+    """Before the first step."""
+    with pytest.raises(ValueError, match=words):
+        small_model().sample_path(2, rng=0, **given)
+
+
+def test_likelihood_by_probes_comes_near_the_exact_one():
+    model = trained_in_the_plane()
+    x = PLANE.sample(200, rng=5)
+    exact, estimated = model.log_prob(x), model.log_prob(x, n_probes=8, rng=0)
+    error = estimated - exact
+    assert np.abs(error).max() > 1e-4
+    assert abs(error.mean()) < 5.5 * error.std() / 200**0.5
+    assert error.std() < 0.3
+    assert model.log_prob(x[:5], n_probes=2, rng=1).tobytes() == model.log_prob(x[:5], n_probes=2, rng=1).tobytes()
+
+
+@pytest.mark.parametrize("rtol", [0.0, -1e-3, np.nan])
+def test_an_invalid_rtol_is_refused(rtol):
+    with pytest.raises(ValueError, match=r"^rtol must be "):
+        small_model().log_prob(np.zeros((2, 2)), rtol=rtol)
+
+
+@pytest.mark.parametrize("prediction", ["v", "levels"])
+def test_samples_of_whole_numbers_have_no_negative_zero(prediction):
+    """Rounding −0.3 gives −0.0; its sign would show in a file or in a division."""
+    x = np.random.default_rng(0).integers(0, 2, (200, 3)) * np.random.default_rng(1).integers(0, 3, (200, 3))
+    model = ScoreSDE(n_levels=5, prediction=prediction, t_min=0.1, hidden=(8,), n_steps=50, n_sample_steps=20, rng=0)
+    samples = model.fit(x).sample(500, rng=1)
+    assert (samples == 0).sum() > 100
+    assert set(np.unique(samples)) <= {0.0, 1.0, 2.0, 3.0, 4.0}
+    assert not np.signbit(samples).any()

@@ -1,0 +1,76 @@
+"""Every fault of wing two is seen by the row or the test that it names; without the fault that row or test passes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scratchgen.equations import check
+from scratchgen.museum.planting import planted
+from scratchgen.museum.tour import FAULTS, ROWS, seeing
+
+ROOT = Path(__file__).parents[2]
+IN_VERIFY = [fault for fault in FAULTS if fault.row is not None]
+IN_TESTS = [fault for fault in FAULTS if fault.row is None]
+
+
+def title(fault):
+    return f"{fault.function}-{fault.replacement.__name__.strip('_')}"
+
+
+@pytest.mark.parametrize("fault", IN_VERIFY, ids=title)
+def test_a_fault_in_running_code_is_seen_by_verify(fault):
+    assert not seeing(fault), f"{fault.fault}: {fault.seen_by} passes with it"
+
+
+@pytest.mark.parametrize("name", sorted({fault.row for fault in IN_VERIFY}))
+def test_without_the_fault_the_row_passes(name):
+    row = next(row for row in ROWS if row.name == name)
+    assert check(row)
+
+
+def outcomes(*options):
+    """Failed and passed tests, without parameters, of a run of all tests that wing two names."""
+    command = [sys.executable, "-m", "pytest", "-q", "-rfp", "-p", "no:cacheprovider", *options]
+    done = subprocess.run(
+        [*command, *(fault.seen_by for fault in IN_TESTS)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    found = {word: set(re.findall(rf"^{word} (\S+?::\w+)", done.stdout, re.M)) for word in ("FAILED", "PASSED")}
+    assert found["FAILED"] | found["PASSED"], done.stdout + done.stderr
+    return found["FAILED"], found["PASSED"]
+
+
+def test_faults_of_the_models_are_seen_by_their_property_tests():
+    """In a separate interpreter, where each test runs with the fault that names it."""
+    failed, _ = outcomes("-p", "tests.museum.plants")
+    assert failed == {fault.seen_by for fault in IN_TESTS}
+
+
+def test_without_the_faults_those_property_tests_pass():
+    failed, passed = outcomes()
+    assert not failed
+    assert passed == {fault.seen_by for fault in IN_TESTS}
+
+
+def test_every_fault_sits_in_a_function_that_exists():
+    """A wrong name would make its test fail with an error, not because of the fault."""
+    for fault in FAULTS:
+        with planted(fault.function, fault.replacement):
+            pass
+
+
+def test_wing_two_holds_the_five_faults_that_verify_once_missed():
+    """Every row passed with each of these five, when the models ran code of their own; and many more faults."""
+    assert len(FAULTS) >= 50
+    assert len(IN_VERIFY) >= 45
+    assert len({fault.fault for fault in FAULTS}) == len({fault.replacement for fault in FAULTS}) == len(FAULTS)
+    functions = {(fault.function, fault.replacement.__name__) for fault in FAULTS}
+    assert functions >= {
+        ("vae.vae_loss_and_gradient", "_without_kl"),
+        ("ddpm.train_step", "_squared_scale"),
+        ("ddpm.noise_error", "_towards_minus_noise"),
+        ("fast.em_statistics._normalise", "_squared_responsibilities"),
+        ("ddpm.predict_noise", "_one_level_late"),
+    }

@@ -1,0 +1,260 @@
+"""The benchmark: its measurements, the verdicts on its targets, and the accuracy of EM."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import ablations, accuracy, anatomy, em, growth, sampling, summary, targets, training
+from benchmarks.__main__ import compare
+from benchmarks.markdown import BEGIN, END, replace_table
+from benchmarks.timing import LIMIT, Case, Timing, time_case
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="extended precision is double precision here")
+@pytest.mark.parametrize(
+    (
+        "kind",
+        "limit",
+    ),  # twice the measured error, with and without AVX-512; benchmarks/RESULTS.md has those of scikit-learn
+    [
+        ("easy", 2e-15),
+        ("1e8 away", 2e-8),
+        ("condition 1e4", 5e-13),
+        ("condition 1e8", 2e-8),
+        ("condition 1e12", 2e-4),
+        ("clusters of width 1e-3", 1e-12),
+        ("clusters of width 1e-6", 1e-9),
+    ],
+)
+def test_an_iteration_keeps_the_digits_that_the_data_allow(kind, limit):
+    """Against the textbook formulas in 80 bits, in units of the component's width."""
+    x, start = accuracy.problem(*accuracy.KINDS[kind])
+    model = em.ours(x, "full", start, 1, start.covariances)
+    exact = accuracy.reference(x, start)
+    assert accuracy.error((model.means_, model.covariances_), exact) < limit
+    assert accuracy.error((start.means, start.covariances), exact) > 0.1  # the start is far from the solution
+
+
+def test_the_reference_is_the_ordinary_iteration_on_easy_data():
+    from scratchgen.em import e_step, m_step
+
+    x, start = accuracy.problem(*accuracy.KINDS["easy"])
+    stepped = m_step(x, e_step(x, start)[0], start)
+    assert accuracy.error((stepped.means, stepped.covariances), accuracy.reference(x, start)) < 1e-13
+
+
+@pytest.mark.parametrize("deviation", [1e-3, float("nan")])
+def test_a_side_whose_results_differ_is_named_and_not_timed(deviation):
+    sides = dict.fromkeys(("scratchgen", "peer", "other"), lambda: lambda: sum(range(10_000)))
+    case = Case("a case", sides, lambda: {"peer": deviation, "other": 1e-6}, 1e-5, limit=lambda: sum(range(10_000)))
+    timing = time_case(case, 2)
+    assert list(timing.seconds) == ["scratchgen", "other", LIMIT]
+    assert timing.disagreeing == ["peer"]
+    rows, record = list(compare(iter([case]), 2, [])), []
+    assert rows[-1].startswith("| a case (**disagrees**: peer) |")
+    list(compare(iter([replace(case, check=lambda: {"peer": 0.0, "other": 0.0})]), 2, record))
+    assert record[0].disagreeing == []
+
+
+def test_a_ratio_compares_times_of_the_same_round():
+    timing = Timing("a case", {"scratchgen": [1.0, 2.0, 4.0], "peer": [3.0, 2.0, 8.0]}, {}, 0.0)
+    assert timing.ratio("peer") == (2.0, 1.0, 3.0)
+    assert timing.ratio("scratchgen", "peer") == (0.5, 1 / 3, 1.0)
+
+
+def test_a_fit_that_stops_early_is_an_error(monkeypatch):
+    fit = em.ours
+    monkeypatch.setattr(em, "ours", lambda x, kind, start, n_iterations: fit(x, kind, start, n_iterations - 1))
+    with pytest.raises(AssertionError, match="scratchgen stopped after 19 of 20 iterations"):
+        em.case(em.Size(300, 2, 3, 20)).sides["scratchgen"]()()
+
+
+@pytest.mark.parametrize("kind", ["mlp", "ddpm", "vae"])
+def test_our_side_trains_and_is_deterministic(kind):
+    problem = {
+        "mlp": lambda: training.mlp_problem((5, 7, 3), 4, 2),
+        "ddpm": lambda: training.ddpm_problem(2, 8, 4, 2),
+        "vae": lambda: training.vae_problem(6, 2, 8, 4, 2),
+    }[kind]()
+    before, after = problem.layers, training.Ours(problem).run()
+    assert 1e-4 < training.deviation(after, before) < 1e-2  # two steps of Adam at a rate of 1e-3
+    assert training.deviation(after, training.Ours(problem).run()) == 0
+
+
+def test_our_samplers_have_the_coefficients_that_the_peers_get():
+    """x ← a x + b ε̂ + c z with the tables, in NumPy, equals the samplers of the package."""
+    for kind in sampling.KINDS:
+        work = sampling.chain(kind, 2, 8, 5)
+        network = training.MLP([18, 8, 8, 8, 2], rng=0)
+        training.fill(network, work.layers)
+        x, rows = work.x, sampling.features(work)
+        levels = work.levels / np.hypot(*work.levels.T)[:, None]
+        for (a, b, _), (scale, std), row in zip(work.tables, levels, rows, strict=True):
+            eps = std * x + scale * network(np.concatenate([x, np.tile(row, (len(x), 1))], axis=1))
+            x = a * x + b * eps
+        assert np.abs(sampling.ours(work, silent=True)() - x).max() < 1e-5 * np.abs(x).max()
+
+
+def test_growth_finds_known_exponents_and_memory():
+    assert abs(growth.Curve([1, 2, 4], [3.0, 6.0, 12.0], []).exponent - 1) < 1e-12
+    assert abs(growth.Curve([10, 30, 90], [1.0, 9.0, 81.0], []).exponent - 2) < 1e-12
+    curve = growth.measure([3, 6, 12], lambda n: lambda: [np.ones(100_000) for _ in range(n)], 2)
+    assert np.allclose(curve.mebibytes, np.array([3, 6, 12]) * 800_000 / 2**20, rtol=0.02)
+    assert all(value > 0 for value in curve.seconds)
+
+
+def timings(ratio):
+    """All training cases with every peer at one multiple of our time, and the products at its inverse."""
+    names = [f"MLP step, width {width}, batch 64" for width in (64, 128, 256, 512)]
+    peers = {side: [ratio] for side in (*targets.TORCH, *targets.JIT, *targets.SCAN)}
+    return [Timing(name, {"scratchgen": [1.0], **peers, LIMIT: [ratio]}, {}, 0.0) for name in names]
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(5.0, "reached the goal that was tried for"), (0.3, "**missed**")])
+def test_a_target_is_reached_or_missed_by_its_ratio(ratio, verdict):
+    header, _, *rows = targets.report({"training": timings(ratio)})
+    assert len(rows) == 13
+    assert all(verdict in row for row in rows)
+    assert all(row.count("|") == header.count("|") for row in rows)
+
+
+def test_a_target_is_judged_at_its_worst_case():
+    good, bad = timings(5.0)[0], replace(timings(0.5)[0], name="DDPM step, 2-D, width 64, batch 64")
+    rows = list(targets.report({"training": [good, bad]}))
+    assert "| 0.50 | 0.50 to 5.00 | **missed** (DDPM step, 2-D, width 64, batch 64, torch, eager)" in rows[2]
+    assert list(targets.report({}))[2:] == []
+
+
+def test_the_summary_has_all_peers_of_a_case_in_one_row():
+    trained = Timing(summary.CASES[0], {"scratchgen": [1e-3], "torch, eager": [4e-3], LIMIT: [5e-4]}, {}, 0.0)
+    sampled = Timing(summary.CASES[8], {"scratchgen": [2e-2], "jax.lax.fori_loop": [1e-2]}, {}, 0.0)
+    header, _, *rows = summary.report({"training": [trained], "sampling": [sampled]})
+    assert rows == [
+        f"| {summary.CASES[0]} | 1 | 4.00 | – | – | – | – | – | 2.00 |",
+        f"| {summary.CASES[8]} | 20 | – | – | – | 0.50 | – | – | – |",
+    ]
+    assert all(row.count("|") == header.count("|") for row in rows)
+
+
+def test_the_summary_distinguishes_missing_peers_from_peers_without_such_work():
+    """In one case: no JAX, a torch with different results, and diffusers without such a solver."""
+    sides = {"scratchgen": lambda: lambda: sum(range(1000)), "torch.inference_mode": lambda: lambda: None}
+    case = Case(summary.CASES[10], sides, lambda: {"torch.inference_mode": 1.0}, 1e-5, missing=["jax.lax.fori_loop"])
+    timing = time_case(case, 2)
+    assert timing.missing == ["jax.lax.fori_loop"]
+    *_, row = summary.report({"sampling": [timing]})
+    assert row.split(" | ")[2:] == ["disagrees", "–", "–", "missing", "–", "–", "– |"]
+
+
+def test_every_peer_of_a_case_is_timed_or_missing():
+    """For every set of installed libraries, no side is left out silently."""
+    for case in (*training.cases(), *sampling.cases()):
+        peers = set(case.sides) - {"scratchgen"} | set(case.missing)
+        if case.name.split(",")[0] in sampling.KINDS:
+            expected = {"torch.inference_mode", "jax.lax.fori_loop"}
+            if case.name.startswith(("ancestral", "DDIM")):
+                expected.add("diffusers loop")
+        else:
+            expected = set(training.PEERS)
+        assert peers == expected
+
+
+# --- ablations --------------------------------------------------------------------------------------------
+
+
+def test_quoted_figures_name_existing_files():
+    figures = [*ablations.network_figures(), *ablations.numerical_figures(), *ablations.other_figures()]
+    assert len(figures) > 20
+    for figure in figures:
+        for name in re.findall(r"[\w/]+\.py", figure.where):
+            assert (ROOT / "scratchgen" / name).is_file(), figure.where
+    assert re.fullmatch(r"\d+\.\d\dx, \d+\.\d\dx", ablations.ratio(ablations.squares(2), ablations.squares(3))(1))
+
+
+def test_an_ablation_runs_changed_code_and_restores_the_package():
+    from scratchgen.nn import adam, mlp
+
+    run, block = training.Ours(training.mlp_problem((3, 4, 2), 4, 1)).run, adam.BLOCK
+    seen = []
+    plain, without = ablations.patched(lambda: seen.append(adam.BLOCK) or run(), adam, "BLOCK", 1)
+    plain()
+    without()
+    assert seen == [block, 1]
+    assert block == adam.BLOCK
+    other = ablations.rewritten(mlp.MLP.vjp, ("h.dot(weight)", "h @ weight"))
+    network, x = mlp.MLP((3, 4, 2), rng=0), np.ones((5, 3), dtype=np.float32)
+    assert np.array_equal(other(network, x)[0], network.vjp(x)[0])
+    with pytest.raises(ValueError, match=r"MLP\.vjp no longer contains 'nothing like it'"):
+        ablations.rewritten(mlp.MLP.vjp, ("nothing like it", ""))
+
+
+def test_the_summary_names_existing_cases():
+    names = {case.name for suite in (training, sampling) for case in suite.cases()} | {size.name for size in em.SIZES}
+    assert set(summary.CASES) <= names
+
+
+def test_costs_of_parts_exist_at_least_for_numpy():
+    found = anatomy.parts(rounds=1, repeats=1)
+    assert list(found) == list(anatomy.COUNTS)
+    assert all(costs["numpy"] > 0 for costs in found.values())
+    assert len(list(anatomy.report(found, {}))) == 2 + len(found) + 3
+
+
+def test_em_targets_use_ten_thousand_points_or_more_and_thin_clusters():
+    names = [
+        f"EM, full{kind}, N = {n}, D = 2, K = 10" for kind in ("", " (0.01 thin)") for n in ("10,000", "1,000,000")
+    ]
+    small = Timing("EM, full, N = 1,000, D = 2, K = 3", {"scratchgen": [1.0], "scikit-learn": [2.0]}, {}, 0.0)
+    others = [Timing(name, {"scratchgen": [1.0], "scikit-learn": [9.0]}, {}, 0.0) for name in names]
+    assert set(targets.em_ratios("D = 2,")({"em": [small, *others]}).values()) == {9.0}
+    assert len(targets.em_ratios("D = 2,")({"em": [small, *others]})) == 4
+
+
+def test_a_table_is_replaced_and_the_text_around_it_is_kept(tmp_path):
+    path = tmp_path / "RESULTS.md"
+    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    replace_table(path, "new")
+    assert path.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    replace_table(tmp_path / "new.md", "new")
+    assert (tmp_path / "new.md").read_text() == f"{BEGIN}\nnew\n{END}\n"
+
+
+def test_the_command_prints_all_cases_and_writes_json_and_markdown(tmp_path):
+    """For every set of installed libraries.
+
+    Exit status 0, one row per case, all rounds in JSON, the same lines in Markdown.
+    """
+    arguments = ["--quick", "--rounds", "2", "--json", tmp_path / "all.json", "--markdown", tmp_path / "all.md"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "em", "sampling", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "all.json").read_text())
+    assert [case["name"] for case in record["em"]] == [size.name for size in em.QUICK]
+    assert len(record["sampling"]) == len(sampling.KINDS)
+    assert all(len(case["seconds"]["scratchgen"]) == 2 for cases in record.values() for case in cases)
+    assert all(f"| {size.name}" in done.stdout for size in em.QUICK)
+    assert done.stdout.strip() in (tmp_path / "all.md").read_text()
+
+
+def test_an_unknown_suite_is_refused_by_name():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "speed"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "suites must be among training, sampling, em" in done.stderr
+    assert "got speed" in done.stderr

@@ -1,0 +1,222 @@
+"""The command line: its messages, its files, its exit status."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scratchgen.models.files import write_atomically
+from scratchgen.report import chapters, cli
+from scratchgen.report.console import Grade
+
+FIGURES = {
+    "em",
+    "vae-digits",
+    "em-joint-kl",
+    "vae-latents",
+    "vae-drawback",
+    "ddpm-process",
+    "ddpm-digits",
+    "ddpm-ladder",
+    "sde-scores",
+    "sde-trajectories",
+    "sde-process",
+    "sde-digits",
+    "excess-loss",
+    "losses",
+}
+
+
+def grade(difference):
+    return Grade("em", "a number", 1.0 + difference, 1.0, -0.1, 0.1)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """A tour that records one passing grade and draws nothing."""
+    monkeypatch.setattr("scratchgen.report.figures.draw_all", lambda tour, folder: [])
+    monkeypatch.setattr(chapters, "run", lambda tour: tour.grades.append(grade(0.0)))
+
+
+# --- options -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--seed", "3", "--quick"], ["tour", "--seed", "3", "--quick"], ["--seed", "3", "tour", "--quick"]],
+)
+def test_the_bare_command_is_the_tour_and_options_stand_before_or_behind_it(arguments):
+    options = cli.parse(arguments)
+    assert (options.seed, options.quick, options.out) == (3, True, Path("scratchgen-report"))
+    assert cli.parse([]).seed == 0
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--seed", "x"], ["nonsense"], ["--unknown"]])
+def test_wrong_use_ends_with_status_2_and_names_what_was_wrong(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert arguments[-1].lstrip("-") in capsys.readouterr().err
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"scratchgen {cli.__version__}\n"
+
+
+# --- exit status -------------------------------------------------------------------------------------------------
+
+
+def test_all_within_tolerance_is_status_0_and_one_outside_is_status_1(no_training, monkeypatch, tmp_path, capsys):
+    assert cli.main(["--out", str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 of 1 differences within tolerance"
+    monkeypatch.setattr(chapters, "run", lambda tour: tour.grades.extend([grade(0.0), grade(0.2)]))
+    assert cli.main(["--out", str(tmp_path / "b")]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "1 of 2 differences within tolerance"
+
+
+@pytest.mark.parametrize(("difference", "passed"), [(0.1, True), (-0.1, True), (0.11, False), (float("nan"), False)])
+def test_a_grade_passes_inside_its_tolerance_and_nan_never(difference, passed):
+    assert Grade("em", "a number", difference, 0.0, -0.1, 0.1).passed is passed
+
+
+def test_the_first_lines_name_the_models_the_seed_the_folder_and_the_time(no_training, tmp_path, capsys):
+    out = tmp_path / "report"
+    cli.main(["--seed", "7", "--out", str(out)])
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert "EM, VAE, DDPM and a score SDE" in first
+    assert re.search(r"Seed 7; about \d+ s", second)
+    assert str(out) in second
+
+
+def test_an_error_is_one_line_and_traceback_shows_the_rest(monkeypatch, tmp_path, capsys):
+    def fails(tour):
+        raise ArithmeticError("the numbers ran out")
+
+    monkeypatch.setattr(chapters, "run", fails)
+    assert cli.main(["--out", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "scratchgen: ArithmeticError: the numbers ran out (--traceback shows where)"
+    with pytest.raises(ArithmeticError):
+        cli.main(["--out", str(tmp_path), "--traceback"])
+
+
+@pytest.mark.parametrize("missing", ["rich", "matplotlib", "threadpoolctl"])
+def test_a_missing_extra_is_named_with_its_remedy(missing, tmp_path):
+    script = f"import sys; sys.modules[{missing!r}] = None; from scratchgen.report.cli import main; sys.exit(main([]))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert missing in line
+    assert "pip install 'scratchgen[demo]'" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_with_one_line_and_status_130(tmp_path):
+    command = [sys.executable, "-m", "scratchgen", "--out", str(tmp_path / "report")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ
+    )
+    for line in process.stdout:
+        if "linear VAE" in line:  # a model is being trained
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors == "scratchgen: interrupted, nothing more is written\n"
+
+
+# --- the folder of the report -----------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(no_training, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert cli.main(["--out", str(tmp_path)]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_earlier_report_is_replaced_and_a_message_says_so(no_training, tmp_path, capsys):
+    cli.main(["--out", str(tmp_path / "report")])
+    assert "go to" in capsys.readouterr().out
+    assert cli.main(["--out", str(tmp_path / "report")]) == 0
+    assert "replace those in" in capsys.readouterr().out
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path):
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"old")
+
+    def fails(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fails)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
+
+
+# --- the whole tour with little training -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def short_tour(tmp_path_factory):
+    """The real tour with a two-hundredth of its training: every part runs, and some grades must fail."""
+    folder = tmp_path_factory.mktemp("tour")
+    script = (
+        "import sys; from scratchgen.report.tour import Tour; Tour.steps = lambda self, n: n // 200; "
+        "from scratchgen.report.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    return done, folder / "scratchgen-report"
+
+
+def test_an_untrained_diffusion_model_fails_its_grades(short_tour):
+    done, out = short_tour
+    metrics = json.loads((out / "metrics.json").read_text())
+    failed = {(g["chapter"], g["quantity"]) for g in metrics["grades"] if not g["passed"]}
+    assert done.returncode == 1, done.stderr
+    assert ("ddpm", "noise loss vs Bayes loss") in failed
+    assert ("sde", "noise loss vs Bayes loss") in failed
+    assert not {name for chapter, name in failed if chapter == "em"}
+
+
+def test_the_ladder_of_likelihoods_holds_for_a_bad_model_too(short_tour):
+    """H(p) <= exact −E log p_θ <= −ELBO, and (34) as an equality, need no good network."""
+    _, out = short_tour
+    value = {
+        (g["chapter"], g["quantity"]): g["difference"] for g in json.loads((out / "metrics.json").read_text())["grades"]
+    }
+    assert value["ddpm", "exact −E log p_θ vs H(p)"] > 0
+    assert value["ddpm", "−ELBO vs exact −E log p_θ"] > 0
+    assert value["sde", "(34) right vs left, KL(p‖p_θ)"] > 0
+    assert abs(value["sde", "(34) equality, s_θ = ∇log q_t"]) < 1e-6
+
+
+def test_without_a_terminal_there_are_plain_lines_and_tables_fit(short_tour):
+    done, _ = short_tour
+    assert "\x1b" not in done.stdout
+    assert "\r" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "OUT" in done.stdout
+
+
+def test_it_writes_every_figure_and_every_grade(short_tour):
+    done, out = short_tour
+    assert {path.name for path in out.iterdir()} == {f"{name}.png" for name in FIGURES} | {"metrics.json"}
+    for name in FIGURES:
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {g["chapter"] for g in metrics["grades"]} == {"em", "vae", "ddpm", "sde"}
+    n_passed = sum(g["passed"] for g in metrics["grades"])
+    assert done.stdout.splitlines()[-1] == f"{n_passed} of {len(metrics['grades'])} differences within tolerance"
+    assert metrics["seed"] == 0
+    assert metrics["quick"] is True

@@ -1,0 +1,58 @@
+"""Quadrature in place of random draws: each rule is exact up to its degree, and not beyond."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scratchgen.quadrature import affine_map, central_difference, gauss_hermite, sigma_points
+from scratchgen.testing import cut, reals, size
+from tests.strategies import residual
+
+
+@given(st.integers(1, 5), reals(size((5,), (5, 5)), -2, 2), st.floats(-2, 2))
+def test_sigma_points_integrate_quadratics(d, flat, c):
+    """E[xᵀAx + bᵀx + c] = tr A + c for x ~ N(0, I), but not E x_1⁴ = 3."""
+    b, A = cut(flat, (5,), (5, 5))
+    b, A, points = b[:d], A[:d, :d], sigma_points(d)
+    assert points.shape == (2 * d, d)
+    values = np.einsum("nd,de,ne->n", points, A, points) + points @ b + c
+    assert residual(values.mean(), np.trace(A) + c) < 1e-14
+    assert (points[:, 0] ** 4).mean() == pytest.approx(d, rel=1e-14)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+def test_gauss_hermite_has_the_moments_of_the_normal_law(dimension):
+    nodes, weights = gauss_hermite(10, dimension)
+    assert nodes.shape == (10**dimension, dimension)
+    assert weights.sum() == pytest.approx(1, rel=1e-14)
+    for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3), (6, 15), (18, 34459425)):
+        for axis in range(dimension):
+            assert weights @ nodes[:, axis] ** power == pytest.approx(moment, rel=1e-11, abs=1e-9)
+    if dimension > 1:
+        assert weights @ (nodes[:, 0] ** 2 * nodes[:, 1] ** 4) == pytest.approx(3, rel=1e-12)
+
+
+@given(st.floats(-2, 2), st.floats(-2, 2))
+def test_gauss_hermite_integrates_sines(a, b):
+    """E sin(a z + b) = sin(b) e^(−a²/2), with the 28 nodes of the checks."""
+    nodes, weights = gauss_hermite(28, 1)
+    assert weights @ np.sin(a * nodes[:, 0] + b) == pytest.approx(np.sin(b) * np.exp(-(a**2) / 2), abs=1e-14)
+
+
+def test_central_difference_is_of_sixth_order():
+    """Exact for polynomials up to x⁶, and the error of a sine falls by 2⁶ when h is halved."""
+    for power in range(7):
+        derivative = central_difference(lambda step, n=power: (0.7 + step) ** n, 0.1)
+        assert derivative == pytest.approx(power * 0.7 ** (power - 1), abs=1e-12)
+    errors = [abs(central_difference(lambda step: np.sin(0.7 + step), h) - np.cos(0.7)) for h in (0.4, 0.2, 0.1)]
+    assert np.diff(np.log(errors)) / np.log(2) == pytest.approx(-6, abs=0.1)
+
+
+@given(st.integers(1, 4), reals(size((4, 4), (4,)), -3, 3))
+def test_affine_map_reads_off_matrix_and_constant(d, flat):
+    A, c = (part[:d] for part in cut(flat, (4, 4), (4,)))
+    A = A[:, :d]
+    matrix, constant = affine_map(lambda x: x @ A.T + c, d)
+    assert residual(matrix, A) < 1e-14
+    assert np.array_equal(constant, c)

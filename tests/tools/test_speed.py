@@ -1,0 +1,38 @@
+"""The time of a step over that of its own matrix products, in one interleaved run; load moves a ratio less than a time.
+
+The limits are twice the measured ratios, so that only one pass too many over large arrays, or a promotion to float64,
+fails a test.
+"""
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+from benchmarks import sampling
+from benchmarks.timing import LIMIT, Case, time_case
+from benchmarks.training import case, ddpm_problem, mlp_problem
+
+
+def over_its_products(case: Case) -> float:
+    """Least time of the work over least time of the limit, of our side only."""
+    ours = Case(case.name, {"scratchgen": case.sides["scratchgen"]}, dict, 0.0, case.units, case.limit)
+    with threadpool_limits(1, user_api="blas"):
+        timing = time_case(ours, rounds=9)
+    return min(timing.seconds["scratchgen"]) / min(timing.seconds[LIMIT])
+
+
+@pytest.mark.parametrize(
+    ("problem", "limit"),
+    [
+        (mlp_problem((66, 64, 64, 64, 2), 64, 100), 6.0),  # measured 2.7, and 2.3 without AVX-512
+        (mlp_problem((66, 256, 256, 256, 2), 256, 10), 3.0),  # 1.5
+        (ddpm_problem(64, 256, 256, 10), 3.2),  # 1.6
+    ],
+    ids=["MLP, 64", "MLP, 256", "DDPM, 256"],
+)
+def test_a_step_of_training_takes_not_much_longer_than_its_products(problem, limit):
+    assert 1 < over_its_products(case("a step", problem)) < limit
+
+
+@pytest.mark.parametrize(("size", "limit"), [((2, 128, 1000), 4.4), ((64, 256, 500), 3.2)], ids=["2-D", "64-D"])
+def test_a_step_of_sampling_takes_not_much_longer_than_its_products(size, limit):
+    assert 1 < over_its_products(sampling.case("DDIM", *size)) < limit

@@ -1,0 +1,186 @@
+"""`scratchgen verify` and `scratchgen museum`: their output and exit status."""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+import time
+import unicodedata
+
+import numpy as np
+import pytest
+
+from scratchgen.equations import EQUATIONS, PROPOSITIONS, through
+from scratchgen.museum.planting import planted
+from scratchgen.museum.tour import EXHIBITS, FAULTS, UNSEEN
+from scratchgen.report import cli
+
+ROWS = EQUATIONS + PROPOSITIONS
+
+
+def test_verify_shows_34_of_34_within_ten_seconds():
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "scratchgen", "verify"], capture_output=True, text=True, check=False)
+    assert time.perf_counter() - began < 10
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    n = len(PROPOSITIONS)
+    assert lines[-2] == f"34 of 34 equations and {n} of {n} propositions within tolerance"
+    for number in range(1, 35):
+        (line,) = [line for line in lines if re.match(rf" *\({number}\)  .* ok *$", line)]
+        *_, left, right, residual, tolerance, _ = line.split()
+        assert float(left) == pytest.approx(float(right), abs=2e-6)
+        assert float(residual) < float(tolerance)
+    assert max(map(len, lines)) <= 120
+
+
+def test_verify_prints_text_in_square_brackets(capsys):
+    """Rich would read [log p] as a style and remove it."""
+    assert cli.main(["verify"]) == 0
+    out = capsys.readouterr().out
+    assert "−E_q[log" in out
+    assert "[f − ½" in out.replace("\n", "")
+
+
+@pytest.mark.parametrize("row", EQUATIONS, ids=lambda row: row.name)
+def test_verify_one_equation_in_detail(row, capsys):
+    assert cli.main(["verify", row.name]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"({row.name})  {row.statement}\n")
+    assert (row.erratum or "right as printed") in out
+    assert f"scratchgen.{row.function}" in out
+    assert "runs in     " in out
+    assert "within the tolerance" in out.splitlines()[-1]
+
+
+def test_verify_as_json_parses_and_holds_every_row(capsys):
+    assert cli.main(["verify", "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [record["equation"] for record in records] == [row.name for row in EQUATIONS + PROPOSITIONS]
+    for record in records:
+        left, right = np.array(record["left"]), np.array(record["right"])
+        assert left.shape == right.shape
+        assert record["passed"] is True
+        assert record["residual"] <= record["tolerance"]
+    assert cli.main(["verify", "25", "--json"]) == 0
+    assert [record["equation"] for record in json.loads(capsys.readouterr().out)] == ["25"]
+
+
+def test_verify_says_where_the_functions_of_the_equations_run(capsys):
+    """The overview has the count; the other forms name the verbs of each function, direct or through a fast form."""
+    running = [row for row in EQUATIONS if through(row, ROWS)]
+    n, functions = len({row.function for row in running}), {row.function for row in EQUATIONS}
+    assert cli.main(["verify"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"{len(running)} of 34 equations run when models train, sample and are scored ({n} of ")
+    assert f"{len(functions)} functions" in last
+    assert cli.main(["verify", "--json"]) == 0
+    records = {record["equation"]: record["runs_in"] for record in json.loads(capsys.readouterr().out)}
+    assert records["29"] == ["DDPM.fit", "DDPM.noise_losses"]
+    assert "GaussianMixture.fit through fast.em_statistics.expected_statistics" in records["18"]
+    assert records["26"].startswith("theory only: ")
+    assert all(
+        isinstance(runs_in, list) == bool(through(row, ROWS))
+        for row, runs_in in zip(ROWS, records.values(), strict=True)
+    )
+    assert cli.main(["verify", "18"]) == 0
+    assert "through fast.em_statistics" in capsys.readouterr().out.replace("\n            ", " ")
+    assert cli.main(["verify", "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(ROWS)
+    assert "| DDPM.fit, DDPM.noise_losses |" in next(line for line in lines if line.startswith("| 29 |"))
+
+
+def test_verify_ends_with_status_1_and_says_what_is_wrong(monkeypatch, capsys):
+    """One function of the package is broken; only its row is outside the tolerance."""
+    monkeypatch.setattr("scratchgen.ddpm.q_sample", lambda schedule, t, x0, noise: schedule.alpha_bar[t] * x0 + noise)
+    assert cli.main(["verify"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[-2].startswith("33 of 34 equations")
+    assert next(line for line in out if line.endswith("OUT")).split()[0] == "(25)"
+    assert any(line.startswith("25: ") and "expected" in line for line in out)
+    assert cli.main(["verify", "25"]) == 1
+    assert "OUTSIDE the tolerance" in capsys.readouterr().out
+    assert cli.main(["verify", "24"]) == 0
+
+
+def test_verify_one_proposition_by_its_name(capsys):
+    assert cli.main(["verify", "em"]) == 0
+    assert capsys.readouterr().out.startswith("EM  the M-step maximises")
+
+
+def test_verify_goes_on_when_a_function_raises(monkeypatch, capsys):
+    monkeypatch.setattr("scratchgen.ddpm.q_sample", lambda *arguments: None)
+    assert cli.main(["verify"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[-2].startswith("33 of 34 equations")
+    assert any(
+        line.startswith("25: ddpm.q_sample raised ValueError: the function under test must return") for line in out
+    )
+
+
+@pytest.mark.parametrize("option", [["--seed", "3"], ["--quick"], ["--out", "x"]])
+def test_verify_refuses_the_tours_options(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*option, "verify"])
+    assert ended.value.code == 2
+    assert "verify draws nothing" in capsys.readouterr().err
+
+
+def test_verify_respects_the_width_of_the_terminal():
+    environment = {**os.environ, "COLUMNS": "88"}
+    command = [sys.executable, "-m", "scratchgen", "verify"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    tables = [line for line in done.stdout.splitlines() if line.rstrip().endswith(" ok")]
+    assert len(tables) == 34 + len(PROPOSITIONS)
+    columns = [sum(not unicodedata.combining(character) for character in line) for line in tables]
+    assert max(columns) <= 88
+
+
+@pytest.mark.parametrize("number", ["0", "35", "-1", "x", "2.5"])
+def test_verify_refuses_unknown_names(number, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["verify", number])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m scratchgen verify --markdown | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.startswith("| | equation")
+    piped = f"{sys.executable} -m scratchgen verify; echo $? >&2"
+    done = subprocess.run(f"({piped}) | head -1", shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr.strip() in ("141", "0")  # 0 if the whole output fitted into the pipe
+
+
+# --- the museum ----------------------------------------------------------------------------------------------------
+
+
+def test_the_museum_shows_both_wings_and_who_sees_each_mistake(capsys):
+    assert cli.main(["museum"]) == 0
+    out = capsys.readouterr().out
+    first, unseen, second = re.split(r"^(?:Mistakes that no row|Wing two).*$", out, flags=re.M)
+    for shown in EXHIBITS:
+        (line,) = [line for line in first.splitlines() if line.startswith(f"{shown.bug}  ")]
+        assert f" {shown.killer} " in line
+    for shown in UNSEEN:
+        assert any(line.startswith(shown.bug) and line.endswith(shown.why) for line in unseen.splitlines())
+    for fault in FAULTS:
+        assert any(line.startswith(fault.fault) and f" {fault.seen_by}" in line for line in second.splitlines())
+    assert out.splitlines()[-1].startswith(f"{len(EXHIBITS)} mistakes in wing one; {len(FAULTS)} in wing two")
+
+
+def test_the_museum_is_a_module_too(capsys):
+    with planted("museum.tour.print_tour", lambda original: print("both wings")):
+        runpy.run_module("scratchgen.museum", run_name="__main__")
+    assert capsys.readouterr().out == "both wings\n"
+
+
+def test_the_museum_refuses_the_tours_options(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--seed", "3", "museum"])
+    assert "museum draws nothing" in capsys.readouterr().err
