@@ -7,6 +7,8 @@ calls p "empirical".  For continuous x the divergence from an empirical distribu
 θ, and (2) is to be read as (1) plus the constant −H(p).  All values are in nats.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from scratchgen.validation import Array, ArrayLike, as_count

@@ -1,5 +1,7 @@
 """Mixture: a Gaussian mixture, for which score, denoiser and diffused densities are known exactly."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -143,7 +145,7 @@ class Mixture:
 
     # --- diffusion -------------------------------------------------------------------------------------------------
 
-    def diffuse(self, scale: float, std: float) -> "Mixture":
+    def diffuse(self, scale: float, std: float) -> Mixture:
         """The mixture that is the law of scale · x + std · ε, ε ~ N(0, I): p_t of (25) for scale = ᾱ_t, std = β̄_t.
 
         Raises
@@ -175,8 +177,7 @@ class Mixture:
     def denoise_variance(self, x_t: Array, scale: float, std: float) -> Array:
         """tr Cov(x_0 | x_t), (N,), the least mean squared error of a denoiser at x_t; arguments as for `denoise`."""
         posterior, means = self._denoised(x_t, scale, std)
-        C = self.covariances
-        gains = np.linalg.solve(scale**2 * C + std**2 * np.eye(self.dimension), C)
+        gains = np.linalg.solve(scale**2 * self.covariances + std**2 * np.eye(self.dimension), self.covariances)
         within = std**2 * np.trace(gains, axis1=1, axis2=2)  # tr Cov(x_0 | x_t, k), the same for every x_t
         spread = means - np.einsum("nk,nkd->nd", posterior, means)[:, None]
         return posterior @ within + np.einsum("nk,nkd,nkd->n", posterior, spread, spread)

@@ -1,5 +1,7 @@
 """NoiseSchedule: the coefficients of the discrete forward process x_t = α_t x_{t−1} + β_t ε_t with α_t² + β_t² = 1."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
@@ -89,7 +91,7 @@ class NoiseSchedule:
     def __repr__(self) -> str:
         return f"NoiseSchedule(T={self.T}, alpha_bar[T]={self.alpha_bar[-1]:.3g})"
 
-    def respace(self, steps: ArrayLike) -> "NoiseSchedule":
+    def respace(self, steps: ArrayLike) -> NoiseSchedule:
         """The schedule of the chain that visits only some of the steps; its ᾱ_i is ᾱ of this schedule at t_i.
 
             β_i² = 1 − ᾱ²_{t_i}/ᾱ²_{t_{i−1}}

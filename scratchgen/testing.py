@@ -15,6 +15,8 @@ offset 2¹⁰ or 2²⁰ is exact.
 >>> test_q_sample()
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +26,8 @@ try:
     from hypothesis import strategies as st
     from hypothesis.extra.numpy import arrays
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"scratchgen.testing needs {error.name}; run: pip install 'scratchgen[test]'") from None
+    remedy = "run in the checkout: pip install '.[test]'"
+    raise ModuleNotFoundError(f"scratchgen.testing needs {error.name}; {remedy}") from None
 
 from scratchgen.likelihood import softmax
 from scratchgen.mixture import Mixture

@@ -3,6 +3,8 @@
 Every error names the argument, the expected value, the value received, and the remedy.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -94,7 +96,7 @@ def as_finite(x: ArrayLike, name: str) -> Array:
 
 
 def as_samples(
-    x: ArrayLike, name: str = "x", *, dimension: int | None = None, n_min: int = 1, model: str = "it"
+    x: ArrayLike, name: str = "x", *, dimension: int | None = None, n_min: int = 1, model: str = "the model"
 ) -> Array:
     """Return `x` as an (N, D) array of finite real numbers.
 

@@ -88,7 +88,7 @@ def check_reverse_sde(
             stochasticity * coefficient,
             1e-9,
             {
-                "it is g, whatever the stochasticity": lambda: coefficient,
+                "it is g for every stochasticity": lambda: coefficient,
                 "it is g², not g": lambda: coefficient**2,
                 "it is stochasticity · g², not stochasticity · g": lambda: stochasticity * coefficient**2,
             },

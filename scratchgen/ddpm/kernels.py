@@ -5,6 +5,8 @@ functions draw no random numbers.  With `noise` as an argument expectations can 
 implementations can be compared on the same noise.  Results have the dtype of the data.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from scratchgen.schedule import NoiseSchedule

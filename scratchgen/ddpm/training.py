@@ -8,6 +8,8 @@
 6  until converged
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any
 

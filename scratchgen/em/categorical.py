@@ -6,6 +6,8 @@ For x drawn from such a mixture log P(x) is known, and E[x_0 | x_t] is known whe
 diffused.  Diffusion models of images with few grey levels are graded by these values.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -148,7 +150,7 @@ def indicators(x: Array, n_levels: int) -> Array:
         negative = " (Negative values in data)" if x[n, d] < 0 else ""
         raise ValueError(
             f"x must hold whole numbers in 0..{n_levels - 1}, but x[{n}, {d}] is {x[n, d]}{negative}; "
-            "set n_levels, or use GaussianMixture for real numbers"
+            "raise n_levels, or use GaussianMixture for real numbers"
         )
     return (x[:, :, None] == np.arange(n_levels)).astype(np.float64)
 

@@ -1,5 +1,7 @@
 """The M-step of a Gaussian mixture, (15): sufficient statistics of the data under q, and the maximiser given them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +34,7 @@ class SufficientStatistics:
     means: Array
     covariances: Array
 
-    def __add__(self, other: "SufficientStatistics") -> "SufficientStatistics":
+    def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
         """Merge two parts from covariances about the own means; sums about a common centre would lose digits."""
         log_counts = np.logaddexp(self.log_counts, other.log_counts)
         share = np.exp(other.log_counts - np.where(np.isneginf(log_counts), 0.0, log_counts))[:, None]
@@ -98,7 +100,7 @@ def m_step(
         Current mixture.  A component with count 0 keeps its mean and covariance, and gets weight 0.
     covariance_floor : float
         Least eigenvalue of a covariance, in squared units of x.  Eigenvalues below the floor are raised to the floor.
-        That solves the constrained problem exactly, so that EM never lowers its bound; adding floor · I would not.
+        The result is the exact constrained maximum, so that EM never lowers its bound; adding floor · I is not.
     covariance_type : {"full", "tied", "diag", "spherical"}
         A matrix for each component; one matrix for all; a diagonal matrix for each; σ² I for each.
     covariance_prior : (variance, count), optional

@@ -169,6 +169,7 @@ EQUATIONS: tuple[Row, ...] = (
             "VAE.elbo",
             "grade_linear_vae",
         ),
+        used_in=("a step of the VAE", "training of the VAE"),
     ),
     Row(
         "15",
@@ -177,6 +178,7 @@ EQUATIONS: tuple[Row, ...] = (
         "em.m_step_table",
         lambda f: check_free_m_step(f("em.m_step_table"), P, Q, PRIOR),
         runs_in=("CategoricalMixture.fit",),
+        used_in=("EM for tables", "the loop of EM"),
     ),
     Row(
         "16",
@@ -191,6 +193,7 @@ EQUATIONS: tuple[Row, ...] = (
             "grade_noise",
         ),
         fast="fast.em_statistics.expected_statistics",
+        used_in=("EM in one pass",),
     ),
     Row(
         "17",
@@ -202,6 +205,7 @@ EQUATIONS: tuple[Row, ...] = (
             "GaussianMixture.elbo",
             "CategoricalMixture.elbo",
         ),
+        used_in=("EM in one pass",),
     ),
     Row(
         "18",
@@ -215,6 +219,7 @@ EQUATIONS: tuple[Row, ...] = (
             "CategoricalMixture.elbo",
         ),
         fast="fast.em_statistics.expected_statistics",
+        used_in=("the loop of EM", "EM in one pass"),
     ),
     Row(
         "19",
@@ -223,6 +228,7 @@ EQUATIONS: tuple[Row, ...] = (
         "ddpm.reverse_log_prob",
         ddpm.chains,
         runs_in=("DDPM.iwae",),
+        used_in=("importance weighting",),
     ),
     Row(
         "20",
@@ -231,6 +237,7 @@ EQUATIONS: tuple[Row, ...] = (
         "ddpm.bound_terms",
         ddpm.bound_terms,
         runs_in=("DDPM.elbo",),
+        used_in=("three terms of the bound",),
     ),
     Row(
         "21",
@@ -284,6 +291,7 @@ EQUATIONS: tuple[Row, ...] = (
             "DDPM.elbo",
             "DDPM.noise_losses",
         ),
+        used_in=("a step of Algorithm 1", "Algorithm 1"),
     ),
     Row(
         "26",
@@ -319,6 +327,7 @@ EQUATIONS: tuple[Row, ...] = (
             "DDPM.fit",
             "DDPM.noise_losses",
         ),
+        used_in=("a step of Algorithm 1", "Algorithm 1"),
     ),
     Row(
         "30",
@@ -338,6 +347,7 @@ EQUATIONS: tuple[Row, ...] = (
             "ScoreSDE.fit",
             "ScoreSDE.elbo",
         ),
+        used_in=("a step of (33)", "the continuous bound"),
     ),
     Row(
         "32",
@@ -350,6 +360,13 @@ EQUATIONS: tuple[Row, ...] = (
             "ScoreSDE.log_prob",
             "euler_density",
         ),
+        used_in=(
+            "a step of Euler-Maruyama",
+            "Euler-Maruyama on a grid",
+            "predictor and corrector",
+            "Heun's method",
+            "likelihood of the flow",
+        ),
     ),
     Row(
         "33",
@@ -361,6 +378,7 @@ EQUATIONS: tuple[Row, ...] = (
             "ScoreSDE.fit",
             "ScoreSDE.elbo",
         ),
+        used_in=("a step of (33)", "training on (33)", "the continuous bound"),
     ),
     Row(
         "34",

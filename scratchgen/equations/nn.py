@@ -383,5 +383,5 @@ def moving_average(f: Functions) -> Check:
 
 
 def learning_rate(f: Functions) -> Check:
-    """Thirty steps, of which five rise."""
+    """Thirty steps; the first five rise."""
     return check_learning_rate(lambda step: f("nn.cosine_decay")(step, 30, 0.02, 5), 30, 0.02, 5)

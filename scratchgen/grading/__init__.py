@@ -1,8 +1,8 @@
-"""Exact answers for trained models: Bayes loss and excess, bounds, a VAE's gaps, the density of a sampler.
+"""Exact grades of trained models: Bayes loss and excess, bounds, the gaps of a VAE, the density of a sampler.
 
-`noise` grades noise predictors on data from a mixture, and the bounds (21) and (34) that follow from their losses;
-`vae` grades VAEs that are linear and VAEs with one latent, over which `one_latent` integrates; `chain` follows a
-sampler's density step by step.
+* `noise`: noise predictors on data from a mixture, and the bounds (21) and (34), which follow from their losses.
+* `vae`: linear VAEs, and VAEs with one latent; `one_latent`: integrals over one latent.
+* `chain`: the density of a sampler, computed step by step.
 """
 
 from scratchgen.grading.chain import GridDensity, ancestral_density, chain_density, euler_density

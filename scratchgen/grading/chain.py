@@ -1,8 +1,10 @@
-"""The density of a chain of Gaussian steps, followed on a grid in one and two dimensions.
+"""The density of a chain of Gaussian steps, computed on a grid in one and two dimensions.
 
-A sampler whose every step is Gaussian (ancestral DDPM, Euler-Maruyama) has an exact negative log-likelihood, which the
-variational bound can be held against.
+Ancestral DDPM sampling and Euler-Maruyama consist of Gaussian steps.  The density of their samples is therefore a
+repeated integral, and the exact negative log-likelihood can be compared with the variational bound.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -15,12 +17,12 @@ from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE, Score, euler_std, euler_step
 from scratchgen.validation import Array, IntArray, as_count, as_number
 
-REACH = 8.0  # standard deviations beyond which a Gaussian is taken as 0: its tail holds 1e-15
-LOST = 1e-6  # of the mass, the most that a grid may lose
-ALIASED = 1e-9  # the most that a step may alias: errors of KL(p‖p_θ) were then about 1e-6, for 1 to 100 steps
-REFINEMENT = 0.75  # of the spacing, where a step needs finer nodes
-MOST_NODES = {1: 20_000, 2: 1_500}  # of an axis
-BLOCK = 2**23  # entries of a table of kernels at a time, 64 MB
+REACH = 8.0  # standard deviations beyond which a Gaussian is taken as 0; the mass there is 1e-15
+LOST = 1e-6  # largest mass that a grid may lose
+ALIASED = 1e-9  # largest aliasing error of a step; errors of KL(p‖p_θ) were then about 1e-6, for 1 to 100 steps
+REFINEMENT = 0.75  # factor of the spacing if a step needs finer nodes
+MOST_NODES = {1: 20_000, 2: 1_500}  # largest number of nodes of an axis, by dimension
+BLOCK = 2**23  # entries of a table of kernels that are computed at a time, 64 MB
 
 
 class GridDensity(NamedTuple):
@@ -31,16 +33,21 @@ class GridDensity(NamedTuple):
     cell: float  # volume of a cell: Σ density · cell ≈ 1
 
     def kl_from(self, log_prob: Array) -> float:
-        """KL(p‖this), nats, for log p at `points`; inf if p has mass where this has none.
+        """KL(p‖q) of a density p from this density q, nats; inf if p has mass where q is 0.
+
+        Parameters
+        ----------
+        log_prob : (M,)
+            log p at `points`, nats.
 
         Raises
         ------
         ArithmeticError
-            If more than 1e-6 of p's mass lies beyond the grid or between its nodes.
+            If p sums to 1 on the grid only with an error above 1e-6: the grid is too small or too coarse.
         """
         mass = np.exp(log_prob) * self.cell
         if abs(mass.sum() - 1) > LOST:
-            raise ArithmeticError(f"p sums to {mass.sum():.7f} on this grid, not to 1; use a finer or a wider one")
+            raise ArithmeticError(f"p sums to {mass.sum():.7f} on this grid, not to 1; use a finer or a wider grid")
         seen = (self.density > 0) & (mass > 0)
         if mass[~seen].sum() > 1e-9:
             return float("inf")
@@ -56,29 +63,31 @@ def chain_density(
 ) -> GridDensity:
     """Exact density at the end of a chain x ← mean(x) + std · z, z ~ N(0, I), started at N(0, prior_std² I).
 
-    Each step is p'(x) = ∫ N(x; mean(y), std² I) p(y) dy, a sum over nodes y.  The nodes become finer until the sum over
-    every second node agrees with the sum over all, so far that the latter is exact: chains of few steps, which pull
-    neighbouring nodes apart, need many more nodes than those of many small steps.
+    Each step is p'(x) = ∫ N(x; mean(y), std² I) p(y) dy, computed as a sum over nodes y.  The spacing of the nodes is
+    reduced until sums over every second node agree with the sum over all nodes so well that the error of the latter is
+    below 1e-9, see `_aliasing`.  Chains of few steps need many more nodes than chains of many small steps, because
+    their means move neighbouring nodes far apart.
 
     Parameters
     ----------
     steps : iterable of (mean, std)
-        In the order they are taken; mean maps (M, D) to (M, D), without jumps.
+        Steps in their order; mean is a continuous function from (M, D) to (M, D).
     dimension : int
-        1 or 2.
+        D, 1 or 2.
     prior_std : float
+        Standard deviation of the start.
     final_spacing : float
-        Distance of nodes of the returned grid.
+        Spacing of the nodes of the returned grid.
     resolution : float
-        The most that nodes lie apart, in units of the std of the step that reaches or leaves them, whichever is less.
+        Largest spacing of nodes, in units of the smaller std of the two steps before and after them.
 
     Raises
     ------
-    ValueError
-        If dimension is not 1 or 2.
+    TypeError, ValueError
+        If dimension is not 1 or 2, or resolution is not a positive number.
     ArithmeticError
-        If 20,000 nodes, in two dimensions 1500 x 1500, are too few for a step; if more than 1e-6 of the mass lies
-        between the nodes of the returned grid.
+        If a step needs more than 20,000 nodes, in two dimensions 1500 x 1500; if the density does not sum to 1 on the
+        returned grid to within 1e-6.
 
     Examples
     --------
@@ -99,8 +108,7 @@ def chain_density(
     for i, (mean, std) in enumerate(steps):
         while True:
             after = _moved(axis, density, mean, std, dimension)
-            is_last = i == len(steps) - 1
-            next_axis = after.axis(final_spacing if is_last else ratio * min(std, spacings[i + 1]))
+            next_axis = after.axis(final_spacing if i == len(steps) - 1 else ratio * min(std, spacings[i + 1]))
             parts = after.parts(next_axis)
             aliased = _aliasing(parts)
             if aliased <= ALIASED:
@@ -114,7 +122,7 @@ def chain_density(
                 )
             density = law.parts(axis).sum(axis=0)
         law, axis, density = after, next_axis, parts.sum(axis=0)
-        if aliased < ALIASED**2:  # the estimate's logarithm goes by spacing⁻²: 1/REFINEMENT² = 1.8
+        if aliased < ALIASED**2:  # log(error) ∝ spacing⁻²: the next coarser spacing may do
             ratio = min(ratio / REFINEMENT, most)
     cell = float(axis[1] - axis[0]) ** dimension
     total = float(density.sum()) * cell
@@ -126,14 +134,34 @@ def chain_density(
 def ancestral_density(
     schedule: NoiseSchedule, eps_hat: EpsHat, dimension: int, variance: str | Array = "beta", resolution: float = 1.0
 ) -> GridDensity:
-    """Exact density p_θ(x_0) of DDPM's ancestral sampler, T steps from N(0, I), by `chain_density`."""
+    """Exact density p_θ(x_0) of DDPM's ancestral sampler, T steps from N(0, I), by `chain_density`.
+
+    Parameters
+    ----------
+    eps_hat : callable
+        ε̂(x_t, t), (M, D), for an int t.
+    dimension, resolution
+        As for `chain_density`, with its errors.
+    variance
+        σ_t², as for `scratchgen.ddpm.reverse_variance`.
+    """
     std = np.sqrt(reverse_variance(schedule, variance))
     steps = [(lambda x, t=t: p_mean(schedule, t, x, eps_hat(x, t)), float(std[t])) for t in range(schedule.T, 0, -1)]
     return chain_density(steps, dimension, resolution=resolution)
 
 
 def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int, resolution: float = 1.0) -> GridDensity:
-    """Exact density at times[-1] of Euler-Maruyama on the reverse SDE, (32), from the prior on, by `chain_density`."""
+    """Exact density at times[-1] of Euler-Maruyama steps of (32), started from the prior, by `chain_density`.
+
+    Parameters
+    ----------
+    score : callable
+        s_θ(x, t), (M, D), for one t.
+    times : (n+1,)
+        Strictly falling, from the horizon.
+    dimension, resolution
+        As for `chain_density`, with its errors.
+    """
     steps = [
         (lambda x, t=t, s=s: euler_step(sde, score(x, t), x, t, s)[0], euler_std(sde, t, s))
         for t, s in pairwise(times.tolist())
@@ -142,25 +170,25 @@ def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int, re
 
 
 class _Kernels(NamedTuple):
-    """A density Σ_i mass_i N(x; centre_i, std² I), as a step leaves it; centres come from the nodes of a grid."""
+    """The density Σ_i mass_i N(x; centre_i, std² I) after a step; the step maps the nodes of a grid to the centres."""
 
     mass: Array  # (n,)
     centres: Array  # (n, D)
     std: float
-    part: IntArray  # (n,) which of the 2^D interleaved coarser grids, of every second node an axis, has the node
+    part: IntArray  # (n,) index of the node's coarser grid: 2^D interleaved grids have every second node an axis
 
     def axis(self, spacing: float) -> Array:
-        """Nodes at most `spacing` apart that reach beyond every kernel."""
+        """Nodes of an axis, at most `spacing` apart, over the range of all kernels."""
         reach = float(np.abs(self.centres).max()) + REACH * self.std + 2 * spacing
         return np.linspace(-reach, reach, int(np.ceil(2 * reach / spacing)) + 1)
 
     def parts(self, axis: Array) -> Array:
-        """Its summands from each of the coarser grids, on the product grid of `axis`, (2^D, len(axis)^D)."""
+        """Sums over the kernels of each coarser grid, at the product grid of `axis`, (2^D, len(axis)^D)."""
         D, rows = self.centres.shape[1], max(BLOCK // len(axis), 1)
         parts = np.zeros((2**D, len(axis) ** D))
         for part, total in enumerate(parts):
             here = np.flatnonzero(self.part == part)
-            for start in range(0, len(here), rows):  # a kernel is a product over dimensions: one matrix product
+            for start in range(0, len(here), rows):  # kernels factor over dimensions: one matrix product
                 block = here[start : start + rows]
                 kernels = [_kernel(axis, self.centres[block, d], self.std) for d in range(D)]
                 kernels[0] *= self.mass[block, None]
@@ -169,20 +197,20 @@ class _Kernels(NamedTuple):
 
 
 def _moved(axis: Array, density: Array, mean: Callable[[Array], Array], std: float, dimension: int) -> _Kernels:
-    """The kernels in which one step turns a density on the product grid of `axis`."""
+    """The kernels after one step from a density on the product grid of `axis`."""
     mass = density * (axis[1] - axis[0]) ** dimension
-    carries = mass > 1e-14 * mass.max()  # the rest cannot change a digit of the result, and is most of the plane
+    carries = mass > 1e-14 * mass.max()  # most nodes in two dimensions have less, which changes no digit of the result
     odd = np.indices([len(axis)] * dimension).reshape(dimension, -1) % 2
     part = (2 ** np.arange(dimension)) @ odd
     return _Kernels(mass[carries], mean(_product(axis, dimension)[carries]), std, part[carries])
 
 
 def _aliasing(parts: Array) -> float:
-    """Estimated relative error of a sum over kernels at the nodes of a grid, averaged over the density.
+    """Average relative aliasing error of a sum over kernels, estimated from the sums over the coarser grids.
 
-    A sum over nodes h apart errs by a ripple of 2 exp(−c/h²), c depending on how smooth the summands are.  The sum over
-    every second node has a ripple δ = 2 exp(−c/4h²), which the spread of the `parts` shows, and so 2 (δ/2)⁴ is that of
-    the sum over all.
+    For nodes with spacing h the relative error is a ripple of 2 exp(−c/h²), where c depends on the smoothness of the
+    summands.  Sums over every second node have a ripple δ = 2 exp(−c/4h²), which is the spread of the `parts`.  The
+    ripple of the sum over all nodes is therefore 2 (δ/2)⁴ = δ⁴/8.
     """
     density = parts.sum(axis=0)
     seen = density > 0
@@ -193,7 +221,7 @@ def _aliasing(parts: Array) -> float:
 def _kernel(axis: Array, centres: Array, std: float) -> Array:
     """N(axis; centre, std²) for every centre, (len(centres), len(axis)).
 
-    Computed only within REACH standard deviations, which takes a tenth of the time of the full table.
+    Values beyond REACH standard deviations are 0.  Leaving them out takes a tenth of the time of the full table.
     """
     step = axis[1] - axis[0]
     half = int(np.ceil(REACH * std / step))
@@ -205,5 +233,5 @@ def _kernel(axis: Array, centres: Array, std: float) -> Array:
 
 
 def _product(axis: Array, dimension: int) -> Array:
-    """All points of the product grid, (len(axis)^D, D)."""
+    """Points of the product grid, (len(axis)^D, D)."""
     return np.stack(np.meshgrid(*[axis] * dimension, indexing="ij"), axis=-1).reshape(-1, dimension)

@@ -1,9 +1,12 @@
-"""Bayes loss and excess of a noise predictor on data from a mixture, and the bounds on KL(p‖p_θ) that follow.
+"""Bayes loss and excess of a noise predictor on data from a mixture, and the resulting bounds on KL(p‖p_θ).
 
-There the optimal noise predictor is known, ε*(x_t) = −std · ∇log p_t(x_t), so that a trained one can be graded by
-E‖ε* − ε̂‖², the excess of its loss over the Bayes loss.  Both bounds, DDPM's (21) and the score SDE's (34), are sums of
-that excess over noise levels; `grade_noise` integrates each by quadrature.
+For data from a mixture the optimal noise predictor is known, ε*(x_t) = −std · ∇log p_t(x_t).  The grade of a trained
+predictor is E‖ε* − ε̂‖², the excess of its loss over the Bayes loss.  The bounds (21) of DDPM and (34) of the score SDE
+are weighted sums or integrals of these losses over noise levels.  `grade_noise` computes the loss at one noise level by
+quadrature.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -16,11 +19,11 @@ from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE, Score, kl_bound
 from scratchgen.validation import Array, as_number, as_samples
 
-BLOCK = 500  # examples at a time: a categorical mixture's tables take N · K · D · n_levels numbers
+BLOCK = 500  # examples at a time; the tables of a categorical mixture have N · K · D · n_levels numbers
 
 
 class Denoiser(Protocol):
-    """A law of x_0 whose Bayes denoiser is known at x_t = scale · x_0 + std · ε: `Mixture`, `CategoricalMixture`."""
+    """A distribution of x_0 with a known Bayes denoiser of x_t = scale · x_0 + std · ε, such as `Mixture`."""
 
     def denoise(self, x_t: Array, scale: float, std: float) -> Array:
         """E[x_0 | x_t], (N, D)."""
@@ -30,20 +33,34 @@ class Denoiser(Protocol):
 
 
 class NoiseGrade(NamedTuple):
-    """How good a noise predictor is at one noise level; both in units of ε, summed over dimensions."""
+    """Loss of a noise predictor at one noise level, in two parts, each summed over dimensions."""
 
     bayes: float  # E‖ε − ε*‖², the least possible loss
-    excess: float  # E‖ε* − ε̂‖², the rest of the network's loss
+    excess: float  # E‖ε* − ε̂‖², the loss of ε̂ minus the Bayes loss
 
 
 def grade_noise(mixture: Mixture, eps_hat: Callable[[Array], Array], scale: float, std: float) -> NoiseGrade:
     """Bayes loss and excess of ε̂(x_t) at x_t = scale · x_0 + std · ε with x_0 from `mixture`, by quadrature.
 
-    Loss = bayes + excess exactly, because ε − ε* is orthogonal to every function of x_t.  The excess has an integral
-    of its own; a difference of two estimated losses would drown in their noise.
+    The loss E‖ε − ε̂‖² is bayes + excess, because ε − ε* is orthogonal to every function of x_t.  The excess is
+    computed as an integral.  A difference of two estimated losses would have errors larger than the excess.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        In one or two dimensions.
+    eps_hat : callable
+        ε̂, from x_t (M, D) to (M, D).
+    scale, std : float
+        Noise level.
+
+    Raises
+    ------
+    ValueError
+        If the mixture has more than two dimensions.
     """
     diffused = mixture.diffuse(scale, std)
-    points, weights = diffused.quadrature(spacing=0.25)  # ‖∇log p‖² has poles: 0.5 was 1e-4 off, this is 1e-7
+    points, weights = diffused.quadrature(spacing=0.25)  # ‖∇log p‖² has poles: error 1e-7; 1e-4 at 0.5
     mass = weights * np.exp(diffused.log_prob(points))
     optimum = -std * diffused.score(points)
     bayes = mixture.dimension - float(mass @ (optimum**2).sum(axis=1))
@@ -51,7 +68,7 @@ def grade_noise(mixture: Mixture, eps_hat: Callable[[Array], Array], scale: floa
 
 
 class SampledNoiseGrade(NamedTuple):
-    """A `NoiseGrade` from samples, and the standard errors of its two numbers."""
+    """A `NoiseGrade` from samples, with the standard errors of both numbers."""
 
     bayes: float
     excess: float
@@ -67,17 +84,27 @@ def sample_noise_grade(
     scale: float,
     std: float,
 ) -> SampledNoiseGrade:
-    """`grade_noise` in any dimension, by the mean over examples x_0 of the law and noise ε, each (N, D).
+    """Estimate `grade_noise` in any dimension by a mean over examples.
 
-    Both integrands are exact at every x_t: ‖ε* − ε̂‖² with ε* = (x_t − scale E[x_0 | x_t])/std, and
-    E[‖ε − ε*‖² | x_t] = (scale/std)² tr Cov(x_0 | x_t), which varies far less than ‖ε − ε*‖².
+    The estimate averages two exact functions of x_t: ‖ε* − ε̂‖² with ε* = (x_t − scale E[x_0 | x_t])/std, and E[‖ε −
+    ε*‖² | x_t] = (scale/std)² tr Cov(x_0 | x_t), which has far less variance than ‖ε − ε*‖².
 
     Parameters
     ----------
     law : Denoiser
-        Of x0: a `Mixture`, or a `CategoricalLaw` or fitted `CategoricalMixture` of levels scaled to [−1, 1].
+        Distribution of x0: a `Mixture`, or a `CategoricalLaw` or fitted `CategoricalMixture` of levels scaled to
+        [−1, 1].
     eps_hat : callable
-        ε̂ of x_t (n, D).
+        ε̂, from x_t (n, D) to (n, D).
+    x0, noise : (N, D)
+        Draws of `law`, and of N(0, I).
+    scale, std : float
+        Noise level; std > 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x0 and noise are not finite arrays of one shape, or std is not positive.
     """
     x0, noise = as_samples(x0, "x0"), as_samples(noise, "noise", dimension=x0.shape[1])
     if len(noise) != len(x0):
@@ -98,10 +125,10 @@ def sample_noise_grade(
 
 
 class BoundGrade(NamedTuple):
-    """A DDPM's bound beside the best there is for its schedule and its variances, nats."""
+    """The bound of a DDPM and the least bound for the same schedule and variances, nats."""
 
     bound: float  # E_p[−ELBO], (21)
-    least_bound: float  # the same with the Bayes predictor ε*
+    least_bound: float  # E_p[−ELBO] of the Bayes predictor ε*
     entropy: float  # H(p): bound − entropy = KL(q(x_{0:T})‖p_θ(x_{0:T})) ≥ KL(p‖p_θ)
     noise: tuple[NoiseGrade, ...]  # Bayes loss and excess at t = 1..T
 
@@ -109,17 +136,22 @@ class BoundGrade(NamedTuple):
 def grade_bound(
     schedule: NoiseSchedule, eps_hat: EpsHat, mixture: Mixture, variance: str | Array = "beta"
 ) -> BoundGrade:
-    """E_p[−ELBO] of a noise predictor on data from `mixture`, by quadrature at every step, and that of ε*.
+    """E_p[−ELBO] of a noise predictor and of ε* on data from `mixture`, (21), by quadrature at every step.
 
     Parameters
     ----------
     schedule : NoiseSchedule
     eps_hat : callable
-        ε̂(x_t, t) for an int t.
+        ε̂(x_t, t), (M, D), for an int t.
     mixture : Mixture
         p, in one or two dimensions.
     variance
         σ_t², as for `scratchgen.ddpm.reverse_variance`.
+
+    Raises
+    ------
+    ValueError
+        If the mixture has more than two dimensions, or variance is wrong.
 
     Examples
     --------
@@ -131,7 +163,7 @@ def grade_bound(
     steps = range(1, schedule.T + 1)
     levels = [(float(schedule.alpha_bar[t]), float(schedule.beta_bar[t])) for t in steps]
     noise = [grade_noise(mixture, lambda x, t=t: eps_hat(x, t), *level) for t, level in zip(steps, levels, strict=True)]  # type: ignore[misc]
-    bayes, excess = np.array([NoiseGrade(0.0, 0.0), *noise]).T  # index 0 is clean data, where no noise is predicted
+    bayes, excess = np.array([NoiseGrade(0.0, 0.0), *noise]).T  # no noise at index 0, clean data
     second_moment = float(np.trace(mixture.covariance()) + mixture.mean() @ mixture.mean())
     bound, least = (
         negative_elbo(schedule, loss, second_moment, mixture.dimension, variance) for loss in (bayes + excess, bayes)
@@ -154,7 +186,7 @@ def grade_kl_bound(
     n_nodes: int = 64,
     prior_log_prob: Callable[[Array], Array] | None = None,
 ) -> KLBoundGrade:
-    """Right side of (34), with E‖∇log p_t − s_θ‖² by quadrature at every node of time.
+    """Right side of (34), nats, with E‖∇log p_t − s_θ‖² by quadrature at every node of time.
 
     Parameters
     ----------
@@ -164,11 +196,16 @@ def grade_kl_bound(
     mixture : Mixture
         p, in one or two dimensions.
     t_min : float
-        Where the bounded KL is taken; above 0 for a score that explodes there.
+        Time of the bounded KL; above 0 for a score that diverges at 0.
     n_nodes : int
-        Nodes of time, see `scratchgen.sde.kl_bound`.
+        Number of nodes of time, see `scratchgen.sde.kl_bound`.
     prior_log_prob : callable, optional
-        log π, (N, D) → (N,); the process's own N(0, prior_std² I) if None.
+        log π, (N, D) → (N,), nats; the process's own N(0, prior_std² I) if None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the mixture has more than two dimensions, or t_min or n_nodes is out of range.
 
     Examples
     --------

@@ -1,4 +1,6 @@
-"""A decoder over one latent, integrated over z: posteriors on a grid, and the Gaussian nearest to one of them."""
+"""A decoder with one latent z: its posteriors on a grid of z, and the Gaussian nearest to a posterior."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -9,8 +11,8 @@ from scratchgen.likelihood import LOG_2PI, logsumexp
 from scratchgen.vae.objective import reconstruction_error
 from scratchgen.validation import Array, as_count, as_finite
 
-REACH = 9.0  # z is integrated over [−9, 9] if its posterior lies within
-N_NODES = 4001  # over [−9, 9], where the decoder is smooth enough for them
+REACH = 9.0  # integrals over z are over [−9, 9] if the posterior lies there
+N_NODES = 4001  # least number of nodes over [−9, 9]
 MOST_NODES = 2_000_000
 
 
@@ -27,27 +29,28 @@ class OneLatent(NamedTuple):
 
     decode: Callable[[Array], Array]  # f, from z (M, 1) to means (M, D)
     log_variance: Array | float  # log s², a number or (D,)
-    n_levels: int | None = None  # with levels the decoder is observed in bins, see `vae.reconstruction_error`
+    n_levels: int | None = None  # for whole numbers, see `vae.reconstruction_error`
 
     def log_prob(self, x: Array, means: Array) -> Array:
-        """log p_θ(x | z) of one x (D,) at the decoder's means (M, D), (M,), nats."""
+        """log p_θ(x | z), (M,), nats, of one x, (D,), at the decoder's means, (M, D)."""
         return -reconstruction_error(x, means, self.log_variance, self.n_levels)[0]
 
     def log_joints(self, x: Array, n_nodes: int | None = None) -> Iterator[tuple[Array, Array]]:
-        """For every row of x (N, D): even nodes z (M,), and log p_θ(x, z) there (M,).
+        """Yield evenly spaced nodes z, (M,), and log p_θ(x, z) at these nodes, (M,), nats, for every row of x, (N, D).
 
-        z reaches from −9 to 9 where that holds the posterior, and farther for an x far from all that the decoder draws.
+        The nodes cover [−9, 9], and a larger interval if the posterior of x reaches beyond.
 
         Parameters
         ----------
+        x : (N, D)
         n_nodes : int, optional
-            Nodes over [−9, 9].  If None, 4001 or as many as keep neighbouring means within 0.2 s of each other.
+            Number of nodes over [−9, 9].  If None, 4001, or more if neighbouring means would differ by more than 0.2 s.
 
         Raises
         ------
         ArithmeticError
-            If f moves by more than s/2 between nodes, or a posterior lies hundreds of prior deviations away: the
-            integral would be wrong by tenths of a nat without any sign of the error.
+            If f changes by more than s/2 between nodes, or a posterior lies hundreds of prior standard deviations away.
+            The integral over z could then be wrong by tenths of a nat.
         """
         if n_nodes is not None:
             as_count(n_nodes, "n_nodes", minimum=3)
@@ -59,18 +62,18 @@ class OneLatent(NamedTuple):
                     grids[reach] = self._grid(reach, n_nodes)
                 z, means = grids[reach]
                 log_joint = self.log_prob(row, means) - 0.5 * (z**2 + LOG_2PI)
-                if max(log_joint[0], log_joint[-1]) < log_joint.max() - 30:  # e⁻³⁰ of its peak at the ends
+                if max(log_joint[0], log_joint[-1]) < log_joint.max() - 30:  # below e⁻³⁰ of the peak at both ends
                     break
                 reach *= 2
                 if reach > 64 * REACH:
                     raise ArithmeticError(
-                        f"the posterior of an x reaches beyond |z| = {reach / 2:g}: it is far from all that the model "
-                        "draws; leave it out"
+                        f"the posterior of an x reaches beyond |z| = {reach / 2:g}: this x is far from all samples of "
+                        "the model; leave it out"
                     )
             yield z, log_joint
 
     def _grid(self, reach: float, n_nodes: int | None) -> tuple[Array, Array]:
-        """Nodes z over [−reach, reach], n_nodes to each [−9, 9], and the decoder's means there (M, D)."""
+        """Nodes z, (M,), over [−reach, reach] with n_nodes an interval [−9, 9], and the decoder's means, (M, D)."""
         n, most = (N_NODES, 0.2) if n_nodes is None else (n_nodes, 0.5)
         while True:
             z = np.linspace(-reach, reach, int((n - 1) * reach / REACH) + 1)
@@ -80,8 +83,8 @@ class OneLatent(NamedTuple):
                 return z, means
             if n_nodes is not None or n * stride / most > MOST_NODES:
                 raise ArithmeticError(
-                    f"the decoder moves by {stride:.2f} of its standard deviations between nodes, and 0.5 is the most "
-                    f"that integrates exactly; pass n_nodes={int(n * stride / 0.4)}"
+                    f"the decoder moves by {stride:.2f} of its standard deviations between nodes, and an exact "
+                    f"integral allows at most 0.5; pass n_nodes={int(n * stride / 0.4)}"
                 )
             n = int(1.05 * n * stride / most) + 1
 
@@ -89,26 +92,29 @@ class OneLatent(NamedTuple):
 def nearest_gaussian(
     z: Array, log_density: Array, starts: Iterable[tuple[float, float]] = ()
 ) -> tuple[float, float, float]:
-    """Mean and standard deviation of the Gaussian q nearest to p in KL(q‖p), and that KL in nats.
+    """Mean and standard deviation of the Gaussian q with the least KL(q‖p), and this KL, nats.
 
-    q tends to settle on one mode of p, so that descent starts at each of them, at p's own moments, and at `starts`.
+    KL(q‖p) can have a local minimum at every mode of p.  The minimisation therefore starts at every mode, at the mean
+    and standard deviation of p, and at `starts`.
 
     Parameters
     ----------
     z : (M,)
-        Even nodes that reach well beyond p, at most half a standard deviation of its narrowest mode apart.
+        Evenly spaced nodes that reach well beyond p, with a spacing of at most half a standard deviation of the
+        narrowest mode.
     log_density : (M,)
-        log p(z), up to a constant, finite: a Gaussian has mass everywhere, and KL(q‖p) would be infinite.
+        log p(z) up to a constant; finite, since KL(q‖p) is infinite if p is 0 somewhere.
     starts : iterable of (mean, standard deviation), optional
+        Further starting points.
 
     Raises
     ------
     ValueError
-        If p is not finite, or not negligible (e⁻³⁰ of its peak) at both ends.
+        If shapes differ, log p is not finite, or p at an end is above e⁻³⁰ of its peak.
     ArithmeticError
-        If q does not fit the nodes: it would be narrower than two of them, or reach beyond their ends.
+        If the standard deviation of q is less than two spacings, or q reaches beyond the nodes.
     """
-    from scipy.optimize import minimize  # importing SciPy would triple the time of `import scratchgen`
+    from scipy.optimize import minimize  # not at the top: SciPy more than doubles the time of `import scratchgen`
 
     z, log_density = as_finite(z, "z"), as_finite(log_density, "log_density")
     if z.shape != log_density.shape or z.ndim != 1 or len(z) < 5:
@@ -116,7 +122,7 @@ def nearest_gaussian(
     if max(log_density[0], log_density[-1]) > log_density.max() - 30:
         raise ValueError("z must reach well beyond p, but log_density is within 30 of its maximum at an end; widen z")
     step = float(z[1] - z[0])
-    # q ends where p does, soon after: to each side of where p is above e⁻¹⁰⁰ of its peak that width again is left.
+    # q is negligible outside this window: the interval where p is above e⁻¹⁰⁰ of its peak, and its width on each side.
     seen = np.flatnonzero(log_density > log_density.max() - 100)
     width = seen[-1] - seen[0] + 1
     window = slice(max(seen[0] - width, 0), seen[-1] + width)
@@ -135,11 +141,11 @@ def nearest_gaussian(
         log_q = -0.5 * (u**2 + LOG_2PI) - log_std
         q = step * np.exp(log_q)
         pull = q * (log_q - log_p + 1)
-        # Sums, not dot products: for each of those BLAS would wake its threads, which took 5 times as long.
+        # Sums, not dot products: BLAS starts its threads for a dot product; 5 times as slow for 100,000 nodes or more.
         value, by_mean, by_log_std = (q * (log_q - log_p)).sum(), (pull * u).sum(), (pull * (u**2 - 1)).sum()
         return float(value), np.array([by_mean * np.exp(-log_std), by_log_std])
 
-    # A narrower q would fall between the nodes, and a wider one have mass that is not counted.
+    # Bounds for mean and log std: the sums are wrong if q is narrower than the nodes or wider than their range.
     limits = [(z[0], z[-1]), (np.log(2 * step), np.log((z[-1] - z[0]) / 10))]
     found = [
         minimize(

@@ -1,12 +1,14 @@
-"""The gaps between −H(p) and the mean ELBO of a VAE: with one latent each by quadrature, of a linear VAE beside PPCA.
+"""The gaps between −H(p) and the mean ELBO of VAEs: with one latent by quadrature, of linear VAEs by PPCA.
 
     −E_p ELBO = H(p) + KL(p‖p_θ) + E_p KL(q(z | x)‖p_θ(z | x))
 
-The second term is the model's gap, the third the inference gap.  The deck names the Gaussian encoder and the Gaussian
-decoder as the "drawback of VAE".  A Gaussian decoder can match any density: ∫ N(x; f(z), s²) N(z) dz comes near it as s
-falls.  A Gaussian encoder costs something, in the third term: the posterior of a curved decoder is no Gaussian, and the
-nearest Gaussian leaves `gaussian_gap`.
+The second term is the model's gap, and the third term the inference gap.  The deck calls the Gaussian encoder and the
+Gaussian decoder the "drawback of VAE".  A Gaussian decoder can match any density: ∫ N(x; f(z), s²) N(z) dz approaches
+the density as s → 0.  A Gaussian encoder costs the inference gap: the posterior of a curved decoder is not Gaussian,
+and `gaussian_gap` is the least KL of a Gaussian from the posterior.
 """
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -22,17 +24,17 @@ from scratchgen.variational import linear_gaussian_log_prob
 
 
 class VAEGrade(NamedTuple):
-    """Exact likelihood and inference gap of every example, nats; both arrays (N,)."""
+    """Exact log-likelihood and inference gap of every example, nats; both arrays are (N,)."""
 
-    log_prob: Array  # log p_θ(x), exact
+    log_prob: Array  # log p_θ(x)
     gap: Array  # KL(q(z | x)‖p_θ(z | x)) = log p_θ(x) − ELBO
 
 
 def grade_vae(model: GaussianVAE, x: ArrayLike, n_nodes: int | None = None) -> VAEGrade:
     """Exact log p_θ(x) and inference gap of a VAE with one latent, by the trapezoid rule over z.
 
-    `gaussian_gap` is the least gap of any Gaussian posterior.  The model's own gap KL(p‖p_θ) follows from `log_prob` by
-    `Mixture.kl` where p is known:
+    `gaussian_gap` gives the least inference gap of any Gaussian posterior.  If p is known, `Mixture.kl` with `log_prob`
+    gives the model's gap KL(p‖p_θ):
 
     >>> from scratchgen import VAE
     >>> from scratchgen.datasets import gaussians_1d
@@ -50,18 +52,20 @@ def grade_vae(model: GaussianVAE, x: ArrayLike, n_nodes: int | None = None) -> V
         Fitted, with one latent.
     x : (N, D)
     n_nodes : int, optional
-        Nodes of z over [−9, 9]; as many as the decoder needs if None, see `OneLatent.log_joints`.
+        Number of nodes of z over [−9, 9]; None chooses the number for the decoder, see `OneLatent.log_joints`.
 
     Raises
     ------
+    TypeError
+        If model is not a VAE.
     ValueError
-        If the model has more than one latent.
+        If the model is not fitted, or has more than one latent.
     ArithmeticError
-        As `OneLatent.log_joints`.
+        As for `OneLatent.log_joints`.
     """
     data, decoder = _one_latent(model, x)
     log_prob, gap = np.empty(len(data)), np.empty(len(data))
-    xi, step = np.linspace(-REACH, REACH, 801, retstep=True)  # for expectations over q(z | x)
+    xi, step = np.linspace(-REACH, REACH, 801, retstep=True)  # z = μ + σ ξ, for expectations over q(z | x)
     mass = step * np.exp(-0.5 * (xi**2 + LOG_2PI))
     q_mean, q_log_variance = (part.astype(np.float64) for part in model.network_.encode(data))
     for n, (row, (z, log_joint)) in enumerate(zip(data, decoder.log_joints(data, n_nodes), strict=True)):
@@ -73,10 +77,11 @@ def grade_vae(model: GaussianVAE, x: ArrayLike, n_nodes: int | None = None) -> V
 
 
 def gaussian_gap(model: GaussianVAE, x: ArrayLike, n_nodes: int | None = None) -> Array:
-    """The least KL(q‖p_θ(z | x)) of any Gaussian q, for every x, (N,), nats, for a VAE with one latent.
+    """The least KL(q‖p_θ(z | x)) of any Gaussian q, (N,), nats, for a VAE with one latent.
 
-    No encoder can close this part of `grade_vae`'s gap, the deck's "drawback of VAE".  The rest of the gap is the
-    encoder's, the amortisation gap (Cremer et al. 2018).  Parameters and errors are those of `grade_vae`.
+    This is the part of the inference gap that no Gaussian encoder can avoid, the deck's "drawback of VAE".  The rest of
+    the inference gap is the amortisation gap of the encoder (Cremer et al. 2018).  Parameters and errors are those of
+    `grade_vae`.
     """
     data, decoder = _one_latent(model, x)
     q_mean, q_log_variance = (part.astype(np.float64)[:, 0] for part in model.network_.encode(data))
@@ -86,7 +91,7 @@ def gaussian_gap(model: GaussianVAE, x: ArrayLike, n_nodes: int | None = None) -
 
 
 def _one_latent(model: GaussianVAE, x: ArrayLike) -> tuple[Array, OneLatent]:
-    """x in the model's units, and its decoder, if the model is one that can be integrated."""
+    """Return x in the model's units and the decoder; TypeError or ValueError unless the model has one latent."""
     if not isinstance(model, GaussianVAE):
         raise TypeError(f"model must be a VAE, got {type(model).__name__}")
     data = model.to_model(model._as_fitted_samples(x)).astype(np.float64)
@@ -100,30 +105,41 @@ def _one_latent(model: GaussianVAE, x: ArrayLike) -> tuple[Array, OneLatent]:
 
 
 class LinearVAEGrade(NamedTuple):
-    """A linear VAE beside the best there is for the data; means over the data, nats."""
+    """A linear VAE and the optimum for the data; log-likelihoods and bounds are means over the data, nats."""
 
     elbo: float
-    log_prob: float  # E log p_θ(x), exact: log_prob − elbo is the inference gap
-    maximum: float  # PPCA's E log p(x), the most that any linear VAE of this size (and s², if given) attains
-    least_gap: float  # ½(Σ log M_ii − log|M|): the gap of the best diagonal posterior at this W
-    angle: float  # largest angle between W's leading directions and the best W's, radians; nan if those are not unique
+    log_prob: float  # E log p_θ(x), exact; log_prob − elbo is the inference gap
+    maximum: float  # E log p(x) of PPCA, the largest value of any linear VAE of this size (and s², if given)
+    least_gap: float  # ½(Σ log M_ii − log|M|), the inference gap of the best diagonal posterior at this W
+    angle: float  # largest angle between the leading directions of W and of the best W, radians; nan if not unique
     variance: float  # s²
-    best_variance: float  # PPCA's σ²
-    n_active: int  # directions of W that stand out of the noise: singular values squared above s²/100
-    best_n_active: int  # the same of the best W, σ² and eigenvalues λ: λ − σ² > σ²/100
+    best_variance: float  # σ² of PPCA
+    n_active: int  # number of squared singular values of W above s²/100
+    best_n_active: int  # number of squared singular values λ − σ² of the best W above σ²/100
 
 
 def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
-    """ELBO, likelihood, subspace, s² and active latents of a linear VAE, and those of PPCA on x, (N, D).
+    """Compare ELBO, likelihood, subspace, s² and active latents of a linear VAE with those of PPCA on the same data.
 
-    With a given decoder_variance s² the best W has squared stretches max(λ_i − s², 0): a latent that collapses is
-    optimal, not a failure of training.  With a learned one the best W and s² are Tipping and Bishop's maximum.
+    For a given decoder_variance s² the best W has squared singular values max(λ_i − s², 0); a collapsed latent is then
+    optimal, and no failure of training.  For a learned s² the best W and s² are the maximum of Tipping and Bishop
+    (1999).
+
+    Parameters
+    ----------
+    model : LinearVAE
+        Fitted, with one s².
+    x : (N, D)
+        Training data.
 
     Raises
     ------
+    TypeError
+        If model is not a LinearVAE.
     ValueError
-        If decoder_variance is "diag": that is factor analysis, which has no closed form (`FactorAnalysis` has EM).  If
-        s² is learned and there are as many latents as columns, or the data have no more dimensions than latents.
+        If decoder_variance is "diag", which is factor analysis and has no closed form (`FactorAnalysis` uses EM).  If
+        s² is learned and the model has as many latents as x has columns, or x lies in as many dimensions as there are
+        latents.
 
     Examples
     --------
@@ -144,7 +160,7 @@ def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
     S = np.atleast_2d(np.cov(x.T, bias=True))
     best_W, best_variance = ppca_maximum(S, min(k, D), None if model.decoder_variance is None else variance)
     if best_variance <= 1e-14 * np.trace(S):
-        raise ValueError(f"x lies in {k} dimensions or fewer, so that the maximum is infinite; give more or other data")
+        raise ValueError(f"x lies in {k} dimensions or fewer, so that the maximum is infinite; pass more or other data")
     n_active, best_n_active = _rank(W, variance), _rank(best_W, best_variance)
     M = np.eye(k) + W.T @ W / variance
     return LinearVAEGrade(
@@ -161,12 +177,12 @@ def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
 
 
 def _rank(W: Array, variance: float) -> int:
-    """How many directions of W stand out of the noise."""
+    """Number of squared singular values of W above variance/100."""
     return int((np.linalg.svd(W, compute_uv=False) ** 2 > 0.01 * variance).sum())
 
 
 def _angle(W: Array, spectrum: tuple[Array, Array], n_active: int, n: int) -> float:
-    """The largest principal angle between the n leading directions of W and of the data's covariance, radians."""
+    """Largest principal angle between the n leading directions of W and of the data's covariance, radians."""
     values, vectors = spectrum[0][::-1], spectrum[1][:, ::-1]
     if n == 0 or (n < len(values) and values[n - 1] - values[n] < 1e-9 * values[0]):
         return float("nan")

@@ -1,5 +1,6 @@
-"""The estimators: constructor arguments, units, labels, files and progress around the loops of the chapters.
+"""The models: constructor arguments, units, labels, files and progress around the training loops of the chapters.
 
-`estimator` has the verbs that all models share, `standardized` the units, `convert` the way from DDPM to score SDE and
-back.  Every other module is named after its models.
+`estimator` has the methods of all models and the scaling of data; `files` writes and reads models; `convert` turns a
+DDPM into a ScoreSDE and back; `mixture_model` and `diffusion` are base classes.  The other modules are named after
+their models.
 """

@@ -1,4 +1,6 @@
-"""CategoricalMixture: constructor arguments, starts and files around EM for whole numbers."""
+"""CategoricalMixture: constructor arguments, initial values and files around EM for whole numbers."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,23 +28,26 @@ from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator,
 
 @dataclass(eq=False, repr=False)
 class CategoricalMixture(MixtureModel):
-    """Mixture of independent categorical variables, fitted by EM.
+    """Mixture of products of categorical distributions, P(x) = Σ_c π_c Π_d P_cd(x_d), fitted by EM.
 
     Parameters
     ----------
     n_components : int
         K.
     n_levels : int
-        Values are 0..n_levels−1: 17 for the 8x8 digits.
+        Data are whole numbers 0..n_levels−1; 17 for the 8x8 digits.
     smoothing : float
-        Pseudo-examples that every table has seen, spread over the levels as the whole column is, one more example of
-        equal shares of all levels included (a Dirichlet prior around the pixel's histogram); 0 is maximum likelihood,
-        which gives probability 0 to what was not seen.
+        Number of pseudo-examples of each table (a Dirichlet prior).  They are distributed over the levels as column d
+        of the data, with one further example spread evenly over the levels.  0 gives maximum likelihood, with
+        probability 0 for levels that do not occur.
     tol : float
-        A run has converged when the mean objective gains less than this, nats.
-    max_iter, n_init : int
-        M-steps of a run; number of starts, each from k-means on the levels as numbers, of which the best is kept.
+        A run has converged when its bound, the mean log-likelihood plus log prior/N, increases by less than tol, nats.
+    max_iter : int
+        Largest number of M-steps of a run.
+    n_init : int
+        Number of runs, each from k-means on the levels as numbers; the best result is kept.
     rng : int, Generator or None
+        Source of the initial responsibilities.
 
     Attributes
     ----------
@@ -51,8 +56,11 @@ class CategoricalMixture(MixtureModel):
     probabilities_ : (K, D, n_levels)
         P_cd.
     lower_bounds_ : (n_iter_ + 1,)
-        Mean log-likelihood plus log prior over N after every E-step, nats: it never falls.
-    converged_, n_iter_ : bool, int
+        The bound after every E-step of the kept run, nats; EM never lowers it.
+    converged_ : bool
+        Whether the kept run converged.
+    n_iter_ : int
+        Number of M-steps of the kept run.
 
     Examples
     --------
@@ -79,20 +87,31 @@ class CategoricalMixture(MixtureModel):
         return tags
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Run EM from every start; yields after every M-step, with loss = −mean objective, nats."""
+        """Run EM on whole numbers x, (N, D), from every start.
+
+        Yields
+        ------
+        progress : Progress
+            After every M-step; the loss is minus the bound of the next E-step, nats.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x or a constructor argument is wrong.
+        """
         K, n_levels = as_count(self.n_components, "n_components"), as_count(self.n_levels, "n_levels", minimum=2)
         max_iter, n_init = as_count(self.max_iter, "max_iter", minimum=0), as_count(self.n_init, "n_init")
         tol, smoothing = as_number(self.tol, "tol", low=0.0), as_number(self.smoothing, "smoothing", low=0.0)
         x, rng = as_samples(x).astype(np.float64), as_generator(self.rng)
         one_hot = indicators(x, n_levels)
         check_enough_rows(x, K)
-        # (D, n_levels): the column's frequencies with one example of every level's share, so that none is 0
+        # (D, n_levels): frequencies of each column with one more example spread over the levels, so that none is 0
         pseudo_counts = smoothing * (one_hot.sum(axis=0) + 1 / n_levels) / (len(x) + 1)
 
         def start() -> CategoricalLaw:
-            # On the digits 20 tables came to 2.17 bits a pixel from here, to 2.20 from random responsibilities.
+            # On the digits 20 components reached 2.17 bits/dim from k-means, 2.20 from random responsibilities.
             labels = clusters(x, kmeans(x, kmeans_plus_plus(x, K, rng)))
-            resp = 0.9 * (labels[:, None] == np.arange(K)) + 0.1 / K  # a 0 in a table would stay one
+            resp = 0.9 * (labels[:, None] == np.arange(K)) + 0.1 / K  # EM would never change a probability 0
             return categorical_m_step(one_hot, np.log(resp), pseudo_counts)
 
         runs = (
@@ -114,7 +133,7 @@ class CategoricalMixture(MixtureModel):
 
     @property
     def law_(self) -> CategoricalLaw:
-        """The fitted law; its denoiser and diffusion come with it."""
+        """Fitted distribution, with its denoiser and its diffused densities."""
         self._require_fitted()
         return CategoricalLaw(self.weights_, self.probabilities_)
 
@@ -122,25 +141,25 @@ class CategoricalMixture(MixtureModel):
 
     @property
     def n_parameters_(self) -> int:
-        """Free parameters: K − 1 weights and K · D · (n_levels − 1) probabilities."""
+        """Number of free parameters: K − 1 weights and K · D · (n_levels − 1) probabilities."""
         self._require_fitted()
         K, D, n_levels = self.probabilities_.shape
         return K - 1 + K * D * (n_levels - 1)
 
-    # --- diffused --------------------------------------------------------------------------------------------------
+    # --- diffusion -------------------------------------------------------------------------------------------------
 
     def levels(self) -> Array:
-        """The values 2k/(n_levels − 1) − 1 that level k has in [−1, 1], (n_levels,)."""
+        """The levels k scaled to [−1, 1], 2k/(n_levels − 1) − 1, (n_levels,)."""
         return level_values(self.n_levels)
 
     def diffused_log_prob(self, x_t: ArrayLike, scale: float, std: float) -> Array:
-        """log density of x_t = scale · x_0 + std · ε, x_0 the levels in [−1, 1], (N,), nats."""
+        """log p(x_t), (N,), nats, of x_t = scale · x_0 + std · ε, (N, D), with the levels x_0 scaled to [−1, 1]."""
         return self.law_.diffused_log_prob(self._as_fitted_samples(x_t), scale, std)
 
     def denoise(self, x_t: ArrayLike, scale: float, std: float) -> Array:
-        """E[x_0 | x_t], the Bayes denoiser, (N, D), for levels in [−1, 1]."""
+        """Bayes denoiser E[x_0 | x_t], (N, D), for levels scaled to [−1, 1]."""
         return self.law_.denoise(self._as_fitted_samples(x_t), scale, std)
 
     def denoise_variance(self, x_t: ArrayLike, scale: float, std: float) -> Array:
-        """tr Cov(x_0 | x_t), (N,): the least mean squared error of a denoiser at x_t."""
+        """tr Cov(x_0 | x_t), (N,), the least mean squared error of a denoiser at x_t."""
         return self.law_.denoise_variance(self._as_fitted_samples(x_t), scale, std)

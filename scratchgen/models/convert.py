@@ -1,4 +1,6 @@
-"""One network in two chapters: a fitted DDPM as a ScoreSDE, and a fitted ScoreSDE as a DDPM, (30)-(31)."""
+"""A fitted DDPM as a ScoreSDE with the same network, and a fitted ScoreSDE as a DDPM: (30)-(31)."""
+
+from __future__ import annotations
 
 import numpy as np
 
@@ -10,26 +12,33 @@ from scratchgen.validation import Array
 
 
 def to_sde(ddpm: DDPM, sde: LinearSDE | None = None, t_min: float | None = None) -> ScoreSDE:
-    """A fitted ScoreSDE with the network of a fitted DDPM, (30) → (31): a time is its noise level to the network.
+    """Return a fitted ScoreSDE with the network of a fitted DDPM, (30) → (31).
+
+    The network depends on a time through its noise level only.
 
     Parameters
     ----------
+    ddpm : DDPM
+        Fitted, with prediction "v" or "levels".
     sde : LinearSDE, optional
-        VP() if None, which `NoiseSchedule.linear` discretises.
+        Process of the ScoreSDE; VP() if None, whose discretisation is `NoiseSchedule.linear`.
     t_min : float, optional
-        Where the process stops; the level of the first step if None, below which the network was not trained.
+        Last time of the reverse process.  If None, the time with the noise level of step 1; the network was not trained
+        on smaller noise.
 
     Raises
     ------
     NotFittedError
         If the DDPM is not fitted.
     ValueError
-        If `prediction` is none that a ScoreSDE knows ("v", "levels"), or the model has labels or clip_x0.
+        If `prediction` is not "v" or "levels", or the model has labels or clip_x0.
     """
+    if not isinstance(ddpm, DDPM):
+        raise TypeError(f"ddpm must be a DDPM, got {type(ddpm).__name__}")
     ddpm._require_fitted()
     if ddpm.prediction not in ("v", "levels") or ddpm.n_classes or ddpm.clip_x0:
         raise ValueError(
-            "only a model of prediction 'v' or 'levels', without labels and clip_x0, has a score SDE, got "
+            "ddpm must have prediction 'v' or 'levels', no labels and no clip_x0, got prediction="
             f"{ddpm.prediction!r}, n_classes={ddpm.n_classes}, clip_x0={ddpm.clip_x0}; train a ScoreSDE"
         )
     sde = VP() if sde is None else sde
@@ -38,14 +47,18 @@ def to_sde(ddpm: DDPM, sde: LinearSDE | None = None, t_min: float | None = None)
 
 
 def to_ddpm(score_sde: ScoreSDE, T: int, variance: str | Array = "beta") -> DDPM:
-    """A fitted DDPM of T steps with the network of a fitted ScoreSDE, (31) → (30).
+    """Return a fitted DDPM of T steps with the network of a fitted ScoreSDE, (31) → (30).
 
-    Its chain has the process's law at t = h, 2h, …, horizon, h = horizon/T, and its bound comes down to that of the
-    ScoreSDE as T grows.
+    The forward chain has the law of the process at the times h, 2h, …, horizon with h = horizon/T.  As T grows, the
+    bound of the DDPM falls to the bound of the ScoreSDE.
 
     Parameters
     ----------
-    variance : {"beta", "posterior", "optimal"} or (T+1,) array
+    score_sde : ScoreSDE
+        Fitted, on a VP process.
+    T : int
+        Number of steps.
+    variance : {"beta", "posterior"} or (T+1,) array
         σ_t² of the reverse steps, as for DDPM.
 
     Raises
@@ -53,7 +66,11 @@ def to_ddpm(score_sde: ScoreSDE, T: int, variance: str | Array = "beta") -> DDPM
     NotFittedError
         If the ScoreSDE is not fitted.
     ValueError
-        If its process is not variance preserving: only such a process has a chain (30).
+        If the process is not variance preserving; other processes have no chain (30).
     """
+    if not isinstance(score_sde, ScoreSDE):
+        raise TypeError(f"score_sde must be a ScoreSDE, got {type(score_sde).__name__}")
+    if isinstance(variance, str) and variance == "optimal":
+        raise ValueError("variance must not be 'optimal', which is estimated when a DDPM is trained; pass 'beta'")
     score_sde._require_fitted()
     return score_sde.share_network_with(DDPM(NoiseSchedule.from_sde(score_sde.sde_, T), variance))

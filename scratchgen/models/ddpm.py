@@ -1,4 +1,6 @@
-"""DDPM: the estimator over Algorithms 1 and 2 and the variational bound, (19)-(29)."""
+"""DDPM: the model around Algorithm 1, Algorithm 2 and the variational bound, (19)-(29)."""
+
+from __future__ import annotations
 
 import copy
 from collections import deque
@@ -40,54 +42,65 @@ from scratchgen.validation import RNG, Array, ArrayLike, IntArray, as_choice, as
 class DDPM(DiffusionModel):
     """Denoising diffusion probabilistic model (Ho, Jain and Abbeel 2020) with an MLP.
 
-    Trained on E_t λ_t ‖ε − ε̂(x_t, t)‖² with t uniform on 1..T: (29), with λ_t in place of its weight.
+    The training loss is E_t λ_t ‖ε − ε̂(x_t, t)‖² with t uniform on 1..T, which is (29) with λ_t as its weight.
 
     Parameters
     ----------
     schedule : NoiseSchedule, optional
-        The forward process; NoiseSchedule.linear(100) if None.
+        Forward process; NoiseSchedule.linear(100) if None.
     variance : {"beta", "posterior", "optimal"} or (T+1,) array
-        σ_t² of the reverse steps, see `scratchgen.ddpm.reverse_variance`.  "optimal" is v_t, the best for the bound,
-        estimated from the noise losses on the training data when training ends (and β_t² until then).
+        σ_t² of the reverse steps, see `scratchgen.ddpm.reverse_variance`.  "optimal" is the σ_t² with the least bound,
+        see `scratchgen.ddpm.optimal_reverse_variance`, estimated on the training data at the end of training; before
+        the end it is β_t².
     prediction : {"v", "noise", "x0", "step", "levels"}
-        What the MLP predicts, see `scratchgen.ddpm.eps_coefficients`; the model's other verbs see its ε̂.  "levels", for
-        whole numbers, is the law of a `CategoricalDenoiser` over the n_levels, which is also the decoder p(x_0 | x_1).
+        Quantity that the MLP predicts, see `scratchgen.ddpm.eps_coefficients`; all other methods use the resulting ε̂.
+        With the default "v" the errors of ε̂ and of x̂_0 are both at most that of the MLP, at every t.  "levels" is for
+        whole numbers: a `CategoricalDenoiser` predicts the distribution over the n_levels, which is also the decoder
+        p(x_0 | x_1).
     weighting : {"simple", "bound", "x0", "v", "min-snr"}
         λ_t, see `scratchgen.ddpm.loss_weight`.
     step_choice : {"uniform", "stratified", "importance"}
-        How t is drawn, see `scratchgen.timestep_sampling.TimestepSampler`; the loss's expectation is the same.
+        Sampling of t, see `scratchgen.timestep_sampling.TimestepSampler`.  The choice changes the variance of the loss,
+        not its expectation.
     n_levels : int, optional
-        The data are whole numbers 0..n_levels−1: L_0 is the mass of their bins, and −elbo/(D ln 2) is in bits per
-        dimension.
+        For whole numbers 0..n_levels−1: L_0 is then minus the log mass of a bin, and −elbo/(D ln 2) is in bits/dim.
     clip_x0 : bool
-        Cut x̂_0 to [−1, 1], where whole numbers lie after scaling, and take the ε̂ that belongs to it; needs `n_levels`.
-        E[x_0 | x_t] lies there, so that no x̂_0 becomes worse.  (Others do so in sampling and in the bound by default.)
+        Clip x̂_0 to [−1, 1] and use the corresponding ε̂; needs `n_levels`.  Scaled whole numbers and E[x_0 | x_t] lie
+        in [−1, 1], so that clipping never increases the error of x̂_0.  Many implementations clip by default, in
+        sampling and in the bound.
     n_classes : int
-        With labels 0..n_classes−1 given to `fit` the network learns ε̂(x_t, t, y) as well as ε̂(x_t, t).
+        Number of classes.  With labels 0..n_classes−1 given to `fit`, the network learns ε̂(x_t, t, y) and ε̂(x_t, t).
     label_dropout : float
-        Probability with which the label of an example is withheld in training.
+        Probability that the label of an example is left out in training; 0.1 is a value of Ho and Salimans (2022).
     hidden : sequence of int
         Widths of the network's hidden layers.
     n_coordinate_features : int
-        Frequencies of cos and sin features of the coordinates; 2 or 3 help on low-dimensional data with sharp edges.
-    n_steps, batch_size, learning_rate : int, int, float
-        Of Adam; the rate falls to 0 along half a cosine.
-    weight_decay, ema_decay : float
-        Of AdamW; of the parameters' moving average, which is the network that samples.
+        Number of frequencies of cos and sin features of the coordinates; 2 or 3 help for low-dimensional data with
+        sharp edges.
+    n_steps, batch_size : int
+        Number of gradient steps, and examples a step.
+    learning_rate : float
+        Largest learning rate of Adam.  The rate rises over the first min(100, n_steps // 10) steps and then falls to 0
+        along half a cosine.
+    weight_decay : float
+        Weight decay of AdamW.
+    ema_decay : float
+        Decay of the moving average of the parameters; the model samples with the average.
     standardize : bool
         Work on (x − mean)/scale instead of x; see `StandardizedEstimator`.
     rng : int, Generator or None
-        Of initial weights and training.
+        Source of initial weights and of training.
 
     Attributes
     ----------
     schedule_ : NoiseSchedule
-        The forward process in force.
+        Forward process of the fitted model.
     variance_ : (T+1,)
-        σ_t² in force.
-    network_ : NoiseNetwork
+        σ_t² of the fitted model.
+    network_ : NoiseNetwork or CategoricalDenoiser
+        Network with the averaged parameters.
     losses_ : (steps,)
-        Batch losses of training, with λ_t.
+        Loss of every training step, with λ_t.
 
     Examples
     --------
@@ -95,7 +108,7 @@ class DDPM(DiffusionModel):
     >>> model = DDPM(variance="optimal", hidden=(16,), n_steps=20, rng=0).fit(x)
     >>> model.sample(3, rng=1).shape, model.elbo(x, rng=2).shape
     ((3, 2), (256,))
-    >>> model.respace(10).sample(3, rng=1, eta=0.0).shape  # DDIM, ten network calls
+    >>> model.respace(10).sample(3, rng=1, eta=0.0).shape  # DDIM with 10 calls of the network
     (3, 2)
 
     With labels, and guidance:
@@ -105,7 +118,7 @@ class DDPM(DiffusionModel):
     >>> model.sample(3, rng=1, y=[0, 1, 1], guidance=2.0).shape
     (3, 2)
 
-    Whole numbers, in nats of masses:
+    With whole numbers, whose likelihoods are probabilities:
 
     >>> levels = np.random.default_rng(0).integers(0, 4, (200, 3))
     >>> model = DDPM(n_levels=4, weighting="bound", step_choice="importance", hidden=(16,), n_steps=20, rng=0)
@@ -138,21 +151,38 @@ class DDPM(DiffusionModel):
     # --- training --------------------------------------------------------------------------------------------------
 
     def fit(self, x: ArrayLike, y: object = None) -> Self:
-        """Train from scratch on x, (N, D), to the end; y (N,) are labels with `n_classes`, and ignored without."""
+        """Train from scratch on x, (N, D), to the end; arguments and errors as for `train`."""
         for _ in self.train(x, y):
             pass
         return self
 
     def train(self, x: ArrayLike, y: object = None) -> Iterator[Progress]:
-        """Minimise E_t λ_t ‖ε − ε̂(x_t, t)‖² by Algorithm 1; yields after every step with the loss of the batch.
+        """Minimise E_t λ_t ‖ε − ε̂(x_t, t)‖² by Algorithm 1.
 
-        The loss is summed over dimensions.  It would not be 0 for a perfect network.
+        Parameters
+        ----------
+        x : (N, D)
+        y : (N,) of int, optional
+            Labels 0..n_classes−1, needed if n_classes > 0; ignored if n_classes is 0.
+
+        Yields
+        ------
+        progress : Progress
+            After every step, with the weighted loss of the batch, summed over dimensions.  The expected loss of the
+            optimal network is not 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x, y or a constructor argument is wrong.
+        ArithmeticError
+            If the loss becomes NaN or infinite.
         """
         as_count(self.n_classes, "n_classes", minimum=0)
         label_dropout = as_number(self.label_dropout, "label_dropout", low=0.0, high=1.0)
         as_choice(self.prediction, "prediction", (*PREDICTIONS, "levels"))
         if self.clip_x0 and self.n_levels is None:
-            raise ValueError("clip_x0 needs n_levels, which says that x_0 lies in [−1, 1]; set it, or clip_x0=False")
+            raise ValueError("clip_x0 needs n_levels, which scales x_0 to [−1, 1], got None; set it, or clip_x0=False")
         labels = self._as_labels(y, len(np.asarray(x))) if self.n_classes else None
         network, data, options = self._start(x)
         steps = train(
@@ -176,14 +206,14 @@ class DDPM(DiffusionModel):
             yield Progress(step, len(losses), loss)
 
     def set_fitted(self, **fitted: Any) -> Self:
-        """Take over fitted attributes; without them `variance_` is as `variance` says, β_t² for "optimal"."""
+        """Set fitted attributes; the default of `variance_` is `variance`, and β_t² for "optimal"."""
         schedule = NoiseSchedule.linear(100) if self.schedule is None else self.schedule
         variance = reverse_variance(schedule, "beta" if self._estimates_variance else self.variance)
         self.schedule_, self._clips = schedule, bool(self.clip_x0)
         return super().set_fitted(**({"variance_": variance, "noise_losses_": np.zeros(0)} | fitted))
 
     def _as_labels(self, y: object, n: int) -> IntArray:
-        """Labels as ints (n,), within 0..n_classes−1."""
+        """Return labels y as an int array (n,); ValueError unless they are ints in 0..n_classes−1."""
         labels = np.asarray(y)
         if labels.shape != (n,) or labels.dtype.kind not in "iu":
             raise ValueError(f"y must be {n} int labels, as n_classes={self.n_classes} says, got {y!r:.60}")
@@ -193,7 +223,7 @@ class DDPM(DiffusionModel):
 
     @property
     def _eps_prediction(self) -> str | None:
-        """`prediction`, if its output has to be converted into ε̂; a `CategoricalDenoiser` gives ε̂ itself."""
+        """`prediction` of a NoiseNetwork; None for a `CategoricalDenoiser`, which returns ε̂ itself."""
         return None if self.prediction == "levels" else self.prediction
 
     @property
@@ -205,18 +235,18 @@ class DDPM(DiffusionModel):
         return reverse_variance(self.schedule_, best)
 
     def respace(self, steps: int | ArrayLike) -> Self:
-        """A fitted model with the same network and fewer steps, for faster sampling and its own bound.
+        """Return a fitted model with the same network and fewer steps, which samples faster and has its own bound.
 
         Parameters
         ----------
-        steps : int, or 1-D array of ints
-            How many of 1..T, evenly spaced, or which; see `NoiseSchedule.respace`.
+        steps : int, or (n,) of int
+            Number of steps, evenly spaced in 1..T, or the steps themselves; see `NoiseSchedule.respace`.
 
         Raises
         ------
         ValueError
-            If the steps are none of 1..T, `variance` was given as numbers, or `prediction` is "step": those mean
-            something for the schedule of training only.
+            If steps are not in 1..T and rising.  If `variance` is an array or `prediction` is "step", which are tied to
+            the schedule of training.
         """
         self._require_fitted()
         T = self.schedule_.T
@@ -226,7 +256,7 @@ class DDPM(DiffusionModel):
                 raise ValueError(f"steps must be at most the {T} steps of the schedule, got {n}")
             steps = -(-T * np.arange(1, n + 1) // n)
         if self.prediction == "step" or not isinstance(self.variance, str):
-            raise ValueError("a model with prediction='step' or given variances cannot be respaced; train another")
+            raise ValueError("a model with prediction='step' or an array variance cannot be respaced; train another")
         short = copy.copy(self)
         short.schedule = short.schedule_ = self.schedule_.respace(steps)
         if self._estimates_variance and len(self.noise_losses_):
@@ -239,7 +269,7 @@ class DDPM(DiffusionModel):
     # --- prediction and sampling -----------------------------------------------------------------------------------
 
     def _predictor(self, y: ArrayLike | None, n: int, guidance: float = 1.0) -> Callable[[Array, int], Array]:
-        """ε̂(x_t, t) of n examples with labels y (n,), as the chapter's functions take it."""
+        """ε̂ as a function of x_t (n, D) and t, for n examples with labels y (n,)."""
         self._require_fitted()
         labels = None if y is None else self._as_labels(y, n)
         return partial(
@@ -253,20 +283,29 @@ class DDPM(DiffusionModel):
         )
 
     def eps_hat(self, x_t: Array, t: int, y: ArrayLike | None = None, guidance: float = 1.0) -> Array:
-        """Predicted total noise ε̂(x_t, t) for one step t, (N, D); x_t in the model's units (`to_model`).
+        """Predicted total noise ε̂(x_t, t), (N, D).
 
-        With labels y (N,), ε̂(x_t, t) + guidance · (ε̂(x_t, t, y) − ε̂(x_t, t)), see `scratchgen.ddpm.predict_noise`.
+        Parameters
+        ----------
+        x_t : (N, D)
+            In the model's units, see `to_model`.
+        t : int
+            In 1..T.
+        y : (N,) of int, optional
+            Labels.  ε̂ is then ε̂(x_t, t) + guidance · (ε̂(x_t, t, y) − ε̂(x_t, t)).
+        guidance : float
+            See `scratchgen.ddpm.predict_noise`.
         """
         return self._predictor(y, len(x_t), guidance)(x_t, t)
 
     def predict_score(self, x_t: Array, t: int) -> Array:
-        """∇ log p_t(x_t) ≈ −ε̂/β̄_t, (N, D), in the model's units."""
+        """Score −ε̂/β̄_t ≈ ∇ log p_t(x_t), (N, D), for x_t (N, D) in the model's units and an int t in 1..T."""
         return -self.eps_hat(x_t, t) / float(self.schedule_.beta_bar[t])
 
     def sample_path(
         self, n: int, rng: RNG = None, eta: float | None = None, y: ArrayLike | None = None, guidance: float = 1.0
     ) -> Iterator[tuple[int, Array]]:
-        """Yield (t, x_t) for t = T..0 along n trajectories as in `sample`, x_t in the model's units."""
+        """Yield (t, x_t) for t = T..0 along n trajectories, x_t (n, D) in the model's units; see `sample`."""
         rng, eps_hat = as_generator(rng), self._predictor(y, n, guidance)
         x_T = rng.standard_normal((as_count(n, "n", minimum=0), self.n_features_in_), dtype=np.float32)
         if eta is None:
@@ -281,15 +320,16 @@ class DDPM(DiffusionModel):
         y: ArrayLike | None = None,
         guidance: float = 1.0,
     ) -> Array:
-        """Draw n examples from p_θ(x_0), (n, D), in data units, by T ancestral steps.
+        """Draw n examples from p_θ(x_0), (n, D), in units of the data, by T ancestral steps.
 
         Parameters
         ----------
         n : int
         rng : int, Generator or None
         eta : float, optional
-            DDIM steps with this η instead: 0 is deterministic given x_T.
-        y : (n,) labels, optional
+            η in [0, 1] of DDIM steps, which then replace the ancestral steps; for η = 0 x_T determines x_0.
+        y : (n,) of int, optional
+            Labels.
         guidance : float
             As for `eps_hat`.
         """
@@ -301,13 +341,13 @@ class DDPM(DiffusionModel):
 
     @property
     def _first_level(self) -> tuple[float, float]:
-        """ᾱ_1 and β̄_1."""
+        """ᾱ_1 and β̄_1, the noise level of step 1."""
         return float(self.schedule_.alpha_bar[1]), float(self.schedule_.beta_bar[1])
 
     # --- likelihood ------------------------------------------------------------------------------------------------
 
     def noise_losses(self, x: ArrayLike, rng: RNG = None) -> Array:
-        """ℓ_t = E‖ε − ε̂(x_t, t)‖² for t = 0..T, (T+1,), one noise draw an example and step; index 0 is 0."""
+        """Estimate ℓ_t = E‖ε − ε̂(x_t, t)‖², (T+1,), from x (N, D), with one draw an example and step; ℓ_0 is 0."""
         return self._noise_losses(self.to_model(self._as_fitted_samples(x)), as_generator(rng))
 
     def _noise_losses(self, data: Array, rng: np.random.Generator) -> Array:
@@ -319,7 +359,7 @@ class DDPM(DiffusionModel):
         return losses
 
     def _decoder(self, x0: Array, y: ArrayLike | None) -> Callable[[Array], Array] | None:
-        """log P(x_0 | x_1) of whole numbers as a function of x_1, (N,); None for reals."""
+        """log P(x_0 | x_1) of whole numbers x_0, (N,), as a function of x_1; None for real numbers."""
         network, n_levels = self.network_, self.n_levels
         if isinstance(network, CategoricalDenoiser):
             levels, labels = levels_of(x0, len(network.levels)), None if y is None else self._as_labels(y, len(x0))
@@ -331,7 +371,7 @@ class DDPM(DiffusionModel):
         return lambda x_1: -reconstruction_loss(self.schedule_, x0, x_1, eps_hat, self.variance_, n_levels)
 
     def bound_terms(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
-        """L_0, L_1, …, L_T of −ELBO for every example, (N, T+1), nats, in data units; see `ddpm.bound_terms`."""
+        """The terms L_0, …, L_T of −ELBO of x, (N, D), in units of the data: (N, T+1), nats; see `ddpm.bound_terms`."""
         x0 = self.to_model(self._as_fitted_samples(x))
         noise = as_generator(rng).standard_normal((self.schedule_.T, *x0.shape))
         eps_hat, decoder = self._predictor(y, len(x0)), self._decoder(x0, y)
@@ -340,17 +380,27 @@ class DDPM(DiffusionModel):
         return terms
 
     def elbo(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
-        """Unbiased estimate of the variational bound of log p_θ(x), (N,), nats: every step, one noise draw each.
+        """Unbiased estimate of the variational bound of log p_θ(x), (N,), nats, for x (N, D).
 
-        With labels y (N,) of log p_θ(x | y).
+        The estimate sums over all steps, with one draw of the noise a step.  With labels y, (N,), the bound is that of
+        log p_θ(x | y).
         """
         return -self.bound_terms(x, rng, y).sum(axis=1)
 
     def iwae(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16, y: ArrayLike | None = None) -> Array:
-        """Importance-weighted bound log (1/n) Σ_i p_θ(x_0, …, x_T)/q(x_1, …, x_T | x_0), (N,), nats, of n whole paths.
+        """Importance-weighted bound log (1/n) Σ_i p_θ(x_0, …, x_T)/q(x_1, …, x_T | x_0) over n paths, (N,), nats.
 
-        Its mean rises from the ELBO at n = 1 to log p_θ(x) (Burda et al. 2016).  A path's weight does not vary if p_θ
-        reverses the forward chain exactly.
+        The mean of the bound is the ELBO for n = 1, rises with n, and converges to log p_θ(x) (Burda et al. 2016).  If
+        p_θ reverses the forward chain exactly, all paths have the same weight.
+
+        Parameters
+        ----------
+        x : (N, D)
+        rng : int, Generator or None
+        n_draws : int
+            n; a path takes T calls of the network.
+        y : (N,) of int, optional
+            Labels; the bound is then that of log p_θ(x | y).
         """
         x0 = self.to_model(self._as_fitted_samples(x))
         rng, schedule, log_weights = as_generator(rng), self.schedule_, []

@@ -1,4 +1,6 @@
-"""DiffusionModel, the base of DDPM and ScoreSDE: one noise network, its units, and its moving average."""
+"""DiffusionModel, the base of DDPM and ScoreSDE: the noise network, its moving average, and the scaling of data."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self, TypeVar
@@ -13,7 +15,7 @@ Other = TypeVar("Other", bound="DiffusionModel")
 
 
 class DiffusionModel(StandardizedEstimator):
-    """Base of DDPM and ScoreSDE: the two differ in the noise levels they train on and in how they sample."""
+    """Base of DDPM and ScoreSDE, which differ in the noise levels of training and in sampling and bounds."""
 
     hidden: Sequence[int]
     n_coordinate_features: int
@@ -38,17 +40,17 @@ class DiffusionModel(StandardizedEstimator):
     histograms_: Array
     covariance_: Array
     network_: NoisePredictor
-    variance_: Array  # of DDPM
+    variance_: Array  # DDPM only
 
     def _start(self, x: ArrayLike) -> tuple[NoisePredictor, Array, dict[str, Any]]:
-        """Check what training needs, measure the data, and set the untrained network.
+        """Check the arguments of training, compute the scaling of the data, and set the untrained network.
 
         Returns
         -------
         network : NoiseNetwork or CategoricalDenoiser
-            To be trained; `network_` holds the moving average of its parameters.
+            The network to train; `network_` holds the moving average of its parameters.
         data : (N, D)
-            In float32 and in the model's units.
+            x in the model's units, float32.
         options : dict
             Arguments of the training loop: n_steps, rng, and those of Adam and of the moving average.
         """
@@ -80,14 +82,14 @@ class DiffusionModel(StandardizedEstimator):
         if self.prediction != "levels":
             return np.zeros(0), np.zeros(0)
         if self.n_levels is None:
-            raise ValueError("n_levels must say how many levels x has for prediction='levels', got None")
+            raise ValueError("n_levels must say how many levels x has for prediction='levels', got None; set n_levels")
         counts = np.stack([np.bincount(column.astype(np.int64), minlength=self.n_levels) for column in x.T])
-        share = counts + 1 / self.n_levels  # one example of every level's share, so that none is impossible
+        share = counts + 1 / self.n_levels  # one more example, spread over the levels, so that none is impossible
         covariance = np.atleast_2d(np.cov(((x - mean) / scale).T, bias=True))
         return share / share.sum(axis=1, keepdims=True), covariance
 
     def _new_network(self, dimension: int, histograms: Array, covariance: Array, rng: RNG) -> NoisePredictor:
-        """An untrained network of the kind that `prediction` asks for."""
+        """Create the untrained network for `prediction`."""
         if self.prediction == "levels":
             return CategoricalDenoiser(histograms, covariance, self.hidden, n_classes=self.n_classes, rng=rng)
         return NoiseNetwork(
@@ -99,7 +101,7 @@ class DiffusionModel(StandardizedEstimator):
         )
 
     def set_fitted(self, **fitted: Any) -> Self:
-        """Take over fitted attributes, and make `network_` with a copy of `parameters_`."""
+        """Set fitted attributes, and build `network_` with a copy of `parameters_`, the moving average."""
         super().set_fitted(**fitted)
         self.network_ = self._new_network(self.n_features_in_, self.histograms_, self.covariance_, rng=0)
         self.network_.parameters[:] = self.parameters_
@@ -107,7 +109,10 @@ class DiffusionModel(StandardizedEstimator):
         return self
 
     def share_network_with(self, other: Other) -> Other:
-        """`other`, unfitted, with a copy of this model's network and units: a noise level means the same to both."""
+        """Give the unfitted model `other` a copy of this model's network and scaling, and return `other`.
+
+        The network depends on a noise level through its log-SNR only, so that it serves both kinds of models.
+        """
         self._require_fitted()
         shared = ("prediction", "n_levels", "hidden", "n_coordinate_features", "standardize", "rng")
         other.set_params(**{name: getattr(self, name) for name in shared})

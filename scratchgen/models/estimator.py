@@ -1,8 +1,11 @@
-"""Estimator: the verbs all models share; and the same in units of the model's own.
+"""Base classes of the models: common methods, scaled data, and information criteria.
 
-A model is a dataclass: its constructor stores the arguments and does nothing else.  This is scikit-learn's contract, so
-that `clone`, `Pipeline` and `GridSearchCV` work; scikit-learn is no dependency.
+A model is a dataclass.  Its constructor stores the arguments and does nothing else, as scikit-learn requires of
+estimators; `clone`, `Pipeline` and `GridSearchCV` of scikit-learn work with these models.  scikit-learn itself is not
+needed.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -21,35 +24,41 @@ from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_samples
 
 
 class Progress(NamedTuple):
-    """What `train` yields after every step."""
+    """State of training after a step, as `train` yields it."""
 
-    step: int  # steps done, from 1
-    n_steps: int  # steps planned; training may end earlier
-    loss: float  # nats; each model's `train` says which loss
+    step: int  # number of steps done
+    n_steps: int  # number of planned steps; EM may end earlier
+    loss: float  # loss of this step; the docstring of each model's `train` defines it
 
 
 class NotFittedError(ValueError, AttributeError):
-    """A model was asked for something that only a fitted model has."""
+    """Error of a method that needs a fitted model."""
 
 
 class Estimator(ABC):
-    """Base of all models: parameters, fit by training, mean log-likelihood, save and load.
+    """Base of all models: parameters, fit, score, save and load.
 
-    A model is a dataclass whose fields are its constructor's arguments.  It defines `train`, `sample` and `elbo`; where
-    it has an exact likelihood it defines `log_prob` as well.
+    The fields of a model's dataclass are the arguments of its constructor.  Every model defines `train`, `sample` and
+    `elbo`; models with an exact likelihood also define `log_prob`.
     """
 
-    _fitted: ClassVar[tuple[str, ...]] = ()  # attributes that training sets and `save` keeps
+    _fitted: ClassVar[tuple[str, ...]] = ()  # attributes that training sets and `save` writes
     n_features_in_: int
 
     # --- parameters ------------------------------------------------------------------------------------------------
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Constructor arguments by name; `deep` is accepted for scikit-learn, there is nothing nested."""
+        """Return the constructor arguments by name; `deep` has no effect and is there for scikit-learn."""
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]  # leaves are dataclasses
 
     def set_params(self, **params: Any) -> Self:
-        """Change constructor arguments; they are checked at the next fit."""
+        """Change constructor arguments, which the next fit checks.
+
+        Raises
+        ------
+        ValueError
+            If the model has no argument of that name.
+        """
         unknown = params.keys() - self.get_params().keys()
         if unknown:
             raise ValueError(
@@ -78,10 +87,18 @@ class Estimator(ABC):
 
     @abstractmethod
     def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Train from scratch, a step at a time; the model can be used after any step."""
+        """Train from scratch on x, (N, D), step by step; the model is usable after every step."""
 
     def fit(self, x: ArrayLike, y: object = None) -> Self:
-        """Train from scratch on x, (N, D), to the end; y is ignored (Pipelines pass one)."""
+        """Train from scratch on x, (N, D), until `train` ends; y is ignored, and is there for scikit-learn's Pipeline.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x or a constructor argument is wrong.
+        ArithmeticError
+            If the loss becomes NaN or infinite.
+        """
         for _ in self.train(x):
             pass
         return self
@@ -92,21 +109,24 @@ class Estimator(ABC):
 
     @abstractmethod
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
-        """A lower bound of log p_θ(x), (N,), nats; an unbiased estimate where it needs `rng`."""
+        """A lower bound of log p_θ(x), (N,), nats, for x (N, D); models that use `rng` give an unbiased estimate."""
 
     def score_samples(self, x: ArrayLike) -> Array:
-        """scikit-learn's word for `log_prob`, (N,), nats; for models without one, `elbo` with the model's own `rng`."""
+        """`log_prob`, (N,), nats; for models without `log_prob`, `elbo` with the model's own `rng`.
+
+        The name is that of scikit-learn.
+        """
         if hasattr(self, "log_prob"):
             return np.asarray(self.log_prob(x))
         return self.elbo(x, rng=getattr(self, "rng", None))
 
     def score(self, x: ArrayLike, y: object = None) -> float:
-        """Mean of `score_samples`, nats: scikit-learn's "score", not the gradient ∇log p."""
+        """Mean of `score_samples`, nats: the "score" of scikit-learn, not the gradient ∇log p."""
         return float(self.score_samples(x).mean())
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "n_features_in_"):
-            theirs: Any = sys.modules.get("sklearn.exceptions")  # whose tools catch their own error
+            theirs: Any = sys.modules.get("sklearn.exceptions")  # scikit-learn's tools catch only its own error
             both = (NotFittedError,) if theirs is None else (NotFittedError, theirs.NotFittedError)
             error: Any = type("NotFittedError", both, {})
             raise error(f"this {type(self).__name__} is not fitted yet; call fit(x) or loop over train(x) first")
@@ -116,10 +136,22 @@ class Estimator(ABC):
         return as_samples(x, dimension=self.n_features_in_, model=type(self).__name__)
 
     def set_fitted(self, **fitted: Any) -> Self:
-        """Take over fitted attributes, from training or from a file, by name; returns the model itself.
+        """Set fitted attributes, from training or from a file, by name; return the model itself.
 
-        Models that hold something derived from these attributes, such as a network, derive it here.
+        Subclasses also build here the objects that depend on these attributes, such as a network.
+
+        Raises
+        ------
+        ValueError
+            If the names are not those of all the fitted attributes that `save` writes.
         """
+        names = {"n_features_in_", *self._fitted}
+        if fitted.keys() != names:
+            wrong = sorted(fitted.keys() ^ names)
+            raise ValueError(
+                f"set_fitted must be given {', '.join(sorted(names))}; {', '.join(wrong)} "
+                f"{'is' if len(wrong) == 1 else 'are'} missing or unknown"
+            )
         for name, value in fitted.items():
             setattr(self, name, value)
         return self
@@ -127,14 +159,20 @@ class Estimator(ABC):
     # --- files -----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the fitted model to an .npz file, atomically and without pickle.
+        """Write the fitted model to an .npz file, without pickle.
+
+        The file is complete or, after an error, as before.
 
         Raises
         ------
+        NotFittedError
+            If the model is not fitted.
+        FileNotFoundError
+            If the folder does not exist.
         FileExistsError
             If the file exists and `overwrite` is False.
-        NotFittedError
-            If there is nothing to save.
+        TypeError
+            If a constructor argument has a type that cannot be written.
         """
         self._require_fitted()
         path = Path(path)
@@ -152,6 +190,8 @@ class Estimator(ABC):
 
         Raises
         ------
+        FileNotFoundError
+            If there is no such file.
         ValueError
             If the file is not a model of this class.
         """
@@ -169,11 +209,11 @@ class Estimator(ABC):
 
 
 class StandardizedEstimator(Estimator):
-    """An estimator that works on (x − mean_)/scale_: the mean of every column, one scale for all of them.
+    """Base of models that work on (x − mean_)/scale_, with the mean of every column and one scale for all columns.
 
-    With `standardize=False` it works on x itself.  Likelihoods are always reported for x, in the data's own units.
-    With `n_levels` the data are whole numbers 0..n_levels−1, the model works on them scaled to [−1, 1], and likelihoods
-    are masses, which have no units.
+    With `standardize=False` the model works on x itself.  Likelihoods are always those of x, in the units of the data.
+    With `n_levels` the data are whole numbers 0..n_levels−1.  The model works on numbers scaled to [−1, 1], and
+    likelihoods are probabilities, which have no units.
     """
 
     standardize: bool
@@ -182,7 +222,7 @@ class StandardizedEstimator(Estimator):
     scale_: float
 
     def _measure_units(self, x: Array) -> tuple[Array, float]:
-        """mean_ and scale_ for x, (N, D)."""
+        """Compute mean_, (D,), and scale_ from x, (N, D)."""
         if self.n_levels is not None:
             half = 0.5 * (self._as_levels(x) - 1)
             return np.full(x.shape[1], half), half
@@ -192,16 +232,16 @@ class StandardizedEstimator(Estimator):
         scale = float(np.sqrt(((x - mean) ** 2).mean()))
         if scale == 0:
             raise ValueError(
-                f"x is constant (n_samples={len(x)}), so it has no scale; pass data that varies, or standardize=False"
+                f"x must vary, but every column is constant (n_samples={len(x)}); pass other data or standardize=False"
             )
         return mean, scale
 
     def _as_levels(self, x: Array) -> int:
-        """n_levels, if x holds such whole numbers."""
+        """Return n_levels; raise ValueError unless x holds whole numbers 0..n_levels−1."""
         n_levels = as_count(self.n_levels, "n_levels", minimum=2)
         if ((x != np.rint(x)) | (x < 0) | (x >= n_levels)).any():
             raise ValueError(
-                f"x must hold whole numbers in 0..{n_levels - 1}, as n_levels says; n_levels=None takes reals"
+                f"x must hold whole numbers in 0..{n_levels - 1}, as n_levels says; use n_levels=None for real numbers"
             )
         return n_levels
 
@@ -212,25 +252,25 @@ class StandardizedEstimator(Estimator):
         return array
 
     def to_model(self, x: Array) -> Array:
-        """(x − mean_)/scale_, (N, D): data units to the model's."""
+        """Convert x, (N, D), from the units of the data to the model's: (x − mean_)/scale_."""
         return (x - self.mean_) / self.scale_
 
     def to_data(self, x: Array) -> Array:
-        """scale_ · x + mean_, (N, D): the model's units to the data's."""
+        """Convert x, (N, D), from the model's units to those of the data: scale_ · x + mean_."""
         return x * self.scale_ + self.mean_
 
     def _to_levels(self, x: Array) -> Array:
-        """x in data units; with `n_levels` the whole number whose bin it falls into."""
-        return x if self.n_levels is None else np.clip(np.rint(x), 0, self.n_levels - 1) + 0.0  # no −0
+        """Return x, in units of the data; with `n_levels` the whole number in whose bin x lies."""
+        return x if self.n_levels is None else np.clip(np.rint(x), 0, self.n_levels - 1) + 0.0  # + 0.0 turns −0 into 0
 
     @property
     def _log_volume(self) -> float:
-        """log |∂x/∂(model units)| = D log scale_: subtract it from a log density in the model's units."""
+        """log |∂x/∂to_model(x)| = D log scale_: log p(x) is the log density in the model's units minus this number."""
         return 0.0 if self.n_levels is not None else self.n_features_in_ * float(np.log(self.scale_))
 
 
 class InformationCriteria(ABC):
-    """BIC and AIC of a model with an exact likelihood and a count of its free parameters."""
+    """BIC and AIC of models with an exact likelihood and a number of free parameters."""
 
     @property
     @abstractmethod
@@ -242,10 +282,10 @@ class InformationCriteria(ABC):
         """log p_θ(x), (N,), nats."""
 
     def bic(self, x: ArrayLike) -> float:
-        """−2 Σ log p_θ(x) + n_parameters_ log N, nats: smaller is better."""
+        """Bayesian information criterion −2 Σ log p_θ(x) + n_parameters_ log N, nats, for x (N, D); less is better."""
         log_prob = self.log_prob(x)
         return float(-2 * log_prob.sum() + self.n_parameters_ * np.log(len(log_prob)))
 
     def aic(self, x: ArrayLike) -> float:
-        """−2 Σ log p_θ(x) + 2 n_parameters_, nats: smaller is better."""
+        """Akaike information criterion −2 Σ log p_θ(x) + 2 n_parameters_, nats, for x (N, D); less is better."""
         return float(-2 * self.log_prob(x).sum() + 2 * self.n_parameters_)

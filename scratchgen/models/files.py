@@ -1,4 +1,6 @@
-"""Files of models: a constructor argument as JSON, and writing so that nobody ever sees half of a file."""
+"""Files of models: constructor arguments as JSON, and atomic writing."""
+
+from __future__ import annotations
 
 import importlib
 import os
@@ -13,12 +15,12 @@ import numpy as np
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it; if `write` fails, `path` is as it was."""
+    """Let `write` fill a temporary file, and rename it to `path`; after an error `path` is unchanged."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.chmod(temporary, 0o644)  # files of mkstemp are readable by their owner only
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -26,7 +28,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def encode(value: Any) -> Any:
-    """A constructor argument as JSON."""
+    """Convert a constructor argument to JSON types; TypeError for types other than those below."""
     match value:
         case np.ndarray():
             return {"array": value.tolist(), "dtype": str(value.dtype)}
@@ -49,7 +51,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """The inverse of `encode`."""
+    """Invert `encode`; ValueError if the value names a class that is not part of a model."""
     match value:
         case list():
             return [decode(v) for v in value]
@@ -66,14 +68,14 @@ def decode(value: Any) -> Any:
             return {key: decode(v) for key, v in items.items()}
         case {"object": [module, name], "fields": given}:
             if not module.startswith("scratchgen."):
-                raise ValueError(f"the file names an object of {module}, which no model of ours holds; do not trust it")
+                raise ValueError(f"the file names an object of {module}, which no model here has; do not trust it")
             return _our_class(importlib.import_module(module), name)(**{key: decode(v) for key, v in given.items()})
     return value
 
 
 def _our_class(module: ModuleType, name: str, base: type = object) -> Any:
-    """The dataclass or bit generator of that name: a file may name parameters, not call functions."""
+    """The dataclass or bit generator of a given name; other names are refused, since a file must not call functions."""
     found = getattr(module, name, None)
     if not isinstance(found, type) or not issubclass(found, base) or not (is_dataclass(found) or base is not object):
-        raise ValueError(f"the file names {module.__name__}.{name}, which is no parameter of a model; do not trust it")
+        raise ValueError(f"the file names {module.__name__}.{name}, which no model here has; do not trust it")
     return found

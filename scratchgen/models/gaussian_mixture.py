@@ -1,4 +1,6 @@
-"""GaussianMixture: constructor arguments, starts and files around EM."""
+"""GaussianMixture: constructor arguments, initial values and files around EM."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,41 +46,46 @@ class GaussianMixture(MixtureModel):
     n_components : int
         K.
     covariance_type : {"full", "tied", "diag", "spherical"}
-        One matrix each, one for all, one variance a dimension, one variance each.
+        "full": a covariance matrix for each component.  "tied": one matrix for all.  "diag": a diagonal matrix for
+        each.  "spherical": one variance for each.
     tol : float
-        A run has converged when the mean log-likelihood (with a prior, plus the log prior over N) gains less than this,
-        nats.
+        A run has converged when its bound increases by less than tol, nats.  The bound is the mean log-likelihood, plus
+        log prior/N with a prior.
     max_iter : int
-        M-steps of a run; 0 keeps the best start as it is.
+        Largest number of M-steps of a run; 0 keeps the best initial mixture.
     n_init : int
-        Number of starts, of which the best result is kept.
+        Number of runs from different initial mixtures; the best result is kept.
     init_params : {"k-means++", "kmeans", "random_from_data", "random"}
-        k-means++ seeds, and every point joins its nearest seed; the same after Lloyd's algorithm; rows of x drawn at
-        random in place of the seeds; random responsibilities.  Not used if means are given.
+        Initial responsibilities, if `means_init` is None.  "k-means++": every point joins its nearest k-means++ seed.
+        "kmeans": the same after Lloyd's algorithm.  "random_from_data": every point joins the nearest of K random rows.
+        "random": random responsibilities.
     covariance_floor : float
-        Least eigenvalue of a covariance, in squared units of x; without one the likelihood is unbounded for K >= 2.
-        It is kept exactly, not by adding it: a ridge in the M-step breaks monotony.
+        Least eigenvalue of a covariance, in squared units of x.  Without a floor the likelihood is unbounded for K >=
+        2.  The M-step maximises subject to the floor; adding the floor to the diagonal could lower the bound.
     covariance_prior : (variance, count), optional
-        As if every covariance had seen `count` more examples of `variance` in each direction (an inverse-Wishart MAP).
+        Inverse-Wishart prior, with the effect of `count` further examples a component with variance `variance` in every
+        direction.  The fit is then the maximum a posteriori.
     weights_init, means_init, precisions_init : array_like, optional
-        (K,), (K, D), and (K, D, D), (D, D), (K, D) or (K,) by type: where to start.  What is not given comes from
-        `init_params`.
+        Initial weights (K,), means (K, D) and inverse covariances, in the shape of `covariances_`.  `init_params` gives
+        those that are None.
     warm_start : bool
         Start from the last fit, if there is one.
     rng : int, Generator or None
+        Source of the initial mixtures.
 
     Attributes
     ----------
     mixture_ : Mixture
-        The fitted density; exact score, denoiser and diffusion come with it.
+        Fitted density, with exact score, denoiser and diffusion.
     weights_, means_ : (K,), (K, D)
-    covariances_ : (K, D, D), (D, D), (K, D) or (K,), by type
+    covariances_ : array
+        (K, D, D) for "full", (D, D) for "tied", (K, D) for "diag", (K,) for "spherical".
     lower_bounds_ : (n_iter_ + 1,)
-        Mean ELBO = mean log-likelihood after every E-step of the kept run, nats, plus the log prior over N if there is
-        a prior: it never falls.
+        The bound after every E-step of the kept run, nats: the mean log-likelihood, plus log prior/N with a prior.
     converged_ : bool
+        Whether the kept run converged.
     n_iter_ : int
-        M-steps of the kept run.
+        Number of M-steps of the kept run.
 
     Examples
     --------
@@ -88,10 +95,10 @@ class GaussianMixture(MixtureModel):
     (array([1., 5.]), (2, 2))
     >>> bool(model.bic(x) < GaussianMixture(1).fit(x).bic(x)), model.predict_proba([[1.1, 0.9]]).round().max()
     (True, np.float64(1.0))
-    >>> model.mixture_.diffuse(0.6, 0.8).score(x).shape  # everything that a diffusion model is graded against
+    >>> model.mixture_.diffuse(0.6, 0.8).score(x).shape  # exact score of the diffused density
     (100, 2)
 
-    The same from a given start, and then on from where it ended:
+    A given start, and a warm start from the last fit:
 
     >>> start = {"weights_init": [0.5, 0.5], "means_init": [[0, 0], [6, 6]], "precisions_init": [1.0, 1.0]}
     >>> model = GaussianMixture(2, "spherical", max_iter=2, tol=0, warm_start=True, **start).fit(x)
@@ -99,7 +106,7 @@ class GaussianMixture(MixtureModel):
     >>> bool(model.fit(x).lower_bounds_[0] == bounds[-1])
     True
 
-    A component on a single point would make the likelihood unbounded; the prior keeps each covariance from collapsing:
+    A component on a single point makes the likelihood unbounded; with a prior the covariance stays positive definite:
 
     >>> lonely = [[1.0, 1.0], [1.0, 1.2], [9.0, 9.0]]
     >>> model = GaussianMixture(2, covariance_prior=(0.01, 5.0), means_init=[[1, 1], [9, 9]]).fit(lonely)
@@ -131,7 +138,18 @@ class GaussianMixture(MixtureModel):
     rng: RNG = None
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Run EM from every start; yields after every M-step, with loss = −mean ELBO of the E-step that follows it."""
+        """Run EM on x, (N, D), from every start.
+
+        Yields
+        ------
+        progress : Progress
+            After every M-step; the loss is minus the bound of the next E-step, nats.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x or a constructor argument is wrong, or the floor is lost to rounding.
+        """
         K, x = as_count(self.n_components, "n_components"), as_samples(x).astype(np.float64, copy=False)
         check_enough_rows(x, K)
         max_iter, n_init = as_count(self.max_iter, "max_iter", minimum=0), as_count(self.n_init, "n_init")
@@ -145,7 +163,7 @@ class GaussianMixture(MixtureModel):
             covariances = mixture.covariances[:1] if kind == "tied" else mixture.covariances
             return 0.0 if prior is None else log_covariance_prior(covariances, prior) / len(x)
 
-        # A fast form: equal to `e_step` and `sufficient_statistics`, one after the other.
+        # A fast form of `e_step` followed by `sufficient_statistics`, (18).
         e_step = partial(expected_statistics, x, diagonal=kind in ("diag", "spherical"))
         m_step = partial(
             m_step_from_statistics, covariance_floor=floor, covariance_type=kind, covariance_prior=prior
@@ -166,11 +184,13 @@ class GaussianMixture(MixtureModel):
         yield from self._keep_best(runs, n_init * max_iter, attributes)
 
     def set_fitted(self, **fitted: Any) -> Self:
-        """Take over fitted attributes; `mixture_` is made from the others unless it is among them."""
+        """Set fitted attributes; if `mixture_` is not among them, it is built from the others."""
+        mixture = fitted.pop("mixture_", None)
         super().set_fitted(**fitted)
-        if "mixture_" not in fitted:
+        if mixture is None:
             covariances = expand(self.covariances_, self.covariance_type, *self.means_.shape)
-            self.mixture_ = Mixture(self.weights_, self.means_, covariances)
+            mixture = Mixture(self.weights_, self.means_, covariances)
+        self.mixture_ = mixture
         return self
 
     @property
@@ -179,7 +199,7 @@ class GaussianMixture(MixtureModel):
         return self.mixture_
 
     def _prior(self) -> Prior | None:
-        """covariance_prior, checked."""
+        """Return covariance_prior after checks."""
         if self.covariance_prior is None:
             return None
         try:
@@ -194,7 +214,7 @@ class GaussianMixture(MixtureModel):
         )
 
     def _last_fit(self, K: int, D: int, floor: float) -> Mixture | None:
-        """Where a warm start continues; None if there is nothing to continue."""
+        """Initial mixture of a warm start; None without warm_start or without an earlier fit."""
         if not self.warm_start or not hasattr(self, "mixture_"):
             return None
         if self.mixture_.means.shape != (K, D):
@@ -202,7 +222,7 @@ class GaussianMixture(MixtureModel):
                 f"x and n_components must be as in the last fit, {self.mixture_.means.shape[1]} columns and "
                 f"{len(self.mixture_.means)}, for a warm start, got {D} and {K}; set warm_start=False"
             )
-        # The last fit may have had another type or a lower floor.
+        # The last fit may have had another covariance type or a lower floor.
         weights, covariances = self.mixture_.weights, self.mixture_.covariances
         allowed = covariance_maximum(covariances, weights, self.covariance_type, floor)
         if np.allclose(allowed, covariances, rtol=1e-12, atol=0):
@@ -210,7 +230,7 @@ class GaussianMixture(MixtureModel):
         return Mixture(weights, self.mixture_.means, allowed)
 
     def _start(self, x: Array, rng: np.random.Generator, floor: float, prior: Prior | None) -> Mixture:
-        """The given start; each part that is not given comes from the data."""
+        """Initial mixture from the arguments; the parts that are None come from the data."""
         K, D = self.n_components, x.shape[1]
         weights, means, covariances = self._given_start(K, D)
         if weights is None or means is None or covariances is None:
@@ -221,7 +241,7 @@ class GaussianMixture(MixtureModel):
         return floored_mixture(weights, means, covariances, floor)
 
     def _given_start(self, K: int, D: int) -> tuple[Array | None, Array | None, Array | None]:
-        """weights_init, means_init and the inverses of precisions_init, (K, D, D), checked; each None if not given."""
+        """Return weights_init, means_init and the inverses of precisions_init, (K, D, D), after checks, or None."""
         weights = means = covariances = None
         if self.weights_init is not None:
             weights = as_finite(self.weights_init, "weights_init")
@@ -246,7 +266,7 @@ class GaussianMixture(MixtureModel):
 
     @property
     def precisions_(self) -> Array:
-        """Inverse covariances, in the shape of `covariances_`: as `precisions_init` they continue from this fit."""
+        """Inverse covariances, in the shape of `covariances_`; `precisions_init` takes the same form."""
         self._require_fitted()
         if self.covariance_type in ("diag", "spherical"):
             return 1 / self.covariances_
@@ -255,7 +275,7 @@ class GaussianMixture(MixtureModel):
 
     @property
     def n_parameters_(self) -> int:
-        """Free parameters: K − 1 weights, K·D means, and the covariances'."""
+        """Number of free parameters: K − 1 weights, K · D means, and the entries of the covariances."""
         self._require_fitted()
         K, D = self.means_.shape
         covariances = {"full": K * D * (D + 1) // 2, "tied": D * (D + 1) // 2, "diag": K * D, "spherical": K}
@@ -263,14 +283,14 @@ class GaussianMixture(MixtureModel):
 
 
 def compress(covariances: Array, covariance_type: str) -> Array:
-    """(K, D, D) covariances of one type, in the shape that the type needs."""
+    """Covariances (K, D, D) of one type in the shape of that type, see `GaussianMixture.covariances_`."""
     variances = np.diagonal(covariances, axis1=1, axis2=2)
     forms = {"full": covariances, "tied": covariances[0], "diag": variances, "spherical": variances[:, 0]}
     return forms[covariance_type]
 
 
 def expand(compressed: Array, covariance_type: str, K: int, D: int) -> Array:
-    """The inverse of `compress`, (K, D, D)."""
+    """Inverse of `compress`: covariances (K, D, D)."""
     match covariance_type:
         case "full":
             return compressed

@@ -1,4 +1,6 @@
-"""PPCA and FactorAnalysis: constructor arguments and files around EM, or around Tipping and Bishop's formula."""
+"""PPCA and FactorAnalysis: constructor arguments and files around EM and the closed form of Tipping and Bishop."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ Parameters = tuple[Array, float | Array]  # W (D, k) and the noise variance, σ�
 
 
 class LinearGaussianModel(InformationCriteria, Estimator):
-    """Base of PPCA and FactorAnalysis, which differ in the noise."""
+    """Base of PPCA, with noise σ² I, and FactorAnalysis, with noise diag Ψ."""
 
     _fitted: ClassVar[tuple[str, ...]] = (
         "components_",
@@ -38,9 +40,10 @@ class LinearGaussianModel(InformationCriteria, Estimator):
     def _run_em(
         self, x: Array, start: Parameters, step: Callable[..., Parameters], tol: float, max_iter: int
     ) -> Iterator[Progress]:
-        """EM from (W, Ψ) to convergence, or the start itself with max_iter = 0.
+        """Run EM from (W, Ψ); with max_iter = 0 fit the start itself.
 
-        `step` maps (W, Ψ) to the next ones, (15): the averages under q need no more of x than the covariance.
+        `step` maps (W, Ψ) to the next (W, Ψ), (15).  Its averages under q depend on x only through the sample
+        covariance.
         """
         mean, energies, last_q = x.mean(axis=0), list[float](), None
 
@@ -50,7 +53,7 @@ class LinearGaussianModel(InformationCriteria, Estimator):
 
         run = em(start, e_step, lambda _, theta: step(*theta), tol, max_iter)
         for (W, noise_variance), q, bounds, converged in run:
-            if last_q is not None:  # between the two steps: the new θ at the old q
+            if last_q is not None:  # after the M-step: new θ, old q
                 energies.append(float(linear_gaussian_elbo(x, W, mean, noise_variance, *last_q).mean()))
             energies.append(bounds[-1])
             last_q, n_iter = q, len(bounds) - 1
@@ -68,18 +71,18 @@ class LinearGaussianModel(InformationCriteria, Estimator):
                 yield Progress(max(n_iter, 1), max(max_iter, 1), -bounds[-1])
 
     def log_prob(self, x: ArrayLike) -> Array:
-        """log p_θ(x) = log N(x; μ, W Wᵀ + Ψ), (N,), nats, exact."""
+        """log p_θ(x) = log N(x; μ, W Wᵀ + Ψ), (N,), nats, exact, for x (N, D)."""
         x = self._as_fitted_samples(x)
         return linear_gaussian_log_prob(x, self.components_, self.mean_, self.noise_variance_)
 
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
-        """The ELBO at q = p_θ(z | x), (N,), nats, equal to `log_prob`; `rng` is not needed."""
+        """The ELBO (7) at q = p_θ(z | x), (N,), nats, which equals `log_prob`; `rng` is not used."""
         x = self._as_fitted_samples(x)
         parameters = (self.components_, self.mean_, self.noise_variance_)
         return linear_gaussian_elbo(x, *parameters, *linear_gaussian_posterior(x, *parameters))
 
     def encode(self, x: ArrayLike) -> Array:
-        """E[z | x], (N, k)."""
+        """Posterior mean E[z | x], (N, k), for x (N, D)."""
         x = self._as_fitted_samples(x)
         return linear_gaussian_posterior(x, self.components_, self.mean_, self.noise_variance_)[0]
 
@@ -98,7 +101,7 @@ class LinearGaussianModel(InformationCriteria, Estimator):
 
     @property
     def n_parameters_(self) -> int:
-        """Free parameters: D means, W up to rotation, and σ² or Ψ, the last two no more than a covariance has."""
+        """Number of free parameters: D means, and W up to rotation with σ² or Ψ, at most D(D + 1)/2."""
         self._require_fitted()
         D, k = self.components_.shape
         r = min(k, D)
@@ -106,7 +109,7 @@ class LinearGaussianModel(InformationCriteria, Estimator):
 
 
 def checked(x: ArrayLike, n_components: int, tol: float, max_iter: int) -> tuple[Array, int, float, int]:
-    """Return x in float64, and the arguments that both models have."""
+    """Check the arguments that both models have: x in float64, n_components, tol and max_iter."""
     x, k = as_samples(x, n_min=2).astype(np.float64), as_count(n_components, "n_components")
     return x, k, as_number(tol, "tol", low=0.0), as_count(max_iter, "max_iter")
 
@@ -115,34 +118,39 @@ def checked(x: ArrayLike, n_components: int, tol: float, max_iter: int) -> tuple
 class PPCA(LinearGaussianModel):
     """Probabilistic principal component analysis: p(z) = N(0, I_k), p_θ(x | z) = N(W z + μ, σ² I).
 
-    The deck's own latent-variable model with everything in closed form, and the exact optimum of a linear VAE.
+    PPCA is the latent-variable model of the deck for which all integrals have closed forms.  Its maximum likelihood is
+    the optimum of a linear VAE.
 
     Parameters
     ----------
     n_components : int
         k, at most D − 1.
     method : {"closed", "em"}
-        Tipping and Bishop's formula, or EM from random W, which comes to the same optimum, slowly where eigenvalues
-        are close or columns of very different scales.
+        "closed": the closed form of Tipping and Bishop (1999).  "em": EM from a random W, which converges to the same
+        optimum; slowly, if eigenvalues are close or the columns have very different scales.
     tol : float
-        EM stops when the mean log-likelihood gains less than this, nats.
+        EM stops when the mean log-likelihood increases by less than tol, nats.
     max_iter : int
+        Largest number of EM iterations.
     rng : int, Generator or None
-        Of EM's start.
+        Source of the initial W of EM.
 
     Attributes
     ----------
     components_ : (D, k)
         W.
     mean_ : (D,)
+        μ.
     noise_variance_ : float
         σ².
-    lower_bounds_ : (n_iter_ + 1,) or (1,)
+    lower_bounds_ : (n_iter_ + 1,)
         Mean log-likelihood after every E-step, nats.
-    free_energies_ : (2 n_iter_ + 1,) or (1,)
-        Mean ELBO after every half-step, E M E …, nats: the joint KL is −this − H(p).
-    converged_, n_iter_ : bool, int
-        Whether the last iteration gained less than tol; the closed form has 0 iterations and has converged.
+    free_energies_ : (2 n_iter_ + 1,)
+        Mean ELBO after every E-step and every M-step, nats; the joint KL is minus the mean ELBO minus H(p).
+    converged_ : bool
+        Whether the last iteration increased the mean log-likelihood by less than tol; True for the closed form.
+    n_iter_ : int
+        Number of EM iterations; 0 for the closed form.
 
     Examples
     --------
@@ -159,14 +167,25 @@ class PPCA(LinearGaussianModel):
     rng: RNG = None
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """One step for the closed form, or EM; yields with loss = −mean log-likelihood, nats."""
+        """Fit x, (N, D), by the closed form or by EM.
+
+        Yields
+        ------
+        progress : Progress
+            Once for the closed form, after every iteration of EM; the loss is minus the mean log-likelihood, nats.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x or a constructor argument is wrong, or x lies in k dimensions or fewer.
+        """
         x, k, tol, max_iter = checked(x, self.n_components, self.tol, self.max_iter)
         D, covariance = x.shape[1], np.atleast_2d(np.cov(x.T, bias=True))
         total = float(np.trace(covariance))
         if k >= D:
             raise ValueError(
                 f"n_components must be below the {D} columns of x, got {k} for {D} feature(s): "
-                "σ² needs directions left over"
+                "σ² needs at least one further direction"
             )
 
         def with_noise(W: Array, variance: float) -> Parameters:
@@ -190,32 +209,36 @@ class PPCA(LinearGaussianModel):
 
 @dataclass(eq=False, repr=False)
 class FactorAnalysis(LinearGaussianModel):
-    """Factor analysis by EM: p(z) = N(0, I_k), p_θ(x | z) = N(W z + μ, diag Ψ), each dimension with its own noise.
+    """Factor analysis by EM: p(z) = N(0, I_k), p_θ(x | z) = N(W z + μ, diag Ψ), with one noise variance a dimension.
 
     Parameters
     ----------
     n_components : int
         k.
     tol : float
-        EM stops when the mean log-likelihood gains less than this, nats.
+        EM stops when the mean log-likelihood increases by less than tol, nats.
     max_iter : int
+        Largest number of EM iterations.
     noise_floor : float
-        Least Ψ_d, as a part of the variance of column d: without one the likelihood can be unbounded (Heywood cases).
+        Least Ψ_d as a fraction of the variance of column d.  Without a floor the likelihood can be unbounded (Heywood
+        cases).
     rng : int, Generator or None
-        Of EM's start.
+        Source of the initial W.
 
     Attributes
     ----------
     components_ : (D, k)
-        W, up to a rotation.
+        W; the likelihood determines W up to a rotation.
     mean_, noise_variance_ : (D,)
         μ and Ψ.
     lower_bounds_ : (n_iter_ + 1,)
         Mean log-likelihood after every E-step, nats.
     free_energies_ : (2 n_iter_ + 1,)
-        Mean ELBO after every half-step, E M E …, nats: the joint KL is −this − H(p).
-    converged_, n_iter_ : bool, int
-        Whether the last iteration gained less than tol.
+        Mean ELBO after every E-step and every M-step, nats; the joint KL is minus the mean ELBO minus H(p).
+    converged_ : bool
+        Whether the last iteration increased the mean log-likelihood by less than tol.
+    n_iter_ : int
+        Number of EM iterations.
 
     Examples
     --------
@@ -232,7 +255,18 @@ class FactorAnalysis(LinearGaussianModel):
     rng: RNG = None
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """EM in units of every column's standard deviation; yields with loss = −mean log-likelihood, nats."""
+        """Fit x, (N, D), by EM; the initial W has rows in proportion to the columns' standard deviations.
+
+        Yields
+        ------
+        progress : Progress
+            After every iteration; the loss is minus the mean log-likelihood, nats.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x or a constructor argument is wrong, or a column of x is constant.
+        """
         x, k, tol, max_iter = checked(x, self.n_components, self.tol, self.max_iter)
         covariance, variances = np.atleast_2d(np.cov(x.T, bias=True)), x.var(axis=0)
         floors = variances * as_number(self.noise_floor, "noise_floor", low=0.0, high=1.0, open_low=True)

@@ -1,4 +1,6 @@
-"""The linear VAE, whose optimum is PPCA's: the training of a VAE, graded by a closed form."""
+"""LinearVAE: a VAE without hidden layers, for which the optimum is known in closed form from PPCA."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,33 +16,35 @@ from scratchgen.variational import linear_gaussian_log_prob
 
 @dataclass(eq=False, repr=False)
 class LinearVAE(GaussianVAE):
-    """A VAE with affine encoder and decoder, trained by the same code on exact expectations.
+    """A VAE with affine encoder and decoder, trained on exact expectations over z.
 
-    The loss is quadratic in z, so that the 2k `sigma_points` in place of random ξ give (13) itself.  The best
-    attainable mean ELBO is the maximum likelihood of PPCA, and with one s² there is no other maximum (Lucas et al.
-    2019); `scratchgen.grading.grade_linear_vae` compares a fitted model with that maximum.
+    The loss (14) is quadratic in z.  Its mean over the 2k `sigma_points` in place of random ξ therefore is (13).  The
+    largest mean ELBO is the maximum of the mean log-likelihood of PPCA.  With one s² the ELBO has no other local
+    maximum (Lucas et al. 2019).  `scratchgen.grading.grade_linear_vae` compares a fitted model with the optimum.
 
     Parameters
     ----------
     n_latents : int
         k.
     decoder_variance : float, None or "diag"
-        s², in the model's units squared; None learns one, whose optimum is PPCA's σ²; "diag" one a dimension, and the
-        optimum is that of `FactorAnalysis`, but without its floor.  A given s² switches off every latent whose
-        eigenvalue does not exceed kl_weight · s²: posterior collapse, exactly predicted.
+        s² in squared units of the model.  None learns one s², with PPCA's σ² as optimum.  "diag" learns one s² a
+        dimension, with the optimum of `FactorAnalysis` without noise floor.  For a given s² the optimum does not use
+        directions with eigenvalues up to kl_weight · s² (posterior collapse).
     kl_weight : float
-        As for `VAE`.  With a given s², training equals that with decoder variance kl_weight · s² and weight 1.
-    n_steps, learning_rate : int, float
-        Of Adam over all of x, whose rate falls to 0 along half a cosine.
+        As for `VAE`.  For a given s² the optimum is that of decoder variance kl_weight · s² and weight 1.
+    n_steps : int
+        Number of gradient steps; every step uses all of x.
+    learning_rate : float
+        Initial learning rate of Adam, which falls to 0 along half a cosine.
     standardize : bool
         Work on (x − mean)/scale instead of x; see `StandardizedEstimator`.
     rng : int, Generator or None
-        Of initial weights.
+        Source of initial weights.
 
     Attributes
     ----------
     components_ : (D, k)
-        W of p_θ(x | z) = N(W z + μ, s² I), in the data's units.
+        W of p_θ(x | z) = N(W z + μ, s² I), in units of the data.
     decoder_mean_ : (D,)
         μ.
     decoder_variance_, losses_, network_
@@ -66,34 +70,47 @@ class LinearVAE(GaussianVAE):
     standardize: bool = True
     rng: RNG = None
 
-    # Fixed values: without annotations the dataclass makes no fields of them.
+    # Constants of the class.  They have no annotations, so that the dataclass does not make them fields.
     hidden = decoder_hidden = ()
     activation = "identity"
     n_levels = None
     dtype = "float64"
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Maximise the exact ELBO by Adam on all of x; yields after every step with −ELBO, nats an example."""
+        """Maximise the exact ELBO on x, (N, D), by Adam.
+
+        Yields
+        ------
+        progress : Progress
+            After every step, with the mean of −ELBO (for `kl_weight` 1), nats, in units of the data.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x or a constructor argument is wrong.
+        ArithmeticError
+            If the loss becomes NaN or infinite.
+        """
         return self._train(x, partial(sigma_batch, n_latents=self.n_latents))
 
     def log_prob(self, x: ArrayLike) -> Array:
-        """log p_θ(x) = log N(x; μ, W Wᵀ + s² I), (N,), nats, exact."""
+        """log p_θ(x) = log N(x; μ, W Wᵀ + s² I), (N,), nats, exact, for x (N, D)."""
         x = self._as_fitted_samples(x)
         return linear_gaussian_log_prob(x, self.components_, self.decoder_mean_, self.decoder_variance_)
 
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
-        """ELBO of every x, (N,), nats, exact: neither `rng` nor `n_draws` is needed."""
+        """Exact ELBO, (N,), nats, for x (N, D); `rng` and `n_draws` are not used."""
         data = self._as_data(x)
         return elbo(self.network_, data, sigma_points(self.network_.n_latents)[:, None]) - self._log_volume
 
     @property
     def components_(self) -> Array:
-        """W, (D, k), in the data's units."""
+        """W, (D, k), in units of the data."""
         self._require_fitted()
         return (self.network_.decoder.weights[0] * self.scale_).T
 
     @property
     def decoder_mean_(self) -> Array:
-        """μ, (D,), in the data's units."""
+        """μ, (D,), in units of the data."""
         self._require_fitted()
         return self.to_data(self.network_.decoder.biases[0])

@@ -1,4 +1,6 @@
-"""MixtureModel: the verbs that mixtures fitted by EM share, and the best of several runs."""
+"""MixtureModel, the base of the mixtures that EM fits: common methods, and the best of several runs."""
+
+from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -15,16 +17,16 @@ Law = TypeVar("Law", Mixture, CategoricalLaw)
 
 
 class MixtureModel(InformationCriteria, Estimator):
-    """Base of the mixtures: a component z = 1..K and x given z."""
+    """Base of GaussianMixture and CategoricalMixture: a component z = 1..K, and x given z."""
 
     weights_: Array
     lower_bounds_: Array
     converged_: bool
     n_iter_: int
-    mixture_: Mixture  # of a GaussianMixture, and so are means and covariances
+    mixture_: Mixture  # GaussianMixture only, as means_ and covariances_
     means_: Array
     covariances_: Array
-    probabilities_: Array  # of a CategoricalMixture
+    probabilities_: Array  # CategoricalMixture only
 
     def _keep_best(
         self,
@@ -32,11 +34,11 @@ class MixtureModel(InformationCriteria, Estimator):
         n_steps: int,
         attributes: Callable[[Law], dict[str, Any]],
     ) -> Iterator[Progress]:
-        """Follow one run of EM after another, and fit the model to the best; yields after every M-step.
+        """Run EM from every start and keep the result with the largest bound; yield after every M-step.
 
-        The loss is −mean bound of the E-step that follows.  The model takes over a run from where the run's bound
-        exceeds those of all runs before, to the run's end, since EM never lowers the bound.  `attributes` names the
-        fitted attributes that a law has.
+        The loss is minus the bound of the E-step after the M-step.  As soon as the bound of a run exceeds the bounds of
+        all earlier runs, the model follows this run to its end, since EM never lowers the bound.  `attributes` returns
+        the fitted attributes of a law.
         """
         best, step = -np.inf, 0
         for run in runs:
@@ -55,27 +57,27 @@ class MixtureModel(InformationCriteria, Estimator):
     @property
     @abstractmethod
     def _law(self) -> Mixture | CategoricalLaw:
-        """The fitted density or mass; NotFittedError if there is none."""
+        """Fitted distribution; NotFittedError if the model is not fitted."""
 
     def log_prob(self, x: ArrayLike) -> Array:
-        """log p_θ(x), (N,), nats, exact; for whole numbers log P(x), a mass."""
+        """log p_θ(x), (N,), nats, exact, for x (N, D); for whole numbers log P(x), a probability."""
         return self._law.log_prob(self._as_fitted_samples(x))
 
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
-        """The ELBO at q = p_θ(z | x), (N,), nats: term by term, and equal to `log_prob`; `rng` is not needed."""
+        """The ELBO (8) at q = p_θ(z | x), (N,), nats, which equals `log_prob`; `rng` is not used."""
         law, x = self._law, self._as_fitted_samples(x)
         return free_energy(x, e_step(x, law)[0], law)
 
     def predict_proba(self, x: ArrayLike) -> Array:
-        """p_θ(z = k | x), (N, K); the weights where p_θ(x) = 0."""
+        """p_θ(z = k | x), (N, K), for x (N, D); the prior weights where p_θ(x) = 0."""
         return self._law.posterior(self._as_fitted_samples(x))
 
     def predict(self, x: ArrayLike) -> IntArray:
-        """The likeliest component of every x, (N,)."""
+        """Most probable component of every x, (N,), for x (N, D)."""
         return self.predict_proba(x).argmax(axis=1)
 
     def fit_predict(self, x: ArrayLike, y: object = None) -> IntArray:
-        """Fit, and the likeliest component of every x, (N,); y is ignored."""
+        """Fit to x, (N, D), and return the most probable component of every x, (N,); y is ignored."""
         return self.fit(x).predict(x)
 
     def sample(self, n: int, rng: RNG = None) -> Array:
@@ -84,7 +86,7 @@ class MixtureModel(InformationCriteria, Estimator):
 
 
 def check_enough_rows(x: Array, n_components: int) -> None:
-    """Refuse more components than examples: some would have no example."""
+    """Raise ValueError if there are more components than rows of x."""
     if n_components > len(x):
         raise ValueError(
             f"n_components must be at most the {len(x)} rows of x, got {n_components}; lower it or pass more data"

@@ -1,4 +1,6 @@
-"""ScoreSDE: the estimator over score matching, the reverse SDE and the continuous-time bound, (30)-(34)."""
+"""ScoreSDE: the model that trains by score matching and samples by the reverse SDE, with two likelihoods, (30)-(34)."""
+
+from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -35,47 +37,51 @@ from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as
 
 @dataclass(eq=False, repr=False)
 class ScoreSDE(DiffusionModel):
-    """Score-based model with s_θ = −ε̂/std, (33), on a VP, sub-VP or VE process.
+    """Score-based model with s_θ = −ε̂/std, (33), on a VP, sub-VP or VE process (Song et al. 2021).
 
-    Training is score matching that needs no true score: denoising, E‖s_θ + ε/std‖², or implicit or sliced; all have the
-    minimiser of (33).  In ε̂ the first is E‖ε − ε̂‖²/std², so that a weighting λ(t) becomes a law of training times.
+    The training loss is one of three forms of score matching that do not need the true score: denoising, E‖s_θ +
+    ε/std‖², implicit and sliced.  All three have the minimiser of (33).  Denoising score matching is E‖ε − ε̂‖²/std²,
+    so that a weighting λ(t) can be replaced by a distribution of training times.
 
     Parameters
     ----------
     sde : VP, SubVP or VE, optional
-        The forward process; VP() if None.
+        Forward process; VP() if None.
     t_min : float
-        Where the process is stopped short of clean data: the score of data on a thin set is infinite at t = 0.
+        Last time of the reverse process, above 0, because the score can be infinite at t = 0 (data on a manifold).
     weighting : {"likelihood", "noise"}
-        λ(t) of (33).  "likelihood": g(t)², with which (33) is the bound (34); since g² dt/std² = −d(log-SNR), these are
-        training times drawn evenly in log-SNR.  "noise": std(t)², times drawn evenly; better-looking samples.
+        λ(t) of (33).  "likelihood": g(t)², for which (33) is the bound (34); training times are then uniform in
+        log-SNR, since g² dt/std² = −d(log-SNR).  "noise": std(t)², for which training times are uniform; samples often
+        look better.
     matching : {"denoising", "implicit", "sliced", "sliced-vr"}
-        The loss, see `scratchgen.sde.matching`, times std² and for all but "denoising" plus D: the four have one
-        expectation, that of ‖ε − ε̂‖².  All but "denoising" do without ε and differentiate the network along directions
-        v instead, one an example, "implicit" D; "sliced-vr" has ‖s_θ‖² for (v·s_θ)².  They are slower and noisier.
+        Form of score matching, see `scratchgen.sde.matching`.  The loss is std² times the form, plus D for all but
+        "denoising"; the expectation of all four is E‖ε − ε̂‖².  All but "denoising" differentiate the network along
+        directions v: D of them for "implicit", one for "sliced" and "sliced-vr" (‖s_θ‖² in place of (v·s_θ)²).  They
+        are slower and have more variance.
     directions : {"rademacher", "gaussian"}
-        The law of v in the sliced losses.
+        Distribution of v in the sliced forms.
     time_choice : {"stratified", "uniform", "importance"}
-        How training times are drawn, see `scratchgen.sde.TimeSampler`; the loss's expectation is the same.  For
-        independent draws "importance" has the least variance, so that a log-SNR schedule learned on it (Kingma et al.
-        2021) would come to the same between the same ends.
+        Sampling of training times, see `scratchgen.sde.TimeSampler`.  The choice changes the variance of the loss, not
+        its expectation.  "importance" has the least variance among independent draws; the learned log-SNR schedule of
+        Kingma et al. (2021) has the same optimum between the same ends.
     n_sample_steps : int
         Steps of `sample`, evenly spaced in log-SNR.
     n_levels : int, optional
-        The data are whole numbers 0..n_levels−1, and −elbo/(D ln 2) is in bits per dimension.
+        For whole numbers 0..n_levels−1: likelihoods are then probabilities, and −elbo/(D ln 2) is in bits/dim.
     prediction : {"v", "levels"}
-        Output of the MLP: v, or, for whole numbers, the law of a `CategoricalDenoiser` over the n_levels, which is also
-        the decoder P(x_0 | x_t) at t_min.
+        Quantity that the network predicts.  "levels" is for whole numbers: a `CategoricalDenoiser` predicts the
+        distribution over the n_levels, which is also the decoder P(x_0 | x_t) at t_min.
     hidden, n_coordinate_features, n_steps, batch_size, learning_rate, weight_decay, ema_decay, standardize, rng
         As for DDPM.
 
     Attributes
     ----------
     sde_ : LinearSDE
-        The forward process in force.
+        Forward process of the fitted model.
     network_ : NoiseNetwork or CategoricalDenoiser
+        Network with the averaged parameters.
     losses_ : (steps,)
-        Batch losses of training.
+        Loss of every training step.
 
     Examples
     --------
@@ -85,7 +91,7 @@ class ScoreSDE(DiffusionModel):
     ((3, 2), (5,))
     >>> levels = np.random.default_rng(0).integers(0, 4, (256, 3))
     >>> model = ScoreSDE(n_levels=4, prediction="levels", hidden=(16,), n_steps=20, rng=0).fit(levels)
-    >>> bool(abs(-model.elbo(levels, rng=1).mean() / (3 * np.log(2)) - 2) < 0.1)  # four equal levels are two bits
+    >>> bool(abs(-model.elbo(levels, rng=1).mean() / (3 * np.log(2)) - 2) < 0.1)  # four equal levels: 2 bits
     True
     """
 
@@ -111,9 +117,24 @@ class ScoreSDE(DiffusionModel):
     # --- training --------------------------------------------------------------------------------------------------
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Score matching by Adam; yields after every step with the batch's E‖ε − ε̂‖², summed over dimensions.
+        """Minimise the score-matching loss by Adam.
 
-        The loss would not be 0 for a perfect network; an implicit or a sliced one of a batch can be negative.
+        Parameters
+        ----------
+        x : (N, D)
+
+        Yields
+        ------
+        progress : Progress
+            After every step, with the loss of the batch, summed over dimensions; its expectation is E‖ε − ε̂‖².  The
+            expected loss of the optimal network is not 0.  The implicit and sliced losses of a batch can be negative.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x or a constructor argument is wrong.
+        ArithmeticError
+            If the loss becomes NaN or infinite.
         """
         as_choice(self.matching, "matching", MATCHINGS)
         as_choice(self.directions, "directions", DIRECTIONS)
@@ -137,7 +158,7 @@ class ScoreSDE(DiffusionModel):
             yield Progress(step, len(losses), loss)
 
     def set_fitted(self, **fitted: Any) -> Self:
-        """Take over fitted attributes; the process in force is `sde`, stopped at `t_min`."""
+        """Set fitted attributes and the forward process `sde_`; ValueError if t_min is not in (0, horizon]."""
         sde = VP() if self.sde is None else self.sde
         as_number(self.t_min, "t_min", low=0.0, high=sde.horizon, open_low=True)
         self.sde_ = sde
@@ -146,22 +167,22 @@ class ScoreSDE(DiffusionModel):
     # --- prediction and sampling -----------------------------------------------------------------------------------
 
     def _check_time(self, t: float) -> float:
-        """A time of a fitted model's process, in (0, horizon]."""
+        """Return t as a float; ValueError unless t is in (0, horizon]."""
         self._require_fitted()
         return as_number(t, "t", low=0.0, high=self.sde_.horizon, open_low=True)
 
     def eps_hat(self, x_t: Array, t: float) -> Array:
-        """Predicted total noise ε̂(x_t, t) at one time t, (N, D); x_t in the model's units (`to_model`)."""
+        """Predicted total noise ε̂(x_t, t), (N, D), for x_t (N, D) in the model's units and t in (0, horizon]."""
         t = self._check_time(t)
         return self.network_(x_t, *self.sde_.level(t))
 
     def predict_score(self, x_t: Array, t: float) -> Array:
-        """s_θ(x_t, t) = −ε̂/std ≈ ∇ log p_t(x_t), (N, D), in the model's units."""
+        """Score s_θ(x_t, t) = −ε̂/std ≈ ∇ log p_t(x_t), (N, D), in the model's units; arguments as for `eps_hat`."""
         t = self._check_time(t)
         return predict_score(self.network_, self.sde_, x_t, t)
 
     def score_and_divergence(self, x_t: Array, t: float, probes: Array | None = None) -> tuple[Array, Array]:
-        """s_θ and its divergence in the model's units, (N, D) and (N,), see `scratchgen.sde.score_and_divergence`."""
+        """s_θ, (N, D), and its divergence, (N,), in the model's units; see `scratchgen.sde.score_and_divergence`."""
         t = self._check_time(t)
         return score_and_divergence(self.network_, self.sde_, x_t, t, probes)
 
@@ -174,13 +195,20 @@ class ScoreSDE(DiffusionModel):
         n_corrections: int = 0,
         snr: float = 0.16,
     ) -> Iterator[tuple[float, Array]]:
-        """Yield (t, x_t) from the horizon down to t_min along n trajectories, x_t in the model's units.
+        """Yield (t, x_t) from the horizon to t_min along n trajectories, x_t (n, D) in the model's units.
 
-        The arguments are as for `sample`; "adaptive" yields the end alone.
+        Arguments are as for `sample`.  "adaptive" yields the end only.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If method is unknown, "heun" or "adaptive" is combined with stochasticity or corrections, snr is not in [0,
+            1), or n or n_corrections is negative.
         """
         self._require_fitted()
         if as_choice(method, "method", ("euler", "heun", "adaptive")) != "euler" and stochasticity != 0:
-            raise ValueError(f"method {method!r} is for the flow; pass stochasticity=0, got {stochasticity}")
+            raise ValueError(f"method {method!r} needs stochasticity=0, got {stochasticity}; pass 0, or 'euler'")
+        as_number(stochasticity, "stochasticity", low=0.0)
         as_number(snr, "snr", low=0.0, high=1 - 1e-9)
         if as_count(n_corrections, "n_corrections", minimum=0) and method != "euler":
             raise ValueError(f"method must be 'euler' with n_corrections={n_corrections}, got {method!r}")
@@ -206,23 +234,24 @@ class ScoreSDE(DiffusionModel):
         n_corrections: int = 0,
         snr: float = 0.16,
     ) -> Array:
-        """Draw n examples, (n, D), in data units: Euler-Maruyama on (32), then the mean of x_0 given x at t_min.
+        """Draw n examples, (n, D), in units of the data, by the reverse SDE (32) and the mean of x_0 given x at t_min.
 
-        With `n_levels` a draw from the decoder that `elbo` assumes there, instead of the mean.
+        With `n_levels` the last step is a draw from the decoder of `elbo` at t_min instead of the mean.
 
         Parameters
         ----------
         n : int
         rng : int, Generator or None
         stochasticity : float
-            1 is the reverse SDE, 0 the probability-flow ODE.
+            1 for the reverse SDE, 0 for the probability-flow ODE.
         method : {"euler", "heun", "adaptive"}
-            "heun" and "adaptive" are for the flow, and need stochasticity = 0: second order on the same grid with two
-            calls of the network a step, or `flow_map` to 1e-4.
+            "euler": Euler-Maruyama steps.  "heun": Heun's method on the same times, of second order, with two calls of
+            the network a step.  "adaptive": `scratchgen.sde.flow_map` with rtol 1e-4.  The last two need stochasticity
+            = 0.
         n_corrections : int
-            Langevin steps after every step of "euler", see `scratchgen.sde.euler_maruyama`.
+            Langevin steps after every Euler-Maruyama step, see `scratchgen.sde.euler_maruyama`.
         snr : float
-            Their size.
+            Size of the Langevin steps, in [0, 1).
         """
         rng = as_generator(rng)
         t, x = deque(self.sample_path(n, rng, stochasticity, method, n_corrections, snr), maxlen=1).pop()
@@ -240,19 +269,22 @@ class ScoreSDE(DiffusionModel):
 
             −log p ≤ KL(q(x_T | x)‖π) + ½∫E‖ε − ε̂‖² d(log-SNR) − E log N(x; x_{t_min}/scale, (std/scale)² I)
 
-        for the reverse SDE from the horizon to t_min followed by that Gaussian decoder; with `n_levels` by the mass
-        that it has in the bins, or by the network's law over the levels.  With the exact ε̂ and the exact law the bound
-        is an equality but for KL(p_T‖π): ½∫E‖ε − ε*‖² d(log-SNR) is the information that x_{t_min} has on x_0.
+        p_θ is the reverse SDE from the horizon to t_min, followed by that Gaussian decoder.  With `n_levels` the
+        decoder is the mass of the Gaussian in the bins, or the network's distribution over the levels.  For the exact
+        ε̂ and the exact decoder the mean of the bound over the data is −H(p) − KL(p_T‖π), since ½∫E‖ε − ε*‖² d(log-SNR)
+        is then the mutual information of x_0 and x_{t_min} minus that of x_0 and x_T.
 
         Parameters
         ----------
+        x : (N, D)
+        rng : int, Generator or None
         n_times : int
-            Stratified times, each with one noise draw, that estimate the integral for every example.
+            Number of stratified times of the integral for every example; each has one draw of the noise.
         """
         x0 = self.to_model(self._as_fitted_samples(x))
         rng, sde, clock = as_generator(rng), self.sde_, TimeSampler(self.sde_, self.t_min)
         loss = prior_loss(sde, x0)
-        for cell in range(as_count(n_times, "n_times")):  # every example at a time of its own: their errors average out
+        for cell in range(as_count(n_times, "n_times")):  # every example has its own time, so that errors average out
             t = clock.time_at((cell + rng.random(len(x0))) / n_times)
             loss += diffusion_loss(self.network_, sde, x0, t, rng.standard_normal(x0.shape), self.t_min) / n_times
         noise = None if self.n_levels is None else rng.standard_normal(x0.shape)
@@ -260,7 +292,7 @@ class ScoreSDE(DiffusionModel):
         return -(loss + self._log_volume)
 
     def _decoder(self, x0: Array) -> Callable[[Array], Array] | None:
-        """The network's log P(x_0 | x_{t_min}) of levels as a function of x_{t_min}, (N,), if it has one."""
+        """log P(x_0 | x_{t_min}) of a `CategoricalDenoiser`, (N,), as a function of x_{t_min}, or None."""
         network = self.network_
         if not isinstance(network, CategoricalDenoiser):
             return None
@@ -268,18 +300,30 @@ class ScoreSDE(DiffusionModel):
         return lambda x_t: network.log_mass(levels, x_t, scale, std)
 
     def log_prob(self, x: ArrayLike, rtol: float = 1e-5, n_probes: int | None = None, rng: RNG = None) -> Array:
-        """log-likelihood of the probability flow started at t_min, (N,), nats, exact to `rtol`.
+        """Log-likelihood of the probability flow at t_min, (N,), nats, to the tolerance `rtol`.
 
-        The divergence takes D backward passes at every evaluation.  For large D, `n_probes` random signs v, drawn once
-        for every x, make it an unbiased estimate by as many passes (Hutchinson; Grathwohl et al. 2019).
+        The divergence takes D backward passes at every evaluation of the flow.
+
+        Parameters
+        ----------
+        x : (N, D)
+        rtol : float
+            Relative tolerance of the integrator.
+        n_probes : int, optional
+            For large D: number of random sign vectors, drawn once for every x, for an unbiased estimate of the
+            divergence by n_probes backward passes (Hutchinson 1989; Grathwohl et al. 2019).
+        rng : int, Generator or None
+            Source of the sign vectors.
 
         Raises
         ------
         ValueError
-            With `n_levels`: the flow has a density, and whole numbers have a mass.
+            With `n_levels`, since the flow has a density and whole numbers have probabilities.
+        ArithmeticError
+            If the integrator fails.
         """
         if self.n_levels is not None:
-            raise ValueError("log_prob is a density, and x are whole numbers with n_levels; use elbo")
+            raise ValueError("log_prob is a density, but with n_levels x has probabilities; use elbo")
         points = self.to_model(self._as_fitted_samples(x))
         probes = None
         if n_probes is not None:
@@ -288,5 +332,5 @@ class ScoreSDE(DiffusionModel):
         return probability_flow_log_prob(self.sde_, score, points, self.t_min, rtol) - self._log_volume
 
     def score_samples(self, x: ArrayLike) -> Array:
-        """`log_prob`, (N,), nats; with `n_levels` `elbo` with the model's own `rng`."""
+        """`log_prob` of x, (N,), nats; with `n_levels`, `elbo` with the model's own `rng`."""
         return self.log_prob(x) if self.n_levels is None else self.elbo(x, self.rng)

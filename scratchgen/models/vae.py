@@ -1,4 +1,6 @@
-"""VAE: the estimator over networks and bounds."""
+"""VAE: constructor arguments, units and files around the networks, the training loop and the bounds."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as
 
 
 class GaussianVAE(StandardizedEstimator):
-    """Base of `VAE` and `LinearVAE`: networks, training and verbs, in the data's units."""
+    """Base of `VAE` and `LinearVAE`: networks, training and the common methods."""
 
     n_latents: int
     hidden: Sequence[int]
@@ -35,7 +37,7 @@ class GaussianVAE(StandardizedEstimator):
     losses_: Array
 
     def _train(self, x: ArrayLike, draw: Draw) -> Iterator[Progress]:
-        """Minimise (14) on the batches and noise of `draw`; yields after every step."""
+        """Minimise (14) on the batches and noise of `draw`; yield the loss in units of the data after every step."""
         x = as_samples(x)
         n_steps = as_count(self.n_steps, "n_steps")
         learning_rate = as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
@@ -64,7 +66,7 @@ class GaussianVAE(StandardizedEstimator):
             yield Progress(step + 1, n_steps, float(losses[step]))
 
     def _starting_variance(self, x: Array) -> tuple[bool, float]:
-        """Whether s² is learned, and the s² from which training starts."""
+        """Return whether s² is learned, and the initial s²; ValueError for a wrong decoder_variance."""
         learned = self.decoder_variance is None or isinstance(self.decoder_variance, str)
         if learned and self.decoder_variance not in (None, "diag"):
             raise ValueError(f"decoder_variance must be a number, None or 'diag', got {self.decoder_variance!r}")
@@ -73,12 +75,12 @@ class GaussianVAE(StandardizedEstimator):
         if self.decoder_variance == "diag" and self.n_levels is None and len(constant):
             raise ValueError(
                 f"x must vary in every column for decoder_variance='diag', but column {constant[0]} is constant: its "
-                "variance would go to 0 and the ELBO to infinity; drop it"
+                "variance would go to 0 and the ELBO to infinity; drop the column"
             )
         return learned, variance
 
     def _new_network(self, dimension: int, rng: RNG = None) -> VAENetwork:
-        """Encoder and decoder with drawn weights, as the constructor's arguments say."""
+        """Create the networks that the constructor's arguments describe, with random weights."""
         return VAENetwork(
             dimension,
             as_count(self.n_latents, "n_latents"),
@@ -92,45 +94,44 @@ class GaussianVAE(StandardizedEstimator):
         )
 
     def set_fitted(self, **fitted: Any) -> Self:
-        """Take over fitted attributes; `network_` is made anew around `encoder_`, `decoder_` and `log_variance_`."""
+        """Set fitted attributes, and build `network_` around `encoder_`, `decoder_` and `log_variance_`."""
         super().set_fitted(**fitted)
-        names = ("encoder_", "decoder_", "log_variance_")
-        if not fitted.keys().isdisjoint(names):
-            self.network_ = self._new_network(self.n_features_in_)
-            for name, (part, _) in zip(names, self.network_.parts, strict=True):
-                part[:] = getattr(self, name)
-                setattr(self, name, part)
+        self.network_ = self._new_network(self.n_features_in_)
+        for name, (part, _) in zip(("encoder_", "decoder_", "log_variance_"), self.network_.parts, strict=True):
+            part[:] = getattr(self, name)
+            setattr(self, name, part)
         return self
 
-    # --- verbs ---------------------------------------------------------------------------------------------------
+    # --- use of the fitted model -----------------------------------------------------------------------------------
 
     @property
     def decoder_variance_(self) -> float | Array:
-        """s² of the fitted decoder, in squared units of the data: a number, or (D,) if each dimension has its own."""
+        """s² of the fitted decoder, in squared units of the data: a number, or (D,) for decoder_variance="diag"."""
         self._require_fitted()
         variances = np.exp(self.log_variance_, dtype=np.float64) * self.scale_**2
         return float(variances[0]) if len(variances) == 1 else variances
 
     def encode(self, x: ArrayLike) -> tuple[Array, Array]:
-        """Mean and variance of q(z | x), (N, k) each."""
+        """Mean and variance of q(z | x), each (N, k), for x (N, D)."""
         data = self._as_data(x)
         mean, log_variance = self.network_.encode(data)
         return mean.astype(np.float64), np.exp(log_variance, dtype=np.float64)
 
     def decode(self, z: ArrayLike) -> Array:
-        """Mean of p_θ(x | z), (N, D), in data units."""
+        """Mean of p_θ(x | z), (N, D), in units of the data, for z (N, k)."""
         self._require_fitted()
         z = as_samples(z, "z", dimension=self.network_.n_latents, n_min=0)
         return self.to_data(self.network_.decoder(z))
 
     def reconstruct(self, x: ArrayLike) -> Array:
-        """The decoder's mean at the posterior's mean, (N, D)."""
+        """Mean of p_θ(x | z), (N, D), at the mean z of q(z | x), for x (N, D)."""
         return self.decode(self.encode(x)[0])
 
     def sample(self, n: int, rng: RNG = None) -> Array:
-        """Draw n examples from p_θ(x), (n, D): z ~ N(0, I), then x ~ N(decode(z), s² I).  For means use `decode`.
+        """Draw n examples from p_θ(x), (n, D), in units of the data: z ~ N(0, I), then x ~ N(decode(z), s² I).
 
-        With `n_levels` the draw falls into the bin of a whole number.
+        With `n_levels` x is replaced by the whole number in whose bin it lies.  Use `decode` for means without the
+        noise of the decoder.
         """
         self._require_fitted()
         rng = as_generator(rng)
@@ -139,24 +140,27 @@ class GaussianVAE(StandardizedEstimator):
         return self._to_levels(x)
 
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
-        """ELBO of every x, (N,), nats: the KL exactly, the reconstruction as a mean over `n_draws` of z."""
+        """Unbiased estimate of the ELBO, (N,), nats, for x (N, D).
+
+        The KL is exact, and the reconstruction error is a mean over `n_draws` draws of z.
+        """
         data = self._as_data(x)
         return elbo(self.network_, data, self._noise(len(data), rng, n_draws)) - self._log_volume
 
     def iwae(self, x: ArrayLike, rng: RNG = None, n_draws: int = 64) -> Array:
-        """Importance-weighted bound log (1/n) Σ p_θ(x, z_i)/q(z_i | x), (N,), nats (Burda et al. 2016).
+        """Importance-weighted bound log (1/n) Σ_i p_θ(x, z_i)/q(z_i | x), (N,), nats, for x (N, D) (Burda et al. 2016).
 
-        Its mean rises from the ELBO at n = 1 to log p_θ(x).
+        n is `n_draws`.  The mean of the bound is the ELBO for n = 1, rises with n, and converges to log p_θ(x).
         """
         data = self._as_data(x)
         return iwae(self.network_, data, self._noise(len(data), rng, n_draws)) - self._log_volume
 
     def _noise(self, n: int, rng: RNG, n_draws: int) -> Array:
-        """ξ of `n_draws` draws for n examples, (n_draws, n, k)."""
+        """Draw ξ, (n_draws, n, k), for n examples."""
         return as_generator(rng).standard_normal((as_count(n_draws, "n_draws"), n, self.network_.n_latents))
 
     def _as_data(self, x: ArrayLike) -> Array:
-        """x in the model's units and the network's dtype."""
+        """Convert x to the model's units and the network's dtype."""
         return self.to_model(self._as_fitted_samples(x)).astype(self.log_variance_.dtype)
 
 
@@ -164,40 +168,48 @@ class GaussianVAE(StandardizedEstimator):
 class VAE(GaussianVAE):
     """Variational autoencoder with a diagonal Gaussian posterior and a Gaussian decoder, for real or whole numbers.
 
-    `LinearVAE` has no hidden layers and trains on exact expectations.
+    The training loss is (14).  `LinearVAE` has no hidden layers and trains on exact expectations.
 
     Parameters
     ----------
     n_latents : int
         k.
     hidden : sequence of int
-        Hidden layers of the encoder.
+        Widths of the encoder's hidden layers.
     decoder_hidden : sequence of int, optional
-        Hidden layers of the decoder; the encoder's in reverse if None.
+        Widths of the decoder's hidden layers; `hidden` in reverse order if None.
     activation : {"silu", "tanh", "identity"}
+        Activation of all hidden layers.
     decoder_variance : float, None or "diag"
-        s², in the model's units squared; None learns one, "diag" one a dimension (optimum: the mean squared error).
+        s² in squared units of the model.  None learns one s², "diag" learns one a dimension.  The optimum of a learned
+        s² is the mean squared error of the reconstruction.
     n_levels : int, optional
-        The data are whole numbers 0..n_levels−1: the decoder is a Gaussian in bins, and likelihoods are masses, so that
-        −elbo/(D ln 2) is in bits per dimension of the numbers themselves.
+        For whole numbers 0..n_levels−1: the decoder is then a Gaussian observed in bins, likelihoods are probabilities,
+        and −elbo/(D ln 2) is in bits/dim.
     kl_weight : float
-        Factor of the KL in training (the β of Higgins et al. 2017).  With any value but 1 the training loss is not
-        minus a bound of log p_θ(x).  `elbo` and `iwae` are bounds for every value.
-    n_steps, batch_size, learning_rate : int, int or None, float
-        Of Adam, whose rate falls to 0 along half a cosine; with batch_size None every step uses all of x.
+        Factor of the KL in training, the β of Higgins et al. (2017).  For values other than 1 minus the training loss
+        is not a lower bound of log p_θ(x).  `elbo` and `iwae` are lower bounds for every value.
+    n_steps : int
+        Number of gradient steps.
+    batch_size : int, optional
+        Examples a step; None takes all of x in every step.
+    learning_rate : float
+        Initial learning rate of Adam, which falls to 0 along half a cosine.
     standardize : bool
         Work on (x − mean)/scale instead of x; see `StandardizedEstimator`.
     dtype : {"float32", "float64"}
+        Type of parameters and of training.
     rng : int, Generator or None
-        Of initial weights and training.
+        Source of initial weights and of training.
 
     Attributes
     ----------
     network_ : VAENetwork
+        Trained encoder, decoder and log s².
     decoder_variance_ : float, or (D,) for "diag"
         s² in squared units of the data.
     losses_ : (steps,)
-        Mean loss of the batches, nats, in the data's units: −ELBO, with `kl_weight` 1.
+        Mean loss of the batch of every step, nats, in units of the data; for `kl_weight` 1 an estimate of −ELBO.
 
     Examples
     --------
@@ -208,12 +220,12 @@ class VAE(GaussianVAE):
     >>> mean, variance = model.encode(x)
     >>> mean.shape, variance.shape, model.decode([[0.0], [1.0]]).shape, model.sample(5, rng=1).shape
     ((500, 1), (500, 1), (2, 2), (5, 2))
-    >>> bool(((x - model.reconstruct(x)) ** 2).mean() < 0.1 * x.var())  # one latent keeps the arc
+    >>> bool(((x - model.reconstruct(x)) ** 2).mean() < 0.1 * x.var())  # one latent suffices for an arc
     True
     >>> bool(model.elbo(x, rng=1).mean() < model.iwae(x, rng=1, n_draws=64).mean())
     True
 
-    Whole numbers have masses, not densities; −elbo/(D ln 2) is in bits per dimension:
+    Whole numbers have probabilities, not densities; −elbo/(D ln 2) is in bits/dim:
 
     >>> levels = rng.integers(0, 4, (200, 3))
     >>> masses = VAE(1, hidden=(8,), n_levels=4, n_steps=50, rng=0).fit(levels)
@@ -225,7 +237,7 @@ class VAE(GaussianVAE):
     >>> VAE(1, (8,), decoder_variance="diag", n_steps=50, rng=0).fit(x).decoder_variance_.shape
     (2,)
     >>> weighted = VAE(1, (8,), kl_weight=4.0, n_steps=50, rng=0).fit(x)
-    >>> bool(-weighted.losses_[-1] < weighted.elbo(x, rng=1).mean())  # elbo is a bound, minus the loss is none
+    >>> bool(-weighted.losses_[-1] < weighted.elbo(x, rng=1).mean())  # elbo is a bound, −loss is not
     True
     """
 
@@ -244,7 +256,20 @@ class VAE(GaussianVAE):
     rng: RNG = None
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Maximise the ELBO by Adam; yields after every step with the loss of the batch, nats an example."""
+        """Minimise (14) on x, (N, D), by Adam.
+
+        Yields
+        ------
+        progress : Progress
+            After every step, with the mean loss of the batch, nats, in units of the data.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x or a constructor argument is wrong.
+        ArithmeticError
+            If the loss becomes NaN or infinite.
+        """
         if self.batch_size is not None:
             as_count(self.batch_size, "batch_size")
         return self._train(x, partial(random_batch, n_latents=self.n_latents, batch_size=self.batch_size))

@@ -139,7 +139,7 @@ def _law_without_label(original, self, x, scale, std, labels=None):
 
 @fault(
     "the log-volume of the units has the wrong sign in likelihoods",
-    "models.standardized.StandardizedEstimator._log_volume",
+    "models.estimator.StandardizedEstimator._log_volume",
     "tests/models/test_ddpm.py::test_ddpm_bound_is_exact_for_gaussian_data",
 )
 def _negative_volume(original, self):
@@ -148,7 +148,7 @@ def _negative_volume(original, self):
 
 @fault(
     "samples are left in the model's units",
-    "models.standardized.StandardizedEstimator.to_data",
+    "models.estimator.StandardizedEstimator.to_data",
     "tests/models/test_vae.py::test_linear_vae_draws_from_its_own_gaussian",
 )
 def _model_units(original, self, x):
@@ -175,12 +175,13 @@ def _guidance_ignored(original, self, y, n, guidance=1.0):
 
 @fault(
     "the last run of EM is kept, not the best",
-    "models.mixture_model.best_of_runs",
+    "models.mixture_model.MixtureModel._keep_best",
     "tests/models/test_gaussian_mixture.py::test_more_starts_keep_the_best",
 )
-def _last_of_runs(original, runs):
-    for step, iterate, _ in original(runs):
-        yield step, iterate, True
+def _last_of_runs(original, self, runs, n_steps, attributes):
+    states = (state for run in runs for state in original(self, [run], n_steps, attributes))
+    for step, state in enumerate(states, start=1):
+        yield state._replace(step=step)
 
 
 @fault(

@@ -116,7 +116,7 @@ def equation(text: str) -> str:
     from scratchgen.equations import EQUATIONS, PROPOSITIONS
 
     for row in EQUATIONS + PROPOSITIONS:
-        if text.strip("()").lower() == row.name.lower():
+        if text.lower() in (row.name.lower(), f"({row.name.lower()})"):
             return row.name
     names = ", ".join(row.name for row in PROPOSITIONS)
     raise argparse.ArgumentTypeError(f"must be in 1..34 or one of {names}; got {text}")
@@ -205,7 +205,7 @@ def _demo_extra(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{what} needs {error.name}; run: pip install 'scratchgen[demo]'") from None
+        raise ModuleNotFoundError(f"{what} needs {error.name}; run in the checkout: pip install '.[demo]'") from None
 
 
 def claim_folder(out: Path) -> bool:

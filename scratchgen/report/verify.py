@@ -6,6 +6,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from rich.markup import escape
@@ -37,6 +38,7 @@ def verify(name: str | None, form: str, narrator: Narrator) -> int:
         print(as_markdown(results))
     elif name is not None:
         show_one(*results[0], narrator)
+        results += show_uses(rows[0], narrator)
     else:
         show_all(results, narrator)
     return 0 if all(result.passed for _, result in results) else 1
@@ -155,6 +157,7 @@ def show_one(row: Row, result: Check, narrator: Narrator) -> None:
     narrator.say()
     narrator.say(f"remark      {row.erratum or 'right as printed'}")
     narrator.say(f"function    scratchgen.{row.function}")
+    narrator.say(f"            {place_of(row)}")
     summary = inspect.getdoc(find(row.function)) or ""
     narrator.say(textwrap.indent(summary.partition("\n\n")[0], "            "))
     for i, line in enumerate(textwrap.wrap(where(row), 100, break_long_words=False)):
@@ -176,3 +179,26 @@ def show_one(row: Row, result: Check, narrator: Narrator) -> None:
     narrator.say(f"residual {result.residual:.1e}, {verdict} the tolerance {result.tolerance:.0e}")
     if result.diagnosis:
         narrator.say(result.diagnosis)
+
+
+def show_uses(row: Row, narrator: Narrator) -> list[tuple[Row, Check]]:
+    """Check the steps and loops in which the function of a row runs; print and return the results."""
+    results = [(other, run(other)) for name in row.used_in for other in ROWS if other.name == name]
+    if results:
+        narrator.say()
+        narrator.say("The steps and loops in which the function runs:")
+    for other, result in results:
+        verdict = "ok " if result.passed else "OUT"
+        narrator.say(f"  {verdict}  {other.name}: scratchgen.{other.function}, {place_of(other)}")
+        if not result.passed:
+            narrator.say(f"       {result.diagnosis}")
+    return results
+
+
+def place_of(row: Row) -> str:
+    """File and line of the function of a row, or a note if its source cannot be found."""
+    try:
+        file, (_, line) = inspect.getsourcefile(find(row.function)), inspect.getsourcelines(find(row.function))
+    except OSError:
+        return "source not found"
+    return f"scratchgen/{Path(file or '').as_posix().rpartition('/scratchgen/')[2]}:{line}"

@@ -1,5 +1,7 @@
 """The probability-flow ODE: Heun's method, an adaptive integrator of high order, and the likelihood of the flow."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -55,6 +57,8 @@ def flow_map(sde: LinearSDE, score: Score, x: Array, t: float, s: float, rtol: f
 
     Raises
     ------
+    TypeError, ValueError
+        If rtol is not a positive number.
     ArithmeticError
         If the score is not finite at the start, or the integrator fails.
     """
@@ -64,8 +68,7 @@ def flow_map(sde: LinearSDE, score: Score, x: Array, t: float, s: float, rtol: f
         x = state.reshape(shape)
         return reverse_drift(sde, score(x, time), x, time, stochasticity=0.0).ravel()
 
-    start = x.astype(np.float64).ravel()
-    return integrate(slope, t, s, start, rtol, "the flow", "raise t_min or rtol").reshape(shape)
+    return integrate(slope, t, s, x.astype(np.float64).ravel(), rtol, "the flow", "raise t_min or rtol").reshape(shape)
 
 
 def probability_flow_log_prob(
@@ -91,6 +94,8 @@ def probability_flow_log_prob(
 
     Raises
     ------
+    TypeError, ValueError
+        If rtol is not a positive number.
     ArithmeticError
         If the score is not finite at t_min, or the integrator fails.
     """

@@ -5,6 +5,8 @@ deviation.  For every process log-SNR = log(scale²/std²) falls at the rate g²
 therefore is the uniform weighting of E‖ε − ε̂‖² in log-SNR.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -206,8 +208,7 @@ class VE(LinearSDE):
         return np.zeros_like(np.asarray(t, dtype=np.float64))
 
     def std(self, t: ArrayLike) -> Array:  # noqa: D102
-        exponent = 2 * self._log_ratio * np.asarray(t, dtype=np.float64) / self.horizon
-        return self.sigma_min * np.sqrt(np.expm1(exponent))
+        return self.sigma_min * np.sqrt(np.expm1(2 * self._log_ratio * np.asarray(t, dtype=np.float64) / self.horizon))
 
     def time_at(self, log_snr: ArrayLike) -> Array:  # noqa: D102
         variance = np.exp(-np.asarray(log_snr, dtype=np.float64))

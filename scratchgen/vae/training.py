@@ -1,5 +1,7 @@
 """Training on (14): one step with the reparameterised gradient, and the training loop."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 
 import numpy as np

@@ -114,12 +114,15 @@ def test_corrections_reduce_the_error_of_a_wrong_start():
 def test_noise_and_choices_are_checked():
     sde, x = VP(), np.zeros((2, 1))
     score, times = gaussian_score(sde, 1.0), np.array([1.0, 0.5])
-    for needed in {"n_corrections": 1}, {"n_corrections": 1, "stochasticity": 0.0}:
-        with pytest.raises(ValueError, match="rng or noise"):
-            list(euler_maruyama(sde, score, x, times, **needed))
+    for needed in {}, {"stochasticity": 0.1}, {"n_corrections": 1}, {"n_corrections": 1, "stochasticity": 0.0}:
+        with pytest.raises(ValueError, match=r"^rng or noise is needed when stochasticity or n_corrections is not 0"):
+            next(euler_maruyama(sde, score, x, times, **needed))
     for shape in (1, 2, 1), (1, 1, 2, 1), (1, 3, 2, 1):
         with pytest.raises(ValueError, match=r"^noise must have shape \(1, 2, 2, 1\), got "):
-            list(euler_maruyama(sde, score, x, times, noise=np.zeros(shape), n_corrections=1))
+            next(euler_maruyama(sde, score, x, times, noise=np.zeros(shape), n_corrections=1))
+    for shape in (2, 2, 1), (1, 2, 2), (1, 1, 1), (2, 1):
+        with pytest.raises(ValueError, match=r"^noise must have shape \(1, 2, 1\), got "):
+            next(euler_maruyama(sde, score, x, times, noise=np.zeros(shape)))
     with pytest.raises(ValueError, match="n_corrections must be"):
         list(euler_maruyama(sde, score, x, times, np.random.default_rng(0), n_corrections=-1))
     for snr in -1.0, 1.0:

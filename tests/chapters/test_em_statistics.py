@@ -265,14 +265,20 @@ def test_quadratic_features_lose_as_many_digits_as_the_condition_says(D, extent,
         assert deviation < 1.5e-15 * (amplified + 2)
 
 
-def test_quadratic_features_are_used_only_where_they_are_accurate(monkeypatch):
-    """Neither thin nor far components lose digits there, and there are fewer features than whitened coordinates."""
-    taken = []
-    for name, way in (("quadratic_sums", quadratic_sums), ("whitened_sums", whitened_sums)):
+@pytest.fixture
+def taken(monkeypatch):
+    """Names of the forms that run, in their order."""
+    names = []
+    for name, form in (("quadratic_sums", quadratic_sums), ("whitened_sums", whitened_sums)):
         monkeypatch.setattr(
             f"scratchgen.fast.em_statistics.{name}",
-            lambda *arguments, name=name, way=way: (taken.append(name), way(*arguments))[1],
+            lambda *arguments, name=name, form=form: (names.append(name), form(*arguments))[1],
         )
+    return names
+
+
+def test_quadratic_features_are_used_only_where_they_are_accurate(taken):
+    """Neither thin nor far components lose digits there, and there are fewer features than whitened coordinates."""
     for D, K, extent, shortest in [
         (2, 3, 1.0, 0.5),
         (3, 3, 1.0, 0.5),
@@ -308,20 +314,14 @@ def test_diagonal_is_refused_for_full_covariances():
 
 @pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e3, 1e6])
 @pytest.mark.parametrize(("extent", "quadratic"), [(1.0, True), (10.0, True), (100.0, False), (1e4, False)])
-def test_whitened_coordinates_are_used_for_far_components_in_any_units(extent, quadratic, unit, monkeypatch):
+def test_whitened_coordinates_are_used_for_far_components_in_any_units(extent, quadratic, unit, taken):
     """condition < SAFE on both sides of the limit, in all units; beyond it the result is that of the whitened form."""
     x, mixture = turned(2, 4, extent, 0.5, 0)
     assert (condition(mixture) < SAFE) == quadratic
-    ways = []
-    for name, way in (("quadratic_sums", quadratic_sums), ("whitened_sums", whitened_sums)):
-        monkeypatch.setattr(
-            f"scratchgen.fast.em_statistics.{name}",
-            lambda *arguments, name=name, way=way: (ways.append(name), way(*arguments))[1],
-        )
     here = expected_statistics(x, mixture)[0]
     scaled = Mixture(mixture.weights, unit * mixture.means, unit**2 * mixture.covariances)
     there = expected_statistics(unit * x, scaled)[0]
-    assert ways == ["quadratic_sums" if quadratic else "whitened_sums"] * 2
+    assert taken == ["quadratic_sums" if quadratic else "whitened_sums"] * 2
     assert residual(there.means / unit, here.means) < 1e-11
     assert residual(there.covariances / unit**2, here.covariances) < 1e-11
 

@@ -42,11 +42,6 @@ def test_logsumexp_of_infinities_is_the_limit():
     assert np.array_equal(logsumexp(a), [-np.inf, 3.0, np.inf])
 
 
-def test_logsumexp_does_not_overflow_or_underflow():
-    top = np.array([1e5, -1e5])
-    assert residual(logsumexp(np.stack([top, top], axis=1)), top + np.log(2)) < 1e-15
-
-
 @given(st.sampled_from([(3,), (4, 2), (3, 1, 2), (2, 3, 4)]).flatmap(lambda shape: reals(shape, -300, 300)))
 def test_softmax_is_scipys_on_every_axis(a):
     for axis in range(-1, a.ndim):

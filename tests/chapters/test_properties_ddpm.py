@@ -49,7 +49,7 @@ def of(function, schedule):
 
 @pytest.mark.equation(25)
 @given(schedules(1e-9, 0.999))
-def test_forward_process(schedule):
+def test_forward_process_composes_its_steps(schedule):
     """One jump equals the composition of the steps; variances to a relative 1e-12."""
     holds(c.check_forward_process(of(q_sample, schedule), schedule))
     holds(c.check_forward_step(of(q_step, schedule), schedule))
@@ -58,7 +58,7 @@ def test_forward_process(schedule):
 
 @pytest.mark.equation(24)
 @given(schedules(1e-4, 0.9))
-def test_posterior_and_reverse_step(schedule):
+def test_posterior_is_bayes_ratio_and_the_reverse_step_its_formula(schedule):
     """The posterior q(x_{t−1} | x_t, x_0) is Bayes' ratio; the formulas in ε̂, including t = 1."""
     holds(c.check_posterior(of(q_posterior, schedule), schedule))
     holds(c.check_schedule(schedule, schedule.alpha_bar, schedule.beta_bar, schedule.beta_tilde))
@@ -70,20 +70,20 @@ def test_posterior_and_reverse_step(schedule):
 
 @pytest.mark.equation(27)
 @given(schedules(1e-6, 0.999))
-def test_merging_of_noise(schedule):
+def test_merging_of_noise_is_an_orthogonal_map(schedule):
     """R Rᵀ = R² = I, and (27)."""
     holds(c.check_noise_merging(of(merge_noise, schedule), of(split_noise, schedule), schedule))
 
 
 @given(schedules(1e-3, 0.8, max_T=6), st.floats(0, 1))
-def test_ddim(schedule, eta):
+def test_ddim_keeps_the_marginals_for_every_eta(schedule, eta):
     """For every η: the step's mean and standard deviation."""
     holds(c.check_ddim_step(lambda *a: ddim_step(schedule, *a, eta), schedule, eta))
 
 
 @pytest.mark.equation(22, 23, 24, 26, 28, 29)
 @given(schedules_and_t(1e-3, 0.9, max_T=10), reals(6, -1.5, 1.5), st.floats(0.1, 1.0), st.floats(0.1, 2.0))
-def test_four_forms_of_the_step_loss(case, net, std, variance):
+def test_four_forms_of_the_step_loss_are_equal(case, net, std, variance):
     """(24) = (26) = (28) = (29) with all constants, for ε̂ that is not linear."""
     schedule, t = case
     a, b, k, d, m, e = net
@@ -118,7 +118,7 @@ def affine_problems(draw):
 
 @pytest.mark.equation(20, 21)
 @given(affine_problems())
-def test_variational_bound(case):
+def test_variational_bound_is_the_joint_kl_plus_the_entropy(case):
     """Ho's terms equal the formula from the losses, and one Cholesky decomposition of both joint Gaussians."""
     schedule, table = case.schedule, case.table
     holds(c.check_variational_bound(lambda *a: bound_terms(schedule, *a, table), schedule, *case.problem))
@@ -127,7 +127,7 @@ def test_variational_bound(case):
 
 @pytest.mark.equation(19)
 @given(schedules(1e-3, 0.9, max_T=6), reals(32, -2, 2))
-def test_densities_of_paths(schedule, flat):
+def test_densities_of_paths_are_dense_gaussians(schedule, flat):
     """Both chains against dense Gaussians."""
     T = schedule.T
     path, slopes = flat[: 3 * (T + 1)].reshape(T + 1, 3, 1), np.concatenate([[np.nan], 0.5 * flat[21 : 21 + T]])
@@ -146,7 +146,7 @@ def test_densities_of_paths(schedule, flat):
 
 @pytest.mark.equation(21)
 @given(schedules(1e-3, 0.9, max_T=6), st.integers(1, 3))
-def test_entropy_of_the_forward_path(schedule, D):
+def test_entropy_of_the_forward_path_is_the_constant_of_21(schedule, D):
     """The constant that (21) leaves out: −E log q by sigma points over the noise, where each term is a quadratic."""
     T = schedule.T
     points = np.sqrt(T * D) * np.concatenate([np.eye(T * D), -np.eye(T * D)])
@@ -155,7 +155,7 @@ def test_entropy_of_the_forward_path(schedule, D):
 
 
 @given(schedules(1e-3, 0.9), st.integers(1, 2).flatmap(lambda D: reals((D, D), -1, 1)))
-def test_best_variance(schedule, L):
+def test_best_variance_is_the_mean_conditional_variance(schedule, L):
     """The σ_t² with the best bound is E‖x_{t−1} − E[x_{t−1} | x_t]‖²/D."""
     covariance = as_spd(L)
     check = c.check_optimal_variance(lambda ell: optimal_reverse_variance(schedule, ell, len(L)), schedule, covariance)
@@ -163,7 +163,7 @@ def test_best_variance(schedule, L):
 
 
 @given(schedules(1e-3, 0.8, max_T=10), st.floats(-2, 2), st.floats(np.log(0.01), np.log(9)).map(np.exp))
-def test_ancestral_sampler(schedule, mean, variance):
+def test_ancestral_sampler_with_the_best_variance_has_the_moments_of_the_data(schedule, mean, variance):
     """With the best σ_t² the samples have the moments of the data for every T; with β² or β̃² the error is known."""
     spread = schedule.alpha_bar**2 * variance + schedule.beta_bar**2
     best = optimal_reverse_variance(schedule, 1 - schedule.beta_bar**2 / spread, 1)
@@ -188,7 +188,7 @@ def test_ancestral_sampler(schedule, mean, variance):
     reals((4,), -1.5, 1.5),
     st.floats(np.log(0.01), np.log(2.7)).map(np.exp),
 )
-def test_bin_masses(n_levels, means, std):
+def test_bin_masses_sum_to_one_and_are_differences_of_phi(n_levels, means, std):
     """The masses sum to 1, are finite, and are differences of Φ."""
     holds(c.check_bin_masses(lambda level, mean, std: log_bin_mass(level, mean, std, n_levels), n_levels, means, std))
 
@@ -212,7 +212,7 @@ def test_bins_need_two_levels(n_levels):
 
 
 @given(reals((17,), -6, 6), st.integers(1, 3), st.floats(0.01, 3))
-def test_dequantisation(logits, dimension, scale):
+def test_dequantised_bits_are_those_of_the_masses(logits, dimension, scale):
     """Equality for a density that is constant on unit cubes."""
     holds(c.check_bits_per_dim(bits_per_dim, softmax(logits), dimension, scale))
 

@@ -3,7 +3,6 @@
 The inequality (34) does not distinguish T from T/2, so that it is also tested as an equality.
 """
 
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,21 +29,21 @@ from tests.strategies import holds, residual
 
 @pytest.mark.equation(31)
 @given(sdes())
-def test_processes(sde):
+def test_processes_solve_their_moment_equations(sde):
     """Derivatives of scale and std² by differences."""
     holds(c.check_sde(sde.marginal, sde.drift, sde.diffusion, sde.horizon))
 
 
 @pytest.mark.equation(30, 31)
 @given(sdes(kinds=(VP,), low=0.01), st.integers(1, 20))
-def test_discretisation(sde, T):
+def test_discretisation_has_the_law_of_the_sde_on_the_grid(sde, T):
     """With β_i = 1 − exp(−∫β), (30) has the distribution of (31) on the grid."""
     holds(c.check_discretisation(NoiseSchedule.from_sde(sde, T).variances, sde))
 
 
 @pytest.mark.equation(16)
 @given(mixtures_and_points())
-def test_score_and_denoiser_of_mixtures(pair):
+def test_score_and_denoiser_of_mixtures_are_exact(pair):
     """Density and score of a mixture, and E[x_0 | x_t] by Tweedie's formula."""
     mixture, x = pair
     holds(c.check_log_prob(mixture.log_prob, mixture, x))
@@ -75,7 +74,7 @@ def gaussian_data(draw, D=2):
 
 @pytest.mark.equation(32)
 @given(gaussian_data(), st.sampled_from([0.0, 0.5, 1.0, 2.0]), st.sampled_from([0.0, 0.3]))
-def test_reversal(data, stochasticity, start):
+def test_reversal_moves_the_moments_back(data, stochasticity, start):
     """The drift moves the moments back at every t, and from T to 0 the distribution of the data returns."""
     sde = data.sde
     holds(
@@ -96,7 +95,7 @@ def test_reversal(data, stochasticity, start):
 
 @pytest.mark.equation(32)
 @given(sdes(), st.floats(-2, 2), st.floats(np.log(0.05), np.log(4)).map(np.exp))
-def test_a_small_step_backwards(sde, mean, variance):
+def test_a_small_step_backwards_has_the_conditional_law(sde, mean, variance):
     """As h → 0 a step has the distribution of x_{t−h} given x_t."""
     data = Gaussian(sde, np.array([mean]), np.array([[variance]]))
 
@@ -109,7 +108,7 @@ def test_a_small_step_backwards(sde, mean, variance):
 
 @pytest.mark.equation(32)
 @given(sdes(), reals(8, 0.01, 1), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
-def test_euler_maruyama_on_a_grid(sde, gaps, stochasticity):
+def test_euler_maruyama_evaluates_at_the_start_of_a_step(sde, gaps, stochasticity):
     """The score is that at the start of a step; for small steps the score at t − h has the same order."""
     times = sde.horizon * (1 - np.concatenate([[0], np.cumsum(gaps) / gaps.sum()]) * 0.9)
 
@@ -125,7 +124,7 @@ def test_euler_maruyama_on_a_grid(sde, gaps, stochasticity):
 
 @pytest.mark.equation(33)
 @given(st.floats(0.05, 1), st.floats(0.02, 3), reals(5, -1, 1))
-def test_score_matching(variance, B, u):
+def test_forms_of_score_matching_differ_by_constants(variance, B, u):
     """Explicit, denoising, implicit and sliced losses of a nonlinear score on a diffused mixture."""
     mixture = Mixture([0.4, 0.6], [[-1.0 + u[0]], [1.0 + u[1]]], [[[variance]], [[2 * variance]]])
     holds(
@@ -209,7 +208,7 @@ def forward_errors(scheme, n):
     ("scheme", "at_512"),
     [("ddpm", [1.1e-3, 2.0e-4, 2.3e-3]), ("euler", [5.3e-4, 2.0e-3, 1.8e-3]), ("exact", [0, 0, 1.1e-3])],
 )
-def test_orders_of_the_forward_schemes(scheme, at_512):
+def test_forward_schemes_have_order_one(scheme, at_512):
     """(30), Euler-Maruyama and the exact step have weak and strong order 1; the exact step has no weak error.
 
     The strong order is 1, not ½, because the noise is additive.

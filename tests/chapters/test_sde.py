@@ -251,19 +251,6 @@ def test_times_that_do_not_fall_are_refused(times):
         next(euler_maruyama(VP(), nonlinear_score, np.ones((3, 2)), np.array(times), np.random.default_rng(0)))
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 2), (4, 3, 2), (3, 3, 1), (3, 2)], ids=str)
-def test_noise_of_another_shape_is_refused(shape):
-    times = np.array([1.0, 0.6, 0.3, 0.1])
-    with pytest.raises(ValueError, match=r"^noise must have shape \(3, 3, 2\), got "):
-        next(euler_maruyama(VP(), nonlinear_score, np.ones((3, 2)), times, noise=np.ones(shape)))
-
-
-@pytest.mark.parametrize("stochasticity", [0.1, 1.0])
-def test_noise_that_is_needed_is_asked_for(stochasticity):
-    with pytest.raises(ValueError, match=r"^rng or noise is needed when stochasticity or n_corrections is not 0"):
-        next(euler_maruyama(VP(), nonlinear_score, np.ones((3, 2)), np.array([1.0, 0.5]), stochasticity=stochasticity))
-
-
 @pytest.mark.parametrize("t_min", [-0.1, 1.1, np.nan])
 def test_reverse_moments_end_within_the_horizon(t_min):
     with pytest.raises(ValueError, match=r"^t_min must be in \[0.0, 1.0\]"):

@@ -12,24 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from scratchgen import conformance as c
 from scratchgen.em import m_step_table
 from scratchgen.likelihood import (
     cross_entropy_discrete,
+    entropy_discrete,
+    kl_diag_standard,
     kl_discrete,
     kl_gaussian,
     softmax,
 )
-from scratchgen.testing import cut, reals, size, spd, tables
+from scratchgen.testing import cut, linear_gaussians, pairs_of_gaussians, reals, size, tables
+from scratchgen.vae import importance_weighted_bound, vae_loss, vae_loss_table
 from scratchgen.variational import (
     elbo_split_table,
     elbo_table,
     joint_kl_table,
     linear_gaussian_elbo,
     linear_gaussian_log_prob,
+    linear_gaussian_mean_field,
     linear_gaussian_posterior,
+    posterior_kl_table,
     posterior_table,
 )
-from tests.strategies import residual
+from tests.strategies import holds, residual
 
 # --- tables -----------------------------------------------------------------------------------------------
 
@@ -114,49 +120,24 @@ def test_tables_with_zeros_give_limits_without_a_warning():
 # --- the linear-Gaussian model ----------------------------------------------------------------------------
 
 
-class Model:
-    """(W, μ, σ²), three data points, and the joint covariance of (x, z) for the oracles."""
-
-    def __init__(self, W, mean, noise_variance, x):
-        self.parameters = (W, mean, noise_variance)
-        self.x = x
-        self.D, self.k = W.shape
-        self.covariance = W @ W.T + noise_variance * np.eye(self.D)
-        self.regression = np.linalg.solve(self.covariance, W).T  # Cov(z, x) Cov(x)⁻¹
-        self.posterior_mean = (x - mean) @ self.regression.T
-        self.posterior_cov = np.eye(self.k) - self.regression @ W
-        self.log_prob = np.atleast_1d(stats.multivariate_normal.logpdf(x, mean, self.covariance))
-
-
-@st.composite
-def models(draw):
-    D, k, log_variance = (
-        draw(st.integers(1, 4)),
-        draw(st.integers(1, 3)),
-        draw(st.floats(np.log(0.05), np.log(4))),
-    )
-    W, mean, x = cut(draw(reals(size((D, k), (D,), (3, D)), -1, 1)), (D, k), (D,), (3, D))
-    return Model(2 * W, 3 * mean, float(np.exp(log_variance)), 5 * x)
-
-
 @pytest.mark.equation(16)
-@given(models())
-def test_linear_gaussian_log_prob_is_scipys(model):
-    assert residual(linear_gaussian_log_prob(model.x, *model.parameters), model.log_prob) < 1e-10
+@given(linear_gaussians())
+def test_linear_gaussian_log_prob_is_scipys(m):
+    covariance = m.W @ m.W.T + m.noise_variance * np.eye(len(m.W))
+    exact = stats.multivariate_normal.logpdf(m.x, m.mean, covariance)
+    assert residual(linear_gaussian_log_prob(m.x, m.W, m.mean, m.noise_variance), exact) < 1e-10
 
 
 @pytest.mark.equation(7)
-@given(models(), st.data())
-def test_linear_gaussian_elbo_is_its_integral(model, data):
+@given(linear_gaussians())
+def test_linear_gaussian_elbo_is_its_integral(m):
     """Sigma points m ± √k L e_i integrate the quadratic log p(x | z) exactly."""
-    W, mean, noise_variance = model.parameters
-    q_mean, q_cov = data.draw(reals((3, model.k), -3, 3)), data.draw(spd(model.k))
-    steps = np.sqrt(model.k) * np.linalg.cholesky(q_cov).T
-    z = q_mean[:, None] + np.concatenate([steps, -steps])  # (3, 2k, k)
-    log_likelihood = stats.norm.logpdf(model.x[:, None], z @ W.T + mean, noise_variance**0.5).sum(axis=-1)
-    kl = np.array([kl_gaussian(m, q_cov, np.zeros(model.k), np.eye(model.k)) for m in q_mean])
-    elbo = linear_gaussian_elbo(model.x, *model.parameters, q_mean, q_cov)
-    assert residual(elbo, log_likelihood.mean(axis=1) - kl) < 1e-10
+    k = len(m.q_cov)
+    steps = np.sqrt(k) * np.linalg.cholesky(m.q_cov).T
+    z = m.q_mean[:, None] + np.concatenate([steps, -steps])  # (3, 2k, k)
+    log_likelihood = stats.norm.logpdf(m.x[:, None], z @ m.W.T + m.mean, m.noise_variance**0.5).sum(axis=-1)
+    kl = np.array([kl_gaussian(mean, m.q_cov, np.zeros(k), np.eye(k)) for mean in m.q_mean])
+    assert residual(linear_gaussian_elbo(m.x, *m[:3], *m[4:]), log_likelihood.mean(axis=1) - kl) < 1e-10
 
 
 @pytest.mark.equation(3, 5, 7, 11, 16)
@@ -183,3 +164,74 @@ def test_discrete_and_continuous_elbo_are_one_formula():
     assert residual(np.log(evidence), linear_gaussian_log_prob(x, W, mean, noise_variance)) < 1e-12
     assert residual(posterior @ z, exact_mean[:, 0]) < 1e-12
     assert residual(posterior @ z**2 - (posterior @ z) ** 2, np.full(2, exact_cov[0, 0])) < 1e-12
+
+
+# --- the checks that any implementation can be put to ---------------------------------------------------
+
+
+@pytest.mark.equation(1, 2)
+@given(tables())
+def test_kl_of_tables_is_cross_entropy_minus_entropy(table):
+    """KL(p‖p_θ) = −H(p) − E_p log p_θ."""
+    p, model = table.p, table.decoder[:, 0]
+    holds(c.check_kl(kl_discrete, p, model))
+    holds(c.check_kl(lambda p, q: cross_entropy_discrete(p, q) - entropy_discrete(p), p, model))
+
+
+@pytest.mark.equation(2)
+@given(pairs_of_gaussians())
+def test_kl_of_gaussians_is_the_textbook_formula(pair):
+    """Against the textbook formula, and 0 for two equal Gaussians."""
+    holds(c.check_gaussian_kl(kl_gaussian, *pair[0], *pair[1]))
+
+
+@pytest.mark.equation(14)
+@given(st.integers(1, 4).flatmap(lambda D: st.tuples(reals((3, D), -5, 5), reals((3, D), -8, 8))))
+def test_kl_to_the_standard_normal_is_the_general_formula(parameters):
+    """The diagonal formula is the general one with a diagonal matrix."""
+    holds(c.check_diagonal_kl(kl_diag_standard, *parameters))
+
+
+@pytest.mark.equation(3, 4, 5, 7)
+@given(tables())
+def test_posterior_of_tables_is_bayes_rule_and_the_elbo_gap_the_kl(table):
+    """Bayes' rule; log p(x) − ELBO(q) = KL(q‖p(z | x)), which is 0 at the posterior; both forms of the ELBO."""
+    holds(c.check_latent_posterior(posterior_table, table.joint))
+    holds(c.check_posterior_kl(posterior_kl_table, table.joint, table.q))
+    holds(c.check_elbo(elbo_table, table.joint, table.q))
+    holds(c.check_split_elbo(elbo_split_table, table.decoder, table.prior, table.q))
+
+
+@pytest.mark.equation(4, 6, 8, 11)
+@given(linear_gaussians())
+def test_elbo_gap_of_the_linear_gaussian_model_is_the_kl(m):
+    """ELBO(q) + KL(q‖p_θ(z | x)) = log p_θ(x) for every Gaussian q, and the best diagonal q."""
+    parameters = m.W, m.mean, m.noise_variance
+    holds(c.check_linear_gaussian_posterior(linear_gaussian_posterior, m.x, *parameters))
+    holds(c.check_linear_gaussian_elbo(linear_gaussian_elbo, m.x, *parameters, m.q_mean, m.q_cov))
+    holds(c.check_mean_field(linear_gaussian_mean_field, m.x, *parameters))
+
+
+@pytest.mark.equation(9, 10, 12, 13)
+@given(tables())
+def test_joint_kl_of_tables_obeys_the_chain_rule(table):
+    """The chain rule of the joint KL, and (12) = (13) − H(p), for every q and for the posterior."""
+    model = table.decoder, table.prior
+    for q in table.q, posterior_table(table.joint)[0]:
+        holds(c.check_joint_kl(joint_kl_table, table.p, q, *model))
+        holds(c.check_vae_objective(vae_loss_table, table.p, q, *model))
+
+
+@pytest.mark.equation(8)
+@given(tables(max_x=4, max_z=3), st.integers(1, 3))
+def test_importance_weights_of_tables_average_to_the_evidence(table, n):
+    """E exp(bound) = p(x) for every number of draws."""
+    holds(c.check_importance_weighted_bound(importance_weighted_bound, table.joint, table.q, n))
+
+
+@pytest.mark.equation(14)
+@given(reals(size((2, 4), (4, 3), (4,), (2, 3), (2, 3)), -1, 1), st.floats(0.05, 4))
+def test_one_draw_of_the_vae_averages_to_the_closed_elbo(flat, variance):
+    """Sigma points in place of ξ integrate the loss of a linear decoder, a quadratic, exactly."""
+    x, W, mean, q_mean, log_variance = cut(flat, (2, 4), (4, 3), (4,), (2, 3), (2, 3))
+    holds(c.check_vae_loss(vae_loss, 5 * x, 2 * W, mean, variance, 3 * q_mean, 3 * log_variance))

@@ -277,20 +277,6 @@ def test_the_model_answers_as_its_law():
     assert np.array_equal(model.levels(), [-1, 0, 1])
 
 
-def test_more_starts_keep_the_best_tables():
-    """n_init runs with one Generator equal n_init single fits with it; the fit with the largest bound is kept."""
-    x = np.random.default_rng(1).integers(0, 3, (60, 4))
-    rng = np.random.default_rng(8)
-    single = [CategoricalMixture(3, n_levels=3, max_iter=5, tol=0, rng=rng).fit(x) for _ in range(5)]
-    bounds = [model.lower_bounds_[-1] for model in single]
-    many = CategoricalMixture(3, n_levels=3, max_iter=5, tol=0, n_init=5, rng=np.random.default_rng(8))
-    states = list(many.train(x))
-    assert [s.step for s in states] == list(range(1, 26))
-    assert {s.n_steps for s in states} == {25}
-    assert many.lower_bounds_[-1] == max(bounds)
-    assert np.array_equal(many.probabilities_, single[int(np.argmax(bounds))].probabilities_)
-
-
 def test_tables_are_usable_after_every_step_and_report_their_loss():
     x = np.random.default_rng(1).integers(0, 3, (60, 4))
     model = CategoricalMixture(3, n_levels=3, smoothing=0.0, max_iter=5, tol=0, rng=0)

@@ -111,7 +111,9 @@ def test_ddpm_bound_terms_add_up():
     plain = bound_terms(
         model.schedule_, model.to_model(x), model.eps_hat, np.random.default_rng(2).standard_normal((6, 5, 2))
     )
-    assert residual(terms[:, 1:], plain[:, 1:]) < 1e-15  # divergences have no units; only the decoder's density has
+    assert (
+        residual(terms[:, 1:], plain[:, 1:]) < 1e-15
+    )  # only the density of the decoder has units, not the divergences
     assert residual(terms[:, 0], plain[:, 0] + 2 * np.log(model.scale_)) < 1e-15
 
 

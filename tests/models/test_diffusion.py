@@ -82,7 +82,7 @@ def test_sampling_network_is_the_moving_average_of_the_trained_one(cls):
         d = min(decay, (1 + n) / (10 + n))
         expected = d * expected + (1 - d) * path[n - 1]
         assert residual(average.parameters_, expected) < 1e-4
-    assert residual(start, NoiseNetwork(2, (4,), rng=0).mlp.parameters) < 1e-4  # where both started
+    assert residual(start, NoiseNetwork(2, (4,), rng=0).mlp.parameters) < 1e-4  # the start of both
     assert average.network_.mlp.parameters is average.parameters_
     assert residual(raw.parameters_, average.parameters_) > 1e-3
     assert (average.eps_hat(x, 1) == average.network_(x, *level(average))).all()

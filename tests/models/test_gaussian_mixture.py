@@ -155,10 +155,6 @@ def test_the_fit_starts_at_the_given_parameters():
     assert residual(model.lower_bounds_[0], given_start.log_prob(x).mean()) < 1e-13
     following = m_step(x, e_step(x, given_start)[0], given_start, 1e-6)
     assert residual(model.means_, following.means) < 1e-12
-    for left_out in start:
-        partial = {name: value for name, value in start.items() if name != left_out}
-        other = GaussianMixture(2, max_iter=1, rng=0, **partial).fit(x)
-        assert abs(other.lower_bounds_[0] - model.lower_bounds_[0]) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["weights_init", "means_init", "precisions_init"])
@@ -182,20 +178,27 @@ def test_start_below_the_floor_is_lifted_so_that_the_bound_never_falls():
     assert rise(model.lower_bounds_) > -1e-12
 
 
-def test_more_starts_keep_the_best():
-    """n_init runs with one Generator equal n_init single fits with it; the fit with the largest likelihood is kept."""
-    x = three_blobs(40, spread=0.5)
-    rng = np.random.default_rng(5)
-    single = [GaussianMixture(4, rng=rng).fit(x) for _ in range(6)]
-    finals = [model.lower_bounds_[-1] for model in single]
-    assert max(finals) - min(finals) > 1e-2
+@pytest.mark.parametrize(
+    ("model", "x", "seed"),
+    [
+        (GaussianMixture(4), three_blobs(40, spread=0.5), 5),
+        (CategoricalMixture(3, n_levels=3, max_iter=5, tol=0), np.random.default_rng(1).integers(0, 3, (60, 4)), 8),
+    ],
+    ids=["GaussianMixture", "CategoricalMixture"],
+)
+def test_more_starts_keep_the_best(model, x, seed):
+    """n_init runs with one Generator equal n_init single fits with it; the fit with the largest bound is kept."""
+    cls, given, rng = type(model), model.get_params(), np.random.default_rng(seed)
+    single = [cls(**given | {"rng": rng}).fit(x) for _ in range(6)]
+    finals = [fitted.lower_bounds_[-1] for fitted in single]
+    assert max(finals) - min(finals) > 1e-3
     assert np.argmax(finals) not in (0, 5)  # the best is neither the first nor the last
-    many = GaussianMixture(4, n_init=6, rng=5).fit(x)
-    best = single[int(np.argmax(finals))]
-    assert np.array_equal(many.lower_bounds_, best.lower_bounds_)
-    assert np.array_equal(many.means_, best.means_)
-    assert many.n_iter_ == best.n_iter_
-    assert many.converged_ == best.converged_
+    many, best = cls(**given | {"n_init": 6, "rng": seed}), single[int(np.argmax(finals))]
+    states = list(many.train(x))
+    assert [state.step for state in states] == list(range(1, sum(fitted.n_iter_ for fitted in single) + 1))
+    assert {state.n_steps for state in states} == {6 * model.max_iter}
+    for name in best._fitted:
+        assert np.array_equal(getattr(many, name), getattr(best, name))
 
 
 def test_convergence_is_reported_even_if_the_last_step_gains_nothing():
@@ -213,15 +216,6 @@ def test_reaching_max_iter_is_not_convergence():
     model = GaussianMixture(3, tol=0, max_iter=2, rng=0).fit(three_blobs())
     assert model.converged_ is False
     assert model.n_iter_ == 2
-
-
-def test_tolerance_is_on_the_mean_log_likelihood():
-    """Ten copies of the data are the same problem; a tolerance on the sum would need more iterations."""
-    x = three_blobs()
-    start = {"means_init": x[:3], "tol": 1e-3}
-    once, tenfold = (GaussianMixture(3, **start).fit(y) for y in (x, np.tile(x, (10, 1))))
-    assert once.n_iter_ == tenfold.n_iter_ > 1
-    assert np.diff(once.lower_bounds_)[-1] < 1e-3 <= np.diff(once.lower_bounds_)[:-1].min()
 
 
 def test_gaussian_mixture_samples_have_its_law():
@@ -391,26 +385,6 @@ def test_warm_start_continues():
         again.set_params(n_components=2).fit(x)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "name"),
-    [
-        ({"covariance_type": "round"}, "covariance_type"),
-        ({"init_params": "best"}, "init_params"),
-        ({"covariance_prior": 1.0}, "covariance_prior"),
-        ({"covariance_prior": (1.0,)}, "covariance_prior"),
-        ({"covariance_prior": (0.0, 1.0)}, "covariance_prior's variance"),
-        ({"covariance_prior": (1.0, -1.0)}, "covariance_prior's count"),
-        ({"covariance_prior": (1.0, 0.0)}, "covariance_prior's count"),  # a component without points would collapse
-        ({"covariance_type": "diag", "precisions_init": np.ones((2, 2))}, "precisions_init"),
-        ({"covariance_type": "spherical", "precisions_init": [-1.0, 1.0]}, "precisions_init"),
-    ],
-    ids=str,
-)
-def test_invalid_arguments_are_refused_by_name(arguments, name):
-    with pytest.raises(ValueError, match=rf"^{name} must (be|have) "):
-        GaussianMixture(2, **arguments).fit(blobs())
-
-
 # --- bad input --------------------------------------------------------------------------------------------------
 
 
@@ -418,6 +392,16 @@ def test_invalid_arguments_are_refused_by_name(arguments, name):
     ("arguments", "error", "name"),
     name_cases(
         [
+            ({"covariance_type": "round"}, ValueError, "covariance_type"),
+            ({"init_params": "best"}, ValueError, "init_params"),
+            ({"covariance_prior": 1.0}, ValueError, "covariance_prior"),
+            ({"covariance_prior": (1.0,)}, ValueError, "covariance_prior"),
+            ({"covariance_prior": (0.0, 1.0)}, ValueError, "covariance_prior's variance"),
+            ({"covariance_prior": (1.0, -1.0)}, ValueError, "covariance_prior's count"),
+            # without examples in the prior an empty component would collapse
+            ({"covariance_prior": (1.0, 0.0)}, ValueError, "covariance_prior's count"),
+            ({"covariance_type": "diag", "precisions_init": np.ones((3, 2))}, ValueError, "precisions_init"),
+            ({"covariance_type": "spherical", "precisions_init": [-1.0, 1.0]}, ValueError, "precisions_init"),
             ({"n_components": 0}, ValueError, "n_components"),
             ({"n_components": 1.0}, TypeError, "n_components"),
             ({"n_components": True}, TypeError, "n_components"),
@@ -454,7 +438,7 @@ def test_invalid_arguments_are_refused_by_name(arguments, name):
     ),
 )
 def test_an_invalid_mixture_argument_is_refused_by_name(arguments, error, name):
-    with pytest.raises(error, match=rf"^{name}\b"):
+    with pytest.raises(error, match=rf"^{name} must "):
         GaussianMixture(**{"n_components": 2, **arguments}).fit(X2)
 
 

@@ -280,13 +280,6 @@ def test_more_factors_than_dimensions_have_no_more_parameters_than_a_covariance(
     assert model.n_parameters_ == 3 + 6
 
 
-def test_bic_finds_the_number_of_factors():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((2000, 2)) @ rng.standard_normal((2, 6)) * 2 + rng.standard_normal((2000, 6))
-    assert np.argmin([PPCA(k).fit(x).bic(x) for k in range(1, 6)]) == 1
-    assert np.argmin([FactorAnalysis(k, rng=0).fit(x).bic(x) for k in range(1, 4)]) == 1
-
-
 @each_model
 def test_float32_rows_far_from_zero_give_the_fit_of_float64(make):
     """300,000 rows near 1000: the mean from a float32 sum has an error of 0.8."""

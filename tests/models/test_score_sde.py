@@ -335,7 +335,7 @@ def test_corrections_change_the_samples_of_a_model():
     ("given", "words"),
     [
         ({"stochasticity": 0.0, "method": "rk4"}, "^method must be one of 'euler', 'heun', 'adaptive', got 'rk4'"),
-        ({"method": "heun"}, "^method 'heun' is for the flow; pass stochasticity=0, got 1.0"),
+        ({"method": "heun"}, "^method 'heun' needs stochasticity=0, got 1.0; pass 0"),
         ({"stochasticity": 0.0, "method": "heun", "n_corrections": 1}, "^method must be 'euler' with n_corrections=1"),
         ({"n_corrections": -1}, "^n_corrections must be"),
         ({"snr": -1.0}, "^snr must be"),
@@ -346,23 +346,6 @@ def test_invalid_sampler_arguments_are_refused(given, words):
     """Before the first step."""
     with pytest.raises(ValueError, match=words):
         small_model().sample_path(2, rng=0, **given)
-
-
-def test_likelihood_by_probes_comes_near_the_exact_one():
-    model = trained_in_the_plane()
-    x = PLANE.sample(200, rng=5)
-    exact, estimated = model.log_prob(x), model.log_prob(x, n_probes=8, rng=0)
-    error = estimated - exact
-    assert np.abs(error).max() > 1e-4
-    assert abs(error.mean()) < 5.5 * error.std() / 200**0.5
-    assert error.std() < 0.3
-    assert model.log_prob(x[:5], n_probes=2, rng=1).tobytes() == model.log_prob(x[:5], n_probes=2, rng=1).tobytes()
-
-
-@pytest.mark.parametrize("rtol", [0.0, -1e-3, np.nan])
-def test_an_invalid_rtol_is_refused(rtol):
-    with pytest.raises(ValueError, match=r"^rtol must be "):
-        small_model().log_prob(np.zeros((2, 2)), rtol=rtol)
 
 
 @pytest.mark.parametrize("prediction", ["v", "levels"])

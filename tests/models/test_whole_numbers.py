@@ -75,7 +75,9 @@ def test_whole_numbers_that_depend_on_each_other_are_learnt():
     x = np.repeat(np.random.default_rng(0).integers(0, 3, (600, 1)), 2, axis=1)
     parameters = {"n_levels": 3, "prediction": "levels", "hidden": (32,), "n_steps": 600, "learning_rate": 1e-2}
     for model, most in (ScoreSDE(**parameters, rng=0), 1.25), (DDPM(variance="optimal", **parameters, rng=0), 1.9):
-        assert -model.fit(x).elbo(x, rng=0).mean() < most  # Gaussian steps between atoms cost the chain 0.6 nats more
+        assert (
+            -model.fit(x).elbo(x, rng=0).mean() < most
+        )  # Gaussian steps between atoms cost the chain 0.6 nats more more
         drawn = model.sample(300, rng=0)
         assert (drawn[:, 0] == drawn[:, 1]).mean() > 0.95
         assert set(np.unique(drawn)) == {0.0, 1.0, 2.0}

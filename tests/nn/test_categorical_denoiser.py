@@ -1,8 +1,5 @@
 """CategoricalDenoiser: its distribution, inputs, draws and ε̂.  The derivatives are tested in `test_derivatives`."""
 
-import copy
-import pickle
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -181,10 +178,3 @@ def test_draws_depend_on_labels_and_on_rng_alone():
 def test_the_denoiser_refuses_negative_counts(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 0, got -1"):
         CategoricalDenoiser(np.full((1, 3), 1 / 3), np.eye(1), **{name: -1})
-
-
-def test_parameters_and_gradient_are_the_mlps_also_of_a_copy():
-    original = CategoricalDenoiser(np.full((1, 3), 1 / 3), np.eye(1), (4,), rng=0)
-    for network in original, copy.deepcopy(original), pickle.loads(pickle.dumps(original)):
-        assert network.parameters is network.mlp.parameters
-        assert network.gradient is network.mlp.gradient

@@ -1,5 +1,8 @@
 """Backward passes of every network: derivatives of its own call, for all options of the call, in both dtypes."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,6 +125,15 @@ def test_float32_stays_float32_and_agrees_with_float64(kind, data):
         assert {a.dtype for a in (double(x, **case.given), exact, exact_by_x)} == {np.dtype(np.float64)}
         for mine, right in (output, exact), (by_x, exact_by_x), (single.gradient, double.gradient):
             assert np.abs(mine - right).max() < 1e-3 * (1 + np.abs(right).max())
+
+
+@pytest.mark.parametrize("kind", ["NoiseNetwork", "CategoricalDenoiser"])
+@given(data=st.data())
+def test_parameters_and_gradient_are_the_mlps_also_of_a_copy(kind, data):
+    original = data.draw(KINDS[kind]).network
+    for network in original, copy.deepcopy(original), pickle.loads(pickle.dumps(original)):
+        assert network.parameters is network.mlp.parameters
+        assert network.gradient is network.mlp.gradient
 
 
 # --- along a direction ------------------------------------------------------------------------------------

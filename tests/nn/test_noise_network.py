@@ -1,8 +1,5 @@
 """The noise network: noise levels, coefficients, labels and features.  `test_derivatives` tests the derivatives."""
 
-import copy
-import pickle
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -106,13 +103,6 @@ def test_noise_network_of_no_points_returns_an_empty_array():
         network = NoiseNetwork(3, (4,), n_coordinate_features=n, n_classes=2, rng=0)
         assert network(x, 0.6, 0.8).shape == network(x, none, none).shape == (0, 3)
         assert network(x, 0.6, 0.8, labels=np.zeros(0, dtype=int)).shape == (0, 3)
-
-
-def test_parameters_and_gradient_are_the_mlps_also_of_a_copy():
-    original = NoiseNetwork(2, (4,), rng=0)
-    for network in original, copy.deepcopy(original), pickle.loads(pickle.dumps(original)):
-        assert network.parameters is network.mlp.parameters
-        assert network.gradient is network.mlp.gradient
 
 
 @pytest.mark.parametrize(

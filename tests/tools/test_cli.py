@@ -114,7 +114,7 @@ def test_a_missing_extra_is_named_with_its_remedy(missing, tmp_path):
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2
     assert missing in line
-    assert "pip install 'scratchgen[demo]'" in line
+    assert "pip install '.[demo]'" in line
     assert list(tmp_path.iterdir()) == []
 
 

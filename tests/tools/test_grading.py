@@ -380,47 +380,6 @@ def chain_of(steps, D, prior_std=1.0):
 
 
 @pytest.mark.parametrize("D", [1, 2])
-@pytest.mark.parametrize(
-    "variance", ["beta", "posterior", np.linspace(0.02, 0.1, 51)], ids=["beta", "posterior", "table"]
-)
-def test_density_of_ddpm_on_gaussian_data_is_exact(D, variance):
-    """Ancestral sampling with the optimal ε̂ of N(m, S) is an affine chain from N(0, I), without an omitted step."""
-    schedule, mean = NoiseSchedule.from_sde(VP(2.0, 10.0), 50), np.array([1.0, -0.5])[:D]
-    covariance = np.array([[0.4, 0.1], [0.1, 0.3]])[:D, :D]
-
-    def eps_hat(x, t):
-        V = schedule.alpha_bar[t] ** 2 * covariance + schedule.beta_bar[t] ** 2 * np.eye(D)
-        return schedule.beta_bar[t] * (x - schedule.alpha_bar[t] * mean) @ np.linalg.inv(V)
-
-    std = np.sqrt(reverse_variance(schedule, variance))
-    steps = [(lambda x, t=t: p_mean(schedule, t, x, eps_hat(x, t)), std[t]) for t in range(50, 0, -1)]
-    errors = errors_on_gaussian(chain_of(steps, D), ancestral_density(schedule, eps_hat, D, variance))
-    assert np.all(errors < DEFAULT), errors
-
-
-@pytest.mark.parametrize("D", [1, 2])
-@pytest.mark.parametrize("sde", [VP(2.0, 10.0, 2.0), VE(0.2, 2.0)], ids=repr)
-def test_density_of_euler_maruyama_on_gaussian_data_is_exact(D, sde):
-    """(32) from the prior of the SDE; drift and g of a step are those at its start."""
-    times, mean = reverse_times(sde, 60, 0.05, detail=0.5), np.array([1.0, -0.5])[:D]
-    covariance = np.array([[0.4, 0.1], [0.1, 0.3]])[:D, :D]
-
-    def score(x, t):
-        scale, std = sde.level(t)
-        return (scale * mean - x) @ np.linalg.inv(scale**2 * covariance + std**2 * np.eye(D))
-
-    steps = [
-        (
-            lambda x, t=t, s=s: x + (s - t) * (sde.drift(x, t) - sde.diffusion(t) ** 2 * score(x, t)),
-            sde.diffusion(t) * (t - s) ** 0.5,
-        )
-        for t, s in pairwise(times)
-    ]
-    errors = errors_on_gaussian(chain_of(steps, D, sde.prior_std), euler_density(sde, score, times, D))
-    assert np.all(errors < DEFAULT), errors
-
-
-@pytest.mark.parametrize("D", [1, 2])
 def test_kl_is_zero_at_a_match_and_the_closed_form_elsewhere(D):
     """KL(p‖chain), not KL(chain‖p)."""
     chain = AffineChain(np.empty((0, D, D)), np.empty((0, D)), [], prior_std=0.7)
@@ -541,24 +500,37 @@ def few_steps(law, T):
     )
 
 
-@pytest.mark.parametrize("T", range(1, 11))
+@pytest.mark.parametrize(
+    ("T", "variance"),
+    [*((T, "beta") for T in range(1, 11)), (50, "beta"), (50, "posterior"), (50, np.linspace(0.02, 0.1, 51))],
+    ids=[*map(str, range(1, 11)), "50", "50, posterior", "50, table"],
+)
 @pytest.mark.parametrize("D", [1, 2])
-def test_density_of_a_short_ddpm_on_gaussian_data_is_exact(D, T):
+def test_density_of_ddpm_on_gaussian_data_is_exact(D, T, variance):
+    """Ancestral sampling with the optimal ε̂ of N(m, S) is an affine chain from N(0, I), without an omitted step."""
     law = Mixture([1.0], [[0.4, -0.7][:D]], np.array([[[0.02, 0.01], [0.01, 0.3]]])[:, :D, :D])
     schedule, eps_hat = few_steps(law, T)
-    steps = [(lambda x, t=t: p_mean(schedule, t, x, eps_hat(x, t)), float(schedule.beta[t])) for t in range(T, 0, -1)]
-    errors = errors_on_gaussian(chain_of(steps, D), ancestral_density(schedule, eps_hat, D))
+    std = np.sqrt(reverse_variance(schedule, variance))
+    steps = [(lambda x, t=t: p_mean(schedule, t, x, eps_hat(x, t)), float(std[t])) for t in range(T, 0, -1)]
+    errors = errors_on_gaussian(chain_of(steps, D), ancestral_density(schedule, eps_hat, D, variance))
     assert np.all(errors < DEFAULT), errors
 
 
-@pytest.mark.parametrize("n", range(1, 11))
-def test_density_of_a_short_euler_maruyama_is_exact(n):
-    sde, law = VP(), Mixture([1.0], [[0.4]], [[[0.05]]])
+@pytest.mark.parametrize(
+    ("sde", "times", "D"),
+    [*((VP(), reverse_times(VP(), n, 0.01), 1) for n in range(1, 11))]
+    + [
+        (sde, reverse_times(sde, 60, 0.05, detail=0.5), D) for sde in (VP(2.0, 10.0, 2.0), VE(0.2, 2.0)) for D in (1, 2)
+    ],
+    ids=lambda value: f"{len(value) - 1} steps" if isinstance(value, np.ndarray) else repr(value),
+)
+def test_density_of_euler_maruyama_on_gaussian_data_is_exact(sde, times, D):
+    """(32) from the prior of the SDE; drift and g of a step are those at its start."""
+    law = Mixture([1.0], [[0.4, -0.5][:D]], np.array([[[0.05, 0.03], [0.03, 0.3]]])[:, :D, :D])
 
     def score(x, t):
         return law.diffuse(*sde.level(t)).score(x)
 
-    times = reverse_times(sde, n, 0.01)
     steps = [
         (
             lambda x, t=t, s=s: x + (s - t) * (sde.drift(x, t) - sde.diffusion(t) ** 2 * score(x, t)),
@@ -566,8 +538,7 @@ def test_density_of_a_short_euler_maruyama_is_exact(n):
         )
         for t, s in pairwise(times)
     ]
-    grid = euler_density(sde, score, times, 1)
-    errors = errors_on_gaussian(chain_of(steps, 1, sde.prior_std), grid)
+    errors = errors_on_gaussian(chain_of(steps, D, sde.prior_std), euler_density(sde, score, times, D))
     assert np.all(errors < DEFAULT), errors
 
 

@@ -14,11 +14,6 @@ def test_int_rng_is_numpys_seed(seed):
     assert np.array_equal(as_generator(seed).random(3), np.random.default_rng(seed).random(3))
 
 
-def test_seed_zero_is_a_seed():
-    assert as_generator(0).random() == as_generator(0).random()
-    assert as_generator(0).random() != as_generator(1).random()
-
-
 def test_none_is_fresh_entropy():
     assert as_generator(None).random() != as_generator(None).random()
 
@@ -43,15 +38,11 @@ def test_global_state_is_neither_read_nor_written():
     assert state() == before
 
 
-@pytest.mark.parametrize("rng", [True, np.True_, 1.0, np.float64(1), np.random.RandomState(0)], ids=repr)
+@pytest.mark.parametrize(
+    "rng", [True, np.True_, 1.0, np.float64(1), np.random.RandomState(0), "1", np.float32(1), object(), 1 + 0j], ids=str
+)
 def test_rng_of_a_wrong_kind_is_a_type_error(rng):
     with pytest.raises(TypeError, match=r"^rng must be .*numpy\.random\.default_rng\(seed\)"):
-        as_generator(rng)
-
-
-@pytest.mark.parametrize("rng", ["1", np.float32(1), object(), 1 + 0j], ids=lambda rng: type(rng).__name__)
-def test_rng_numpy_would_refuse_is_refused_by_name(rng):
-    with pytest.raises(TypeError, match=r"^rng must be "):
         as_generator(rng)
 
 
@@ -139,9 +130,6 @@ def test_samples_of_another_rank_are_told_to_reshape(shape):
 def test_too_few_rows_or_columns_are_refused(shape, n_min):
     with pytest.raises(ValueError, match=rf"^data must have at least {n_min} row"):
         as_samples(np.zeros(shape), "data", n_min=n_min)
-
-
-def test_least_number_of_rows_is_accepted():
     assert as_samples(np.zeros((4, 2)), n_min=4).shape == (4, 2)
 
 
@@ -191,12 +179,9 @@ def test_number_of_a_wrong_kind_is_a_type_error(value):
 def test_number_outside_its_interval_is_a_value_error(value):
     with pytest.raises(ValueError, match=r"^tol must be in \[0\.0, 1\.0\]( and finite)?, got "):
         as_number(value, "tol", low=0.0, high=1.0)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_number_is_finite_even_where_no_interval_is_asked(value):
-    with pytest.raises(ValueError, match=r"^tol must be in "):
-        as_number(value, "tol")
+    if not np.isfinite(value):  # which is refused also without an interval
+        with pytest.raises(ValueError, match=r"^tol must be in "):
+            as_number(value, "tol")
 
 
 def test_open_end_is_excluded():

@@ -52,7 +52,30 @@ def test_verify_one_equation_in_detail(row, capsys):
     assert (row.erratum or "right as printed") in out
     assert f"scratchgen.{row.function}" in out
     assert "runs in     " in out
-    assert "within the tolerance" in out.splitlines()[-1]
+    assert re.search(r"^ {12}scratchgen/[\w/]+\.py:\d+$", out, re.M)
+    verdict, _, uses = out.partition("\nThe steps and loops in which the function runs:\n")
+    assert "within the tolerance" in verdict.splitlines()[-1]
+    assert [line.strip()[5:].partition(": ")[0] for line in uses.splitlines()] == list(row.used_in)
+
+
+def test_verify_of_an_equation_sees_a_fault_in_the_step_that_uses_it(capsys):
+    """(29) itself is right; the step of Algorithm 1 hands its gradient back with the wrong sign."""
+
+    def flipped(original, network, schedule, x0, t, noise, weight, **given):
+        return original(network, schedule, x0, t, noise, -weight, **given)
+
+    with planted("ddpm.train_step", flipped):
+        assert cli.main(["verify", "29"]) == 1
+    out = capsys.readouterr().out
+    assert "within the tolerance" in out
+    assert "OUT  a step of Algorithm 1: scratchgen.ddpm.train_step" in out
+
+
+def test_every_row_can_be_asked_for_by_its_name(capsys):
+    for row in ROWS:
+        assert cli.parse(["verify", row.name]).equation == row.name
+    assert cli.parse(["verify", "(25)"]).equation == "25"
+    assert {name for row in ROWS for name in row.used_in} <= {row.name for row in PROPOSITIONS}
 
 
 def test_verify_as_json_parses_and_holds_every_row(capsys):
