@@ -6,6 +6,8 @@
 4      ε ~ N(0, I)
 5      take a gradient step on ∇_θ ‖ε − ε_θ(ᾱ_t x_0 + β̄_t ε, t)‖²
 6  until converged
+
+This ᾱ_t is √ᾱ_t of Ho et al., and β̄_t is their √(1 − ᾱ_t).
 """
 
 from __future__ import annotations
@@ -54,9 +56,9 @@ def train_step(
     losses : (N,)
         Without the weights.
     """
-    x_t = q_sample(schedule, t, x0, noise)
+    x_t = q_sample(schedule, t, x0, noise)  # (25)
     eps_hat, backward = network.vjp(x_t, schedule.alpha_bar[t], schedule.beta_bar[t], **given)
-    losses, by_eps_hat = noise_error(noise, eps_hat)
+    losses, by_eps_hat = noise_error(noise, eps_hat)  # (29)
     backward(weight[:, None] / len(x0) * by_eps_hat)
     return losses
 

@@ -91,7 +91,7 @@ def quadratic_sums(x: Array, mixture: Mixture, diagonal: bool = False) -> tuple[
     sums, log_likelihood = np.zeros_like(coefficients), 0.0
     for u in _blocks(x, centre, K + len(i)):
         products = _products(u, diagonal)
-        q = coefficients @ products
+        q = coefficients @ products  # log p_θ(k, x_n), until `_normalise` replaces it by q(k | x_n)
         log_likelihood += _normalise(q)
         sums += q @ products.T
     symmetric = np.zeros_like(forms)

@@ -179,6 +179,8 @@ class DDPM(DiffusionModel):
             If the loss becomes NaN or infinite.
         """
         as_count(self.n_classes, "n_classes", minimum=0)
+        if isinstance(self.variance, str):
+            as_choice(self.variance, "variance", ("beta", "posterior", "optimal"))
         label_dropout = as_number(self.label_dropout, "label_dropout", low=0.0, high=1.0)
         as_choice(self.prediction, "prediction", (*PREDICTIONS, "levels"))
         if self.clip_x0 and self.n_levels is None:
@@ -214,6 +216,8 @@ class DDPM(DiffusionModel):
 
     def _as_labels(self, y: object, n: int) -> IntArray:
         """Return labels y as an int array (n,); ValueError unless they are ints in 0..n_classes−1."""
+        if not self.n_classes:
+            raise ValueError("y must be None for a model without labels, n_classes=0; train one with n_classes set")
         labels = np.asarray(y)
         if labels.shape != (n,) or labels.dtype.kind not in "iu":
             raise ValueError(f"y must be {n} int labels, as n_classes={self.n_classes} says, got {y!r:.60}")

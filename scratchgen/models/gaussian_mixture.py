@@ -163,8 +163,8 @@ class GaussianMixture(MixtureModel):
             covariances = mixture.covariances[:1] if kind == "tied" else mixture.covariances
             return 0.0 if prior is None else log_covariance_prior(covariances, prior) / len(x)
 
-        # A fast form of `e_step` followed by `sufficient_statistics`, (18).
-        e_step = partial(expected_statistics, x, diagonal=kind in ("diag", "spherical"))
+        # `expected_statistics` is the fast form of `em.e_step` followed by `em.sufficient_statistics`.
+        e_step = partial(expected_statistics, x, diagonal=kind in ("diag", "spherical"))  # (18)
         m_step = partial(
             m_step_from_statistics, covariance_floor=floor, covariance_type=kind, covariance_prior=prior
         )  # (15)

@@ -228,7 +228,7 @@ def train(
         x0 = x.take(rng.integers(len(x), size=batch_size), axis=0)
         noise = rng.standard_normal(x0.shape, dtype=x0.dtype)
         cells, t, correction = sampler.draw(batch_size, rng)
-        variance = sde.std(t) ** 2  # std² ‖s_θ + ε/std‖² = ‖ε − ε̂‖²; the law of t gives λ(t)
+        variance = sde.std(t) ** 2  # std² ‖s_θ + ε/std‖² = ‖ε − ε̂‖²; λ(t) is std² times the density of t
         if matching == "denoising":
             losses = variance * score_step(network, sde, x0, t, noise, correction * variance)
         else:

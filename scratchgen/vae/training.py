@@ -37,10 +37,7 @@ def train_step(network: VAENetwork, x: Array, noise: Array, kl_weight: float = 1
     """
     N, k = noise.shape
     output, encoder_backward = network.encoder.vjp(x)
-    mean, log_variance = (
-        output[:, :k].copy(),
-        output[:, k:].copy(),
-    )  # copies: sums over rows of a view take 1.2x as long
+    mean, log_variance = output[:, :k].copy(), output[:, k:].copy()  # sums over rows of a view take 1.2x as long
     std = np.exp(0.5 * log_variance)
     x_hat, decoder_backward = network.decoder.vjp(mean + std * noise)
     log_s2, n_levels = network.log_variance, network.n_levels

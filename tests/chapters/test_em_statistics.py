@@ -182,6 +182,15 @@ def test_one_pass_is_one_step_after_the_other(D, K, offset):
     assert residual(found.covariances, expected.covariances) < tolerance
 
 
+def test_a_row_with_more_numbers_than_a_block_is_a_block_of_its_own(monkeypatch):
+    x, mixture = overlapping(3, 4, 20)
+    expected, log_likelihood = expected_statistics(x, mixture)
+    monkeypatch.setattr("scratchgen.fast.em_statistics.BLOCK", 1)
+    found, again = expected_statistics(x, mixture)
+    assert residual(again, log_likelihood) < 1e-13
+    assert residual(found.covariances, expected.covariances) < 1e-13
+
+
 def test_certain_labels_are_responsibilities_of_one():
     x, mixture = overlapping(3, 4, 50)
     labels = np.random.default_rng(1).integers(0, 3, 50)  # no point has the last label

@@ -270,6 +270,7 @@ def test_every_choice_of_times_has_the_same_expectation(weighting):
         n_cells = 256 if choice == "stratified" else 100
         for u, cells, _ in batches[:20]:
             assert (np.abs(n_cells * u - cells + 0.5) < 0.5 + 1e-9).all()  # u lies in its cell
+            assert np.unique((cells - n_cells * u).round(6)).size > 200  # each time has a place of its own in the cell
 
 
 @pytest.mark.parametrize(

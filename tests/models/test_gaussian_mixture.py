@@ -273,6 +273,7 @@ def test_precisions_of_flat_components_are_accepted_as_a_start(kind):
     """20 points of rank 2 in 10 dimensions: eigenvalues of 1e6 and 1, where an inverse is not exactly symmetric."""
     x = np.random.default_rng(0).standard_normal((20, 2)) @ np.random.default_rng(1).standard_normal((2, 10))
     model = GaussianMixture(2, kind, rng=0).fit(x)
+    assert np.array_equal(model.precisions_, model.precisions_.swapaxes(-1, -2))
     start = {"weights_init": model.weights_, "means_init": model.means_, "precisions_init": model.precisions_}
     again = GaussianMixture(2, kind, max_iter=0, **start).fit(x)
     assert again.score(x) == pytest.approx(model.score(x), abs=1e-4)

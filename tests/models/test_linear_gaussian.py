@@ -280,6 +280,19 @@ def test_more_factors_than_dimensions_have_no_more_parameters_than_a_covariance(
     assert model.n_parameters_ == 3 + 6
 
 
+def test_factor_analysis_starts_with_half_of_each_variance_in_the_factors(monkeypatch):
+    """W has independent entries N(0, v/(2k)) for a column of variance v, and (W Wᵀ)_dd/v has the mean 1/2.
+
+    For k = 5 its standard deviation is 0.32, which is 0.0058 for the mean of 3000 columns.
+    """
+    x = np.random.default_rng(0).standard_normal((50, 3000)) * np.linspace(1, 100, 3000)
+    name = "scratchgen.models.linear_gaussian.factor_analysis_em_step"
+    monkeypatch.setattr(name, lambda covariance, W, variances, noise_floor: (W, variances))  # the start stays
+    model = FactorAnalysis(5, max_iter=1, rng=0).fit(x)
+    assert abs(((model.components_**2).sum(axis=1) / x.var(axis=0)).mean() - 0.5) < 6 * 0.0058
+    assert residual(model.noise_variance_, x.var(axis=0) / 2) < 1e-12
+
+
 @each_model
 def test_float32_rows_far_from_zero_give_the_fit_of_float64(make):
     """300,000 rows near 1000: the mean from a float32 sum has an error of 0.8."""

@@ -174,6 +174,12 @@ def test_draws_depend_on_labels_and_on_rng_alone():
     assert network.log_mass(np.full((2, 1), 2), x[:2], 0.1, 1.0, labels[:2])[1] == pytest.approx(0, abs=1e-6)
 
 
+def test_the_same_seed_gives_the_same_network_and_another_seed_another():
+    first, again, other = (CategoricalDenoiser(np.full((2, 3), 1 / 3), np.eye(2), (8,), rng=seed) for seed in (0, 0, 1))
+    assert np.array_equal(first.parameters, again.parameters)
+    assert not np.array_equal(first.parameters, other.parameters)
+
+
 @pytest.mark.parametrize("name", ["n_time_features", "n_classes"])
 def test_the_denoiser_refuses_negative_counts(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 0, got -1"):
