@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from scratchgen import VP, NoiseSchedule
+from scratchgen import VP, Mixture, NoiseSchedule
 from scratchgen.ddpm import (
     ancestral_sampler,
     bound_terms,
@@ -232,7 +232,51 @@ def test_bound_with_the_posterior_variance_never_reaches_the_entropy():
     assert error[-1] < 1e-3
 
 
+@pytest.mark.equation(21)
+@pytest.mark.parametrize("variance", ["beta", "optimal"])
+def test_bound_of_the_optimal_chain_tends_to_the_entropy_at_rate_one(variance):
+    """T (bound − H) → ¼∫β² E(1 + s')² dt for σ = β and ¼∫β² Var(s') dt for the optimal σ, with s = ∂log p_t."""
+    law, sde, T = Mixture([0.35, 0.65], [[-1.0], [0.8]], [[[0.1]], [[0.25]]]), VP(1.0, 19.0), 1000
+    schedule, loss, integrand = NoiseSchedule.from_sde(sde, T), np.empty(T + 1), np.empty(T + 1)
+    for t in range(T + 1):
+        p_t = law.diffuse(schedule.alpha_bar[t], schedule.beta_bar[t])
+        x, weights = p_t.quadrature()
+        mass, slope = weights * np.exp(p_t.log_prob(x)), p_t.score_jacobian(x)[:, 0, 0]
+        spread = mass @ (1 + slope) ** 2 if variance == "beta" else mass @ (slope - mass @ slope) ** 2
+        loss[t], integrand[t] = 1 + schedule.beta_bar[t] ** 2 * (mass @ slope), sde.beta(t / T) ** 2 * spread
+    second_moment = float(law.covariance()[0, 0] + law.mean()[0] ** 2)
+    sigma_squared = "beta" if variance == "beta" else optimal_reverse_variance(schedule, loss, 1)
+    excess = negative_elbo(schedule, loss, second_moment, 1, sigma_squared) - law.entropy()
+    assert T * excess == pytest.approx(0.25 * np.trapezoid(integrand, dx=1 / T), rel=0.02)
+
+
 # --- ancestral sampling -----------------------------------------------------------------------------------
+
+
+def variance_error(n, kind):
+    """Error of the variance of x_0 after n ancestral steps from the exact p_T, for data N(0, 0.3) and β = 4."""
+    schedule = NoiseSchedule.from_sde(VP(4.0, 4.0), n)
+    spread = schedule.alpha_bar**2 * 0.3 + schedule.beta_bar**2
+    best = optimal_reverse_variance(schedule, noise_loss_of_gaussian(schedule, 0.3, 1), 1)
+    sigma_squared = reverse_variance(schedule, best if kind == "optimal" else kind)
+    variance, one = spread[-1], np.ones((1, 1))
+    for t in range(n, 0, -1):
+        gain = float(p_mean(schedule, t, one, schedule.beta_bar[t] / spread[t] * one)[0, 0])
+        variance = gain**2 * variance + sigma_squared[t]
+    return variance - 0.3
+
+
+@pytest.mark.equation(19)
+def test_ancestral_sampler_is_of_order_one_except_with_the_posterior_variance():
+    """The optimal σ is exact, and σ = β has weak order 1; with σ = β̃ the error is β(0) log(n)/n.
+
+    β̃_t²/β_t² tends to (t − 1)/t near t = 0, so that step t lacks β²/t, a term of a harmonic sum.
+    """
+    ns = np.array([512, 1024, 2048])
+    assert abs(variance_error(200, "optimal")) < 1e-14
+    assert np.diff(np.log([abs(variance_error(n, "beta")) for n in ns])) == pytest.approx(-np.log(2), abs=0.007)
+    growth = np.diff([n * abs(variance_error(n, "posterior")) for n in ns]) / np.log(2)
+    assert 0.9 * 4 < growth[0] < growth[1] < 4
 
 
 @pytest.mark.equation(19)
