@@ -19,6 +19,7 @@ from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -222,6 +223,7 @@ def test_models_know_their_state_and_kind(cls):
         check_is_fitted(model)
     check_is_fitted(model.fit(data()))
     assert not is_outlier_detector(model)
+    assert get_tags(model).non_deterministic  # scikit-learn cannot set `rng`
 
 
 @pytest.mark.filterwarnings("ignore:Estimator .* does not inherit from `sklearn.base.BaseEstimator`")
