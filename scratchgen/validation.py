@@ -220,9 +220,13 @@ def column(value: ArrayLike, like: Array) -> Array | float:
     """Return one number, or one number a row, as a factor for `like`, (N, D), that keeps the dtype of `like`.
 
     A number becomes a Python float, because a float64 scalar of NumPy would turn float32 arrays into float64.  An array
-    of shape (N,) or (N, 1) becomes (N, 1) in the dtype of `like`.
+    of shape (N,) or (N, 1) becomes (N, 1) in the dtype of `like`; ValueError for other shapes.
     """
-    array = np.asarray(value)
+    array, like = np.asarray(value), np.asarray(like)
     if array.ndim == 0:
         return float(array)
+    if array.size != len(array) or len(array) not in (1, len(like)):
+        raise ValueError(
+            f"t or std must be one number, or one number a row of the shape ({len(like)},), got the shape {array.shape}"
+        )
     return array.reshape(-1, 1).astype(like.dtype if like.dtype.kind == "f" else np.float64, copy=False)

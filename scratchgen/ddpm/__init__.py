@@ -24,6 +24,7 @@ from scratchgen.ddpm.bound import (
 )
 from scratchgen.ddpm.kernels import merge_noise, predict_x0, q_posterior, q_sample, q_step, split_noise
 from scratchgen.ddpm.objective import (
+    WEIGHTINGS,
     bound_weight,
     loss_weight,
     merged_loss,
@@ -52,6 +53,7 @@ from scratchgen.ddpm.training import train, train_step
 
 __all__ = [
     "PREDICTIONS",
+    "WEIGHTINGS",
     "EpsHat",
     "ancestral_sampler",
     "bound_terms",

@@ -44,7 +44,8 @@ class CategoricalLaw:
     Raises
     ------
     ValueError
-        If shapes disagree, a number is negative, or a sum is not 1 to within 1e-6.
+        If shapes disagree, a number is negative, or a sum is not 1 to within 1e-6; smaller errors are
+        divided out.
     """
 
     weights: Array
@@ -63,12 +64,14 @@ class CategoricalLaw:
         for name, value in {"weights": weights, "probabilities": probabilities}.items():
             if value.min() < 0 or (abs(value.sum(axis=-1) - 1) > 1e-6).any():
                 raise ValueError(f"{name} must be non-negative and sum to 1 over the last axis; divide by the sum")
+        pi: Array = weights / weights.sum()
+        tables: Array = probabilities / probabilities.sum(axis=-1, keepdims=True)
         freeze(
             self,
-            weights=weights,
-            probabilities=probabilities,
-            _log_weights=quiet_log(weights),
-            _log_probabilities=np.maximum(quiet_log(probabilities), NEVER),
+            weights=pi,
+            probabilities=tables,
+            _log_weights=quiet_log(pi),
+            _log_probabilities=np.maximum(quiet_log(tables), NEVER),
         )
 
     def __repr__(self) -> str:

@@ -66,7 +66,9 @@ def chain_density(
     Each step is p'(x) = ∫ N(x; mean(y), std² I) p(y) dy, computed as a sum over nodes y.  The spacing of the nodes is
     reduced until sums over every second node agree with the sum over all nodes so well that the error of the latter is
     below 1e-9, see `_aliasing`.  Chains of few steps need many more nodes than chains of many small steps, because
-    their means move neighbouring nodes far apart.
+    their means move neighbouring nodes far apart.  A mean that oscillates with one frequency can deceive the estimate:
+    for sin 7x and std 0.05 the density had an error of 0.4 in L1, and no error was raised.  Compare two resolutions
+    for such a mean.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ def chain_density(
     Raises
     ------
     TypeError, ValueError
-        If dimension is not 1 or 2, or resolution is not a positive number.
+        If dimension is not 1 or 2, or resolution, prior_std or the std of a step is not a positive number.
     ArithmeticError
         If a step needs more than 20,000 nodes, in two dimensions 1500 x 1500; if the density does not sum to 1 on the
         returned grid to within 1e-6.
@@ -100,7 +102,8 @@ def chain_density(
     if as_count(dimension, "dimension") > 2:
         raise ValueError(f"dimension must be 1 or 2, got {dimension}; use a sampled bound instead")
     most = as_number(resolution, "resolution", low=0.0, open_low=True)
-    steps, ratio = list(steps), most
+    steps = [(mean, as_number(std, "std of a step", low=0.0, open_low=True)) for mean, std in steps]
+    ratio, prior_std = most, as_number(prior_std, "prior_std", low=0.0, open_low=True)
     law = _Kernels(np.ones(1), np.zeros((1, dimension)), prior_std, np.zeros(1, dtype=np.int64))
     spacings = [std for _, std in steps]
     axis = law.axis(ratio * min(prior_std, spacings[0]) if steps else final_spacing)
@@ -115,11 +118,6 @@ def chain_density(
                 break
             spacing = REFINEMENT * float(axis[1] - axis[0])
             axis, ratio = law.axis(spacing), spacing / min(law.std, std)
-            if len(axis) > MOST_NODES[dimension]:
-                raise ArithmeticError(
-                    f"a step of std {std:.3g} needs nodes less than {spacing:.2g} apart, more than a grid of "
-                    f"{MOST_NODES[dimension]} an axis has: its std is small, or its mean jumps; use a bound instead"
-                )
             density = law.parts(axis).sum(axis=0)
         law, axis, density = after, next_axis, parts.sum(axis=0)
         if aliased < ALIASED**2:  # log(error) ∝ spacing⁻²: the next coarser spacing may do
@@ -178,8 +176,14 @@ class _Kernels(NamedTuple):
     part: IntArray  # (n,) index of the node's coarser grid: 2^D interleaved grids have every second node an axis
 
     def axis(self, spacing: float) -> Array:
-        """Nodes of an axis, at most `spacing` apart, over the range of all kernels."""
+        """Nodes of an axis, at most `spacing` apart, over the range of all kernels; ArithmeticError for too many."""
         reach = float(np.abs(self.centres).max()) + REACH * self.std + 2 * spacing
+        most = MOST_NODES[self.centres.shape[1]]
+        if not 2 * reach / spacing < most:
+            raise ArithmeticError(
+                f"after a step of std {self.std:.3g} the density needs nodes {spacing:.2g} apart on ±{reach:.3g}, more "
+                f"than the {most} of an axis: a std is small, or a mean jumps or is far away; use a bound instead"
+            )
         return np.linspace(-reach, reach, int(np.ceil(2 * reach / spacing)) + 1)
 
     def parts(self, axis: Array) -> Array:

@@ -13,6 +13,7 @@ import numpy as np
 
 from scratchgen.ddpm import (
     PREDICTIONS,
+    WEIGHTINGS,
     ancestral_sampler,
     bound_terms,
     ddim_sampler,
@@ -33,7 +34,7 @@ from scratchgen.models.diffusion import DiffusionModel
 from scratchgen.models.estimator import Progress
 from scratchgen.nn import CategoricalDenoiser
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.timestep_sampling import TimestepSampler
+from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler
 from scratchgen.vae import importance_weighted_bound
 from scratchgen.validation import RNG, Array, ArrayLike, IntArray, as_choice, as_count, as_generator, as_number
 
@@ -178,13 +179,8 @@ class DDPM(DiffusionModel):
         ArithmeticError
             If the loss becomes NaN or infinite.
         """
-        as_count(self.n_classes, "n_classes", minimum=0)
-        if isinstance(self.variance, str):
-            as_choice(self.variance, "variance", ("beta", "posterior", "optimal"))
+        self._check_choices()
         label_dropout = as_number(self.label_dropout, "label_dropout", low=0.0, high=1.0)
-        as_choice(self.prediction, "prediction", (*PREDICTIONS, "levels"))
-        if self.clip_x0 and self.n_levels is None:
-            raise ValueError("clip_x0 needs n_levels, which scales x_0 to [−1, 1], got None; set it, or clip_x0=False")
         labels = self._as_labels(y, len(np.asarray(x))) if self.n_classes else None
         network, data, options = self._start(x)
         steps = train(
@@ -207,10 +203,22 @@ class DDPM(DiffusionModel):
                 self.variance_ = self._best_variance()
             yield Progress(step, len(losses), loss)
 
+    def _check_choices(self) -> None:
+        """Raise ValueError if a choice is none of its names, or clip_x0 is set without n_levels."""
+        as_count(self.n_classes, "n_classes", minimum=0)
+        as_choice(self.prediction, "prediction", (*PREDICTIONS, "levels"))
+        as_choice(self.weighting, "weighting", WEIGHTINGS)
+        as_choice(self.step_choice, "step_choice", STEP_CHOICES)
+        if isinstance(self.variance, str):
+            as_choice(self.variance, "variance", ("beta", "posterior", "optimal"))
+        if self.clip_x0 and self.n_levels is None:
+            raise ValueError("clip_x0 needs n_levels, which scales x_0 to [−1, 1], got None; set it, or clip_x0=False")
+
     def set_fitted(self, **fitted: Any) -> Self:
         """Set fitted attributes; the default of `variance_` is `variance`, and β_t² for "optimal"."""
         schedule = NoiseSchedule.linear(100) if self.schedule is None else self.schedule
         variance = reverse_variance(schedule, "beta" if self._estimates_variance else self.variance)
+        self._check_choices()
         self.schedule_, self._clips = schedule, bool(self.clip_x0)
         return super().set_fitted(**({"variance_": variance, "noise_losses_": np.zeros(0)} | fitted))
 
@@ -228,7 +236,7 @@ class DDPM(DiffusionModel):
     @property
     def _eps_prediction(self) -> str | None:
         """`prediction` of a NoiseNetwork; None for a `CategoricalDenoiser`, which returns ε̂ itself."""
-        return None if self.prediction == "levels" else self.prediction
+        return None if isinstance(self.network_, CategoricalDenoiser) else self.prediction
 
     @property
     def _estimates_variance(self) -> bool:

@@ -7,13 +7,13 @@ needed.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -35,6 +35,19 @@ class NotFittedError(ValueError, AttributeError):
     """Error of a method that needs a fitted model."""
 
 
+def _not_fitted(message: str) -> NotFittedError:
+    """A NotFittedError, also of scikit-learn's class if that is loaded, since its tools catch only its own error."""
+    theirs: Any = sys.modules.get("sklearn.exceptions")
+    if theirs is None:
+        return NotFittedError(message)
+    both: Any = type(
+        "NotFittedError",
+        (NotFittedError, theirs.NotFittedError),
+        {"__reduce__": lambda self: (_not_fitted, self.args)},  # pickle would look for a class of the module
+    )
+    return both(message)
+
+
 class Estimator(ABC):
     """Base of all models: parameters, fit, score, save and load.
 
@@ -49,7 +62,12 @@ class Estimator(ABC):
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor arguments by name; `deep` has no effect and is there for scikit-learn."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]  # leaves are dataclasses
+        return {name: getattr(self, name) for name in self._parameters()}
+
+    @classmethod
+    def _parameters(cls) -> dict[str, inspect.Parameter]:
+        """Arguments of the constructor; those of a subclass that is no dataclass are found as well."""
+        return dict(inspect.signature(cls).parameters)
 
     def set_params(self, **params: Any) -> Self:
         """Change constructor arguments, which the next fit checks.
@@ -69,8 +87,8 @@ class Estimator(ABC):
         return self
 
     def __repr__(self) -> str:
-        given = {field.name: field.default for field in fields(self)}  # type: ignore[arg-type]
-        changed = [f"{k}={v!r}" for k, v in self.get_params().items() if repr(v) != repr(given[k])]
+        given = self._parameters()
+        changed = [f"{k}={v!r}" for k, v in self.get_params().items() if repr(v) != repr(given[k].default)]
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def __sklearn_tags__(self) -> Any:
@@ -126,10 +144,7 @@ class Estimator(ABC):
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "n_features_in_"):
-            theirs: Any = sys.modules.get("sklearn.exceptions")  # scikit-learn's tools catch only its own error
-            both = (NotFittedError,) if theirs is None else (NotFittedError, theirs.NotFittedError)
-            error: Any = type("NotFittedError", both, {})
-            raise error(f"this {type(self).__name__} is not fitted yet; call fit(x) or loop over train(x) first")
+            raise _not_fitted(f"this {type(self).__name__} is not fitted yet; call fit(x) or loop over train(x) first")
 
     def _as_fitted_samples(self, x: ArrayLike) -> Array:
         self._require_fitted()
@@ -230,6 +245,8 @@ class StandardizedEstimator(Estimator):
             return np.zeros(x.shape[1]), 1.0
         mean = x.mean(axis=0, dtype=np.float64)
         scale = float(np.sqrt(((x - mean) ** 2).mean()))
+        if not np.isfinite(scale):
+            raise ValueError("x must have a variance that a float can hold, got inf; divide x by its largest number")
         if scale == 0:
             raise ValueError(
                 f"x must vary, but every column is constant (n_samples={len(x)}); pass other data or standardize=False"

@@ -70,7 +70,7 @@ class MixtureModel(InformationCriteria, Estimator):
 
     def predict_proba(self, x: ArrayLike) -> Array:
         """p_θ(z = k | x), (N, K), for x (N, D); the prior weights where p_θ(x) = 0."""
-        return self._law.posterior(self._as_fitted_samples(x))
+        return np.exp(e_step(self._as_fitted_samples(x), self._law)[0])
 
     def predict(self, x: ArrayLike) -> IntArray:
         """Most probable component of every x, (N,), for x (N, D)."""

@@ -18,6 +18,7 @@ from scratchgen.sde import (
     DIRECTIONS,
     MATCHINGS,
     VP,
+    WEIGHTINGS,
     LinearSDE,
     TimeSampler,
     diffusion_loss,
@@ -32,6 +33,7 @@ from scratchgen.sde import (
     score_and_divergence,
     train,
 )
+from scratchgen.timestep_sampling import STEP_CHOICES
 from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as_generator, as_number
 
 
@@ -136,11 +138,7 @@ class ScoreSDE(DiffusionModel):
         ArithmeticError
             If the loss becomes NaN or infinite.
         """
-        as_choice(self.matching, "matching", MATCHINGS)
-        as_choice(self.directions, "directions", DIRECTIONS)
-        if as_choice(self.prediction, "prediction", ("v", "levels")) == "levels" and self.matching != "denoising":
-            raise ValueError(f"matching must be 'denoising' for prediction='levels', got {self.matching!r}")
-        as_count(self.n_sample_steps, "n_sample_steps")
+        self._check_choices()
         network, data, options = self._start(x)
         steps = train(
             network,
@@ -157,10 +155,21 @@ class ScoreSDE(DiffusionModel):
             losses[step - 1], self.losses_ = loss, losses[:step]
             yield Progress(step, len(losses), loss)
 
+    def _check_choices(self) -> None:
+        """Raise ValueError or TypeError if a choice is none of its names, or two choices exclude each other."""
+        as_choice(self.matching, "matching", MATCHINGS)
+        as_choice(self.directions, "directions", DIRECTIONS)
+        as_choice(self.weighting, "weighting", WEIGHTINGS)
+        as_choice(self.time_choice, "time_choice", STEP_CHOICES)
+        if as_choice(self.prediction, "prediction", ("v", "levels")) == "levels" and self.matching != "denoising":
+            raise ValueError(f"matching must be 'denoising' for prediction='levels', got {self.matching!r}")
+        as_count(self.n_sample_steps, "n_sample_steps")
+
     def set_fitted(self, **fitted: Any) -> Self:
         """Set fitted attributes and the forward process `sde_`; ValueError if t_min is not in (0, horizon]."""
         sde = VP() if self.sde is None else self.sde
         as_number(self.t_min, "t_min", low=0.0, high=sde.horizon, open_low=True)
+        self._check_choices()
         self.sde_ = sde
         return super().set_fitted(**fitted)
 

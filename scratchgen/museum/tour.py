@@ -53,6 +53,8 @@ def checks_of(shown: Exhibit | Unseen) -> list[Check]:
 def killing(shown: Exhibit) -> Check:
     """The named check at its largest ratio of residual to tolerance."""
     checks = [c for c in checks_of(shown) if c.name == shown.killer]
+    if not checks:
+        raise RuntimeError(f"{shown.killer} did not run on {shown.function}; run `scratchgen verify` first")
     return max(checks, key=lambda c: c.residual / c.tolerance)
 
 

@@ -91,14 +91,21 @@ class NoiseNetwork:
         All but the first and y have one row an example, or one row for all examples.
         """
         dtype, n = self.parameters.dtype, self.n_coordinate_features
+        x = np.asarray(x, dtype=dtype)
         scale, std = (np.asarray(level, dtype=np.float64).reshape(-1, 1) for level in (scale, std))
+        lengths = len(scale), len(std), len(x) if labels is None else len(labels)
+        if x.ndim != 2 or not {*lengths} <= {1, len(x)} or lengths[2] != len(x):
+            raise ValueError(
+                f"x must have shape (N, D), scale and std one number or N, and labels N, got x {x.shape}, "
+                f"{lengths[0]} and {lengths[1]} numbers, and {lengths[2]} labels; pass one of each for every row"
+            )
         given = time_features((2 * np.log(scale / std)).astype(dtype)[:, 0], self.n_time_features)
         if self.n_classes:
             given = given if labels is None or len(given) == len(labels) else given.repeat(len(labels), axis=0)
             given = np.concatenate([given, label_indicators(labels, len(given), self.n_classes, dtype)], axis=1)
         scale, std = scale.astype(dtype), std.astype(dtype)
         r = np.hypot(scale, std)
-        y = np.asarray(x, dtype=dtype) / r
+        y = x / r
         skip = std / r if coefficients is None else r * column(coefficients.skip, y)
         gain = scale / r if coefficients is None else column(coefficients.gain, y)
         points = np.concatenate([y, coordinate_features(y, n)], axis=1) if n else y

@@ -29,13 +29,23 @@ from scratchgen.sde.reverse import (
     reverse_moments,
     reverse_times,
 )
-from scratchgen.sde.training import DIRECTIONS, MATCHINGS, TimeSampler, draw_directions, score_step, sliced_step, train
+from scratchgen.sde.training import (
+    DIRECTIONS,
+    MATCHINGS,
+    WEIGHTINGS,
+    TimeSampler,
+    draw_directions,
+    score_step,
+    sliced_step,
+    train,
+)
 
 __all__ = [
     "DIRECTIONS",
     "MATCHINGS",
     "VE",
     "VP",
+    "WEIGHTINGS",
     "LinearSDE",
     "Score",
     "SubVP",

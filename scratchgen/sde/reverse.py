@@ -212,6 +212,7 @@ def euler_maruyama(
     shape = (len(times) - 1, n_draws, *x.shape) if n_corrections else (len(times) - 1, *x.shape)
     if noise is not None and noise.shape != shape:
         raise ValueError(f"noise must have shape {shape}, got {noise.shape}")
+    draws = None if noise is None else noise.reshape(len(times) - 1, n_draws, *x.shape)
     yield float(times[0]), x
     for i, (t, s) in enumerate(pairwise(times.tolist())):
         for k in range(n_draws):
@@ -219,8 +220,8 @@ def euler_maruyama(
                 x, std = euler_step(sde, score(x, t), x, t, s, stochasticity)
             else:
                 x, std = langevin_step(sde, score(x, s), x, s, snr)
-            if noise is not None:
-                x = x + std * noise.reshape(-1, n_draws, *x.shape)[i, k]
+            if draws is not None:
+                x = x + std * draws[i, k]
             elif std != 0 and rng is not None:
                 x = x + std * rng.standard_normal(x.shape, dtype=x.dtype)
         yield s, x

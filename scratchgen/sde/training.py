@@ -138,10 +138,10 @@ def sliced_step(
     M = len(directions)
     x_t = np.concatenate([sde.perturb(t, x0, noise)] * M)
     scale, std, weight = (np.concatenate([values] * M) for values in (*sde.marginal(t), weight))
-    v, s = directions.reshape(x_t.shape), column(std, x0)
+    v, s = directions.reshape(x_t.shape), column(std, x_t)
     eps_hat, derivative, backward = network.jvp(x_t, v, scale, std)
     losses, by_score, by_derivative = sliced_error(-eps_hat / s, v, -derivative / s, reduce_variance)
-    by_mean = column(-weight / std / len(x_t), x0)
+    by_mean = column(-weight / std / len(x_t), x_t)
     backward(by_mean * by_score, by_mean * by_derivative)
     return losses.reshape(M, -1).mean(axis=0)
 

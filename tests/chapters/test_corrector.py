@@ -114,6 +114,7 @@ def test_corrections_reduce_the_error_of_a_wrong_start():
 def test_noise_and_choices_are_checked():
     sde, x = VP(), np.zeros((2, 1))
     score, times = gaussian_score(sde, 1.0), np.array([1.0, 0.5])
+    assert len(list(euler_maruyama(sde, score, x[:0], times, noise=np.zeros((1, 0, 1))))) == 2  # no examples
     for needed in {}, {"stochasticity": 0.1}, {"n_corrections": 1}, {"n_corrections": 1, "stochasticity": 0.0}:
         with pytest.raises(ValueError, match=r"^rng or noise is needed when stochasticity or n_corrections is not 0"):
             next(euler_maruyama(sde, score, x, times, **needed))

@@ -2,9 +2,12 @@
 
 import inspect
 import json
+import pickle
 import random
+import sys
 import zipfile
 from dataclasses import dataclass, fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -232,19 +235,32 @@ def test_train_does_nothing_before_its_first_step(cls):
         model.sample(3)
 
 
-@pytest.mark.parametrize("cls", [VAE, DDPM, ScoreSDE])
-def test_a_fit_that_was_refused_leaves_the_model_unfitted(cls):
-    for x in np.ones((5, 3)), np.full((5, 3), np.nan):
-        model = small(cls)
-        with pytest.raises(ValueError, match="x"):
-            model.fit(x)
+@every_model
+def test_a_fit_that_was_refused_leaves_the_model_as_it_was(cls):
+    constant = [] if cls is GaussianMixture else [np.ones((5, 3)), np.ones((9, 5))]  # a mixture fits one point
+    for x in np.full((5, 3), np.nan), 1j * data(), *constant:
+        fitted, unfitted = small(cls).fit(data()), small(cls)
+        samples, arrays = draws(fitted), {name: np.copy(getattr(fitted, name)) for name in cls._fitted}
+        for model in fitted, unfitted:
+            with pytest.raises((ValueError, TypeError), match=r"^x "):
+                model.fit(x)
+        assert draws(fitted) == samples
+        assert all(np.array_equal(getattr(fitted, name), value) for name, value in arrays.items())
         with pytest.raises(NotFittedError):
-            model.sample(3, rng=0)
+            unfitted.sample(3, rng=0)
 
 
-def test_not_fitted_error_is_what_scikit_learn_catches():
+def test_not_fitted_error_is_what_scikit_learn_catches_and_can_be_pickled(monkeypatch):
     assert issubclass(NotFittedError, ValueError)
     assert issubclass(NotFittedError, AttributeError)
+    for loaded in {}, {"sklearn.exceptions": SimpleNamespace(NotFittedError=type("Theirs", (ValueError,), {}))}:
+        monkeypatch.delitem(sys.modules, "sklearn.exceptions", raising=False)
+        for name, module in loaded.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        with pytest.raises(NotFittedError) as caught:
+            PPCA().sample(2)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+        assert all(isinstance(caught.value, module.NotFittedError) for module in loaded.values())
 
 
 def test_base_class_defines_no_model():
@@ -432,28 +448,26 @@ BAD_PARAMETERS = [
         VAE: {"n_latents": 0, "hidden": (0,), "decoder_hidden": (0,), "activation": "relu", "decoder_variance": 0.0,
               "kl_weight": -1.0, "n_steps": 0, "batch_size": 0, "learning_rate": 0.0, "dtype": "float16"},
         DDPM: {"hidden": (0,), "n_coordinate_features": -1, "n_steps": 0, "batch_size": 0, "learning_rate": 0.0,
-               "ema_decay": 1.0, "label_dropout": 1.5},
+               "ema_decay": 1.0, "label_dropout": 1.5, "n_classes": -1, "prediction": "none", "weighting": "none",
+               "step_choice": "none", "variance": "none", "n_levels": 1},
         ScoreSDE: {"weighting": "none", "hidden": (0,), "n_coordinate_features": -1, "n_steps": 0, "batch_size": 0,
-                   "learning_rate": 0.0, "ema_decay": 1.0, "n_sample_steps": 0},
+                   "learning_rate": 0.0, "ema_decay": 1.0, "n_sample_steps": 0, "time_choice": "none",
+                   "matching": "none", "directions": "none", "prediction": "none", "t_min": 2.0},
     }.items()
     for name, value in bad.items()
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("cls", "name", "value"), BAD_PARAMETERS)
-def test_bad_parameters_are_refused_by_name_at_fit(cls, name, value):
-    model = small(cls, **{name: value})
-    words = rf"{name}\[0\]" if name in ("hidden", "decoder_hidden") else name
-    with pytest.raises(ValueError, match=rf"^{words} must be"):
-        model.fit(data())
-
-
-@pytest.mark.parametrize(
-    ("cls", "name", "value"), [(DDPM, "variance", "nonsense"), (ScoreSDE, "t_min", 2.0), (ScoreSDE, "t_min", -0.1)]
-)
-def test_bad_parameters_are_refused_by_name_before_training(cls, name, value):
-    with pytest.raises(ValueError, match=f"{name} must be"):
-        next(small(cls, **{name: value}).train(data()))
+def test_bad_parameters_are_refused_by_name_and_leave_the_last_fit_as_it_was(cls, name, value):
+    model, unfitted = small(cls), small(cls, **{name: value})
+    samples, right = draws(model.fit(data())), getattr(model, name)
+    for bad in unfitted, model.set_params(**{name: value}):
+        with pytest.raises(ValueError, match=rf"^{name}(\[0\])? must be"):
+            bad.fit(data())
+    assert draws(model.set_params(**{name: right})) == samples
+    with pytest.raises(NotFittedError):
+        unfitted.sample(3)
 
 
 # --- files ------------------------------------------------------------------------------------------------

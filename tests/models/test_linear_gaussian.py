@@ -307,18 +307,6 @@ def test_float32_rows_far_from_zero_give_the_fit_of_float64(make):
     assert np.abs(x.mean(axis=0) - mean).max() > 0.5  # the error of a float32 sum
 
 
-@each_model
-def test_a_fit_that_fails_leaves_the_last_one_as_it_was(make):
-    x = blobs(50)
-    model = make(1).fit(x)
-    before = {name: np.copy(getattr(model, name)) for name in (*model._fitted, "n_features_in_")}
-    for bad in (np.ones((9, 5)), np.full((9, 5), np.nan)):
-        with pytest.raises(ValueError, match=r"^x "):
-            model.fit(bad)
-        for name, value in before.items():
-            assert np.array_equal(getattr(model, name), value)
-
-
 @pytest.mark.equation(4, 8, 11, 18)
 @each_model
 def test_free_energies_are_the_likelihood_less_the_divergence_of_the_q_in_force(make):

@@ -119,3 +119,12 @@ def test_noise_network_of_no_points_returns_an_empty_array():
 def test_noise_network_refuses_invalid_arguments(arguments, error, words):
     with pytest.raises(error, match=words):
         NoiseNetwork(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("x", "scale", "labels"),
+    [(np.ones((1, 2)), np.ones(5), None), (np.ones((5, 2)), 1.0, np.ones(1, int)), (np.ones(2), 1.0, None)],
+)
+def test_noise_network_refuses_what_numpy_would_broadcast(x, scale, labels):
+    with pytest.raises(ValueError, match=r"^x must have shape \(N, D\), scale and std one number or N, and labels N"):
+        NoiseNetwork(2, (4,), n_classes=2, rng=0)(x, scale, 0.5, labels=labels)

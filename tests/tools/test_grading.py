@@ -482,10 +482,15 @@ def test_nodes_lie_as_close_as_asked(resolution):
     assert (np.array(seen) > 0.7 * resolution * np.array(least)).all()
 
 
-def test_a_mean_that_jumps_is_an_error():
-    """At a jump nodes stay apart, for every number of nodes."""
-    with pytest.raises(ArithmeticError, match=r"^a step of std 0.003 needs nodes less than .* or its mean jumps"):
-        chain_density([(lambda x: np.where(x > 0.1, 2.0, -2.0) + 1e-3 * np.floor(200 * x), 0.003)], 1)
+def jumps(x):
+    return np.where(x > 0.1, 2.0, -2.0) + 1e-3 * np.floor(200 * x)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(jumps, 0.003), (np.copy, 1e-6), (lambda x: 1e6 * x, 1.0)])
+def test_a_chain_that_needs_too_many_nodes_is_refused_at_once(mean, std):
+    """At a jump nodes stay apart for every number of nodes; a small std or a large mean needs a larger grid."""
+    with pytest.raises(ArithmeticError, match=r"the density needs nodes .* apart on .* or a mean jumps"):
+        chain_density([(mean, std)], 1)
 
 
 # --- chains of few steps, where the mean pulls nodes apart most ----------------------------------------------------

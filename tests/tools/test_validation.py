@@ -217,3 +217,6 @@ def test_number_of_every_row_becomes_a_column_in_the_dtype_of_the_rows(shape, dt
     assert factor.shape == (3, 1)
     assert factor.dtype == dtype
     assert np.array_equal(factor[:, 0], value.ravel().astype(dtype))
+    for wrong in np.ones((3, 2)), np.ones((1, 3)), np.ones(2):
+        with pytest.raises(ValueError, match=r"must be one number, or one number a row of the shape \(3,\), got"):
+            column(wrong, np.ones((3, 2), dtype))
