@@ -217,6 +217,8 @@ EQUATIONS: tuple[Row, ...] = (
             "CategoricalMixture.fit",
             "GaussianMixture.elbo",
             "CategoricalMixture.elbo",
+            "GaussianMixture.predict_proba",
+            "CategoricalMixture.predict_proba",
         ),
         fast="fast.em_statistics.expected_statistics",
         used_in=("the loop of EM", "EM in one pass"),
