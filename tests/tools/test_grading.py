@@ -477,16 +477,26 @@ def test_nodes_lie_as_close_as_asked(resolution):
 
     chain_density([(mean, std) for std in stds], 1, prior_std=0.2, resolution=resolution)
     least = [min(pair) for pair in pairwise([0.2, *stds])]
-    assert len(seen) == len(stds)
-    assert (np.array(seen) <= resolution * np.array(least) * (1 + 1e-9)).all()
-    assert (np.array(seen) > 0.7 * resolution * np.array(least)).all()
+    assert len(seen) == 2 * len(stds)  # the nodes, and those half a spacing away
+    assert (np.array(seen) <= resolution * np.repeat(least, 2) * (1 + 1e-9)).all()
+    assert (np.array(seen) > 0.7 * resolution * np.repeat(least, 2)).all()
 
 
-def jumps(x):
-    return np.where(x > 0.1, 2.0, -2.0) + 1e-3 * np.floor(200 * x)
+def test_a_mean_of_one_frequency_does_not_deceive_the_choice_of_the_spacing():
+    """Nodes 0.05 apart see sin 7x as a comb, and every second node sees the same comb; by a direct integral over x."""
+    grid, x = chain_density([(lambda x: np.sin(7 * x), 0.05)], 1), np.linspace(-9, 9, 90_001)[:, None]
+    kernels = np.exp(-0.5 * ((grid.points.T - np.sin(7 * x)) / 0.05) ** 2)
+    assert residual(grid.density, np.exp(-0.5 * x[:, 0] ** 2) @ kernels * 2e-4 / (2 * np.pi * 0.05)) < 1e-6
 
 
-@pytest.mark.parametrize(("mean", "std"), [(jumps, 0.003), (np.copy, 1e-6), (lambda x: 1e6 * x, 1.0)])
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        (lambda x: np.where(x > 0.1, 2.0, -2.0) + 1e-3 * np.floor(200 * x), 0.003),
+        (np.copy, 1e-6),
+        (lambda x: 1e6 * x, 1.0),
+    ],
+)
 def test_a_chain_that_needs_too_many_nodes_is_refused_at_once(mean, std):
     """At a jump nodes stay apart for every number of nodes; a small std or a large mean needs a larger grid."""
     with pytest.raises(ArithmeticError, match=r"the density needs nodes .* apart on .* or a mean jumps"):
