@@ -260,7 +260,6 @@ def test_not_fitted_error_is_what_scikit_learn_catches_and_can_be_pickled(monkey
         with pytest.raises(NotFittedError) as caught:
             PPCA().sample(2)
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-        assert all(isinstance(caught.value, module.NotFittedError) for module in loaded.values())
 
 
 def test_base_class_defines_no_model():

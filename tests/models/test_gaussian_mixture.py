@@ -230,8 +230,8 @@ def test_gaussian_mixture_samples_have_its_law():
 def test_a_prior_acts_as_extra_examples_of_its_variance():
     """One component: Σ = (N S + count · variance · I)/(N + count)."""
     x = blobs()
-    half = GaussianMixture(1, covariance_prior=(2.0, 0.5)).fit(x)
-    assert residual(half.covariances_[0], (60 * np.cov(x.T, bias=True) + np.eye(3)) / 60.5) < 1e-12
+    covariance = GaussianMixture(1, covariance_prior=(2.0, 0.5)).fit(x).covariances_[0]
+    assert residual(covariance, (60 * np.cov(x.T, bias=True) + np.eye(3)) / 60.5) < 1e-12
     model = GaussianMixture(1, covariance_prior=(2.0, 30.0)).fit(x)
     S = np.cov(x.T, bias=True)
     assert residual(model.covariances_[0], (60 * S + 60 * np.eye(3)) / 90) < 1e-12

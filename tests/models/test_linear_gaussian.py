@@ -286,8 +286,10 @@ def test_factor_analysis_starts_with_half_of_each_variance_in_the_factors(monkey
     For k = 5 its standard deviation is 0.32, which is 0.0058 for the mean of 3000 columns.
     """
     x = np.random.default_rng(0).standard_normal((50, 3000)) * np.linspace(1, 100, 3000)
-    name = "scratchgen.models.linear_gaussian.factor_analysis_em_step"
-    monkeypatch.setattr(name, lambda covariance, W, variances, noise_floor: (W, variances))  # the start stays
+    monkeypatch.setattr(  # the start stays
+        "scratchgen.models.linear_gaussian.factor_analysis_em_step",
+        lambda covariance, W, variances, noise_floor: (W, variances),
+    )
     model = FactorAnalysis(5, max_iter=1, rng=0).fit(x)
     assert abs(((model.components_**2).sum(axis=1) / x.var(axis=0)).mean() - 0.5) < 6 * 0.0058
     assert residual(model.noise_variance_, x.var(axis=0) / 2) < 1e-12

@@ -349,7 +349,7 @@ def test_invalid_sampler_arguments_are_refused(given, words):
 
 
 @pytest.mark.parametrize("prediction", ["v", "levels"])
-def test_samples_of_whole_numbers_have_no_negative_zero(prediction):
+def test_samples_of_whole_numbers_are_drawn_at_the_last_time_and_have_no_negative_zero(prediction):
     """Rounding −0.3 gives −0.0; its sign would show in a file or in a division."""
     x = np.random.default_rng(0).integers(0, 2, (200, 3)) * np.random.default_rng(1).integers(0, 3, (200, 3))
     model = ScoreSDE(n_levels=5, prediction=prediction, t_min=0.1, hidden=(8,), n_steps=50, n_sample_steps=20, rng=0)
@@ -357,3 +357,8 @@ def test_samples_of_whole_numbers_have_no_negative_zero(prediction):
     assert (samples == 0).sum() > 100
     assert set(np.unique(samples)) <= {0.0, 1.0, 2.0, 3.0, 4.0}
     assert not np.signbit(samples).any()
+    *_, (t, end) = model.sample_path(500, rng := np.random.default_rng(1))
+    scale, std = model.sde_.level(t)
+    assert prediction == "levels" or np.array_equal(
+        samples, np.clip(np.rint(model.to_data((end + std * rng.standard_normal(end.shape)) / scale)), 0, 4)
+    )

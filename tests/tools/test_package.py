@@ -224,10 +224,8 @@ def test_constructors_have_their_arguments_in_order_with_these_defaults(path):
 @pytest.mark.parametrize(("loop", "model"), [("ddpm.train", "DDPM"), ("sde.train", "ScoreSDE"), ("vae.train", "VAE")])
 def test_training_loops_have_the_defaults_of_their_models(loop, model):
     chapter, name = loop.split(".")
-    function = getattr(importlib.import_module(f"scratchgen.{chapter}"), name)
-    defaults = {
-        name: p.default for name, p in inspect.signature(function).parameters.items() if p.default is not p.empty
-    }
+    parameters = inspect.signature(getattr(importlib.import_module(f"scratchgen.{chapter}"), name)).parameters
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     shared = defaults.keys() & DEFAULTS[model]
     assert {"learning_rate"} < shared
     for argument in shared - {"prediction"}:  # None keeps the coefficients of the network itself; the models pass "v"
