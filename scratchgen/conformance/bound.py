@@ -111,7 +111,7 @@ def check_step_loss(
         eps_hat(x_t, t) → total noise, (N, 1).  It must be an entire function of x (sines and polynomials), so that the
         28³ Gauss-Hermite nodes are exact.
     mean, std : float
-        Of the data.
+        Mean and standard deviation of the data.
     sigma_squared : float
         The variance σ_t² that `loss` uses.
 
@@ -240,10 +240,10 @@ def check_variational_bound(
     schedule : NoiseSchedule
     mean : (D,)
     covariance : (D, D)
-        Of the data.
+        Covariance of the data.
     A : (T+1, D, D)
     b : (T+1, D)
-        Of the total noise ε̂.
+        Coefficients of the predicted total noise ε̂(x_t, t) = A_t x_t + b_t.
     sigma_squared : (T+1,)
         The variances σ_t² that `bound` uses.
 

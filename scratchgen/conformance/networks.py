@@ -310,7 +310,7 @@ def check_categorical_denoiser(
     histograms : (D, n_levels)
         P(level) of every dimension.
     covariance : (D, D)
-        Of the data, in units where the levels run from −1 to 1.
+        Covariance of the data, in units where the levels run from −1 to 1.
     n_time_features : int
         Number of frequencies of the log-SNR.
     indicators : (N, n_classes)

@@ -132,7 +132,7 @@ def check_sampler(
         eps_hat(x, t) with t = T..1.
     schedule : NoiseSchedule
     mean, variance : float
-        Of the data.
+        Mean and variance of the data.
     sigma_squared : (T+1,)
         The variances σ_t² that `sample` uses.
 
@@ -196,7 +196,7 @@ def check_optimal_variance(
         mean_square_step(noise_loss (T+1,)) → v_t, (T+1,), from ℓ_t = E‖ε − ε*‖² of the optimal ε*.
     schedule : NoiseSchedule
     covariance : (D, D)
-        Of the data.
+        Covariance of the data.
 
     Returns
     -------

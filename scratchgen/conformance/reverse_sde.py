@@ -43,7 +43,7 @@ def check_reverse_sde(
     sde : LinearSDE
     mean : (D,)
     covariance : (D, D)
-        Of the data.
+        Covariance of the data.
     stochasticity : float
         0 for the probability flow (G = 0), 1 for the reverse SDE (G = g), or any other value.
 
@@ -133,7 +133,7 @@ def check_reverse_step(
         step(x (N, 1), t, s, noise (N, 1)) → x at the time s < t.
     sde : LinearSDE
     mean, variance : float
-        Of the data.
+        Mean and variance of the data.
 
     Returns
     -------
@@ -310,9 +310,9 @@ def check_langevin_step(
     step : callable
         step(x (N, 1), t, noise (N, 1)) → x'.
     sde : LinearSDE
-        Its std(t) sets δ at three times.
+        The check uses std(t), which sets δ, at three times.
     variance : float
-        Of p.
+        Variance of p.
     snr : float
         Size of the step.
 

@@ -117,7 +117,7 @@ def check_denoiser(
     denoise : callable
         denoise(x_t, scale, std) → (N, D).
     mixture : Mixture
-        Of x_0.
+        Distribution of x_0.
     x_t : (N, D)
     scale, std : float
 
@@ -168,7 +168,7 @@ def check_score_matching(
     sliced : callable
         sliced(score (N, 1), direction (N, 1), derivative (N, 1)) → (N,), with derivative = ∇s_θ · direction.
     mixture : Mixture
-        Of x_0, one-dimensional.
+        Distribution of x_0, one-dimensional.
     scale, std : float
         x_t = scale · x_0 + std · ε.
     score, divergence : callables
