@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scratchgen.ddpm import ddim_step, loss_weight, noise_error, predict_noise, q_sample, step_loss, train
+from scratchgen.ddpm import ddim_step, loss_weight, predict_noise, step_loss, train, train_step
 from scratchgen.em import CategoricalLaw, covariance_maximum, factor_analysis_em_step, sufficient_statistics
 from scratchgen.em.algorithm import Iterate
 from scratchgen.fast.em_statistics import expected_statistics
@@ -73,11 +73,7 @@ def _printed_weight(schedule, weighting, variance="beta"):
 
 @exhibit("x_t has ᾱ² for ᾱ", "huggingface/diffusers, naming", "ddpm.train_step", "check_training_step")
 def _squared_scale(network, schedule, x0, t, noise, weight, **given):
-    x_t = q_sample(schedule, t, column(schedule.alpha_bar[t], x0) * x0, noise)
-    eps_hat, backward = network.vjp(x_t, schedule.alpha_bar[t], schedule.beta_bar[t], **given)
-    losses, gradient = noise_error(noise, eps_hat)
-    backward(weight[:, None] / len(x0) * gradient)
-    return losses
+    return train_step(network, schedule, column(schedule.alpha_bar[t], x0) * x0, t, noise, weight, **given)
 
 
 @exhibit("the weights λ are left out of the gradient", "mutation audit", "sde.score_step", "check_training_step")
