@@ -5,8 +5,6 @@ expectation to rounding: sigma points for quadratics, Gauss-Hermite nodes for en
 maps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

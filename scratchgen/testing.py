@@ -15,8 +15,6 @@ offset 2¹⁰ or 2²⁰ is exact.
 >>> test_q_sample()
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

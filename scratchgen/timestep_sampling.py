@@ -1,7 +1,5 @@
 """Random steps t for the training loss E_t λ_t ‖ε − ε̂‖²: independent, stratified or importance-sampled."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from scratchgen.validation import Array, IntArray, as_choice

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 ArrayLike: TypeAlias = npt.ArrayLike
 DTypeLike: TypeAlias = npt.DTypeLike
-Array: TypeAlias = npt.NDArray[np.floating[Any]]
-IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
+Array: TypeAlias = np.ndarray
+IntArray: TypeAlias = np.ndarray
 RNG: TypeAlias = int | np.random.Generator | np.random.SeedSequence | None
 
 

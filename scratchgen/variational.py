@@ -4,8 +4,6 @@ The module has two forms of each: for tables, where every integral is a finite s
 p(z) = N(0, I), p(x | z) = N(W z + μ, Ψ), where every integral has a closed form.  All values are in nats.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from scratchgen.likelihood import LOG_2PI, cross_entropy_discrete, kl_discrete

@@ -8,8 +8,6 @@ every term of (21) is the mean of a `p_log_prob`.  Ho et al. (2020) write the bo
 with the loss of the prior L_T, the losses of the steps L_{t−1}, and the loss of the reconstruction of x_0, L_0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -5,8 +5,6 @@ functions draw no random numbers.  With `noise` as an argument expectations can 
 implementations can be compared on the same noise.  Results have the dtype of the data.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from scratchgen.schedule import NoiseSchedule

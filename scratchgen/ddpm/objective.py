@@ -6,8 +6,6 @@ The deck's prefactors in (26), (28), (29) are too large by a factor of 2, and it
     w_t = β_t⁴/(2 β̄_t² α_t² σ_t²),    ℓ_t = E‖ε − ε̂(ᾱ_t x_0 + β̄_t ε, t)‖².
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from scratchgen.ddpm.kernels import merge_noise, q_sample, split_noise

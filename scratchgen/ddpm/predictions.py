@@ -8,8 +8,6 @@
 Given x_t, each of the four is an affine function of ε.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Reverse steps of a noise-predicting model, and the sampling loops: Algorithm 2 of Ho et al. (2020), and DDIM."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

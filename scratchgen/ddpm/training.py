@@ -10,8 +10,6 @@
 This ᾱ_t is √ᾱ_t of Ho et al., and β̄_t is their √(1 − ᾱ_t).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -3,8 +3,6 @@
 `m_step_table`, `e_step` and `free_energy` are for a discrete z.  All models use the loop `em`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, Protocol, TypeVar
 

@@ -1,7 +1,5 @@
 """The M-step of a Gaussian mixture, (15): sufficient statistics of the data under q, and the maximiser given them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +32,7 @@ class SufficientStatistics:
     means: Array
     covariances: Array
 
-    def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
+    def __add__(self, other: "SufficientStatistics") -> "SufficientStatistics":
         """Merge two parts from covariances about the own means; sums about a common centre would lose digits."""
         log_counts = np.logaddexp(self.log_counts, other.log_counts)
         share = np.exp(other.log_counts - np.where(np.isneginf(log_counts), 0.0, log_counts))[:, None]

@@ -1,7 +1,5 @@
 """PPCA and factor analysis: x = W z + μ + noise with q(z) = N(0, I) fixed as in the deck, both steps in closed form."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from scratchgen.validation import Array

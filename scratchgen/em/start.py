@@ -1,7 +1,5 @@
 """Initial values of EM: k-means++ seeds, Lloyd's algorithm, and the initial mixture."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from scratchgen.em.gaussian import (

@@ -1,7 +1,5 @@
 """`em.e_step` and `em.sufficient_statistics` of a `Mixture` in one pass over the data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 

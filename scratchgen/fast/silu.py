@@ -1,7 +1,5 @@
 """SiLU and its derivative in place: the values of `scratchgen.nn.activations.silu` in fewer passes over an array."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from scratchgen.validation import Array

@@ -4,8 +4,6 @@ Ancestral DDPM sampling and Euler-Maruyama consist of Gaussian steps.  The densi
 repeated integral, and the exact negative log-likelihood can be compared with the variational bound.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import NamedTuple

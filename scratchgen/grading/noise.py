@@ -6,8 +6,6 @@ are weighted sums or integrals of these losses over noise levels.  `grade_noise`
 quadrature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 

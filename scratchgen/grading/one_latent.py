@@ -1,7 +1,5 @@
 """A decoder with one latent z: its posteriors on a grid of z, and the Gaussian nearest to a posterior."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 

@@ -23,7 +23,7 @@ from scratchgen.em import (
 from scratchgen.likelihood import level_values
 from scratchgen.models.estimator import Progress
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
-from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator, as_number, as_samples
+from scratchgen.validation import Array, ArrayLike, as_count, as_generator, as_number, as_samples
 
 
 @dataclass(eq=False, repr=False)
@@ -79,7 +79,6 @@ class CategoricalMixture(MixtureModel):
     tol: float = 1e-4
     max_iter: int = 200
     n_init: int = 1
-    rng: RNG = None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -134,15 +133,11 @@ class CategoricalMixture(MixtureModel):
     @property
     def law_(self) -> CategoricalLaw:
         """Fitted distribution, with its denoiser and its diffused densities."""
-        self._require_fitted()
         return CategoricalLaw(self.weights_, self.probabilities_)
-
-    _law = law_
 
     @property
     def n_parameters_(self) -> int:
         """Number of free parameters: K − 1 weights and K · D · (n_levels − 1) probabilities."""
-        self._require_fitted()
         K, D, n_levels = self.probabilities_.shape
         return K - 1 + K * D * (n_levels - 1)
 

@@ -1,7 +1,5 @@
 """A fitted DDPM as a ScoreSDE with the same network, and a fitted ScoreSDE as a DDPM: (30)-(31)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from scratchgen.models.ddpm import DDPM
@@ -35,14 +33,14 @@ def to_sde(ddpm: DDPM, sde: LinearSDE | None = None, t_min: float | None = None)
     """
     if not isinstance(ddpm, DDPM):
         raise TypeError(f"ddpm must be a DDPM, got {type(ddpm).__name__}")
-    ddpm._require_fitted()
+    schedule = ddpm.schedule_
     if ddpm.prediction not in ("v", "levels") or ddpm.n_classes or ddpm.clip_x0:
         raise ValueError(
             "ddpm must have prediction 'v' or 'levels', no labels and no clip_x0, got prediction="
             f"{ddpm.prediction!r}, n_classes={ddpm.n_classes}, clip_x0={ddpm.clip_x0}; train a ScoreSDE"
         )
     sde = VP() if sde is None else sde
-    t_min = float(sde.time_at(np.log(ddpm.schedule_.snr[1]))) if t_min is None else t_min
+    t_min = float(sde.time_at(np.log(schedule.snr[1]))) if t_min is None else t_min
     return ddpm.share_network_with(ScoreSDE(sde, t_min))
 
 
@@ -72,5 +70,4 @@ def to_ddpm(score_sde: ScoreSDE, T: int, variance: str | Array = "beta") -> DDPM
         raise TypeError(f"score_sde must be a ScoreSDE, got {type(score_sde).__name__}")
     if isinstance(variance, str) and variance == "optimal":
         raise ValueError("variance must not be 'optimal', which is estimated when a DDPM is trained; pass 'beta'")
-    score_sde._require_fitted()
     return score_sde.share_network_with(DDPM(NoiseSchedule.from_sde(score_sde.sde_, T), variance))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -132,22 +132,12 @@ class DDPM(DiffusionModel):
 
     schedule: NoiseSchedule | None = None
     variance: str | Array = "beta"
-    prediction: str = "v"
     weighting: str = "simple"
     step_choice: str = "uniform"
-    n_levels: int | None = None
     clip_x0: bool = False
     n_classes: int = 0
     label_dropout: float = 0.1
-    hidden: Sequence[int] = (128, 128, 128)
-    n_coordinate_features: int = 0
-    n_steps: int = 5000
-    batch_size: int = 256
-    learning_rate: float = 5e-3
-    weight_decay: float = 0.0
-    ema_decay: float = 0.999
-    standardize: bool = True
-    rng: RNG = None
+    variance_: Array = field(init=False)
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -260,7 +250,6 @@ class DDPM(DiffusionModel):
             If steps are not in 1..T and rising.  If `variance` is an array or `prediction` is "step", which are tied to
             the schedule of training.
         """
-        self._require_fitted()
         T = self.schedule_.T
         if isinstance(steps, int | np.integer):
             n = as_count(steps, "steps")
@@ -282,7 +271,6 @@ class DDPM(DiffusionModel):
 
     def _predictor(self, y: ArrayLike | None, n: int, guidance: float = 1.0) -> Callable[[Array, int], Array]:
         """ε̂ as a function of x_t (n, D) and t, for n examples with labels y (n,)."""
-        self._require_fitted()
         labels = None if y is None else self._as_labels(y, n)
         return partial(
             predict_noise,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -14,18 +15,18 @@ from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator,
 Other = TypeVar("Other", bound="DiffusionModel")
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class DiffusionModel(StandardizedEstimator):
     """Base of DDPM and ScoreSDE, which differ in the noise levels of training and in sampling and bounds."""
 
-    hidden: Sequence[int]
-    n_coordinate_features: int
-    prediction: str
-    n_steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    ema_decay: float
-    rng: RNG
+    prediction: str = "v"
+    hidden: Sequence[int] = (128, 128, 128)
+    n_coordinate_features: int = 0
+    n_steps: int = 5000
+    batch_size: int = 256
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.0
+    ema_decay: float = 0.999
 
     _fitted: ClassVar[tuple[str, ...]] = (
         "mean_",
@@ -35,12 +36,10 @@ class DiffusionModel(StandardizedEstimator):
         "histograms_",
         "covariance_",
     )
-    n_classes: int = 0
-    parameters_: Array
-    histograms_: Array
-    covariance_: Array
-    network_: NoisePredictor
-    variance_: Array  # DDPM only
+    n_classes = 0  # an argument of DDPM only
+    parameters_: Array = field(init=False)
+    histograms_: Array = field(init=False)
+    covariance_: Array = field(init=False)
 
     def _start(self, x: ArrayLike) -> tuple[NoisePredictor, Array, dict[str, Any]]:
         """Check the arguments of training, compute the scaling of the data, and set the untrained network.
@@ -113,7 +112,6 @@ class DiffusionModel(StandardizedEstimator):
 
         The network depends on a noise level through its log-SNR only, so that it serves both kinds of models.
         """
-        self._require_fitted()
         shared = ("prediction", "n_levels", "hidden", "n_coordinate_features", "standardize", "rng")
         other.set_params(**{name: getattr(self, name) for name in shared})
         return other.set_fitted(**{name: getattr(self, name) for name in ("n_features_in_", *DiffusionModel._fitted)})

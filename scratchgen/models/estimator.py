@@ -14,8 +14,9 @@ import sys
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -48,15 +49,18 @@ def _not_fitted(message: str) -> NotFittedError:
     return both(message)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Estimator(ABC):
     """Base of all models: parameters, fit, score, save and load.
 
-    The fields of a model's dataclass are the arguments of its constructor.  Every model defines `train`, `sample` and
-    `elbo`; models with an exact likelihood also define `log_prob`.
+    The fields of a model's dataclass are the arguments of its constructor, and those with init=False are fitted
+    attributes.  The fields of base classes are keyword-only, so that they come after those of the model itself.  Every
+    model defines `train`, `sample` and `elbo`; models with an exact likelihood also define `log_prob`.
     """
 
     _fitted: ClassVar[tuple[str, ...]] = ()  # attributes that training sets and `save` writes
-    n_features_in_: int
+    n_features_in_: int = field(init=False)
+    rng: RNG = None
 
     # --- parameters ------------------------------------------------------------------------------------------------
 
@@ -136,18 +140,21 @@ class Estimator(ABC):
         """
         if hasattr(self, "log_prob"):
             return np.asarray(self.log_prob(x))
-        return self.elbo(x, rng=getattr(self, "rng", None))
+        return self.elbo(x, rng=self.rng)
 
     def score(self, x: ArrayLike, y: object = None) -> float:
         """Mean of `score_samples`, nats: the "score" of scikit-learn, not the gradient ∇log p."""
         return float(self.score_samples(x).mean())
 
-    def _require_fitted(self) -> None:
-        if not hasattr(self, "n_features_in_"):
+    if not TYPE_CHECKING:  # with __getattr__ a type checker would accept every name
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise NotFittedError for an attribute that training sets, if the model is not fitted."""
+            if name.startswith("_") or not name.endswith("_") or "n_features_in_" in vars(self):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             raise _not_fitted(f"this {type(self).__name__} is not fitted yet; call fit(x) or loop over train(x) first")
 
     def _as_fitted_samples(self, x: ArrayLike) -> Array:
-        self._require_fitted()
         return as_samples(x, dimension=self.n_features_in_, model=type(self).__name__)
 
     def set_fitted(self, **fitted: Any) -> Self:
@@ -189,7 +196,6 @@ class Estimator(ABC):
         TypeError
             If a constructor argument has a type that cannot be written.
         """
-        self._require_fitted()
         path = Path(path)
         if not path.parent.is_dir():
             raise FileNotFoundError(f"path {path} is in a folder that does not exist; make {path.parent} first")
@@ -223,6 +229,7 @@ class Estimator(ABC):
         return model.set_fitted(**{name: v.item() if v.ndim == 0 else v for name, v in fitted.items()})
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class StandardizedEstimator(Estimator):
     """Base of models that work on (x − mean_)/scale_, with the mean of every column and one scale for all columns.
 
@@ -231,10 +238,10 @@ class StandardizedEstimator(Estimator):
     likelihoods are probabilities, which have no units.
     """
 
-    standardize: bool
-    n_levels: int | None
-    mean_: Array
-    scale_: float
+    standardize: bool = True
+    n_levels: int | None = None
+    mean_: Array = field(init=False)
+    scale_: float = field(init=False)
 
     def _measure_units(self, x: Array) -> tuple[Array, float]:
         """Compute mean_, (D,), and scale_ from x, (N, D)."""

@@ -1,7 +1,5 @@
 """Files of models: constructor arguments as JSON, and atomic writing."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import tempfile

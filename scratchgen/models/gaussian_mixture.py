@@ -25,7 +25,6 @@ from scratchgen.mixture import Mixture
 from scratchgen.models.estimator import Progress
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
 from scratchgen.validation import (
-    RNG,
     Array,
     ArrayLike,
     as_choice,
@@ -135,7 +134,6 @@ class GaussianMixture(MixtureModel):
     means_init: ArrayLike | None = None
     precisions_init: ArrayLike | None = None
     warm_start: bool = False
-    rng: RNG = None
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Run EM on x, (N, D), from every start.
@@ -194,8 +192,8 @@ class GaussianMixture(MixtureModel):
         return self
 
     @property
-    def _law(self) -> Mixture:
-        self._require_fitted()
+    def law_(self) -> Mixture:
+        """Fitted density, `mixture_`."""
         return self.mixture_
 
     def _prior(self) -> Prior | None:
@@ -267,16 +265,12 @@ class GaussianMixture(MixtureModel):
     @property
     def precisions_(self) -> Array:
         """Inverse covariances, in the shape of `covariances_`; `precisions_init` takes the same form."""
-        self._require_fitted()
-        if self.covariance_type in ("diag", "spherical"):
-            return 1 / self.covariances_
-        inverse = np.linalg.inv(self.covariances_)
-        return 0.5 * (inverse + inverse.swapaxes(-1, -2))
+        inverse = np.linalg.inv(self.mixture_.covariances)
+        return compress(0.5 * (inverse + inverse.swapaxes(-1, -2)), self.covariance_type)
 
     @property
     def n_parameters_(self) -> int:
         """Number of free parameters: K − 1 weights, K · D means, and the entries of the covariances."""
-        self._require_fitted()
         K, D = self.means_.shape
         covariances = {"full": K * D * (D + 1) // 2, "tied": D * (D + 1) // 2, "diag": K * D, "spherical": K}
         return K - 1 + K * D + covariances[self.covariance_type]

@@ -88,12 +88,10 @@ class LinearGaussianModel(InformationCriteria, Estimator):
 
     def covariance(self) -> Array:
         """Cov x = W Wᵀ + Ψ of the fitted model, (D, D)."""
-        self._require_fitted()
         return self.components_ @ self.components_.T + self.noise_variance_ * np.eye(self.n_features_in_)
 
     def sample(self, n: int, rng: RNG = None) -> Array:
         """Draw n examples from p_θ, (n, D)."""
-        self._require_fitted()
         rng = as_generator(rng)
         z = rng.standard_normal((as_count(n, "n", minimum=0), self.components_.shape[1]))
         noise = rng.standard_normal((len(z), self.n_features_in_))
@@ -102,7 +100,6 @@ class LinearGaussianModel(InformationCriteria, Estimator):
     @property
     def n_parameters_(self) -> int:
         """Number of free parameters: D means, and W up to rotation with σ² or Ψ, at most D(D + 1)/2."""
-        self._require_fitted()
         D, k = self.components_.shape
         r = min(k, D)
         return D + min(D * r - r * (r - 1) // 2 + np.size(self.noise_variance_), D * (D + 1) // 2)
@@ -164,7 +161,6 @@ class PPCA(LinearGaussianModel):
     method: str = "closed"
     tol: float = 1e-9
     max_iter: int = 1000
-    rng: RNG = None
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Fit x, (N, D), by the closed form or by EM.
@@ -252,7 +248,6 @@ class FactorAnalysis(LinearGaussianModel):
     tol: float = 1e-6
     max_iter: int = 1000
     noise_floor: float = 1e-6
-    rng: RNG = None
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Fit x, (N, D), by EM; the initial W has rows in proportion to the columns' standard deviations.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from scratchgen.models.estimator import Progress
@@ -62,19 +62,7 @@ class LinearVAE(GaussianVAE):
     True
     """
 
-    n_latents: int = 2
-    decoder_variance: float | str | None = None
-    kl_weight: float = 1.0
-    n_steps: int = 3000
-    learning_rate: float = 1e-2
-    standardize: bool = True
-    rng: RNG = None
-
-    # Constants of the class.  They have no annotations, so that the dataclass does not make them fields.
-    hidden = decoder_hidden = ()
-    activation = "identity"
-    n_levels = None
-    dtype = "float64"
+    learning_rate: float = field(default=1e-2, kw_only=True)
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Maximise the exact ELBO on x, (N, D), by Adam.
@@ -106,11 +94,9 @@ class LinearVAE(GaussianVAE):
     @property
     def components_(self) -> Array:
         """W, (D, k), in units of the data."""
-        self._require_fitted()
         return (self.network_.decoder.weights[0] * self.scale_).T
 
     @property
     def decoder_mean_(self) -> Array:
         """μ, (D,), in units of the data."""
-        self._require_fitted()
         return self.to_data(self.network_.decoder.biases[0])

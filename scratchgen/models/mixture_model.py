@@ -56,21 +56,21 @@ class MixtureModel(InformationCriteria, Estimator):
 
     @property
     @abstractmethod
-    def _law(self) -> Mixture | CategoricalLaw:
+    def law_(self) -> Mixture | CategoricalLaw:
         """Fitted distribution; NotFittedError if the model is not fitted."""
 
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x), (N,), nats, exact, for x (N, D); for whole numbers log P(x), a probability."""
-        return self._law.log_prob(self._as_fitted_samples(x))
+        return self.law_.log_prob(self._as_fitted_samples(x))
 
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
         """The ELBO (8) at q = p_θ(z | x), (N,), nats, which equals `log_prob`; `rng` is not used."""
-        law, x = self._law, self._as_fitted_samples(x)
+        law, x = self.law_, self._as_fitted_samples(x)
         return free_energy(x, e_step(x, law)[0], law)
 
     def predict_proba(self, x: ArrayLike) -> Array:
         """p_θ(z = k | x), (N, K), for x (N, D); the prior weights where p_θ(x) = 0."""
-        return np.exp(e_step(self._as_fitted_samples(x), self._law)[0])
+        return np.exp(e_step(self._as_fitted_samples(x), self.law_)[0])
 
     def predict(self, x: ArrayLike) -> IntArray:
         """Most probable component of every x, (N,), for x (N, D)."""
@@ -82,7 +82,7 @@ class MixtureModel(InformationCriteria, Estimator):
 
     def sample(self, n: int, rng: RNG = None) -> Array:
         """Draw n examples from p_θ, (n, D)."""
-        return self._law.sample(n, rng)  # type: ignore[return-value]  # ints of a CategoricalLaw
+        return self.law_.sample(n, rng)
 
 
 def check_enough_rows(x: Array, n_components: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -104,17 +104,6 @@ class ScoreSDE(DiffusionModel):
     directions: str = "rademacher"
     time_choice: str = "stratified"
     n_sample_steps: int = 250
-    n_levels: int | None = None
-    prediction: str = "v"
-    hidden: Sequence[int] = (128, 128, 128)
-    n_coordinate_features: int = 0
-    n_steps: int = 5000
-    batch_size: int = 256
-    learning_rate: float = 5e-3
-    weight_decay: float = 0.0
-    ema_decay: float = 0.999
-    standardize: bool = True
-    rng: RNG = None
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -138,7 +127,6 @@ class ScoreSDE(DiffusionModel):
         ArithmeticError
             If the loss becomes NaN or infinite.
         """
-        self._check_choices()
         network, data, options = self._start(x)
         steps = train(
             network,
@@ -177,23 +165,19 @@ class ScoreSDE(DiffusionModel):
 
     def _check_time(self, t: float) -> float:
         """Return t as a float; ValueError unless t is in (0, horizon]."""
-        self._require_fitted()
         return as_number(t, "t", low=0.0, high=self.sde_.horizon, open_low=True)
 
     def eps_hat(self, x_t: Array, t: float) -> Array:
         """Predicted total noise ε̂(x_t, t), (N, D), for x_t (N, D) in the model's units and t in (0, horizon]."""
-        t = self._check_time(t)
-        return self.network_(x_t, *self.sde_.level(t))
+        return self.network_(x_t, *self.sde_.level(self._check_time(t)))
 
     def predict_score(self, x_t: Array, t: float) -> Array:
         """Score s_θ(x_t, t) = −ε̂/std ≈ ∇ log p_t(x_t), (N, D), in the model's units; arguments as for `eps_hat`."""
-        t = self._check_time(t)
-        return predict_score(self.network_, self.sde_, x_t, t)
+        return predict_score(self.network_, self.sde_, x_t, self._check_time(t))
 
     def score_and_divergence(self, x_t: Array, t: float, probes: Array | None = None) -> tuple[Array, Array]:
         """s_θ, (N, D), and its divergence, (N,), in the model's units; see `scratchgen.sde.score_and_divergence`."""
-        t = self._check_time(t)
-        return score_and_divergence(self.network_, self.sde_, x_t, t, probes)
+        return score_and_divergence(self.network_, self.sde_, x_t, self._check_time(t), probes)
 
     def sample_path(
         self,
@@ -214,7 +198,6 @@ class ScoreSDE(DiffusionModel):
             If method is unknown, "heun" or "adaptive" is combined with stochasticity or corrections, snr is not in [0,
             1), or n or n_corrections is negative.
         """
-        self._require_fitted()
         if as_choice(method, "method", ("euler", "heun", "adaptive")) != "euler" and stochasticity != 0:
             raise ValueError(f"method {method!r} needs stochasticity=0, got {stochasticity}; pass 0, or 'euler'")
         as_number(stochasticity, "stochasticity", low=0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -14,27 +14,27 @@ from scratchgen.vae import LOG_VARIANCE_RATE, Draw, VAENetwork, elbo, iwae, rand
 from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as_generator, as_number, as_samples
 
 
+@dataclass(eq=False, repr=False)
 class GaussianVAE(StandardizedEstimator):
     """Base of `VAE` and `LinearVAE`: networks, training and the common methods."""
 
-    n_latents: int
-    hidden: Sequence[int]
-    decoder_hidden: Sequence[int] | None
-    activation: str
-    decoder_variance: float | str | None
-    kl_weight: float
-    n_steps: int
-    batch_size: int | None
-    learning_rate: float
-    dtype: str
-    rng: RNG
+    n_latents: int = 2
+    # Constants of `LinearVAE`, arguments of `VAE`
+    hidden: Sequence[int] = field(default=(), init=False)
+    decoder_hidden: Sequence[int] | None = field(default=(), init=False)
+    activation: str = field(default="identity", init=False)
+    n_levels: int | None = field(default=None, init=False)
+    dtype: str = field(default="float64", init=False)
+    _: KW_ONLY
+    decoder_variance: float | str | None = None
+    kl_weight: float = 1.0
+    n_steps: int = 3000
+    learning_rate: float = 2e-3
 
     _fitted: ClassVar[tuple[str, ...]] = ("mean_", "scale_", "encoder_", "decoder_", "log_variance_", "losses_")
-    network_: VAENetwork
-    encoder_: Array
-    decoder_: Array
-    log_variance_: Array
-    losses_: Array
+    encoder_: Array = field(init=False)
+    decoder_: Array = field(init=False)
+    log_variance_: Array = field(init=False)
 
     def _train(self, x: ArrayLike, draw: Draw) -> Iterator[Progress]:
         """Minimise (14) on the batches and noise of `draw`; yield the loss in units of the data after every step."""
@@ -49,7 +49,6 @@ class GaussianVAE(StandardizedEstimator):
         start.log_variance[:] = np.log(variance)
         parts = dict(zip(("encoder_", "decoder_", "log_variance_"), (part for part, _ in start.parts), strict=True))
         self.set_fitted(mean_=mean, scale_=scale, n_features_in_=x.shape[1], losses_=np.zeros(0), **parts)
-        log_volume, losses = self._log_volume, np.empty(n_steps)
         steps = train(
             self.network_,
             self.to_model(x).astype(self.dtype),
@@ -60,10 +59,10 @@ class GaussianVAE(StandardizedEstimator):
             log_variance_rate=LOG_VARIANCE_RATE if learned else 0.0,
             kl_weight=kl_weight,
         )
-        for step, loss in enumerate(steps):
-            losses[step] = loss + log_volume
-            self.losses_ = losses[: step + 1]
-            yield Progress(step + 1, n_steps, float(losses[step]))
+        losses, log_volume = np.empty(n_steps), self._log_volume
+        for step, loss in enumerate(steps, start=1):
+            losses[step - 1], self.losses_ = loss + log_volume, losses[:step]
+            yield Progress(step, n_steps, loss + log_volume)
 
     def _starting_variance(self, x: Array) -> tuple[bool, float]:
         """Return whether s² is learned, and the initial s²; ValueError for a wrong decoder_variance."""
@@ -107,7 +106,6 @@ class GaussianVAE(StandardizedEstimator):
     @property
     def decoder_variance_(self) -> float | Array:
         """s² of the fitted decoder, in squared units of the data: a number, or (D,) for decoder_variance="diag"."""
-        self._require_fitted()
         variances = np.exp(self.log_variance_, dtype=np.float64) * self.scale_**2
         return float(variances[0]) if len(variances) == 1 else variances
 
@@ -119,7 +117,6 @@ class GaussianVAE(StandardizedEstimator):
 
     def decode(self, z: ArrayLike) -> Array:
         """Mean of p_θ(x | z), (N, D), in units of the data, for z (N, k)."""
-        self._require_fitted()
         z = as_samples(z, "z", dimension=self.network_.n_latents, n_min=0)
         return self.to_data(self.network_.decoder(z))
 
@@ -133,7 +130,6 @@ class GaussianVAE(StandardizedEstimator):
         With `n_levels` x is replaced by the whole number in whose bin it lies.  Use `decode` for means without the
         noise of the decoder.
         """
-        self._require_fitted()
         rng = as_generator(rng)
         means = self.decode(rng.standard_normal((as_count(n, "n", minimum=0), self.network_.n_latents)))
         x = means + np.sqrt(self.decoder_variance_) * rng.standard_normal(means.shape)
@@ -241,19 +237,13 @@ class VAE(GaussianVAE):
     True
     """
 
-    n_latents: int = 2
     hidden: Sequence[int] = (128,)
     decoder_hidden: Sequence[int] | None = None
     activation: str = "silu"
-    decoder_variance: float | str | None = None
+    _: KW_ONLY
     n_levels: int | None = None
-    kl_weight: float = 1.0
-    n_steps: int = 3000
-    batch_size: int | None = 128
-    learning_rate: float = 2e-3
-    standardize: bool = True
     dtype: str = "float32"
-    rng: RNG = None
+    batch_size: int | None = 128
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Minimise (14) on x, (N, D), by Adam.

@@ -1,7 +1,5 @@
 """Activation functions of an MLP with their first and second derivatives, applied to every element of an array."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

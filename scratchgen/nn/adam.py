@@ -1,7 +1,5 @@
 """Adam, the exponential moving average of parameters, and a learning-rate schedule; parameters are flat vectors."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from scratchgen.validation import Array, as_number

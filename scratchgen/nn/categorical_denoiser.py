@@ -5,8 +5,6 @@ network the posterior of a pixel given its own noisy value is exact before train
 on the other pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

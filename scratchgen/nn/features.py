@@ -1,7 +1,5 @@
 """Further inputs of a noise network: sinusoids of the log-SNR and of the coordinates, and indicators of the label."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

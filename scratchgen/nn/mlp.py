@@ -4,8 +4,6 @@ All parameters of a network lie in one flat vector, and their gradient in anothe
 vectors.  The optimiser then works on one array, and a saved network is one vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Protocol

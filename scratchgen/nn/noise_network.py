@@ -1,7 +1,5 @@
 """The noise network: ε̂ from an MLP of the noisy point and its noise level."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

@@ -9,8 +9,6 @@ g² dt/std² = −d(log-SNR), the integral equals ½∫g² E‖s_θ + ε/std‖�
 All values are in nats, and all points in the units of the process.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

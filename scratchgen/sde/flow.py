@@ -1,7 +1,5 @@
 """The probability-flow ODE: Heun's method, an adaptive integrator of high order, and the likelihood of the flow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 

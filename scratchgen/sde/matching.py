@@ -12,8 +12,6 @@ The equalities hold in expectation over x_t = scale · x_0 + std · ε, with J =
 `score_and_divergence` give the score of a noise network, s_θ(x, t) = −ε̂(x, t)/std(t), and its divergence.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from scratchgen.nn import NoisePredictor

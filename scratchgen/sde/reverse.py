@@ -3,8 +3,6 @@
 Predictor-corrector sampling (Song et al. 2021) consists of Euler-Maruyama steps, each followed by Langevin steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 

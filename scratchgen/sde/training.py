@@ -9,8 +9,6 @@
 The network predicts ε̂, and s_θ = −ε̂/std.  `TimeSampler` draws t.  The distribution of t determines λ(t).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

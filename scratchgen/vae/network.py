@@ -1,7 +1,5 @@
 """The networks of a VAE, and two bounds of log p_θ(x) as functions of given noise."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

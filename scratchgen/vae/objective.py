@@ -1,7 +1,5 @@
 """Equations (13) and (14), and the importance-weighted bound, as functions of given draws of z."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

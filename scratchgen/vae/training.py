@@ -1,7 +1,5 @@
 """Training on (14): one step with the reparameterised gradient, and the training loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

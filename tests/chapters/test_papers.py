@@ -134,7 +134,9 @@ PREDICTIONS, VARIANCES = ["noise", "v", "x0"], ["beta", "posterior", "optimal"]
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_a_trained_model_of_levels_has_the_bits_per_dim_of_the_paper(prediction, variance):
     betas, K, D, images = np.linspace(0.005, 0.4, 20), 17, 64, digits().images[:200]
-    model = DDPM(NoiseSchedule.from_variances(betas), variance, prediction, n_levels=K, **TRAINED).fit(images)
+    model = DDPM(NoiseSchedule.from_variances(betas), variance, prediction=prediction, n_levels=K, **TRAINED).fit(
+        images
+    )
     model, k = in_double(model), images[:30]
     sigma2 = sigma_squared(betas, variance, model.noise_losses_, D)
     noise = np.random.default_rng(1).standard_normal((20, 30, D))
@@ -150,7 +152,7 @@ def test_a_trained_model_of_levels_has_the_bits_per_dim_of_the_paper(prediction,
 def test_a_trained_model_of_reals_has_the_bound_of_the_paper_in_the_datas_units(prediction, variance):
     betas = np.linspace(0.01, 0.3, 25)
     x = two_moons(300, rng=0) * [30.0, 5.0] + [100.0, -7.0]
-    single = DDPM(NoiseSchedule.from_variances(betas), variance, prediction, **TRAINED).fit(x)
+    single = DDPM(NoiseSchedule.from_variances(betas), variance, prediction=prediction, **TRAINED).fit(x)
     model, mean, std = in_double(single), x.mean(axis=0), np.sqrt(x.var(axis=0).mean())
     sigma2 = sigma_squared(betas, variance, model.noise_losses_, 2)
     noise = np.random.default_rng(1).standard_normal((25, *x.shape))

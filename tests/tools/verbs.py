@@ -55,8 +55,8 @@ WAYS = {
     "LinearVAE": [(LinearVAE(1, n_steps=3, rng=0), WIDE)],
     "DDPM": [
         (DDPM(T4, **SMALL), X),
-        (DDPM(T4, "optimal", "x0", "bound", "importance", n_coordinate_features=1, weight_decay=0.1, **SMALL), X),
-        (DDPM(T4, "posterior", "noise", "min-snr", "stratified", n_classes=2, **SMALL), X),
+        (DDPM(T4, "optimal", "bound", "importance", prediction="x0", n_coordinate_features=1, **SMALL), X),
+        (DDPM(T4, "posterior", "min-snr", "stratified", prediction="noise", n_classes=2, weight_decay=0.1, **SMALL), X),
         (DDPM(T4, n_levels=4, clip_x0=True, **SMALL), LEVELS),
         (DDPM(T4, n_levels=4, prediction="levels", **SMALL), LEVELS),
     ],
