@@ -71,3 +71,8 @@ def test_every_module_it_lists_exists_and_every_module_is_listed():
     }
     assert listed <= existing
     assert existing - listed <= {"__init__", "__main__", "validation", "files"}
+    assert {
+        f"def {name}(" in (ROOT / path).read_text()
+        for path, names in re.findall(r"\]\((scratchgen/\S+\.py)\): (`.*?) \|", README)
+        for name in re.findall(r"`(\w+)`", names)
+    } == {True}
