@@ -129,7 +129,7 @@ def euler_step(
     stochasticity : float
         λ of `reverse_drift`.
     """
-    mean = x + (s - t) * reverse_drift(sde, score, x, t, stochasticity)
+    mean = x + (s - t) * reverse_drift(sde, score, x, t, stochasticity)  # (32)
     return mean, euler_std(sde, t, s, stochasticity)
 
 
