@@ -62,6 +62,7 @@ def sufficient_statistics(x: Array, log_resp: Array, mixture: Mixture) -> Suffic
         weights = np.exp(log_resp[:, k] - log_counts[k])
         weights /= weights.sum()  # the exp of large logs has relative errors of 1e-10
         means[k] = weights @ x
+        means[k] += weights @ (x - means[k])  # removes the rounding error of the first sum, of the order ε ‖x‖
         centred = x - means[k]  # about the new mean, since E xxᵀ − m mᵀ loses digits far from 0
         covariances[k] = (centred.T * weights) @ centred
     return SufficientStatistics(log_counts, means, covariances)
@@ -74,6 +75,7 @@ def statistics_of_labels(x: Array, labels: IntArray, mixture: Mixture) -> Suffic
     for k in np.flatnonzero(counts):
         own = x[labels == k].astype(np.float64)
         means[k] = own.mean(axis=0)
+        means[k] += (own - means[k]).mean(axis=0)  # as in `sufficient_statistics`
         own -= means[k]
         covariances[k] = own.T @ own / len(own)
     return SufficientStatistics(quiet_log(counts), means, covariances)

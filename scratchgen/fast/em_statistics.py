@@ -5,7 +5,8 @@ from functools import cache
 
 import numpy as np
 
-from scratchgen.em.gaussian import SufficientStatistics
+from scratchgen.em.algorithm import e_step
+from scratchgen.em.gaussian import SufficientStatistics, sufficient_statistics
 from scratchgen.mixture import Mixture
 from scratchgen.validation import Array, IntArray
 
@@ -13,16 +14,24 @@ BLOCK = 131_072  # numbers in a block of rows, a megabyte; smaller blocks took 1
 NEGLIGIBLE = -700.0  # log of the least responsibility above 0; exp(−708) is subnormal: inexact and 10 to 50x as slow
 UNSEEN = 1e-290  # smaller counts are taken as 0; they have no correct digits, since responsibilities below 1e-304 are 0
 SAFE = 1e4  # largest `condition` for quadratic features, which then lose at most four of sixteen digits
+FAR = 1e11  # largest `condition` for whitened coordinates, whose errors then are at most 1e-10 of a component's width
+STILL = 1e-16  # smaller squares of a move, in units of the component's variance, are rounding of a constant column
 
 
 def expected_statistics(x: Array, mixture: Mixture, diagonal: bool = False) -> tuple[SufficientStatistics, float]:
     """Sufficient statistics under q = p_θ(z | x), (18), and the mean of log p_θ(x_n), (16), nats.
 
     The function replaces `em.e_step` followed by `em.sufficient_statistics`.  It takes a block of rows at a time, so
-    that memory does not grow with N.  The sums are computed by `whitened_sums`, which is accurate wherever the data
-    lie, or by `quadratic_sums` if that is accurate enough and has fewer terms, (D + 1)(D + 2)/2 < K (D + 1);
-    `quadratic_sums` is then 1.5 to 5 times as fast.  A component with a count below 1e-290 is treated as one with count
-    0, whereas `em.sufficient_statistics`, which works in logarithms, still finds its mean and covariance.
+    that memory does not grow with N.  There are three forms, from the fastest to the most accurate.
+
+    * `quadratic_sums`, if it has fewer terms, (D + 1)(D + 2)/2 < K (D + 1), and `condition` is below SAFE.
+      `quadratic_sums` is then 1.5 to 5 times as fast as `whitened_sums`.
+    * `whitened_sums`, if `condition` is below FAR.
+    * `statistics_of_blocks`, if components lie farther apart, and if a component moves by more than √SAFE of its new standard
+      deviations.  The first two forms would then lose its variance, a small difference of large averages.
+
+    A component with a count below 1e-290 is treated as one with count 0, whereas `em.sufficient_statistics`, which
+    works in logarithms, still finds its mean and covariance.
 
     Parameters
     ----------
@@ -41,18 +50,30 @@ def expected_statistics(x: Array, mixture: Mixture, diagonal: bool = False) -> t
     Raises
     ------
     ValueError
-        If `diagonal` is True and a covariance is not diagonal.
+        If x has no rows, or `diagonal` is True and a covariance is not diagonal.
     """
     K, D = mixture.means.shape
+    if len(x) == 0:
+        raise ValueError("x must have at least one row, since averages over no rows are not defined, got shape (0, D)")
     if diagonal and (mixture.covariances * (1 - np.eye(D))).any():
         raise ValueError("diagonal must be False for a mixture whose covariances are not diagonal, got True")
-    quadratic = len(_pairs(D, diagonal)[0]) < K * (D + 1) and condition(mixture) < SAFE
+    amplified = condition(mixture)
+    if amplified >= FAR:
+        return statistics_of_blocks(x, mixture)
+    quadratic = amplified < SAFE and len(_pairs(D, diagonal)[0]) < K * (D + 1)
     sums, log_likelihood = quadratic_sums(x, mixture, diagonal) if quadratic else whitened_sums(x, mixture)
     counts, means, covariances = sums[:, D, D], mixture.means.copy(), mixture.covariances.copy()
     log_counts, seen = np.full(K, -np.inf), counts > UNSEEN
-    averages = sums[seen] / counts[seen, None, None]
+    own = sums[seen]
+    averages = own / own[:, D:, D:]
     shift = averages[:, :D, D]
-    spread = averages[:, :D, :D] - shift[:, :, None] * shift[:, None]
+    moved = shift[:, :, None] * shift[:, None]
+    spread = averages[:, :D, :D] - moved
+    far = moved.diagonal(0, 1, 2) > SAFE * spread.diagonal(0, 1, 2)
+    if far.any():
+        unit = covariances[seen].diagonal(0, 1, 2) if quadratic else 1.0
+        if (far & (moved.diagonal(0, 1, 2) > STILL * unit)).any():
+            return statistics_of_blocks(x, mixture)
     log_counts[seen] = np.log(counts[seen])
     if quadratic:
         means[seen], covariances[seen] = mixture.mean() + shift, spread
@@ -63,6 +84,25 @@ def expected_statistics(x: Array, mixture: Mixture, diagonal: bool = False) -> t
     return SufficientStatistics(log_counts, means, covariances), log_likelihood / len(x)
 
 
+def statistics_of_blocks(x: Array, mixture: Mixture) -> tuple[SufficientStatistics, float]:
+    """`em.e_step` and `em.sufficient_statistics` of blocks of rows, added up; results as for `expected_statistics`.
+
+    Every block has its averages about its own means.  No digits are lost, wherever the data and the mixture lie, but
+    the computation takes 1.5 to 4 times as long as `whitened_sums`.
+    """
+    K, D = mixture.means.shape
+    total, log_likelihood = SufficientStatistics(np.full(K, -np.inf), mixture.means, mixture.covariances), 0.0
+    for block in _blocks(x, K * (D + 1)):
+        log_resp, log_prob = e_step(block, mixture)
+        total += sufficient_statistics(block, log_resp, mixture)
+        log_likelihood += float(log_prob.sum())
+    unseen = total.log_counts < np.log(UNSEEN)
+    means = np.where(unseen[:, None], mixture.means, total.means)
+    covariances = np.where(unseen[:, None, None], mixture.covariances, total.covariances)
+    log_counts = np.where(unseen, -np.inf, total.log_counts)
+    return SufficientStatistics(log_counts, means, covariances), log_likelihood / len(x)
+
+
 def condition(mixture: Mixture) -> float:
     """Factor by which rounding errors grow in sums of squares about the mixture's mean c.
 
@@ -70,7 +110,7 @@ def condition(mixture: Mixture) -> float:
     64 the measured errors of means, in units of a component's own width, were at most 7e-16 times this factor.
     """
     away = ((mixture.means - mixture.mean()) ** 2).sum(axis=1)
-    extent = np.trace(mixture.covariances, axis1=1, axis2=2) + away
+    extent = mixture.covariances.trace(0, 1, 2) + away
     return float((mixture.whitening**2).sum(axis=2).max() * extent.max())
 
 
@@ -87,8 +127,8 @@ def quadratic_sums(x: Array, mixture: Mixture, diagonal: bool = False) -> tuple[
     forms[:, D, D] += np.maximum(mixture.log_peaks, -1e300)  # −inf (weight 0) times 0 would be NaN
     coefficients = np.where(i == j, 1, 2) * forms[:, i, j]
     sums, log_likelihood = np.zeros_like(coefficients), 0.0
-    for u in _blocks(x, centre, K + len(i)):
-        products = _products(u, diagonal)
+    for block in _blocks(x, K + len(i)):
+        products = _products(_from_centre(block, centre), diagonal)
         q = coefficients @ products  # log p_θ(k, x_n), until `_normalise` replaces it by q(k | x_n)
         log_likelihood += _normalise(q)
         sums += q @ products.T
@@ -126,8 +166,8 @@ def whitened_sums(x: Array, mixture: Mixture) -> tuple[Array, float]:
     maps = np.zeros((K, D + 1, D + 1))  # [x − c; 1] → [y_k; 1]
     maps[:, :D], maps[:, D, D] = _whitening_maps(mixture, centre), 1.0
     sums, log_likelihood = np.zeros_like(maps), 0.0
-    for u in _blocks(x, centre, K * (D + 1)):
-        y = (maps.reshape(-1, D + 1) @ u).reshape(K, D + 1, -1)
+    for block in _blocks(x, K * (D + 1)):
+        y = (maps.reshape(-1, D + 1) @ _from_centre(block, centre)).reshape(K, D + 1, -1)
         q = mixture.log_peaks[:, None] - 0.5 * np.einsum("kdn,kdn->kn", y[:, :D], y[:, :D])
         log_likelihood += _normalise(q)
         for k in range(K):
@@ -149,14 +189,18 @@ def _whitening_maps(mixture: Mixture, centre: Array) -> Array:
     return np.concatenate([mixture.whitening, shifts], axis=2)
 
 
-def _blocks(x: Array, centre: Array, numbers: int) -> Iterator[Array]:
-    """Yield [x − c; 1], (D + 1, rows), for blocks of x; with `numbers` numbers a row a block has BLOCK numbers."""
-    (N, D), rows = x.shape, max(BLOCK // numbers, 1)
-    for start in range(0, N, rows):
-        block = x[start : start + rows].T
-        u = np.ones((D + 1, block.shape[1]))
-        np.subtract(block, centre[:, None], out=u[:D])
-        yield u
+def _blocks(x: Array, numbers: int) -> Iterator[Array]:
+    """Yield blocks of the rows of x; with `numbers` numbers a row a block has BLOCK numbers."""
+    rows = max(BLOCK // numbers, 1)
+    for start in range(0, len(x), rows):
+        yield x[start : start + rows]
+
+
+def _from_centre(block: Array, centre: Array) -> Array:
+    """[x − c; 1], (D + 1, rows), for a block of rows."""
+    u = np.ones((len(centre) + 1, len(block)))
+    np.subtract(block.T, centre[:, None], out=u[:-1])
+    return u
 
 
 def _normalise(joint: Array) -> float:

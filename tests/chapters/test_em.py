@@ -419,6 +419,15 @@ def test_the_loop_ends_when_the_bound_gains_less_than_the_tolerance(tol, n):
     assert [iterate.theta for iterate in em(7, lambda t: (None, t), lambda _, t: t + 1, max_iter=0)] == [7]
 
 
+def test_a_bound_that_falls_is_not_convergence():
+    """The bounds 0, 2, 1.9, 1.9: the loop goes on after the fall, and ends at the gain of 0."""
+    bounds = [0.0, 2.0, 1.9, 1.9, 5.0]
+    run = list(em(0, lambda t: (None, bounds[t]), lambda _, t: t + 1, tol=0.5, max_iter=4))
+    assert [iterate.converged for iterate in run] == [False, False, False, True]
+    falling = list(em(0, lambda t: (None, -float(t)), lambda _, t: t + 1, tol=0.5, max_iter=4))
+    assert [iterate.converged for iterate in falling] == [False] * 5
+
+
 def test_the_loop_adds_the_prior_to_the_bound():
     run = list(
         em(1.0, lambda t: (None, np.array([t, 3 * t])), lambda _, t: 2 * t, max_iter=2, log_prior=lambda t: -t / 2)

@@ -5,7 +5,9 @@ features and with whitened coordinates.
 """
 
 import tracemalloc
+from itertools import product
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,15 +24,18 @@ from scratchgen.em import (
 )
 from scratchgen.fast.em_statistics import (
     BLOCK,
+    FAR,
     SAFE,
     UNSEEN,
     _products,
     condition,
     expected_statistics,
     quadratic_sums,
+    statistics_of_blocks,
     whitened_sums,
 )
 from scratchgen.testing import em_problems
+from tests.em_helpers import every_type
 from tests.strategies import residual
 
 
@@ -277,7 +282,8 @@ def test_quadratic_features_lose_as_many_digits_as_the_condition_says(D, extent,
 def taken(monkeypatch):
     """Names of the forms that run, in their order."""
     names = []
-    for name, form in (("quadratic_sums", quadratic_sums), ("whitened_sums", whitened_sums)):
+    for form in (quadratic_sums, whitened_sums, statistics_of_blocks):
+        name = form.__name__
         monkeypatch.setattr(
             f"scratchgen.fast.em_statistics.{name}",
             lambda *arguments, name=name, form=form: (names.append(name), form(*arguments))[1],
@@ -362,3 +368,142 @@ def test_models_of_diagonal_covariances_take_2_d_plus_1_products(kind, diagonal,
     x, _ = overlapping(4, 8, 200)
     GaussianMixture(8, kind, max_iter=2, covariance_floor=1e-2, rng=0).fit(x)
     assert set(heights) == {9 if diagonal else 15}
+
+
+# --- components that are far apart, and components that move far -----------------------------------------------------
+
+
+def exact_step(x, weights, means, variances):
+    """log N_k, means and covariances under q, and the mean log-likelihood, for spherical components, in 80 digits."""
+    with mpmath.workdps(80):
+        rows, centres = ([[mpmath.mpf(float(v)) for v in row] for row in a] for a in (x, means))
+        D, moments, total = x.shape[1], [], mpmath.mpf(0)
+        q = []
+        for row in rows:
+            joint = [
+                w
+                * mpmath.exp(-sum((a - b) ** 2 for a, b in zip(row, m, strict=True)) / (2 * v))
+                / (2 * mpmath.pi * v) ** (D / 2)
+                for w, m, v in zip(map(mpmath.mpf, weights), centres, map(mpmath.mpf, variances), strict=True)
+            ]
+            total += mpmath.log(sum(joint))
+            q.append([j / sum(joint) for j in joint])
+        for k in range(len(weights)):
+            count = sum(r[k] for r in q)
+            mean = [sum(r[k] * row[d] for r, row in zip(q, rows, strict=True)) / count for d in range(D)]
+            moments.append(
+                (
+                    float(mpmath.log(count)),
+                    [float(m) for m in mean],
+                    [
+                        [
+                            float(
+                                sum(
+                                    r[k] * (row[i] - mean[i]) * (row[j] - mean[j])
+                                    for r, row in zip(q, rows, strict=True)
+                                )
+                                / count
+                            )
+                            for j in range(D)
+                        ]
+                        for i in range(D)
+                    ],
+                )
+            )
+        return (*(np.array(part) for part in zip(*moments, strict=True)), float(total) / len(x))
+
+
+def assert_exact(x, weights, means, variances, tolerance=1e-9):
+    """`expected_statistics` against 80 digits; errors in units of the standard deviations of every component."""
+    mixture = Mixture(weights, means, np.array(variances)[:, None, None] * np.eye(x.shape[1]))
+    log_counts, exact_means, exact_covariances, log_likelihood = exact_step(x, weights, means, variances)
+    for form, diagonal in ((expected_statistics, False), (expected_statistics, True), (statistics_of_blocks, None)):
+        found, bound = form(x, mixture) if diagonal is None else form(x, mixture, diagonal)
+        assert abs(bound - log_likelihood) < tolerance * (1 + abs(log_likelihood))
+        assert np.abs(found.log_counts - log_counts).max() < tolerance
+        std = np.sqrt(np.diagonal(exact_covariances, 0, 1, 2))
+        rounding = 4 * np.finfo(float).eps * np.abs(exact_means)
+        assert (np.abs(found.means - exact_means) <= tolerance * std + rounding).all()
+        off = np.abs(found.covariances - exact_covariances) * (np.eye(x.shape[1]) if diagonal else 1.0)
+        assert (off <= tolerance * std[:, :, None] * std[:, None]).all()
+
+
+@pytest.mark.equation(15)
+@pytest.mark.parametrize(("fill", "D"), list(product([1e3, 1e5, 1e6, 1e8, 1e15, 1e20, 1e37, -1e37], [2, 3])))
+def test_fill_values_do_not_change_the_variance_of_the_other_rows(fill, D):
+    """The mixture's mean is then far from all rows, and a difference from it has no digits of N(0, 1) left."""
+    x = np.random.default_rng(0).standard_normal((40, D))
+    x[37:, 1] = fill
+    assert_exact(x, [0.9, 0.1], np.array([np.zeros(D), fill * np.eye(D)[1]]), [1.0, 2.0])
+
+
+@pytest.mark.equation(15)
+@pytest.mark.parametrize("place", [0.0, 0.005], ids=["in the middle", "nearer to one mean"])
+@pytest.mark.parametrize(("away", "variance"), [(1e8, 1e12), (1e8, 1e16), (3e4, 1e8), (1e12, 1e24), (1e5, 1e11)])
+def test_a_component_that_moves_far_and_shrinks_has_the_right_covariance(away, variance, place):
+    """E yyᵀ − (E y)(E y)ᵀ about the old mean would leave no digits of the new covariance."""
+    x = np.random.default_rng(1).standard_normal((30, 2)) + place * away
+    assert_exact(x, [0.4, 0.6], [[-away, -away], [away, 0.9 * away]], [variance, 0.9 * variance])
+
+
+@pytest.mark.parametrize("gap", [3e2, 3e5, 3.1e5, 3.2e5, 1e7])
+def test_components_farther_apart_than_whitened_coordinates_allow_are_summed_about_their_own_means(gap, taken):
+    x = np.random.default_rng(2).standard_normal((40, 1)) + gap * (np.arange(40) % 2)[:, None]
+    mixture = Mixture([0.5, 0.5], [[0.0], [gap]], np.ones((2, 1, 1)))
+    expected_statistics(x, mixture)
+    assert taken == ["whitened_sums" if condition(mixture) < FAR else "statistics_of_blocks"]
+    assert_exact(x, [0.5, 0.5], [[0.0], [gap]], [1.0, 1.0])
+
+
+def test_constant_columns_are_no_reason_for_the_slow_form(taken):
+    """Their variance is 0, and the rounding error of their mean is not a move."""
+    x = np.random.default_rng(3).standard_normal((500, 4))
+    x[:, 1], x[:, 2] = 0.1, 1e3 / 3
+    for kind in ("full", "diag"):
+        GaussianMixture(2, kind, max_iter=5, tol=0.0, rng=0).fit(x)
+    assert len(taken) == 12
+    assert "statistics_of_blocks" not in taken
+
+
+@pytest.mark.equation(15)
+@every_type
+@pytest.mark.parametrize("fill", [1e15, 1e20, 1e37])
+@pytest.mark.parametrize("start", ["given", "k-means++"])
+def test_a_model_fitted_to_rows_with_fill_values_has_the_variance_of_the_other_rows(kind, fill, start):
+    """297 rows N(0, 1) and 3 rows with a fill value: the exact covariance of the 297 rows, for every type."""
+    x = np.random.default_rng(0).standard_normal((300, 2))
+    x[297:] = [0.5, fill]  # three equal rows: covariance 0
+    means = [[0.0, 0.0], [0.0, fill]] if start == "given" else None
+    model = GaussianMixture(2, kind, means_init=means, max_iter=3, tol=0.0, rng=1).fit(x)
+    k = int(model.weights_.argmax())
+    plain = np.cov(x[:297].T, bias=True)
+    expected = {
+        "full": plain,
+        "tied": plain * 297 / 300,
+        "diag": np.diagonal(plain),
+        "spherical": np.trace(plain) / 2,
+    }[kind]
+    found = model.covariances_ if kind == "tied" else model.covariances_[k]
+    assert np.abs(found - expected).max() < 1e-12
+    assert np.abs(model.means_[k] - x[:297].mean(axis=0)).max() < 1e-14
+    assert model.means_[1 - k].tolist() == [0.5, fill]
+
+
+@pytest.mark.equation(15, 18)
+@every_type
+def test_a_start_far_from_all_data_ends_where_a_good_start_ends(kind):
+    """Means at ±1e8 with precision 1e-12: the first M-step moves both means to the data, and the bound never falls."""
+    x = np.random.default_rng(0).standard_normal((300, 2))
+    unit = {"full": np.tile(np.eye(2), (2, 1, 1)), "tied": np.eye(2), "diag": np.ones((2, 2)), "spherical": np.ones(2)}
+    start = {"weights_init": [0.5, 0.5], "means_init": [[-1e8, -1e8], [1e8, 1e8]]}
+    model = GaussianMixture(2, kind, precisions_init=1e-12 * unit[kind], **start).fit(x)
+    assert model.converged_
+    assert (np.diff(model.lower_bounds_) >= 0).all()
+    one = GaussianMixture(1, kind).fit(x)  # both components are the same
+    assert abs(model.score(x) - one.score(x)) < 1e-4
+
+
+def test_averages_over_no_rows_are_refused():
+    mixture = Mixture([1.0], [[0.0, 0.0]], [np.eye(2)])
+    with pytest.raises(ValueError, match="x must have at least one row"):
+        expected_statistics(np.zeros((0, 2)), mixture)

@@ -313,7 +313,7 @@ def test_starts_differ_and_the_kmeans_start_is_kmeans():
 
 def test_start_from_data_is_distinct_rows_each_as_likely_as_any_other():
     """4 rows in one column: all 6 pairs by a chi-square test; with `max_iter=0` the fit is the start."""
-    x = np.array([[0.0], [1.0], [10.0], [11.0]])
+    x = np.array([[0.0], [3.0], [30.0], [33.0]])  # the means of all groups are whole numbers
     rng, counts = np.random.default_rng(0), dict.fromkeys(itertools.combinations(range(4), 2), 0)
     nearest_means = {
         pair: np.sort([x[nearest(x, x[list(pair)]) == k].mean() for k in (0, 1)]).tolist() for pair in counts
