@@ -212,10 +212,10 @@ class Mixture:
         Parameters
         ----------
         spacing : float
-            Distance of nodes, in units of the smallest standard deviation of any component.  For the density itself the
-            error is of order exp(−2π²/spacing²), and 0.5 is exact to rounding.  Scores and logarithms have complex
-            poles near the line between two means and need a smaller spacing: measured errors were 1e-4 at 0.5 and 1e-11
-            at 0.15.
+            Distance of nodes, in units of the smallest standard deviation of any component of positive weight.  For the
+            density itself the error is of order exp(−2π²/spacing²), and 0.5 is exact to rounding.  Scores and
+            logarithms have complex poles near the line between two means and need a smaller spacing: measured errors
+            were 1e-4 at 0.5 and 1e-11 at 0.15.
         width : float
             The box reaches this many standard deviations beyond every mean.
 
@@ -232,9 +232,10 @@ class Mixture:
         """
         if self.dimension > 2:
             raise ValueError(f"quadrature needs 1 or 2 dimensions, got {self.dimension}; sample instead")
-        step = spacing * float(np.sqrt(np.linalg.eigvalsh(self.covariances)[:, 0].min()))
-        reach = width * np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
-        low, high = (self.means - reach).min(axis=0), (self.means + reach).max(axis=0)
+        means, covariances = self.means[self.weights > 0], self.covariances[self.weights > 0]
+        step = spacing * float(np.sqrt(np.linalg.eigvalsh(covariances)[:, 0].min()))
+        reach = width * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+        low, high = (means - reach).min(axis=0), (means + reach).max(axis=0)
         axes = [np.arange(a, b + step, step) for a, b in zip(low, high, strict=True)]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, self.dimension)
         return points, np.full(len(points), step**self.dimension)

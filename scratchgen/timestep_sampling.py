@@ -23,7 +23,8 @@ def stratified(n: int, rng: np.random.Generator) -> Array:
 
 def stratified_steps(T: int, n: int, rng: np.random.Generator) -> IntArray:
     """n steps spread evenly over 1..T with one common random shift, (n,); all of 1..T have the same expected count."""
-    return (T * ((np.arange(n) + rng.random()) / n)).astype(np.int64) + 1
+    steps = (T * ((np.arange(n) + rng.random()) / n)).astype(np.int64) + 1
+    return np.minimum(steps, T)  # a shift just below 1 is rounded up
 
 
 class TimestepSampler:
@@ -53,10 +54,10 @@ class TimestepSampler:
 
     @property
     def probabilities(self) -> Array:
-        """p_t for t = 0..T, (T+1,); p_0 = 0."""
+        """p_t for t = 0..T, (T+1,); p_0 = 0.  If all losses are 0, p_t = 1/T."""
         p = np.full(self.T + 1, 1 / self.T)
-        if self.choice == "importance" and (self._seen[1:] >= 10).all():
-            root = np.sqrt(self._square)
+        root = np.sqrt(self._square)
+        if self.choice == "importance" and (self._seen[1:] >= 10).all() and root.any():
             p = 0.9 * root / root[1:].sum() + 0.1 * p
         p[0] = 0.0
         return p

@@ -17,6 +17,8 @@ Array: TypeAlias = np.ndarray
 IntArray: TypeAlias = np.ndarray
 RNG: TypeAlias = int | np.random.Generator | np.random.SeedSequence | None
 
+LARGEST = 1e60  # size of an element of `as_samples`; models compute products of four elements, and divide by variances
+
 
 def as_generator(rng: RNG) -> np.random.Generator:
     """Return a random generator from a seed or a generator.
@@ -98,7 +100,7 @@ def as_finite(x: ArrayLike, name: str) -> Array:
 def as_samples(
     x: ArrayLike, name: str = "x", *, dimension: int | None = None, n_min: int = 1, model: str = "the model"
 ) -> Array:
-    """Return `x` as an (N, D) array of finite real numbers.
+    """Return `x` as an (N, D) array of finite real numbers of size 1e60 at most.
 
     Parameters
     ----------
@@ -118,7 +120,8 @@ def as_samples(
     TypeError
         If x is sparse, or its elements are not numbers.
     ValueError
-        If x is not two-dimensional, not finite or complex; if N is below `n_min`; if D is 0 or not `dimension`.
+        If x is not two-dimensional, not finite or complex; if N is below `n_min`; if D is 0 or not `dimension`; if an
+        element is larger than 1e60 in size, so that products of squares could overflow.
     """
     array = as_finite(x, name)
     if array.ndim != 2:
@@ -132,6 +135,14 @@ def as_samples(
             f"{array.shape[1]} feature(s) (shape={array.shape}) while a minimum of "
             f"{n_min if array.shape[0] < n_min else 1} is required."
         )
+    if not float(np.vdot(array, array)) <= LARGEST**2:  # the sum of squares takes one pass
+        too_large = np.argwhere(np.abs(array) > LARGEST)
+        if len(too_large):
+            n, d = too_large[0]
+            raise ValueError(
+                f"{name} must hold numbers of size {LARGEST:g} at most, since products of squares would overflow, but "
+                f"{name}[{n}, {d}] is {array[n, d]}; drop fill values, or divide {name} by its largest number"
+            )
     if dimension is not None and array.shape[1] != dimension:
         raise ValueError(
             f"{name} must have {dimension} columns, as the model has, got {array.shape[1]}: "
@@ -195,6 +206,20 @@ def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
+
+
+def check_levels(x: ArrayLike, n_levels: int, name: str = "x") -> None:
+    """Raise ValueError unless x, of any shape, holds whole numbers 0..n_levels−1; NaN is refused."""
+    x = np.asarray(x)
+    right = (x == np.rint(x)) & (x >= 0) & (x < n_levels)
+    if not right.all():
+        where = tuple(int(i) for i in np.argwhere(~right)[0])
+        element = f"{name}[{', '.join(map(str, where))}]" if where else name
+        negative = " (Negative values in data)" if x[where] < 0 else ""  # scikit-learn looks for this phrase
+        raise ValueError(
+            f"{name} must hold whole numbers in 0..{n_levels - 1}, as n_levels says, but {element} is {x[where]}"
+            f"{negative}; raise n_levels, or use a model of real numbers (n_levels=None, or GaussianMixture)"
+        )
 
 
 def check_shapes(name: str, array: Array, like_name: str, like: Array) -> None:

@@ -24,6 +24,7 @@ from scratchgen.validation import (
     as_generator,
     as_number,
     as_samples,
+    check_levels,
     freeze,
 )
 
@@ -147,14 +148,7 @@ class CategoricalLaw:
 
 def indicators(x: Array, n_levels: int) -> Array:
     """Indicators [x_nd = k], (N, D, n_levels), of whole numbers x, (N, D); ValueError if x has other numbers."""
-    wrong = np.argwhere((x != np.round(x)) | (x < 0) | (x >= n_levels))
-    if len(wrong):
-        n, d = wrong[0]
-        negative = " (Negative values in data)" if x[n, d] < 0 else ""
-        raise ValueError(
-            f"x must hold whole numbers in 0..{n_levels - 1}, but x[{n}, {d}] is {x[n, d]}{negative}; "
-            "raise n_levels, or use GaussianMixture for real numbers"
-        )
+    check_levels(x, n_levels)
     return (x[:, :, None] == np.arange(n_levels)).astype(np.float64)
 
 

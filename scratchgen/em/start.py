@@ -11,7 +11,7 @@ from scratchgen.em.gaussian import (
     statistics_of_labels,
 )
 from scratchgen.mixture import Mixture
-from scratchgen.validation import Array, IntArray
+from scratchgen.validation import Array, IntArray, as_samples
 
 STARTS = ("k-means++", "kmeans", "random_from_data", "random")
 BLOCK = 131_072  # distances computed at a time, a megabyte
@@ -19,6 +19,7 @@ BLOCK = 131_072  # distances computed at a time, a megabyte
 
 def kmeans_plus_plus(x: Array, n_centres: int, rng: np.random.Generator) -> Array:
     """k-means++ seeds, (n_centres, D): rows of x with probability ∝ squared distance to the nearest earlier seed."""
+    x = as_samples(x)  # squares of small ints would overflow
     centres = [x[rng.integers(len(x))]]
     distance = ((x - centres[0]) ** 2).sum(axis=1)
     for _ in range(1, n_centres):
@@ -61,7 +62,7 @@ def clusters(x: Array, centres: Array) -> IntArray:
 
 def kmeans(x: Array, centres: Array, max_iter: int = 300) -> Array:
     """Lloyd's algorithm for x (N, D) from initial `centres` (K, D): the centres, (K, D), when labels stop changing."""
-    centres, labels = centres.copy(), np.full(len(x), -1)
+    x, centres, labels = as_samples(x), np.array(centres, dtype=np.float64), np.full(len(x), -1)
     for _ in range(max_iter):
         previous, labels = labels, clusters(x, centres)
         if np.array_equal(labels, previous):

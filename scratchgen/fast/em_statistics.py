@@ -27,8 +27,8 @@ def expected_statistics(x: Array, mixture: Mixture, diagonal: bool = False) -> t
     * `quadratic_sums`, if it has fewer terms, (D + 1)(D + 2)/2 < K (D + 1), and `condition` is below SAFE.
       `quadratic_sums` is then 1.5 to 5 times as fast as `whitened_sums`.
     * `whitened_sums`, if `condition` is below FAR.
-    * `statistics_of_blocks`, if components lie farther apart, and if a component moves by more than √SAFE of its new standard
-      deviations.  The first two forms would then lose its variance, a small difference of large averages.
+    * `statistics_of_blocks`, if components lie farther apart, and if a component moves by more than √SAFE of its new
+      standard deviations.  The first two forms would then lose its variance, a small difference of large averages.
 
     A component with a count below 1e-290 is treated as one with count 0, whereas `em.sufficient_statistics`, which
     works in logarithms, still finds its mean and covariance.

@@ -13,15 +13,38 @@ import os
 import sys
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
 
 from scratchgen.models.files import decode, encode, write_atomically
-from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_samples
+from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_samples, check_levels
+
+LARGEST_UNITS = 1e15  # largest distance from the mean in the model's units: networks square it in float32
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def finite(method: Callable[P, R]) -> Callable[P, R]:
+    """Let a method that returns an array, or a tuple of arrays, raise ArithmeticError in place of NaN or inf."""
+
+    @wraps(method)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = method(*args, **kwargs)
+        parts: Any = result if isinstance(result, tuple) else (result,)
+        if not all(np.isfinite(part).all() for part in parts):
+            raise ArithmeticError(
+                f"{method.__name__} is not finite: x is so far from the data of training that σ² of the encoder "
+                "overflows; drop fill values and outliers, or train on data like x"
+            )
+        return result
+
+    return checked
 
 
 class Progress(NamedTuple):
@@ -252,8 +275,6 @@ class StandardizedEstimator(Estimator):
             return np.zeros(x.shape[1]), 1.0
         mean = x.mean(axis=0, dtype=np.float64)
         scale = float(np.sqrt(((x - mean) ** 2).mean()))
-        if not np.isfinite(scale):
-            raise ValueError("x must have a variance that a float can hold, got inf; divide x by its largest number")
         if scale == 0:
             raise ValueError(
                 f"x must vary, but every column is constant (n_samples={len(x)}); pass other data or standardize=False"
@@ -263,10 +284,7 @@ class StandardizedEstimator(Estimator):
     def _as_levels(self, x: Array) -> int:
         """Return n_levels; raise ValueError unless x holds whole numbers 0..n_levels−1."""
         n_levels = as_count(self.n_levels, "n_levels", minimum=2)
-        if ((x != np.rint(x)) | (x < 0) | (x >= n_levels)).any():
-            raise ValueError(
-                f"x must hold whole numbers in 0..{n_levels - 1}, as n_levels says; use n_levels=None for real numbers"
-            )
+        check_levels(x, n_levels)
         return n_levels
 
     def _as_fitted_samples(self, x: ArrayLike) -> Array:
@@ -276,12 +294,26 @@ class StandardizedEstimator(Estimator):
         return array
 
     def to_model(self, x: Array) -> Array:
-        """Convert x, (N, D), from the units of the data to the model's: (x − mean_)/scale_."""
-        return (x - self.mean_) / self.scale_
+        """Convert x, (N, D), from the units of the data to the model's: (x − mean_)/scale_.
+
+        Raises
+        ------
+        ValueError
+            If an element of the result is larger than 1e15 in size; its square could overflow in float32.
+        """
+        data = (x - self.mean_) / self.scale_
+        wrong = np.argwhere(np.abs(data) > LARGEST_UNITS)
+        if len(wrong):
+            n, d = wrong[0]
+            raise ValueError(
+                f"x must lie within {LARGEST_UNITS:g} units of the model, {self.scale_ * LARGEST_UNITS:.3g}, of its "
+                f"mean, but x[{n}, {d}] is {x[n, d]}; drop fill values, or train on data like x with standardize=True"
+            )
+        return data
 
     def to_data(self, x: Array) -> Array:
         """Convert x, (N, D), from the model's units to those of the data: scale_ · x + mean_."""
-        return x * self.scale_ + self.mean_
+        return np.asarray(x, dtype=np.float64) * self.scale_ + self.mean_  # scale_ may exceed the range of float32
 
     def _to_levels(self, x: Array) -> Array:
         """Return x, in units of the data; with `n_levels` the whole number in whose bin x lies."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from scratchgen.models.estimator import Progress
+from scratchgen.models.estimator import Progress, finite
 from scratchgen.models.vae import GaussianVAE
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae import elbo, sigma_batch
@@ -86,6 +86,7 @@ class LinearVAE(GaussianVAE):
         x = self._as_fitted_samples(x)
         return linear_gaussian_log_prob(x, self.components_, self.decoder_mean_, self.decoder_variance_)
 
+    @finite
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
         """Exact ELBO, (N,), nats, for x (N, D); `rng` and `n_draws` are not used."""
         data = self._as_data(x)

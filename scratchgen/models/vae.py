@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from scratchgen.models.estimator import Progress, StandardizedEstimator
+from scratchgen.models.estimator import Progress, StandardizedEstimator, finite
 from scratchgen.vae import LOG_VARIANCE_RATE, Draw, VAENetwork, elbo, iwae, random_batch, train
 from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as_generator, as_number, as_samples
 
@@ -109,6 +109,7 @@ class GaussianVAE(StandardizedEstimator):
         variances = np.exp(self.log_variance_, dtype=np.float64) * self.scale_**2
         return float(variances[0]) if len(variances) == 1 else variances
 
+    @finite
     def encode(self, x: ArrayLike) -> tuple[Array, Array]:
         """Mean and variance of q(z | x), each (N, k), for x (N, D)."""
         data = self._as_data(x)
@@ -135,6 +136,7 @@ class GaussianVAE(StandardizedEstimator):
         x = means + np.sqrt(self.decoder_variance_) * rng.standard_normal(means.shape)
         return self._to_levels(x)
 
+    @finite
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
         """Unbiased estimate of the ELBO, (N,), nats, for x (N, D).
 
@@ -143,6 +145,7 @@ class GaussianVAE(StandardizedEstimator):
         data = self._as_data(x)
         return elbo(self.network_, data, self._noise(len(data), rng, n_draws)) - self._log_volume
 
+    @finite
     def iwae(self, x: ArrayLike, rng: RNG = None, n_draws: int = 64) -> Array:
         """Importance-weighted bound log (1/n) Σ_i p_θ(x, z_i)/q(z_i | x), (N,), nats, for x (N, D) (Burda et al. 2016).
 

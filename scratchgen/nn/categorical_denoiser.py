@@ -12,7 +12,7 @@ import numpy as np
 from scratchgen.likelihood import level_values, logsumexp, quiet_log, softmax
 from scratchgen.nn.features import label_indicators, time_features
 from scratchgen.nn.mlp import MLP, Backward
-from scratchgen.validation import RNG, Array, DTypeLike, IntArray, as_count, as_widths
+from scratchgen.validation import RNG, Array, DTypeLike, IntArray, as_count, as_widths, check_levels
 
 N_CORRECTIONS = 4  # outputs of the MLP a dimension: logits for the lowest level, the highest level, ∝ level, ∝ level²
 
@@ -123,13 +123,25 @@ class CategoricalDenoiser:
         scale, std : float or (N,)
             Noise level: x_t = scale · x_0 + std · ε.
         labels : (N,) of 0..n_classes−1, or NO_LABEL, optional
+
+        Returns
+        -------
+        law : (N, D, n_levels)
+            In float64; probabilities below 1e-292 of the largest become 0.  `log_mass` has no such limit.
         """
-        return softmax(self._logits(x, scale, std, labels))
+        return softmax(self._logits(x, scale, std, labels).astype(np.float64))
 
     def log_mass(
         self, level: Array, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None
     ) -> Array:
-        """log P(x_0 | x_t), (N,), nats, of whole numbers x_0 = `level`, (N, D); other arguments as for `law`."""
+        """log P(x_0 | x_t), (N,), nats, of whole numbers x_0 = `level`, (N, D); other arguments as for `law`.
+
+        Raises
+        ------
+        ValueError
+            If an element of level is not a whole number 0..n_levels−1.
+        """
+        check_levels(level, len(self.levels), "level")
         logits = self._logits(x, scale, std, labels).astype(np.float64)
         chosen = np.take_along_axis(logits, level.astype(np.int64)[:, :, None], axis=2)[:, :, 0]
         return (chosen - logsumexp(logits)).sum(axis=1)
@@ -143,16 +155,16 @@ class CategoricalDenoiser:
         labels: IntArray | None = None,
     ) -> Array:
         """Draw whole numbers x_0 ~ P(x_0 | x_t), (N, D); arguments as for `law`."""
-        steps = self.law(x, scale, std, labels).astype(np.float64).cumsum(axis=2)[:, :, :-1]
+        steps = self.law(x, scale, std, labels).cumsum(axis=2)[:, :, :-1]
         return (rng.random((*x.shape, 1)) > steps).sum(axis=2).astype(np.float64)
 
     # --- predicted noise -------------------------------------------------------------------------------------------
 
     def __call__(self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None) -> Array:
         """ε̂ = (x_t − scale E[x_0 | x_t])/std, (N, D); arguments as for `law`."""
-        law = self.law(x, scale, std, labels)
+        mean = (self.law(x, scale, std, labels) @ self.levels).astype(self.parameters.dtype)
         x, scale, std = self._columns(x, scale, std)
-        return (x - scale * (law @ self.levels)) / std
+        return (x - scale * mean) / std
 
     def vjp(
         self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None
@@ -169,7 +181,7 @@ class CategoricalDenoiser:
             # ∂E[level]/∂F_b = Cov(level, B_b), ∂ε̂/∂E[level] = −scale/std
             covariances = law @ (self._basis * self.levels).T - (law @ self._basis.T) * (law @ self.levels)[:, :, None]
             by_corrections = (-scale / std * grad)[:, :, None] * covariances
-            by_entering = mlp_backward(by_corrections.reshape(len(x), -1), inputs)
+            by_entering = mlp_backward(by_corrections.reshape(len(x), N_CORRECTIONS * x.shape[1]), inputs)
             if by_entering is None:
                 return None
             D = x.shape[1]

@@ -40,7 +40,7 @@ def coordinate_features_jvp(x: Array, direction: Array, n: int) -> Array:
     frequency = _octaves(n, x.dtype)
     angles, turned = x[:, :, None] * frequency, direction[:, :, None] * frequency
     waves = [-np.sin(angles) * turned, np.cos(angles) * turned]
-    return np.concatenate([wave.reshape(len(x), -1) for wave in waves], axis=1)
+    return np.concatenate([wave.reshape(len(x), n * x.shape[1]) for wave in waves], axis=1)
 
 
 def coordinate_features_vjp(x: Array, grad: Array, n: int) -> Array:

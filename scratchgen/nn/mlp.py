@@ -98,6 +98,16 @@ class MLP:
         self.__dict__.update(state)
         self._make_views()  # layers of a copied or unpickled network are separate arrays
 
+    def _as_inputs(self, x: Array, n_constant: int = 0) -> Array:
+        """Return x in the network's dtype; ValueError unless x has shape (N, sizes[0] − n_constant)."""
+        x = np.asarray(x, dtype=self.parameters.dtype)
+        if x.ndim != 2 or x.shape[1] != self.sizes[0] - n_constant:
+            raise ValueError(
+                f"x must have shape (N, {self.sizes[0] - n_constant}), since the network has {self.sizes[0]} inputs, "
+                f"got shape {x.shape}"
+            )
+        return x
+
     def __call__(self, x: Array, constant: Array | None = None) -> Array:
         """Compute the output for x, (N, sizes[-1]), in blocks of rows.
 
@@ -107,8 +117,13 @@ class MLP:
             c = 0 without `constant`.
         constant : (c,), optional
             The last c inputs, if they are the same for all rows: their part of the first product is computed once.
+
+        Raises
+        ------
+        ValueError
+            If x has another shape.
         """
-        x = np.asarray(x, dtype=self.parameters.dtype)
+        x = self._as_inputs(x, 0 if constant is None else len(constant))
         activate = ACTIVATIONS[self.activation].value
         first = self.biases[0]
         if constant is not None:
@@ -137,7 +152,7 @@ class MLP:
             backward(grad) overwrites `gradient` with Σ_n grad_n · ∂y_n/∂parameters for grad = ∂loss/∂y, (N, sizes[-1]).
             backward(grad, inputs=True) also returns ∂loss/∂x, (N, sizes[0]), which takes one more matrix product.
         """
-        h = np.asarray(x, dtype=self.parameters.dtype)
+        h = self._as_inputs(x)
         activate = ACTIVATIONS[self.activation].value_and_slope
         entering, slopes = [h], list[Array]()
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
@@ -179,7 +194,7 @@ class MLP:
             backward(g, k), with g and k (N, sizes[-1]), overwrites `gradient` with the gradient of
             Σ_n (g_n · y_n + k_n · (∂y/∂x) v_n).
         """
-        h, dh = (np.asarray(a, dtype=self.parameters.dtype) for a in (x, direction))
+        h, dh = self._as_inputs(x), self._as_inputs(direction)
         activation = ACTIVATIONS[self.activation]
         entering, bends = [(h, dh)], list[tuple[Array, Array]]()  # bends: σ'(z) and σ''(z) dz
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):

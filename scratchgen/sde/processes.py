@@ -42,7 +42,10 @@ class LinearSDE(ABC):
 
     @abstractmethod
     def time_at(self, log_snr: ArrayLike) -> Array:
-        """Time t at which log(scale²/std²) has a given value: the inverse of `log_snr`."""
+        """Time t at which log(scale²/std²) has a given value: the inverse of `log_snr`; 0 for inf.
+
+        The time may lie beyond the horizon.  It is inf for −inf, and for a value that the process never reaches.
+        """
 
     def drift(self, x: Array, t: ArrayLike) -> Array:
         """Drift f(t) x, (N, D), for x (N, D) and t a number or (N,)."""
@@ -128,9 +131,16 @@ class VP(LinearSDE):
         return t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) / self.horizon * t)
 
     def _time_of_integral(self, integral: Array) -> Array:
-        """Inverse of `beta_integral` as 2B/(b + √(b² + 2cB)), a form without cancellation."""
+        """Inverse of `beta_integral` as 2B/(b + √(b² + 2cB)), a form without cancellation.
+
+        The quotient is 0/0 at B = 0 for b = 0, and inf/inf at B = inf.  For c < 0 the integral has a largest value.
+        """
         slope = (self.beta_max - self.beta_min) / self.horizon
-        return 2 * integral / (self.beta_min + np.sqrt(np.maximum(self.beta_min**2 + 2 * slope * integral, 0.0)))
+        inner = (integral > 0) & np.isfinite(integral)
+        square = self.beta_min**2 + 2 * slope * np.where(inner, integral, 0.0)
+        ends = np.where(square < 0, np.inf, integral)
+        root = np.sqrt(np.maximum(square, 0.0))
+        return np.divide(2 * integral, self.beta_min + root, out=ends, where=inner & (square >= 0))
 
     def rate(self, t: ArrayLike) -> Array:  # noqa: D102
         return -0.5 * self.beta(t)
@@ -159,8 +169,9 @@ class SubVP(VP):
         return -np.expm1(-self.beta_integral(t))
 
     def time_at(self, log_snr: ArrayLike) -> Array:  # noqa: D102
-        inverse_ratio = np.exp(-0.5 * np.asarray(log_snr, dtype=np.float64))  # std/scale = 2 sinh(B/2)
-        return self._time_of_integral(2 * np.arcsinh(0.5 * inverse_ratio))
+        log_ratio = -np.asarray(log_snr, dtype=np.float64)  # log(std²/scale²), and std/scale = 2 sinh(B/2)
+        integral = 2 * np.arcsinh(0.5 * np.exp(0.5 * np.minimum(log_ratio, 80.0)))
+        return self._time_of_integral(np.where(log_ratio > 80, log_ratio, integral))  # 2 sinh(B/2) = e^(B/2) to e^-80
 
 
 @dataclass(frozen=True)
@@ -211,5 +222,6 @@ class VE(LinearSDE):
         return self.sigma_min * np.sqrt(np.expm1(2 * self._log_ratio * np.asarray(t, dtype=np.float64) / self.horizon))
 
     def time_at(self, log_snr: ArrayLike) -> Array:  # noqa: D102
-        variance = np.exp(-np.asarray(log_snr, dtype=np.float64))
-        return self.horizon * np.log1p(variance / self.sigma_min**2) / (2 * self._log_ratio)
+        log_variance = -np.asarray(log_snr, dtype=np.float64)
+        log_growth = np.logaddexp(0.0, log_variance - 2 * np.log(self.sigma_min))  # log σ(t)²/sigma_min²
+        return self.horizon * log_growth / (2 * self._log_ratio)

@@ -115,7 +115,7 @@ def test_digits_as_tables_beat_pixel_histograms_by_a_quarter_bit():
 
 @pytest.mark.parametrize("x", [[[0.5]], [[-1.0]], [[3.0]]], ids=str)
 def test_a_value_that_is_not_a_level_is_refused_with_its_position(x):
-    with pytest.raises(ValueError, match=r"^x must hold whole numbers in 0\.\.2, but x\[0, 0\] is "):
+    with pytest.raises(ValueError, match=r"^x must hold whole numbers in 0\.\.2, as n_levels says, but x\[0, 0\] is "):
         CategoricalMixture(1, n_levels=3).fit(x)
 
 
