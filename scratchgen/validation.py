@@ -136,7 +136,7 @@ def as_samples(
             f"{n_min if array.shape[0] < n_min else 1} is required."
         )
     if not float(np.vdot(array, array)) <= LARGEST**2:  # the sum of squares takes one pass
-        too_large = np.argwhere(np.abs(array) > LARGEST)
+        too_large = np.argwhere(np.abs(array) > np.float64(LARGEST))  # float32 cannot hold LARGEST
         if len(too_large):
             n, d = too_large[0]
             raise ValueError(

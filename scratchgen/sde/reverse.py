@@ -55,11 +55,11 @@ def reverse_moments(
     Raises
     ------
     TypeError, ValueError
-        If t_min is not in [0, horizon].
+        If t_min is not in [0, horizon], or stochasticity is negative or NaN.
     ArithmeticError
         If the score is not finite at the horizon, or the integrator fails.
     """
-    D = len(mean)
+    D, stochasticity = len(mean), as_number(stochasticity, "stochasticity", low=0.0)
 
     def slope(t: float, state: Array) -> Array:
         A, c = affine_map(lambda x: reverse_drift(sde, score(x, t), x, t, stochasticity), D)
@@ -199,10 +199,11 @@ def euler_maruyama(
     Raises
     ------
     ValueError
-        If times do not fall strictly, noise has another shape, or noise is needed and neither `rng` nor `noise` is
-        given.
+        If times do not fall strictly, stochasticity is negative or NaN, noise has another shape, or noise is needed and
+        neither `rng` nor `noise` is given.
     """
     times, n_draws = check_times(times), 1 + as_count(n_corrections, "n_corrections", minimum=0)
+    stochasticity = as_number(stochasticity, "stochasticity", low=0.0)
     if noise is None and rng is None and (stochasticity != 0 or n_corrections):
         raise ValueError(
             "rng or noise is needed when stochasticity or n_corrections is not 0; pass numpy.random.default_rng(seed)"

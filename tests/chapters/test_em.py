@@ -376,6 +376,18 @@ def test_kmeans_sums_float32_rows_in_float64():
     assert np.abs(kmeans(x, x[:1])[0] - x.mean(axis=0, dtype=np.float64)).max() < 1e-4
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint8])
+def test_kmeans_of_ints_has_the_centres_of_floats(dtype):
+    """Int centres would lose their fractions, and squares of small ints would overflow."""
+    x = np.array([[0, 1], [1, 0], [120, 100], [121, 103], [60, 3], [61, 5]], dtype=dtype)
+    expected = kmeans(x.astype(float), x[[0, 2, 4]].astype(float))
+    assert expected.tolist() == [[0.5, 0.5], [120.5, 101.5], [60.5, 4.0]]
+    assert np.array_equal(kmeans(x, x[[0, 2, 4]]), expected)
+    seeds = [kmeans_plus_plus(rows, 3, np.random.default_rng(0)) for rows in (x, x.astype(float))]
+    assert np.array_equal(*seeds)
+    assert seeds[0].dtype == np.float64
+
+
 def test_equal_rows_are_shared_among_all_centres():
     x = np.repeat([[1.0, 2.0]], 5, axis=0)
     assert sorted(np.bincount(clusters(x, x[:3]), minlength=3)) == [1, 1, 3]

@@ -37,6 +37,14 @@ def test_logsumexp_is_scipys_on_every_axis(a):
         assert residual(logsumexp(a, axis=axis), special.logsumexp(a, axis=axis)) < 1e-14
 
 
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int64])
+def test_logsumexp_and_softmax_take_bools_and_ints(dtype):
+    a = np.array([[1, 0, 1], [0, 0, 1]], dtype=dtype)
+    assert logsumexp(a).dtype == np.float64
+    assert residual(logsumexp(a), special.logsumexp(a.astype(float), axis=-1)) < 1e-15
+    assert residual(softmax(a), special.softmax(a.astype(float), axis=-1)) < 1e-15
+
+
 def test_logsumexp_of_infinities_is_the_limit():
     a = np.array([[-np.inf, -np.inf], [-np.inf, 3.0], [np.inf, 0.0]])
     assert np.array_equal(logsumexp(a), [-np.inf, 3.0, np.inf])

@@ -251,6 +251,15 @@ def test_quadrature_reaches_its_width_beyond_every_mean_and_a_step_further_at_mo
     assert np.all((beyond > -1e-9) & (beyond < 0.25 + 1e-9))
 
 
+def test_components_of_weight_0_have_no_part_in_the_quadrature():
+    """A variance of 1e-10 would take 3.6 million nodes, and a mean at 1e6 a box of that size."""
+    alone = Mixture([0.3, 0.7], [[0.0], [3.0]], [[[1.0]], [[2.0]]])
+    ghost = Mixture([0.3, 0.7, 0.0], [[0.0], [3.0], [1e6]], [[[1.0]], [[2.0]], [[1e-10]]])
+    for found, expected in zip(ghost.quadrature(), alone.quadrature(), strict=True):
+        assert np.array_equal(found, expected)
+    assert abs(ghost.entropy() - alone.entropy()) < 1e-14
+
+
 def test_quadrature_in_three_dimensions_is_refused():
     mixture = Mixture([1.0], [np.zeros(3)], [np.eye(3)])
     for call in mixture.quadrature, mixture.entropy, lambda: mixture.kl(mixture.log_prob):

@@ -4,6 +4,8 @@ The simple loss does not show its weight or its constants, and the mean of a rev
 the size of the score.  The tests therefore use whole bounds, variances and orders of convergence.
 """
 
+import re
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,8 +37,18 @@ from scratchgen.ddpm import (
     split_noise,
     total_noise_loss,
 )
+from scratchgen.em import indicators
 from scratchgen.equations.problems import GivenNoise
-from scratchgen.likelihood import bits_per_dim, entropy_discrete, log_bin_mass, softmax
+from scratchgen.likelihood import (
+    bits_per_dim,
+    entropy_discrete,
+    level_values,
+    levels_of,
+    log_bin_mass,
+    log_bin_mass_slopes,
+    softmax,
+)
+from scratchgen.nn import CategoricalDenoiser
 from scratchgen.quadrature import gauss_hermite
 from scratchgen.testing import as_spd, cut, reals, schedules, schedules_and_t, size
 from tests.strategies import holds, residual
@@ -209,6 +221,40 @@ def test_bin_masses_keep_their_logarithm_where_a_difference_of_cdfs_is_zero():
 def test_bins_need_two_levels(n_levels):
     with pytest.raises(ValueError, match=r"^n_levels must be at least 2"):
         log_bin_mass(np.zeros(1), np.zeros(1), 1.0, n_levels)
+
+
+@pytest.mark.parametrize("wrong", [17, -1, 3.5, np.nan, 1e300])
+def test_numbers_that_are_no_levels_have_no_mass(wrong):
+    """By name and place, in every function that takes levels."""
+    levels, zeros = np.array([[0.0, 16.0], [wrong, 3.0]]), np.zeros((2, 2))
+    value = re.escape(str(float(wrong)))
+    told = rf"^{{0}} must hold whole numbers in 0\.\.16, as n_levels says, but {{0}}\[1, 0\] is {value}"
+    for f in log_bin_mass, log_bin_mass_slopes:
+        with pytest.raises(ValueError, match=told.format("level")):
+            f(levels, zeros, 1.0, 17)
+        assert np.isfinite(f(np.where(levels == wrong, 5, np.nan_to_num(levels) % 17), zeros, 1.0, 17)[0]).all()
+    with pytest.raises(ValueError, match=told.format("x")):
+        indicators(levels, 17)
+    with pytest.raises(ValueError, match="must hold whole numbers"):
+        levels_of(levels / 8 - 1, 17)
+    denoiser = CategoricalDenoiser(np.full((2, 17), 1 / 17), np.eye(2), (3,), rng=0)
+    with pytest.raises(ValueError, match=told.format("level")):
+        denoiser.log_mass(levels, zeros, 0.6, 0.8)
+    with pytest.raises(ValueError, match=r"^level must hold whole numbers in 0\.\.16, as n_levels says, but level is"):
+        log_bin_mass(wrong, 0.0, 1.0, 17)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_levels", [2, 17, 256, 65_536])
+def test_levels_survive_scaling_and_rounding(dtype, n_levels):
+    k = np.arange(n_levels)
+    assert np.array_equal(levels_of(level_values(n_levels).astype(dtype), n_levels), k)
+    shifted = level_values(n_levels) + 0.04 / (n_levels - 1)  # 2 % of the distance between two levels
+    with pytest.raises(ValueError, match="must hold whole numbers"):
+        levels_of(shifted, n_levels)
+    for f in level_values, partial(levels_of, np.zeros(1)):
+        with pytest.raises(ValueError, match=r"^n_levels must be at least 2"):
+            f(1)
 
 
 @given(reals((17,), -6, 6), st.integers(1, 3), st.floats(0.01, 3))

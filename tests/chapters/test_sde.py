@@ -4,6 +4,7 @@ The inequality (34) does not find a missing factor, so that it is tested as an e
 `test_corrector` and `test_properties_sde`.
 """
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
@@ -187,6 +188,60 @@ def test_std_keeps_its_digits_at_small_times(sde):
 def test_time_at_keeps_its_digits_at_small_times(sde):
     t = np.array([1e-16, 1e-12, 1e-8])
     assert relative(sde.time_at(sde.log_snr(t)), t) < 1e-12
+
+
+def exact_log_snr(sde, t):
+    """log(scale²/std²) at a time t > 0, in 60 digits."""
+    with mpmath.workdps(60):
+        u = mpmath.mpf(float(t)) / sde.horizon
+        if isinstance(sde, VE):
+            least, largest = mpmath.mpf(sde.sigma_min), mpmath.mpf(sde.sigma_max)
+            return float(-mpmath.log(least**2 * mpmath.expm1(2 * u * mpmath.log(largest / least))))
+        low, high = mpmath.mpf(sde.beta_min), mpmath.mpf(sde.beta_max)
+        B = sde.horizon * u * (low + (high - low) * u / 2)
+        return float(-B - (2 if isinstance(sde, SubVP) else 1) * mpmath.log(-mpmath.expm1(-B)))
+
+
+ENDS = [
+    *PROCESSES,
+    VP(0.0, 20.0),
+    SubVP(0.0, 20.0, 3.0),
+    VP(3.0, 3.0),
+    SubVP(3.0, 3.0),
+    VE(1e-3, 1e3, 2.0),
+]
+
+
+@pytest.mark.parametrize("sde", ENDS, ids=repr)
+@pytest.mark.parametrize("t", [1e-150, 1e-70, 1e-20, 1e-3, 0.5, 1.0, 30.0, 400.0])
+def test_time_at_is_right_from_log_snr_of_700_to_minus_a_million(sde, t):
+    """A log-SNR of −1e6 is the square of a number that no float can hold; the time is still right."""
+    log_snr = exact_log_snr(sde, t)
+    assert relative(sde.time_at(log_snr), t) < 2e-13 * max(1.0, abs(np.log(t)) / 100)
+
+
+@pytest.mark.parametrize("sde", [*ENDS, VP(20.0, 0.1), SubVP(20.0, 0.1)], ids=repr)
+def test_time_at_the_ends_of_the_log_snr_is_0_and_infinity(sde):
+    """β(0) = 0 makes 0/0 of the quotient at the one end, and a falling β a negative root before the other."""
+    assert sde.time_at(np.inf) == 0
+    assert sde.time_at(-np.inf) == np.inf
+    assert sde.time_at(np.array([np.inf, -np.inf, 0.0])).tolist() == [0, np.inf, float(sde.time_at(0.0))]
+
+
+def test_a_log_snr_that_a_falling_beta_never_reaches_has_an_infinite_time():
+    """∫β of VP(20, 0.1) has the maximum 200/19.9 = 10.05 at t = 20/19.9; 2B/b would be a made-up time."""
+    sde = VP(20.0, 0.1)
+    for B, time in (10.0503, np.inf), (10.0502, 20 / 19.9):
+        assert sde.time_at(-np.log(np.expm1(B))) == pytest.approx(time, rel=1e-2)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.5])
+def test_stochasticity_that_is_no_size_of_noise_is_refused(wrong):
+    x, times = np.ones((3, 2)), np.array([0.9, 0.5])
+    with pytest.raises(ValueError, match=r"^stochasticity must be in"):
+        next(euler_maruyama(VP(), nonlinear_score, x, times, np.random.default_rng(0), stochasticity=wrong))
+    with pytest.raises(ValueError, match=r"^stochasticity must be in"):
+        reverse_moments(VP(), lambda x, t: -x, np.zeros(2), np.eye(2), 0.1, wrong)
 
 
 @pytest.mark.parametrize(

@@ -577,3 +577,12 @@ def test_importance_weighted_bound_of_whole_numbers_is_of_their_mass():
     assert (
         0.5 < np.mean(sums) < 1 + 5.5 * np.std(sums) / 50**0.5
     )  # rare paths have the rest of the mass; densities would sum to 4
+
+
+@pytest.mark.parametrize(("n", "error"), [(-1, ValueError), (2.0, TypeError), (None, TypeError)])
+def test_a_wrong_number_of_examples_is_refused_by_its_name_also_with_labels(n, error):
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    model = DDPM(NoiseSchedule.linear(4), n_classes=2, hidden=(4,), n_steps=2, rng=0).fit(x, np.arange(20) % 2)
+    for y in None, [0, 1]:
+        with pytest.raises(error, match=r"^n must be"):
+            model.sample(n, y=y)

@@ -399,6 +399,62 @@ def test_bad_data_are_refused_by_name(cls, kind):
 
 
 @every_model
+@pytest.mark.parametrize("value", [1e160, -1e61])
+def test_a_number_whose_square_overflows_is_an_error_of_every_verb(cls, value):
+    """In training and for new data; the result would be NaN, or −∞."""
+    model, x = small(cls).fit(data()), data()
+    x[5, 1] = value
+    verbs = ("fit", "elbo", "log_prob", "score", "score_samples", "encode", "reconstruct", "iwae", "bound_terms")
+    verbs += ("noise_losses", "predict_proba", "predict")
+    for verb in verbs:
+        if hasattr(model, verb):
+            with pytest.raises(ValueError, match=r"^x must hold numbers of size 1e\+60 at most, .* x\[5, 1\] is "):
+                getattr(model, verb)(x)
+    if cls is GaussianMixture:
+        for call in model.mixture_.score, lambda x: model.mixture_.denoise(x, 0.6, 0.8):
+            with pytest.raises(ValueError, match=r"^x must hold numbers of size"):
+                call(x)
+
+
+def test_a_mixture_of_tables_refuses_such_a_number_as_well():
+    model, x = CategoricalMixture(2, 4, rng=0).fit(LEVELS), LEVELS.astype(float)
+    x[5, 1] = 1e160
+    for verb in "fit", "elbo", "log_prob", "score", "predict_proba":
+        with pytest.raises(ValueError, match=r"^x must hold numbers of size"):
+            getattr(model, verb)(x)
+    with pytest.raises(ValueError, match=r"^x must hold numbers of size"):
+        model.denoise(x, 0.6, 0.8)
+
+
+@every_model
+@pytest.mark.parametrize("value", [1e59, 1e37, 1e17])
+def test_no_verb_returns_nan_for_a_number_that_is_accepted(cls, value):
+    """An outlier in training and in new data: a finite answer, or an error that says what to do."""
+    x = data()
+    x[5, 1] = value
+    options = {"n_components": 1} if cls is PPCA else {}
+    models = [small(cls).fit(data())]
+    try:
+        models.append(small(cls, **options).fit(x))
+    except ValueError as error:
+        assert cls is PPCA
+        assert "lies in 1 dimensions or fewer" in str(error)  # noqa: PT017
+    answers = 0
+    for model in models:
+        for verb in "elbo", "log_prob", "score", "encode", "iwae", "bound_terms", "reconstruct":
+            if hasattr(model, verb):
+                try:
+                    answer = getattr(model, verb)(x)
+                except (ValueError, ArithmeticError) as error:
+                    assert "; drop fill values" in str(error)  # noqa: PT017
+                    continue
+                answers += 1
+                for part in answer if isinstance(answer, tuple) else (answer,):
+                    assert np.isfinite(part).all()
+    assert answers >= (0 if cls in (VAE, LinearVAE) else 2)
+
+
+@every_model
 def test_another_number_of_columns_is_refused(cls):
     model = small(cls).fit(data())
     for verb in "elbo", "score_samples":

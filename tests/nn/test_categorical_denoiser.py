@@ -1,5 +1,6 @@
 """CategoricalDenoiser: its distribution, inputs, draws and ε̂.  The derivatives are tested in `test_derivatives`."""
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
@@ -138,6 +139,16 @@ def test_a_level_never_seen_has_no_mass_and_draws_follow_the_law():
     assert network.log_mass(level, x[:1], 0.6, 0.8) == pytest.approx(np.log(law[0, 2] * law[1, 1]), rel=1e-5)
 
 
+@pytest.mark.parametrize("labels", [None, np.zeros(0, dtype=int)])
+def test_no_rows_have_no_noise_and_no_gradient(labels):
+    network = CategoricalDenoiser(np.full((3, 4), 0.25), np.eye(3), (4,), n_classes=2, rng=0)
+    none = np.zeros((0, 3))
+    network.gradient[:] = 1.0
+    eps_hat, backward = network.vjp(none, 0.6, 0.8, labels)
+    assert eps_hat.shape == network(none, 0.6, 0.8, labels).shape == backward(none, inputs=True).shape == (0, 3)
+    assert not network.gradient.any()
+
+
 def test_mass_of_a_level_keeps_its_digits_where_the_law_underflows():
     """log P is −∞ for a level that never occurs, and finite for an unlikely level: −3,000 nats and less."""
     histograms = np.array([[0.4, 0.0, 0.3, 0.3]])
@@ -152,6 +163,23 @@ def test_mass_of_a_level_keeps_its_digits_where_the_law_underflows():
     assert double.log_mass(level, x, 1.0, 0.01)[[0, 2, 3]] == pytest.approx(logits[[0, 2, 3]], rel=1e-12)
     law = single.law(x[:1], 1.0, 0.01)[0, 0]
     assert law.tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_law_of_unlikely_levels_is_right_down_to_minus_600_nats(dtype):
+    """Two dimensions, against 40 digits; float32 would give 0 below 1e-31, whose logarithm is −∞."""
+    histograms = np.array([[0.25, 0.25, 0.5], [0.5, 0.25, 0.25]])
+    network = CategoricalDenoiser(histograms, np.eye(2), (4,), rng=0, dtype=dtype)
+    for std in 0.5, 0.1, 0.0625, 0.058:
+        law = network.law(np.array([[-1.0, 1.0]]), 1.0, std)
+        assert law.dtype == np.float64
+        with mpmath.workdps(40):
+            for d, x in enumerate((-1, 1)):
+                distances = [(x - level) / mpmath.mpf(std) for level in (-1, 0, 1)]
+                joint = [p * mpmath.exp(-(z**2) / 2) for p, z in zip(histograms[d], distances, strict=True)]
+                expected = [float(mpmath.log(j / sum(joint))) for j in joint]
+                assert np.log(law[0, d]) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert np.log(law.min()) < -590
 
 
 @given(categorical_denoisers())

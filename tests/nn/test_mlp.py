@@ -38,6 +38,20 @@ def test_vjp_has_the_bits_of_a_call(dtype, case, n):
     assert (mlp(x) == mlp.vjp(x)[0]).all()
 
 
+@pytest.mark.parametrize("columns", [0, 1, 2, 4, 5])
+def test_another_number_of_columns_is_refused(columns):
+    """A call with too few columns would use the first rows of the first weights."""
+    mlp, x = MLP((3, 4, 1), rng=0), np.ones((2, columns))
+    right = np.ones((2, 3))
+    calls = [lambda: mlp(x), lambda: mlp.vjp(x), lambda: mlp.jvp(x, x), lambda: mlp.jvp(right, x)]
+    calls += [lambda: mlp(x, np.ones(1))] if columns != 2 else []
+    for call in calls:
+        with pytest.raises(ValueError, match=r"^x must have shape \(N, [23]\), since the network has 3 inputs, got"):
+            call()
+    with pytest.raises(ValueError, match=r"^x must have shape \(N, 3\)"):
+        mlp(np.ones(3))
+
+
 def test_float32_mlp_computes_in_float32_whatever_comes_in():
     mlp = MLP((2, 3, 1), rng=0)
     x = np.random.default_rng(0).standard_normal((4, 2))

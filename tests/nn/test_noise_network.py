@@ -128,3 +128,17 @@ def test_noise_network_refuses_invalid_arguments(arguments, error, words):
 def test_noise_network_refuses_what_numpy_would_broadcast(x, scale, labels):
     with pytest.raises(ValueError, match=r"^x must have shape \(N, D\), scale and std one number or N, and labels N"):
         NoiseNetwork(2, (4,), n_classes=2, rng=0)(x, scale, 0.5, labels=labels)
+
+
+@pytest.mark.parametrize("n_coordinate_features", [0, 2])
+def test_no_rows_have_no_noise_and_no_gradient(n_coordinate_features):
+    network = NoiseNetwork(3, (4,), n_coordinate_features=n_coordinate_features, rng=0)
+    none = np.zeros((0, 3))
+    for std in 0.8, np.zeros(0):
+        network.gradient[:] = 1.0
+        eps_hat, derivative, backward = network.jvp(none, none, 0.6, std)
+        assert eps_hat.shape == derivative.shape == network(none, 0.6, std).shape == (0, 3)
+        backward(none, none)
+        assert not network.gradient.any()
+        eps_hat, backward = network.vjp(none, 0.6, std)
+        assert eps_hat.shape == backward(none, inputs=True).shape == (0, 3)

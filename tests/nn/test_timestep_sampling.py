@@ -39,6 +39,30 @@ def test_stratified_steps_are_each_as_likely_and_a_batch_is_even(T, n):
     assert residual(counts[1:], np.full(T, 60 * n)) < 1e-12
 
 
+def test_stratified_steps_stay_within_the_steps_when_the_last_draw_is_rounded_up():
+    """(n − 1 + u)/n is rounded to 1 for the largest u below 1, and T · 1 is no step."""
+    u = Even(np.nextafter(1.0, 0.0))
+    assert ((2 + u.u) / 3, int(10 * (2 + u.u) / 3)) == (1.0, 10)
+    for T in 1, 2, 7, 10, 1000:
+        for n in range(1, 40):
+            assert stratified_steps(T, n, u).max() <= T
+            for choice in "stratified", "importance":
+                t, weight = TimestepSampler(T, choice).draw(n, u)
+                assert t.min() >= 1
+                assert t.max() <= T
+                assert np.isfinite(weight).all()
+
+
+def test_steps_without_any_loss_are_drawn_uniformly():
+    """0/0 would be the probability of every t; one positive loss is enough for importance sampling."""
+    sampler = TimestepSampler(5, "importance")
+    sampler.observe(np.tile(np.arange(1, 6), 10), np.zeros(50))
+    assert sampler.probabilities.tolist() == [0, 0.2, 0.2, 0.2, 0.2, 0.2]
+    assert residual(sampler.draw(20, np.random.default_rng(0))[1], np.ones(20)) < 1e-15
+    sampler.observe(np.array([3]), np.array([2.0]))
+    assert residual(sampler.probabilities, [0, 0.02, 0.02, 0.92, 0.02, 0.02]) < 1e-15
+
+
 def test_uniform_steps_are_each_as_likely():
     t = uniform_steps(7, 70_000, np.random.default_rng(0))
     assert stats.chisquare(np.bincount(t, minlength=8)[1:]).pvalue > FALSE_ALARM

@@ -140,6 +140,19 @@ def test_other_number_of_columns_is_refused():
     assert as_samples(np.zeros((5, 3)), dimension=3).shape == (5, 3)
 
 
+@pytest.mark.parametrize("value", [1.0001e60, -1e160, 1.7e308])
+def test_numbers_whose_squares_overflow_are_refused_by_name_and_place(value):
+    x = np.zeros((3, 2))
+    x[2, 1] = value
+    with pytest.raises(ValueError, match=r"^data must hold numbers of size 1e\+60 at most, .* data\[2, 1\] is "):
+        as_samples(x, "data")
+    for largest in 1e60, -1e60:
+        x[:] = largest
+        assert as_samples(x) is x
+    single = np.full((3, 2), np.finfo(np.float32).max)  # squares overflow in float32, and not in float64
+    assert as_samples(single) is single
+
+
 # --- scalars ----------------------------------------------------------------------------------------------
 
 
