@@ -238,7 +238,9 @@ def kl_diag_standard(mean: Array, log_variance: Array) -> Array:
 
         ½ Σ (μ² + σ² − 1 − log σ²)
 
-    The deck's Figure 2 prints N(μ, σ) where the variance σ² is meant.  expm1 keeps σ² − 1 accurate near σ = 1.
+    The deck's Figure 2 prints N(μ, σ) where the variance σ² is meant.  With expm1 the error of σ² − 1 − log σ² near
+    σ = 1 is of the order ε |log σ²| with the machine's ε, and ε/|log σ²| relative to the term: 2e-10 at log σ² = 1e-6,
+    5e-5 at 1e-12.  The term itself is then ½ (log σ²)².  Without expm1 the error would be of the order ε.
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scratchgen import NoiseSchedule
 from scratchgen import conformance as c
 from scratchgen.ddpm import (
     ancestral_sampler,
@@ -176,7 +177,7 @@ def test_best_variance_is_the_mean_conditional_variance(schedule, L):
 
 @given(schedules(1e-3, 0.8, max_T=10), st.floats(-2, 2), st.floats(np.log(0.01), np.log(9)).map(np.exp))
 def test_ancestral_sampler_with_the_best_variance_has_the_moments_of_the_data(schedule, mean, variance):
-    """With the best σ_t² the samples have the moments of the data for every T; with β² or β̃² the error is known."""
+    """From x_T ~ p_T, and with the best σ_t², for every T; with β² or β̃² the error is known."""
     spread = schedule.alpha_bar**2 * variance + schedule.beta_bar**2
     best = optimal_reverse_variance(schedule, 1 - schedule.beta_bar**2 / spread, 1)
     for choice in best, "beta", "posterior":
@@ -190,6 +191,33 @@ def test_ancestral_sampler_with_the_best_variance_has_the_moments_of_the_data(sc
         holds(check)
         if choice is best:
             assert residual(check.right, np.array([mean / variance**0.5, 1.0])) < 1e-10
+
+
+@pytest.mark.parametrize("T", [1, 2, 10, 100])
+@pytest.mark.parametrize("end", [0.9, 0.5, 1e-3])
+def test_ancestral_sampler_from_the_prior_misses_the_data_by_the_mismatch_at_T(T, end):
+    """From N(0, I) the exact steps give m + g (0 − ᾱ_T m) and v + g² (1 − V_T), g = ᾱ_T v/V_T and V_T = Var x_T.
+
+    Only x_T ~ p_T gives N(m, v) for every T.
+    """
+    schedule, m, v = NoiseSchedule(np.full(T, 1 - end ** (2 / T))), 0.7, 3.0
+    spread = schedule.alpha_bar**2 * v + schedule.beta_bar**2
+    best = optimal_reverse_variance(schedule, 1 - schedule.beta_bar**2 / spread, 1)
+
+    def eps_hat(x, t):
+        return schedule.beta_bar[t] * (x - schedule.alpha_bar[t] * m) / spread[t]
+
+    def moments(mean, std):
+        """Mean and variance of x_0 for x_T ~ N(mean, std²), from 0 and unit vectors in place of all noise."""
+        nodes = np.concatenate([np.zeros((1, T + 1)), np.eye(T + 1)])
+        x_T, noise = mean + std * nodes[:, :1], nodes[:, 1:].T[:, :, None]
+        *_, (_, x0) = ancestral_sampler(schedule, eps_hat, x_T, GivenNoise(noise), best)
+        return x0[0, 0], ((x0[1:] - x0[0]) ** 2).sum()
+
+    g = end * v / spread[-1]
+    assert residual(moments(end * m, spread[-1] ** 0.5), (m, v)) < 1e-10
+    assert residual(moments(0.0, 1.0), (m - g * end * m, v + g**2 * (1 - spread[-1]))) < 1e-10
+    assert (abs(moments(0.0, 1.0)[1] - v) > 0.1) == (end > 0.1)
 
 
 # --- whole numbers ----------------------------------------------------------------------------------------
