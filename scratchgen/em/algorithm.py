@@ -21,7 +21,7 @@ class Iterate(NamedTuple, Generic[Theta, Expected]):
     theta: Theta
     expected: Expected  # result of the E-step at theta
     bounds: list[float]  # the bound after every E-step so far, nats; `em` appends to this list
-    converged: bool  # the last gain was at least 0 and less than tol
+    converged: bool  # the last gain was less than tol, and no fall
 
 
 def em(
@@ -45,8 +45,8 @@ def em(
     m_step : (result of the E-step, θ) → θ
         Maximiser of E_p E_q log p_θ(x, z) + log_prior(θ).
     tol : float
-        EM has converged when the bound increases by less than tol, nats.  A bound that falls, by rounding or by a
-        mistake, is not convergence.
+        EM has converged when the bound increases by less than tol, nats.  A bound that falls by more than its rounding
+        error shows a mistake, and is not convergence.
     max_iter : int
         Largest number of M-steps.
     log_prior : θ → float
@@ -61,7 +61,8 @@ def em(
     while True:
         expected, elbo = e_step(theta)  # (18): q(z | x) ← p_θ(z | x)
         bounds.append(float(np.mean(elbo)) + log_prior(theta))
-        converged = len(bounds) > 1 and 0 <= bounds[-1] - bounds[-2] < tol
+        rounding = 1e-12 * (1 + abs(bounds[-1]))
+        converged = len(bounds) > 1 and -rounding < bounds[-1] - bounds[-2] < tol
         yield Iterate(theta, expected, bounds, converged)
         if converged or len(bounds) > max_iter:
             return

@@ -436,8 +436,9 @@ def test_a_bound_that_falls_is_not_convergence():
     bounds = [0.0, 2.0, 1.9, 1.9, 5.0]
     run = list(em(0, lambda t: (None, bounds[t]), lambda _, t: t + 1, tol=0.5, max_iter=4))
     assert [iterate.converged for iterate in run] == [False, False, False, True]
-    falling = list(em(0, lambda t: (None, -float(t)), lambda _, t: t + 1, tol=0.5, max_iter=4))
-    assert [iterate.converged for iterate in falling] == [False] * 5
+    for fall, expected in (1.0, [False] * 5), (1e-11, [False] * 5), (1e-14, [False, True]):  # 1e-14 is rounding
+        falling = list(em(0, lambda t, fall=fall: (None, 1 - fall * t), lambda _, t: t + 1, tol=0.5, max_iter=4))
+        assert [iterate.converged for iterate in falling] == expected
 
 
 def test_the_loop_adds_the_prior_to_the_bound():
