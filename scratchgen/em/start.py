@@ -53,7 +53,7 @@ def clusters(x: Array, centres: Array) -> IntArray:
     sizes = np.bincount(labels, minlength=len(centres))
     spare = len(x) - np.count_nonzero(sizes)
     for k in np.flatnonzero(sizes == 0)[:spare]:
-        distance = ((x - centres[labels]) ** 2).sum(axis=1)
+        distance = ((x - centres[labels].astype(np.float64)) ** 2).sum(axis=1)
         row = np.where(sizes[labels] > 1, distance, -1.0).argmax()
         sizes[labels[row]] -= 1
         labels[row], sizes[k] = k, 1

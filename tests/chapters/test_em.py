@@ -383,6 +383,8 @@ def test_kmeans_of_ints_has_the_centres_of_floats(dtype):
     expected = kmeans(x.astype(float), x[[0, 2, 4]].astype(float))
     assert expected.tolist() == [[0.5, 0.5], [120.5, 101.5], [60.5, 4.0]]
     assert np.array_equal(kmeans(x, x[[0, 2, 4]]), expected)
+    twice = x[[0, 0, 2, 4]]  # an empty cluster gets the farthest point
+    assert np.array_equal(clusters(x, twice), clusters(x.astype(float), twice.astype(float)))
     seeds = [kmeans_plus_plus(rows, 3, np.random.default_rng(0)) for rows in (x, x.astype(float))]
     assert np.array_equal(*seeds)
     assert seeds[0].dtype == np.float64

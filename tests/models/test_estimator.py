@@ -454,6 +454,22 @@ def test_no_verb_returns_nan_for_a_number_that_is_accepted(cls, value):
     assert answers >= (0 if cls in (VAE, LinearVAE) else 2)
 
 
+@pytest.mark.parametrize("cls", [VAE, LinearVAE, DDPM, ScoreSDE])
+def test_a_number_too_large_for_the_networks_units_is_refused_in_training_and_after(cls):
+    """float32 squares overflow from 1e19 on; with standardize=True the unit is the scale of the training data."""
+    x, far = data(), data()
+    far[5, 1] = 2e16
+    with pytest.raises(
+        ValueError, match=r"^x must lie within 1e\+15 units of the model, 1e\+15, .* x\[5, 1\] is 2e\+16;"
+    ):
+        small(cls, standardize=False).fit(far)
+    for standardize in True, False:
+        model = small(cls, standardize=standardize).fit(1e-3 * x)
+        with pytest.raises(ValueError, match=r"^x must lie within 1e\+15 units of the model, .* x\[5, 1\] is "):
+            model.elbo(far)
+    assert np.isfinite(small(cls, standardize=True).fit(far).sample(3, rng=0)).all()
+
+
 @every_model
 def test_another_number_of_columns_is_refused(cls):
     model = small(cls).fit(data())
