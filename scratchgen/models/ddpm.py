@@ -306,7 +306,6 @@ class DDPM(DiffusionModel):
         self, n: int, rng: RNG = None, eta: float | None = None, y: ArrayLike | None = None, guidance: float = 1.0
     ) -> Iterator[tuple[int, Array]]:
         """Yield (t, x_t) for t = T..0 along n trajectories, x_t (n, D) in the model's units; see `sample`."""
-        self._require_fitted()
         rng, eps_hat = as_generator(rng), self._predictor(y, as_count(n, "n", minimum=0), guidance)
         x_T = rng.standard_normal((n, self.n_features_in_), dtype=np.float32)
         if eta is None:
