@@ -71,3 +71,33 @@ def parts(value: Any, n: int, what: str) -> list[Array]:
     if len(arrays) != n:
         raise ValueError(f"{what} must return {n} arrays, got {len(arrays)}")
     return arrays
+
+
+def check_callable(f: Any, usage: str) -> None:
+    """Raise TypeError unless f can be called as `usage` says: "step(t, x_t, eps_hat, noise); t counts 1..T".
+
+    A callable without a signature, such as a builtin or a compiled module, passes.  The names of its parameters show a
+    wrong order: t and s stand where `usage` has them, and no array has their place.
+    """
+    call = usage[usage.index("(") + 1 : usage.index(")")].split(", ")
+    message = f"{usage[: usage.index('(')]} must be callable as {usage}"
+    if not callable(f):
+        raise TypeError(f"{message}, got {type(f).__name__}")
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*call)
+    except TypeError:
+        raise TypeError(f"{message}, got a callable with the parameters {signature}") from None
+    positional = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    numbers = {"t", "s"} & set(call)
+    arrays = set(call) - numbers | {"x", "x0", "x_0", "x_t", "noise", "eps", "eps_hat"}
+    for wanted, name in zip(call, positional, strict=False):
+        if name in (arrays if wanted in numbers else numbers):
+            raise TypeError(f"{message}, got another order of the parameters, {signature}")

@@ -1,12 +1,13 @@
 """The result of a check, and the diagnosis of a disagreement.
 
 A check computes one quantity by the implementation under test (left) and by an independent route (right).  If they
-disagree, left is compared with the results of well-known mistakes.  The diagnosis names the nearest mistake that fits.
+disagree, left is compared with the results of well-known mistakes.  A mistake is named only if it gives every number of
+left, and if left differs from right at two entries or more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +16,13 @@ from numpy.typing import ArrayLike
 from scratchgen.validation import Array, as_number
 
 Mistakes = Mapping[str, Callable[[], ArrayLike]]  # sentence → the value of this mistake, computed on failure only
+Labels = Callable[[tuple[int, ...]], str] | Sequence[Sequence[str]]
 
 NAMELESS = "no known mistake gives these numbers"
 SINGLE = "both sides agree to float32 precision only; use `at(1e-5)` for code that computes in float32"
-FITS = 0.01  # a mistake explains a failure if its own residual is below this fraction of the residual
+EXPLAINS = 10.0, 0.01  # a mistake explains left if its own residual is below these multiples of tolerance and residual
+EXPLAINS_SINGLE = 2e-6, 1e-3  # the same for left in float32: an absolute bound, and a multiple of the residual
+SINGLE_RANGE = 1e-9, 1e-5  # of the largest residual of a right computation in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +96,16 @@ def compare(
     mistakes: Mistakes | None = None,
     relative: bool = False,
     first: int = 0,
+    labels: Labels | None = None,
 ) -> Check:
-    """Compare left with right; after a failure look for the mistake that explains left best.
+    """Compare left with right; after a failure look for the mistakes that give left.
 
-    `mistakes` maps the sentence of a diagnosis to the value that this mistake gives.  `first` is the index of the first
-    row in the diagnosis: 1 if the rows are the steps t = 1..T.
+    `mistakes` maps the sentence of a diagnosis to the value that this mistake gives.  A mistake needs two differing
+    entries to be named, so that left should hold several inputs or steps.
+
+    `labels` is the text for an entry in the diagnosis: a callable from the index to a whole subject ("t = 10, s = 7:
+    factor of ε"), or the names of the entries along each axis, which follow the quantity.  Without labels `first` is
+    the index of the first row: 1 if the rows are the steps t = 1..T.
     """
     left, right = _as_array(left), np.asarray(right, dtype=np.float64)
     if not np.isfinite(right).all():
@@ -104,9 +113,13 @@ def compare(
     residual = _residual(left, right, relative)
     diagnosis = ""
     if not residual <= tolerance:
-        diagnosis = _diagnose(
-            quantity, left, right, residual, {**(mistakes or {}), **_symptoms(right)}, relative, first
-        )
+        if left.shape != right.shape:
+            diagnosis = f"{quantity} has shape {left.shape}, expected {right.shape}"
+        else:
+            where = np.unravel_index(_distance(left, right, relative).argmax(), left.shape)
+            index = tuple(int(i) for i in where)
+            found = f"{_place(quantity, index, labels, first)} is {left[where]:.6g}, expected {right[where]:.6g}"
+            diagnosis = "; ".join([found, *_explanation(left, right, residual, tolerance, mistakes or {}, relative)])
     return Check(name, equation, quantity, left, right, residual, tolerance, diagnosis)
 
 
@@ -119,9 +132,30 @@ def _as_array(value: ArrayLike) -> Array:
 
 
 def worst(*checks: Check) -> Check:
-    """The comparison with the largest ratio of residual to tolerance; failures with a known mistake come first."""
+    """The comparison with the largest ratio of residual to tolerance.
+
+    If no mistake is known for it, but for another failure, then that other diagnosis follows the first.
+    """
+    largest = max(checks, key=_ratio)
     named = [check for check in checks if not check.passed and not check.diagnosis.endswith((NAMELESS, SINGLE))]
-    return max(named or checks, key=lambda check: check.residual / check.tolerance)
+    if largest.diagnosis.endswith((NAMELESS, SINGLE)) and named:
+        other = max(named, key=_ratio)
+        return replace(largest, diagnosis=f"{largest.diagnosis}.  Also, {other.diagnosis}")
+    return largest
+
+
+def _ratio(check: Check) -> float:
+    return check.residual / check.tolerance
+
+
+def _place(quantity: str, index: tuple[int, ...], labels: Labels | None, first: int) -> str:
+    """The subject of a diagnosis: the quantity and its entry."""
+    if callable(labels):
+        return labels(index)
+    if labels is not None:
+        return ", ".join([quantity, *(names[i] for names, i in zip(labels, index, strict=True))])
+    place = ", ".join(str(i + first * (axis == 0)) for axis, i in enumerate(index))
+    return f"{quantity}[{place}]" if index else quantity
 
 
 def _distance(left: Array, right: Array, relative: bool) -> Array:
@@ -144,38 +178,55 @@ def _symptoms(right: Array) -> dict[str, Callable[[], ArrayLike]]:
         "it is the exponential of the right value: a logarithm is missing": lambda: np.exp(right),
         "it is twice the right value": lambda: 2 * right,
         "it is half the right value": lambda: right / 2,
-        "it is the square of the right value, a variance in place of a standard deviation": lambda: right**2,
+        "it is the square of the right value": lambda: right**2,
         "it is zero": lambda: np.zeros_like(right),
     }
     if (right >= 0).all():
-        symptoms["it is the root of the right value, a standard deviation in place of a variance"] = lambda: right**0.5
-    if right.size > 1:
+        symptoms["it is the root of the right value"] = lambda: right**0.5
+    if (right > 0).all():
+        symptoms["it is the logarithm of the right value"] = lambda: np.log(right)
+    if right.ndim and right.shape[-1] > 2:
         symptoms["it is the right value divided by the number of terms: a mean in place of a sum"] = lambda: (
             right / right.shape[-1]
         )
     return symptoms
 
 
-def _diagnose(
-    quantity: str, left: Array, right: Array, residual: float, mistakes: Mistakes, relative: bool, first: int
-) -> str:
-    if left.shape != right.shape:
-        return f"{quantity} has shape {left.shape}, expected {right.shape}"
-    where = np.unravel_index(_distance(left, right, relative).argmax(), left.shape)
-    place = f"[{', '.join(str(int(i) + first * (axis == 0)) for axis, i in enumerate(where))}]" if where else ""
-    found = f"{quantity}{place} is {left[where]:.6g}, expected {right[where]:.6g}"
+def _explanation(
+    left: Array, right: Array, residual: float, tolerance: float, mistakes: Mistakes, relative: bool
+) -> list[str]:
+    """The sentence after the numbers; none if left is not finite.
+
+    A mistake for any quantity is named only if right has two different values where left is wrong: 4 is both the square
+    of 2 and its double.
+    """
     if not np.isfinite(left).all():
-        return found
-    with np.errstate(all="ignore"):
-        fits = {sentence: _fit(left, wrong(), relative) for sentence, wrong in mistakes.items()}
-    sentence = min(fits, key=lambda key: fits[key])
-    if fits[sentence] > FITS * residual:
-        return f"{found}; {SINGLE if residual < 2e-6 else NAMELESS}"
-    return f"{found}; {sentence}"
+        return []
+    wrong = _distance(left, right, relative) > tolerance
+    several = len(np.unique(np.float32(right[wrong]))) > 1
+    for known, enough in (mistakes, wrong.sum() > 1), (_symptoms(right), several):
+        with np.errstate(all="ignore"):
+            fits = {text: _fit(left, value(), relative) for text, value in known.items()} if enough else {}
+        double = min(EXPLAINS[0] * tolerance, EXPLAINS[1] * residual)
+        single = min(EXPLAINS_SINGLE[0], EXPLAINS_SINGLE[1] * residual)
+        for nearness in double, single:
+            fitting = [text for text, fit in fits.items() if fit <= nearness]
+            if fitting:
+                return [" or ".join(fitting)]
+    return [SINGLE if _is_single(left, right, residual) else NAMELESS]
+
+
+def _is_single(left: Array, right: Array, residual: float) -> bool:
+    """Whether left can be a right result in float32: small errors of both signs at most of the entries."""
+    errors = (left - right)[right != 0]
+    inexact = np.abs(errors) > 1e-10 * np.abs(right[right != 0])
+    signs = np.sign(errors[inexact])
+    spread = len(signs) > 2 and len(signs) >= 0.5 * len(errors) and signs.min() < 0 < signs.max()
+    return bool(SINGLE_RANGE[0] <= residual <= SINGLE_RANGE[1] and spread)
 
 
 def _fit(left: Array, wrong: ArrayLike, relative: bool) -> float:
-    """Residual of left against the value of a mistake, with broadcasting; inf if the shapes do not fit."""
+    """Residual of left against a mistake, with broadcasting; inf if the shapes do not fit or it is not finite."""
     wrong = np.asarray(wrong, dtype=np.float64)
     try:
         wrong = np.broadcast_to(wrong, left.shape)
