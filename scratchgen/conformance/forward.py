@@ -1,6 +1,7 @@
 """Checks of equations (19), (25), (27): the forward process, its posterior, the merging of noise.
 
-Every function under test is linear in its arguments.  Its coefficients are read off at unit vectors.
+Every function under test is linear in its arrays.  It is called at every step with three dimensions, near 0 and far
+from 0, and compared with a formula of the reference chain.  Then it is called with an array of steps, if it takes one.
 """
 
 from __future__ import annotations
@@ -10,8 +11,24 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import parts, returned, takes_arrays
-from scratchgen.conformance.reference_chain import coefficients, compose, factors, shifted
+from scratchgen.conformance.arguments import check_callable, parts, takes_arrays
+from scratchgen.conformance.reference_chain import (
+    CANCELS,
+    Formula,
+    Steps,
+    all_steps,
+    at,
+    check_linear,
+    clippings,
+    common_mistakes,
+    compose,
+    compose_variances,
+    enlarged,
+    hos_table,
+    probes,
+    rounding,
+    shifted,
+)
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array
@@ -35,65 +52,113 @@ def check_schedule(
     Returns
     -------
     Check
-        The largest of the residuals; tolerance 1e-12, for β̃_t 1e-10.
+        The largest of the residuals, relative to ᾱ_t, β̄_t and β_t; tolerance 64 + 2 T machine epsilons, enlarged where
+        1 − ᾱ² cancels.
     """
     steps = compose(schedule)
-    name, checks = "check_schedule", []
-    product_of_noise = np.cumprod(np.concatenate([[1.0], np.sqrt(schedule.variances)]))
-    checks.append(
-        compare(
-            name,
+    T, tolerance = steps.T, rounding(steps.T)
+
+    def table(
+        symbol: str, left: ArrayLike, of: Callable[[Steps], Array], unit: Array, condition: Array, mistakes: Tables
+    ) -> Check:
+        tables = {**mistakes, **_mistaken_tables(of, steps)}
+        return compare(
+            "check_schedule",
             "(25)",
+            symbol,
+            left,
+            of(steps),
+            tolerance,
+            tables,
+            unit=unit * enlarged(tolerance, condition),
+            labels=lambda i: f"{symbol} at t = {i[0]}",
+            single=CANCELS if condition.max() > 50 else "",
+        )
+
+    beta, squared = np.sqrt(steps.variance), np.sum(steps.variance / (1 - steps.variance))
+    relative = steps.condition.copy()
+    relative[1:] += 1 / steps.total[1:]
+    checks = [
+        table(
             "ᾱ",
             alpha_bar,
+            lambda s: s.scale,
             steps.scale,
-            1e-12,
+            np.full(T + 1, squared),
             {
-                "it is ᾱ_{t−1}: the table is padded on the wrong side": lambda: shifted(steps.scale),
-                "it is ᾱ_{t+1}, the table padded at its end: index 0 is the first step": lambda: np.append(
-                    steps.scale[1:], np.asarray(alpha_bar)[-1]
-                ),
                 "it is ᾱ², which is Ho's α-bar; ᾱ here is its square root": lambda: steps.scale**2,
-                "it is the product of the β, not of the α": lambda: product_of_noise,
-                "β² is squared once more: a variance is taken for a standard deviation": lambda: np.sqrt(
-                    np.cumprod(1 - steps.variance**2)
-                ),
+                "it is the product of the β, not of the α": lambda: np.cumprod(np.append(1.0, beta[1:])),
+                "it is α_t of one step": lambda: steps.alpha,
             },
-        )
-    )
-    checks.append(
-        compare(
-            name,
-            "(25)",
+        ),
+        table(
             "β̄",
             beta_bar,
-            np.sqrt(steps.total),
-            1e-12,
+            lambda s: s.std,
+            np.append(1.0, steps.std[1:]),
+            relative,
             {
                 "it is β̄²: the square root is missing": lambda: steps.total,
                 "it is √(1 − ᾱ): ᾱ is not squared": lambda: np.sqrt(1 - steps.scale),
-                "it is β̄_{t−1}: the table is padded on the wrong side": lambda: shifted(np.sqrt(steps.total)),
-                "it is β_t, the noise of one step": lambda: np.sqrt(steps.variance),
+                "it is 1 − ᾱ": lambda: 1 - steps.scale,
+                "it is β_t, the noise of one step": lambda: beta,
+                "it is log β̄²": lambda: np.log(steps.total),
             },
-        )
-    )
+        ),
+    ]
     if beta_tilde is not None:
         checks.append(
-            compare(
-                name,
-                "(24)",
+            table(
                 "β̃",
                 beta_tilde,
-                np.sqrt(steps.posterior),
-                1e-10,
+                lambda s: np.sqrt(s.posterior),
+                np.append(1.0, beta[1:]),
+                steps.posterior_condition,
                 {
                     "it is β̃², a variance": lambda: steps.posterior,
-                    "it is β_t": lambda: np.sqrt(steps.variance),
-                    "1/β̄_t is missing": lambda: np.sqrt(steps.variance * shifted(steps.total)),
+                    "it is β_t": lambda: beta,
+                    "1/β̄_t is missing": lambda: beta * shifted(steps.std),
+                    "its first step is that of the second": lambda: np.sqrt(
+                        np.concatenate([steps.posterior[:1], steps.posterior[2:3], steps.posterior[2:]])
+                    ),
                 },
             )
         )
     return worst(*checks)
+
+
+Tables = dict[str, Callable[[], ArrayLike]]
+
+
+def _mistaken_tables(of: Callable[[Steps], Array], steps: Steps) -> Tables:
+    """The values of a table with a shifted index, or of another schedule."""
+    right, T = of(steps), steps.T
+    return {
+        "it is that of step t−1: the table is padded on the wrong side": lambda: shifted(right),
+        "it is that of step t+1, without an entry for clean data": lambda: np.append(right[1:], right[-1]),
+        **{text: lambda v=v: of(compose_variances(v)) for text, v in _other_variances(steps).items()},  # type: ignore[misc]
+        f"it is that of Ho's table np.linspace(1e-4, 0.02, {T}), and the schedule is another: pass "
+        "NoiseSchedule.from_variances of this table": lambda: of(hos_table(T)),
+    }
+
+
+def _other_variances(steps: Steps) -> dict[str, Array]:
+    """Tables that are made from the given one by mistake."""
+    return {
+        "β² is squared once more: a variance is taken for a standard deviation": steps.variance[1:] ** 2,
+        "the root of β² stands for β²: a standard deviation is taken for a variance": np.sqrt(steps.variance[1:]),
+    }
+
+
+def _mistakes(formula_of: Callable[[Steps], Formula], steps: Steps, inputs: tuple[str, ...]) -> dict[str, Formula]:
+    """Those of every map, and those of other tables."""
+    others = {text: formula_of(compose_variances(v)) for text, v in _other_variances(steps).items()}
+    return {**common_mistakes(formula_of, steps, inputs), **others}
+
+
+def weighted(first: Array, second: Array) -> Formula:
+    """The formula of first_t times one input plus second_t times another."""
+    return lambda t, x, y: at(first, t) * x + at(second, t) * y
 
 
 @takes_arrays
@@ -103,35 +168,42 @@ def check_forward_step(q_step: Callable[[int, Array, Array], ArrayLike], schedul
     Parameters
     ----------
     q_step : callable
-        q_step(t, x_prev, noise) → x_t; all arrays (N, 1).
+        q_step(t, x_prev, noise) → x_t; all arrays (N, D).
     schedule : NoiseSchedule
 
     Returns
     -------
     Check
-        Tolerance 1e-12.
+        Tolerance 64 + 2 T machine epsilons.
     """
+    check_callable(q_step, "q_step(t, x_prev, noise); t counts 1..T")
     steps = compose(schedule)
-    left = [coefficients(lambda x, e, t=t: q_step(t, x, e), 2) for t in range(1, steps.T + 1)]
-    alpha, beta = steps.alpha[1:], np.sqrt(steps.variance[1:])
-    return compare(
+    alpha, v, inputs = steps.alpha, steps.variance, ("x_{t−1}", "ε_t")
+    beta = np.sqrt(v)
+    return check_linear(
         "check_forward_step",
         "(19)",
-        "(factor of x_{t−1}, of ε_t, constant, bend)",
-        left,
-        factors(alpha, beta),
-        1e-12,
+        q_step,
+        "q_step",
+        all_steps(steps),
+        weighted(alpha, beta),
+        inputs,
+        "x_t",
+        steps.condition[1:],
         {
-            "β is added without noise, as printed on the deck's slide": lambda: np.column_stack(
-                [alpha, 0 * beta, beta]
-            ),
-            "there is no noise": lambda: factors(alpha, 0 * beta),
-            "the noise has factor β², a variance": lambda: factors(alpha, beta**2),
-            "α and β are swapped": lambda: factors(beta, alpha),
-            "x_{t−1} has factor 1 − β², without the square root": lambda: factors(alpha**2, beta),
-            "it is the step t−1": lambda: factors(steps.alpha[:-1], np.sqrt(steps.variance[:-1])),
+            "β is added without noise, as printed on the deck's slide": lambda t, x, e: at(alpha, t) * x + at(beta, t),
+            "there is no noise": weighted(alpha, 0 * beta),
+            "the noise has factor β², a variance": weighted(alpha, v),
+            "α and β are swapped": weighted(beta, alpha),
+            "x_{t−1} has factor 1 − β², without the square root": weighted(alpha**2, beta),
+            "both square roots are missing": weighted(alpha**2, v),
+            "x_{t−1} has factor 1: the variance grows": weighted(0 * alpha + 1, beta),
+            "x_{t−1} has factor 1 − β²/2, the first order of the root": weighted(1 - v / 2, beta),
+            "it is x_t from x_0, all steps at once": weighted(steps.scale, steps.std),
+            "the noise is subtracted": weighted(alpha, -beta),
+            **_mistakes(lambda s: weighted(s.alpha, np.sqrt(s.variance)), steps, inputs),
         },
-        first=1,
+        rounding(steps.T),
     )
 
 
@@ -142,41 +214,63 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
     Parameters
     ----------
     q_sample : callable
-        q_sample(t, x0, noise) → x_t; all arrays (N, 1).
+        q_sample(t, x0, noise) → x_t; all arrays (N, D).
     schedule : NoiseSchedule
 
     Returns
     -------
     Check
-        Tolerance 1e-12.
+        Tolerance 64 + 2 T machine epsilons, for the factor of ε relative to β̄_t, and enlarged where 1 − ᾱ² cancels.
     """
+    check_callable(q_sample, "q_sample(t, x0, noise); t counts 1..T")
     steps = compose(schedule)
-    left = np.array([coefficients(lambda x, e, t=t: q_sample(t, x, e), 2) for t in range(1, steps.T + 1)])
-    scale, std = steps.scale[1:], np.sqrt(steps.total[1:])
-    mistakes = {
-        "the noise has factor β̄², a variance": lambda: factors(scale, std**2),
-        "the noise has factor √(1 − ᾱ): ᾱ is not squared": lambda: factors(scale, np.sqrt(1 - scale)),
-        "x_0 has factor ᾱ², which is Ho's α-bar without its square root": lambda: factors(scale**2, std),
-        "the factors are swapped": lambda: factors(std, scale),
-        "the noise is subtracted: the distribution is right, the noise of this x_t has the other sign": lambda: factors(
-            scale, -std
-        ),
-        "it is x_{t−1}: index shifted by one": lambda: factors(steps.scale[:-1], np.sqrt(steps.total[:-1])),
-        "it is one step, not t steps": lambda: factors(steps.alpha[1:], np.sqrt(steps.variance[1:])),
-    }
-    return worst(
-        compare(
-            "check_forward_process",
-            "(25)",
-            "(ᾱ, β̄, constant, bend)",
-            left,
-            factors(scale, std),
-            1e-12,
-            mistakes,
-            first=1,
-        ),
-        compare("check_forward_process", "(25)", "β̄²", left[:, 1] ** 2, steps.total[1:], 1e-12, relative=True, first=1),
+    scale, std, inputs = steps.scale, steps.std, ("x_0", "ε")
+    unit = np.ones((steps.T, len(probes(2)[0]), 1))
+    # the factor of ε in units of β̄, where 1 − ᾱ² has a condition of 1/β̄²
+    enlarged_total, enlarged_all = (enlarged(rounding(steps.T), c) for c in (1 / steps.total[1:], steps.condition[1:]))
+    unit[:, 1, 0] = std[1:] * enlarged_total / enlarged_all
+    return check_linear(
+        "check_forward_process",
+        "(25)",
+        q_sample,
+        "q_sample",
+        all_steps(steps),
+        weighted(scale, std),
+        inputs,
+        "x_t",
+        steps.condition[1:],
+        {
+            "the noise has factor β̄², a variance": weighted(scale, std**2),
+            "the noise has factor √(1 − ᾱ): ᾱ is not squared": weighted(scale, np.sqrt(1 - scale)),
+            "the noise has factor 1 − ᾱ": weighted(scale, 1 - scale),
+            "x_0 has factor ᾱ², which is Ho's α-bar without its square root": weighted(scale**2, std),
+            "both square roots are missing: x_0 has Ho's α-bar, the noise β̄²": weighted(scale**2, std**2),
+            "the factors are swapped": weighted(std, scale),
+            "the noise is subtracted: the distribution is right, the noise of this x_t has the other sign": weighted(
+                scale, -std
+            ),
+            "it is one step, not t steps": weighted(steps.alpha, np.sqrt(steps.variance)),
+            "there is no noise": weighted(scale, 0 * std),
+            "x_0 has factor 1: the variance grows": weighted(0 * scale + 1, std),
+            "the noise is that of one step": weighted(scale, np.sqrt(steps.variance)),
+            "x_0 has the factor of one step": weighted(steps.alpha, std),
+            "ᾱ is the product of the β": weighted(
+                np.cumprod(np.append(1.0, np.sqrt(steps.variance[1:]))),
+                np.sqrt(1 - np.cumprod(np.append(1.0, steps.variance[1:]))),
+            ),
+            **_mistakes(lambda s: weighted(s.scale, s.std), steps, inputs),
+        },
+        rounding(steps.T),
+        unit=unit,
     )
+
+
+def _posterior_weights(steps: Steps) -> tuple[Array, Array]:
+    """The factors of x_t and x_0 in the mean of q(x_{t−1} | x_t, x_0), (T+1,), by precisions; 0, 1 at t <= 1."""
+    by_x_t, by_x0 = np.zeros(steps.T + 1), np.ones(steps.T + 1)
+    by_x_t[2:] = steps.posterior[2:] * steps.alpha[2:] / steps.variance[2:]
+    by_x0[2:] = steps.posterior[2:] * steps.scale[1:-1] / steps.total[1:-1]
+    return by_x_t, by_x0
 
 
 @takes_arrays
@@ -191,64 +285,119 @@ def check_posterior(
     Parameters
     ----------
     q_posterior : callable
-        q_posterior(t, x_t, x0) → (mean (N, 1), variance, a number).
+        q_posterior(t, x_t, x0) → (mean (N, D), variance), where the variance is a number or broadcasts to (N, D).
     schedule : NoiseSchedule
 
     Returns
     -------
     Check
-        The larger residual of the coefficients of the mean and of the variance over β_t²; tolerance 1e-9.
+        The larger residual of the mean and of the variance over β_t²; tolerance 64 + 2 T machine epsilons, enlarged
+        where 1 − ᾱ² cancels.
     """
-    steps = compose(schedule)
-    ts = range(1, steps.T + 1)
-    means = [coefficients(lambda x, y, t=t: parts(q_posterior(t, x, y), 2, "q_posterior")[0], 2) for t in ts]
-    zero = np.zeros((1, 1))
-    variances = np.array([parts(q_posterior(t, zero, zero), 2, "q_posterior")[1].ravel()[0] for t in ts])
-    alpha, v, before, total = steps.alpha[1:], steps.variance[1:], steps.total[:-1], steps.total[1:]
-    posterior = steps.posterior[1:]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        by_x_t, by_x0 = posterior * alpha / v, posterior * steps.scale[:-1] / before
-    by_x_t[0], by_x0[0] = 0.0, 1.0
-    return worst(
-        compare(
-            "check_posterior",
-            "(24)",
-            "(factor of x_t, of x_0, constant, bend) of the posterior mean",
-            means,
-            factors(by_x_t, by_x0),
-            1e-9,
-            {
-                "the two factors are swapped": lambda: factors(by_x0, by_x_t),
-                "ᾱ_t stands where ᾱ_{t−1} belongs": lambda: factors(by_x_t, by_x0 * alpha),
-                "β stands where β² belongs in the factor of x_0": lambda: factors(by_x_t, by_x0 / np.sqrt(v)),
-                "1/β̄² is missing": lambda: factors(by_x_t * total, by_x0 * total),
-                "it is that of step t−1: index shifted by one": lambda: factors(
-                    np.append(0.0, by_x_t[:-1]), np.append(1.0, by_x0[:-1])
-                ),
-                "β̄_t stands where β̄_{t−1} belongs": lambda: factors(alpha, by_x0),
-            },
-            first=1,
-        ),
-        compare(
-            "check_posterior",
-            "(24)",
-            "the posterior variance over β²",
-            variances / v,
-            posterior / v,
-            1e-9,
-            {
-                "it is β_t², the variance of the forward step (β̄_t in place of β̄_{t−1} gives it)": lambda: v / v,
-                "1/β̄_t² is missing": lambda: before,
-                "it is that of step t−1: index shifted by one": lambda: shifted(posterior) / v,
-                "β̄_{t−2} stands where β̄_{t−1} belongs: the table is padded twice": lambda: shifted(before) / total,
-                "it is β̃, a standard deviation": lambda: np.sqrt(posterior) / v,
-                "its first step is replaced by the second": lambda: np.append(posterior[1:2], posterior[1:]) / v,
-                "its first step is β_1²": lambda: np.append(v[:1], posterior[1:]) / v,
-                "it is a log-variance": lambda: np.log(posterior) / v,
-            },
-            first=1,
-        ),
+    check_callable(q_posterior, "q_posterior(t, x_t, x0); t counts 1..T")
+    steps, name, tolerance = compose(schedule), "check_posterior", rounding(schedule.T)
+    by_x_t, by_x0 = _posterior_weights(steps)
+    v, before, total, posterior = steps.variance, shifted(steps.total), steps.total, steps.posterior
+    safe, condition, inputs = np.append(1.0, total[1:]), steps.posterior_condition[1:], ("x_t", "x_0")
+    mean = check_linear(
+        name,
+        "(24)",
+        lambda t, x, y: parts(q_posterior(t, x, y), 2, "q_posterior")[0],
+        "the mean of q_posterior",
+        all_steps(steps),
+        weighted(by_x_t, by_x0),
+        inputs,
+        "the posterior mean",
+        condition,
+        {
+            "the two factors are swapped": weighted(by_x0, by_x_t),
+            "ᾱ_t stands where ᾱ_{t−1} belongs": weighted(by_x_t, by_x0 * steps.alpha),
+            "β stands where β² belongs in the factor of x_0": weighted(by_x_t, by_x0 / np.sqrt(np.append(1.0, v[1:]))),
+            "1/β̄² is missing": weighted(by_x_t * total, by_x0 * total),
+            "1/β̄ stands where 1/β̄² belongs": weighted(by_x_t * steps.std, by_x0 * steps.std),
+            "β̄_t stands where β̄_{t−1} belongs": weighted(steps.alpha, by_x0),
+            "ᾱ² stands for ᾱ, Ho's α-bar without its root": weighted(by_x_t, v * shifted(steps.scale) ** 2 / safe),
+            "α² stands for α in the factor of x_t": weighted(by_x_t * steps.alpha, by_x0),
+            "both square roots are missing": weighted(by_x_t * steps.alpha, v * shifted(steps.scale) ** 2 / safe),
+            "ᾱ_t stands where α_t belongs": weighted(steps.scale * before / safe, by_x0),
+            "ᾱ_{t−1} comes from a table padded on the wrong side": _padded(steps),
+            "it is x_t/α_t, from two of the three factors": weighted(1 / steps.alpha, 0 * by_x0),
+            "it is the mean of x_{t−1} given x_0 only": weighted(0 * by_x_t, shifted(steps.scale)),
+            **_mistakes(lambda s: weighted(*_posterior_weights(s)), steps, inputs),
+        },
+        tolerance,
     )
+    given, ts = probes(2)[:, 1:4], np.arange(1, steps.T + 1)
+    shape = given.shape[1:]
+
+    def variance(t: int) -> Array:
+        value = parts(q_posterior(t, *given.copy()), 2, "q_posterior")[1]
+        value = value[:, None] if value.shape == shape[:1] else value
+        try:
+            return np.broadcast_to(value, shape)
+        except ValueError:
+            raise ValueError(
+                f"the variance of q_posterior must be a number or broadcast to (N, D) = {shape}, got {value.shape}"
+            ) from None
+
+    def over_beta(table: Array) -> Callable[[], Array]:
+        return lambda: np.broadcast_to((table[1:] / v[1:])[:, None, None], (steps.T, *shape))
+
+    beta_tilde = np.sqrt(posterior)
+    spread = compare(
+        name,
+        "(24)",
+        "the posterior variance over β²",
+        np.array([variance(int(t)) for t in ts]) / v[1:, None, None],
+        over_beta(posterior)(),
+        tolerance,
+        {
+            "it is β_t², the variance of the forward step (β̄_t in place of β̄_{t−1} gives it)": over_beta(v),
+            "1/β̄_t² is missing": over_beta(v * before),
+            "1/β̄_t stands where 1/β̄_t² belongs": over_beta(v * before / np.sqrt(safe)),
+            "it is that of step t−1: index shifted by one": over_beta(shifted(posterior)),
+            "it is that of step t+1: t counts 1..T, so that a table from 0 has index t − 1": over_beta(
+                np.append(posterior[1:], posterior[-1])
+            ),
+            "it is that of step t−1, and of step T at t = 1, where an index is −1": over_beta(
+                np.concatenate([[0.0], posterior[-1:], posterior[1:-1]])
+            ),
+            "β̄_{t−2} stands where β̄_{t−1} belongs: the table is padded twice": over_beta(v * shifted(before) / safe),
+            "ᾱ_{t−1} comes from a table padded on the wrong side": over_beta(_padded_variance(steps)),
+            "it is β̃, a standard deviation": over_beta(beta_tilde),
+            "it is β̃⁴: a variance is squared": over_beta(posterior**2),
+            "its first step is replaced by the second": over_beta(
+                np.concatenate([[0.0], posterior[2:3], posterior[2:]])
+            ),
+            "its first step is β_1²": over_beta(np.concatenate([v[:2], posterior[2:]])),
+            "it is a log-variance, with the first step replaced by the second": over_beta(
+                np.log(np.concatenate([[1.0], posterior[2:3], posterior[2:]]))
+            ),
+            "it is log β_t²": over_beta(np.log(np.append(1.0, v[1:]))),
+            "it is β_t, a standard deviation": over_beta(np.sqrt(v)),
+            "it is β_t²/α_t², from two of the three factors": over_beta(v / (1 - v)),
+            "it is that of Ho's table np.linspace(1e-4, 0.02, T), and the schedule is another: pass "
+            "NoiseSchedule.from_variances of this table": over_beta(hos_table(steps.T).posterior),
+        },
+        labels=lambda i: f"t = {i[0] + 1}: the posterior variance over β²",
+        unit=2 * enlarged(tolerance, condition)[:, None, None],
+        single=CANCELS if condition.max() > 50 else "",
+    )
+    return worst(mean, spread)
+
+
+def _padded_table(steps: Steps) -> Array:
+    """ᾱ_1, …, ᾱ_{T−1}, 1 for t = 1..T, where 1, ᾱ_1, …, ᾱ_{T−1} belongs; index 0 is not used."""
+    return np.concatenate([[1.0], steps.scale[2:], [1.0]]) if steps.T > 1 else np.ones(2)
+
+
+def _padded_variance(steps: Steps) -> Array:
+    return steps.variance * (1 - _padded_table(steps) ** 2) / np.append(1.0, steps.total[1:])
+
+
+def _padded(steps: Steps) -> Formula:
+    previous, safe = _padded_table(steps), np.append(1.0, steps.total[1:])
+    return weighted(steps.alpha * (1 - previous**2) / safe, previous * steps.variance / safe)
 
 
 @takes_arrays
@@ -259,12 +408,14 @@ def check_noise_merging(
 ) -> Check:
     """The proposition before (27): (ε, ω) = R(ε̄_{t−1}, ε_t), β̄_t ε = α_t β̄_{t−1} ε̄_{t−1} + β_t ε_t, R Rᵀ = I.
 
-    The off-diagonal entry of R Rᵀ is E[ε ωᵀ].  Both are jointly Gaussian, so that 0 means independence.
+    The right side has R with the row of ω such that R is its own inverse; the row of ε_t in (27) is then this row.
+    Both rows have length 1 and are orthogonal, so that E[ε ωᵀ] = 0.  Both are jointly Gaussian, so that 0 means
+    independence.
 
     Parameters
     ----------
     merge_noise : callable
-        merge_noise(t, eps_bar_prev, eps_t) → (ε, ω); all arrays (N, 1).
+        merge_noise(t, eps_bar_prev, eps_t) → (ε, ω); all arrays (N, D).
     split_noise : callable
         split_noise(t, eps, omega) → ε_t, (27).
     schedule : NoiseSchedule
@@ -272,59 +423,86 @@ def check_noise_merging(
     Returns
     -------
     Check
-        The largest of four residuals; tolerance 1e-12.
+        The largest of three residuals; tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
     """
-    steps = compose(schedule)
-    first, second = np.eye(2)[:, :1], np.eye(2)[:, 1:]
-    rotations, splits, totals = [], [], []
-    for t in range(1, steps.T + 1):
-        eps, omega = parts(merge_noise(t, first, second), 2, "merge_noise")
-        rotations.append([returned(part, (2, 1), "merge_noise")[:, 0] for part in (eps, omega)])
-        splits.append(returned(split_noise(t, first, second), (2, 1), "split_noise")[:, 0])
-        totals.append(np.array([steps.alpha[t] * np.sqrt(steps.total[t - 1]), np.sqrt(steps.variance[t])]))
-    R, unscaled, std = np.array(rotations), np.array(totals), np.sqrt(steps.total[1:, None])
-    exact = unscaled / std
-    turned = exact[:, ::-1] * [1, -1]  # the row of ω in R, and the row of ε_t in R⁻¹ = R
-    name = "check_noise_merging"
+    check_callable(merge_noise, "merge_noise(t, eps_bar_prev, eps_t); t counts 1..T")
+    check_callable(split_noise, "split_noise(t, eps, omega); t counts 1..T")
+    steps, pair = compose(schedule), ("ε̄_{t−1}", "ε_t")
+    safe = np.append(1.0, steps.std[1:])
+
+    def rotation(s: Steps) -> tuple[Array, Array]:
+        safe = np.append(1.0, s.std[1:])
+        return s.alpha * shifted(s.std) / safe, np.sqrt(s.variance) / safe
+
+    cosine, sine = rotation(steps)
+
+    def part(
+        f: Callable[..., ArrayLike],
+        what: str,
+        formula_of: Callable[[Steps], Formula],
+        inputs: tuple[str, ...],
+        result: str,
+        mistakes: dict[str, Formula],
+    ) -> Check:
+        return check_linear(
+            "check_noise_merging",
+            "(27)",
+            f,
+            what,
+            all_steps(steps),
+            formula_of(steps),
+            inputs,
+            result,
+            steps.posterior_condition[1:],
+            {**mistakes, **_mistakes(formula_of, steps, inputs)},
+            rounding(steps.T),
+        )
+
+    def merged(which: int) -> Callable[..., Array]:
+        return lambda t, x, y: parts(merge_noise(t, x, y), 2, "merge_noise")[which]
+
+    def omega_row(s: Steps) -> Formula:
+        cosine, sine = rotation(s)
+        return weighted(sine, -cosine)
+
     return worst(
-        compare(
-            name,
-            "(27)",
-            "the factors of ε̄_{t−1} and ε_t in ε",
-            R[:, 0],
-            exact,
-            1e-12,
+        part(
+            merged(0),
+            "merge_noise",
+            lambda s: weighted(*rotation(s)),
+            pair,
+            "ε",
             {
-                "1/β̄_t is missing: the variance is β̄_t², not 1": lambda: unscaled,
-                "the two are swapped": lambda: exact[:, ::-1],
-                "β̄_t stands where β̄_{t−1} belongs": lambda: np.column_stack([steps.alpha[1:], exact[:, 1]]),
+                "1/β̄_t is missing: the variance is β̄_t², not 1": weighted(cosine * safe, sine * safe),
+                "the two are swapped": weighted(sine, cosine),
+                "β̄_t stands where β̄_{t−1} belongs": weighted(steps.alpha, sine),
+                "it is the sum of the two noises": weighted(0 * cosine + 1, 0 * cosine + 1),
             },
-            first=1,
         ),
-        compare(
-            name,
-            "(27)",
-            "R Rᵀ (its off-diagonal is E[ε ωᵀ])",
-            R @ R.swapaxes(1, 2),
-            np.broadcast_to(np.eye(2), (len(R), 2, 2)),
-            1e-12,
-            first=1,
-        ),
-        compare(name, "(27)", "the factors of ε̄_{t−1} and ε_t in ω", R[:, 1], turned, 1e-12, first=1),
-        compare(
-            name,
-            "(27)",
-            "the factors of ε and ω in ε_t",
-            splits,
-            turned,
-            1e-12,
+        part(
+            merged(1),
+            "merge_noise",
+            omega_row,
+            pair,
+            "ω",
             {
-                "ω has the wrong sign": lambda: turned * [1, -1],
-                "it is ε̄_{t−1}": lambda: exact,
-                "1/β̄_t is missing": lambda: turned * std,
-                "1/β̄_t stands twice": lambda: turned / std,
+                "ω has the other sign: R is then not its own inverse": weighted(-sine, cosine),
+                "both noises are added: ω is not independent of ε": weighted(sine, cosine),
+                "it is ε again": weighted(cosine, sine),
             },
-            first=1,
+        ),
+        part(
+            split_noise,
+            "split_noise",
+            omega_row,
+            ("ε", "ω"),
+            "ε_t",
+            {
+                "ω has the wrong sign": weighted(sine, cosine),
+                "it is ε̄_{t−1}": weighted(cosine, sine),
+                "1/β̄_t is missing": weighted(sine * safe, -cosine * safe),
+                "1/β̄_t stands twice": weighted(sine / safe, -cosine / safe),
+            },
         ),
     )
 
@@ -336,33 +514,47 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
     Parameters
     ----------
     predict_x0 : callable
-        predict_x0(t, x_t, eps_hat) → x̂_0; all arrays (N, 1).
+        predict_x0(t, x_t, eps_hat) → x̂_0; all arrays (N, D).
     schedule : NoiseSchedule
 
     Returns
     -------
     Check
-        Tolerance 1e-12, relative to |right|.
+        In units of 1/ᾱ_t; tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
     """
-    steps = compose(schedule)
-    left = np.array([coefficients(lambda x, e, t=t: predict_x0(t, x, e), 2) for t in range(1, steps.T + 1)])
-    scale, std = steps.scale[1:], np.sqrt(steps.total[1:])
-    return compare(
+    check_callable(predict_x0, "predict_x0(t, x_t, eps_hat); t counts 1..T")
+    steps, inputs = compose(schedule), ("x_t", "ε̂")
+    scale, std = steps.scale, steps.std
+
+    def solved(s: Steps) -> Formula:
+        return weighted(1 / s.scale, -s.std / s.scale)
+
+    right = solved(steps)
+    return check_linear(
         "check_predict_x0",
         "(25)",
-        "(factor of x_t, of ε̂, constant, bend) of x_0",
-        left,
-        factors(1 / scale, -std / scale),
-        1e-12,
+        predict_x0,
+        "predict_x0",
+        all_steps(steps),
+        right,
+        inputs,
+        "x̂_0",
+        steps.condition[1:],
         {
-            "1/ᾱ is missing": lambda: factors(np.ones_like(scale), -std),
-            "the noise has the wrong sign": lambda: factors(1 / scale, std / scale),
-            "the noise has factor β̄², a variance": lambda: factors(1 / scale, -(std**2) / scale),
-            "ᾱ_{t−1} stands where ᾱ_t belongs": lambda: factors(1 / steps.scale[:-1], -std / steps.scale[:-1]),
-            "it uses step t−1: index shifted by one": lambda: factors(
-                1 / steps.scale[:-1], -np.sqrt(steps.total[:-1]) / steps.scale[:-1]
-            ),
+            "1/ᾱ is missing": weighted(0 * scale + 1, -std),
+            "the noise has the wrong sign": weighted(1 / scale, std / scale),
+            "the noise has factor β̄², a variance": weighted(1 / scale, -(std**2) / scale),
+            "the noise has factor √(1 − ᾱ): ᾱ is not squared": weighted(1 / scale, -np.sqrt(1 - scale) / scale),
+            "it is divided by ᾱ², Ho's α-bar without its root": weighted(1 / scale**2, -std / scale**2),
+            "both square roots are missing": weighted(1 / scale**2, -(std**2) / scale**2),
+            "it is multiplied by ᾱ, not divided": weighted(scale, -std * scale),
+            "1/ᾱ is missing in the factor of ε̂": weighted(1 / scale, -std),
+            "it is divided by α_t of one step": weighted(1 / steps.alpha, -std / steps.alpha),
+            "ε̂ has the factor of one step, β_t": weighted(1 / scale, -np.sqrt(steps.variance) / scale),
+            "ᾱ_{t−1} stands where ᾱ_t belongs": weighted(1 / shifted(scale), -std / shifted(scale)),
+            **clippings(right, "x̂_0"),
+            **_mistakes(solved, steps, inputs),
         },
-        relative=True,
-        first=1,
+        rounding(steps.T),
+        unit=np.broadcast_to((1 / scale[1:])[:, None, None], (steps.T, len(probes(2)[0]), 1)),
     )

@@ -1,4 +1,4 @@
-"""The reference chain of the checks: a composition of single diffusion steps; the coefficients of linear maps.
+"""The reference chain of the checks: a composition of single diffusion steps; the comparison of linear maps.
 
 Only the variances of the schedule are used, never the tables and closed forms under test.
 """
@@ -6,16 +6,26 @@ Only the variances of the schedule are used, never the tables and closed forms u
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import returned
+from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array
+from scratchgen.validation import Array, IntArray
 
 EpsHat = Callable[[Array, int], Array]
+Formula = Callable[..., Array]  # of the numbers (t, or t and s) and of the inputs (rows, D)
+
+D = 3  # with different numbers in every dimension
+NEAR = np.array([0.5, -0.25, 0.75])  # the inputs from which factors are read; no clipping at ±1
+FAR = np.array([30.0, -24.0, 15.0])  # beyond a clipping at ±10
+FAR_UNIT = 60.0  # results far from 0 are shown in this unit, so that a wrong factor is the larger error
+FAR_SIGNS = np.array([[1, 1, 1], [-1, -1, -1], [1, -1, 1], [-1, 1, 1]])
+EPS = float(np.finfo(np.float64).eps)
+CLIPS = (1.0, 2.0, 3.0, 5.0, 6.0, 10.0)
 
 
 class Steps(NamedTuple):
@@ -38,16 +48,280 @@ class Steps(NamedTuple):
         out[2:] = 1 / (self.alpha[2:] ** 2 / self.variance[2:] + 1 / self.total[1:-1])
         return out
 
+    @property
+    def std(self) -> Array:
+        """β̄_t."""
+        return np.sqrt(self.total)
+
+    @property
+    def condition(self) -> Array:
+        """How many times the rounding of β² and of 1 − ᾱ² is enlarged in ᾱ_t and β̄_t, (T+1,); 0 at t = 0."""
+        out = np.cumsum(self.variance / (1 - self.variance))
+        out[1:] += 1 / self.std[1:]
+        return out
+
+    @property
+    def posterior_condition(self) -> Array:
+        """The same for the posterior, where 1 − ᾱ_t², 1 − ᾱ²_{t−1} and 1 − ᾱ_t²/ᾱ²_{t−1} may stand, (T+1,)."""
+        out = self.condition
+        out[1:] += 1 / self.variance[1:]
+        out[2:] += 1 / self.total[1:-1]
+        return out
+
+    @property
+    def loop_condition(self) -> float:
+        """The same for a loop over all steps, which adds up the errors of its factors."""
+        return float((1 / self.total[1:] + 1 / np.sqrt(self.variance[1:])).sum())
+
 
 def compose(schedule: NoiseSchedule) -> Steps:
+    """The reference chain of the variances of a schedule."""
+    return compose_variances(schedule.variances)
+
+
+def compose_variances(variances: Array) -> Steps:
     """Compose the steps one by one: scale ← α scale, total ← α² total + β²."""
-    variance = np.concatenate([[0.0], schedule.variances])
+    variance = np.concatenate([[0.0], variances])
     alpha = np.sqrt(1 - variance)
     scale, total = [1.0], [0.0]
     for a, v in zip(alpha[1:], variance[1:], strict=True):
         scale.append(a * scale[-1])
         total.append(a**2 * total[-1] + v)
     return Steps(alpha, variance, np.array(scale), np.array(total))
+
+
+def hos_table(T: int) -> Steps:
+    """The chain of Ho's linear table."""
+    return compose_variances(np.linspace(1e-4, 0.02, T))
+
+
+def rounding(T: int) -> float:
+    """The tolerance of a table that is a product of T factors: 64 + 2 T machine epsilons."""
+    return (64 + 2 * T) * EPS
+
+
+def enlarged(tolerance: float, condition: Array) -> Array:
+    """The factor of the unit of a residual whose rounding is enlarged by a condition number; 1 without it.
+
+    At the tolerance of the check it allows at least 64 machine epsilons of float64 times the condition; at 1e-5 it
+    allows four of float32.
+    """
+    return 1 + np.maximum(64 * EPS / tolerance, 0.05) * condition
+
+
+def all_steps(steps: Steps) -> IntArray:
+    """t = 1..T, (T, 1)."""
+    return np.arange(1, steps.T + 1)[:, None]
+
+
+# --- linear maps -----------------------------------------------------------------------------------------------------
+
+
+def at(table: Array, t: int | IntArray) -> Array:
+    """The entries of a table as a factor of (…, D); t of shape (N,) gives (N, 1)."""
+    value = np.asarray(table[t])
+    return value[:, None] if value.ndim == 1 else value
+
+
+def probes(n_inputs: int) -> Array:
+    """Inputs (n_inputs, n_inputs + 5, D): all 0; one input alone, near 0; all inputs, far from 0."""
+    out = np.zeros((n_inputs, n_inputs + 5, D))
+    for i in range(n_inputs):
+        out[i, 1 + i] = NEAR
+        out[i, n_inputs + 1 :] = FAR_SIGNS[:, [i]] * np.roll(FAR, i)
+    return out
+
+
+def read(images: Array, n_inputs: int) -> Array:
+    """The factors of every input, the constant, and the results far from 0, (…, n_inputs + 5, D), from the images."""
+    zero, near, far = images[..., :1, :], images[..., 1 : n_inputs + 1, :], images[..., n_inputs + 1 :, :]
+    return np.concatenate([(near - zero) / NEAR, zero, far / FAR_UNIT], axis=-2)
+
+
+def check_linear(
+    name: str,
+    equation: str,
+    f: Callable[..., ArrayLike],
+    what: str,
+    numbers: IntArray,
+    formula: Formula,
+    inputs: tuple[str, ...],
+    result: str,
+    condition: Array,
+    mistakes: dict[str, Formula],
+    tolerance: float,
+    unit: Array | None = None,
+) -> Check:
+    """Compare f(t, …, *inputs) with a formula for every step, in D = 3 and near and far from 0; then for arrays of t.
+
+    Parameters
+    ----------
+    f : callable
+        Under test.  The numbers come first, then the arrays (N, 3).
+    what : str
+        Its name in messages.
+    numbers : (P, m)
+        The numbers of every call: t, or t and s.
+    formula : callable
+        formula(*numbers (P, 1, 1), *inputs (rows, D)) → (P, rows, D).
+    inputs : tuple of str
+        Names of the arrays.
+    result : str
+        Name of the result.
+    condition : (P,)
+        As in `enlarged`.
+    mistakes : dict
+        Sentence → formula.
+    unit : (P, rows, 1), optional
+        The unit of a residual in place of 1 plus the largest entry of a step.
+    """
+    given, n = probes(len(inputs)), len(inputs)
+    columns = tuple(numbers.T[:, :, None, None])
+    rows = [_call(f, what, tuple(int(i) for i in row), given) for row in numbers]
+    right = read(formula(*columns, *given), n)
+    factor = enlarged(tolerance, condition)[:, None, None]
+    if unit is None:
+        unit = 1 + np.abs(right).max(axis=(1, 2), keepdims=True)
+
+    def place(index: tuple[int, ...]) -> str:
+        p, row, d = index
+        entries = [*(f"factor of {one}" for one in inputs), "constant", *["result far from 0"] * 4]
+        return f"{_steps_text(numbers[p])}: {entries[row]} in {result}, dimension {d},"
+
+    first = compare(
+        name,
+        equation,
+        f"the map from ({', '.join(inputs)}) to {result}",
+        read(np.array(rows), n),
+        right,
+        tolerance,
+        {text: lambda m=m: read(m(*columns, *given), n) for text, m in mistakes.items()},  # type: ignore[misc]
+        labels=place,
+        unit=factor * unit,
+        single=CANCELS if condition.max() > 50 else "",
+    )
+    second = _with_arrays(name, equation, f, numbers, formula, n, result, condition, tolerance)
+    return first if second is None else worst(first, second)
+
+
+CANCELS = "1 − ᾱ² and its like are differences of float32 numbers near 1, with few correct digits at the first steps; "
+
+
+def _steps_text(numbers: IntArray) -> str:
+    return ", ".join(f"{symbol} = {i}" for symbol, i in zip("ts", numbers, strict=False))
+
+
+def _call(f: Callable[..., ArrayLike], what: str, numbers: tuple[int, ...], inputs: Array) -> Array:
+    """One call on copies of the inputs; an IndexError says how steps are counted."""
+    try:
+        value = f(*numbers, *inputs.copy())
+    except IndexError as error:
+        error.add_note(f"{what} was called with t = {numbers[0]}; t counts 1..T, and index 0 is clean data")
+        raise
+    return returned(value, inputs.shape[1:], what)
+
+
+def _with_arrays(
+    name: str,
+    equation: str,
+    f: Callable[..., ArrayLike],
+    numbers: IntArray,
+    formula: Formula,
+    n_inputs: int,
+    result: str,
+    condition: Array,
+    tolerance: float,
+) -> Check | None:
+    """The comparison for arrays of t, one step an example; None if f does not take them."""
+    n = 5
+    given = np.sin(1.7 * np.arange(1, 1 + n_inputs * n * D) ** 1.3).reshape(n_inputs, n, D)
+    chosen = np.linspace(0, len(numbers) - 1, n).round().astype(np.int64)[[2, 0, 4, 1, 3]]
+    picked = numbers[chosen]
+    try:
+        left = np.asarray(f(*(column.copy() for column in picked.T), *given.copy()), dtype=np.float64)
+    except Exception:  # f takes ints only, and says so by any exception
+        return None
+    if left.shape != (n, D):
+        return None
+
+    def by(rows: IntArray) -> Array:
+        return formula(*rows.T[:, :, None], *given)
+
+    right = by(picked)
+    unit = (1 + np.abs(right).max(axis=1, keepdims=True)) * enlarged(tolerance, condition[chosen])[:, None]
+    return compare(
+        name,
+        equation,
+        f"{result} for t as an array",
+        left,
+        right,
+        tolerance,
+        {
+            "the first t is used for all examples": lambda: by(np.broadcast_to(picked[:1], picked.shape)),
+            "the last t is used for all examples": lambda: by(np.broadcast_to(picked[-1:], picked.shape)),
+        },
+        labels=lambda i: f"t as an array, {_steps_text(picked[i[0]])}: {result} in dimension {i[1]}",
+        unit=unit,
+    )
+
+
+def common_mistakes(
+    formula_of: Callable[[Steps], Formula], steps: Steps, inputs: tuple[str, ...]
+) -> dict[str, Formula]:
+    """The mistakes that are possible in every map of steps: shifted steps, another table, shared inputs."""
+    formula, T = formula_of(steps), steps.T
+
+    def moved(index: Callable[[Any], Any]) -> Formula:
+        def wrong(*arguments: Array) -> Array:
+            n = len(arguments) - len(inputs)
+            return formula(*(index(one) for one in arguments[:n]), *arguments[n:])
+
+        return wrong
+
+    mistakes: dict[str, Formula] = {}
+    if T > 1:
+        mistakes |= {
+            "every step is one too late: t counts 1..T, so that a table from 0 has index t − 1": moved(
+                lambda t: np.minimum(t + 1, T)
+            ),
+            "it is that of step t−1: index shifted by one": moved(lambda t: t - 1),
+            "it is that of step t−1, and right at t = 1": moved(lambda t: np.maximum(t - 1, 1)),
+            "it is that of step t−1, and of step T at t = 1, where an index is −1": moved(lambda t: (t - 2) % T + 1),
+            "it is that of step T + 1 − t: the steps are counted backwards": moved(lambda t: (T + 1 - t) % (T + 1)),
+        }
+        if not np.array_equal(steps.variance, hos_table(T).variance):
+            mistakes[
+                f"these are the numbers of Ho's table np.linspace(1e-4, 0.02, {T}), and the schedule is another: pass "
+                "NoiseSchedule.from_variances of this table"
+            ] = formula_of(hos_table(T))
+    for i, one in enumerate(inputs):
+
+        def shared(share: Callable[[Array], Array], i: int = i) -> Formula:
+            def wrong(*arguments: Array) -> Array:
+                numbers, arrays = arguments[: -len(inputs)], list(arguments[-len(inputs) :])
+                arrays[i] = np.broadcast_to(share(arrays[i]), arrays[i].shape)
+                return formula(*numbers, *arrays)
+
+            return wrong
+
+        mistakes[f"all dimensions use {one} of the first dimension"] = shared(lambda x: x[..., :1])
+        mistakes[f"{one} is averaged over the dimensions"] = shared(lambda x: x.mean(axis=-1, keepdims=True))
+        mistakes[f"all examples use {one} of the first example"] = shared(lambda x: x[:1])
+    return mistakes
+
+
+def clipped(x: Array, bound: float) -> Array:
+    """x within ±bound."""
+    return np.minimum(np.maximum(x, -bound), bound)
+
+
+def clippings(formula: Formula, what: str = "the result") -> dict[str, Formula]:
+    """The mistakes of a result that is clipped."""
+
+    def within(bound: float) -> Formula:
+        return lambda *arguments: clipped(formula(*arguments), bound)
+
+    return {f"{what} is clipped to [−{bound:g}, {bound:g}]": within(bound) for bound in CLIPS}
 
 
 def coefficients(f: Callable[..., ArrayLike], n_arguments: int) -> list[float]:

@@ -41,7 +41,8 @@ class Check:
         By the implementation under test, and by the independent route.
     residual : float
         max |left − right|/(1 + |right|), or max |left − right|/|right| where the check says "relative"; inf if a shape
-        is wrong or a value is not finite.
+        is wrong or a value is not finite.  Where a right computation loses digits, as 1 − ᾱ² near 1, the denominator is
+        larger.
     tolerance : float
         A small multiple of the numerical error of the two computations in float64.
     diagnosis : str
@@ -57,6 +58,7 @@ class Check:
     residual: float
     tolerance: float
     diagnosis: str
+    unit: Array | None = None
 
     @property
     def passed(self) -> bool:
@@ -82,7 +84,8 @@ class Check:
         """Left and right at the largest difference; (nan, nan) if the shapes differ."""
         if self.left.shape != self.right.shape or self.left.size == 0:
             return float("nan"), float("nan")
-        worst = np.unravel_index(_distance(self.left, self.right, False).argmax(), self.left.shape)
+        unit = 1 + np.abs(self.right) if self.unit is None else self.unit
+        worst = np.unravel_index(_distance(self.left, self.right, unit).argmax(), self.left.shape)
         return float(self.left[worst]), float(self.right[worst])
 
 
@@ -97,6 +100,8 @@ def compare(
     relative: bool = False,
     first: int = 0,
     labels: Labels | None = None,
+    unit: ArrayLike | None = None,
+    single: str = "",
 ) -> Check:
     """Compare left with right; after a failure look for the mistakes that give left.
 
@@ -106,21 +111,27 @@ def compare(
     `labels` is the text for an entry in the diagnosis: a callable from the index to a whole subject ("t = 10, s = 7:
     factor of ε"), or the names of the entries along each axis, which follow the quantity.  Without labels `first` is
     the index of the first row: 1 if the rows are the steps t = 1..T.
+
+    `unit` is the denominator of the residual, (…) that broadcasts to right, in place of 1 + |right|.  `single` is added
+    to the diagnosis of a left that agrees to float32 precision.
     """
     left, right = _as_array(left), np.asarray(right, dtype=np.float64)
     if not np.isfinite(right).all():
         raise ValueError(f"{name}: {quantity} has no finite value for this problem, got {right}; use another one")
-    residual = _residual(left, right, relative)
-    diagnosis = ""
+    if unit is None:
+        unit = np.abs(right) if relative else 1 + np.abs(right)
+    unit = np.broadcast_to(np.asarray(unit, dtype=np.float64), right.shape)
+    if left.shape != right.shape:
+        diagnosis = f"{quantity} has shape {left.shape}, expected {right.shape}"
+        return Check(name, equation, quantity, left, right, float("inf"), tolerance, diagnosis, unit)
+    distance = _distance(left, right, unit)
+    residual, diagnosis = float(distance.max(initial=0.0)), ""
     if not residual <= tolerance:
-        if left.shape != right.shape:
-            diagnosis = f"{quantity} has shape {left.shape}, expected {right.shape}"
-        else:
-            where = np.unravel_index(_distance(left, right, relative).argmax(), left.shape)
-            index = tuple(int(i) for i in where)
-            found = f"{_place(quantity, index, labels, first)} is {left[where]:.6g}, expected {right[where]:.6g}"
-            diagnosis = "; ".join([found, *_explanation(left, right, residual, tolerance, mistakes or {}, relative)])
-    return Check(name, equation, quantity, left, right, residual, tolerance, diagnosis)
+        where = np.unravel_index(distance.argmax(), left.shape)
+        place = _place(quantity, tuple(int(i) for i in where), labels, first)
+        reason = _reason(left, right, unit, tolerance, mistakes or {}, single)
+        diagnosis = f"{place} is {left[where]:.6g}, expected {right[where]:.6g}{reason}"
+    return Check(name, equation, quantity, left, right, residual, tolerance, diagnosis, unit)
 
 
 def _as_array(value: ArrayLike) -> Array:
@@ -158,17 +169,11 @@ def _place(quantity: str, index: tuple[int, ...], labels: Labels | None, first: 
     return f"{quantity}[{place}]" if index else quantity
 
 
-def _distance(left: Array, right: Array, relative: bool) -> Array:
-    """|left − right|/(1 + |right|), or |left − right|/|right|; 0 where both are equal, including infinities."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        distance = np.abs(left - right) / (np.abs(right) if relative else 1 + np.abs(right))
+def _distance(left: Array, right: Array, unit: Array) -> Array:
+    """|left − right|/unit; 0 where both are equal, including infinities; else inf where it is not finite."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        distance = np.abs(left - right) / unit
     return np.where(left == right, 0.0, np.where(np.isfinite(distance), distance, np.inf))
-
-
-def _residual(left: Array, right: Array, relative: bool) -> float:
-    if left.shape != right.shape:
-        return float("inf")
-    return float(_distance(left, right, relative).max(initial=0.0))
 
 
 def _symptoms(right: Array) -> dict[str, Callable[[], ArrayLike]]:
@@ -192,28 +197,27 @@ def _symptoms(right: Array) -> dict[str, Callable[[], ArrayLike]]:
     return symptoms
 
 
-def _explanation(
-    left: Array, right: Array, residual: float, tolerance: float, mistakes: Mistakes, relative: bool
-) -> list[str]:
-    """The sentence after the numbers; none if left is not finite.
+def _reason(left: Array, right: Array, unit: Array, tolerance: float, mistakes: Mistakes, single: str) -> str:
+    """The part of a diagnosis after the numbers; empty if left is not finite.
 
     A mistake for any quantity is named only if right has two different values where left is wrong: 4 is both the square
     of 2 and its double.
     """
     if not np.isfinite(left).all():
-        return []
-    wrong = _distance(left, right, relative) > tolerance
+        return ""
+    distance = _distance(left, right, unit)
+    wrong, residual = distance > tolerance, float(distance.max())
     several = len(np.unique(np.float32(right[wrong]))) > 1
+    nearness = min(EXPLAINS[0] * tolerance, EXPLAINS[1] * residual)
+    nearness_single = min(EXPLAINS_SINGLE[0], EXPLAINS_SINGLE[1] * residual)
     for known, enough in (mistakes, wrong.sum() > 1), (_symptoms(right), several):
         with np.errstate(all="ignore"):
-            fits = {text: _fit(left, value(), relative) for text, value in known.items()} if enough else {}
-        double = min(EXPLAINS[0] * tolerance, EXPLAINS[1] * residual)
-        single = min(EXPLAINS_SINGLE[0], EXPLAINS_SINGLE[1] * residual)
-        for nearness in double, single:
-            fitting = [text for text, fit in fits.items() if fit <= nearness]
+            fits = {text: _fit(left, value(), unit) for text, value in known.items()} if enough else {}
+        for limit in nearness, nearness_single:
+            fitting = [text for text, fit in fits.items() if fit <= limit]
             if fitting:
-                return [" or ".join(fitting)]
-    return [SINGLE if _is_single(left, right, residual) else NAMELESS]
+                return f"; {' or '.join(fitting)}"
+    return f"; {single}{SINGLE}" if _is_single(left, right, residual) else f"; {NAMELESS}"
 
 
 def _is_single(left: Array, right: Array, residual: float) -> bool:
@@ -225,11 +229,11 @@ def _is_single(left: Array, right: Array, residual: float) -> bool:
     return bool(SINGLE_RANGE[0] <= residual <= SINGLE_RANGE[1] and spread)
 
 
-def _fit(left: Array, wrong: ArrayLike, relative: bool) -> float:
+def _fit(left: Array, wrong: ArrayLike, unit: Array) -> float:
     """Residual of left against a mistake, with broadcasting; inf if the shapes do not fit or it is not finite."""
     wrong = np.asarray(wrong, dtype=np.float64)
     try:
         wrong = np.broadcast_to(wrong, left.shape)
     except ValueError:
         return float("inf")
-    return _residual(left, wrong, relative)
+    return float(_distance(left, wrong, np.maximum(unit, np.abs(wrong))).max(initial=0.0))

@@ -7,11 +7,108 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import as_sigma_squared, returned, takes_arrays
-from scratchgen.conformance.reference_chain import EpsHat, coefficients, compose, factors, reverse_mean, shifted
-from scratchgen.conformance.result import Check, compare
+from scratchgen.conformance.arguments import as_sigma_squared, check_callable, returned, takes_arrays
+from scratchgen.conformance.reference_chain import (
+    CANCELS,
+    CLIPS,
+    FAR,
+    NEAR,
+    D,
+    EpsHat,
+    Formula,
+    Steps,
+    all_steps,
+    at,
+    check_linear,
+    clipped,
+    common_mistakes,
+    compose,
+    enlarged,
+    reverse_mean,
+    rounding,
+    shifted,
+)
+from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, as_number
+from scratchgen.validation import Array, IntArray, as_number
+
+ALL_PAIRS = 40  # the longest chain of which every pair (t, s) is compared
+
+
+# --- ancestral sampling ----------------------------------------------------------------------------------------------
+
+
+def _mean_tables(steps: Steps) -> tuple[Array, Array]:
+    """The factors of x_t and of ε̂ in the mean of p_θ(x_{t−1} | x_t), (T+1,); 1 and 0 at t = 0."""
+    by_x_t, by_eps = reverse_mean(steps).T
+    return np.append(1.0, by_x_t), np.append(0.0, by_eps)
+
+
+def _reverse_step(by_x_t: Array, by_eps: Array, sigma: Array) -> Formula:
+    return lambda t, x, e, z: at(by_x_t, t) * x + at(by_eps, t) * e + at(sigma, t) * z
+
+
+def _ancestral_mistakes(steps: Steps, sigma: Array) -> dict[str, Formula]:
+    """Sentence → formula of a wrong step from x_t, ε̂ and z."""
+    (by_x_t, by_eps), T = _mean_tables(steps), steps.T
+    alpha, v, std, scale = steps.alpha, steps.variance, steps.std, steps.scale
+    safe = np.append(1.0, std[1:])
+
+    def mean(eps_factor: Array) -> Formula:
+        return _reverse_step(by_x_t, -eps_factor / alpha, sigma)
+
+    def noise(other: Array) -> Formula:
+        return _reverse_step(by_x_t, by_eps, other)
+
+    def of_x0_hat(bound: float) -> Formula:
+        """The posterior mean at a clipped x̂_0."""
+        by_x0 = -by_eps * scale / safe
+
+        def step(t: IntArray, x: Array, e: Array, z: Array) -> Array:
+            x0_hat = (x - at(std, t) * e) / at(scale, t)
+            weight = at(by_x_t, t) - at(by_x0, t) / at(scale, t)
+            return weight * x + at(by_x0, t) * clipped(x0_hat, bound) + at(sigma, t) * z
+
+        return step
+
+    first = np.append(0.0, sigma[1:2])
+    return {
+        "β_t stands where β_t²/β̄_t belongs, as if ε̂ were the noise of one step": mean(np.sqrt(v)),
+        "β_t² stands where β_t²/β̄_t belongs": mean(v),
+        "β̄_t stands where β_t²/β̄_t belongs": mean(std),
+        "β_t²/β̄_t² stands where β_t²/β̄_t belongs: 1 − ᾱ² without its square root": mean(v / safe**2),
+        "β_t/β̄_t stands where β_t²/β̄_t belongs": mean(np.sqrt(v) / safe),
+        "√(1 − ᾱ) stands where β̄ = √(1 − ᾱ²) belongs: ᾱ is not squared": mean(
+            v / np.append(1.0, np.sqrt(1 - scale[1:]))
+        ),
+        "β̄_{t−1} stands where β̄_t belongs": mean(v / np.concatenate([safe[:2], safe[1:-1]])),
+        "ε̂ has the wrong sign": _reverse_step(by_x_t, -by_eps, sigma),
+        "1/α_t is missing": _reverse_step(by_x_t * alpha, by_eps * alpha, sigma),
+        "1/α_t² stands for 1/α_t": _reverse_step(by_x_t / alpha, by_eps / alpha, sigma),
+        "1/ᾱ_t stands where 1/α_t belongs": _reverse_step(1 / scale, -v / safe / scale, sigma),
+        "1/α_t is missing in the factor of ε̂": mean(v / safe * alpha),
+        "the noise has factor σ², a variance": noise(sigma**2),
+        "the noise has factor √σ: a standard deviation is taken for a variance": noise(np.sqrt(sigma)),
+        "the noise has factor log σ², a log-variance": noise(np.log(np.append(1.0, sigma[1:] ** 2))),
+        "the noise is left out at t = 1": noise(np.append([0.0, 0.0], sigma[2:])),
+        "the noise is left out at t = 1 and t = 2": noise(np.append([0.0, 0.0, 0.0], sigma[3:])[: T + 1]),
+        "the noise is left out at t = T": noise(np.append(sigma[:-1], 0.0)),
+        "there is noise at t = 1 only": noise(np.concatenate([first, 0 * sigma[2:]])),
+        "there is no noise": noise(0 * sigma),
+        "the noise is added twice": noise(2 * sigma),
+        "the noise is subtracted": noise(-sigma),
+        "the noise has factor 1": noise(0 * sigma + 1),
+        "the noise is divided by α_t": noise(sigma / alpha),
+        "σ_t is that of step t−1": noise(shifted(sigma)),
+        "σ_t is that of step t+1": noise(np.append(sigma[1:], sigma[-1])),
+        "σ_t² is β_t², not the given table": noise(np.sqrt(v)),
+        "σ_t² is β̃_t², not the given table": noise(np.sqrt(steps.posterior)),
+        "σ_t² is β̃_t², with β_1² at t = 1, not the given table": noise(
+            np.sqrt(np.concatenate([v[:2], steps.posterior[2:]]))
+        ),
+        **{f"x̂_0 is clipped to [−{bound:g}, {bound:g}]": of_x0_hat(bound) for bound in CLIPS},
+        **common_mistakes(lambda s: _reverse_step(*_mean_tables(s), sigma), steps, ("x_t", "ε̂", "z")),
+    }
 
 
 @takes_arrays
@@ -25,7 +122,7 @@ def check_ancestral_step(
     Parameters
     ----------
     step : callable
-        step(t, x_t, eps_hat, noise) → x_{t−1}; all arrays (N, 1).
+        step(t, x_t, eps_hat, noise) → x_{t−1}; all arrays (N, D).
     schedule : NoiseSchedule
     sigma_squared : (T+1,)
         The variances σ_t² that `step` uses.
@@ -33,33 +130,144 @@ def check_ancestral_step(
     Returns
     -------
     Check
-        Tolerance 1e-9.
+        Tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
     """
+    check_callable(step, "step(t, x_t, eps_hat, noise); t counts 1..T")
     steps = compose(schedule)
-    left = [coefficients(lambda x, e, z, t=t: step(t, x, e, z), 3) for t in range(1, steps.T + 1)]
-    (by_x_t, by_eps), sigma = reverse_mean(steps).T, np.sqrt(as_sigma_squared(sigma_squared, schedule, zero=True)[1:])
-    alpha, v, total = steps.alpha[1:], steps.variance[1:], steps.total[1:]
-    return compare(
+    sigma = np.sqrt(as_sigma_squared(sigma_squared, schedule, zero=True))
+    return check_linear(
         "check_ancestral_step",
         "(24)",
-        "(factor of x_t, of ε̂, of z, constant, bend) in x_{t−1}",
-        left,
-        factors(by_x_t, by_eps, sigma),
-        1e-9,
-        {
-            "β_t stands where β_t²/β̄_t belongs, as if ε̂ were the noise of one step": lambda: factors(
-                by_x_t, -np.sqrt(v) / alpha, sigma
-            ),
-            "β_t² stands where β_t²/β̄_t belongs": lambda: factors(by_x_t, -v / alpha, sigma),
-            "β̄_t stands where β_t²/β̄_t belongs": lambda: factors(by_x_t, -np.sqrt(total) / alpha, sigma),
-            "ε̂ has the wrong sign": lambda: factors(by_x_t, -by_eps, sigma),
-            "the noise has factor σ², a variance": lambda: factors(by_x_t, by_eps, sigma**2),
-            "the noise is left out at t = 1": lambda: factors(by_x_t, by_eps, np.append(0.0, sigma[1:])),
-            "there is no noise": lambda: factors(by_x_t, by_eps, 0 * sigma),
-            "σ_t is that of step t−1": lambda: factors(by_x_t, by_eps, shifted(sigma)),
-        },
-        first=1,
+        step,
+        "step",
+        all_steps(steps),
+        _reverse_step(*_mean_tables(steps), sigma),
+        ("x_t", "ε̂", "z"),
+        "x_{t−1}",
+        steps.posterior_condition[1:],
+        _ancestral_mistakes(steps, sigma),
+        rounding(steps.T),
     )
+
+
+# --- DDIM ------------------------------------------------------------------------------------------------------------
+
+
+class _Levels:
+    """ᾱ and β̄ of steps t and s as factors of (…, D), and the variance of x_t given x_s."""
+
+    def __init__(self, steps: Steps, t: IntArray, s: IntArray) -> None:
+        log_scale = np.cumsum(np.log1p(-steps.variance))
+        jump = np.where(np.subtract(t, s) == 1, steps.variance[t], -np.expm1(log_scale[t] - log_scale[s]))
+        self.scale_t, self.std_t = at(steps.scale, t), at(steps.std, t)
+        self.scale_s, self.std_s = at(steps.scale, s), at(steps.std, s)
+        self.jump = jump[:, None] if np.ndim(jump) == 1 else jump
+        self.sigma = self.std_s / self.std_t * np.sqrt(np.maximum(self.jump, 0.0))  # at η = 1
+
+    def direct(self, sigma: Array) -> Array:
+        """The factor of ε̂."""
+        return np.sqrt(np.maximum(self.std_s**2 - sigma**2, 0.0))
+
+    def x0_hat(self, x_t: Array, eps_hat: Array) -> Array:
+        """x̂_0."""
+        return (x_t - self.std_t * eps_hat) / self.scale_t
+
+
+def _ddim(steps: Steps, eta: float) -> Formula:
+    def step(t: IntArray, s: IntArray, x: Array, e: Array, z: Array) -> Array:
+        at_ = _Levels(steps, t, s)
+        sigma = eta * at_.sigma
+        return at_.scale_s * at_.x0_hat(x, e) + at_.direct(sigma) * e + sigma * z
+
+    return step
+
+
+def _ddim_mistakes(steps: Steps, eta: float) -> dict[str, Formula]:
+    """Sentence → formula of a wrong step from t to s, x_t, ε̂ and z."""
+
+    def made(weights: Callable[[_Levels, Array], tuple[Array, Array, Array]]) -> Formula:
+        """From the factors of x̂_0, ε̂ and z as a function of the levels and the right σ."""
+
+        def step(t: IntArray, s: IntArray, x: Array, e: Array, z: Array) -> Array:
+            at_ = _Levels(steps, t, s)
+            by_x0, by_eps, by_z = weights(at_, eta * at_.sigma)
+            return by_x0 * at_.x0_hat(x, e) + by_eps * e + by_z * z
+
+        return step
+
+    def with_sigma(other: Callable[[_Levels], Array]) -> Formula:
+        return made(lambda at_, _: (at_.scale_s, at_.direct(other(at_)), other(at_)))
+
+    def clipping(bound: float, stale: bool) -> Formula:
+        def step(t: IntArray, s: IntArray, x: Array, e: Array, z: Array) -> Array:
+            at_ = _Levels(steps, t, s)
+            x0, sigma = clipped(at_.x0_hat(x, e), bound), eta * at_.sigma
+            e = e if stale else (x - at_.scale_t * x0) / at_.std_t
+            return at_.scale_s * x0 + at_.direct(sigma) * e + sigma * z
+
+        return step
+
+    def one_step(t: IntArray, s: IntArray, x: Array, e: Array, z: Array) -> Array:
+        at_, sigma = _Levels(steps, t, s), eta * at(np.sqrt(steps.posterior), t)
+        return at_.scale_s * at_.x0_hat(x, e) + at_.direct(sigma) * e + sigma * z
+
+    def without_root(t: IntArray, s: IntArray, x: Array, e: Array, z: Array) -> Array:
+        at_, sigma = _Levels(steps, t, s), eta * _Levels(steps, t, s).sigma
+        return at_.scale_s * (x - at_.std_t * e) / at_.scale_t**2 + at_.direct(sigma) * e + sigma * z
+
+    right = _ddim(steps, eta)
+    mistakes: dict[str, Formula] = {
+        "the direction to x_t has the wrong sign": made(lambda a, sigma: (a.scale_s, -a.direct(sigma), sigma)),
+        "η is ignored: there is no fresh noise": made(lambda a, sigma: (a.scale_s, a.std_s, 0 * sigma)),
+        "η is ignored: the step has η = 1": with_sigma(lambda a: a.sigma),
+        "the fresh noise is left out, its σ² is taken off the direction": made(
+            lambda a, sigma: (a.scale_s, a.direct(sigma), 0 * sigma)
+        ),
+        "σ² is not taken off the direction": made(lambda a, sigma: (a.scale_s, a.std_s, sigma)),
+        "σ is taken off the direction in place of σ²": made(
+            lambda a, sigma: (a.scale_s, np.sqrt(np.maximum(a.std_s**2 - sigma, 0)), sigma)
+        ),
+        "the fresh noise has factor σ², a variance": made(lambda a, sigma: (a.scale_s, a.direct(sigma), sigma**2)),
+        "the fresh noise is added twice": made(lambda a, sigma: (a.scale_s, a.direct(sigma), 2 * sigma)),
+        "β̄_t stands where β̄_s belongs in the direction": made(
+            lambda a, sigma: (a.scale_s, np.sqrt(np.maximum(a.std_t**2 - sigma**2, 0)), sigma)
+        ),
+        "β̄_s² stands where β̄_s belongs: the square root of the direction is missing": made(
+            lambda a, sigma: (a.scale_s, a.std_s**2 - sigma**2, sigma)
+        ),
+        "ᾱ_t stands where ᾱ_s belongs": made(lambda a, sigma: (a.scale_t, a.direct(sigma), sigma)),
+        "ᾱ_s² stands where ᾱ_s belongs, Ho's α-bar without its root": made(
+            lambda a, sigma: (a.scale_s**2, a.direct(sigma), sigma)
+        ),
+        "ᾱ_s is missing: x̂_0 has factor 1": made(lambda a, sigma: (1 + 0 * a.scale_s, a.direct(sigma), sigma)),
+        "x̂_0 is divided by ᾱ_t², Ho's α-bar without its root": without_root,
+        "the whole is x̂_0": made(lambda a, sigma: (1 + 0 * sigma, 0 * sigma, 0 * sigma)),
+        "σ has the factor η² in place of η": with_sigma(lambda a: eta**2 * a.sigma),
+        "σ has 1 − ᾱ_t² in place of 1 − ᾱ_t²/ᾱ_s²": with_sigma(lambda a: eta * a.std_s),
+        "σ has β̄_t/β̄_s in place of β̄_s/β̄_t": with_sigma(
+            lambda a: eta * a.std_t / np.where(a.std_s > 0, a.std_s, np.inf) * np.sqrt(a.jump)
+        ),
+        "σ has lost its factor β̄_s/β̄_t": with_sigma(lambda a: eta * np.sqrt(a.jump)),
+        "σ has 1 − ᾱ_t/ᾱ_s: ᾱ is not squared": with_sigma(
+            lambda a: eta * a.std_s / a.std_t * np.sqrt(1 - a.scale_t / a.scale_s)
+        ),
+        "σ is that of the single step from t to t − 1": one_step,
+        "s is ignored: the step goes to t − 1": lambda t, s, x, e, z: right(t, t - 1, x, e, z),
+        "t and s are swapped": lambda t, s, x, e, z: right(np.where(s > 0, s, -1), t, x, e, z),
+    }
+    for bound in CLIPS:
+        mistakes[f"x̂_0 is clipped to [−{bound:g}, {bound:g}]; ε̂ is not recomputed from it"] = clipping(bound, True)
+        mistakes[f"x̂_0 is clipped to [−{bound:g}, {bound:g}], and ε̂ recomputed from it"] = clipping(bound, False)
+    return {**mistakes, **common_mistakes(lambda s: _ddim(s, eta), steps, ("x_t", "ε̂", "z"))}
+
+
+def _pairs(T: int) -> IntArray:
+    """All pairs (t, s) with 0 <= s < t, (P, 2); for long chains single steps, jumps to 0, and jumps on a grid."""
+    if T <= ALL_PAIRS:
+        return np.array([(t, s) for t in range(1, T + 1) for s in range(t)])
+    grid = np.unique(np.linspace(0, T, 25).round().astype(np.int64))
+    single = [(t, t - 1) for t in range(1, T + 1)]
+    return np.array(sorted({*single, *((int(t), int(s)) for t in grid for s in grid if s < t)}))
 
 
 @takes_arrays
@@ -69,12 +277,13 @@ def check_ddim_step(
     """One DDIM step keeps the marginals for every η and every 0 <= s < t.
 
     From x_t = ᾱ_t x_0 + β̄_t ε and ε̂ = ε, x_s has the distribution N(ᾱ_s x_0, β̄_s² I).  The factor of the fresh noise
-    is σ = η (β̄_s/β̄_t) √(1 − ᾱ_t²/ᾱ_s²).
+    is σ = η (β̄_s/β̄_t) √(1 − ᾱ_t²/ᾱ_s²).  For T of 40 and less all pairs (t, s) are compared.  η is one number: call the
+    check for several, as 0, 0.7 and 1, to see a step that has one of them built in.
 
     Parameters
     ----------
     step : callable
-        step(t, s, x_t, eps_hat, noise) → x_s; all arrays (N, 1).
+        step(t, s, x_t, eps_hat, noise) → x_s; all arrays (N, D).
     schedule : NoiseSchedule
     eta : float
         η; 0 is deterministic.
@@ -82,34 +291,35 @@ def check_ddim_step(
     Returns
     -------
     Check
-        Tolerance 1e-9.
+        Tolerance 64 + 2 T machine epsilons, enlarged by ᾱ_s/ᾱ_t and where 1 − ᾱ² cancels.
     """
+    check_callable(step, "step(t, s, x_t, eps_hat, noise); t counts 1..T, s counts 0..t−1")
     eta = as_number(eta, "eta", low=0.0, high=1.0)
-    steps = compose(schedule)
-    scale, std = steps.scale, np.sqrt(steps.total)
-    pairs = [(t, s) for t in range(1, steps.T + 1) for s in range(t)]
-    left = [coefficients(lambda x0, e, z, t=t, s=s: step(t, s, scale[t] * x0 + std[t] * e, e, z), 3) for t, s in pairs]
-    t, s = np.array(pairs).T
-    # the variance of q(x_s | x_t, x_0), by adding precisions
-    ratio = scale[t] / scale[s]
-    with np.errstate(divide="ignore"):
-        full = 1 / (ratio**2 / (std[t] ** 2 - ratio**2 * std[s] ** 2) + 1 / std[s] ** 2)
-    sigma = eta * np.sqrt(full)
-    direct = np.sqrt(np.maximum(std[s] ** 2 - sigma**2, 0.0))
-    return compare(
+    steps, pairs = compose(schedule), _pairs(schedule.T)
+
+    def on_path(formula: Formula) -> Formula:
+        """From x_t to x_0 and ε as the inputs."""
+        return lambda t, s, x0, e, z: formula(t, s, at(steps.scale, t) * x0 + at(steps.std, t) * e, e, z)
+
+    t, s = pairs.T
+    condition = (1 + steps.condition[t]) * steps.scale[s] / steps.scale[t]
+    condition += 1 / np.sqrt(_Levels(steps, t, s).jump[:, 0])
+    return check_linear(
         "check_ddim_step",
         "(25)",
-        "(factor of x_0, of ε, of z, constant, bend) in x_s",
-        left,
-        factors(scale[s], direct, sigma),
-        1e-9,
-        {
-            "the direction to x_t has the wrong sign": lambda: factors(scale[s], -direct, sigma),
-            "η is ignored: there is no fresh noise": lambda: factors(scale[s], std[s], 0 * sigma),
-            "σ² is not taken off the direction": lambda: factors(scale[s], std[s], sigma),
-            "the fresh noise has factor σ², a variance": lambda: factors(scale[s], direct, sigma**2),
-        },
+        on_path(step),  # type: ignore[arg-type]
+        "step",
+        pairs,
+        on_path(_ddim(steps, eta)),
+        ("x_0", "ε", "z"),
+        "x_s",
+        condition,
+        {text: on_path(wrong) for text, wrong in _ddim_mistakes(steps, eta).items()},
+        rounding(steps.T),
     )
+
+
+# --- whole samplers --------------------------------------------------------------------------------------------------
 
 
 @takes_arrays
@@ -120,66 +330,191 @@ def check_sampler(
     variance: float,
     sigma_squared: Array,
 ) -> Check:
-    """The whole ancestral sampler on scalar data: mean and variance of x_0, from x_T ~ p_T with the exact ε̂.
+    """The whole ancestral sampler: x_0 of given noise, and mean and variance of x_0 for data N(mean, variance I).
 
-    With the optimal σ_t² they equal those of the data, for every T.  The mean alone depends neither on the sign nor on
-    the size of the score.
+    With the exact ε̂ and the optimal σ_t² the moments equal those of the data, for every T.  The mean alone depends
+    neither on the sign nor on the size of the score.  The network of the given noise is not linear, and some of the
+    noise is large, so that a clipping of x̂_0 to ±10 shows.
 
     Parameters
     ----------
     sample : callable
-        sample(x_T (N, 1), eps_hat, noise (T, N, 1)) → x_0 (N, 1).  noise[0] belongs to the step from T.  `sample` calls
-        eps_hat(x, t) with t = T..1.
+        sample(x_T (N, D), eps_hat, noise (T, N, D)) → x_0 (N, D).  noise[0] belongs to the step from T.  `sample` calls
+        eps_hat(x, t) with t = T..1, an int or (N,).
     schedule : NoiseSchedule
     mean, variance : float
-        Mean and variance of the data.
+        Mean and variance of the data in every dimension.
     sigma_squared : (T+1,)
         The variances σ_t² that `sample` uses.
 
     Returns
     -------
     Check
-        Tolerance 1e-10.
+        The larger residual; tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
     """
-    steps = compose(schedule)
-    T, spread = steps.T, steps.scale**2 * variance + steps.total
-
-    def eps_hat(x: Array, t: int) -> Array:
-        return np.sqrt(steps.total[t]) * (x - steps.scale[t] * mean) / spread[t]
-
+    check_callable(sample, "sample(x_T, eps_hat, noise)")
+    steps, mean = compose(schedule), as_number(mean, "mean")
+    T = steps.T
     variance = as_number(variance, "variance", low=0.0, open_low=True)
+    spread = steps.scale**2 * variance + steps.total
     sigma_squared = as_sigma_squared(sigma_squared, schedule, zero=True)
+    sigma, tolerance = np.sqrt(sigma_squared), rounding(T)
+    factor = enlarged(tolerance, np.array(steps.loop_condition))
+    by_x_t, by_eps = _mean_tables(steps)
+
+    def exact(x: Array, t: int | IntArray) -> Array:
+        return at(steps.std, t) * (x - at(steps.scale, t) * mean) / at(spread, t)
+
+    def bent(x: Array, t: int | IntArray) -> Array:
+        return exact(x, t) + 0.2 * at(steps.std, t) * np.sin(x + 0.5 * at(np.arange(T + 1.0), t))
+
+    start, noise = _given_noise(T)
+    x_T = start.copy()
+    x_T[-1] = FAR / max(steps.scale[T] * variance / spread[T], 1e-2)
+    if T > 1 and sigma[2] > 0:
+        noise[T - 2, -1] = FAR / sigma[2]
+
+    def walk(step: Formula, late: int = 0) -> Array:
+        x = x_T
+        for t in range(T, 0, -1):
+            x = step(t, x, bent(x, min(t + late, T)), noise[T - t])
+        return x
+
+    formula = _reverse_step(by_x_t, by_eps, sigma)
+    right = walk(formula)
+    along = compare(
+        "check_sampler",
+        "(19)",
+        "x_0 of given noise",
+        returned(sample(x_T.copy(), bent, noise.copy()), x_T.shape, "sample"),
+        right,
+        tolerance,
+        {
+            "ε̂ is evaluated at t − 1: the network gets the wrong step": lambda: walk(formula, -1),
+            "ε̂ is evaluated at t + 1: the network gets the wrong step": lambda: walk(formula, 1),
+            "the first step is not made": lambda: _from(T - 1, x_T, formula, bent, noise),
+            **_walks(walk, _ancestral_mistakes(steps, sigma), T),
+        },
+        labels=lambda i: f"x_0 of given noise, example {i[0]}, dimension {i[1]},",
+        unit=(1 + np.abs(right)) * factor,
+        single=CANCELS,
+    )
     probes = T + 2
-    start, noise = np.zeros((probes, 1)), np.zeros((T, probes, 1))
-    start[1] = 1
-    noise[np.arange(T), np.arange(2, probes)] = 1
-    end = returned(sample(start, eps_hat, noise), (probes, 1), "sample")[:, 0]
-    slopes = end[1:] - end[0]
-    left = [end[0] + slopes[0] * steps.scale[T] * mean, slopes[0] ** 2 * spread[T] + (slopes[1:] ** 2).sum()]
+    start, unit = np.zeros((probes, D)), np.zeros((T, probes, D))
+    start[1], unit[np.arange(T), np.arange(2, probes)] = NEAR, NEAR
+    end = returned(sample(start, exact, unit), (probes, D), "sample")
+    slopes = (end[1:] - end[0]) / NEAR
+    left = [end[0] + slopes[0] * steps.scale[T] * mean, slopes[0] ** 2 * spread[T] + (slopes[1:] ** 2).sum(axis=0)]
     gains = steps.alpha[1:] * spread[:-1] / spread[1:]
 
-    def end_variance(noises: Array) -> float:
+    def moments(noises: Array) -> Array:
         v = spread[T]
         for t in range(T, 0, -1):
             v = gains[t - 1] ** 2 * v + noises[t]
-        return float(v)
+        return np.repeat([[mean / np.sqrt(variance)], [v / variance]], D, axis=1)
 
-    def moments(noises: Array) -> Array:
-        return np.array([mean / np.sqrt(variance), end_variance(noises) / variance])
-
-    return compare(
-        "check_sampler",
-        "(19)",
-        "(mean, variance) of x_0, in units of the data",
-        np.array(left) / [np.sqrt(variance), variance],
-        moments(sigma_squared),
-        1e-10,
-        {
-            "the noise is left out at t = 1": lambda: moments(np.append([0, 0], sigma_squared[2:])),
-            "σ_t is that of step t−1": lambda: moments(shifted(sigma_squared)),
-            "there is no noise": lambda: moments(0 * sigma_squared),
-        },
+    return worst(
+        along,
+        compare(
+            "check_sampler",
+            "(19)",
+            "(mean, variance) of x_0, in units of the data",
+            np.array(left) / [[np.sqrt(variance)], [variance]],
+            moments(sigma_squared),
+            tolerance,
+            {
+                "the noise is left out at t = 1": lambda: moments(np.append([0, 0], sigma_squared[2:])),
+                "σ_t is that of step t−1": lambda: moments(shifted(sigma_squared)),
+                "there is no noise": lambda: moments(0 * sigma_squared),
+                "the noise has factor σ², a variance": lambda: moments(sigma_squared**2),
+            },
+            unit=(1 + np.abs(moments(sigma_squared))) * factor,
+            single=CANCELS,
+        ),
     )
+
+
+def _given_noise(T: int) -> tuple[Array, Array]:
+    """x_T (5, D) and noise (T, 5, D): irregular numbers without a random generator."""
+    numbers = 1.5 * np.sin(1.7 * np.arange(1.0, 1 + 5 * D * (T + 1)) ** 1.3).reshape(T + 1, 5, D)
+    return numbers[0], numbers[1:]
+
+
+def _walks(walk: Callable[[Formula], Array], formulas: dict[str, Formula], T: int) -> dict[str, Callable[[], Array]]:
+    """The end of a whole chain for every wrong step; none for chains of over 1000 steps, to save time."""
+    return {text: lambda m=m: walk(m) for text, m in formulas.items()} if T <= 1000 else {}  # type: ignore[misc]
+
+
+def _from(start: int, x: Array, step: Formula, eps_hat: EpsHat, noise: Array) -> Array:
+    """x_0 from x at step `start`."""
+    for t in range(start, 0, -1):
+        x = step(t, x, eps_hat(x, t), noise[len(noise) - t])
+    return x
+
+
+@takes_arrays
+def check_ddim_sampler(
+    sample: Callable[[Array, EpsHat, Array], ArrayLike], schedule: NoiseSchedule, eta: float
+) -> Check:
+    """The whole DDIM sampler over the steps T..1, for a network that is not linear, from its formula at every step.
+
+    Parameters
+    ----------
+    sample : callable
+        sample(x_T (N, D), eps_hat, noise (T, N, D)) → x_0 (N, D).  noise[0] belongs to the step from T.  `sample` calls
+        eps_hat(x, t) with t = T..1, an int or (N,).
+    schedule : NoiseSchedule
+    eta : float
+        η; 0 is deterministic.
+
+    Returns
+    -------
+    Check
+        Tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
+    """
+    check_callable(sample, "sample(x_T, eps_hat, noise)")
+    eta = as_number(eta, "eta", low=0.0, high=1.0)
+    steps = compose(schedule)
+    T, std = steps.T, steps.std
+    x_T, noise = _given_noise(T)
+    x_T = x_T.copy()
+    x_T[-1] = FAR * max(1.0, steps.scale[T])
+
+    def eps_hat(x: Array, t: int | IntArray) -> Array:
+        """Exact for N(0, 4), plus a wave."""
+        exact = at(std, t) * x / at(4 * steps.scale**2 + steps.total, t)
+        return exact + 0.2 * at(std, t) * np.sin(x + 0.5 * at(np.arange(T + 1.0), t))
+
+    def walk(step: Formula, late: int = 0) -> Array:
+        x = x_T
+        for t in range(T, 0, -1):
+            x = step(t, t - 1, x, eps_hat(x, min(t + late, T)), noise[T - t])
+        return x
+
+    formula, tolerance = _ddim(steps, eta), rounding(T)
+    right = walk(formula)
+    return compare(
+        "check_ddim_sampler",
+        "(25)",
+        "x_0",
+        returned(sample(x_T.copy(), eps_hat, noise.copy()), x_T.shape, "sample"),
+        right,
+        tolerance,
+        {
+            "ε̂ is evaluated at t − 1: the network gets the wrong step": lambda: walk(formula, -1),
+            "ε̂ is evaluated at t + 1: the network gets the wrong step": lambda: walk(formula, 1),
+            "the first step is not made": lambda: _from(
+                T - 1, x_T, lambda t, *rest: formula(t, t - 1, *rest), eps_hat, noise
+            ),
+            **_walks(walk, _ddim_mistakes(steps, eta), T),
+        },
+        labels=lambda i: f"x_0, example {i[0]}, dimension {i[1]},",
+        unit=(1 + np.abs(right)) * enlarged(tolerance, np.array(steps.loop_condition)),
+        single=CANCELS,
+    )
+
+
+# --- variances -------------------------------------------------------------------------------------------------------
 
 
 @takes_arrays
@@ -201,79 +536,35 @@ def check_optimal_variance(
     Returns
     -------
     Check
-        Tolerance 1e-10.
+        In units of β_t²; tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
     """
+    check_callable(mean_square_step, "mean_square_step(noise_loss)")
     steps, D = compose(schedule), len(covariance)
-    V = steps.scale[:, None, None] ** 2 * covariance + steps.total[:, None, None] * np.eye(D)
-    fisher = np.trace(np.linalg.inv(V), axis1=1, axis2=2)
-    left = np.asarray(mean_square_step(D - steps.total * fisher), dtype=np.float64)[1:]
-    alpha = steps.alpha[1:, None, None]
-    conditional = V[:-1] - alpha**2 * V[:-1] @ np.linalg.inv(V[1:]) @ V[:-1]
+    eigenvalues = np.linalg.eigvalsh(covariance)
+    V = steps.scale[:, None] ** 2 * eigenvalues + steps.total[:, None]  # of x_t along the axes of the covariance
+    left = returned(mean_square_step(D - steps.total * (1 / V).sum(axis=1)), (steps.T + 1,), "mean_square_step")[1:]
+    v = steps.variance[1:]
+    # the precision of x_{t−1} given x_t is 1/V_{t−1} + α_t²/β_t²
+    conditional = (1 / (1 / V[:-1] + (steps.alpha[1:] ** 2 / v)[:, None])).sum(axis=1)
+    tolerance = rounding(steps.T)
     return compare(
         "check_optimal_variance",
         "(29)",
         "σ*²",
         left,
-        np.trace(conditional, axis1=1, axis2=2) / D,
-        1e-10,
+        conditional / D,
+        tolerance,
         {
-            "it is summed over the D dimensions": lambda: np.trace(conditional, axis1=1, axis2=2),
+            "it is summed over the D dimensions": lambda: conditional,
             "it is β̃², the posterior variance: the error of ε̂ is left out": lambda: steps.posterior[1:],
             "it is β²": lambda: steps.variance[1:],
-            "β̃² is left out": lambda: np.trace(conditional, axis1=1, axis2=2) / D - steps.posterior[1:],
+            "β̃² is left out": lambda: conditional / D - steps.posterior[1:],
+            "it is a standard deviation": lambda: np.sqrt(conditional / D),
+            "it is a log-variance": lambda: np.log(conditional / D),
+            "it is that of step t−1: index shifted by one": lambda: np.append(left[0], conditional[:-1] / D),
         },
         first=1,
-    )
-
-
-@takes_arrays
-def check_ddim_sampler(
-    sample: Callable[[Array, EpsHat, Array], ArrayLike], schedule: NoiseSchedule, eta: float
-) -> Check:
-    """The whole DDIM sampler over the steps T..1, for a network that is not linear, from its formula at every step.
-
-    Parameters
-    ----------
-    sample : callable
-        sample(x_T (N, 1), eps_hat, noise (T, N, 1)) → x_0 (N, 1).  noise[0] belongs to the step from T.  `sample` calls
-        eps_hat(x, t) with t = T..1.
-    schedule : NoiseSchedule
-    eta : float
-        η; 0 is deterministic.
-
-    Returns
-    -------
-    Check
-        Tolerance 1e-9.
-    """
-    steps = compose(schedule)
-    T, std = steps.T, np.sqrt(steps.total)
-    x_T, noise = np.linspace(-1.5, 1.5, 4)[:, None], np.cos(np.arange(1.0, 1 + 4 * T)).reshape(T, 4, 1)
-
-    def eps_hat(x: Array, t: int) -> Array:
-        return 0.6 * x + 0.3 * np.sin(2 * x + 0.5 * t)
-
-    def walk(late: int = 0, with_noise: bool = True) -> Array:
-        x = x_T
-        for t in range(T, 0, -1):
-            predicted = eps_hat(x, t - late)
-            sigma = eta * np.sqrt(steps.posterior[t])
-            x0 = (x - std[t] * predicted) / steps.scale[t]
-            x = steps.scale[t - 1] * x0 + np.sqrt(max(steps.total[t - 1] - sigma**2, 0.0)) * predicted
-            x = x + sigma * noise[T - t] if with_noise else x
-        return x
-
-    return compare(
-        "check_ddim_sampler",
-        "(25)",
-        "x_0",
-        sample(x_T, eps_hat, noise),
-        walk(),
-        1e-9,
-        {
-            "ε̂ is evaluated one step late": lambda: walk(late=1),
-            "there is no fresh noise": lambda: walk(with_noise=False),
-        },
+        unit=v * enlarged(tolerance, steps.posterior_condition[1:]),
     )
 
 
@@ -305,6 +596,7 @@ def check_predicted_noise(
     Check
         Tolerance 1e-9.
     """
+    check_callable(predict, "predict(x_t, t, guidance, clip); t counts 1..T")
     steps = compose(schedule)
     guidances = (0.0, 0.5, 1.0, 2.5)
 
@@ -370,20 +662,36 @@ def check_reverse_variance(variance: Callable[[str], ArrayLike], schedule: Noise
     Returns
     -------
     Check
-        Tolerance 1e-12.
+        In units of β_t²; tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
     """
     steps = compose(schedule)
-    posterior = np.append(steps.variance[1], steps.posterior[2:])
+    check_callable(variance, "variance(name)")
+    steps, tolerance = compose(schedule), rounding(schedule.T)
+    v, tilde = steps.variance[1:], steps.posterior[1:]
+    posterior = np.append(v[0], tilde[1:])
+    clipped_first = np.append(tilde[1:2], tilde[1:]) if steps.T > 1 else posterior
+    left = [returned(variance(name), (steps.T + 1,), "variance")[1:] for name in ("beta", "posterior")]
     return compare(
         "check_reverse_variance",
         "(24)",
         "σ_t² for t = 1..T, “beta” and “posterior”",
-        [np.asarray(variance(name), dtype=np.float64)[1:] for name in ("beta", "posterior")],
-        [steps.variance[1:], posterior],
-        1e-12,
+        np.array(left) / v,
+        [v / v, posterior / v],
+        tolerance,
         {
-            "the first posterior variance is 0": lambda: [steps.variance[1:], steps.posterior[1:]],
-            "they are standard deviations": lambda: [np.sqrt(steps.variance[1:]), np.sqrt(posterior)],
-            "the two are swapped": lambda: [posterior, steps.variance[1:]],
+            "the first posterior variance is 0": lambda: [v / v, tilde / v],
+            "the first posterior variance is that of the second step": lambda: [v / v, clipped_first / v],
+            "they are standard deviations": lambda: [np.sqrt(v) / v, np.sqrt(posterior) / v],
+            "they are log-variances": lambda: [np.log(v) / v, np.log(posterior) / v],
+            "they are log-variances, the first posterior one that of the second step": lambda: [
+                np.log(v) / v,
+                np.log(clipped_first) / v,
+            ],
+            "the two are swapped": lambda: [posterior / v, v / v],
+            "“posterior” is β_t²": lambda: [v / v, v / v],
+            "1/β̄_t² is missing": lambda: [v / v, np.append(v[0], v[1:] * steps.total[1:-1]) / v],
+            "they are those of step t−1": lambda: [shifted(v) / v, shifted(posterior) / v],
         },
+        labels=lambda i: f"{('“beta”', '“posterior”')[i[0]]}, t = {i[1] + 1}: σ_t²/β_t²",
+        unit=2 * enlarged(tolerance, np.stack([0 * v, steps.posterior_condition[1:]])),
     )
