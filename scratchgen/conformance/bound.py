@@ -1,7 +1,8 @@
 """Checks of equations (19)-(29): densities of paths, the loss of one step, the variational bound.
 
-Every expectation is exact.  One step with any entire function ε̂ uses Gauss-Hermite nodes.  A whole chain with affine
-ε̂ uses sigma points and one Cholesky decomposition of the joint Gaussian.
+Every expectation is exact, and is taken for every example x_0.  One step with any smooth ε̂ uses the trapezoid rule in
+the two noises.  A whole chain with affine ε̂ uses sigma points.  The right sides add precisions step by step, so that
+they keep their digits for chains of thousands of steps.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import as_sigma_squared, returned, takes_arrays
-from scratchgen.conformance.reference_chain import EpsHat, Steps, compose, reverse_mean
+from scratchgen.conformance.arguments import as_sigma_squared, check_callable, returned, takes_arrays
+from scratchgen.conformance.reference_chain import EPS, EpsHat, Steps, compose, enlarged, reverse_mean, rounding
 from scratchgen.conformance.result import Check, Mistakes, compare, worst
 from scratchgen.ddpm.kernels import check_time
-from scratchgen.quadrature import gauss_hermite, sigma_points
+from scratchgen.quadrature import sigma_points
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array, as_number
+
+# --- (19): densities of paths ----------------------------------------------------------------------------------------
 
 
 @takes_arrays
@@ -31,7 +34,8 @@ def check_chains(
 ) -> Check:
     """(19): the log-densities of a path under q and under p_θ, for ε̂(x, t) = slopes[t] · x.
 
-    The right sides are the log-densities of one dense Gaussian over the whole path.
+    The right sides factorise the same joint Gaussians in the other direction of time: q from x_T to x_1 by Bayes' rule,
+    p_θ from x_0 to x_T.
 
     Parameters
     ----------
@@ -40,8 +44,8 @@ def check_chains(
     reverse_log_prob : callable
         reverse_log_prob(path, eps_hat) → log p_θ(x_{0:T}), (N,), nats.
     schedule : NoiseSchedule
-    path : (T+1, N, 1)
-        The states x_0, …, x_T of N paths.
+    path : (T+1, N, D)
+        The states x_0, …, x_T of N paths; N and D of 2 or more.
     slopes : (T+1,)
         Slope of the total noise ε̂ at every step.
     sigma_squared : (T+1,)
@@ -50,40 +54,123 @@ def check_chains(
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 1e-9.
+        The larger of the two residuals; tolerance 64 + 2 T machine epsilons, in units of the largest sum of squares.
     """
+    check_callable(forward_log_prob, "forward_log_prob(path)")
+    check_callable(reverse_log_prob, "reverse_log_prob(path, eps_hat)")
     sigma_squared = as_sigma_squared(sigma_squared, schedule)
-    steps, points = compose(schedule), path[:, :, 0].T
-    T = steps.T
-    ratio = steps.scale[None, 1:] / steps.scale[1:, None]  # Cov(x_i, x_j) = (ᾱ_j/ᾱ_i) Var x_i for i <= j
-    q_cov = np.minimum.outer(steps.total[1:], steps.total[1:]) * np.minimum(ratio, 1 / ratio)
-    q = _normal_log_prob(points[:, 1:] - points[:, :1] * steps.scale[1:], q_cov)
+    steps, tolerance = compose(schedule), rounding(schedule.T)
+    T, (_, N, D) = steps.T, path.shape
     mean = reverse_mean(steps)
-    G = np.zeros((T + 1, T + 1))  # x_{0:T} = G (z_1, …, z_T, x_T)
-    G[T, T] = 1
+    gains = np.append(1.0, mean[:, 0] + mean[:, 1] * slopes[1:])  # of p_θ(x_{t−1} | x_t)
+    marginal = np.ones(T + 1)  # variances of x_t under p_θ
     for t in range(T, 0, -1):
-        G[t - 1] = (mean[t - 1, 0] + mean[t - 1, 1] * slopes[t]) * G[t]
-        G[t - 1, t - 1] += np.sqrt(sigma_squared[t])
-    p = _normal_log_prob(points, G @ G.T)
-    prior = -0.5 * (np.log(2 * np.pi) + points[:, -1] ** 2)
-    return worst(
-        compare("check_chains", "(19)", "log q(x_{1:T} | x_0)", forward_log_prob(path), q, 1e-9),
-        compare(
+        marginal[t - 1] = gains[t] ** 2 * marginal[t] + sigma_squared[t]
+    posterior = 1 / (1 / marginal[1:] + gains[1:] ** 2 / sigma_squared[1:])  # of p_θ(x_t | x_{t−1})
+    backward = steps.posterior
+
+    q = [_log_normal(path[T] - steps.scale[T] * path[0], steps.total[T])]
+    for t in range(2, T + 1):
+        of_both = steps.alpha[t] / steps.variance[t] * path[t] + steps.scale[t - 1] / steps.total[t - 1] * path[0]
+        q.append(_log_normal(path[t - 1] - backward[t] * of_both, backward[t]))
+    into = posterior * gains[1:] / sigma_squared[1:]  # the gains of p_θ(x_t | x_{t−1})
+    p = [_log_normal(path[t] - into[t - 1] * path[t - 1], posterior[t - 1]) for t in range(1, T + 1)]
+    p.append(_log_normal(path[0], marginal[0]))
+
+    squares = [_squares(path[t] - steps.alpha[t] * path[t - 1]) / steps.variance[t] for t in range(1, T + 1)]
+    by_p = [_squares(path[t - 1] - gains[t] * path[t]) / sigma_squared[t] for t in range(1, T + 1)]
+    constants = D * np.log(2 * np.pi * steps.variance[1:]).sum()
+    prior = _log_normal(path[T], 1.0)
+
+    def one(quantity: str, left: ArrayLike, log_probs: list[Array], sizes: list[Array], mistakes: Mistakes) -> Check:
+        right = np.sum(log_probs, axis=0)
+        return compare(
             "check_chains",
             "(19)",
+            quantity,
+            left,
+            right,
+            tolerance,
+            {
+                "it is averaged over the D dimensions": lambda: right / D,
+                "it is averaged over the T steps": lambda: right / T,
+                "the mean over the examples stands for every example": lambda: np.full(N, right.mean()),
+                **mistakes,
+            },
+            labels=([f"example {i}" for i in range(N)],),
+            unit=(1 + np.abs(right) + np.sum(sizes, axis=0))
+            * enlarged(tolerance, 1 / np.sqrt(steps.variance[1:]).min()),
+        )
+
+    def q_with(terms: list[Array], constant: float) -> Callable[[], Array]:
+        return lambda: -0.5 * (np.sum(terms, axis=0) + constant)
+
+    every = 0.5 * D * np.log(2 * np.pi)
+    return worst(
+        one(
+            "log q(x_{1:T} | x_0)",
+            forward_log_prob(path),
+            q,
+            squares,
+            {
+                "log β_t stands for log β_t²": q_with(squares, constants - 0.5 * D * np.log(steps.variance[1:]).sum()),
+                "½ log 2πβ_t² is missing": q_with(squares, 0.0),
+                "½ log 2π is missing": q_with(squares, constants - 2 * T * every),
+                "the ½ of the squares is missing": q_with([2 * s for s in squares], constants),
+                "β_t stands for β_t² in the squares": q_with(
+                    [s * np.sqrt(v) for s, v in zip(squares, steps.variance[1:], strict=True)], constants
+                ),
+                "the last step is missing": q_with(
+                    squares[:-1], constants - D * np.log(2 * np.pi * steps.variance[-1])
+                ),
+                "the first step is missing": q_with(squares[1:], constants - D * np.log(2 * np.pi * steps.variance[1])),
+            },
+        ),
+        one(
             "log p_θ(x_{0:T})",
             reverse_log_prob(path, lambda x, t: slopes[t] * x),
             p,
-            1e-9,
-            {"log p_θ(x_T) is missing": lambda: p - prior},
+            [*by_p, _squares(path[T])],
+            {
+                "log p_θ(x_T) is missing": lambda: np.sum(p, axis=0) - prior,
+                "log p_θ(x_0 | x_1) is missing": lambda: (
+                    np.sum(p, axis=0) - _log_normal(path[0] - gains[1] * path[1], float(sigma_squared[1]))
+                ),
+                "log σ_t stands for log σ_t²": lambda: np.sum(p, axis=0) + 0.25 * D * np.log(sigma_squared[1:]).sum(),
+                "½ log 2πσ_t² is missing": lambda: (
+                    np.sum(p, axis=0) + 0.5 * D * np.log(2 * np.pi * sigma_squared[1:]).sum()
+                ),
+                "the ½ of the squares of the steps is missing": lambda: np.sum(p, axis=0) - 0.5 * np.sum(by_p, axis=0),
+            },
         ),
     )
 
 
-def _normal_log_prob(x: Array, covariance: Array) -> Array:
-    """log N(x; 0, covariance) of every row, by a determinant and a linear solve."""
-    quadratic = (x * np.linalg.solve(covariance, x.T).T).sum(axis=1)
-    return -0.5 * (len(covariance) * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1] + quadratic)
+def _squares(x: Array) -> Array:
+    return (x**2).sum(axis=-1)
+
+
+def _log_normal(x: Array, variance: float) -> Array:
+    """log N(x; 0, variance I), summed over the last axis."""
+    return -0.5 * (x**2 / variance + np.log(2 * np.pi * variance)).sum(axis=-1)
+
+
+# --- (22)-(29): one step ---------------------------------------------------------------------------------------------
+
+X0_NODES = np.array([-1.5, -0.4, 0.3, 1.2])  # the examples, in standard deviations of the data
+N_NODES = 121, 110, 101  # of the trapezoid rule on ±9; the first is compared, the others give its error
+
+
+def _normal_nodes(n: int) -> tuple[Array, Array]:
+    """Pairs of nodes (n², 2) of the trapezoid rule on ±9 and weights (n²,) of two standard normal numbers.
+
+    For a sine of frequency f and 121 nodes the error is exp(−(42 − f)²/2).
+    """
+    x = np.linspace(-9, 9, n)
+    w = np.exp(-0.5 * x**2)
+    pairs, weights = np.stack(np.meshgrid(x, x, indexing="ij"), axis=-1).reshape(-1, 2), np.outer(w, w).ravel()
+    kept = weights > 1e-18 * weights.max()
+    return pairs[kept], weights[kept] / weights[kept].sum()
 
 
 @takes_arrays
@@ -96,126 +183,191 @@ def check_step_loss(
     std: float,
     sigma_squared: float,
 ) -> Check:
-    """(22)-(29): −E_q log p_θ(x_{t−1} | x_t) with all constants, for scalar data N(mean, std²).
+    """(22)-(29): −E log p_θ(x_{t−1} | x_t) given x_0, with all constants, at four x_0; then three dimensions.
 
     Parameters
     ----------
     loss : callable
-        loss(t, x0, eps_bar_prev, eps_t, eps_hat) → (N,), nats, for the given σ_t².  Every array is (N, 1);
+        loss(t, x0, eps_bar_prev, eps_t, eps_hat) → (N,), nats, for the given σ_t².  Every array is (N, D);
         `eps_bar_prev` is the total noise of x_{t−1} and `eps_t` the noise of step t.  A loss in the merged noise, (28)
-        or (29), merges these two first, by the proposition before (27).  Only the expectation is compared.
+        or (29), merges these two first, by the proposition before (27).  Only the expectation over the noise is
+        compared.  The loss of D dimensions must be the sum of the losses of its columns.
     schedule : NoiseSchedule
     t : int
         The step, 1..T.
     eps_hat : callable
-        eps_hat(x_t, t) → total noise, (N, 1).  It must be an entire function of x (sines and polynomials), so that the
-        28³ Gauss-Hermite nodes are exact.
+        eps_hat(x_t, t) → total noise, (N, D); every entry depends on the same entry of x_t.  It should be smooth; the
+        error of the quadrature, from three numbers of nodes, is added to the tolerance.
     mean, std : float
-        Mean and standard deviation of the data.
+        The x_0 are mean + std · (−1.5, −0.4, 0.3, 1.2).
     sigma_squared : float
         The variance σ_t² that `loss` uses.
 
     Returns
     -------
     Check
-        Tolerance 1e-10.
+        The larger of the two residuals; tolerance 1e-12.
     """
+    check_callable(loss, "loss(t, x0, eps_bar_prev, eps_t, eps_hat); t counts 1..T")
     check_time(schedule, t)
     sigma_squared = as_number(sigma_squared, "sigma_squared", low=0.0, open_low=True)
-    steps = compose(schedule)
-    nodes, weights = gauss_hermite(28, 3)
-    x0, eps_bar, eps_t = mean + std * nodes[:, :1], nodes[:, 1:2], nodes[:, 2:]
-    alpha, v, before, total = steps.alpha[t], steps.variance[t], steps.total[t - 1], steps.total[t]
-    x_prev = steps.scale[t - 1] * x0 + np.sqrt(before) * eps_bar
-    x_t = alpha * x_prev + np.sqrt(v) * eps_t
+    steps, x0s, name = compose(schedule), mean + std * X0_NODES, "check_step_loss"
     factors = reverse_mean(steps)[t - 1]
-    predicted = eps_hat(x_t, t)
-    square = weights @ ((x_prev - factors[0] * x_t - factors[1] * predicted) ** 2)[:, 0]
-    constant = 0.5 * np.log(2 * np.pi * sigma_squared)
-    omega = steps.posterior[t] / (2 * sigma_squared)
-    fit = square / (2 * sigma_squared)
-    left = weights @ returned(loss(t, x0, eps_bar, eps_t, eps_hat), (len(x0),), "loss")
+
+    def expected(n: int) -> tuple[Array, Array]:
+        """E‖x_{t−1} − μ_θ(x_t)‖² by the nodes for every x_0; the same for the loss under test."""
+        nodes, weights = _normal_nodes(n)
+        x0, eps_bar, eps_t = (
+            np.repeat(x0s, len(nodes))[:, None],
+            np.tile(nodes[:, :1], (len(x0s), 1)),
+            np.tile(nodes[:, 1:], (len(x0s), 1)),
+        )
+        x_prev = steps.scale[t - 1] * x0 + steps.std[t - 1] * eps_bar
+        x_t = steps.alpha[t] * x_prev + np.sqrt(steps.variance[t]) * eps_t
+        square = (x_prev - factors[0] * x_t - factors[1] * eps_hat(x_t, t)) ** 2
+        left = returned(loss(t, x0, eps_bar, eps_t, eps_hat), (len(x0),), "loss")
+        return square.reshape(len(x0s), -1) @ weights, left.reshape(len(x0s), -1) @ weights
+
+    (square, left), *coarse = (expected(n) for n in N_NODES)
+    errors = [np.abs(square - s) / (2 * sigma_squared) + np.abs(left - other) for s, other in coarse]
+    error = 10 * np.max(errors, axis=0)
+    constant, fit = 0.5 * np.log(2 * np.pi * sigma_squared), square / (2 * sigma_squared)
+    omega, v, total = steps.posterior[t] / (2 * sigma_squared), steps.variance[t], steps.total[t]
+    noise = fit - omega  # β⁴/(2β̄²α²σ²) E‖ε − ε̂‖²
+    tolerance = 1e-12
+    condition = enlarged(tolerance, steps.posterior_condition[t])
+    expectation = compare(
+        name,
+        "(29)",
+        "−E[log p_θ(x_{t−1} | x_t) | x_0]",
+        left,
+        constant + fit,
+        tolerance,
+        {
+            "the prefactor has lost its ½, as printed": lambda: constant + 2 * fit,
+            "the term D β̃²/(2σ²), the integral over ω, is missing, as printed": lambda: constant + noise,
+            "the prefactor of ‖ε − ε̂‖² has lost its ½, as printed": lambda: constant + omega + 2 * noise,
+            "the prefactor has lost its ½ and D β̃²/(2σ²) is missing, as printed": lambda: constant + 2 * noise,
+            "½ log 2πσ² and the ½ of the prefactor are missing, as printed": lambda: 2 * fit,
+            "½ log 2πσ² is missing": lambda: fit,
+            "½ log 2π is missing": lambda: constant - 0.5 * np.log(2 * np.pi) + fit,
+            "log σ stands for log σ²": lambda: constant - 0.25 * np.log(sigma_squared) + fit,
+            "both ½ log 2πσ² and D β̃²/(2σ²) are missing": lambda: noise,
+            "it is E‖ε − ε̂‖², without weight and constants": lambda: noise * 2 * sigma_squared / factors[1] ** 2,
+            "β² stands where β⁴/β̄² belongs": lambda: constant + omega + noise * total / v,
+            "1/β̄² is missing": lambda: constant + omega + noise * total,
+            "1/α² is missing": lambda: constant + omega + noise * (1 - v),
+            "β² stands for β⁴": lambda: constant + omega + noise / v,
+            "σ stands where σ² belongs in the prefactor": lambda: constant + fit * np.sqrt(sigma_squared),
+            "σ² is squared in the prefactor: a variance is taken for a standard deviation": lambda: (
+                constant + fit / sigma_squared
+            ),
+            "the mean over the examples stands for every example": lambda: np.full(len(fit), (constant + fit).mean()),
+            "the sign is wrong: it is log p_θ": lambda: -constant - fit,
+        },
+        labels=([f"x_0 = {x:.3g}" for x in x0s],),
+        unit=(1 + np.abs(constant) + fit) * condition + error / tolerance,
+    )
+    return worst(expectation, _check_columns(loss, t, eps_hat, x0s, tolerance))
+
+
+def _check_columns(
+    loss: Callable[[int, Array, Array, Array, EpsHat], ArrayLike], t: int, eps_hat: EpsHat, x0s: Array, tolerance: float
+) -> Check:
+    """The loss of three dimensions, example by example, is the sum of the losses of its columns."""
+    numbers = np.sin(1.7 * np.arange(1.0, 46.0) ** 1.3).reshape(3, 5, 3)
+    x0, eps_bar, eps_t = np.abs(x0s).max() * numbers[0], 2 * numbers[1], 2 * numbers[2]
+
+    def of(x0: Array, eps_bar: Array, eps_t: Array) -> Array:
+        return returned(loss(t, x0, eps_bar, eps_t, eps_hat), (5,), "loss")
+
+    by_column = np.stack([of(x0[:, d : d + 1], eps_bar[:, d : d + 1], eps_t[:, d : d + 1]) for d in range(3)])
+    right = by_column.sum(axis=0)
     return compare(
         "check_step_loss",
         "(29)",
-        "−E log p_θ(x_{t−1} | x_t)",
-        left,
-        constant + fit,
-        1e-10,
+        "the loss of three dimensions (it should be the sum over the columns)",
+        of(x0, eps_bar, eps_t),
+        right,
+        tolerance,
         {
-            "the prefactor has lost its ½, as printed": lambda: constant + 2 * fit,
-            "the term D β̃²/(2σ²), the integral over ω, is missing, as printed": lambda: constant + fit - omega,
-            "the prefactor of ‖ε − ε̂‖² has lost its ½, as printed": lambda: constant + omega + 2 * (fit - omega),
-            "the prefactor has lost its ½ and D β̃²/(2σ²) is missing, as printed": lambda: constant + 2 * (fit - omega),
-            "½ log 2πσ² and the ½ of the prefactor are missing, as printed": lambda: 2 * fit,
-            "½ log 2πσ² is missing": lambda: fit,
-            "both ½ log 2πσ² and D β̃²/(2σ²) are missing": lambda: fit - omega,
-            "β² stands where β⁴/β̄² belongs": lambda: constant + omega + (fit - omega) * total / v,
-            "σ stands where σ² belongs in the prefactor": lambda: constant + fit * np.sqrt(sigma_squared),
+            "it is averaged over the D dimensions": lambda: right / 3,
+            "it is the loss of the first dimension": lambda: by_column[0],
+            "it is averaged over the examples": lambda: np.full(5, right.mean()),
+            "it is summed over the examples": lambda: np.full(5, right.sum()),
+            "it is averaged over examples and dimensions": lambda: np.full(5, right.mean() / 3),
         },
+        labels=([f"example {i}" for i in range(5)],),
+        unit=1 + np.abs(by_column).sum(axis=0),
     )
 
 
-def _dense_bound(
-    steps: Steps, mean: Array, covariance: Array, A: Array, b: Array, sigma_squared: Array
-) -> tuple[float, Array]:
-    """−E ELBO of data N(mean, covariance) under ε̂(x, t) = A_t x + b_t, and the noise losses ℓ_t, (T+1,).
+# --- (20)-(21): the bound --------------------------------------------------------------------------------------------
 
-    −E ELBO is the KL of the two dense Gaussians over (x_0, …, x_T) plus the entropy of x_0.
+
+def _terms(
+    steps: Steps, x0: Array, A: Array, b: Array, sigma_squared: Array, covariance: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """L_0, …, L_T given x_0, (N, T+1), under ε̂(x, t) = A_t x + b_t; its noise losses (N, T+1); E‖x_0‖², (N,).
+
+    With `covariance` the expectation is over x_0 ~ N(row, covariance) as well.
     """
-    T, D = steps.T, len(mean)
-    V = steps.scale[:, None, None] ** 2 * covariance + steps.total[:, None, None] * np.eye(D)
-    q_mean = np.concatenate([a * mean for a in steps.scale])
-    q_cov = np.block(
-        [[steps.scale[max(i, j)] / steps.scale[min(i, j)] * V[min(i, j)] for j in range(T + 1)] for i in range(T + 1)]
-    )
-    factors = reverse_mean(steps)
-    G, g = np.zeros((T + 1, D, (T + 1) * D)), np.zeros((T + 1, D))
-    G[T, :, T * D :] = np.eye(D)
-    for t in range(T, 0, -1):
-        slope = factors[t - 1, 0] * np.eye(D) + factors[t - 1, 1] * A[t]
-        G[t - 1], g[t - 1] = slope @ G[t], slope @ g[t] + factors[t - 1, 1] * b[t]
-        G[t - 1, :, (t - 1) * D : t * D] += np.sqrt(sigma_squared[t]) * np.eye(D)
-    flat = G.reshape(-1, (T + 1) * D)
-    factor = np.linalg.cholesky(flat @ flat.T)
-    spread = np.linalg.solve(factor, np.linalg.cholesky(q_cov))
-    shift = np.linalg.solve(factor, q_mean - g.ravel())
-    log_ratio = 2 * np.log(np.abs(np.diagonal(spread))).sum()
-    joint_kl = 0.5 * ((spread**2).sum() + (shift**2).sum() - len(q_cov) - log_ratio)
-    entropy = 0.5 * (D * np.log(2 * np.pi * np.e) + np.linalg.slogdet(covariance)[1])
-    std = np.sqrt(steps.total)[:, None, None]
-    offset = (steps.scale[:, None, None] * A) @ mean + b
-    noise_loss = (
-        ((np.eye(D) - std * A) ** 2).sum(axis=(1, 2))
-        + np.trace(steps.scale[:, None, None] ** 2 * A @ covariance @ A.swapaxes(1, 2), axis1=1, axis2=2)
-        + (offset**2).sum(axis=1)
-    )
-    return float(joint_kl + entropy), noise_loss
+    (N, D), T = x0.shape, steps.T
+    std, scale = steps.std[:, None, None], steps.scale[:, None, None]
+    offset = np.einsum("tij,nj->nti", scale[1:] * A[1:], x0) + b[1:]
+    losses = ((np.eye(D) - std * A) ** 2).sum(axis=(1, 2))[1:] + (offset**2).sum(axis=2)
+    second = (x0**2).sum(axis=1)
+    if covariance is not None:
+        losses = losses + np.einsum("tij,jk,tik->t", scale[1:] * A[1:], covariance, scale[1:] * A[1:])
+        second = second + np.trace(covariance)
+    s2, factor = sigma_squared[1:], reverse_mean(steps)[:, 1]
+    fits = factor**2 * losses / (2 * s2)
+    terms = np.empty((N, T + 1))
+    terms[:, 0] = 0.5 * D * np.log(2 * np.pi * s2[0]) + fits[:, 0]
+    ratio = steps.posterior[2:] / s2[1:]
+    terms[:, 1:T] = 0.5 * D * (ratio - 1 - np.log(ratio)) + fits[:, 1:]
+    total = steps.total[-1]
+    terms[:, T] = 0.5 * (steps.scale[-1] ** 2 * second + D * (total - 1 - np.log(total)))
+    return terms, np.concatenate([np.zeros((N, 1)), losses], axis=1), second
 
 
-def _mistaken_bounds(
-    bound: float, steps: Steps, noise_loss: Array, second_moment: float, D: int, sigma_squared: Array
-) -> Mistakes:
-    """The values of −E ELBO without one of its terms, or with a wrong factor."""
-    v, total, scale = steps.variance[1:], steps.total[-1], steps.scale[-1]
-    s2 = np.asarray(sigma_squared)[1:]
-    fits = reverse_mean(steps)[:, 1] ** 2 * noise_loss[1:] / (2 * s2)
-    L_0 = 0.5 * D * np.log(2 * np.pi * s2[0]) + fits[0]
-    L_T = 0.5 * (scale**2 * second_moment + D * (total - 1 - np.log(total)))
+def _mistaken_bounds(steps: Steps, terms: Array, losses: Array, D: int, sigma_squared: Array) -> Mistakes:
+    """The values of −E ELBO, (N,), without one of its terms, or with a wrong factor."""
+    v, s2, N = steps.variance[1:], sigma_squared[1:], len(terms)
+    bound, fits = terms.sum(axis=1), reverse_mean(steps)[:, 1] ** 2 * losses[:, 1:] / (2 * s2)
+    omega = 0.5 * D * steps.posterior[1:] / s2
+    largest = bound.max()
     return {
-        "L_T, the divergence from the prior, is missing": lambda: bound - L_T,
-        "L_0, the reconstruction, is missing": lambda: bound - L_0,
-        "the noise losses have lost their ½, as printed": lambda: bound + fits.sum(),
-        "the term D β̃²/(2σ²), the integral over ω, is missing": lambda: (
-            bound - (0.5 * D * steps.posterior[1:] / s2).sum()
-        ),
+        "L_T, the divergence from the prior, is missing": lambda: bound - terms[:, -1],
+        "L_0, the reconstruction, is missing": lambda: bound - terms[:, 0],
+        "the L_{t−1} are missing": lambda: terms[:, 0] + terms[:, -1],
+        "the noise losses have lost their ½, as printed": lambda: bound + fits.sum(axis=1),
+        "the term D β̃²/(2σ²), the integral over ω, is missing": lambda: bound - omega.sum(),
         "log σ² is missing": lambda: bound - 0.5 * D * np.log(s2 / v).sum(),
+        "½ D log 2πσ_1² is missing in L_0": lambda: bound - 0.5 * D * np.log(2 * np.pi * s2[0]),
+        "½ D log 2π is missing in L_0": lambda: bound - 0.5 * D * np.log(2 * np.pi),
+        "it is the sum of the E‖ε − ε̂‖², without weights and constants": lambda: losses.sum(axis=1),
         "the entropy of the forward chain is missing, as in the first “=” of (21)": lambda: (
             bound + 0.5 * D * np.log(2 * np.pi * np.e * v).sum()
         ),
         "it is averaged over the D dimensions": lambda: bound / D,
         "it is averaged over the T steps": lambda: bound / steps.T,
+        "it is averaged over its T + 1 terms": lambda: bound / (steps.T + 1),
+        "the mean over the examples stands for every example": lambda: np.full(N, bound.mean()),
+        "the sum over the examples stands for every example": lambda: np.full(N, bound.sum()),
+        "logsumexp over the examples stands for every example": lambda: np.full(
+            N, largest + np.log(np.exp(bound - largest).sum())
+        ),
+        "logsumexp over the terms stands for their sum": lambda: _logsumexp(terms),
+        "it is the ELBO: the sign is wrong": lambda: -bound,
+        "it is in bits, not nats": lambda: bound / np.log(2),
+        "it is in bits per dimension, not nats": lambda: bound / np.log(2) / D,
     }
+
+
+def _logsumexp(x: Array) -> Array:
+    largest = x.max(axis=1)
+    return largest + np.log(np.exp(x - largest[:, None]).sum(axis=1))
 
 
 @takes_arrays
@@ -228,19 +380,21 @@ def check_variational_bound(
     b: Array,
     sigma_squared: Array,
 ) -> Check:
-    """(20)-(21): −E ELBO of data N(mean, covariance) under ε̂(x, t) = A_t x + b_t.
+    """(20)-(21): −E ELBO of every x_0 under ε̂(x, t) = A_t x + b_t; then its terms, if there are T+1 of them.
 
-    The right side is KL(q(x_{0:T})‖p_θ(x_{0:T})) + H(x_0), from the two joint Gaussians.
+    The right side adds the divergences of single steps, whose precisions are those of the reference chain.  Its mean
+    over N(mean, covariance) is KL(q(x_{0:T})‖p_θ(x_{0:T})) + H(x_0) of the two joint Gaussians.
 
     Parameters
     ----------
     bound : callable
-        bound(x0 (N, D), eps_hat, noise (T, N, D)) → −ELBO, (N,), nats, or its n terms, (N, n).  noise[t−1] is the total
-        noise of x_t.  Each term is a quadratic in (x_0, ε), so that sigma points give the exact expectation.
+        bound(x0 (N, D), eps_hat, noise (T, N, D)) → −ELBO, (N,), nats; or its T+1 terms L_0, …, L_T in this order or
+        the reverse order, (N, T+1).  noise[t−1] is the total noise of x_t.  Each term is a quadratic in its noise, so
+        that sigma points give the exact expectation.
     schedule : NoiseSchedule
     mean : (D,)
     covariance : (D, D)
-        Covariance of the data.
+        Of the data; the x_0 are the mean and points within its spread.
     A : (T+1, D, D)
     b : (T+1, D)
         Coefficients of the predicted total noise ε̂(x_t, t) = A_t x_t + b_t.
@@ -250,19 +404,67 @@ def check_variational_bound(
     Returns
     -------
     Check
-        Tolerance 1e-9.
+        The larger residual; tolerance 64 + 2 T machine epsilons times the size of the terms, enlarged where 1 − ᾱ²
+        cancels.
     """
+    check_callable(bound, "bound(x0, eps_hat, noise)")
     sigma_squared = as_sigma_squared(sigma_squared, schedule)
-    steps, D = compose(schedule), len(mean)
-    points = sigma_points(2 * D)
-    x0 = mean + points[:, :D] @ np.linalg.cholesky(covariance).T
-    noise = np.broadcast_to(points[:, D:], (steps.T, *x0.shape))
+    steps, D, T = compose(schedule), len(mean), schedule.T
+    spread = np.array([[0.0], [1.0], [-1.5], [0.7]])[: 4 if D <= 8 else 2]
+    data = mean + spread * np.linalg.cholesky(covariance).sum(axis=1)
+    points, n = sigma_points(D), len(data)
+    x0 = np.repeat(data, len(points), axis=0)
+    noise = np.broadcast_to(np.tile(points, (n, 1)), (T, len(x0), D))
+    if noise.size < 1e6:  # every term sees every point, and neighbouring steps not the same one
+        noise = np.stack([np.tile(np.roll(points, t, axis=0), (n, 1)) for t in range(T)])
     values = np.asarray(bound(x0, lambda x, t: x @ A[t].T + b[t], noise), dtype=np.float64)
-    left = values.reshape(len(values), -1).sum(axis=1).mean()
-    right, noise_loss = _dense_bound(steps, mean, covariance, A, b, sigma_squared)
-    second = float(np.trace(covariance) + mean @ mean)
-    mistakes = _mistaken_bounds(right, steps, noise_loss, second, D, sigma_squared)
-    return compare("check_variational_bound", "(20)", "−E ELBO", left, right, 1e-9, mistakes)
+    terms, losses, _ = _terms(steps, data, A, b, sigma_squared)
+    if values.shape not in ((len(x0),), (len(x0), T + 1)):
+        raise ValueError(
+            f"bound must return an array of shape ({len(x0)},) or of terms ({len(x0)}, {T + 1}), got {values.shape}"
+        )
+    left = values.reshape(n, len(points), -1).mean(axis=1)
+    tolerance = rounding(T)
+    unit = (1 + np.abs(terms).sum(axis=1)) * enlarged(tolerance, steps.posterior_condition.max())
+    names = [f"x_0 number {i}" for i in range(n)]
+    whole = compare(
+        "check_variational_bound",
+        "(20)",
+        "−E ELBO",
+        left.sum(axis=1),
+        terms.sum(axis=1),
+        tolerance,
+        _mistaken_bounds(steps, terms, losses, D, sigma_squared),
+        labels=(names,),
+        unit=unit,
+    )
+    if left.shape[1] != T + 1 or T == 1:
+        return whole
+    backwards = terms[:, ::-1]
+    if np.abs(left - backwards).max() < np.abs(left - terms).max():
+        left = left[:, ::-1]
+    each = compare(
+        "check_variational_bound",
+        "(20)",
+        "E L_t",
+        left,
+        terms,
+        tolerance,
+        {
+            "the terms are in another order": lambda: _same_order(left, terms),
+            "the mean over the examples stands for every example": lambda: np.broadcast_to(
+                terms.mean(axis=0), terms.shape
+            ),
+        },
+        labels=(names, [f"L_{t}" for t in range(T + 1)]),
+        unit=unit[:, None],
+    )
+    return worst(whole, each)
+
+
+def _same_order(left: Array, terms: Array) -> Array:
+    """The terms with their columns in the order of left."""
+    return terms[:, np.argsort(terms.mean(axis=0))[np.argsort(np.argsort(left.mean(axis=0)))]]
 
 
 @takes_arrays
@@ -275,27 +477,43 @@ def check_negative_elbo(
     b: Array,
     sigma_squared: Array,
 ) -> Check:
-    """(21), (29): −E ELBO from the noise losses ℓ_t = E‖ε − ε̂(x_t, t)‖² and E‖x_0‖².
+    """(21), (29): −E ELBO from the noise losses ℓ_t = E‖ε − ε̂(x_t, t)‖² and E‖x_0‖², for four data laws.
 
     Parameters
     ----------
     negative_elbo : callable
         negative_elbo(noise_loss (T+1,), second_moment, D) → −E ELBO, a number, nats.
     schedule, mean, covariance, A, b, sigma_squared
-        As in `check_variational_bound`, and so is the right side.
+        As in `check_variational_bound`, and so is the right side.  The data are N(c mean, covariance) for c of 1, −2, 0
+        and 3.
 
     Returns
     -------
     Check
-        Tolerance 1e-9.
+        As in `check_variational_bound`.
     """
+    check_callable(negative_elbo, "negative_elbo(noise_loss, second_moment, D)")
     sigma_squared = as_sigma_squared(sigma_squared, schedule)
-    steps, D = compose(schedule), len(mean)
-    right, noise_loss = _dense_bound(steps, mean, covariance, A, b, sigma_squared)
-    second = float(np.trace(covariance) + mean @ mean)
-    left = negative_elbo(noise_loss, second, D)
-    mistakes = _mistaken_bounds(right, steps, noise_loss, second, D, sigma_squared)
-    return compare("check_negative_elbo", "(21)", "−E ELBO", left, right, 1e-9, mistakes)
+    steps, D, T = compose(schedule), len(mean), schedule.T
+    means = np.array([1.0, -2.0, 0.0, 3.0])[:, None] * mean
+    terms, losses, second = _terms(steps, means, A, b, sigma_squared, covariance)
+    left = [
+        float(returned(negative_elbo(row.copy(), float(moment), D), (), "negative_elbo"))
+        for row, moment in zip(losses, second, strict=True)
+    ]
+    tolerance = rounding(T)
+    unit = (1 + np.abs(terms).sum(axis=1)) * enlarged(tolerance, steps.posterior_condition.max())
+    return compare(
+        "check_negative_elbo",
+        "(21)",
+        "−E ELBO",
+        left,
+        terms.sum(axis=1),
+        tolerance,
+        _mistaken_bounds(steps, terms, losses, D, sigma_squared),
+        labels=([f"data law {i}" for i in range(4)],),
+        unit=unit,
+    )
 
 
 @takes_arrays
@@ -323,7 +541,7 @@ def check_bound_terms(
         reconstruction_loss(x0, x_1, eps_hat) → L_0, (N,), nats.
     schedule : NoiseSchedule
     x0, noise : (N, D)
-        D of 2 or more, and noise that differs between its columns, so that a mean over D differs from a sum.
+        N and D of 2 or more, and noise that differs between its columns, so that a mean over D differs from a sum.
     eps_hat : callable
         eps_hat(x_t, t) → total noise (N, D); any function.
     sigma_squared : (T+1,)
@@ -332,47 +550,126 @@ def check_bound_terms(
     Returns
     -------
     Check
-        The largest of the three residuals; tolerance 1e-10.
+        The largest of the three residuals; tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
     """
+    check_callable(prior_loss, "prior_loss(x0)")
+    check_callable(step_loss, "step_loss(t, x0, x_t, eps_hat); t counts 2..T")
+    check_callable(reconstruction_loss, "reconstruction_loss(x0, x_1, eps_hat)")
     sigma_squared, steps = as_sigma_squared(sigma_squared, schedule), compose(schedule)
-    points, means = sigma_points(x0.shape[1]), reverse_mean(steps)
-
-    def log_normal(x: Array, mean: Array, variance: float) -> Array:
-        return -0.5 * ((x - mean) ** 2 / variance + np.log(2 * np.pi * variance)).sum(axis=1)
+    (N, D), points, means = x0.shape, sigma_points(x0.shape[1]), reverse_mean(steps)
+    name, ts, tolerance = "check_bound_terms", range(2, steps.T + 1), rounding(steps.T)
 
     def at(t: int) -> Array:
-        return steps.scale[t] * x0 + np.sqrt(steps.total[t]) * noise
+        return steps.scale[t] * x0 + steps.std[t] * noise
 
     def model_mean(t: int, x_t: Array) -> Array:
         return means[t - 1, 0] * x_t + means[t - 1, 1] * eps_hat(x_t, t)
 
-    def kl(q_mean: Array, q_variance: float, p_mean: Array, p_variance: float) -> Array:
-        draws = [q_mean + np.sqrt(q_variance) * point for point in points]
-        ratios = [log_normal(x, q_mean, q_variance) - log_normal(x, p_mean, p_variance) for x in draws]
+    def kl(difference: Array, q_variance: float, p_variance: float) -> Array:
+        """KL of N(difference, q_variance I) from N(0, p_variance I); the points are centred, so that digits stay."""
+        draws = [np.sqrt(q_variance) * point for point in points]
+        ratios = [_log_normal(x + 0 * difference, q_variance) - _log_normal(x + difference, p_variance) for x in draws]
         return np.mean(ratios, axis=0)
 
-    def step(t: int, variance: float | None = None) -> Array:
-        x_t, posterior = at(t), steps.posterior[t]
-        q_mean = posterior * (steps.alpha[t] / steps.variance[t] * x_t + steps.scale[t - 1] / steps.total[t - 1] * x0)
-        return kl(q_mean, posterior, model_mean(t, x_t), sigma_squared[t] if variance is None else variance)
+    def difference(t: int) -> Array:
+        """The mean of q(x_{t−1} | x_t, x_0) minus that of p_θ(x_{t−1} | x_t), a multiple of ε − ε̂."""
+        return means[t - 1, 1] * (noise - eps_hat(at(t), t))
 
-    name, ts = "check_bound_terms", range(2, steps.T + 1)
-    L_T = kl(steps.scale[-1] * x0, steps.total[-1], np.zeros_like(x0), 1.0)
-    L_0 = -log_normal(x0, model_mean(1, at(1)), sigma_squared[1])
-    return worst(
-        compare(name, "(20)", "L_T", prior_loss(x0), L_T, 1e-10, {"it is averaged over D": lambda: L_T / x0.shape[1]}),
+    def step(t: int, variance: float) -> Array:
+        return kl(difference(t), steps.posterior[t], variance)
+
+    def all_steps(of: Callable[[int], Array]) -> Callable[[], Array]:
+        return lambda: np.array([of(t) for t in ts]).reshape(-1, N)
+
+    L_T = kl(steps.scale[-1] * x0, steps.total[-1], 1.0)
+    total = steps.total[-1]
+    L_0 = -_log_normal(difference(1), sigma_squared[1])
+    right = all_steps(lambda t: step(t, sigma_squared[t]))()
+    ratio = steps.posterior[2:] / sigma_squared[2:]
+    fits = all_steps(lambda t: (difference(t) ** 2).sum(axis=1) / (2 * sigma_squared[t]))()
+    squares = (difference(1) ** 2).sum(axis=1) / (2 * sigma_squared[1])
+    condition = enlarged(tolerance, steps.posterior_condition)
+    examples = [f"example {i}" for i in range(N)]
+
+    def means_of(value: Array) -> Mistakes:
+        return {
+            "it is averaged over the D dimensions": lambda: value / D,
+            "the mean over the examples stands for every example": lambda: np.broadcast_to(
+                value.mean(axis=-1, keepdims=True), value.shape
+            ),
+            "it is minus the right value": lambda: -value,
+        }
+
+    checks = [
         compare(
             name,
             "(20)",
-            "L_{t−1}",
-            np.array([step_loss(t, x0, at(t), eps_hat) for t in ts]),
-            [step(t) for t in ts],
-            1e-10,
-            {"σ² is β̃_t²; the given σ_t² is ignored": lambda: [step(t, steps.posterior[t]) for t in ts]},
-            first=1,
+            "L_T",
+            prior_loss(x0),
+            L_T,
+            tolerance,
+            {
+                **means_of(L_T),
+                "β̄_T stands for β̄_T² in the logarithm": lambda: L_T + 0.25 * D * np.log(total),
+                "the ½ is missing": lambda: 2 * L_T,
+                "it is −log N(ᾱ_T x_0; 0, I)": lambda: -_log_normal(steps.scale[-1] * x0, 1.0),
+                "log β̄_T² is missing": lambda: L_T + 0.5 * D * np.log(total),
+            },
+            labels=(examples,),
+            unit=(1 + np.abs(L_T)) * (1 + 64 * EPS / tolerance / total),
         ),
-        compare(name, "(20)", "L_0", reconstruction_loss(x0, at(1), eps_hat), L_0, 1e-10),
-    )
+        compare(
+            name,
+            "(20)",
+            "L_0",
+            reconstruction_loss(x0, at(1), eps_hat),
+            L_0,
+            tolerance,
+            {
+                **means_of(L_0),
+                "½ D log 2πσ² is missing": lambda: squares,
+                "½ D log 2π is missing": lambda: L_0 - 0.5 * D * np.log(2 * np.pi),
+                "the squares have lost their ½": lambda: L_0 + squares,
+                "log σ stands for log σ²": lambda: L_0 - 0.25 * D * np.log(sigma_squared[1]),
+            },
+            labels=(examples,),
+            unit=(1 + np.abs(L_0) + squares) * condition[1],
+        ),
+    ]
+    if steps.T > 1:
+        checks.append(
+            compare(
+                name,
+                "(20)",
+                "L_{t−1}",
+                np.array([step_loss(t, x0, at(t), eps_hat) for t in ts]),
+                right,
+                tolerance,
+                {
+                    **means_of(right),
+                    "σ² is β̃_t²; the given σ_t² is ignored": all_steps(lambda t: step(t, steps.posterior[t])),
+                    "the squares have lost their ½": lambda: right + fits,
+                    "the squares are missing": lambda: right - fits,
+                    "it is the squares only, without D/2 (β̃²/σ² − 1 − log β̃²/σ²)": lambda: fits,
+                    "log β̃²/σ² is missing": lambda: right + 0.5 * D * np.log(ratio)[:, None],
+                    "log β̃/σ stands for log β̃²/σ²": lambda: right + 0.25 * D * np.log(ratio)[:, None],
+                    "β̃²/σ² is missing": lambda: right - 0.5 * D * ratio[:, None],
+                    "the − D/2 is missing": lambda: right + 0.5 * D,
+                    "the divergence is reversed, KL(p‖q)": all_steps(
+                        lambda t: kl(difference(t), sigma_squared[t], steps.posterior[t])
+                    ),
+                    "ε̂ is evaluated at t − 1": all_steps(
+                        lambda t: kl(
+                            means[t - 1, 1] * (noise - eps_hat(at(t), t - 1)), steps.posterior[t], sigma_squared[t]
+                        )
+                    ),
+                    "σ² is that of step t−1": all_steps(lambda t: step(t, sigma_squared[t - 1])),
+                },
+                labels=([f"t = {t}" for t in ts], examples),
+                unit=(1 + np.abs(right) + fits) * (1 + ratio[:, None]) * condition[2:, None],
+            )
+        )
+    return worst(*checks)
 
 
 @takes_arrays

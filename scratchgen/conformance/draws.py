@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import parts
+from scratchgen.conformance.arguments import check_callable, parts
 from scratchgen.conformance.result import Check, compare
 from scratchgen.validation import Array
 
-N_SHIFTS = 1024  # of the even grid over the one uniform number behind a draw of steps
+N_SHIFTS = 1024  # about so many numbers u in the even grid behind a draw of steps
 N_TIME_SHIFTS = 128
 
 
@@ -30,28 +30,42 @@ def check_step_draws(draw: Callable[[float], tuple[ArrayLike, ArrayLike]], T: in
     Returns
     -------
     Check
-        T times the share of every step.  The mean over a grid of 1024 values of u has errors at the edges of the cells,
-        hence the tolerance 2e-2.
+        T times the share of every step.  u runs over an even grid.  Two halves of the grid give the error, which is 0
+        if the draws change at multiples of 1/T only; it is added to the tolerance 1e-12.
     """
-    seen = np.zeros(T + 2)
-    for u in (np.arange(N_SHIFTS) + 0.5) / N_SHIFTS:
-        t, weights = parts(draw(float(u)), 2, "draw")
+    check_callable(draw, "draw(u)")
+    k = max(1, N_SHIFTS // (2 * T))
+    halves = np.zeros((2, T + 2))
+    for j in range(2 * T * k):
+        t, weights = parts(draw((j + 0.5) / (2 * T * k)), 2, "draw")
+        if t.ndim != 1 or weights.shape != t.shape or (t != np.round(t)).any():
+            raise ValueError(f"draw must return whole steps (n,) and weights (n,), got {t} and shape {weights.shape}")
         inside = np.clip(t.astype(np.int64), 0, T + 1)
-        seen += np.bincount(inside, weights=weights, minlength=T + 2) / len(t) / N_SHIFTS
-    right = np.concatenate([[0.0], np.full(T, 1 / T), [0.0]])
+        halves[j % 2] += np.bincount(inside, weights=weights, minlength=T + 2) / len(t) / k
+    left, right = halves.mean(axis=0), np.concatenate([[0.0], np.ones(T), [0.0]])
+    error = np.abs(halves[0] - halves[1]) + (np.ptp(halves, axis=0).max() > 1e-9) * 4 * T / (2 * T * k)
+    never_first = np.concatenate([[0.0, 0.0], np.full(T - 1, T / max(T - 1, 1)), [0.0]])
     return compare(
         "check_step_draws",
         "(29)",
         "T times the weighted share of every step 0..T+1",
-        T * seen,
-        T * right,
-        2e-2,
+        left,
+        right,
+        1e-12,
         {
-            "step 1 is never drawn, or every step is one too late": lambda: (
-                T * np.concatenate([[0.0, 0.0], right[2:-1], [1 / T]])
+            "every step is one too late: it is drawn from 2..T+1": lambda: np.concatenate([[0.0], right[:-1]]),
+            "every step is one too early: it is drawn from 0..T−1, and t counts 1..T": lambda: np.append(
+                right[1:], 0.0
             ),
-            "every step is one too early": lambda: T * np.append(right[1:], 0.0),
+            "step 1 is never drawn": lambda: never_first,
+            "step T is never drawn": lambda: np.concatenate([never_first[1 : T + 1], [0.0, 0.0]]),
+            "steps are drawn from 0..T": lambda: np.append(np.full(T + 1, T / (T + 1)), 0.0),
+            "the weights are summed, not averaged, over the draws": lambda: len(t) * right,
+            "the weights are divided by T": lambda: right / T,
+            "the weights are multiplied by T": lambda: right * T,
         },
+        labels=([f"t = {t}" for t in range(T + 2)],),
+        unit=1 + right + error / 1e-12,
     )
 
 

@@ -100,13 +100,13 @@ def rounding(T: int) -> float:
     return (64 + 2 * T) * EPS
 
 
-def enlarged(tolerance: float, condition: Array) -> Array:
+def enlarged(tolerance: float, condition: Array | float) -> Array:
     """The factor of the unit of a residual whose rounding is enlarged by a condition number; 1 without it.
 
     At the tolerance of the check it allows at least 64 machine epsilons of float64 times the condition; at 1e-5 it
     allows four of float32.
     """
-    return 1 + np.maximum(64 * EPS / tolerance, 0.05) * condition
+    return 1 + max(64 * EPS / tolerance, 0.05) * np.asarray(condition)
 
 
 def all_steps(steps: Steps) -> IntArray:

@@ -359,7 +359,7 @@ def check_sampler(
     spread = steps.scale**2 * variance + steps.total
     sigma_squared = as_sigma_squared(sigma_squared, schedule, zero=True)
     sigma, tolerance = np.sqrt(sigma_squared), rounding(T)
-    factor = enlarged(tolerance, np.array(steps.loop_condition))
+    factor = enlarged(tolerance, steps.loop_condition)
     by_x_t, by_eps = _mean_tables(steps)
 
     def exact(x: Array, t: int | IntArray) -> Array:
@@ -509,7 +509,7 @@ def check_ddim_sampler(
             **_walks(walk, _ddim_mistakes(steps, eta), T),
         },
         labels=lambda i: f"x_0, example {i[0]}, dimension {i[1]},",
-        unit=(1 + np.abs(right)) * enlarged(tolerance, np.array(steps.loop_condition)),
+        unit=(1 + np.abs(right)) * enlarged(tolerance, steps.loop_condition),
         single=CANCELS,
     )
 

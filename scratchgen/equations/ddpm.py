@@ -13,6 +13,7 @@ from scratchgen.conformance import (
     check_bound_terms,
     check_chains,
     check_ddim_sampler,
+    check_ddim_step,
     check_loss_gradient,
     check_loss_weights,
     check_negative_elbo,
@@ -59,12 +60,12 @@ def _step_loss(loss: Callable[..., Array], t: int) -> Check:
 
 
 def chains(f: Functions) -> Check:
-    """(19) on four paths."""
+    """(19) on four paths in three dimensions."""
     return check_chains(
         lambda path: f("ddpm.forward_log_prob")(SCHEDULE, path),
         lambda path, eps_hat: f("ddpm.reverse_log_prob")(SCHEDULE, path, eps_hat, SIGMA_SQUARED),
         SCHEDULE,
-        2 * waves(6, 4, 1),
+        2 * waves(6, 4, 3),
         SLOPES,
         SIGMA_SQUARED,
     )
@@ -88,14 +89,25 @@ def negative_elbo(f: Functions) -> Check:
     )
 
 
-def whole_path(f: Functions, t: int) -> Check:
-    """−log p_θ(x_{t−1} | x_t) on a path of two steps, for t = 1 (the integral over x_2 is 1) or t = 2."""
-    short = NoiseSchedule(SCHEDULE.variances[:2])
+def whole_path(f: Functions, t: int, T: int) -> Check:
+    """−log p_θ(x_{t−1} | x_t) on a path of T steps from the noise of every step.
+
+    The noises of the steps 1..t−1 are a rotation of the total noise of x_{t−1} and of t−2 other numbers.  The loss must
+    not depend on the others, nor on the noises after step t, so that the integrals over x_1..x_{t−2} and over
+    x_{t+1}..x_T are over a constant.  The numbers differ from example to example.
+    """
+    short = NoiseSchedule(SCHEDULE.variances[:T])
+    steps = compose(short)
+    # x_{t−1} = scale x_0 + Σ_i direction_i std ε_i
+    direction = np.sqrt(steps.variance[1:t]) * steps.scale[t - 1] / steps.scale[1:t] / steps.std[t - 1]
 
     def loss(t: int, x0: Array, eps_bar_prev: Array, eps_t: Array, eps_hat: Callable[[Array, int], Array]) -> Array:
-        noise = np.stack([eps_t, eps_bar_prev] if t == 1 else [eps_bar_prev, eps_t])
+        noise = 2 * waves(T, *x0.shape)
+        noise[t - 1] = eps_t
+        surplus = eps_bar_prev - np.tensordot(direction, noise[: t - 1], 1)
+        noise[: t - 1] += direction[:, None, None] * surplus
         path = f("ddpm.q_path")(short, x0, noise)
-        return -f("ddpm.p_log_prob")(short, t, path[t - 1], path[t], eps_hat, SIGMA_SQUARED[:3])
+        return -f("ddpm.p_log_prob")(short, t, path[t - 1], path[t], eps_hat, SIGMA_SQUARED[: T + 1])
 
     return check_step_loss(loss, short, t, _net, 0.3, 0.8, float(SIGMA_SQUARED[t]))
 
@@ -163,13 +175,26 @@ def sampler(f: Functions) -> Check:
 
 
 def ddim_sampler(f: Functions) -> Check:
-    """DDIM over all steps, with some fresh noise."""
+    """DDIM over all steps, without, with some, and with all of the fresh noise."""
+    checks = []
+    for eta in (0.7, 0.0, 1.0):
 
-    def sample(x_T: Array, eps_hat: Callable[[Array, int], Array], noise: Array) -> Array:
-        *_, (_, x0) = f("ddpm.ddim_sampler")(SCHEDULE, eps_hat, x_T, GivenNoise(noise), 0.7)
-        return x0
+        def sample(x_T: Array, eps_hat: Callable[[Array, int], Array], noise: Array, eta: float = eta) -> Array:
+            *_, (_, x0) = f("ddpm.ddim_sampler")(SCHEDULE, eps_hat, x_T, GivenNoise(noise), eta)
+            return x0
 
-    return check_ddim_sampler(sample, SCHEDULE, 0.7)
+        checks.append(check_ddim_sampler(sample, SCHEDULE, eta))
+    return both(*checks)
+
+
+def ddim_step(f: Functions) -> Check:
+    """One step of DDIM for every t and s, without, with some, and with all of the fresh noise."""
+    return both(
+        *(
+            check_ddim_step(lambda *a, eta=eta: f("ddpm.ddim_step")(SCHEDULE, *a, eta), SCHEDULE, eta)
+            for eta in (0.6, 0.0, 1.0)
+        )
+    )
 
 
 def three_terms(f: Functions) -> Check:

@@ -254,7 +254,7 @@ EQUATIONS: tuple[Row, ...] = (
         "−E_q log p_θ(x_{t−1}|x_t) over x₀,…,x_T",
         "",
         "ddpm.p_log_prob",
-        lambda f: ddpm.whole_path(f, 1),
+        lambda f: ddpm.whole_path(f, 4, 5),
         runs_in=(
             "DDPM.elbo",
             "DDPM.iwae",
@@ -265,7 +265,7 @@ EQUATIONS: tuple[Row, ...] = (
         "= the same over x₀,…,x_t",
         "printed p_θ(x_{t−1},x_t) for p_θ(x_{t−1}|x_t); the integral over the states after x_t is 1",
         "ddpm.p_log_prob",
-        lambda f: ddpm.whole_path(f, 2),
+        lambda f: ddpm.whole_path(f, 4, 4),
         runs_in=(
             "DDPM.elbo",
             "DDPM.iwae",
