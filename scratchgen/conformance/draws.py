@@ -58,6 +58,7 @@ def check_step_draws(draw: Callable[[float], tuple[ArrayLike, ArrayLike]], T: in
                 right[1:], 0.0
             ),
             "step 1 is never drawn": lambda: never_first,
+            "step 2 stands for step 1": lambda: np.concatenate([[0.0, 0.0, 2.0], right[3:]]),
             "step T is never drawn": lambda: np.concatenate([never_first[1 : T + 1], [0.0, 0.0]]),
             "steps are drawn from 0..T": lambda: np.append(np.full(T + 1, T / (T + 1)), 0.0),
             "the weights are summed, not averaged, over the draws": lambda: len(t) * right,

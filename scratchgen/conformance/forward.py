@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from scratchgen.conformance.arguments import check_callable, parts, takes_arrays
 from scratchgen.conformance.reference_chain import (
     CANCELS,
+    LATE,
     Formula,
     Steps,
     all_steps,
@@ -25,6 +26,7 @@ from scratchgen.conformance.reference_chain import (
     compose_variances,
     enlarged,
     hos_table,
+    of_hos_table,
     probes,
     rounding,
     shifted,
@@ -137,8 +139,7 @@ def _mistaken_tables(of: Callable[[Steps], Array], steps: Steps) -> Tables:
         "it is that of step t−1: the table is padded on the wrong side": lambda: shifted(right),
         "it is that of step t+1, without an entry for clean data": lambda: np.append(right[1:], right[-1]),
         **{text: lambda v=v: of(compose_variances(v)) for text, v in _other_variances(steps).items()},  # type: ignore[misc]
-        f"it is that of Ho's table np.linspace(1e-4, 0.02, {T}), and the schedule is another: pass "
-        "NoiseSchedule.from_variances of this table": lambda: of(hos_table(T)),
+        of_hos_table(T): lambda: of(hos_table(T)),
     }
 
 
@@ -356,9 +357,7 @@ def check_posterior(
             "1/β̄_t² is missing": over_beta(v * before),
             "1/β̄_t stands where 1/β̄_t² belongs": over_beta(v * before / np.sqrt(safe)),
             "it is that of step t−1: index shifted by one": over_beta(shifted(posterior)),
-            "it is that of step t+1: t counts 1..T, so that a table from 0 has index t − 1": over_beta(
-                np.append(posterior[1:], posterior[-1])
-            ),
+            LATE: over_beta(np.append(posterior[1:], posterior[-1])),
             "it is that of step t−1, and of step T at t = 1, where an index is −1": over_beta(
                 np.concatenate([[0.0], posterior[-1:], posterior[1:-1]])
             ),
@@ -376,8 +375,7 @@ def check_posterior(
             "it is log β_t²": over_beta(np.log(np.append(1.0, v[1:]))),
             "it is β_t, a standard deviation": over_beta(np.sqrt(v)),
             "it is β_t²/α_t², from two of the three factors": over_beta(v / (1 - v)),
-            "it is that of Ho's table np.linspace(1e-4, 0.02, T), and the schedule is another: pass "
-            "NoiseSchedule.from_variances of this table": over_beta(hos_table(steps.T).posterior),
+            of_hos_table(steps.T): over_beta(hos_table(steps.T).posterior),
         },
         labels=lambda i: f"t = {i[0] + 1}: the posterior variance over β²",
         unit=2 * enlarged(tolerance, condition)[:, None, None],
@@ -388,7 +386,7 @@ def check_posterior(
 
 def _padded_table(steps: Steps) -> Array:
     """ᾱ_1, …, ᾱ_{T−1}, 1 for t = 1..T, where 1, ᾱ_1, …, ᾱ_{T−1} belongs; index 0 is not used."""
-    return np.concatenate([[1.0], steps.scale[2:], [1.0]]) if steps.T > 1 else np.ones(2)
+    return np.concatenate([[1.0], steps.scale[1:-1], [1.0]])
 
 
 def _padded_variance(steps: Steps) -> Array:

@@ -207,6 +207,17 @@ def check_linear(
 CANCELS = "1 − ᾱ² and its like are differences of float32 numbers near 1, with few correct digits at the first steps; "
 
 
+LATE = "every step is one too late: t counts 1..T, so that a table from 0 has index t − 1"
+
+
+def of_hos_table(T: int) -> str:
+    """The sentence for the right formulas of another schedule."""
+    return (
+        f"these are the numbers of Ho's table np.linspace(1e-4, 0.02, {T}), and the schedule is another: pass "
+        "NoiseSchedule.from_variances of this table"
+    )
+
+
 def _steps_text(numbers: IntArray) -> str:
     return ", ".join(f"{symbol} = {i}" for symbol, i in zip("ts", numbers, strict=False))
 
@@ -281,19 +292,14 @@ def common_mistakes(
     mistakes: dict[str, Formula] = {}
     if T > 1:
         mistakes |= {
-            "every step is one too late: t counts 1..T, so that a table from 0 has index t − 1": moved(
-                lambda t: np.minimum(t + 1, T)
-            ),
+            LATE: moved(lambda t: np.minimum(t + 1, T)),
             "it is that of step t−1: index shifted by one": moved(lambda t: t - 1),
             "it is that of step t−1, and right at t = 1": moved(lambda t: np.maximum(t - 1, 1)),
             "it is that of step t−1, and of step T at t = 1, where an index is −1": moved(lambda t: (t - 2) % T + 1),
             "it is that of step T + 1 − t: the steps are counted backwards": moved(lambda t: (T + 1 - t) % (T + 1)),
         }
         if not np.array_equal(steps.variance, hos_table(T).variance):
-            mistakes[
-                f"these are the numbers of Ho's table np.linspace(1e-4, 0.02, {T}), and the schedule is another: pass "
-                "NoiseSchedule.from_variances of this table"
-            ] = formula_of(hos_table(T))
+            mistakes[of_hos_table(T)] = formula_of(hos_table(T))
     for i, one in enumerate(inputs):
 
         def shared(share: Callable[[Array], Array], i: int = i) -> Formula:

@@ -207,6 +207,8 @@ def _reason(left: Array, right: Array, unit: Array, tolerance: float, mistakes: 
         return ""
     distance = _distance(left, right, unit)
     wrong, residual = distance > tolerance, float(distance.max())
+    if _is_single(left, right, residual):
+        return f"; {single}{SINGLE}"
     several = len(np.unique(np.float32(right[wrong]))) > 1
     nearness = min(EXPLAINS[0] * tolerance, EXPLAINS[1] * residual)
     nearness_single = min(EXPLAINS_SINGLE[0], EXPLAINS_SINGLE[1] * residual)
@@ -217,7 +219,7 @@ def _reason(left: Array, right: Array, unit: Array, tolerance: float, mistakes: 
             fitting = [text for text, fit in fits.items() if fit <= limit]
             if fitting:
                 return f"; {' or '.join(fitting)}"
-    return f"; {single}{SINGLE}" if _is_single(left, right, residual) else f"; {NAMELESS}"
+    return f"; {NAMELESS}"
 
 
 def _is_single(left: Array, right: Array, residual: float) -> bool:
