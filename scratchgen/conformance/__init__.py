@@ -6,6 +6,7 @@ by an independent route (right).  Nothing is drawn at random.
 Conventions of every check:
 
 * N examples, D dimensions, k latents, K components, T steps; step 0 is clean data.  Steps t are Python integers.
+  Kernels and steps are then called with arrays of t, (N,): a callable that raises takes integers only and passes.
 * Callables get float64 arrays and Python numbers.  A callable may return whatever `numpy.asarray` accepts, of the
   shape that is stated.  An array of another shape fails the check, or raises ValueError.
 * Densities, losses and bounds are in nats, one value per example, summed over the D dimensions.
@@ -14,6 +15,7 @@ Conventions of every check:
   check passes if the residual is at most the tolerance.  The tolerance is a small multiple of the numerical error of
   the two computations in float64; `Check.at` judges the same comparison at another one.
 * A check with several comparisons returns the one with the largest ratio of residual to tolerance.
+* A diagnosis names a mistake only if it gives every number that was compared, and at least two of them are wrong.
 
 >>> import numpy as np
 >>> from scratchgen import NoiseSchedule

@@ -259,6 +259,7 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
                 np.cumprod(np.append(1.0, np.sqrt(steps.variance[1:]))),
                 np.sqrt(1 - np.cumprod(np.append(1.0, steps.variance[1:]))),
             ),
+            **clippings(weighted(scale, std), "x_t"),
             **_mistakes(lambda s: weighted(s.scale, s.std), steps, inputs),
         },
         rounding(steps.T),

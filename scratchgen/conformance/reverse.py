@@ -594,7 +594,7 @@ def check_predicted_noise(
     Returns
     -------
     Check
-        Tolerance 1e-9.
+        Tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
     """
     check_callable(predict, "predict(x_t, t, guidance, clip); t counts 1..T")
     steps = compose(schedule)
@@ -630,20 +630,28 @@ def check_predicted_noise(
         for t in range(1, steps.T + 1)
         for w in guidances
     ]
+    right, tolerance = all_of(lambda w: w), rounding(steps.T)
+    condition = np.repeat(steps.posterior_condition[1:], len(guidances))[:, None, None, None]
     return compare(
         "check_predicted_noise",
         "(25)",
         "ε̂ by step and guidance, then without and with clipping",
         left,
-        all_of(lambda w: w),
-        1e-9,
+        right,
+        tolerance,
         {
             "guidance 0 and 1 are swapped": lambda: all_of(lambda w: 1 - w),
             "w + 1 stands where w belongs: this is the w of Ho and Salimans": lambda: all_of(lambda w: w + 1),
             "guidance is ignored": lambda: all_of(lambda w: 1.0),
             "the label is dropped": lambda: all_of(lambda w: 0.0),
             "x̂_0 is not clipped": lambda: all_of(lambda w: w, clip=False),
+            "guidance is squared": lambda: all_of(lambda w: w**2),
         },
+        labels=lambda i: (
+            f"t = {i[0] // 4 + 1}, guidance {guidances[i[0] % 4]:g}, {('without', 'with')[i[1]]} clipping: ε̂ of "
+            f"example {i[2]} in dimension {i[3]}"
+        ),
+        unit=(1 + np.abs(right).max(axis=(1, 2, 3), keepdims=True)) * enlarged(tolerance, condition),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import parts, returned, takes_arrays
+from scratchgen.conformance.arguments import check_callable, parts, returned, takes_arrays
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.quadrature import central_difference
 from scratchgen.validation import Array
@@ -153,6 +153,8 @@ def check_training_step(
     Check
         Tolerance 1e-9 for the losses, 1e-7 for the gradient, in units of its largest slope.
     """
+    check_callable(step, "step(parameters)")
+    check_callable(losses, "losses(parameters)")
     step(parameters)  # a second call finds gradients that accumulate
     left, gradient = parts(step(parameters), 2, "step")
     right = np.asarray(losses(parameters), dtype=np.float64)
@@ -162,6 +164,12 @@ def check_training_step(
 
     def slopes(weight: Array | float) -> Array:
         return _slopes(lambda at: float(np.mean(weight * np.asarray(losses(at), dtype=np.float64))), parameters, axes)
+
+    def of_logsumexp() -> Array:
+        largest = right.max()
+        return _slopes(
+            lambda at: float(np.log(np.exp(np.asarray(losses(at), dtype=np.float64) - largest).sum())), parameters, axes
+        )
 
     exact = slopes(weight)
     unit = _unit(exact, float(np.mean(right)))
@@ -173,7 +181,13 @@ def check_training_step(
             left,
             right,
             1e-9,
-            {"they are multiplied by the weights": lambda: weight * right},
+            {
+                "they are multiplied by the weights": lambda: weight * right,
+                "the mean over the examples stands for every example": lambda: np.full_like(right, right.mean()),
+                "the weighted mean stands for every example": lambda: np.full_like(right, np.mean(weight * right)),
+                "they are divided by the number of examples": lambda: right / len(right),
+            },
+            labels=([f"example {i}" for i in range(len(right))],),
         ),
         compare(
             name,
@@ -185,6 +199,16 @@ def check_training_step(
             {
                 "it is the gradient of a sum over the batch": lambda: len(right) * exact / unit,
                 "the weights are ignored": lambda: slopes(1.0) / unit,
+                "the weights are squared": lambda: slopes(np.square(weight)) / unit,
+                "the weights are divided by their sum, not by the number of examples": lambda: (
+                    exact / unit / np.mean(weight)
+                ),
+                "it is the gradient of the logsumexp of the losses, not of their mean": lambda: of_logsumexp() / unit,
+                "it is the ascent direction: the sign is wrong": lambda: -exact / unit,
+                "it is added to the gradient of the call before": lambda: 2 * exact / unit,
+                "it is the gradient of the first example only": lambda: (
+                    slopes(len(right) * weight * np.eye(len(right))[0]) / unit
+                ),
             },
         ),
     )
