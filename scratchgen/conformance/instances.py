@@ -1,0 +1,40 @@
+"""Several instances of one problem: mistakes at each of them, the condition number in a tolerance, and an argmin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scratchgen.validation import Array
+
+EPS = float(np.finfo(np.float64).eps)
+DISTINCT = 1e-5  # candidates whose objectives differ by less than this fraction do not count: float32 cannot order them
+
+
+def rounding(condition: ArrayLike, least: float = 1e-13) -> float:
+    """The tolerance of a problem with this condition number: 64 machine epsilons times it, and at least `least`."""
+    return max(least, 64 * EPS * float(np.max(condition)))
+
+
+def at_each(
+    instances: Sequence[tuple[Any, ...]], mistakes: Mapping[str, Callable[..., ArrayLike]]
+) -> dict[str, Callable[[], ArrayLike]]:
+    """The mistakes of `compare`, where left is an array over instances: every mistake is a function of one instance."""
+    return {
+        sentence: lambda wrong=wrong: [np.asarray(wrong(*instance)) for instance in instances]  # type: ignore[misc]
+        for sentence, wrong in mistakes.items()
+    }
+
+
+def argmin(values: ArrayLike, exact: ArrayLike, candidates: Sequence[float]) -> Array:
+    """The candidate with the least value, (M,), for values and exact objectives of shape (n_candidates, M).
+
+    Candidates whose exact objective is too near the least one are left out, except for the best of them.
+    """
+    values, exact = np.asarray(values, dtype=np.float64), np.asarray(exact, dtype=np.float64)
+    excess = exact - exact.min(axis=0)
+    kept = (excess == 0) | (excess > DISTINCT * (1 + np.abs(exact)))
+    return np.asarray(candidates)[np.where(kept, values, np.inf).argmin(axis=0)]
