@@ -108,7 +108,12 @@ from scratchgen.conformance.training import (
     check_training,
     check_training_step,
 )
-from scratchgen.conformance.vae import check_importance_weighted_bound, check_vae_loss, check_vae_objective
+from scratchgen.conformance.vae import (
+    check_importance_weighted_bound,
+    check_reparameterisation,
+    check_vae_loss,
+    check_vae_objective,
+)
 from scratchgen.conformance.variational import (
     check_elbo,
     check_joint_kl,
@@ -180,6 +185,7 @@ __all__ = [
     "check_predict_x0",
     "check_predicted_noise",
     "check_probability_flow_likelihood",
+    "check_reparameterisation",
     "check_reverse_law",
     "check_reverse_sampler",
     "check_reverse_sde",

@@ -96,9 +96,7 @@ def check_kl(kl: Callable[..., ArrayLike], p: Array, q: Array) -> Check:
         exact[offsets == 0] = 0.0
         found.append(float(argmin(np.ravel([kl(a, c) for c in family])[:, None], exact[:, None], candidates)[0]))
         best.append(theta)
-    return worst(
-        values, compare("check_kl", "(1)", "θ of the least KL(p‖q_θ), q_θ ∝ q exp(θs),", found, best, 1e-9)
-    )
+    return worst(values, compare("check_kl", "(1)", "θ of the least KL(p‖q_θ), q_θ ∝ q exp(θs),", found, best, 1e-9))
 
 
 @takes_arrays
@@ -323,7 +321,8 @@ def check_bin_masses(
 
     right = log_masses(*edges(half))
     masses: dict[str, Callable[[], ArrayLike]] = {
-        text: lambda value=value: np.exp(value()) for text, value in logs.items()  # type: ignore[misc]
+        text: lambda value=value: np.exp(value())
+        for text, value in logs.items()  # type: ignore[misc]
     }
     name, condition = "check_bin_masses", (1 + np.abs(means).max() + 1) / std
 
@@ -333,9 +332,7 @@ def check_bin_masses(
     with np.errstate(over="ignore"):
         given = np.exp(left)
     checks = [
-        compare(
-            name, "(21)", "P(level)", given, np.exp(right), rounding(condition), masses, labels=label("P(level)")
-        ),
+        compare(name, "(21)", "P(level)", given, np.exp(right), rounding(condition), masses, labels=label("P(level)")),
         compare(name, "(21)", "Σ P(level)", given.sum(axis=0), np.ones(len(means)), rounding(condition * n_levels)),
         compare(
             name,

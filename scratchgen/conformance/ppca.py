@@ -41,7 +41,7 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
     # In units of the data's variance, because residuals are absolute for values below 1.
     new_W, new_variance = new_W / np.sqrt(unit), new_variance / unit
     S, W, noise_variance = S / unit, W / np.sqrt(unit), noise_variance / unit
-    _, gain, posterior_cov = condition(W, noise_variance)
+    gain, posterior_cov = condition(W, noise_variance)
     xz, zz = S @ gain.T, posterior_cov + gain @ S @ gain.T
     best_W = xz @ np.linalg.inv(zz)
 

@@ -8,9 +8,11 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import takes_arrays
+from scratchgen.conformance.arguments import as_probabilities, takes_arrays
+from scratchgen.conformance.instances import at_each, rounding
+from scratchgen.conformance.likelihood import DIAGONAL_KLS
 from scratchgen.conformance.result import Check, compare, worst
-from scratchgen.conformance.variational import gap_of_tables
+from scratchgen.conformance.variational import as_model, gap_of_tables, other_p, path_of_q
 from scratchgen.quadrature import sigma_points
 from scratchgen.validation import Array
 
@@ -18,6 +20,9 @@ from scratchgen.validation import Array
 @takes_arrays
 def check_vae_objective(loss: Callable[..., ArrayLike], p_x: Array, q: Array, decoder: Array, prior: Array) -> Check:
     """(13): E_p[−E_q log p_θ(x | z) + KL(q‖q(z))] = (12) + H(p), for distributions given as tables.
+
+    The values are compared for two p(x), at q and along a path of q that passes through the posterior p_θ(z | x).  The
+    least value on the path is −E_p log p_θ(x), at the posterior.
 
     Parameters
     ----------
@@ -35,24 +40,106 @@ def check_vae_objective(loss: Callable[..., ArrayLike], p_x: Array, q: Array, de
     Returns
     -------
     Check
-        Tolerance 1e-11.
+        The larger of two residuals; tolerance 1e-13, more if a logarithm is large.
     """
-    log_evidence, gap, _, _ = gap_of_tables(decoder * prior, q)
-    fit, regulariser = (q * np.log(decoder)).sum(axis=1), (q * np.log(q / prior)).sum(axis=1)
-    return compare(
-        "check_vae_objective",
+    as_probabilities(p_x, "p_x")
+    as_model(q, decoder, prior)
+    tables, laws = (q, *path_of_q(decoder * prior, q)), (p_x, other_p(p_x))
+    instances = [(p, table) for table in tables for p in laws]
+
+    def gap(p: Array, q: Array) -> Array:
+        log_evidence, kl, _, _ = gap_of_tables(decoder * prior, q)
+        return kl - log_evidence
+
+    def fit(q: Array) -> Array:
+        return (q * np.log(decoder)).sum(axis=1)
+
+    def kl(q: Array) -> Array:
+        return (q * np.log(q / prior)).sum(axis=1)
+
+    tolerance = rounding(1 - np.log(min(table.min() for table in (p_x, decoder, prior, *tables))))
+    name, quantity = "check_vae_objective", "E_p[−E_q log p_θ(x | z) + KL(q‖q(z))]"
+    values = compare(
+        name,
         "(13)",
-        "E_p[−E_q log p_θ(x | z) + KL(q‖q(z))]",
-        loss(p_x, q, decoder, prior),
-        p_x @ (gap - log_evidence),
-        1e-11,
-        {
-            "it is (12): p(x) stands under the logarithm": lambda: p_x @ (gap - log_evidence + np.log(p_x)),
-            "the reconstruction has the wrong sign": lambda: p_x @ (fit + regulariser),
-            "the KL has the wrong sign": lambda: -p_x @ (fit + regulariser),
-            "x is averaged without p(x)": lambda: (gap - log_evidence).mean(),
-        },
+        quantity,
+        [np.asarray(loss(*instance, decoder, prior)) for instance in instances],
+        [p @ gap(p, q) for p, q in instances],
+        tolerance,
+        at_each(
+            instances,
+            {
+                "it is (12): p(x) stands under the logarithm": lambda p, q: p @ (gap(p, q) + np.log(p)),
+                "the reconstruction has the wrong sign": lambda p, q: p @ (fit(q) + kl(q)),
+                "the KL has the wrong sign": lambda p, q: -p @ (fit(q) + kl(q)),
+                "the KL is missing": lambda p, q: -p @ fit(q),
+                "the reconstruction is missing": lambda p, q: p @ kl(q),
+                "the KL is reversed": lambda p, q: p @ ((prior * np.log(prior / q)).sum(axis=1) - fit(q)),
+                "the KL is averaged over z, not summed": lambda p, q: p @ (kl(q) / len(prior) - fit(q)),
+                "it is the ELBO, not the loss": lambda p, q: -p @ gap(p, q),
+                "x is averaged without p(x)": lambda p, q: gap(p, q).mean(),
+                "x is summed without p(x)": lambda p, q: gap(p, q).sum(),
+                "the expectation E_q stands under the logarithm": lambda p, q: (
+                    p @ (kl(q) - np.log((q * decoder).sum(axis=1)))
+                ),
+                "the entropy of q is missing": lambda p, q: -p @ (q * np.log(decoder * prior)).sum(axis=1),
+            },
+        ),
     )
+    if values.left.shape != (len(instances),):
+        return values
+    least = values.left.reshape(-1, 2)[1:].min(axis=0)
+    right = [-p @ gap_of_tables(decoder * prior, q)[0] for p in laws]
+    return worst(values, compare(name, "(13)", f"the least {quantity} over q", least, right, tolerance))
+
+
+# The reconstruction term of (14) under well-known mistakes, from ‖x − x̂‖² (N,), D and s².
+RECONSTRUCTIONS: dict[str, Callable[[Array, int, float], Array]] = {
+    "the squared error is averaged over the D dimensions": lambda r, D, s2: _constant(D, s2) + r / (2 * s2 * D),
+    "−log p_θ(x | z) is averaged over the D dimensions": lambda r, D, s2: (_constant(D, s2) + r / (2 * s2)) / D,
+    "the constant (D/2) log 2πs² is missing": lambda r, D, s2: r / (2 * s2),
+    "(D/2) log 2π is missing": lambda r, D, s2: 0.5 * D * np.log(s2) + r / (2 * s2),
+    "the constant of the Gaussian is counted D times": lambda r, D, s2: (
+        _constant(D, s2) + 0.5 * D * (D - 1) * np.log(2 * np.pi) + r / (2 * s2)
+    ),
+    "the constant is not multiplied by D": lambda r, D, s2: _constant(1, s2) + r / (2 * s2),
+    "the ½ of log s² is missing": lambda r, D, s2: _constant(D, s2) + 0.5 * D * np.log(s2) + r / (2 * s2),
+    "log s stands for log s²": lambda r, D, s2: _constant(D, s2) - 0.25 * D * np.log(s2) + r / (2 * s2),
+    "s stands where s² belongs": lambda r, D, s2: _constant(D, s2) + r / (2 * s2**0.5),
+    "s stands where s² belongs, in the constant too": lambda r, D, s2: _constant(D, s2**0.5) + r / (2 * s2**0.5),
+    "s² is squared: log s² is read as log s": lambda r, D, s2: _constant(D, s2**2) + r / (2 * s2**2),
+    "it is multiplied by s², not divided": lambda r, D, s2: _constant(D, s2) + r * s2 / 2,
+    "the ½ before the squared error is missing": lambda r, D, s2: _constant(D, s2) + r / s2,
+    "the ½ of −log p_θ(x | z) is missing": lambda r, D, s2: 2 * _constant(D, s2) + r / s2,
+    "s² is 1": lambda r, D, s2: _constant(D, 1.0) + r / 2,
+    "the reconstruction is the plain sum of squares": lambda r, D, s2: r,
+    "the reconstruction is half the sum of squares: s² = 1 and no constant": lambda r, D, s2: r / 2,
+    "the reconstruction is the mean of squares (MSE)": lambda r, D, s2: r / D,
+    "the reconstruction is half the mean of squares": lambda r, D, s2: r / (2 * D),
+    "the reconstruction has the wrong sign": lambda r, D, s2: -_constant(D, s2) - r / (2 * s2),
+    "the reconstruction is missing": lambda r, D, s2: 0 * r,
+}
+KLS: dict[str, Callable[[Array, Array], Array]] = {
+    **{text: lambda m, v, wrong=wrong: wrong(m, v).sum(axis=1) for text, wrong in DIAGONAL_KLS.items()},  # type: ignore[misc]
+    "the KL is averaged over the latents, not summed": lambda m, v: _kl(m, v) / m.shape[1],
+    "the KL is halved and averaged over the latents": lambda m, v: 0.5 * _kl(m, v) / m.shape[1],
+    "the KL is averaged over the batch": lambda m, v: np.full(len(m), _kl(m, v).mean()),
+    "the KL is summed over the batch": lambda m, v: np.full(len(m), _kl(m, v).sum()),
+    "the KL is averaged over batch and latents": lambda m, v: np.full(len(m), _kl(m, v).mean() / m.shape[1]),
+    "the KL is missing": lambda m, v: 0 * _kl(m, v),
+}
+
+
+def _constant(D: int, s2: float) -> float:
+    return float(0.5 * D * np.log(2 * np.pi * s2))
+
+
+def _kl(mean: Array, log_variance: Array) -> Array:
+    return 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance).sum(axis=1)
+
+
+def _right_reconstruction(squares: Array, D: int, s2: float) -> Array:
+    return _constant(D, s2) + squares / (2 * s2)
 
 
 @takes_arrays
@@ -65,10 +152,13 @@ def check_vae_loss(
     q_mean: Array,
     q_log_variance: Array,
 ) -> Check:
-    """(14): the mean of the loss over draws of z is −ELBO of the linear-Gaussian model, in closed form.
+    """(14): the loss of every example, and its mean over draws of z, −ELBO of the linear-Gaussian model.
 
     q(z | x_n) = N(q_mean[n], diag exp q_log_variance[n]) and p(x | z) = N(W z + decoder_mean, decoder_variance I).  The
-    loss is a quadratic in z, so that sigma points give the exact mean.
+    loss is a quadratic in z, so that sigma points give the exact mean.  Two further calls isolate the terms: with
+    q = N(0, I) the loss is the reconstruction alone, with x̂ = x the constant and the KL.
+
+    The check draws z itself; `check_reparameterisation` lets the code draw.
 
     Parameters
     ----------
@@ -83,44 +173,122 @@ def check_vae_loss(
     Returns
     -------
     Check
-        Tolerance 1e-12.
+        The larger of two residuals; tolerance 1e-13, more if |log σ²| is large.
     """
-    points = sigma_points(W.shape[1])
-    D, k, log_s2 = x.shape[1], W.shape[1], float(np.log(decoder_variance))
-    q_variance = np.exp(q_log_variance)
-    draws = [q_mean + np.sqrt(q_variance) * xi for xi in points]
-    losses = [np.asarray(loss(x, z @ W.T + decoder_mean, q_mean, q_log_variance, log_s2)) for z in draws]
-    value = np.mean(losses, axis=0)
-    squares = ((x - decoder_mean - q_mean @ W.T) ** 2).sum(axis=1) + q_variance @ (W**2).sum(axis=0)
-    constant = 0.5 * D * np.log(2 * np.pi * decoder_variance)
-    kl = 0.5 * (q_mean**2 + q_variance - 1 - q_log_variance).sum(axis=1)
-    fit = squares / (2 * decoder_variance)
-    return compare(
-        "check_vae_loss",
+    points, std = sigma_points(W.shape[1]), np.exp(q_log_variance / 2)
+    D, s2 = x.shape[1], decoder_variance
+    images = [(q_mean + std * xi) @ W.T + decoder_mean for xi in points]
+    calls = [(x_hat, q_mean, q_log_variance) for x_hat in images]
+    calls += [(images[0], 0 * q_mean, 0 * q_log_variance), (x, q_mean, q_log_variance)]
+    labels = [*(f"draw {i}" for i in range(len(points))), "q(z | x) = N(0, I)", "x̂ = x"]
+    left = [np.asarray(loss(x, *call, float(np.log(s2)))) for call in calls]
+
+    def value(
+        reconstruction: Callable[[Array, int, float], Array], kl: Callable[[Array, Array], Array]
+    ) -> Callable[..., Array]:
+        def of_example(x_hat: Array, mean: Array, log_variance: Array) -> Array:
+            return reconstruction(((x - x_hat) ** 2).sum(axis=1), D, s2) + kl(mean, log_variance)
+
+        return of_example
+
+    right_value = value(_right_reconstruction, _kl)
+    mistakes = {
+        "; ".join(filter(None, (text, other))): value(reconstruction, kl)
+        for text, reconstruction in {"": _right_reconstruction, **RECONSTRUCTIONS}.items()
+        for other, kl in {"": _kl, **KLS}.items()
+        if text or other
+    }
+    batch: dict[str, Callable[..., ArrayLike]] = {
+        "it is averaged over the batch": lambda *call: np.full(len(x), right_value(*call).mean()),
+        "it is summed over the batch": lambda *call: np.full(len(x), right_value(*call).sum()),
+        "it is the ELBO, not the loss": lambda *call: -right_value(*call),
+        "it is averaged over the D dimensions": lambda *call: right_value(*call) / D,
+    }
+    name, tolerance = "check_vae_loss", rounding(1 + np.abs(q_log_variance).max())
+    values = compare(
+        name,
         "(14)",
-        "−ELBO of an example",
-        value,
-        constant + fit + kl,
-        1e-12,
-        {
-            "the KL is averaged over the latents, not summed": lambda: constant + fit + kl / k,
-            "the squared error is averaged over the D dimensions": lambda: constant + fit / D + kl,
-            "the constant (D/2) log 2πs² is missing": lambda: fit + kl,
-            "s stands where s² belongs": lambda: constant + squares / (2 * np.sqrt(decoder_variance)) + kl,
-            "the ½ before the squared error is missing": lambda: constant + 2 * fit + kl,
-            "the ½ before the KL is missing": lambda: constant + fit + 2 * kl,
-            "the KL has the wrong sign": lambda: constant + fit - kl,
-            "the KL is missing": lambda: constant + fit,
-            "it is averaged over the batch": lambda: (constant + fit + kl).mean(),
-            "it is the plain sum of squares plus KL": lambda: squares + kl,
-            "it is half the sum of squares plus KL: s² = 1 and no constant": lambda: squares / 2 + kl,
-            "it is the mean of squares plus KL": lambda: squares / D + kl,
-            "(D/2) log 2π is missing": lambda: constant - 0.5 * D * np.log(2 * np.pi) + fit + kl,
-            "the KL is halved": lambda: constant + fit + kl / 2,
-            "the constant of the Gaussian is counted D times": lambda: (
-                constant + 0.5 * D * (D - 1) * np.log(2 * np.pi) + fit + kl
-            ),
-        },
+        "the loss",
+        left,
+        [right_value(*call) for call in calls],
+        tolerance,
+        at_each(calls, {**batch, **mistakes}),
+        labels=lambda index: f"the loss of example {index[1]}, {labels[index[0]]},",
+    )
+    if values.left.shape != (len(calls), len(x)):
+        return values
+    squares = ((x - decoder_mean - q_mean @ W.T) ** 2).sum(axis=1) + std**2 @ (W**2).sum(axis=0)
+    exact = _right_reconstruction(squares, D, s2) + _kl(q_mean, q_log_variance)
+    return worst(
+        values,
+        compare(name, "(14)", "−ELBO of an example", values.left[: len(points)].mean(axis=0), exact, tolerance),
+    )
+
+
+@takes_arrays
+def check_reparameterisation(
+    draw: Callable[[Array, Array, Array], ArrayLike], mean: Array, log_variance: Array, noise: Array
+) -> Check:
+    """(14): a draw z = μ + σ ξ of q(z | x) = N(μ, diag σ²), by the code under test, with given noise ξ.
+
+    Parameters
+    ----------
+    draw : callable
+        draw(mean, log_variance, noise) → z (N, k).
+    mean, log_variance : (N, k)
+        μ and log σ².
+    noise : (N, k)
+        ξ, different in every entry.
+
+    Returns
+    -------
+    Check
+        z is compared with noise ξ, −2 ξ and 0; tolerance 1e-13, more if |log σ²| is large.
+    """
+    if not mean.shape == log_variance.shape == noise.shape or mean.ndim != 2 or mean.size == 0:
+        shapes = f"{mean.shape}, {log_variance.shape} and {noise.shape}"
+        raise ValueError(f"mean, log_variance and noise must all be (N, k), got {shapes}")
+    calls = [(mean, log_variance, factor * noise) for factor in (1.0, -2.0, 0.0)]
+    left = [np.asarray(draw(*call)) for call in calls]
+    std = np.exp(log_variance / 2)
+    with np.errstate(all="ignore"):
+        fits = (np.asarray(left[0], dtype=np.float64) - mean) / (std * noise) if left[0].shape == mean.shape else std
+        factor = float(np.median(fits))
+
+    def with_std(std_of: Callable[[Array], Array]) -> Callable[..., Array]:
+        return lambda mean, log_variance, noise: mean + std_of(log_variance) * noise
+
+    def with_noise(noise_of: Callable[[Array], Array]) -> Callable[..., Array]:
+        return lambda mean, log_variance, noise: mean + np.exp(log_variance / 2) * noise_of(noise)
+
+    return compare(
+        "check_reparameterisation",
+        "(14)",
+        "z = μ + σ ξ",
+        left,
+        [m + np.sqrt(np.exp(v)) * xi for m, v, xi in calls],
+        rounding(1 + np.abs(log_variance).max()),
+        at_each(
+            calls,
+            {
+                "σ² stands where σ belongs: exp(log σ²) for exp(½ log σ²)": with_std(np.exp),
+                "log σ² stands where σ belongs: an exponential is missing": with_std(lambda v: v),
+                "½ log σ² stands where σ belongs: an exponential is missing": with_std(lambda v: v / 2),
+                "σ is the root of its right value": with_std(lambda v: np.exp(v / 4)),
+                "1/σ stands where σ belongs": with_std(lambda v: np.exp(-v / 2)),
+                "a softplus stands in the place of the exponential": with_std(lambda v: np.log1p(np.exp(v))),
+                "σ is 1": with_std(np.ones_like),
+                "the noise is left out: it is μ": with_std(np.zeros_like),
+                "μ is left out": lambda mean, log_variance, noise: np.exp(log_variance / 2) * noise,
+                "it is μ (1 + σ ξ)": lambda mean, log_variance, noise: mean * (1 + np.exp(log_variance / 2) * noise),
+                "all latents share one noise": with_noise(lambda noise: noise[:, :1] + 0 * noise),
+                "all examples share one noise": with_noise(lambda noise: noise[:1] + 0 * noise),
+                f"the noise is multiplied by {factor:.4g}": with_noise(lambda noise: factor * noise),
+            },
+        ),
+        labels=lambda index: (
+            f"z of example {index[1]}, latent {index[2]}, at noise {calls[index[0]][2][index[1:]]:.3g},"
+        ),
     )
 
 
@@ -128,9 +296,11 @@ def check_vae_loss(
 def check_importance_weighted_bound(
     bound: Callable[[Array], ArrayLike], joint: Array, q: Array, n_draws: int = 2
 ) -> Check:
-    """Burda et al. 2016: E exp(bound) = p(x), and bound = log w for one draw, by a sum over all n-tuples of z.
+    """Burda et al. 2016: log (1/n)Σw of every n-tuple of draws; L_1 <= L_2 <= … <= log p(x), with E exp(bound) = p(x).
 
-    The inequality bound <= log p(x) alone would pass a plain mean of log w.
+    All tuples of z are enumerated, for 1 to n_draws draws, and every tuple is compared.  E exp(bound) = p(x) alone
+    holds for any weighting of the draws, even for the first draw alone; the inequality would pass a mean of log w.
+    L_n is the mean of the bound.  At q = p(z | x) all weights are p(x), and the bound is log p(x) for every tuple.
 
     Parameters
     ----------
@@ -145,43 +315,68 @@ def check_importance_weighted_bound(
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 1e-11.
+        The largest of the residuals; tolerance 1e-13, more if a log-weight is large.
     """
-    log_weights = np.log(joint) - np.log(q)
-    n_z = joint.shape[1]
-    tuples = list(product(range(n_z), repeat=n_draws))
-    law = np.array([np.prod(q[:, draw], axis=1) for draw in tuples])
-    stacks = [log_weights[:, draw].T for draw in tuples]
-    logs = np.array([bound(stack) for stack in stacks])
+    as_probabilities(joint, "joint", axis=(0, 1))
+    as_probabilities(q, "q", axis=1)
+    log_weights, log_p = np.log(joint) - np.log(q), np.log(joint.sum(axis=1))
+    tuples = [z for n in range(1, int(n_draws) + 1) for z in product(range(joint.shape[1]), repeat=n)]
+    stacks = [(log_weights[:, z].T,) for z in tuples]
+    law = np.array([np.prod(q[:, z], axis=1) for z in tuples])  # q of the tuple, (n_tuples, X)
+    name, tolerance = "check_importance_weighted_bound", rounding(1 + np.abs(log_weights).max())
 
-    def mean_of(f: Callable[[Array], Array]) -> Array:
-        return (law * np.exp([f(stack) for stack in stacks])).sum(axis=0)
+    def log_mean_exp(stack: Array) -> Array:
+        top = stack.max(axis=0)
+        return top + np.log(np.exp(stack - top).mean(axis=0))
 
-    def weigh_by_loss(stack: Array) -> Array:
-        softmax = np.exp(-stack) / np.exp(-stack).sum(axis=0)
-        return (softmax * stack).sum(axis=0)
+    def softmax_mean(sign: float) -> Callable[[Array], Array]:
+        def value(stack: Array) -> Array:
+            weights = np.exp(sign * stack - (sign * stack).max(axis=0))
+            return (weights / weights.sum(axis=0) * stack).sum(axis=0)
 
+        return value
+
+    mistakes: dict[str, Callable[..., ArrayLike]] = {
+        "it is the mean of the log-weights, an ELBO": lambda stack: stack.mean(axis=0),
+        "it is the sum of the log-weights": lambda stack: stack.sum(axis=0),
+        "log n is not subtracted": lambda stack: log_mean_exp(stack) + np.log(len(stack)),
+        "log n is subtracted twice": lambda stack: log_mean_exp(stack) - np.log(len(stack)),
+        "it is divided by n outside the logarithm": lambda stack: (
+            (log_mean_exp(stack) + np.log(len(stack))) / len(stack)
+        ),
+        "it is the largest log-weight": lambda stack: stack.max(axis=0),
+        "only the first draw is used": lambda stack: stack[0],
+        "only the last draw is used": lambda stack: stack[-1],
+        "it is the mean weight: the logarithm is missing": lambda stack: np.exp(stack).mean(axis=0),
+        "it is the loss, minus the bound": lambda stack: -log_mean_exp(stack),
+        "it is −log of the mean of 1/w: the signs of the weights are exchanged": lambda stack: -log_mean_exp(-stack),
+        "the worst draws have the largest weights: a softmax over losses": softmax_mean(-1.0),
+        "it is the mean of log w weighted by w, not the logarithm of the mean": softmax_mean(1.0),
+        "it is averaged over the examples": lambda stack: np.full(stack.shape[1], log_mean_exp(stack).mean()),
+    }
+    values = compare(
+        name,
+        "(8)",
+        "the bound",
+        [np.asarray(bound(*stack)) for stack in stacks],
+        [log_mean_exp(*stack) for stack in stacks],
+        tolerance,
+        at_each(stacks, mistakes),
+        labels=lambda index: f"the bound of x = {index[1]} for the draws z = {tuples[index[0]]}",
+    )
+    if values.left.shape != law.shape or not values:
+        return values
+    sizes = np.array([len(z) for z in tuples])
+    by_n = [sizes == n for n in range(1, int(n_draws) + 1)]
+    means = np.array([(law * values.left)[chosen].sum(axis=0) for chosen in by_n])  # L_n, (n_draws, X)
+    evidence = [(law * np.exp(values.left - log_p))[chosen].sum(axis=0) for chosen in by_n]
+    ahead = np.vstack([means[1:], log_p])
+    flat = [np.asarray(bound(np.tile(log_p, (n, 1)))) for n in range(1, int(n_draws) + 1)]
     return worst(
+        values,
+        compare(name, "(8)", "E exp(bound)/p(x)", evidence, np.ones_like(means), tolerance),
         compare(
-            "check_importance_weighted_bound",
-            "(8)",
-            "the bound of one draw",
-            np.array([bound(log_weights[:, [z]].T) for z in range(n_z)]),
-            log_weights.T,
-            1e-11,
+            name, "(8)", "L_n (it should not exceed L_{n+1} or log p(x))", np.minimum(means, ahead), means, tolerance
         ),
-        compare(
-            "check_importance_weighted_bound",
-            "(8)",
-            "E exp(bound) (it should be p(x))",
-            (law * np.exp(logs)).sum(axis=0),
-            joint.sum(axis=1),
-            1e-11,
-            {
-                "it is the mean of the log-weights, an ELBO": lambda: mean_of(lambda stack: stack.mean(axis=0)),
-                "log n is not subtracted": lambda: n_draws * joint.sum(axis=1),
-                "it is the largest log-weight": lambda: mean_of(lambda stack: stack.max(axis=0)),
-                "the worst draws have the largest weights: a softmax over losses": lambda: mean_of(weigh_by_loss),
-            },
-        ),
+        compare(name, "(8)", "the bound at the posterior", flat, np.tile(log_p, (len(by_n), 1)), tolerance),
     )

@@ -7,21 +7,29 @@ entries are positive.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_probabilities, parts, takes_arrays
+from scratchgen.conformance.instances import argmin, at_each, rounding
 from scratchgen.conformance.result import Check, compare, worst
+from scratchgen.quadrature import central_difference, sigma_points
 from scratchgen.validation import Array
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _as_model(q: Array, decoder: Array, prior: Array) -> None:
+def as_model(q: Array, decoder: Array, prior: Array) -> None:
+    """Raise ValueError unless q, decoder and prior are tables of one shape (X, Z) with the sums of probabilities."""
     as_probabilities(q, "q", axis=1)
     as_probabilities(decoder, "decoder", axis=0)
     as_probabilities(prior, "prior")
+    if q.shape != decoder.shape or prior.shape != q.shape[1:]:
+        raise ValueError(
+            f"q, decoder and prior must be (X, Z), (X, Z) and (Z,), got {q.shape}, {decoder.shape}, {prior.shape}"
+        )
 
 
 def gap_of_tables(joint: Array, q: Array) -> tuple[Array, Array, Array, Array]:
@@ -31,9 +39,51 @@ def gap_of_tables(joint: Array, q: Array) -> tuple[Array, Array, Array, Array]:
     return np.log(evidence), kl, (q * np.log(joint)).sum(axis=1), -(q * np.log(q)).sum(axis=1)
 
 
+def best_q(joint: Array, n_steps: int = 70) -> tuple[Array, Array]:
+    """The q(z | x), (X, Z), with the largest ELBO, and this ELBO, (X,): ascent from the uniform q.
+
+    A step of natural-gradient ascent with step size ½ is log q ← ½(log q + log p(x, z)) + constant.
+    """
+    log_q = np.full(joint.shape, -np.log(joint.shape[1]))
+    for _ in range(n_steps):
+        log_q = 0.5 * (log_q + np.log(joint))
+        log_q -= log_q.max(axis=1, keepdims=True)
+        log_q -= np.log(np.exp(log_q).sum(axis=1, keepdims=True))
+    q = np.exp(log_q)
+    return q, (q * (np.log(joint) - log_q)).sum(axis=1)
+
+
+PATH = (0.0, 0.4, 0.8, 0.95, 1.0, 1.05, 1.3)  # 0 is a q, 1 the posterior
+
+
+def path_of_q(joint: Array, q: Array) -> list[Array]:
+    """q^{1−s} p(z | x)^s, normalised, for s in `PATH`; a q at the posterior is first moved away from it."""
+    posterior = joint / joint.sum(axis=1, keepdims=True)
+    start = q * np.exp(0.7 * np.cos(np.arange(1.0, q.size + 1)).reshape(q.shape))
+    between = [np.log(start) * (1 - s) + np.log(posterior) * s for s in PATH]
+    path = [np.exp(log_q - log_q.max(axis=1, keepdims=True)) for log_q in between]
+    path = [table / table.sum(axis=1, keepdims=True) for table in path]
+    path[PATH.index(1.0)] = posterior
+    return path
+
+
+def _condition(*tables: Array) -> float:
+    """The largest |log p| of the tables: the error of a sum of p log p in units of machine epsilon."""
+    return float(1 - np.log(min(table.min() for table in tables)))
+
+
+def _at_s(quantity: str, index: tuple[int, ...]) -> str:
+    """The subject of an entry of an array over (q, x), where q is the given one or one of the path."""
+    where = "the given q" if index[0] == 0 else f"q^{{1−s}} p(z | x)^s, s = {PATH[index[0] - 1]:g}"
+    return f"{quantity} at {where}, x = {index[1]}"
+
+
 @takes_arrays
 def check_latent_posterior(posterior: Callable[[Array], tuple[ArrayLike, ArrayLike]], joint: Array) -> Check:
     """(3), (11), (16): the posterior p(z | x) and the evidence p(x) from the joint.
+
+    The right side does not divide by a sum.  It maximises the ELBO over q(z | x): the maximum is at the posterior, and
+    its value is log p(x), (4)-(6).
 
     Parameters
     ----------
@@ -45,40 +95,58 @@ def check_latent_posterior(posterior: Callable[[Array], tuple[ArrayLike, ArrayLi
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 1e-13.
+        The larger of the two residuals, relative; tolerance 1e-13, more if a logarithm is large.
     """
     as_probabilities(joint, "joint", axis=(0, 1))
     table, evidence = parts(posterior(joint), 2, "posterior")
-    exact = np.array([sum(row) for row in joint.tolist()])
+    best, largest = best_q(joint)
+    tolerance = rounding(_condition(joint))
     return worst(
         compare(
             "check_latent_posterior",
             "(3)",
             "the evidence p(x)",
             evidence,
-            exact,
-            1e-13,
-            {"it is the sum over x, which is p(z)": lambda: joint.sum(axis=0)},
+            np.exp(largest),
+            tolerance,
+            {
+                "it is the sum over x, which is p(z)": lambda: joint.sum(axis=0),
+                "it is the sum of the squares": lambda: (joint**2).sum(axis=1),
+                "it is log p(x)": lambda: largest,
+                "it is the mean over z, not the sum": lambda: np.exp(largest) / joint.shape[1],
+                "it is the largest term of the sum": lambda: joint.max(axis=1),
+            },
+            relative=True,
         ),
         compare(
             "check_latent_posterior",
             "(3)",
             "p(z | x)",
             table,
-            np.exp(np.log(joint) - np.log(exact)[:, None]),
-            1e-13,
+            best,
+            tolerance,
             {
                 "it is normalised over x: that is p(x | z)": lambda: joint / joint.sum(axis=0),
                 "it is not normalised": lambda: joint,
                 "it is normalised over both: that is the joint": lambda: joint / joint.sum(),
+                "it is 0 or 1: the most probable z": lambda: joint == joint.max(axis=1, keepdims=True),
+                "it is divided by the largest entry": lambda: joint / joint.max(axis=1, keepdims=True),
+                "it is a softmax of p(x, z), without a logarithm": lambda: (
+                    np.exp(joint) / np.exp(joint).sum(axis=1, keepdims=True)
+                ),
+                "it is log p(z | x)": lambda: np.log(best),
             },
+            relative=True,
         ),
     )
 
 
 @takes_arrays
 def check_posterior_kl(kl: Callable[[Array, Array], ArrayLike], joint: Array, q: Array) -> Check:
-    """(4): KL(q(z | x)‖p(z | x)) of every x, and its value 0 at the posterior.
+    """(4): KL(q(z | x)‖p(z | x)) of every x, and its least value 0, at the posterior.
+
+    The values are compared at q and along a path of q that passes through the posterior.  The least one on the path
+    must be at the posterior.
 
     Parameters
     ----------
@@ -92,33 +160,61 @@ def check_posterior_kl(kl: Callable[[Array, Array], ArrayLike], joint: Array, q:
     Returns
     -------
     Check
-        Tolerance 1e-11.
+        The larger of the residuals of the values and of the argmin; tolerance 1e-13, more if a logarithm is large.
     """
     as_probabilities(joint, "joint", axis=(0, 1))
     as_probabilities(q, "q", axis=1)
-    log_evidence, exact, log_joint, entropy = gap_of_tables(joint, q)
-    posterior = joint / joint.sum(axis=1, keepdims=True)
-    return compare(
-        "check_posterior_kl",
+    instances = [(joint, table) for table in (q, *path_of_q(joint, q))]
+
+    def exact(joint: Array, q: Array) -> Array:
+        log_evidence, _, log_joint, entropy = gap_of_tables(joint, q)
+        return log_evidence - log_joint - entropy
+
+    def reversed_kl(joint: Array, q: Array) -> Array:
+        posterior = joint / joint.sum(axis=1, keepdims=True)
+        return (posterior * np.log(posterior / q)).sum(axis=1)
+
+    name, left = "check_posterior_kl", [np.asarray(kl(*instance)) for instance in instances]
+    right = np.array([exact(*instance) for instance in instances])
+    right[1 + PATH.index(1.0)] = 0.0
+    values = compare(
+        name,
         "(4)",
-        "KL(q‖p(z | x)) at q and at the posterior",
-        [np.asarray(kl(joint, q)), np.asarray(kl(joint, posterior))],
-        [log_evidence - log_joint - entropy, np.zeros(len(joint))],
-        1e-11,
-        {
-            "it is KL(p(z | x)‖q), with swapped arguments": lambda: [
-                (posterior * np.log(posterior / q)).sum(axis=1),
-                np.zeros(len(joint)),
-            ],
-            "the joint is not normalised: it is −ELBO": lambda: [-log_joint - entropy, -log_evidence],
-            "the same constant is off for every x": lambda: [exact + 1, np.ones(len(joint))],
-        },
+        "KL(q‖p(z | x))",
+        left,
+        right,
+        rounding(_condition(joint, *(table for _, table in instances))),
+        at_each(
+            instances,
+            {
+                "it is KL(p(z | x)‖q), with swapped arguments": reversed_kl,
+                "the joint is not normalised: it is −ELBO": lambda joint, q: (q * np.log(q / joint)).sum(axis=1),
+                "it is the KL to the prior p(z), not to p(z | x)": lambda joint, q: (
+                    q * np.log(q / joint.sum(axis=0))
+                ).sum(axis=1),
+                "the entropy of q is missing": lambda joint, q: exact(joint, q) - (q * np.log(q)).sum(axis=1),
+                "it is a mean over z, not a sum": lambda joint, q: exact(joint, q) / q.shape[1],
+                "it is averaged over x": lambda joint, q: np.full(len(q), exact(joint, q).mean()),
+                "it is in bits, not in nats": lambda joint, q: exact(joint, q) / np.log(2),
+            },
+        ),
+        labels=lambda index: _at_s("KL(q‖p(z | x))", index),
     )
+    return worst(values, *_optimum(name, "(4)", "s of the least KL(q‖p(z | x)) (1 is the posterior)", values, 1, right))
+
+
+def _optimum(name: str, equation: str, quantity: str, values: Check, sign: int, exact: Array) -> list[Check]:
+    """The place of the least value along the path, if all values have the right shape; sign −1 for the largest."""
+    if values.left.shape != exact.shape:
+        return []
+    found = argmin(sign * values.left[1:], sign * exact[1:], PATH)
+    best = argmin(sign * exact[1:], sign * exact[1:], PATH)
+    return [compare(name, equation, quantity, found, best, 1e-12)]
 
 
 @takes_arrays
 def check_elbo(elbo: Callable[[Array, Array], ArrayLike], joint: Array, q: Array) -> Check:
-    """(5)-(6), (8): ELBO = log p(x) − KL(q‖p(z | x)) of every x, and log p(x) at the posterior.
+    """(5)-(6), (8): ELBO = log p(x) − KL(q‖p(z | x)) of every x; its largest value is log p(x), at the posterior.
 
     The inequality ELBO <= log p(x) alone finds almost no mistake: without the entropy of q, with the wrong sign of the
     entropy, or with a doubled KL, it held in 500 of 500 trials.
@@ -135,33 +231,55 @@ def check_elbo(elbo: Callable[[Array, Array], ArrayLike], joint: Array, q: Array
     Returns
     -------
     Check
-        Tolerance 1e-11.
+        The larger of the residuals of the values and of the argmax; tolerance 1e-13, more if a logarithm is large.
     """
     as_probabilities(joint, "joint", axis=(0, 1))
     as_probabilities(q, "q", axis=1)
-    log_evidence, kl, log_joint, entropy = gap_of_tables(joint, q)
-    posterior = joint / joint.sum(axis=1, keepdims=True)
-    _, _, best_joint, best_entropy = gap_of_tables(joint, posterior)
-    reverse = (posterior * np.log(posterior / q)).sum(axis=1)
-    return compare(
-        "check_elbo",
+    instances = [(joint, table) for table in (q, *path_of_q(joint, q))]
+
+    def gap(swapped: bool) -> Callable[[Array, Array], Array]:
+        def value(joint: Array, q: Array) -> Array:
+            posterior = joint / joint.sum(axis=1, keepdims=True)
+            a, b = (posterior, q) if swapped else (q, posterior)
+            return np.log(joint.sum(axis=1)) - (a * np.log(a / b)).sum(axis=1)
+
+        return value
+
+    name, exact = "check_elbo", gap(swapped=False)
+    right = np.array([exact(*instance) for instance in instances])
+    values = compare(
+        name,
         "(5)",
-        "the ELBO at q and at the posterior",
-        [np.asarray(elbo(joint, q)), np.asarray(elbo(joint, posterior))],
-        [log_evidence - kl, log_evidence],
-        1e-11,
-        {
-            "the entropy of q is missing": lambda: [log_joint, best_joint],
-            "the entropy of q has the wrong sign": lambda: [log_joint - entropy, best_joint - best_entropy],
-            "the gap is KL(p(z | x)‖q), with swapped arguments": lambda: [log_evidence - reverse, log_evidence],
-            "it is −ELBO, the loss": lambda: [kl - log_evidence, -log_evidence],
-        },
+        "the ELBO",
+        [np.asarray(elbo(*instance)) for instance in instances],
+        right,
+        rounding(_condition(joint, *(table for _, table in instances))),
+        at_each(
+            instances,
+            {
+                "the entropy of q is missing": lambda joint, q: (q * np.log(joint)).sum(axis=1),
+                "the entropy of q has the wrong sign": lambda joint, q: (q * np.log(q * joint)).sum(axis=1),
+                "the gap is KL(p(z | x)‖q), with swapped arguments": gap(swapped=True),
+                "it is −ELBO, the loss": lambda joint, q: -exact(joint, q),
+                "it is log p(x): E_q stands under the logarithm": lambda joint, q: np.log(joint.sum(axis=1)),
+                "log p(z) is missing: it is E_q log p(x | z)/q": lambda joint, q: (
+                    exact(joint, q) - (q * np.log(joint.sum(axis=0))).sum(axis=1)
+                ),
+                "it is a mean over z, not a sum": lambda joint, q: exact(joint, q) / q.shape[1],
+                "it is averaged over x": lambda joint, q: np.full(len(q), exact(joint, q).mean()),
+                "the KL of the gap is doubled": lambda joint, q: 2 * exact(joint, q) - np.log(joint.sum(axis=1)),
+            },
+        ),
+        labels=lambda index: _at_s("the ELBO", index),
     )
+    return worst(values, *_optimum(name, "(6)", "s of the largest ELBO (1 is the posterior)", values, -1, right))
 
 
 @takes_arrays
 def check_split_elbo(elbo: Callable[..., ArrayLike], decoder: Array, prior: Array, q: Array) -> Check:
     """(7): E_q log p(x | z) − KL(q‖p(z)) of every x, which equals log p(x) − KL(q‖p(z | x)).
+
+    The values are compared at q and along a path of q that passes through the posterior.
 
     Parameters
     ----------
@@ -177,33 +295,68 @@ def check_split_elbo(elbo: Callable[..., ArrayLike], decoder: Array, prior: Arra
     Returns
     -------
     Check
-        Tolerance 1e-11.
+        Tolerance 1e-13, more if a logarithm is large.
     """
-    _as_model(q, decoder, prior)
-    log_evidence, kl, _, _ = gap_of_tables(decoder * prior, q)
-    fit, regulariser = (q * np.log(decoder)).sum(axis=1), (q * np.log(q / prior)).sum(axis=1)
+    as_model(q, decoder, prior)
+    instances = [(decoder, prior, table) for table in (q, *path_of_q(decoder * prior, q))]
+
+    def split(weight: float = 1.0, bits: float = 1.0) -> Callable[..., Array]:
+        return lambda decoder, prior, q: (
+            (q * np.log(decoder)).sum(axis=1) * bits - weight * (q * np.log(q / prior)).sum(axis=1)
+        )
+
+    def exact(decoder: Array, prior: Array, q: Array) -> Array:
+        log_evidence, kl, _, _ = gap_of_tables(decoder * prior, q)
+        return log_evidence - kl
+
     return compare(
         "check_split_elbo",
         "(7)",
         "E_q log p(x | z) − KL(q‖p(z))",
-        elbo(decoder, prior, q),
-        log_evidence - kl,
-        1e-11,
-        {
-            "the KL is missing": lambda: fit,
-            "the KL is added": lambda: fit + regulariser,
-            "the KL is doubled": lambda: fit - 2 * regulariser,
-            "the KL is halved": lambda: fit - regulariser / 2,
-            "the KL is reversed": lambda: fit - (prior * np.log(prior / q)).sum(axis=1),
-        },
+        [np.asarray(elbo(*instance)) for instance in instances],
+        [exact(*instance) for instance in instances],
+        rounding(_condition(decoder, prior, *(table for *_, table in instances))),
+        at_each(
+            instances,
+            {
+                "the KL is missing": split(0.0),
+                "the KL is added": split(-1.0),
+                "the KL is doubled": split(2.0),
+                "the KL is halved": split(0.5),
+                "the KL is reversed": lambda decoder, prior, q: (
+                    (q * np.log(decoder)).sum(axis=1) - (prior * np.log(prior / q)).sum(axis=1)
+                ),
+                "it is −ELBO, the loss": lambda *a: -exact(*a),
+                "the reconstruction E_q log p(x | z) is missing": split(bits=0.0),
+                "the KL is averaged over z, not summed": split(1 / len(prior)),
+                "the entropy of q is missing": lambda decoder, prior, q: (q * np.log(decoder * prior)).sum(axis=1),
+                "the expectation E_q stands under the logarithm": lambda decoder, prior, q: (
+                    np.log((q * decoder).sum(axis=1)) - (q * np.log(q / prior)).sum(axis=1)
+                ),
+                "it is averaged over x": lambda decoder, prior, q: np.full(len(q), exact(decoder, prior, q).mean()),
+                "the posterior p(z | x) stands in the place of p(x | z)": lambda decoder, prior, q: (
+                    (q * np.log(decoder * prior / (decoder @ prior)[:, None])).sum(axis=1)
+                    - (q * np.log(q / prior)).sum(axis=1)
+                ),
+            },
+        ),
+        labels=lambda index: _at_s("E_q log p(x | z) − KL(q‖p(z))", index),
     )
+
+
+def other_p(p_x: Array) -> Array:
+    """A distribution over x that is neither p(x) nor uniform."""
+    tilted = p_x * np.exp(0.9 * np.sin(np.arange(1.0, len(p_x) + 1)))
+    return tilted / tilted.sum()
 
 
 @takes_arrays
 def check_joint_kl(joint_kl: Callable[..., ArrayLike], p_x: Array, q: Array, decoder: Array, prior: Array) -> Check:
     """(9)-(10), (12): KL(p q‖p_θ(x, z)) = KL(p‖p_θ(x)) + E_p KL(q‖p_θ(z | x)).
 
-    (10) drops the second term.  The deck assumes q ≈ p(z | x) for this; the chain rule holds for every q.
+    (10) drops the second term.  The deck assumes q ≈ p(z | x) for this; the chain rule holds for every q.  The values
+    are compared for two p(x), at q and along a path of q that passes through the posterior p_θ(z | x).  The least
+    value on the path must be KL(p‖p_θ(x)), the equality case of (9) and (10), and at the posterior.
 
     Parameters
     ----------
@@ -221,42 +374,113 @@ def check_joint_kl(joint_kl: Callable[..., ArrayLike], p_x: Array, q: Array, dec
     Returns
     -------
     Check
-        Tolerance 1e-11.
+        The largest of three residuals; tolerance 1e-13, more if a logarithm is large.
     """
     as_probabilities(p_x, "p_x")
-    _as_model(q, decoder, prior)
-    log_evidence, gap, _, _ = gap_of_tables(decoder * prior, q)
-    marginal, entropy = p_x @ (np.log(p_x) - log_evidence), -p_x @ np.log(p_x)
-    return compare(
-        "check_joint_kl",
+    as_model(q, decoder, prior)
+    tables, laws = (q, *path_of_q(decoder * prior, q)), (p_x, other_p(p_x))
+    instances = [(p, table, decoder, prior) for table in tables for p in laws]
+
+    def chain_rule(p: Array, q: Array, *model: Array) -> tuple[float, float, float]:
+        log_evidence, gap, _, _ = gap_of_tables(model[0] * model[1], q)
+        return p @ (np.log(p) - log_evidence), p @ gap, gap.mean()
+
+    name, n = "check_joint_kl", len(tables)
+    left = [np.asarray(joint_kl(*instance)) for instance in instances]
+    right = np.array([sum(chain_rule(*instance)[:2]) for instance in instances])
+    tolerance = rounding(_condition(p_x, decoder, prior, *tables))
+    values = compare(
+        name,
         "(12)",
         "KL(p(x) q(z | x)‖p_θ(x, z))",
-        joint_kl(p_x, q, decoder, prior),
-        marginal + p_x @ gap,
-        1e-11,
-        {
-            "p(x) is missing under the logarithm: it is (13)": lambda: marginal + p_x @ gap + entropy,
-            "it is KL(p‖p_θ(x)), the marginal KL": lambda: marginal,
-            "the inner KL is averaged over x without p(x)": lambda: marginal + gap.mean(),
-        },
+        left,
+        right,
+        tolerance,
+        at_each(
+            instances,
+            {
+                "p(x) is missing under the logarithm: it is (13)": lambda p, *a: (
+                    sum(chain_rule(p, *a)[:2]) - p @ np.log(p)
+                ),
+                "it is KL(p‖p_θ(x)), the marginal KL": lambda *a: chain_rule(*a)[0],
+                "it is E_p KL(q‖p_θ(z | x)), the gap alone": lambda *a: chain_rule(*a)[1],
+                "the inner KL is averaged over x without p(x)": lambda *a: chain_rule(*a)[0] + chain_rule(*a)[2],
+                "the arguments are swapped": lambda p, q, decoder, prior: (
+                    decoder * prior * np.log(decoder * prior / (p[:, None] * q))
+                ).sum(),
+                "the prior is missing": lambda p, q, decoder, prior: (
+                    p[:, None] * q * np.log(p[:, None] * q / decoder)
+                ).sum(),
+                "the entropy of q is missing": lambda p, q, decoder, prior: (
+                    p[:, None] * q * np.log(p[:, None] / (decoder * prior))
+                ).sum(),
+                "p(x) does not weigh the sum": lambda p, q, decoder, prior: (
+                    q * np.log(p[:, None] * q / (decoder * prior))
+                ).sum(),
+                "it is a mean over the table": lambda p, q, decoder, prior: (
+                    p[:, None] * q * np.log(p[:, None] * q / (decoder * prior))
+                ).mean(),
+                "q is averaged over x": lambda p, q, decoder, prior: (
+                    p[:, None] * (p @ q) * np.log(p[:, None] * (p @ q) / (decoder * prior))
+                ).sum(),
+            },
+        ),
+    )
+    if values.left.shape != right.shape:
+        return values
+    found, exact = values.left.reshape(n, 2)[1:], right.reshape(n, 2)[1:]
+    marginal = np.array([chain_rule(*instance)[0] for instance in instances[:2]])
+    return worst(
+        values,
+        compare(
+            name, "(10)", "the least KL over q (it should be KL(p‖p_θ(x)))", found.min(axis=0), marginal, tolerance
+        ),
+        compare(
+            name,
+            "(9)",
+            "s of the least KL (1 is the posterior)",
+            argmin(found, exact, PATH),
+            argmin(exact, exact, PATH),
+            1e-12,
+        ),
     )
 
 
 # --- the linear-Gaussian model ---------------------------------------------------------------------------------------
 
 
-def condition(W: Array, noise_variance: float) -> tuple[Array, Array, Array]:
-    """Cov x, Cov(z, x) Cov(x)⁻¹ and Cov(z | x) of x = W z + noise, from the joint Gaussian."""
-    covariance = W @ W.T + noise_variance * np.eye(len(W))
-    gain = W.T @ np.linalg.inv(covariance)
-    return covariance, gain, np.eye(W.shape[1]) - gain @ W
+def by_regression(x: Array, W: Array, mean: Array, noise_variance: ArrayLike) -> tuple[Array, Array, Array, float]:
+    """E[z | x] (N, k), R (k, k), log p_θ(x) (N,) and a condition number, of p(z) = N(0, I), p(x | z) = N(Wz + μ, Ψ).
+
+    E[z | x] is the least-squares solution of [Ψ^{−½}W; I] z = [Ψ^{−½}(x − μ); 0].  With R of the QR decomposition
+    Cov(z | x) = (RᵀR)⁻¹ and log|Cov x| = log|Ψ| + 2 log|R|.  Nothing of size D × D is formed, so that a small noise
+    variance costs no digits.
+    """
+    (D, k), std = W.shape, np.sqrt(np.broadcast_to(np.asarray(noise_variance, dtype=np.float64), len(W)))
+    design = np.vstack([W / std[:, None], np.eye(k)])
+    target = np.vstack([((x - mean) / std).T, np.zeros((k, len(x)))])
+    Q, R = np.linalg.qr(design)
+    z = np.linalg.solve(R, Q.T @ target)
+    rest = ((target - design @ z) ** 2).sum(axis=0)
+    log_det = 2 * np.log(std).sum() + 2 * np.log(np.abs(np.diagonal(R))).sum()
+    return z.T, R, -0.5 * (D * np.log(2 * np.pi) + log_det + rest), float(np.linalg.cond(R)) ** 2
+
+
+def condition(W: Array, noise_variance: ArrayLike) -> tuple[Array, Array]:
+    """Cov(z, x) Cov(x)⁻¹, (k, D), and Cov(z | x), (k, k), of p(z) = N(0, I), p(x | z) = N(W z + μ, Ψ)."""
+    means, R, _, _ = by_regression(np.eye(len(W)), W, np.zeros(len(W)), noise_variance)
+    root = np.linalg.inv(R)
+    return means.T, root @ root.T
 
 
 @takes_arrays
 def check_linear_gaussian_posterior(
     posterior: Callable[..., tuple[ArrayLike, ArrayLike]], x: Array, W: Array, mean: Array, noise_variance: float
 ) -> Check:
-    """(11): the posterior of p(z) = N(0, I), p(x | z) = N(W z + μ, σ² I), from the joint Gaussian of (x, z).
+    """(11): the posterior of p(z) = N(0, I), p(x | z) = N(W z + μ, σ² I), and p_θ(x | z) q(z)/p_θ(z | x) = p_θ(x).
+
+    The right side is a regression of x on W with the prior as further rows.  The quotient of (11) is p_θ(x) for every
+    z; printed with the denominator p(x) of the data, the posterior would not integrate to 1.
 
     Parameters
     ----------
@@ -272,24 +496,76 @@ def check_linear_gaussian_posterior(
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 1e-9.
+        The largest of three residuals; tolerance 1e-12, more in proportion to the condition number of I + WᵀW/σ².
     """
-    _, gain, posterior_cov = condition(W, noise_variance)
-    means, covariance = parts(posterior(x, W, mean, noise_variance), 2, "posterior")
-    name = "check_linear_gaussian_posterior"
-    return worst(
-        compare(name, "(11)", "E[z | x]", means, (x - mean) @ gain.T, 1e-9),
+    exact, R, log_prob, conditioned = by_regression(x, W, mean, noise_variance)
+    root = np.linalg.inv(R)
+    covariance, k, s2 = root @ root.T, W.shape[1], noise_variance
+    means, given = parts(posterior(x, W, mean, s2), 2, "posterior")
+    name, tolerance = "check_linear_gaussian_posterior", rounding(conditioned, 1e-12)
+
+    def ridge(prior: float, noise: float, centre: float = 1.0) -> Array:
+        """(prior · noise I + WᵀW)⁻¹Wᵀ(x − centre · μ)."""
+        return (x - centre * mean) @ W @ np.linalg.inv(prior * noise * np.eye(k) + W.T @ W).T
+
+    checks = [
+        compare(
+            name,
+            "(11)",
+            "E[z | x]",
+            means,
+            exact,
+            tolerance,
+            {
+                "μ is not subtracted": lambda: ridge(1, s2, 0.0),
+                "σ stands where σ² belongs": lambda: ridge(1, s2**0.5),
+                "σ² is squared": lambda: ridge(1, s2**2),
+                "σ² is 1": lambda: ridge(1, 1.0),
+                "the prior is missing: it is least squares": lambda: ridge(0, 1.0),
+                "M⁻¹ is missing: it is Wᵀ(x − μ)/σ²": lambda: (x - mean) @ W / s2,
+                "M⁻¹ is missing: it is Wᵀ(x − μ)": lambda: (x - mean) @ W,
+                "it is divided by σ²": lambda: exact / s2,
+            },
+            labels=lambda index: f"E[z | x] of example {index[0]}, latent {index[1]}",
+        ),
         compare(
             name,
             "(11)",
             "Cov(z | x)",
+            given,
             covariance,
-            posterior_cov,
-            1e-9,
+            tolerance,
             {
-                "σ² is missing: it is (WᵀW + σ² I)⁻¹": lambda: posterior_cov / noise_variance,
-                "it is the precision": lambda: np.linalg.inv(posterior_cov),
+                "σ² is missing: it is (WᵀW + σ² I)⁻¹": lambda: covariance / s2,
+                "it is the precision": lambda: R.T @ R,
+                "it is WᵀW + σ² I": lambda: W.T @ W + s2 * np.eye(k),
+                "σ stands where σ² belongs": lambda: np.linalg.inv(np.eye(k) + W.T @ W / s2**0.5),
+                "the prior is missing: it is σ²(WᵀW)⁻¹": lambda: s2 * np.linalg.inv(W.T @ W),
+                "it is the prior covariance": lambda: np.eye(k),
+                "only its diagonal is kept": lambda: np.diag(np.diagonal(covariance)),
+                "it is a factor L of L Lᵀ, not the covariance": lambda: np.linalg.cholesky(covariance),
             },
+            labels=lambda index: f"Cov(z | x)[{index[0]}, {index[1]}]",
+        ),
+    ]
+    if not all(checks):
+        return worst(*checks)
+    probes = means + np.array([np.zeros(k), np.ones(k), *(2 * np.eye(k))])[:, None]  # (k + 2, N, k)
+    white = np.linalg.solve(np.linalg.cholesky(given), (probes - means)[..., None])[..., 0]
+    squares = (white**2).sum(axis=-1) - (probes**2).sum(axis=-1)
+    residual = ((x - mean - probes @ W.T) ** 2).sum(axis=-1) / s2
+    log_det = np.linalg.slogdet(given)[1] - x.shape[1] * np.log(2 * np.pi * s2)
+    quotient = 0.5 * (squares - residual + log_det)
+    size = (1 + np.abs(residual) + np.abs(squares)) / (1 + np.abs(log_prob))
+    return worst(
+        *checks,
+        compare(
+            name,
+            "(11)",
+            "log p_θ(x | z) q(z)/p_θ(z | x) (it should be log p_θ(x) for every z)",
+            quotient,
+            np.broadcast_to(log_prob, quotient.shape),
+            rounding(conditioned * size, 1e-12),
         ),
     )
 
@@ -306,7 +582,7 @@ def check_linear_gaussian_elbo(
 ) -> Check:
     """(8): ELBO = log p_θ(x) − KL(q‖p_θ(z | x)) of p(z) = N(0, I), p(x | z) = N(W z + μ, σ² I).
 
-    At q = p_θ(z | x) the ELBO is log p_θ(x).
+    The values are compared at q, at q with another covariance, and at q = p_θ(z | x), where the ELBO is log p_θ(x).
 
     Parameters
     ----------
@@ -324,33 +600,73 @@ def check_linear_gaussian_elbo(
     Returns
     -------
     Check
-        Tolerance 1e-9.
+        Tolerance 1e-12, more in proportion to the condition numbers of I + WᵀW/σ² and q_cov.
     """
-    covariance, gain, posterior_cov = condition(W, noise_variance)
-    P, posterior_mean = np.linalg.inv(posterior_cov), (x - mean) @ gain.T
-    quadratic = np.einsum("nd,de,ne->n", x - mean, np.linalg.inv(covariance), x - mean)
-    log_prob = -0.5 * (x.shape[1] * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1] + quadratic)
-    shift = q_mean - posterior_mean
-    log_ratio = np.linalg.slogdet(posterior_cov)[1] - np.linalg.slogdet(q_cov)[1]
-    k = len(q_cov)
-    kl = 0.5 * (np.trace(P @ q_cov) + np.einsum("nk,kl,nl->n", shift, P, shift) - k + log_ratio)
-    parameters = (x, W, mean, noise_variance)
-    trace = 0.5 * np.trace(W @ q_cov @ W.T) / noise_variance
-    constant = 0.5 * x.shape[1] * np.log(2 * np.pi * noise_variance)
+    posterior_mean, R, log_prob, conditioned = by_regression(x, W, mean, noise_variance)
+    root = np.linalg.inv(R)
+    (N, D), k, s2 = x.shape, W.shape[1], noise_variance
+    posterior_cov = root @ root.T
+    instances = [(q_mean, q_cov), (0.5 * q_mean, q_cov + np.diag(0.1 + np.arange(k))), (posterior_mean, posterior_cov)]
+    labels = ["the given q", "another q", "the posterior"]
+
+    def exact(m: Array, V: Array) -> Array:
+        shift = (m - posterior_mean) @ R.T
+        log_ratio = -2 * np.log(np.abs(np.diagonal(R))).sum() - np.linalg.slogdet(V)[1]
+        return log_prob - 0.5 * ((shift**2).sum(axis=1) + np.trace(R @ V @ R.T) - k + log_ratio)
+
+    def pieces(m: Array, V: Array) -> dict[str, Any]:
+        return {
+            "constant": 0.5 * D * np.log(2 * np.pi * s2),
+            "squares": ((x - mean - m @ W.T) ** 2).sum(axis=1) / (2 * s2),
+            "trace": 0.5 * np.trace(W @ V @ W.T) / s2,
+            "kl": 0.5 * ((m**2).sum(axis=1) + np.trace(V) - k - np.linalg.slogdet(V)[1]),
+            "entropy": 0.5 * np.linalg.slogdet(V)[1],
+        }
+
+    def wrong(**factors: float) -> Callable[[Array, Array], Array]:
+        """Minus the sum of the pieces, each times its factor; the right factors are 1, and 0 for the entropy."""
+
+        def value(m: Array, V: Array) -> Array:
+            weights = {"constant": 1.0, "squares": 1.0, "trace": 1.0, "kl": 1.0, "entropy": 0.0, **factors}
+            return -sum(weights[key] * piece for key, piece in pieces(m, V).items()) + np.zeros(N)
+
+        return value
+
+    sizes = [1 + sum(np.abs(piece) for piece in pieces(*q).values()) for q in instances]
+    right = [exact(*q) for q in instances]
+    size = max(float((a / (1 + np.abs(b))).max()) for a, b in zip(sizes, right, strict=True))
     return compare(
         "check_linear_gaussian_elbo",
         "(8)",
-        "the linear-Gaussian ELBO at q and at the posterior",
-        [np.asarray(elbo(*parameters, q_mean, q_cov)), np.asarray(elbo(*parameters, posterior_mean, posterior_cov))],
-        [log_prob - kl, log_prob],
-        1e-9,
-        {
-            "tr W V Wᵀ is missing: the decoder is taken at the mean of q only": lambda: [
-                log_prob - kl + trace,
-                log_prob + 0.5 * np.trace(W @ posterior_cov @ W.T) / noise_variance,
-            ],
-            "the constant (D/2) log 2πσ² is missing": lambda: [log_prob - kl + constant, log_prob + constant],
-        },
+        "the linear-Gaussian ELBO",
+        [np.asarray(elbo(x, W, mean, s2, *q)) for q in instances],
+        right,
+        rounding(max(conditioned, np.linalg.cond(q_cov)) * size, 1e-12),
+        at_each(
+            instances,
+            {
+                "tr W V Wᵀ is missing: the decoder is taken at the mean of q only": wrong(trace=0),
+                "tr W V Wᵀ is not divided by σ²": wrong(trace=s2),
+                "the constant (D/2) log 2πσ² is missing": wrong(constant=0),
+                "the constant (D/2) log 2π is missing": wrong(constant=np.log(s2) / np.log(2 * np.pi * s2)),
+                "the constant is not multiplied by D": wrong(constant=1 / D),
+                "the KL is missing": wrong(kl=0),
+                "the KL has the wrong sign": wrong(kl=-1),
+                "the ½ of the KL is missing": wrong(kl=2),
+                "the KL is averaged over the latents, not summed": wrong(kl=1 / k),
+                "the ½ before the squares is missing": wrong(squares=2, trace=2),
+                "the squares are averaged over the D dimensions": wrong(squares=1 / D, trace=1 / D),
+                "σ stands where σ² belongs": wrong(
+                    constant=np.log(2 * np.pi * s2**0.5) / np.log(2 * np.pi * s2), squares=s2**0.5, trace=s2**0.5
+                ),
+                "log|V| is missing in the KL": wrong(entropy=-1),
+                "the ½ of log|V| is missing": wrong(entropy=1),
+                "it is −ELBO, the loss": lambda *q: -exact(*q),
+                "it is log p_θ(x): there is no gap": lambda *q: log_prob,
+                "it is averaged over the examples": lambda *q: np.full(N, exact(*q).mean()),
+            },
+        ),
+        labels=lambda index: f"the ELBO of example {index[1]} at {labels[index[0]]}",
     )
 
 
@@ -360,7 +676,10 @@ def check_mean_field(
 ) -> Check:
     """(4), (6): the diagonal Gaussian q with the least KL(q‖p(z | x)), which has the largest ELBO.
 
-    The nearest diagonal q to a Gaussian with precision P has the variances 1/P_ii.
+    The nearest diagonal q to a Gaussian with precision P has the variances 1/P_ii.  At the returned q the slopes of the
+    KL and of the ELBO are compared with 0, in every mean and every log-variance.  The KL is convex and the ELBO concave
+    in means and variances, so that the slope is 0 at the argmin only, which is the argmax as well.  The KL is the
+    textbook formula, the ELBO an expectation over sigma points; their sum must be log p_θ(x).
 
     Parameters
     ----------
@@ -376,23 +695,81 @@ def check_mean_field(
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 1e-9.
+        The largest of the residuals; tolerance 1e-12, for slopes 1e-10, more in proportion to the condition number of
+        I + WᵀW/σ².
     """
-    _, gain, posterior_cov = condition(W, noise_variance)
-    means, variances = parts(mean_field(x, W, mean, noise_variance), 2, "mean_field")
-    return worst(
-        compare("check_mean_field", "(6)", "the means", means, (x - mean) @ gain.T, 1e-9),
+    exact, R, log_prob, conditioned = by_regression(x, W, mean, noise_variance)
+    precision, k, s2 = R.T @ R, W.shape[1], noise_variance
+    means, variances = parts(mean_field(x, W, mean, s2), 2, "mean_field")
+    name, tolerance = "check_mean_field", rounding(conditioned, 1e-12)
+    checks = [
         compare(
-            "check_mean_field",
+            name,
+            "(6)",
+            "the means",
+            means,
+            exact,
+            tolerance,
+            {"μ is not subtracted": lambda: exact + mean @ W @ (np.linalg.inv(precision) / s2).T},
+        ),
+        compare(
+            name,
             "(6)",
             "the variances",
             variances,
-            1 / np.diagonal(np.linalg.inv(posterior_cov)),
-            1e-9,
+            1 / np.diagonal(precision),
+            tolerance,
             {
                 "they are the marginal variances of the posterior, which minimise the reversed KL": lambda: np.diagonal(
-                    posterior_cov
-                )
+                    np.linalg.inv(precision)
+                ),
+                "they are the precisions": lambda: np.diagonal(precision),
+                "they are standard deviations": lambda: np.diagonal(precision) ** -0.5,
+                "they are the prior's": lambda: np.ones(k),
+                "the prior is missing": lambda: s2 / (W**2).sum(axis=0),
+                "σ² is missing: they are 1/(WᵀW + σ² I)_ii": lambda: 1 / np.diagonal(precision) / s2,
             },
+        ),
+    ]
+    if not all(checks):
+        return worst(*checks)
+
+    def kl(m: Array, v: Array) -> Array:
+        shift = (m - exact) @ R.T
+        log_ratio = -2 * np.log(np.abs(np.diagonal(R))).sum() - np.log(v).sum()
+        return 0.5 * ((shift**2).sum(axis=1) + np.diagonal(precision) @ v - k + log_ratio)
+
+    def elbo(m: Array, v: Array) -> Array:
+        draws = m + np.sqrt(v) * sigma_points(k)[:, None]
+        log_joint = -0.5 * (((x - mean - draws @ W.T) ** 2).sum(axis=-1) / s2 + (draws**2).sum(axis=-1))
+        constant = -0.5 * x.shape[1] * np.log(2 * np.pi * s2) + 0.5 * (np.log(v) + 1).sum()
+        return log_joint.mean(axis=0) + constant
+
+    def slopes(objective: Callable[[Array, Array], Array]) -> list[Array | float]:
+        units = np.eye(k) * np.sqrt(variances)
+        return [central_difference(lambda h, u=u: objective(means + h * u, variances), 0.02) for u in units] + [
+            central_difference(lambda h, e=e: objective(means, variances * np.exp(h * e)), 0.02) for e in np.eye(k)
+        ]
+
+    least, largest = kl(means, variances), elbo(means, variances)
+    size = 1 + np.abs(largest).max()
+    found = np.array([slopes(kl), slopes(elbo)])
+    return worst(
+        *checks,
+        compare(
+            name,
+            "(6)",
+            "the slopes of the KL and of the ELBO at q (they should be 0)",
+            found,
+            np.zeros_like(found),
+            rounding(conditioned * size * 50, 1e-10),
+        ),
+        compare(
+            name,
+            "(6)",
+            "the least KL + the largest ELBO (it should be log p_θ(x))",
+            least + largest,
+            log_prob,
+            rounding(conditioned * size, 1e-12),
         ),
     )

@@ -7,6 +7,20 @@ from scratchgen.equations.row import Row
 
 RUNNING: tuple[Row, ...] = (
     Row(
+        "a draw of the VAE",
+        "z = μ + σξ, ξ ~ N(0, I)",
+        "Figure 2 prints N(μ, σ)",
+        "vae.reparameterise",
+        vae.reparameterise,
+        runs_in=(
+            "VAE.fit",
+            "LinearVAE.fit",
+            "VAE.elbo",
+            "VAE.iwae",
+            "LinearVAE.iwae",
+        ),
+    ),
+    Row(
         "a step of the VAE",
         "∇ of (14) through z = μ + σξ, by hand",
         "",

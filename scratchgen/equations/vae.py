@@ -7,6 +7,7 @@ import numpy as np
 from scratchgen.conformance import (
     Check,
     check_loss_gradient,
+    check_reparameterisation,
     check_training,
     check_training_step,
     check_vae_loss,
@@ -41,8 +42,10 @@ def loss_and_gradient(f: Functions) -> Check:
         "log_variance": LOG_VARIANCE,
         "decoder_log_variance": 0.4 * waves(5, 4, shift=2.0),
     }
-    checks = [check_vae_loss(value, X, W, MU, NOISE, Q_MEAN, LOG_VARIANCE)]
-    checks.append(check_vae_loss(lambda *a: f("vae.vae_loss")(*a), X, W, MU, NOISE, Q_MEAN, LOG_VARIANCE))
+    checks = []
+    for s2 in (NOISE, 0.05):
+        checks.append(check_vae_loss(value, X, W, MU, s2, Q_MEAN, LOG_VARIANCE))
+        checks.append(check_vae_loss(lambda *a: f("vae.vae_loss")(*a), X, W, MU, s2, Q_MEAN, LOG_VARIANCE))
     for i, name in enumerate(arguments):
         for kl_weight in (1.0, 0.3):
 
@@ -84,6 +87,11 @@ def _masses(f: Functions) -> list[Check]:
             lambda at: by(x_hat, at, "decoder_log_variance"), lambda at: printed(x_hat, at), log_s2, "(14)"
         ),
     ]
+
+
+def reparameterise(f: Functions) -> Check:
+    """A draw of every latent of five examples, with noise that differs in every entry."""
+    return check_reparameterisation(f("vae.reparameterise"), Q_MEAN, LOG_VARIANCE, 1.5 * waves(5, 3, shift=1.0))
 
 
 # --- training --------------------------------------------------------------------------------------------------------

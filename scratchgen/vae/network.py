@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from scratchgen.nn import MLP
-from scratchgen.vae.objective import importance_weighted_bound, log_importance_weight, vae_loss
+from scratchgen.vae.objective import importance_weighted_bound, log_importance_weight, reparameterise, vae_loss
 from scratchgen.validation import RNG, Array, DTypeLike, as_generator, as_widths
 
 
@@ -94,8 +94,8 @@ def elbo(network: VAENetwork, x: Array, noise: Array) -> Array:
         n values of ξ: standard normal draws for an unbiased estimate, or nodes of a quadrature rule with equal weights.
     """
     x, mean, log_variance, decode = _float64(network, x)
-    std, log_s2 = np.exp(0.5 * log_variance), network.log_variance
-    losses = [vae_loss(x, decode(mean + std * xi), mean, log_variance, log_s2, network.n_levels) for xi in noise]
+    draws, log_s2 = (reparameterise(mean, log_variance, xi) for xi in noise), network.log_variance
+    losses = [vae_loss(x, decode(z), mean, log_variance, log_s2, network.n_levels) for z in draws]
     return -np.mean(losses, axis=0)
 
 
@@ -110,7 +110,7 @@ def iwae(network: VAENetwork, x: Array, noise: Array) -> Array:
         n standard normal draws of ξ; log w is computed at z = μ + σ ξ.
     """
     x, mean, log_variance, decode = _float64(network, x)
-    draws = mean + np.exp(0.5 * log_variance) * noise
+    draws = reparameterise(mean, log_variance, noise)
     log_s2, n_levels = network.log_variance, network.n_levels
     log_weights = [log_importance_weight(x, decode(z), z, mean, log_variance, log_s2, n_levels) for z in draws]
     return importance_weighted_bound(np.array(log_weights))

@@ -40,6 +40,21 @@ def vae_loss_table(p_x: Array, q: Array, decoder: Array, prior: Array) -> float:
     return -float(p_x @ elbo_split_table(decoder, prior, q))
 
 
+def reparameterise(mean: Array, log_variance: Array, noise: Array) -> Array:
+    """A draw z = μ + σ ξ of q(z | x) = N(μ, diag σ²) from noise ξ ~ N(0, I), (14).
+
+    z is a differentiable function of μ and log σ², with ∂z/∂μ = 1 and ∂z/∂log σ² = ½ σ ξ.
+
+    Parameters
+    ----------
+    mean, log_variance : (..., k)
+        μ and log σ².
+    noise : (..., k)
+        ξ.
+    """
+    return mean + np.exp(0.5 * log_variance) * noise
+
+
 def reconstruction_error(
     x: Array, x_hat: Array, decoder_log_variance: Array | float, n_levels: int | None = None
 ) -> tuple[Array, Array, Array]:

@@ -7,7 +7,7 @@ import numpy as np
 from scratchgen.nn import Adam, cosine_decay, finite_loss
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae.network import VAENetwork
-from scratchgen.vae.objective import vae_loss_and_gradient
+from scratchgen.vae.objective import reparameterise, vae_loss_and_gradient
 from scratchgen.validation import Array
 
 # Learning rate of log s² as a multiple of the networks' rate.  At a multiple of 1 log s² converges too slowly: after
@@ -36,13 +36,13 @@ def train_step(network: VAENetwork, x: Array, noise: Array, kl_weight: float = 1
     N, k = noise.shape
     output, encoder_backward = network.encoder.vjp(x)
     mean, log_variance = output[:, :k].copy(), output[:, k:].copy()  # sums over rows of a view take 1.2x as long
-    std = np.exp(0.5 * log_variance)
-    x_hat, decoder_backward = network.decoder.vjp(mean + std * noise)
+    x_hat, decoder_backward = network.decoder.vjp(reparameterise(mean, log_variance, noise))
     log_s2, n_levels = network.log_variance, network.n_levels
     losses, by = vae_loss_and_gradient(x, x_hat, mean, log_variance, log_s2, kl_weight, n_levels)  # (14)
     by_z = decoder_backward(by.x_hat / N, inputs=True)
     assert by_z is not None  # inputs=True
     by_mean = by_z + by.mean / N  # ∂z/∂μ = 1
+    std = np.exp(0.5 * log_variance)
     by_log_variance = 0.5 * (by_z * noise * std) + by.log_variance / N  # ∂z/∂log σ² = ½ σ ξ
     encoder_backward(np.concatenate([by_mean, by_log_variance], axis=1))
     by_log_s2 = by.decoder_log_variance.sum(axis=0) / N
