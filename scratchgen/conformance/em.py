@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_probabilities, parts, takes_arrays
+from scratchgen.conformance.instances import argmin, at_each, rounding
 from scratchgen.conformance.result import Check, compare, worst
+from scratchgen.conformance.variational import other_p
 from scratchgen.validation import Array
 
 
@@ -16,7 +18,8 @@ from scratchgen.validation import Array
 def check_free_m_step(m_step: Callable[..., tuple[ArrayLike, ArrayLike]], p_x: Array, q: Array, prior: Array) -> Check:
     """(15): the best p_θ(x | z) among all tables is the joint p(x) q(z | x) divided by q(z).
 
-    With this table the joint KL equals KL(q(z)‖prior).
+    With this table the joint KL equals KL(q(z)‖prior); with tables near it the joint KL is larger.  The step is called
+    for two p(x).
 
     Parameters
     ----------
@@ -32,46 +35,77 @@ def check_free_m_step(m_step: Callable[..., tuple[ArrayLike, ArrayLike]], p_x: A
     Returns
     -------
     Check
-        The largest of three residuals; tolerance 1e-12 for the tables, 1e-11 for the joint KL.
+        The largest of four residuals; tolerance 1e-13, more if a logarithm is large.
     """
     as_probabilities(p_x, "p_x")
     as_probabilities(q, "q", axis=1)
-    decoder, aggregate = parts(m_step(p_x, q), 2, "m_step")
-    joint = p_x[:, None] * q
-    exact = joint.sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        joint_kl = (joint * np.log(joint / (decoder * prior))).sum()
-    return worst(
+    as_probabilities(prior, "prior")
+    laws = [(p_x,), (other_p(p_x),)]
+    found = [parts(m_step(p, q), 2, "m_step") for (p,) in laws]
+    decoders, aggregates = [pair[0] for pair in found], [pair[1] for pair in found]
+    joints = [p[:, None] * q for (p,) in laws]
+    sums = np.array([joint.sum(axis=0) for joint in joints])
+    name, tolerance = "check_free_m_step", rounding(1 - np.log(min(p.min() for p in (p_x, q, prior))))
+    checks = [
         compare(
-            "check_free_m_step",
+            name,
             "(15)",
             "q(z)",
-            aggregate,
-            exact,
-            1e-12,
-            {"x is averaged without p(x)": lambda: q.mean(axis=0)},
+            aggregates,
+            sums,
+            tolerance,
+            at_each(
+                laws,
+                {
+                    "x is averaged without p(x)": lambda p: q.mean(axis=0),
+                    "x is summed without p(x)": lambda p: q.sum(axis=0),
+                    "it is the prior": lambda p: prior,
+                    "it is not normalised, p(x) q(z | x)/max": lambda p: p @ q / (p @ q).max(),
+                },
+            ),
         ),
         compare(
-            "check_free_m_step",
+            name,
             "(15)",
             "p_θ(x | z)",
-            decoder,
-            joint / exact,
-            1e-12,
-            {
-                "it is normalised over z": lambda: joint / joint.sum(axis=1, keepdims=True),
-                "p(x) is missing": lambda: q / q.sum(axis=0),
-                "it is the joint: q(z) is not divided out": lambda: joint,
-            },
+            decoders,
+            [joint / total for joint, total in zip(joints, sums, strict=True)],
+            tolerance,
+            at_each(
+                laws,
+                {
+                    "it is normalised over z": lambda p: q,
+                    "p(x) is missing": lambda p: q / q.sum(axis=0),
+                    "p(x) is missing and it is not normalised": lambda p: q,
+                    "it is the joint: q(z) is not divided out": lambda p: p[:, None] * q,
+                    "it is divided by the prior, not by q(z)": lambda p: p[:, None] * q / prior,
+                    "it is 0 or 1: q is a hard assignment": lambda p: (
+                        (p[:, None] * (q == q.max(axis=1, keepdims=True)))
+                        / np.maximum((p[:, None] * (q == q.max(axis=1, keepdims=True))).sum(axis=0), 1e-300)
+                    ),
+                },
+            ),
+            labels=lambda index: f"p_θ(x = {index[1]} | z = {index[2]}) after the step from p(x) number {index[0]}",
         ),
-        compare(
-            "check_free_m_step",
-            "(15)",
-            "the joint KL after the step",
-            joint_kl,
-            (exact * np.log(exact / prior)).sum(),
-            1e-11,
-        ),
+    ]
+    if not all(checks):
+        return worst(*checks)
+
+    def joint_kl(joint: Array, decoder: Array) -> float:
+        return float((joint * np.log(joint / (decoder * prior))).sum())
+
+    tilts = np.cos(np.arange(1.0, q.size + 1)).reshape(q.shape)
+    steps, least, best = (-0.3, -0.03, 0.0, 0.03, 0.3), [], []
+    for joint, decoder, total in zip(joints, decoders, sums, strict=True):
+        family = [decoder * np.exp(h * tilts) for h in steps]
+        values = [[joint_kl(joint, table / table.sum(axis=0))] for table in family]
+        least.append(float(argmin(values, values, steps)[0]))
+        best.append((total * np.log(total / prior)).sum())
+    left = [joint_kl(joint, decoder) for joint, decoder in zip(joints, decoders, strict=True)]
+    return worst(
+        *checks,
+        compare(name, "(15)", "the joint KL after the step", left, best, tolerance),
+        compare(name, "(15)", "the place of the least joint KL on a line of tables", least, np.zeros(2), 1e-12),
     )
 
 
@@ -97,11 +131,74 @@ def normalised(log_joint: Array, axis: int = 1) -> Array:
     return joint / joint.sum(axis=axis, keepdims=True)
 
 
+def condition_of_mixture(x: Array, means: Array, covariances: Array) -> float:
+    """Error of a log-density in units of machine epsilon: the loss of digits in x − m and in the inverse."""
+    values = np.linalg.eigvalsh(covariances)
+    size = max(np.abs(x).max(), np.abs(means).max())
+    spread = np.abs(x[:, None] - means).max(axis=(0, 1))
+    return float((values[:, -1] / values[:, 0]).max() + 1 + size * spread.max() / values[:, 0].min())
+
+
+def wrong_log_joints(x: Array, weights: Array, means: Array, covariances: Array) -> dict[str, Callable[[], Array]]:
+    """log p_θ(x, z), (N, K), under the mistakes of an E-step."""
+
+    def log_joint(covariances: Array = covariances, weights: Array = weights) -> Array:
+        return log_joint_by_inverses(x, weights, means, covariances)
+
+    def by_powers(power: float) -> Array:
+        values, vectors = np.linalg.eigh(covariances)
+        return np.einsum("kde,ke,kfe->kdf", vectors, values**power, vectors)
+
+    log_det = np.linalg.slogdet(covariances)[1]
+    diagonals = covariances * np.eye(x.shape[1])
+    return {
+        "the mixing weights are missing": lambda: log_joint(weights=np.ones(len(weights))),
+        "the mixing weights stand for their logarithms": lambda: log_joint(weights=np.exp(weights)),
+        "the log-determinants are missing": lambda: log_joint() + 0.5 * log_det,
+        "the ½ of the log-determinants is missing": lambda: log_joint() - 0.5 * log_det,
+        "the log-determinants have the wrong sign": lambda: log_joint() + log_det,
+        "the ½ of the quadratic form is missing": lambda: (
+            2 * (log_joint(weights=np.ones(len(weights))) + 0.5 * log_det) - 0.5 * log_det + np.log(weights)
+        ),
+        "the covariances are squared: they are read as standard deviations": lambda: log_joint(by_powers(2.0)),
+        "standard deviations stand in the place of variances": lambda: log_joint(by_powers(0.5)),
+        "the covariances are read as precisions": lambda: log_joint(by_powers(-1.0)),
+        "only the diagonals of the covariances are used": lambda: log_joint(diagonals),
+        "all components have the first covariance": lambda: log_joint(covariances[[0] * len(weights)]),
+    }
+
+
+def wrong_responsibilities(
+    x: Array, weights: Array, means: Array, covariances: Array
+) -> dict[str, Callable[[], Array]]:
+    """q(z | x), (N, K), under the mistakes of an E-step."""
+    log_joint = log_joint_by_inverses(x, weights, means, covariances)
+    best = normalised(log_joint)
+    wrong = wrong_log_joints(x, weights, means, covariances)
+    return {
+        **{text: lambda value=value: normalised(value()) for text, value in wrong.items()},  # type: ignore[misc]
+        "it is 0 or 1: a hard assignment": lambda: np.eye(len(weights))[best.argmax(axis=1)],
+        "they are not normalised: it is the joint": lambda: np.exp(log_joint),
+        "it is normalised over the examples": lambda: normalised(log_joint, axis=0),
+        "log p is normalised without an exponential": lambda: log_joint / log_joint.sum(axis=1, keepdims=True),
+        "the responsibilities are squared": lambda: best**2,
+        "the responsibilities are squared and normalised": lambda: normalised(2 * log_joint),
+        "it is the prior: x is ignored": lambda: np.tile(weights, (len(x), 1)),
+    }
+
+
+FAR = 40.0  # distance of the far points in standard deviations; exp(−40²/2) underflows
+FLOOR = -80.0  # logarithms below are equal: float32 has no smaller positive number
+
+
 @takes_arrays
 def check_e_step(
     responsibilities: Callable[..., ArrayLike], x: Array, weights: Array, means: Array, covariances: Array
 ) -> Check:
     """(16), (18): the responsibilities q(z | x) = p_θ(z | x) of a Gaussian mixture.
+
+    A second call has points so far from all means that every density underflows; only a softmax of logarithms is right
+    there.  For them the logarithms of the responsibilities are compared, divided by the size of log p_θ(x, z).
 
     Parameters
     ----------
@@ -115,26 +212,40 @@ def check_e_step(
     Returns
     -------
     Check
-        Tolerance 1e-9.
+        The larger of two residuals; tolerance 1e-12, more if x − m or an inverse loses digits.
     """
-    log_joint = log_joint_by_inverses(x, weights, means, covariances)
-    log_det = np.linalg.slogdet(covariances)[1]
-    best = normalised(log_joint)
-    return compare(
-        "check_e_step",
+    as_probabilities(weights, "weights")
+    parameters, name, K = (weights, means, covariances), "check_e_step", len(weights)
+    log_joint = log_joint_by_inverses(x, *parameters)
+    near = compare(
+        name,
         "(18)",
         "p_θ(z | x)",
-        responsibilities(x, weights, means, covariances),
-        best,
-        1e-9,
-        {
-            "the mixing weights are missing": lambda: normalised(log_joint - np.log(weights)),
-            "the log-determinants are missing": lambda: normalised(log_joint + 0.5 * log_det),
-            "the ½ of the log-determinants is missing": lambda: normalised(log_joint - 0.5 * log_det),
-            "it is 0 or 1: a hard assignment": lambda: np.eye(len(weights))[best.argmax(axis=1)],
-            "it is normalised over the examples": lambda: normalised(log_joint, axis=0),
-        },
+        responsibilities(x, *parameters),
+        normalised(log_joint),
+        rounding(condition_of_mixture(x, means, covariances), 1e-12),
+        wrong_responsibilities(x, *parameters),
+        labels=lambda index: f"p_θ(z = {index[1]} | x) of example {index[0]}",
     )
+    directions = x - x.mean(axis=0)
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    directions = np.where(lengths > 1e-6 * lengths.max(initial=1e-300), directions, 1.0)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    std = np.sqrt(np.linalg.eigvalsh(covariances)[:, -1].max())
+    far_x = means.mean(axis=0) + (np.abs(means - means.mean(axis=0)).max() + FAR * std) * directions
+    far_joint = log_joint_by_inverses(far_x, *parameters)
+    size = 1 + np.abs(far_joint).max(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        given = np.log(np.asarray(responsibilities(far_x, *parameters), dtype=np.float64))
+    far = compare(
+        name,
+        "(18)",
+        "log p_θ(z | x) in units of log p_θ(x, z), where every density underflows (take the softmax of logarithms)",
+        np.maximum(given, FLOOR) / size if given.shape == (len(x), K) else given,
+        np.maximum(far_joint - log_sum(far_joint), FLOOR) / size,
+        rounding(condition_of_mixture(far_x, means, covariances), 1e-12),
+    )
+    return worst(near, far)
 
 
 @takes_arrays
@@ -162,28 +273,47 @@ def check_free_energy(
     Returns
     -------
     Check
-        Tolerance 1e-9.
+        Tolerance 1e-12, more if x − m or an inverse loses digits.
     """
-    log_joint = log_joint_by_inverses(x, weights, means, covariances)
+    as_probabilities(weights, "weights")
+    as_probabilities(np.exp(log_resp), "exp(log_resp)", axis=1)
+    parameters = (weights, means, covariances)
+    log_joint = log_joint_by_inverses(x, *parameters)
     log_prob = log_sum(log_joint)[:, 0]
     log_posterior = log_joint - log_prob[:, None]
-    resp = np.exp(log_resp)
-    kl = (resp * (log_resp - log_posterior)).sum(axis=1)
-    parameters = (weights, means, covariances)
+    between = log_resp / 2 + log_posterior / 2
+    instances = [(q,) for q in (log_resp, between - log_sum(between), log_posterior)]
+    labels = ["the given q", "a q between it and the posterior", "the posterior"]
+
+    def exact(log_q: Array) -> Array:
+        return log_prob - (np.exp(log_q) * (log_q - log_posterior)).sum(axis=1)
+
+    wrong = wrong_log_joints(x, *parameters)
     return compare(
         "check_free_energy",
         "(17)",
-        "E_q[log p_θ(x, z) − log q] at q and at the posterior",
-        [np.asarray(free_energy(x, log_resp, *parameters)), np.asarray(free_energy(x, log_posterior, *parameters))],
-        [log_prob - kl, log_prob],
-        1e-9,
-        {
-            "the entropy of q is missing": lambda: [
-                (resp * log_joint).sum(axis=1),
-                (np.exp(log_posterior) * log_joint).sum(axis=1),
-            ],
-            "the KL is added": lambda: [log_prob + kl, log_prob],
-        },
+        "E_q[log p_θ(x, z) − log q]",
+        [np.asarray(free_energy(x, log_q, *parameters)) for (log_q,) in instances],
+        [exact(log_q) for (log_q,) in instances],
+        rounding(condition_of_mixture(x, means, covariances), 1e-12),
+        at_each(
+            instances,
+            {
+                "the entropy of q is missing": lambda q: (np.exp(q) * log_joint).sum(axis=1),
+                "the entropy of q has the wrong sign": lambda q: (np.exp(q) * (log_joint + q)).sum(axis=1),
+                "the KL is added": lambda q: 2 * log_prob - exact(q),
+                "it is log p_θ(x): there is no gap": lambda q: log_prob,
+                "it is the loss, −ELBO": lambda q: -exact(q),
+                "it is a mean over the components, not a sum": lambda q: exact(q) / len(weights),
+                "it is averaged over the examples": lambda q: np.full(len(x), exact(q).mean()),
+                "E_q stands under the logarithm": lambda q: np.log((np.exp(q) * np.exp(log_joint - q)).sum(axis=1)),
+                **{
+                    text: lambda q, value=value: (np.exp(q) * (value() - q)).sum(axis=1)
+                    for text, value in wrong.items()
+                },
+            },
+        ),
+        labels=lambda index: f"E_q[log p_θ(x, z) − log q] of example {index[1]} at {labels[index[0]]}",
     )
 
 
@@ -191,6 +321,24 @@ def floored(covariance: Array, floor: float) -> Array:
     """The covariance with every eigenvalue below the floor raised to the floor."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.maximum(values, floor)) @ vectors.T
+
+
+KINDS = ("full", "tied", "diag", "spherical")
+
+
+def of_kind(spread: Array, counts: Array, kind: str) -> Array:
+    """The maximum-likelihood covariances (K, D, D) of a kind from S_k, (K, D, D), and N_k, (K,), entry by entry."""
+    if kind not in KINDS:
+        raise ValueError(f"covariance_type must be one of {', '.join(KINDS)}, got {kind!r}")
+    K, D, _ = spread.shape
+    if kind == "tied":
+        total = sum(counts[k] * spread[k] for k in range(K)) / sum(float(n) for n in counts)
+        return np.array([total] * K)
+    if kind == "diag":
+        return np.array([[[S[d, e] if d == e else 0.0 for e in range(D)] for d in range(D)] for S in spread])
+    if kind == "spherical":
+        return np.array([sum(S[d, d] for d in range(D)) / D * np.eye(D) for S in spread])
+    return spread
 
 
 @takes_arrays
@@ -202,6 +350,7 @@ def check_em(
     covariances: Array,
     floor: float = 0.0,
     n_iterations: int = 6,
+    covariance_type: str = "full",
 ) -> Check:
     """(15)-(18): one step maximises E_p E_q log p_θ(x, z) with q fixed, and the log-likelihood never falls.
 
@@ -222,71 +371,120 @@ def check_em(
         The least eigenvalue that `step` allows; the constrained maximum raises smaller eigenvalues to it.
     n_iterations : int
         Number of steps over which the likelihood is followed.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+        The family of covariances in which the step maximises.
 
     Returns
     -------
     Check
-        Means are divided by the size of the data and covariances by its square; tolerance 1e-9.
+        Means are divided by the size of the data and covariances by its square; tolerance 1e-11, more if x − m or an
+        inverse loses digits.
     """
     as_probabilities(weights, "weights")
-    log_joint = log_joint_by_inverses(x, weights, means, covariances)
+    start = (weights, means, covariances)
+    log_joint = log_joint_by_inverses(x, *start)
     resp = normalised(log_joint)
-    counts = resp.sum(axis=0)
-    shares = normalised(log_joint - log_sum(log_joint), axis=0)  # share of each point in a component
+    counts, N, K = resp.sum(axis=0), len(x), len(weights)
 
-    def spread_about(centres: Array) -> Array:
-        apart = x[:, None] - centres
-        return np.einsum("nk,nkd,nke->kde", shares, apart, apart)
+    def moments(shares: Array, counts: Array, centres: Array | None = None) -> tuple[Array, Array]:
+        """Means, and covariances of the type; `shares` (N, K) are the shares of each point in a component."""
+        middle = shares.T @ x
+        apart = x[:, None] - (middle if centres is None else centres)
+        return middle, of_kind(np.einsum("nk,nkd,nke->kde", shares, apart, apart), counts, covariance_type)
 
-    best_means = shares.T @ x
-    spread = spread_about(best_means)
+    def after(resp: Array) -> tuple[Array, Array, Array]:
+        """The M-step from other responsibilities."""
+        total = resp.sum(axis=0)
+        return total / N, *moments(resp / total, total)
+
+    shares = normalised(log_joint - log_sum(log_joint), axis=0)  # of each point in a component
+    best_means, spread = moments(shares, counts)
     best_covariances = np.array([floored(C, floor) for C in spread])
     # Divided by the components' own size: an absolute residual would depend on the units of x.
     variance = np.abs(best_covariances).max()
     length = max(np.sqrt(variance), np.abs(best_means).max())
-    ahead = parts(step(x, weights, means, covariances), 3, "step")
+    ahead = parts(step(x, *start), 3, "step")
+    ridge = float(np.trace(ahead[2][0] - spread[0])) / x.shape[1] if ahead[2].shape == spread.shape else 0.0
+    wrong = wrong_responsibilities(x, *start)
+    scales = np.array(1.0), length, variance
+
+    def steps(i: int) -> dict[str, Callable[[], ArrayLike]]:
+        """Part i of the step from wrong responsibilities."""
+        return {
+            f"in the E-step {text}": lambda value=value: after(value())[i] / scales[i]  # type: ignore[misc]
+            for text, value in wrong.items()
+        }
+
+    name, tolerance = "check_em", rounding(condition_of_mixture(x, means, covariances), 1e-11)
+    per = (counts / N)[:, None]
     checks = [
         compare(
-            "check_em",
+            name,
             "(15)",
             "the weights after a step",
             ahead[0],
-            counts / len(x),
-            1e-9,
+            counts / N,
+            tolerance,
             {
                 "they are the old ones: mixing weights are never updated": lambda: weights,
                 "they are not normalised": lambda: counts,
-                "they are equal": lambda: np.full(len(counts), 1 / len(counts)),
+                "they are equal": lambda: np.full(K, 1 / K),
+                **steps(0),
             },
+            labels=lambda index: f"the weight of component {index[0]} after a step",
         ),
-        compare("check_em", "(15)", "the means after a step, in units", ahead[1] / length, best_means / length, 1e-9),
-    ]
-    ridge = float(np.trace(ahead[2][0] - spread[0])) / x.shape[1] if ahead[2].shape == spread.shape else 0.0
-    checks.append(
         compare(
-            "check_em",
+            name,
+            "(15)",
+            "the means after a step, in units",
+            ahead[1] / length,
+            best_means / length,
+            tolerance,
+            {
+                "they are the old ones": lambda: means / length,
+                "they are divided by N, not by N_k": lambda: best_means * per / length,
+                "they are not divided by N_k": lambda: best_means * counts[:, None] / length,
+                "they are all the mean of the data": lambda: np.tile(x.mean(axis=0), (K, 1)) / length,
+                **steps(1),
+            },
+            labels=lambda index: f"the mean of component {index[0]}, dimension {index[1]}, after a step, in units,",
+        ),
+        compare(
+            name,
             "(15)",
             "the covariances after a step, in units",
             ahead[2] / variance,
             best_covariances / variance,
-            1e-9,
+            tolerance,
             {
                 "the floor is not applied": lambda: spread / variance,
                 f"a ridge of {ridge:.3g} is added to them, which is no maximum of (15)": lambda: (
                     (spread + ridge * np.eye(x.shape[1])) / variance
                 ),
-                "they are taken about the old means": lambda: spread_about(means) / variance,
+                "they are the old ones": lambda: covariances / variance,
+                "they are taken about the old means": lambda: moments(shares, counts, means)[1] / variance,
+                "they are taken about the mean of the data": lambda: (
+                    moments(shares, counts, x.mean(axis=0))[1] / variance
+                ),
+                "they are second moments about 0": lambda: moments(shares, counts, 0 * means)[1] / variance,
                 "they are divided by N_k − 1": lambda: spread * (counts / (counts - 1))[:, None, None] / variance,
-                "they are shared by all components": lambda: np.einsum("k,kde->de", counts / len(x), spread) / variance,
+                "they are divided by N, not by N_k": lambda: spread * per[..., None] / variance,
+                "they are not divided by N_k": lambda: spread * counts[:, None, None] / variance,
+                "they are shared by all components": lambda: of_kind(spread, counts, "tied") / variance,
+                "they are standard deviations": lambda: np.sqrt(np.abs(spread)) / variance,
+                "they are the precisions": lambda: np.linalg.inv(spread) / variance,
+                "only their diagonals are kept": lambda: of_kind(spread, counts, "diag") / variance,
+                **steps(2),
             },
-        )
-    )
+            labels=lambda index: f"the covariance {index[1:]} of component {index[0]} after a step, in units,",
+        ),
+    ]
     if all(check.passed for check in checks):
-        state, log_likelihoods = (weights, means, covariances), []
+        state, log_likelihoods = start, []
         for _ in range(n_iterations + 1):
             log_likelihoods.append(float(log_sum(log_joint_by_inverses(x, *state)).sum()))
             state = tuple(parts(step(x, *state), 3, "step"))  # type: ignore[assignment]
         values = np.array(log_likelihoods)
         highest = np.maximum.accumulate(values)
-        checks.append(compare("check_em", "(18)", "the log-likelihood after each step", values, highest, 1e-9))
+        checks.append(compare(name, "(18)", "the log-likelihood after each step", values, highest, 1e-9))
     return worst(*checks)
