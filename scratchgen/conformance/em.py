@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_probabilities, parts, takes_arrays
-from scratchgen.conformance.instances import argmin, at_each, rounding
+from scratchgen.conformance.instances import argmin, at_each, rounding, through
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.variational import other_p
 from scratchgen.validation import Array
@@ -176,7 +176,7 @@ def wrong_responsibilities(
     best = normalised(log_joint)
     wrong = wrong_log_joints(x, weights, means, covariances)
     return {
-        **{text: lambda value=value: normalised(value()) for text, value in wrong.items()},  # type: ignore[misc]
+        **through(normalised, wrong),
         "it is 0 or 1: a hard assignment": lambda: np.eye(len(weights))[best.argmax(axis=1)],
         "they are not normalised: it is the joint": lambda: np.exp(log_joint),
         "it is normalised over the examples": lambda: normalised(log_joint, axis=0),
@@ -410,10 +410,7 @@ def check_em(
 
     def steps(i: int) -> dict[str, Callable[[], ArrayLike]]:
         """Part i of the step from wrong responsibilities."""
-        return {
-            f"in the E-step {text}": lambda value=value: after(value())[i] / scales[i]  # type: ignore[misc]
-            for text, value in wrong.items()
-        }
+        return through(lambda resp: after(resp)[i] / scales[i], wrong, "in the E-step ")
 
     name, tolerance = "check_em", rounding(condition_of_mixture(x, means, covariances), 1e-11)
     per = (counts / N)[:, None]

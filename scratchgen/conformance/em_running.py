@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import parts, takes_arrays
-from scratchgen.conformance.em import floored, log_joint_by_inverses, log_sum, normalised
+from scratchgen.conformance.em import (
+    KINDS,
+    condition_of_mixture,
+    floored,
+    log_joint_by_inverses,
+    log_sum,
+    normalised,
+    of_kind,
+    wrong_responsibilities,
+)
+from scratchgen.conformance.instances import at_each, rounding, through
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.validation import Array
 
@@ -55,22 +65,48 @@ def check_em_loop(
     Returns
     -------
     Check
-        Tolerance 1e-9 for the objectives, 1e-8 for the mixture.
+        Tolerance 1e-10, more if x − m or an inverse loses digits.
     """
-    state, objectives = (weights, means, covariances), []
-    for n in range(n_steps + 1):
-        objectives.append(float(log_sum(log_joint_by_inverses(x, *state)).mean()))
-        if n < n_steps:
-            state = _plain_step(x, *state, floor)
+
+    def loop(n_steps: int, floor: float = floor) -> tuple[list[float], list[tuple[Array, Array, Array]]]:
+        """The objectives of n_steps + 1 E-steps, and the mixtures at each of them."""
+        states = [(weights, means, covariances)]
+        for _ in range(n_steps):
+            states.append(_plain_step(x, *states[-1], floor))
+        return [float(log_sum(log_joint_by_inverses(x, *state)).mean()) for state in states], states
+
+    objectives, states = loop(n_steps)
+    longer, later = loop(n_steps + 1)
     left = parts(em(), 4, "em")
-    name = "check_em_loop"
-    return worst(
-        compare(name, "(18)", "mean log p_θ(x) at every E-step", left[0], objectives, 1e-9),
-        *(
-            compare(name, "(15)", f"the {what} after the last M-step", value, exact, 1e-8)
-            for what, value, exact in zip(("weights", "means", "covariances"), left[1:], state, strict=True)
-        ),
-    )
+    name, tolerance = "check_em_loop", rounding(10 * condition_of_mixture(x, means, covariances), 1e-10)
+    checks = [
+        compare(
+            name,
+            "(18)",
+            "mean log p_θ(x) at every E-step",
+            left[0],
+            objectives,
+            tolerance,
+            {
+                "each objective is that after the next M-step": lambda: longer[1:],
+                "each objective is that of the E-step before": lambda: [objectives[0], *objectives[:-1]],
+                "they are sums over the examples, not means": lambda: len(x) * np.array(objectives),
+                "they are losses, −log p": lambda: -np.array(objectives),
+                "the floor is not applied": lambda: loop(n_steps, 0.0)[0],
+            },
+        )
+    ]
+    for i, what in enumerate(("weights", "means", "covariances")):
+        wrong = {
+            "there is one M-step too many": lambda i=i: later[-1][i],
+            "there is one M-step too few": lambda i=i: states[-2][i],
+            "they are those of the start": lambda i=i: states[0][i],
+            "the floor is not applied": lambda i=i: loop(n_steps, 0.0)[1][-1][i],
+        }
+        checks.append(
+            compare(name, "(15)", f"the {what} after the last M-step", left[1 + i], states[-1][i], tolerance, wrong)
+        )
+    return worst(*checks)
 
 
 @takes_arrays
@@ -96,42 +132,68 @@ def check_statistics(
     Returns
     -------
     Check
-        Means are divided by the size of the data and covariances by its square; tolerance 1e-9.
+        Means are divided by the size of the data and covariances by its square; tolerance 1e-11, more if x − m or an
+        inverse loses digits.
     """
     log_joint = log_joint_by_inverses(x, weights, means, covariances)
-    resp = normalised(log_joint)
+    resp, N = normalised(log_joint), len(x)
+    total = resp.sum(axis=0)
     _, exact_means, exact_covariances = _plain_step(x, weights, means, covariances, 0.0)
     counts, m, C, log_likelihood = parts(statistics(), 4, "statistics")
     unit = np.abs(x - x.mean(axis=0)).max()
-    name = "check_statistics"
+    name, tolerance = "check_statistics", rounding(condition_of_mixture(x, means, covariances), 1e-11)
     log_prob = log_sum(log_joint)[:, 0]
-    squared = resp**2 / (resp**2).sum(axis=1, keepdims=True)
+
+    def spread(resp: Array, centres: Array) -> Array:
+        apart = x[:, None] - centres
+        return np.einsum("nk,nkd,nke->kde", resp / resp.sum(axis=0), apart, apart)
+
+    def mean_of(resp: Array) -> Array:
+        return resp.T @ x / resp.sum(axis=0)[:, None]
+
+    wrong = wrong_responsibilities(x, weights, means, covariances)
     return worst(
         compare(
             name,
             "(18)",
             "expected counts",
             counts,
-            resp.sum(axis=0),
-            1e-9,
+            total,
+            tolerance,
             {
-                "the responsibilities are squared": lambda: (resp**2).sum(axis=0),
-                "the responsibilities are squared and normalised": lambda: squared.sum(axis=0),
                 "they are means over the examples": lambda: resp.mean(axis=0),
+                **through(lambda resp: resp.sum(axis=0), wrong, "in the E-step "),
+            },
+            labels=lambda index: f"the expected count of component {index[0]}",
+        ),
+        compare(
+            name,
+            "(15)",
+            "expected means, in units",
+            m / unit,
+            exact_means / unit,
+            tolerance,
+            {
+                "they are sums: they are not divided by N_k": lambda: exact_means * total[:, None] / unit,
+                "they are divided by N, not by N_k": lambda: exact_means * total[:, None] / N / unit,
+                **through(lambda resp: mean_of(resp) / unit, wrong, "in the E-step "),
             },
         ),
-        compare(name, "(15)", "expected means, in units", m / unit, exact_means / unit, 1e-9),
         compare(
             name,
             "(15)",
             "expected covariances, in units",
             C / unit**2,
             exact_covariances / unit**2,
-            1e-9,
+            tolerance,
             {
-                "they are second moments about 0": lambda: (
-                    (exact_covariances + exact_means[:, :, None] * exact_means[:, None]) / unit**2
-                )
+                "they are second moments about 0": lambda: spread(resp, 0 * means) / unit**2,
+                "they are taken about the old means": lambda: spread(resp, means) / unit**2,
+                "they are sums: they are not divided by N_k": lambda: (
+                    exact_covariances * total[:, None, None] / unit**2
+                ),
+                "they are divided by N, not by N_k": lambda: exact_covariances * total[:, None, None] / N / unit**2,
+                **through(lambda resp: spread(resp, mean_of(resp)) / unit**2, wrong, "in the E-step "),
             },
         ),
         compare(
@@ -140,7 +202,7 @@ def check_statistics(
             "the mean of log p_θ(x)",
             log_likelihood,
             log_prob.mean(),
-            1e-10,
+            tolerance,
             {"it is the sum over the examples": lambda: log_prob.sum()},
         ),
     )
@@ -216,14 +278,14 @@ def check_table_em(
     Returns
     -------
     Check
-        The largest of three residuals; tolerance 1e-10.
+        The largest of three residuals; tolerance 1e-12, more if a logarithm is large.
     """
     levels = x.astype(np.int64)
     (N, D), K = x.shape, len(weights)
-    joint = np.array(
-        [[weights[k] * np.prod([tables[k, d, row[d]] for d in range(D)]) for k in range(K)] for row in levels]
+    log_joint = np.array(
+        [[np.log([weights[k], *(tables[k, d, row[d]] for d in range(D))]).sum() for k in range(K)] for row in levels]
     )
-    resp = joint / joint.sum(axis=1, keepdims=True)
+    resp = normalised(log_joint)
 
     def counted(pseudo: Array, resp: Array = resp) -> Array:
         counts = np.tile(pseudo, (K, 1, 1))
@@ -233,17 +295,42 @@ def check_table_em(
         return counts / counts.sum(axis=2, keepdims=True)
 
     log_prob, new_weights, new_tables = parts(step(x, weights, tables), 3, "step")
-    name = "check_table_em"
+    name, tolerance = "check_table_em", rounding(1 + np.abs(log_joint).max(), 1e-12)
+    responsibilities: dict[str, Callable[[], Array]] = {
+        "the mixing weights are missing": lambda: normalised(log_joint - np.log(weights)),
+        "the responsibilities are squared": lambda: resp**2,
+        "it is 0 or 1: a hard assignment": lambda: np.eye(K)[resp.argmax(axis=1)],
+        "they are not normalised: it is the joint": lambda: np.exp(log_joint),
+        "only the first dimension counts": lambda: normalised(
+            np.log(weights) + np.log(tables[:, 0, :]).T[levels[:, 0]]
+        ),
+    }
     return worst(
-        compare(name, "(16)", "log P(x)", log_prob, np.log(joint.sum(axis=1)), 1e-10),
+        compare(
+            name,
+            "(16)",
+            "log P(x)",
+            log_prob,
+            log_sum(log_joint)[:, 0],
+            tolerance,
+            {
+                "the mixing weights are missing": lambda: log_sum(log_joint - np.log(weights))[:, 0],
+                "it is the largest term of the sum": lambda: log_joint.max(axis=1),
+                "it is divided by D": lambda: log_sum(log_joint)[:, 0] / D,
+            },
+        ),
         compare(
             name,
             "(15)",
             "the weights after a step",
             new_weights,
             resp.mean(axis=0),
-            1e-10,
-            {"they are the old ones": lambda: weights},
+            tolerance,
+            {
+                "they are the old ones": lambda: weights,
+                "they are counts, not divided by N": lambda: resp.sum(axis=0),
+                **through(lambda resp: resp.mean(axis=0), responsibilities, "in the E-step "),
+            },
         ),
         compare(
             name,
@@ -251,11 +338,14 @@ def check_table_em(
             "the tables after a step",
             new_tables,
             counted(pseudo_counts),
-            1e-10,
+            tolerance,
             {
+                "they are the old ones": lambda: tables,
                 "the pseudo-counts are left out": lambda: counted(1e-300 + 0 * pseudo_counts),
-                "the responsibilities are squared": lambda: counted(pseudo_counts, resp**2),
+                "the pseudo-counts are 1": lambda: counted(1 + 0 * pseudo_counts),
+                **through(lambda resp: counted(pseudo_counts, resp), responsibilities, "in the E-step "),
             },
+            labels=lambda index: f"P(level {index[2]} | component {index[0]}) of dimension {index[1]} after a step",
         ),
     )
 
@@ -266,7 +356,7 @@ def check_covariance_types(
 ) -> Check:
     """(15): the maximum-likelihood covariances of every type, without and with a prior.
 
-    The right side fills the free entries of each type one by one.
+    The right side fills the entries of each type one by one.
 
     Parameters
     ----------
@@ -283,29 +373,54 @@ def check_covariance_types(
     Returns
     -------
     Check
-        Tolerance 1e-10.
+        Divided by the largest variance; tolerance 1e-12.
     """
-    K, D, _ = spread.shape
-    kinds, priors = ("full", "tied", "diag", "spherical"), ((1.0, 0.0), (0.7, 3.0))
+    D = spread.shape[1]
+    priors = ((1.0, 0.0), (0.7, 3.0))
+    cases = [(kind, *prior) for kind in KINDS for prior in priors]
 
-    def best(kind: str, variance: float, count: float, k: int) -> Array:
-        members = range(K) if kind == "tied" else [k]
-        n = sum(float(counts[m]) for m in members)
-        S = np.asarray(sum(counts[m] * spread[m] for m in members)) / n
-        S = (n * S + count * variance * np.eye(D)) / (n + count)
-        if kind == "diag":
-            S = np.array([[S[d, e] if d == e else 0.0 for e in range(D)] for d in range(D)])
-        elif kind == "spherical":
-            S = sum(S[d, d] for d in range(D)) / D * np.eye(D)
-        return floored(S, floor)
+    def raised(covariances: Array, floor: float = floor) -> Array:
+        return np.array([floored(C, floor) for C in covariances])
 
-    cases = [(kind, *prior) for kind in kinds for prior in priors]
+    def best(kind: str, variance: float, count: float, *, spread: Array = spread) -> Array:
+        """The prior's examples belong to each component; for the type "tied" to all of them together."""
+        given = of_kind(spread, counts, kind)
+        n = counts.sum() if kind == "tied" else counts[:, None, None]
+        return (n * given + count * variance * np.eye(D)) / (n + count)
+
+    unit = np.abs(spread).max()
+    equal = np.full(len(counts), counts.mean())
+    per = (counts / counts.sum())[:, None, None]
+    mistakes: dict[str, Callable[..., ArrayLike]] = {
+        "the prior is left out": lambda kind, variance, count: raised(best(kind, 1.0, 0.0)),
+        "the floor is not applied": lambda *case: best(*case),
+        "a ridge, the floor, is added to them": lambda *case: best(*case) + floor * np.eye(D),
+        "the variances are raised to the floor, not the eigenvalues": lambda *case: (
+            best(*case) + np.maximum(floor - best(*case), 0) * np.eye(D)
+        ),
+        "the tied one is the plain average of the components, not weighted by N_k": lambda kind, *prior: raised(
+            best(kind, *prior, spread=of_kind(spread, equal, kind) if kind == "tied" else spread)
+        ),
+        "the spherical one is the trace, not divided by D": lambda kind, *prior: raised(
+            best(kind, *prior, spread=D * spread if kind == "spherical" else spread)
+        ),
+        "the diagonal one keeps the whole matrix": lambda kind, *prior: raised(
+            best("full" if kind == "diag" else kind, *prior)
+        ),
+        "they are standard deviations": lambda *case: np.sqrt(np.abs(raised(best(*case)))),
+        "they are divided by N, not by N_k": lambda *case: raised(best(*case) * per),
+        "the prior adds its count but not its variance": lambda kind, variance, count: raised(best(kind, 0.0, count)),
+    }
     return compare(
         "check_covariance_types",
         "(15)",
-        "the covariances of every type, without and with a prior",
-        [np.asarray(maximum(*case)) for case in cases],
-        [[best(*case, k) for k in range(K)] for case in cases],
-        1e-10,
-        {"the prior is left out": lambda: [[best(case[0], 1.0, 0.0, k) for k in range(K)] for case in cases]},
+        "the covariances, in units",
+        [np.asarray(maximum(*case)) / unit for case in cases],
+        [raised(best(*case)) / unit for case in cases],
+        1e-12,
+        through(lambda values: np.array(values) / unit, at_each(cases, mistakes)),
+        labels=lambda index: (
+            f"the covariance {index[2:]} of component {index[1]}, type {cases[index[0]][0]}, "
+            f"{'with' if cases[index[0]][2] else 'without'} a prior, in units,"
+        ),
     )

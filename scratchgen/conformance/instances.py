@@ -15,21 +15,37 @@ DISTINCT = 1e-5  # candidates whose objectives differ by less than this fraction
 
 
 def rounding(condition: ArrayLike, least: float = 1e-13) -> float:
-    """The tolerance of a problem with this condition number: 64 machine epsilons times it, and at least `least`."""
-    return max(least, 64 * EPS * float(np.max(condition)))
+    """The tolerance of a problem with this condition number: 64 machine epsilons times it, and at least `least`.
+
+    It is at most 1e-4.  A wider tolerance would let mistakes pass: with a condition number above 1e10 no code has more
+    than four right digits, and another problem is the better test.
+    """
+    return min(max(least, 64 * EPS * float(np.max(condition))), 1e-4)
 
 
 def at_each(
     instances: Sequence[tuple[Any, ...]], mistakes: Mapping[str, Callable[..., ArrayLike]]
 ) -> dict[str, Callable[[], ArrayLike]]:
     """The mistakes of `compare`, where left is an array over instances: every mistake is a function of one instance."""
-    return {
-        sentence: lambda wrong=wrong: [np.asarray(wrong(*instance)) for instance in instances]  # type: ignore[misc]
-        for sentence, wrong in mistakes.items()
-    }
+
+    def values(wrong: Callable[..., ArrayLike]) -> Callable[[], ArrayLike]:
+        return lambda: [np.asarray(wrong(*instance)) for instance in instances]
+
+    return {sentence: values(wrong) for sentence, wrong in mistakes.items()}
 
 
-def argmin(values: ArrayLike, exact: ArrayLike, candidates: Sequence[float]) -> Array:
+def through(
+    f: Callable[[Any], ArrayLike], mistakes: Mapping[str, Callable[[], Any]], prefix: str = ""
+) -> dict[str, Callable[[], ArrayLike]]:
+    """The mistakes f(value), where value is an earlier quantity with a mistake in it."""
+
+    def later(wrong: Callable[[], Any]) -> Callable[[], ArrayLike]:
+        return lambda: f(wrong())
+
+    return {prefix + sentence: later(wrong) for sentence, wrong in mistakes.items()}
+
+
+def argmin(values: ArrayLike, exact: ArrayLike, candidates: ArrayLike) -> Array:
     """The candidate with the least value, (M,), for values and exact objectives of shape (n_candidates, M).
 
     Candidates whose exact objective is too near the least one are left out, except for the best of them.

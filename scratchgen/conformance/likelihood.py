@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_probabilities, takes_arrays
-from scratchgen.conformance.instances import argmin, at_each, rounding
+from scratchgen.conformance.instances import argmin, at_each, rounding, through
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.validation import Array
 
@@ -119,7 +119,15 @@ def check_gaussian_kl(kl: Callable[..., ArrayLike], mean_p: Array, cov_p: Array,
     """
 
     def textbook(
-        m: Array, S: Array, n: Array, R: Array, weight: float = 0.5, spread: float = 0.5, shift: float = 0.5, D: int = 1
+        m: Array,
+        S: Array,
+        n: Array,
+        R: Array,
+        *,
+        weight: float = 0.5,
+        spread: float = 0.5,
+        shift: float = 0.5,
+        D: int = 1,
     ) -> float:
         P = np.linalg.inv(R)
         log_ratio = np.linalg.slogdet(R)[1] - np.linalg.slogdet(S)[1]
@@ -320,10 +328,7 @@ def check_bin_masses(
         return np.log(1 / (1 + np.exp(-1.702 * high)) - 1 / (1 + np.exp(-1.702 * low)))
 
     right = log_masses(*edges(half))
-    masses: dict[str, Callable[[], ArrayLike]] = {
-        text: lambda value=value: np.exp(value())
-        for text, value in logs.items()  # type: ignore[misc]
-    }
+    masses = through(np.exp, logs)
     name, condition = "check_bin_masses", (1 + np.abs(means).max() + 1) / std
 
     def label(quantity: str) -> Callable[[tuple[int, ...]], str]:

@@ -5,6 +5,7 @@ The right sides use only the weight matrices of a network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import parts, returned, takes_arrays
+from scratchgen.conformance.em import normalised
+from scratchgen.conformance.instances import rounding
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.quadrature import central_difference
 from scratchgen.validation import Array
@@ -20,11 +23,14 @@ Layers = Sequence[tuple[Array, Array]]  # (weights (m, n), biases (n,)) of every
 
 
 def printed_mlp(x: Array, layers: Layers, activation: str = "silu") -> Array:
-    """σ(x W_1 + b_1) → … → h W_L + b_L, (N, n), with the activation "silu" or "identity" in its formula."""
+    """σ(x W_1 + b_1) → … → h W_L + b_L, (N, n), with the activation in its formula."""
     activate: Callable[[Array], Array] = {
         "silu": lambda z: z / (1 + np.exp(-z)),
-        "tanh": lambda z: (np.exp(2 * z) - 1) / (np.exp(2 * z) + 1),
+        "tanh": lambda z: 1 - 2 / (np.exp(2 * z) + 1),
         "identity": lambda z: z,
+        "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+        "relu": lambda z: np.maximum(z, 0),
+        "gelu": lambda z: z * (0.5 + 0.5 * np.vectorize(math.erf)(z / 2**0.5)),
     }[activation]
     for i, (weight, bias) in enumerate(layers):
         x = np.einsum("nm,mk->nk", x, weight) + bias
@@ -42,12 +48,12 @@ def check_mlp(call: Callable[[Array], ArrayLike], layers: Layers, x: Array, acti
     layers : sequence of (weights (m, n), biases (n,))
         Input layer first.
     x : (N, m)
-    activation : {"silu", "identity"}
+    activation : {"silu", "tanh", "identity", "sigmoid", "relu", "gelu"}
 
     Returns
     -------
     Check
-        Tolerance 1e-12.
+        Tolerance 1e-13.
     """
     right = printed_mlp(x, layers, activation)
     return compare(
@@ -56,13 +62,20 @@ def check_mlp(call: Callable[[Array], ArrayLike], layers: Layers, x: Array, acti
         "the output of the network",
         call(x),
         right,
-        1e-12,
+        1e-13,
         {
             "the last layer has an activation": lambda: printed_mlp(right, [(np.eye(right.shape[1]), 0.0)] * 2),  # type: ignore[list-item]
             "the biases are missing": lambda: printed_mlp(
                 x, [(weight, 0 * bias) for weight, bias in layers], activation
             ),
             "there is no activation": lambda: printed_mlp(x, layers, "identity"),
+            "the activation is tanh": lambda: printed_mlp(x, layers, "tanh"),
+            "the activation is the sigmoid": lambda: printed_mlp(x, layers, "sigmoid"),
+            "the activation is ReLU": lambda: printed_mlp(x, layers, "relu"),
+            "the activation is GELU": lambda: printed_mlp(x, layers, "gelu"),
+            "the activation is missing in the first layer": lambda: printed_mlp(
+                printed_mlp(x, layers[:1], "identity"), layers[1:], activation
+            ),
         },
     )
 
@@ -123,25 +136,37 @@ def check_jvp(
     Returns
     -------
     Check
-        Tolerance 1e-11 for the output, 1e-8 for the derivative.
+        Tolerance 1e-13 for the output, and 1e-10 plus the error of the difference for the derivative: the difference at
+        half the step shows it.  The step is 0.01, and 0.1 for a network that computes in float32.
     """
     left, derivative = parts(jvp(x, direction), 2, "jvp")
-    right = np.asarray(call(x), dtype=np.float64)
-    slope = np.asarray(central_difference(lambda h: np.asarray(call(x + h * direction), dtype=np.float64), 1e-3))
+    output = np.asarray(call(x))
+    right, step = output.astype(np.float64), 0.1 if output.dtype.itemsize < 8 else 0.01
+
+    def difference(step: float) -> Array:
+        return np.asarray(central_difference(lambda h: np.asarray(call(x + h * direction), dtype=np.float64), step))
+
+    coarse, slope = difference(step), difference(step / 2)
+    error = float((np.abs(coarse - slope) / (1 + np.abs(slope))).max())
     name = "check_jvp"
     return worst(
-        compare(name, "(33)", "the output of the network", left, right, 1e-11),
+        compare(name, "(33)", "the output of the network", left, right, 1e-13),
         compare(
             name,
             "(33)",
             "its derivative along a direction",
             derivative,
             slope,
-            1e-8,
+            1e-10 + error,
             {
                 "the length of the direction is ignored": lambda: (
                     slope / np.linalg.norm(direction, axis=1, keepdims=True)
-                )
+                ),
+                "it is averaged over the examples": lambda: np.tile(slope.mean(axis=0), (len(x), 1)),
+                "it is multiplied by the output": lambda: slope * right,
+                "all examples have the direction of the first": lambda: np.asarray(
+                    central_difference(lambda h: np.asarray(call(x + h * direction[:1]), dtype=np.float64), step / 2)
+                ),
             },
         ),
     )
@@ -215,11 +240,13 @@ def check_noise_network(
     Returns
     -------
     Check
-        Tolerance 1e-10.
+        Tolerance 1e-12, more if the noise levels differ in size.
     """
     right = printed_noise(mlp, x, scale, std, n_time_features, indicators, n_octaves, coefficients)
     settings = (n_time_features, indicators, n_octaves, coefficients)
     levels = np.ones_like(scale)
+    skip = std / (scale**2 + std**2) if coefficients is None else coefficients[0]
+    first = None if coefficients is None else (coefficients[0][0] * levels, coefficients[1][0] * levels)
     alone = [printed_noise(mlp, x, a * levels, b * levels, *settings[:3]) for a, b in zip(scale, std, strict=True)]
     mistakes = {
         "the features are waves of the SNR, not of its logarithm": lambda: printed_noise(
@@ -231,15 +258,26 @@ def check_noise_network(
         "the labels are dropped": lambda: printed_noise(
             mlp, x, scale, std, n_time_features, 0 * indicators, n_octaves, coefficients
         ),
-        "the skip connection is missing": lambda: right - x * (std / (scale**2 + std**2))[:, None],
+        "the log-SNR has the wrong sign": lambda: printed_noise(
+            mlp, x, scale, std, *settings, log_snr=lambda scale, std: np.log(std**2 / scale**2)
+        ),
+        "all examples have the noise level of the first": lambda: printed_noise(
+            mlp, x, scale[0] * levels, std[0] * levels, n_time_features, indicators, n_octaves, first
+        ),
+        "the labels are shifted by one example": lambda: printed_noise(
+            mlp, x, scale, std, n_time_features, np.roll(indicators, 1, axis=0), n_octaves, coefficients
+        ),
+        "the skip connection is missing": lambda: right - skip[:, None] * x,
     }
-    name = "check_noise_network"
+    name, tolerance = "check_noise_network", rounding(1 + np.abs(np.log(scale / std)).max() * 2**n_octaves, 1e-12)
     checks = [
-        compare(name, "(29)", "ε̂ of examples at different noise levels", eps_hat(x, scale, std), right, 1e-10, mistakes)
+        compare(
+            name, "(29)", "ε̂ of examples at different noise levels", eps_hat(x, scale, std), right, tolerance, mistakes
+        )
     ]
     if coefficients is None:
         left = [np.asarray(eps_hat(x, float(a), float(b))) for a, b in zip(scale, std, strict=True)]
-        checks.append(compare(name, "(29)", "ε̂ at one noise level", left, alone, 1e-10))
+        checks.append(compare(name, "(29)", "ε̂ at one noise level", left, alone, tolerance))
     return worst(*checks)
 
 
@@ -269,15 +307,14 @@ def printed_law(
     waves = printed_features(np.log(scale**2 / std**2), n_time_features)
     laws = []
     for n in range(len(x)):
-        own = histograms * np.exp(-0.5 * ((x[n][:, None] - scale[n] * levels) / std[n]) ** 2)
-        own_mean = (own / own.sum(axis=1, keepdims=True)) @ levels
+        own = np.log(histograms) - 0.5 * ((x[n][:, None] - scale[n] * levels) / std[n]) ** 2
+        own_mean = normalised(own) @ levels
         V = scale[n] ** 2 * covariance + std[n] ** 2 * np.eye(D)
         centred = x[n] - scale[n] * mean
         linear = scale[n] * covariance @ np.linalg.inv(V) @ centred
         inputs = [centred / np.sqrt(scale[n] ** 2 + std[n] ** 2), own_mean - mean, linear, waves[n], indicators[n]]
         F = mlp(np.concatenate(inputs)[None])[0].reshape(D, 4)
-        tilted = own * np.exp(F @ basis.T)
-        laws.append(tilted / tilted.sum(axis=1, keepdims=True))
+        laws.append(normalised(own + F @ basis.T))
     return np.array(laws)
 
 
@@ -319,12 +356,13 @@ def check_categorical_denoiser(
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 1e-9.
+        The larger of the two residuals; tolerance 1e-12, more if the noise is small.
     """
     right = printed_law(mlp, x, scale, std, histograms, covariance, n_time_features, indicators)
     levels = np.linspace(-1, 1, histograms.shape[1])
     noise = (x - scale[:, None] * (right @ levels)) / std[:, None]
-    name = "check_categorical_denoiser"
+    size = 1 + (np.abs(x).max() + scale.max()) / std.min()
+    name, tolerance = "check_categorical_denoiser", rounding(np.linalg.cond(covariance) + size**2, 1e-12)
     return worst(
         compare(
             name,
@@ -332,17 +370,37 @@ def check_categorical_denoiser(
             "P(x₀ | x_t)",
             law(),
             right,
-            1e-9,
+            tolerance,
             {
                 "the labels are dropped": lambda: printed_law(
                     mlp, x, scale, std, histograms, covariance, n_time_features, 0 * indicators
+                ),
+                "it is log P": lambda: np.log(right),
+                "all dimensions have the histogram of the first": lambda: printed_law(
+                    mlp, x, scale, std, histograms[[0] * len(histograms)], covariance, n_time_features, indicators
                 ),
                 "the histograms are left out": lambda: printed_law(
                     mlp, x, scale, std, np.ones_like(histograms), covariance, n_time_features, indicators
                 ),
             },
         ),
-        compare(name, "(25)", "ε̂", eps_hat(), noise, 1e-9, {"the sign is wrong": lambda: -noise}),
+        compare(
+            name,
+            "(25)",
+            "ε̂",
+            eps_hat(),
+            noise,
+            tolerance,
+            {
+                "the sign is wrong": lambda: -noise,
+                "it is the mean of x₀": lambda: right @ levels,
+                "x₀ is the most probable level, not the mean": lambda: (
+                    (x - scale[:, None] * levels[right.argmax(axis=2)]) / std[:, None]
+                ),
+                "the scale of x₀ is missing": lambda: (x - right @ levels) / std[:, None],
+                "it is not divided by std": lambda: noise * std[:, None],
+            },
+        ),
     )
 
 
