@@ -74,9 +74,8 @@ def check_free_m_step(m_step: Callable[..., tuple[ArrayLike, ArrayLike]], p_x: A
             at_each(
                 laws,
                 {
-                    "it is normalised over z": lambda p: q,
+                    "it is normalised over z: it is q(z | x)": lambda p: q,
                     "p(x) is missing": lambda p: q / q.sum(axis=0),
-                    "p(x) is missing and it is not normalised": lambda p: q,
                     "it is the joint: q(z) is not divided out": lambda p: p[:, None] * q,
                     "it is divided by the prior, not by q(z)": lambda p: p[:, None] * q / prior,
                     "it is 0 or 1: q is a hard assignment": lambda p: (
@@ -168,6 +167,9 @@ def wrong_log_joints(x: Array, weights: Array, means: Array, covariances: Array)
     }
 
 
+PRIOR = "it is the prior: x is ignored"
+
+
 def wrong_responsibilities(
     x: Array, weights: Array, means: Array, covariances: Array
 ) -> dict[str, Callable[[], Array]]:
@@ -183,7 +185,7 @@ def wrong_responsibilities(
         "log p is normalised without an exponential": lambda: log_joint / log_joint.sum(axis=1, keepdims=True),
         "the responsibilities are squared": lambda: best**2,
         "the responsibilities are squared and normalised": lambda: normalised(2 * log_joint),
-        "it is the prior: x is ignored": lambda: np.tile(weights, (len(x), 1)),
+        PRIOR: lambda: np.tile(weights, (len(x), 1)),
     }
 
 
@@ -426,7 +428,7 @@ def check_em(
                 "they are the old ones: mixing weights are never updated": lambda: weights,
                 "they are not normalised": lambda: counts,
                 "they are equal": lambda: np.full(K, 1 / K),
-                **steps(0),
+                **{text: value for text, value in steps(0).items() if not text.endswith(PRIOR)},  # the old weights
             },
             labels=lambda index: f"the weight of component {index[0]} after a step",
         ),
@@ -470,6 +472,7 @@ def check_em(
                 "they are shared by all components": lambda: of_kind(spread, counts, "tied") / variance,
                 "they are standard deviations": lambda: np.sqrt(np.abs(spread)) / variance,
                 "they are the precisions": lambda: np.linalg.inv(spread) / variance,
+                "they are the traces, not divided by D": lambda: x.shape[1] * spread / variance,
                 "only their diagonals are kept": lambda: of_kind(spread, counts, "diag") / variance,
                 **steps(2),
             },

@@ -68,11 +68,11 @@ def check_em_loop(
         Tolerance 1e-10, more if x − m or an inverse loses digits.
     """
 
-    def loop(n_steps: int, floor: float = floor) -> tuple[list[float], list[tuple[Array, Array, Array]]]:
-        """The objectives of n_steps + 1 E-steps, and the mixtures at each of them."""
+    def loop(n: int, floor: float = floor, delay: int = 0) -> tuple[list[float], list[tuple[Array, Array, Array]]]:
+        """The objectives of n + 1 E-steps, and the mixtures at each; with a delay, from responsibilities of before."""
         states = [(weights, means, covariances)]
-        for _ in range(n_steps):
-            states.append(_plain_step(x, *states[-1], floor))
+        for i in range(n):
+            states.append(_plain_step(x, *states[max(i - delay, 0)], floor))
         return [float(log_sum(log_joint_by_inverses(x, *state)).mean()) for state in states], states
 
     objectives, states = loop(n_steps)
@@ -93,6 +93,7 @@ def check_em_loop(
                 "they are sums over the examples, not means": lambda: len(x) * np.array(objectives),
                 "they are losses, −log p": lambda: -np.array(objectives),
                 "the floor is not applied": lambda: loop(n_steps, 0.0)[0],
+                "the M-step uses the responsibilities under the mixture before": lambda: loop(n_steps, delay=1)[0],
             },
         )
     ]
@@ -102,6 +103,9 @@ def check_em_loop(
             "there is one M-step too few": lambda i=i: states[-2][i],
             "they are those of the start": lambda i=i: states[0][i],
             "the floor is not applied": lambda i=i: loop(n_steps, 0.0)[1][-1][i],
+            "the M-step uses the responsibilities under the mixture before": lambda i=i: loop(n_steps, delay=1)[1][-1][
+                i
+            ],
         }
         checks.append(
             compare(name, "(15)", f"the {what} after the last M-step", left[1 + i], states[-1][i], tolerance, wrong)

@@ -106,13 +106,25 @@ def check_activation(
     slope = s + z * s * (1 - s)
     left, derivative = parts(value_and_slope(z.copy()), 2, "value_and_slope")
     name, unit = "check_activation", 1 + np.abs(z)
-    mistakes = {"it is the sigmoid": lambda: s, "it is a rectifier": lambda: np.maximum(z, 0)}
+    mistakes: dict[str, Callable[[], ArrayLike]] = {
+        "it is the sigmoid": lambda: s / unit,
+        "it is a rectifier": lambda: np.maximum(z, 0) / unit,
+        "it is tanh": lambda: np.tanh(z) / unit,
+        "it is GELU": lambda: z * (0.5 + 0.5 * np.vectorize(math.erf)(z / 2**0.5)) / unit,
+        "it is softplus": lambda: (np.maximum(z, 0) + np.log1p(small)) / unit,
+        "it is SiLU of −z": lambda: z * (s - 1) / unit,
+    }
+    slopes: dict[str, Callable[[], ArrayLike]] = {
+        "it is the sigmoid alone": lambda: s,
+        "it is the derivative of the sigmoid": lambda: s * (1 - s),
+        "the sigmoid is missing": lambda: z * s * (1 - s),
+        "the factor z is missing": lambda: s + s * (1 - s),
+        "it is the derivative of a rectifier": lambda: z > 0,
+    }
     return worst(
         compare(name, "(14)", "SiLU", np.asarray(value(z.copy())) / unit, z * s / unit, 1e-13, mistakes),
         compare(name, "(14)", "SiLU, returned with its derivative,", left / unit, z * s / unit, 1e-13, mistakes),
-        compare(
-            name, "(14)", "the derivative of SiLU", derivative, slope, 1e-13, {"it is the sigmoid alone": lambda: s}
-        ),
+        compare(name, "(14)", "the derivative of SiLU", derivative, slope, 1e-13, slopes),
     )
 
 

@@ -202,6 +202,8 @@ def check_ppca_maximum(maximum: Callable[..., tuple[ArrayLike, Any]], S: Array, 
             labels=lambda index: f"σ² at k = {index[0] + 1}",
         ),
     ]
+    if not all(checks):
+        return worst(*checks)
     checks += [
         compare(name, "(18)", "S C⁻¹ W (it should be W)", S @ np.linalg.solve(C, W), W, rounding(digits, 1e-11))
         for C, W in zip(covariances, loadings, strict=True)

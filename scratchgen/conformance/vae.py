@@ -155,8 +155,8 @@ def check_vae_loss(
     """(14): the loss of every example, and its mean over draws of z, −ELBO of the linear-Gaussian model.
 
     q(z | x_n) = N(q_mean[n], diag exp q_log_variance[n]) and p(x | z) = N(W z + decoder_mean, decoder_variance I).  The
-    loss is a quadratic in z, so that sigma points give the exact mean.  Two further calls isolate the terms: with
-    q = N(0, I) the loss is the reconstruction alone, with x̂ = x the constant and the KL.
+    loss is a quadratic in z, so that sigma points give the exact mean.  Two further calls have another q, and x̂ = x,
+    where only the constant and the KL remain.  A diagnosis names the mistake of each term.
 
     The check draws z itself; `check_reparameterisation` lets the code draw.
 
@@ -179,8 +179,8 @@ def check_vae_loss(
     D, s2 = x.shape[1], decoder_variance
     images = [(q_mean + std * xi) @ W.T + decoder_mean for xi in points]
     calls = [(x_hat, q_mean, q_log_variance) for x_hat in images]
-    calls += [(images[0], 0 * q_mean, 0 * q_log_variance), (x, q_mean, q_log_variance)]
-    labels = [*(f"draw {i}" for i in range(len(points))), "q(z | x) = N(0, I)", "x̂ = x"]
+    calls += [(images[0], 0.6 * q_mean + 0.2, 0.5 * q_log_variance - 0.3), (x, q_mean, q_log_variance)]
+    labels = [*(f"draw {i}" for i in range(len(points))), "another q(z | x)", "x̂ = x"]
     left = [np.asarray(loss(x, *call, float(np.log(s2)))) for call in calls]
 
     def value(

@@ -128,6 +128,7 @@ def check_latent_posterior(posterior: Callable[[Array], tuple[ArrayLike, ArrayLi
             {
                 "it is normalised over x: that is p(x | z)": lambda: joint / joint.sum(axis=0),
                 "it is not normalised": lambda: joint,
+                "it is divided by 1/X, a p(x) of the data, not by p_θ(x)": lambda: len(joint) * joint,
                 "it is normalised over both: that is the joint": lambda: joint / joint.sum(),
                 "it is 0 or 1: the most probable z": lambda: joint == joint.max(axis=1, keepdims=True),
                 "it is divided by the largest entry": lambda: joint / joint.max(axis=1, keepdims=True),

@@ -15,9 +15,11 @@ RUNNING: tuple[Row, ...] = (
         runs_in=(
             "VAE.fit",
             "LinearVAE.fit",
+            "LinearVAE.elbo",
             "VAE.elbo",
             "VAE.iwae",
             "LinearVAE.iwae",
+            "grade_linear_vae",
         ),
     ),
     Row(
