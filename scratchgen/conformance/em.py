@@ -214,7 +214,7 @@ def check_e_step(
     Returns
     -------
     Check
-        The larger of two residuals; tolerance 1e-12, more if x − m or an inverse loses digits.
+        The larger of two residuals; tolerance 1e-13, more if x − m or an inverse loses digits.
     """
     as_probabilities(weights, "weights")
     parameters, name, K = (weights, means, covariances), "check_e_step", len(weights)
@@ -225,7 +225,7 @@ def check_e_step(
         "p_θ(z | x)",
         responsibilities(x, *parameters),
         normalised(log_joint),
-        rounding(condition_of_mixture(x, means, covariances), 1e-12),
+        rounding(condition_of_mixture(x, means, covariances)),
         wrong_responsibilities(x, *parameters),
         labels=lambda index: f"p_θ(z = {index[1]} | x) of example {index[0]}",
     )
@@ -245,7 +245,7 @@ def check_e_step(
         "log p_θ(z | x) in units of log p_θ(x, z), where every density underflows (take the softmax of logarithms)",
         np.maximum(given, FLOOR) / size if given.shape == (len(x), K) else given,
         np.maximum(far_joint - log_sum(far_joint), FLOOR) / size,
-        rounding(condition_of_mixture(far_x, means, covariances), 1e-12),
+        rounding(condition_of_mixture(far_x, means, covariances)),
     )
     return worst(near, far)
 
@@ -275,7 +275,7 @@ def check_free_energy(
     Returns
     -------
     Check
-        Tolerance 1e-12, more if x − m or an inverse loses digits.
+        Tolerance 1e-13, more if x − m or an inverse loses digits.
     """
     as_probabilities(weights, "weights")
     as_probabilities(np.exp(log_resp), "exp(log_resp)", axis=1)
@@ -297,7 +297,7 @@ def check_free_energy(
         "E_q[log p_θ(x, z) − log q]",
         [np.asarray(free_energy(x, log_q, *parameters)) for (log_q,) in instances],
         [exact(log_q) for (log_q,) in instances],
-        rounding(condition_of_mixture(x, means, covariances), 1e-12),
+        rounding(condition_of_mixture(x, means, covariances)),
         at_each(
             instances,
             {
@@ -372,7 +372,7 @@ def check_em(
     floor : float
         The least eigenvalue that `step` allows; the constrained maximum raises smaller eigenvalues to it.
     n_iterations : int
-        Number of steps over which the likelihood is followed.
+        Number of steps, after the first, over which the likelihood is followed.
     covariance_type : {"full", "tied", "diag", "spherical"}
         The family of covariances in which the step maximises.
 
@@ -480,10 +480,10 @@ def check_em(
         ),
     ]
     if all(check.passed for check in checks):
-        state, log_likelihoods = start, []
+        state, log_likelihoods = ahead, []  # the start may lie outside the family of the covariances
         for _ in range(n_iterations + 1):
             log_likelihoods.append(float(log_sum(log_joint_by_inverses(x, *state)).sum()))
-            state = tuple(parts(step(x, *state), 3, "step"))  # type: ignore[assignment]
+            state = parts(step(x, *state), 3, "step")
         values = np.array(log_likelihoods)
         highest = np.maximum.accumulate(values)
         checks.append(compare(name, "(18)", "the log-likelihood after each step", values, highest, 1e-9))

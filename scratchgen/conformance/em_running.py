@@ -65,7 +65,7 @@ def check_em_loop(
     Returns
     -------
     Check
-        Tolerance 1e-10, more if x − m or an inverse loses digits.
+        Tolerance 1e-13, more if x − m or an inverse loses digits.
     """
 
     def loop(n: int, floor: float = floor, delay: int = 0) -> tuple[list[float], list[tuple[Array, Array, Array]]]:
@@ -78,7 +78,7 @@ def check_em_loop(
     objectives, states = loop(n_steps)
     longer, later = loop(n_steps + 1)
     left = parts(em(), 4, "em")
-    name, tolerance = "check_em_loop", rounding(10 * condition_of_mixture(x, means, covariances), 1e-10)
+    name, tolerance = "check_em_loop", rounding(10 * condition_of_mixture(x, means, covariances))
     checks = [
         compare(
             name,
@@ -136,7 +136,7 @@ def check_statistics(
     Returns
     -------
     Check
-        Means are divided by the size of the data and covariances by its square; tolerance 1e-11, more if x − m or an
+        Means are divided by the size of the data and covariances by its square; tolerance 1e-13, more if x − m or an
         inverse loses digits.
     """
     log_joint = log_joint_by_inverses(x, weights, means, covariances)
@@ -145,7 +145,7 @@ def check_statistics(
     _, exact_means, exact_covariances = _plain_step(x, weights, means, covariances, 0.0)
     counts, m, C, log_likelihood = parts(statistics(), 4, "statistics")
     unit = np.abs(x - x.mean(axis=0)).max()
-    name, tolerance = "check_statistics", rounding(condition_of_mixture(x, means, covariances), 1e-11)
+    name, tolerance = "check_statistics", rounding(condition_of_mixture(x, means, covariances))
     log_prob = log_sum(log_joint)[:, 0]
 
     def spread(resp: Array, centres: Array) -> Array:
@@ -282,7 +282,7 @@ def check_table_em(
     Returns
     -------
     Check
-        The largest of three residuals; tolerance 1e-12, more if a logarithm is large.
+        The largest of three residuals; tolerance 1e-13, more if a logarithm is large.
     """
     levels = x.astype(np.int64)
     (N, D), K = x.shape, len(weights)
@@ -299,7 +299,7 @@ def check_table_em(
         return counts / counts.sum(axis=2, keepdims=True)
 
     log_prob, new_weights, new_tables = parts(step(x, weights, tables), 3, "step")
-    name, tolerance = "check_table_em", rounding(1 + np.abs(log_joint).max(), 1e-12)
+    name, tolerance = "check_table_em", rounding(1 + np.abs(log_joint).max())
     responsibilities: dict[str, Callable[[], Array]] = {
         "the mixing weights are missing": lambda: normalised(log_joint - np.log(weights)),
         "the responsibilities are squared": lambda: resp**2,

@@ -252,7 +252,7 @@ def check_noise_network(
     Returns
     -------
     Check
-        Tolerance 1e-12, more if the noise levels differ in size.
+        Tolerance 1e-13, more if the noise levels differ in size.
     """
     right = printed_noise(mlp, x, scale, std, n_time_features, indicators, n_octaves, coefficients)
     settings = (n_time_features, indicators, n_octaves, coefficients)
@@ -281,7 +281,7 @@ def check_noise_network(
         ),
         "the skip connection is missing": lambda: right - skip[:, None] * x,
     }
-    name, tolerance = "check_noise_network", rounding(1 + np.abs(np.log(scale / std)).max() * 2**n_octaves, 1e-12)
+    name, tolerance = "check_noise_network", rounding(1 + np.abs(np.log(scale / std)).max() * 2**n_octaves)
     checks = [
         compare(
             name, "(29)", "ε̂ of examples at different noise levels", eps_hat(x, scale, std), right, tolerance, mistakes
@@ -368,13 +368,13 @@ def check_categorical_denoiser(
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 1e-12, more if the noise is small.
+        The larger of the two residuals; tolerance 1e-13, more if the noise is small.
     """
     right = printed_law(mlp, x, scale, std, histograms, covariance, n_time_features, indicators)
     levels = np.linspace(-1, 1, histograms.shape[1])
     noise = (x - scale[:, None] * (right @ levels)) / std[:, None]
     size = 1 + (np.abs(x).max() + scale.max()) / std.min()
-    name, tolerance = "check_categorical_denoiser", rounding(np.linalg.cond(covariance) + size**2, 1e-12)
+    name, tolerance = "check_categorical_denoiser", rounding(np.linalg.cond(covariance) + size**2)
     return worst(
         compare(
             name,

@@ -273,7 +273,7 @@ RIGHT = [
     ("bins", plain_bins),
     ("bins with tails", lambda *a: bin_masses(*a, 17)),
     ("narrow bins", lambda *a: bin_masses(*a, 256)),
-    ("posterior table", lambda joint: (softmax(np.log(joint)), joint @ np.ones(3))),
+    ("posterior table", lambda joint: (softmax(np.log(joint)), joint @ np.ones(joint.shape[1]))),
     ("posterior table", lambda joint: ((joint.T / joint.sum(axis=1)).T, joint.sum(axis=1))),
     ("posterior kl", lambda joint, q: (q * np.log(q * joint.sum(axis=1, keepdims=True) / joint)).sum(axis=1)),
     ("elbo", table_elbo),
