@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import as_probabilities, parts, takes_arrays
+from scratchgen.conformance.arguments import as_probabilities, check_callable, parts, takes_arrays
 from scratchgen.conformance.instances import argmin, at_each, rounding, through
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.variational import other_p
@@ -35,8 +35,9 @@ def check_free_m_step(m_step: Callable[..., tuple[ArrayLike, ArrayLike]], p_x: A
     Returns
     -------
     Check
-        The largest of four residuals; tolerance 1e-13, more if a logarithm is large.
+        The largest of four residuals; tolerance 5e-14, more if a logarithm is large.
     """
+    check_callable(m_step, "m_step(p_x, q)")
     as_probabilities(p_x, "p_x")
     as_probabilities(q, "q", axis=1)
     as_probabilities(prior, "prior")
@@ -214,8 +215,9 @@ def check_e_step(
     Returns
     -------
     Check
-        The larger of two residuals; tolerance 1e-13, more if x − m or an inverse loses digits.
+        The larger of two residuals; tolerance 5e-14, more if x − m or an inverse loses digits.
     """
+    check_callable(responsibilities, "responsibilities(x, weights, means, covariances)")
     as_probabilities(weights, "weights")
     parameters, name, K = (weights, means, covariances), "check_e_step", len(weights)
     log_joint = log_joint_by_inverses(x, *parameters)
@@ -245,7 +247,7 @@ def check_e_step(
         "log p_θ(z | x) in units of log p_θ(x, z), where every density underflows (take the softmax of logarithms)",
         np.maximum(given, FLOOR) / size if given.shape == (len(x), K) else given,
         np.maximum(far_joint - log_sum(far_joint), FLOOR) / size,
-        rounding(condition_of_mixture(far_x, means, covariances)),
+        rounding(condition_of_mixture(far_x, means, covariances) / size.min()),
     )
     return worst(near, far)
 
@@ -275,8 +277,9 @@ def check_free_energy(
     Returns
     -------
     Check
-        Tolerance 1e-13, more if x − m or an inverse loses digits.
+        Tolerance 5e-14, more if x − m or an inverse loses digits.
     """
+    check_callable(free_energy, "free_energy(x, log_resp, weights, means, covariances)")
     as_probabilities(weights, "weights")
     as_probabilities(np.exp(log_resp), "exp(log_resp)", axis=1)
     parameters = (weights, means, covariances)
@@ -379,9 +382,10 @@ def check_em(
     Returns
     -------
     Check
-        Means are divided by the size of the data and covariances by its square; tolerance 1e-11, more if x − m or an
+        Means are divided by the size of the data and covariances by its square; tolerance 3e-12, more if x − m or an
         inverse loses digits.
     """
+    check_callable(step, "step(x, weights, means, covariances)")
     as_probabilities(weights, "weights")
     start = (weights, means, covariances)
     log_joint = log_joint_by_inverses(x, *start)
@@ -414,7 +418,7 @@ def check_em(
         """Part i of the step from wrong responsibilities."""
         return through(lambda resp: after(resp)[i] / scales[i], wrong, "in the E-step ")
 
-    name, tolerance = "check_em", rounding(condition_of_mixture(x, means, covariances), 1e-11)
+    name, tolerance = "check_em", rounding(condition_of_mixture(x, means, covariances), 3e-12)
     per = (counts / N)[:, None]
     checks = [
         compare(

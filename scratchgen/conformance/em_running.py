@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import parts, takes_arrays
+from scratchgen.conformance.arguments import check_callable, parts, takes_arrays
 from scratchgen.conformance.em import (
     KINDS,
     condition_of_mixture,
@@ -65,7 +65,7 @@ def check_em_loop(
     Returns
     -------
     Check
-        Tolerance 1e-13, more if x − m or an inverse loses digits.
+        Tolerance 5e-14, more if x − m or an inverse loses digits.
     """
 
     def loop(n: int, floor: float = floor, delay: int = 0) -> tuple[list[float], list[tuple[Array, Array, Array]]]:
@@ -136,7 +136,7 @@ def check_statistics(
     Returns
     -------
     Check
-        Means are divided by the size of the data and covariances by its square; tolerance 1e-13, more if x − m or an
+        Means are divided by the size of the data and covariances by its square; tolerance 5e-14, more if x − m or an
         inverse loses digits.
     """
     log_joint = log_joint_by_inverses(x, weights, means, covariances)
@@ -229,6 +229,7 @@ def check_kmeans(kmeans: Callable[[Array, Array], ArrayLike], x: Array, centres:
     Check
         Tolerance 1e-12.
     """
+    check_callable(kmeans, "kmeans(x, centres)")
 
     def lloyd(farthest: bool = False) -> Array:
         current = centres
@@ -282,8 +283,9 @@ def check_table_em(
     Returns
     -------
     Check
-        The largest of three residuals; tolerance 1e-13, more if a logarithm is large.
+        The largest of three residuals; tolerance 5e-14, more if a logarithm is large.
     """
+    check_callable(step, "step(x, weights, tables)")
     levels = x.astype(np.int64)
     (N, D), K = x.shape, len(weights)
     log_joint = np.array(
@@ -379,6 +381,7 @@ def check_covariance_types(
     Check
         Divided by the largest variance; tolerance 1e-12.
     """
+    check_callable(maximum, "maximum(type, variance, count)")
     D = spread.shape[1]
     priors = ((1.0, 0.0), (0.7, 3.0))
     cases = [(kind, *prior) for kind in KINDS for prior in priors]

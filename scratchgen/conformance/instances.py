@@ -14,7 +14,7 @@ EPS = float(np.finfo(np.float64).eps)
 DISTINCT = 1e-5  # candidates whose objectives differ by less than this fraction do not count: float32 cannot order them
 
 
-def rounding(condition: ArrayLike, least: float = 1e-13) -> float:
+def rounding(condition: ArrayLike, least: float = 5e-14) -> float:
     """The tolerance of a problem with this condition number: 64 machine epsilons times it, and at least `least`.
 
     It is at most 1e-4.  A wider tolerance would let mistakes pass: with a condition number above 1e10 no code has more

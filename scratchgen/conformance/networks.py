@@ -53,7 +53,7 @@ def check_mlp(call: Callable[[Array], ArrayLike], layers: Layers, x: Array, acti
     Returns
     -------
     Check
-        Tolerance 1e-13.
+        Tolerance 5e-14.
     """
     right = printed_mlp(x, layers, activation)
     return compare(
@@ -252,7 +252,7 @@ def check_noise_network(
     Returns
     -------
     Check
-        Tolerance 1e-13, more if the noise levels differ in size.
+        Tolerance 5e-14, more if the noise levels differ in size.
     """
     right = printed_noise(mlp, x, scale, std, n_time_features, indicators, n_octaves, coefficients)
     settings = (n_time_features, indicators, n_octaves, coefficients)
@@ -368,7 +368,7 @@ def check_categorical_denoiser(
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 1e-13, more if the noise is small.
+        The larger of the two residuals; tolerance 5e-14, more if the noise is small.
     """
     right = printed_law(mlp, x, scale, std, histograms, covariance, n_time_features, indicators)
     levels = np.linspace(-1, 1, histograms.shape[1])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import parts, takes_arrays
+from scratchgen.conformance.arguments import check_callable, parts, takes_arrays
 from scratchgen.conformance.instances import EPS, at_each, rounding
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.variational import condition
@@ -36,9 +36,10 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
     Returns
     -------
     Check
-        Both results are divided by the size of the data; tolerance 1e-13, more in proportion to the condition numbers
+        Both results are divided by the size of the data; tolerance 5e-14, more in proportion to the condition numbers
         of W Wᵀ + σ² I and E zzᵀ.
     """
+    check_callable(step, "step(S, W, noise_variance)")
     D, unit = len(S), float(np.trace(S)) / len(S)
     instances = [(S, W, noise_variance), (S, 0.6 * W[:, ::-1], 1.7 * noise_variance)]
     after = [parts(step(*instance), 2, "step") for instance in instances]
@@ -129,9 +130,10 @@ def check_ppca_maximum(maximum: Callable[..., tuple[ArrayLike, Any]], S: Array, 
     Returns
     -------
     Check
-        The largest of three residuals, for 1 to k latents; tolerance 1e-13, more in
+        The largest of three residuals, for 1 to k latents; tolerance 5e-14, more in
         proportion to the condition number of W Wᵀ + σ² I.
     """
+    check_callable(maximum, "maximum(S, k)")
     if not 1 <= n_components < len(S):
         raise ValueError(f"n_components must be in 1..{len(S) - 1}, below the {len(S)} dimensions, got {n_components}")
     D, unit = len(S), float(np.trace(S)) / len(S)
@@ -229,9 +231,10 @@ def check_factor_analysis_step(
     Returns
     -------
     Check
-        The larger of the two residuals, divided by the size of the data; tolerance 1e-13, more in proportion to the
+        The larger of the two residuals, divided by the size of the data; tolerance 5e-14, more in proportion to the
         condition numbers of W Wᵀ + Ψ and E zzᵀ.
     """
+    check_callable(step, "step(S, W, noise_variance)")
     D = len(W)
     gain, posterior_cov = condition(W, noise_variance)
     left = np.vstack([np.eye(D), gain])  # (x, E[z | x]) as a linear map of x

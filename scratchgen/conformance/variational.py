@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import as_probabilities, parts, takes_arrays
+from scratchgen.conformance.arguments import as_probabilities, check_callable, parts, takes_arrays
 from scratchgen.conformance.instances import argmin, at_each, rounding
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.quadrature import central_difference, sigma_points
@@ -72,10 +72,19 @@ def _condition(*tables: Array) -> float:
     return float(1 - np.log(min(table.min() for table in tables)))
 
 
+def _name_of_q(i: int) -> str:
+    """The q number i of an array over the given q and those of the path."""
+    return "the given q" if i == 0 else f"q^{{1−s}} p(z | x)^s, s = {PATH[i - 1]:g}"
+
+
 def _at_s(quantity: str, index: tuple[int, ...]) -> str:
-    """The subject of an entry of an array over (q, x), where q is the given one or one of the path."""
-    where = "the given q" if index[0] == 0 else f"q^{{1−s}} p(z | x)^s, s = {PATH[index[0] - 1]:g}"
-    return f"{quantity} at {where}, x = {index[1]}"
+    """The subject of an entry of an array over (q, x)."""
+    return f"{quantity} at {_name_of_q(index[0])}, x = {index[1]},"
+
+
+def at_law(quantity: str, i: int) -> str:
+    """The subject of an entry of a flat array over q and two p(x)."""
+    return f"{quantity} at {_name_of_q(i // 2)}, {'another' if i % 2 else 'the given'} p(x),"
 
 
 @takes_arrays
@@ -95,8 +104,9 @@ def check_latent_posterior(posterior: Callable[[Array], tuple[ArrayLike, ArrayLi
     Returns
     -------
     Check
-        The larger of the two residuals, relative; tolerance 1e-13, more if a logarithm is large.
+        The larger of the two residuals, relative; tolerance 5e-14, more if a logarithm is large.
     """
+    check_callable(posterior, "posterior(joint)")
     as_probabilities(joint, "joint", axis=(0, 1))
     table, evidence = parts(posterior(joint), 2, "posterior")
     best, largest = best_q(joint)
@@ -161,8 +171,9 @@ def check_posterior_kl(kl: Callable[[Array, Array], ArrayLike], joint: Array, q:
     Returns
     -------
     Check
-        The larger of the residuals of the values and of the argmin; tolerance 1e-13, more if a logarithm is large.
+        The larger of the residuals of the values and of the argmin; tolerance 5e-14, more if a logarithm is large.
     """
+    check_callable(kl, "kl(joint, q)")
     as_probabilities(joint, "joint", axis=(0, 1))
     as_probabilities(q, "q", axis=1)
     instances = [(joint, table) for table in (q, *path_of_q(joint, q))]
@@ -232,8 +243,9 @@ def check_elbo(elbo: Callable[[Array, Array], ArrayLike], joint: Array, q: Array
     Returns
     -------
     Check
-        The larger of the residuals of the values and of the argmax; tolerance 1e-13, more if a logarithm is large.
+        The larger of the residuals of the values and of the argmax; tolerance 5e-14, more if a logarithm is large.
     """
+    check_callable(elbo, "elbo(joint, q)")
     as_probabilities(joint, "joint", axis=(0, 1))
     as_probabilities(q, "q", axis=1)
     instances = [(joint, table) for table in (q, *path_of_q(joint, q))]
@@ -296,8 +308,9 @@ def check_split_elbo(elbo: Callable[..., ArrayLike], decoder: Array, prior: Arra
     Returns
     -------
     Check
-        Tolerance 1e-13, more if a logarithm is large.
+        Tolerance 5e-14, more if a logarithm is large.
     """
+    check_callable(elbo, "elbo(decoder, prior, q)")
     as_model(q, decoder, prior)
     instances = [(decoder, prior, table) for table in (q, *path_of_q(decoder * prior, q))]
 
@@ -375,8 +388,9 @@ def check_joint_kl(joint_kl: Callable[..., ArrayLike], p_x: Array, q: Array, dec
     Returns
     -------
     Check
-        The largest of three residuals; tolerance 1e-13, more if a logarithm is large.
+        The largest of three residuals; tolerance 5e-14, more if a logarithm is large.
     """
+    check_callable(joint_kl, "joint_kl(p_x, q, decoder, prior)")
     as_probabilities(p_x, "p_x")
     as_model(q, decoder, prior)
     tables, laws = (q, *path_of_q(decoder * prior, q)), (p_x, other_p(p_x))
@@ -426,6 +440,7 @@ def check_joint_kl(joint_kl: Callable[..., ArrayLike], p_x: Array, q: Array, dec
                 ).sum(),
             },
         ),
+        labels=lambda index: at_law("KL(p(x) q(z | x)‖p_θ(x, z))", index[0]),
     )
     if values.left.shape != right.shape:
         return values
@@ -499,8 +514,9 @@ def check_linear_gaussian_posterior(
     Returns
     -------
     Check
-        The largest of three residuals; tolerance 1e-13, more in proportion to the condition number of I + WᵀW/σ².
+        The largest of three residuals; tolerance 5e-14, more in proportion to the condition number of I + WᵀW/σ².
     """
+    check_callable(posterior, "posterior(x, W, mean, noise_variance)")
     exact, R, log_prob, conditioned = by_regression(x, W, mean, noise_variance)
     root = np.linalg.inv(R)
     covariance, k, s2 = root @ root.T, W.shape[1], noise_variance
@@ -603,8 +619,9 @@ def check_linear_gaussian_elbo(
     Returns
     -------
     Check
-        Tolerance 1e-13, more in proportion to the condition numbers of I + WᵀW/σ² and q_cov.
+        Tolerance 5e-14, more in proportion to the condition numbers of I + WᵀW/σ² and q_cov.
     """
+    check_callable(elbo, "elbo(x, W, mean, noise_variance, q_mean, q_cov)")
     posterior_mean, R, log_prob, conditioned = by_regression(x, W, mean, noise_variance)
     root = np.linalg.inv(R)
     (N, D), k, s2 = x.shape, W.shape[1], noise_variance
@@ -701,6 +718,7 @@ def check_mean_field(
         The largest of the residuals; tolerance 1e-13, for slopes 1e-10, more in proportion to the condition number of
         I + WᵀW/σ².
     """
+    check_callable(mean_field, "mean_field(x, W, mean, noise_variance)")
     exact, R, log_prob, conditioned = by_regression(x, W, mean, noise_variance)
     precision, k, s2 = R.T @ R, W.shape[1], noise_variance
     means, variances = parts(mean_field(x, W, mean, s2), 2, "mean_field")
