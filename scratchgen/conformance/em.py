@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_probabilities, check_callable, parts, takes_arrays
-from scratchgen.conformance.instances import argmin, at_each, rounding, through
+from scratchgen.conformance.instances import argmin, at_each, result, rounding, through
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.variational import other_p
 from scratchgen.validation import Array
@@ -225,7 +225,7 @@ def check_e_step(
         name,
         "(18)",
         "p_θ(z | x)",
-        responsibilities(x, *parameters),
+        result(responsibilities(x, *parameters), "responsibilities"),
         normalised(log_joint),
         rounding(condition_of_mixture(x, means, covariances)),
         wrong_responsibilities(x, *parameters),
@@ -240,7 +240,7 @@ def check_e_step(
     far_joint = log_joint_by_inverses(far_x, *parameters)
     size = 1 + np.abs(far_joint).max(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        given = np.log(np.asarray(responsibilities(far_x, *parameters), dtype=np.float64))
+        given = np.log(result(responsibilities(far_x, *parameters), "responsibilities"))
     far = compare(
         name,
         "(18)",
@@ -298,7 +298,7 @@ def check_free_energy(
         "check_free_energy",
         "(17)",
         "E_q[log p_θ(x, z) − log q]",
-        [np.asarray(free_energy(x, log_q, *parameters)) for (log_q,) in instances],
+        [result(free_energy(x, log_q, *parameters), "free_energy") for (log_q,) in instances],
         [exact(log_q) for (log_q,) in instances],
         rounding(condition_of_mixture(x, means, covariances)),
         at_each(
@@ -392,11 +392,13 @@ def check_em(
     resp = normalised(log_joint)
     counts, N, K = resp.sum(axis=0), len(x), len(weights)
 
-    def moments(shares: Array, counts: Array, centres: Array | None = None) -> tuple[Array, Array]:
+    def moments(
+        shares: Array, counts: Array, centres: Array | None = None, kind: str = covariance_type
+    ) -> tuple[Array, Array]:
         """Means, and covariances of the type; `shares` (N, K) are the shares of each point in a component."""
         middle = shares.T @ x
         apart = x[:, None] - (middle if centres is None else centres)
-        return middle, of_kind(np.einsum("nk,nkd,nke->kde", shares, apart, apart), counts, covariance_type)
+        return middle, of_kind(np.einsum("nk,nkd,nke->kde", shares, apart, apart), counts, kind)
 
     def after(resp: Array) -> tuple[Array, Array, Array]:
         """The M-step from other responsibilities."""
@@ -417,6 +419,9 @@ def check_em(
     def steps(i: int) -> dict[str, Callable[[], ArrayLike]]:
         """Part i of the step from wrong responsibilities."""
         return through(lambda resp: after(resp)[i] / scales[i], wrong, "in the E-step ")
+
+    def of_another(kind: str) -> Callable[[], ArrayLike]:
+        return lambda: moments(shares, counts, kind=kind)[1] / variance
 
     name, tolerance = "check_em", rounding(condition_of_mixture(x, means, covariances), 3e-12)
     per = (counts / N)[:, None]
@@ -473,11 +478,17 @@ def check_em(
                 "they are divided by N_k − 1": lambda: spread * (counts / (counts - 1))[:, None, None] / variance,
                 "they are divided by N, not by N_k": lambda: spread * per[..., None] / variance,
                 "they are not divided by N_k": lambda: spread * counts[:, None, None] / variance,
-                "they are shared by all components": lambda: of_kind(spread, counts, "tied") / variance,
                 "they are standard deviations": lambda: np.sqrt(np.abs(spread)) / variance,
                 "they are the precisions": lambda: np.linalg.inv(spread) / variance,
                 "they are the traces, not divided by D": lambda: x.shape[1] * spread / variance,
-                "only their diagonals are kept": lambda: of_kind(spread, counts, "diag") / variance,
+                "they are the plain average of the components, not weighted by N_k": lambda: (
+                    of_kind(moments(shares, counts, kind="full")[1], np.ones(K), "tied") / variance
+                ),
+                **{
+                    f"they are of the type “{kind}”, not “{covariance_type}”": of_another(kind)
+                    for kind in KINDS
+                    if kind != covariance_type
+                },
                 **steps(2),
             },
             labels=lambda index: f"the covariance {index[1:]} of component {index[0]} after a step, in units,",

@@ -18,7 +18,7 @@ from scratchgen.conformance.em import (
     of_kind,
     wrong_responsibilities,
 )
-from scratchgen.conformance.instances import at_each, rounding, through
+from scratchgen.conformance.instances import at_each, result, rounding, through
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.validation import Array
 
@@ -95,6 +95,7 @@ def check_em_loop(
                 "the floor is not applied": lambda: loop(n_steps, 0.0)[0],
                 "the M-step uses the responsibilities under the mixture before": lambda: loop(n_steps, delay=1)[0],
             },
+            labels=lambda index: f"mean log p_θ(x) after {index[0]} M-steps",
         )
     ]
     for i, what in enumerate(("weights", "means", "covariances")):
@@ -422,7 +423,7 @@ def check_covariance_types(
         "check_covariance_types",
         "(15)",
         "the covariances, in units",
-        [np.asarray(maximum(*case)) / unit for case in cases],
+        [result(maximum(*case), "maximum") / unit for case in cases],
         [raised(best(*case)) / unit for case in cases],
         1e-12,
         through(lambda values: np.array(values) / unit, at_each(cases, mistakes)),

@@ -23,6 +23,14 @@ def rounding(condition: ArrayLike, least: float = 5e-14) -> float:
     return min(max(least, 64 * EPS * float(np.max(condition))), 1e-4)
 
 
+def result(value: Any, what: str) -> Array:
+    """The return value of the callable `what` as float64; raise ValueError if it is not an array of numbers."""
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} must return a number or an array, got {type(value).__name__} {value!r:.60}") from None
+
+
 def at_each(
     instances: Sequence[tuple[Any, ...]], mistakes: Mapping[str, Callable[..., ArrayLike]]
 ) -> dict[str, Callable[[], ArrayLike]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import check_callable, parts, takes_arrays
+from scratchgen.conformance.arguments import check_callable, parts, returned, takes_arrays
 from scratchgen.conformance.instances import EPS, at_each, rounding
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.variational import condition
@@ -65,6 +65,7 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
     digits = max((1 + np.linalg.norm(V, 2) ** 2 / s2) * np.linalg.cond(moments(S, V, s2)[1]) for S, V, s2 in instances)
     left_W, left_variance = [pair[0] / np.sqrt(unit) for pair in after], [pair[1] / unit for pair in after]
     name, tolerance = "check_ppca_step", rounding(digits)
+    starts = "the given W and σ²", "0.6 W with its columns reversed and 1.7 σ²"
     return worst(
         compare(
             name,
@@ -87,6 +88,7 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
                     "σ stands where σ² belongs": lambda S, W, s2: moments(S, W, s2**0.5)[3] / unit**0.5,
                 },
             ),
+            labels=lambda index: f"W[{index[1]}, {index[2]}] after a step from {starts[index[0]]}, in units,",
         ),
         compare(
             name,
@@ -107,6 +109,7 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
                     "it is σ, not σ²": lambda *instance: (unit * best_variance(*instance)) ** 0.5 / unit,
                 },
             ),
+            labels=lambda index: f"σ² after a step from {starts[index[0]]}, in units,",
         ),
     )
 
@@ -139,11 +142,17 @@ def check_ppca_maximum(maximum: Callable[..., tuple[ArrayLike, Any]], S: Array, 
     D, unit = len(S), float(np.trace(S)) / len(S)
     ranks = range(1, n_components + 1)
     found = [parts(maximum(S, k), 2, "maximum") for k in ranks]
+    for k, (W, s2) in zip(ranks, found, strict=True):
+        returned(W, (D, k), "maximum (its first result)")
+        returned(s2, (), "maximum (its second result)")
     S, values = S / unit, np.linalg.eigvalsh(S / unit)[::-1]
     loadings, variances = [W / np.sqrt(unit) for W, _ in found], [s2 / unit for _, s2 in found]
-    covariances = [W @ W.T + s2 * np.eye(D) for W, s2 in zip(loadings, variances, strict=True)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        covariances = [W @ W.T + s2 * np.eye(D) for W, s2 in zip(loadings, variances, strict=True)]
 
     def log_likelihood(C: Array) -> float:
+        if not np.isfinite(C).all() or np.linalg.eigvalsh(C)[0] <= 0:
+            return float("nan")
         return float(-0.5 * (D * np.log(2 * np.pi) + np.linalg.slogdet(C)[1] + np.trace(np.linalg.solve(C, S))))
 
     def best(k: int) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_probabilities, check_callable, takes_arrays
-from scratchgen.conformance.instances import at_each, rounding
+from scratchgen.conformance.instances import at_each, result, rounding
 from scratchgen.conformance.likelihood import DIAGONAL_KLS
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.variational import as_model, at_law, gap_of_tables, other_p, path_of_q
@@ -64,7 +64,7 @@ def check_vae_objective(loss: Callable[..., ArrayLike], p_x: Array, q: Array, de
         name,
         "(13)",
         quantity,
-        [np.asarray(loss(*instance, decoder, prior)) for instance in instances],
+        [result(loss(*instance, decoder, prior), "loss") for instance in instances],
         [p @ gap(p, q) for p, q in instances],
         tolerance,
         at_each(
@@ -144,6 +144,19 @@ def _right_reconstruction(squares: Array, D: int, s2: float) -> Array:
     return _constant(D, s2) + squares / (2 * s2)
 
 
+def _times_kl(factor: float) -> Callable[[Array, Array], Array]:
+    return lambda mean, log_variance: factor * _kl(mean, log_variance)
+
+
+def _factor_of_kl(losses: list[Array], calls: Sequence[tuple[Array, ...]], rest: Callable[..., Array]) -> float:
+    """The median over all examples of (loss − rest)/KL; 1 for losses of another shape."""
+    if any(loss.shape != (len(call[1]),) for loss, call in zip(losses, calls, strict=True)):
+        return 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = [(loss - rest(*call)) / _kl(*call[1:]) for loss, call in zip(losses, calls, strict=True)]
+    return float(np.median(ratios))
+
+
 @takes_arrays
 def check_vae_loss(
     loss: Callable[..., ArrayLike],
@@ -184,7 +197,7 @@ def check_vae_loss(
     calls = [(x_hat, q_mean, q_log_variance) for x_hat in images]
     calls += [(images[0], 0.6 * q_mean + 0.2, 0.5 * q_log_variance - 0.3), (x, q_mean, q_log_variance)]
     labels = [*(f"draw {i}" for i in range(len(points))), "another q(z | x)", "x̂ = x"]
-    left = [np.asarray(loss(x, *call, float(np.log(s2)))) for call in calls]
+    left = [result(loss(x, *call, float(np.log(s2))), "loss") for call in calls]
 
     def value(
         reconstruction: Callable[[Array, int, float], Array], kl: Callable[[Array, Array], Array]
@@ -201,6 +214,15 @@ def check_vae_loss(
         for other, kl in {"": _kl, **KLS}.items()
         if text or other
     }
+    for text, reconstruction in {
+        "": _right_reconstruction,
+        "the reconstruction is the plain sum of squares; ": lambda r, D, s2: r,
+        "the reconstruction is half the sum of squares; ": lambda r, D, s2: r / 2,
+        "the reconstruction is the mean of squares (MSE); ": lambda r, D, s2: r / D,
+    }.items():
+        factor = _factor_of_kl(left, calls, value(reconstruction, _times_kl(0.0)))
+        if not np.isclose(factor, [0, 0.5, 1, 2, -1, 1 / W.shape[1], 0.5 / W.shape[1]], atol=1e-6).any():
+            mistakes[f"{text}the KL is multiplied by {factor:.4g}"] = value(reconstruction, _times_kl(factor))
     batch: dict[str, Callable[..., ArrayLike]] = {
         "it is averaged over the batch": lambda *call: np.full(len(x), right_value(*call).mean()),
         "it is summed over the batch": lambda *call: np.full(len(x), right_value(*call).sum()),
@@ -258,10 +280,10 @@ def check_reparameterisation(
         shapes = f"{mean.shape}, {log_variance.shape} and {noise.shape}"
         raise ValueError(f"mean, log_variance and noise must all be (N, k), got {shapes}")
     calls = [(mean, log_variance, factor * noise) for factor in (1.0, -2.0, 0.0)]
-    left = [np.asarray(draw(*call)) for call in calls]
+    left = [result(draw(*call), "draw") for call in calls]
     std = np.exp(log_variance / 2)
     with np.errstate(all="ignore"):
-        fits = (np.asarray(left[0], dtype=np.float64) - mean) / (std * noise) if left[0].shape == mean.shape else std
+        fits = (left[0] - mean) / (std * noise) if left[0].shape == mean.shape else std
         factor = float(np.median(fits))
 
     def with_std(std_of: Callable[[Array], Array]) -> Callable[..., Array]:
@@ -368,7 +390,7 @@ def check_importance_weighted_bound(
         name,
         "(8)",
         "the bound",
-        [np.asarray(bound(*stack)) for stack in stacks],
+        [result(bound(*stack), "bound") for stack in stacks],
         [log_mean_exp(*stack) for stack in stacks],
         tolerance,
         at_each(stacks, mistakes),
@@ -381,7 +403,7 @@ def check_importance_weighted_bound(
     means = np.array([(law * values.left)[chosen].sum(axis=0) for chosen in by_n])  # L_n, (n_draws, X)
     evidence = [(law * np.exp(values.left - log_p))[chosen].sum(axis=0) for chosen in by_n]
     ahead = np.vstack([means[1:], log_p])
-    flat = [np.asarray(bound(np.tile(log_p, (n, 1)))) for n in range(1, int(n_draws) + 1)]
+    flat = [result(bound(np.tile(log_p, (n, 1))), "bound") for n in range(1, int(n_draws) + 1)]
     return worst(
         values,
         compare(name, "(8)", "E exp(bound)/p(x)", evidence, np.ones_like(means), tolerance),

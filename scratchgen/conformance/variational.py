@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_probabilities, check_callable, parts, takes_arrays
-from scratchgen.conformance.instances import argmin, at_each, rounding
+from scratchgen.conformance.instances import argmin, at_each, result, rounding
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.quadrature import central_difference, sigma_points
 from scratchgen.validation import Array
@@ -127,6 +127,7 @@ def check_latent_posterior(posterior: Callable[[Array], tuple[ArrayLike, ArrayLi
                 "it is the largest term of the sum": lambda: joint.max(axis=1),
             },
             relative=True,
+            labels=lambda index: f"p(x = {index[0]})",
         ),
         compare(
             "check_latent_posterior",
@@ -148,6 +149,7 @@ def check_latent_posterior(posterior: Callable[[Array], tuple[ArrayLike, ArrayLi
                 "it is log p(z | x)": lambda: np.log(best),
             },
             relative=True,
+            labels=lambda index: f"p(z = {index[1]} | x = {index[0]})",
         ),
     )
 
@@ -186,7 +188,7 @@ def check_posterior_kl(kl: Callable[[Array, Array], ArrayLike], joint: Array, q:
         posterior = joint / joint.sum(axis=1, keepdims=True)
         return (posterior * np.log(posterior / q)).sum(axis=1)
 
-    name, left = "check_posterior_kl", [np.asarray(kl(*instance)) for instance in instances]
+    name, left = "check_posterior_kl", [result(kl(*instance), "kl") for instance in instances]
     right = np.array([exact(*instance) for instance in instances])
     right[1 + PATH.index(1.0)] = 0.0
     values = compare(
@@ -264,7 +266,7 @@ def check_elbo(elbo: Callable[[Array, Array], ArrayLike], joint: Array, q: Array
         name,
         "(5)",
         "the ELBO",
-        [np.asarray(elbo(*instance)) for instance in instances],
+        [result(elbo(*instance), "elbo") for instance in instances],
         right,
         rounding(_condition(joint, *(table for _, table in instances))),
         at_each(
@@ -327,7 +329,7 @@ def check_split_elbo(elbo: Callable[..., ArrayLike], decoder: Array, prior: Arra
         "check_split_elbo",
         "(7)",
         "E_q log p(x | z) − KL(q‖p(z))",
-        [np.asarray(elbo(*instance)) for instance in instances],
+        [result(elbo(*instance), "elbo") for instance in instances],
         [exact(*instance) for instance in instances],
         rounding(_condition(decoder, prior, *(table for *_, table in instances))),
         at_each(
@@ -401,7 +403,7 @@ def check_joint_kl(joint_kl: Callable[..., ArrayLike], p_x: Array, q: Array, dec
         return float(p @ (np.log(p) - log_evidence)), float(p @ gap), float(gap.mean())
 
     name, n = "check_joint_kl", len(tables)
-    left = [np.asarray(joint_kl(*instance)) for instance in instances]
+    left = [result(joint_kl(*instance), "joint_kl") for instance in instances]
     right = np.array([sum(chain_rule(*instance)[:2]) for instance in instances])
     tolerance = rounding(_condition(p_x, decoder, prior, *tables))
     values = compare(
@@ -659,7 +661,7 @@ def check_linear_gaussian_elbo(
         "check_linear_gaussian_elbo",
         "(8)",
         "the linear-Gaussian ELBO",
-        [np.asarray(elbo(x, W, mean, s2, *q)) for q in instances],
+        [result(elbo(x, W, mean, s2, *q), "elbo") for q in instances],
         right,
         rounding(max(conditioned, np.linalg.cond(q_cov)) * size),
         at_each(

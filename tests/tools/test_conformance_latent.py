@@ -516,6 +516,12 @@ WRONG = [
     ("loss", vae(lambda r, D, s: right_nll(r, 1, s), right_kl), "the constant is not multiplied by D"),
     ("loss", vae(right_nll, lambda m, v: 0.5 * right_kl(m, v)), "the KL is halved"),
     ("loss", vae(right_nll, lambda m, v: 0 * right_kl(m, v)), "the KL is missing"),
+    ("loss", vae(right_nll, lambda m, v: 4 * right_kl(m, v)), "; the KL is multiplied by 4"),
+    (
+        "loss",
+        vae(lambda r, D, s: r / D, lambda m, v: 0.00025 * right_kl(m, v)),
+        "the reconstruction is the mean of squares (MSE); the KL is multiplied by 0.00025",
+    ),
     ("loss", vae(right_nll, kl_with(np.exp, lambda v: (v / 2) ** 2)), "(log σ)² stands for log σ²"),
     ("loss", vae(right_nll, kl_with(lambda v: np.exp(v / 2), lambda v: v / 2)), "σ stands where σ² belongs in the KL"),
     ("loss", vae(right_nll, kl_with(lambda v: v**2, lambda v: np.log(v**2))), "log σ² is read as σ in the KL"),
@@ -579,9 +585,13 @@ WRONG = [
     ("em", covariances_with(lambda x, r, new, old: moments_about(x, r, 0 * new, r.sum(axis=0))), "moments about 0"),
     ("em", em_with(change=lambda a, *rest: (*a[:2], np.sqrt(np.abs(a[2])))), "they are standard deviations"),
     ("em", em_with(change=lambda a, *rest: (*a[:2], a[2] + 1e-6 * np.eye(2))), "a ridge of 1e-06"),
-    ("em", em_with(change=lambda a, *rest: (*a[:2], a[2] * np.eye(2))), "only their diagonals"),
-    ("diag em", em_with(), NAMELESS),
-    ("tied em", em_with(change=lambda a, *rest: (*a[:2], np.tile(a[2].mean(axis=0), (3, 1, 1)))), NAMELESS),
+    ("em", em_with(change=lambda a, *rest: (*a[:2], a[2] * np.eye(2))), "they are of the type “diag”, not “full”"),
+    ("diag em", em_with(), "they are of the type “full”, not “diag”"),
+    (
+        "tied em",
+        em_with(change=lambda a, *rest: (*a[:2], np.tile(a[2].mean(axis=0), (3, 1, 1)))),
+        "the plain average of the components",
+    ),
     (
         "spherical em",
         em_with(change=lambda a, *rest: (*a[:2], a[2].trace(axis1=1, axis2=2)[:, None, None] * np.eye(2))),
@@ -615,6 +625,37 @@ def test_a_mistake_fails_and_is_named(name, f, sentence):
         check = CHECKS[name](f)
     assert not check
     assert any(text in check.diagnosis for text in sentence.split("|")), check.diagnosis
+
+
+def at_each_part(change):
+    return lambda value: tuple(map(change, value)) if isinstance(value, tuple) else change(value)
+
+
+BAD = {
+    "a scalar": lambda value: 0.0,
+    "nothing": lambda value: None,
+    "an empty array": lambda value: np.zeros(0),
+    "a text": lambda value: "no",
+    "a ragged list": lambda value: [1, [2, 3]],
+    "an axis more": at_each_part(lambda part: np.zeros((*np.shape(part), 1))),
+    "NaN": at_each_part(lambda part: part * np.nan),
+    "infinity": at_each_part(lambda part: 0 * part + np.inf),
+    "zeros": at_each_part(lambda part: 0 * part),
+    "huge numbers": at_each_part(lambda part: 1e200 * part),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_result_of_another_kind_fails_or_is_refused_by_name(name, bad):
+    """No error from inside NumPy, and no warning."""
+    f = next(f for other, f in RIGHT if other == name)
+    try:
+        check = CHECKS[name](lambda *arguments: BAD[bad](f(*arguments)))
+    except (TypeError, ValueError) as error:
+        assert "must return" in str(error)  # noqa: PT017
+    else:
+        assert not check
 
 
 SEEN = {  # relative errors that earlier tolerances let pass
