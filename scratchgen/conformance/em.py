@@ -185,6 +185,7 @@ def wrong_responsibilities(
         "it is normalised over the examples": lambda: normalised(log_joint, axis=0),
         "log p is normalised without an exponential": lambda: log_joint / log_joint.sum(axis=1, keepdims=True),
         "the responsibilities are squared": lambda: best**2,
+        "the logarithms are halved before the softmax": lambda: normalised(0.5 * log_joint),
         "the responsibilities are squared and normalised": lambda: normalised(2 * log_joint),
         PRIOR: lambda: np.tile(weights, (len(x), 1)),
     }
@@ -307,11 +308,11 @@ def check_free_energy(
                 "the entropy of q is missing": lambda q: (np.exp(q) * log_joint).sum(axis=1),
                 "the entropy of q has the wrong sign": lambda q: (np.exp(q) * (log_joint + q)).sum(axis=1),
                 "the KL is added": lambda q: 2 * log_prob - exact(q),
-                "it is log p_θ(x): there is no gap": lambda q: log_prob,
+                "it is log p_θ(x): E_q stands under the logarithm": lambda q: log_prob,
                 "it is the loss, −ELBO": lambda q: -exact(q),
+                "(D/2) log 2π is missing": lambda q: exact(q) + 0.5 * x.shape[1] * np.log(2 * np.pi),
                 "it is a mean over the components, not a sum": lambda q: exact(q) / len(weights),
                 "it is averaged over the examples": lambda q: np.full(len(x), exact(q).mean()),
-                "E_q stands under the logarithm": lambda q: np.log((np.exp(q) * np.exp(log_joint - q)).sum(axis=1)),
                 **{
                     text: lambda q, value=value: (np.exp(q) * (value() - q)).sum(axis=1)
                     for text, value in wrong.items()
@@ -452,7 +453,6 @@ def check_em(
                 "they are the old ones": lambda: means / length,
                 "they are divided by N, not by N_k": lambda: best_means * per / length,
                 "they are not divided by N_k": lambda: best_means * counts[:, None] / length,
-                "they are all the mean of the data": lambda: np.tile(x.mean(axis=0), (K, 1)) / length,
                 **steps(1),
             },
             labels=lambda index: f"the mean of component {index[0]}, dimension {index[1]}, after a step, in units,",

@@ -81,6 +81,11 @@ def check_kl(kl: Callable[..., ArrayLike], p: Array, q: Array) -> Check:
                 "it is a mean over the table, not a sum": lambda a, b: (a * np.log(a / b)).mean(),
                 "p does not weigh the logarithms": lambda a, b: np.log(a / b).sum(),
                 "it is KL(p‖q) + KL(q‖p)": lambda a, b: ((a - b) * np.log(a / b)).sum(),
+                "it is the Jensen-Shannon divergence": lambda a, b: (
+                    0.5 * (a * np.log(2 * a / (a + b)) + b * np.log(2 * b / (a + b))).sum()
+                ),
+                "it is half the χ² divergence": lambda a, b: 0.5 * ((a - b) ** 2 / b).sum(),
+                "it is the sum of squared differences": lambda a, b: ((a - b) ** 2).sum(),
                 "the terms are taken in absolute value": lambda a, b: np.abs(a * np.log(a / b)).sum(),
             },
         ),
@@ -171,6 +176,12 @@ def check_gaussian_kl(kl: Callable[..., ArrayLike], mean_p: Array, cov_p: Array,
                 "the covariances are squared: they are read as standard deviations": lambda m, S, n, R: textbook(
                     m, S @ S, n, R @ R
                 ),
+                "S_q is not inverted": lambda m, S, n, R: (
+                    textbook(m, S, n, R, shift=0.0, spread=0.0) + 0.5 * float(np.trace(R @ S) + (m - n) @ R @ (m - n))
+                ),
+                "the trace is tr S_p⁻¹S_q": lambda m, S, n, R: (
+                    textbook(m, S, n, R, spread=0.0) + 0.5 * float(np.trace(np.linalg.inv(S) @ R))
+                ),
                 "it is divided by D: a mean over the dimensions": lambda *pair: textbook(*pair) / len(mean_p),
                 "only the diagonals of the covariances are used": lambda m, S, n, R: textbook(
                     m, np.diag(np.diagonal(S)), n, np.diag(np.diagonal(R))
@@ -200,6 +211,7 @@ DIAGONAL_KLS: dict[str, Callable[[Array, Array], Array]] = {
     "(log σ²)² stands for log σ² in the KL": lambda m, v: _diagonal_terms(m, np.exp(v), v**2),
     "σ stands for σ² in the KL, beside log σ²": lambda m, v: _diagonal_terms(m, np.exp(v / 2), v),
     "log σ² stands for σ² in the KL": lambda m, v: _diagonal_terms(m, v, v),
+    "(log σ²)² stands for σ² in the KL": lambda m, v: _diagonal_terms(m, v**2, v),
     "log σ² is read as σ in the KL": lambda m, v: _diagonal_terms(m, v**2, np.log(v**2)),
     "the KL is reversed: it is KL(N(0, I)‖q)": lambda m, v: 0.5 * ((1 + m**2) * np.exp(-v) - 1 + v),
     "μ² is missing in the KL": lambda m, v: _diagonal_terms(0 * m, np.exp(v), v),
@@ -325,6 +337,8 @@ def check_bin_masses(
         "the bins are twice as wide as their distance": lambda: log_masses(*edges(2 * half)),
         "std² stands where std belongs": lambda: log_masses(*(edge / std for edge in edges(half))),
         "std is read as a variance: its root is used": lambda: log_masses(*(edge * std**0.5 for edge in edges(half))),
+        "the lower edge is missing: it is Φ of the upper edge": lambda: np.log(ndtr(edges(half)[1])),
+        "the levels are in reverse order": lambda: right[::-1],
         "Φ is approximated by a logistic function": lambda: log_difference(lambda z: 1 / (1 + np.exp(-1.702 * z))),
         "Φ is approximated by a tanh": lambda: log_difference(
             lambda z: 0.5 * (1 + np.tanh((2 / np.pi) ** 0.5 * (z + 0.044715 * z**3)))

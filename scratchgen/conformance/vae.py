@@ -77,6 +77,10 @@ def check_vae_objective(loss: Callable[..., ArrayLike], p_x: Array, q: Array, de
                 "the reconstruction is missing": lambda p, q: p @ kl(q),
                 "the KL is reversed": lambda p, q: p @ ((prior * np.log(prior / q)).sum(axis=1) - fit(q)),
                 "the KL is averaged over z, not summed": lambda p, q: p @ (kl(q) / len(prior) - fit(q)),
+                "the KL is that of the aggregate E_p q(z | x)": lambda p, q: (
+                    (p @ q) @ np.log(p @ q / prior) - p @ fit(q)
+                ),
+                "the prior is taken as uniform": lambda p, q: p @ ((q * np.log(q * len(prior))).sum(axis=1) - fit(q)),
                 "it is the ELBO, not the loss": lambda p, q: -p @ gap(p, q),
                 "x is averaged without p(x)": lambda p, q: gap(p, q).mean(),
                 "x is summed without p(x)": lambda p, q: gap(p, q).sum(),
@@ -119,6 +123,7 @@ RECONSTRUCTIONS: dict[str, Callable[[Array, int, float], Array]] = {
     "the reconstruction is the mean of squares (MSE)": lambda r, D, s2: r / D,
     "the reconstruction is half the mean of squares": lambda r, D, s2: r / (2 * D),
     "the reconstruction has the wrong sign": lambda r, D, s2: -_constant(D, s2) - r / (2 * s2),
+    "the reconstruction is the root of the squared error": lambda r, D, s2: np.sqrt(r),
     "the reconstruction is missing": lambda r, D, s2: 0 * r,
 }
 KLS: dict[str, Callable[[Array, Array], Array]] = {
@@ -214,6 +219,9 @@ def check_vae_loss(
         for other, kl in {"": _kl, **KLS}.items()
         if text or other
     }
+    mistakes["it is the ELBO, not the loss"] = mistakes.pop(
+        "the reconstruction has the wrong sign; the KL has the wrong sign"
+    )
     for text, reconstruction in {
         "": _right_reconstruction,
         "the reconstruction is the plain sum of squares; ": lambda r, D, s2: r,
@@ -226,7 +234,6 @@ def check_vae_loss(
     batch: dict[str, Callable[..., ArrayLike]] = {
         "it is averaged over the batch": lambda *call: np.full(len(x), right_value(*call).mean()),
         "it is summed over the batch": lambda *call: np.full(len(x), right_value(*call).sum()),
-        "it is the ELBO, not the loss": lambda *call: -right_value(*call),
         "it is averaged over the D dimensions": lambda *call: right_value(*call) / D,
     }
     sizes = [
@@ -281,10 +288,10 @@ def check_reparameterisation(
         raise ValueError(f"mean, log_variance and noise must all be (N, k), got {shapes}")
     calls = [(mean, log_variance, factor * noise) for factor in (1.0, -2.0, 0.0)]
     left = [result(draw(*call), "draw") for call in calls]
-    std = np.exp(log_variance / 2)
+    std, right_shape = np.exp(log_variance / 2), all(z.shape == mean.shape for z in left)
     with np.errstate(all="ignore"):
-        fits = (left[0] - mean) / (std * noise) if left[0].shape == mean.shape else std
-        factor = float(np.median(fits))
+        factor = float(np.median((left[0] - mean) / (std * noise))) if right_shape else 1.0
+        constant = float(np.median((left[2] - mean) / std)) if right_shape else 0.0  # left[2] is z at noise 0
 
     def with_std(std_of: Callable[[Array], Array]) -> Callable[..., Array]:
         return lambda mean, log_variance, noise: mean + std_of(log_variance) * noise
@@ -292,6 +299,15 @@ def check_reparameterisation(
     def with_noise(noise_of: Callable[[Array], Array]) -> Callable[..., Array]:
         return lambda mean, log_variance, noise: mean + np.exp(log_variance / 2) * noise_of(noise)
 
+    fitted: dict[str, Callable[..., Array]] = {}
+    if abs(factor) > 1e-6:
+        fitted[f"the noise is multiplied by {factor:.4g}"] = with_noise(lambda noise: factor * noise)
+    if abs(constant) > 1e-6:
+        fitted[f"the constant {constant:.4g} stands in the place of the noise"] = with_noise(
+            lambda noise: constant + 0 * noise
+        )
+    if right_shape and (largest := float(np.abs((left[1] - mean) / std).max())) > 0:
+        fitted[f"the noise is clipped to ±{largest:.4g}"] = with_noise(lambda noise: np.clip(noise, -largest, largest))
     return compare(
         "check_reparameterisation",
         "(14)",
@@ -314,7 +330,7 @@ def check_reparameterisation(
                 "it is μ (1 + σ ξ)": lambda mean, log_variance, noise: mean * (1 + np.exp(log_variance / 2) * noise),
                 "all latents share one noise": with_noise(lambda noise: noise[:, :1] + 0 * noise),
                 "all examples share one noise": with_noise(lambda noise: noise[:1] + 0 * noise),
-                f"the noise is multiplied by {factor:.4g}": with_noise(lambda noise: factor * noise),
+                **fitted,
             },
         ),
         labels=lambda index: (
@@ -377,6 +393,7 @@ def check_importance_weighted_bound(
             (log_mean_exp(stack) + np.log(len(stack))) / len(stack)
         ),
         "it is the largest log-weight": lambda stack: stack.max(axis=0),
+        "it is the median log-weight": lambda stack: np.median(stack, axis=0),
         "only the first draw is used": lambda stack: stack[0],
         "only the last draw is used": lambda stack: stack[-1],
         "it is the mean weight: the logarithm is missing": lambda stack: np.exp(stack).mean(axis=0),

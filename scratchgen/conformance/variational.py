@@ -61,7 +61,7 @@ def path_of_q(joint: Array, q: Array) -> list[Array]:
     posterior = joint / joint.sum(axis=1, keepdims=True)
     start = q * np.exp(0.7 * np.cos(np.arange(1.0, q.size + 1)).reshape(q.shape))
     between = [np.log(start) * (1 - s) + np.log(posterior) * s for s in PATH]
-    path = [np.exp(log_q - log_q.max(axis=1, keepdims=True)) for log_q in between]
+    path = [np.exp(np.maximum(log_q - log_q.max(axis=1, keepdims=True), -600)) for log_q in between]  # all positive
     path = [table / table.sum(axis=1, keepdims=True) for table in path]
     path[PATH.index(1.0)] = posterior
     return path
@@ -123,6 +123,7 @@ def check_latent_posterior(posterior: Callable[[Array], tuple[ArrayLike, ArrayLi
                 "it is the sum over x, which is p(z)": lambda: joint.sum(axis=0),
                 "it is the sum of the squares": lambda: (joint**2).sum(axis=1),
                 "it is log p(x)": lambda: largest,
+                "it is the product over z, not the sum": lambda: joint.prod(axis=1),
                 "it is the mean over z, not the sum": lambda: np.exp(largest) / joint.shape[1],
                 "it is the largest term of the sum": lambda: joint.max(axis=1),
             },
@@ -140,7 +141,6 @@ def check_latent_posterior(posterior: Callable[[Array], tuple[ArrayLike, ArrayLi
                 "it is normalised over x: that is p(x | z)": lambda: joint / joint.sum(axis=0),
                 "it is not normalised": lambda: joint,
                 "it is divided by 1/X, a p(x) of the data, not by p_θ(x)": lambda: len(joint) * joint,
-                "it is normalised over both: that is the joint": lambda: joint / joint.sum(),
                 "it is 0 or 1: the most probable z": lambda: joint == joint.max(axis=1, keepdims=True),
                 "it is divided by the largest entry": lambda: joint / joint.max(axis=1, keepdims=True),
                 "it is a softmax of p(x, z), without a logarithm": lambda: (
@@ -276,6 +276,12 @@ def check_elbo(elbo: Callable[[Array, Array], ArrayLike], joint: Array, q: Array
                 "the entropy of q has the wrong sign": lambda joint, q: (q * np.log(q * joint)).sum(axis=1),
                 "the gap is KL(p(z | x)‖q), with swapped arguments": gap(swapped=True),
                 "it is −ELBO, the loss": lambda joint, q: -exact(joint, q),
+                "it is −KL(q‖p(z | x)): log p(x) is missing": lambda joint, q: (
+                    exact(joint, q) - np.log(joint.sum(axis=1))
+                ),
+                "the entropy of q is summed over x": lambda joint, q: (
+                    (q * np.log(joint)).sum(axis=1) - (q * np.log(q)).sum()
+                ),
                 "it is log p(x): E_q stands under the logarithm": lambda joint, q: np.log(joint.sum(axis=1)),
                 "log p(z) is missing: it is E_q log p(x | z)/q": lambda joint, q: (
                     exact(joint, q) - (q * np.log(joint.sum(axis=0))).sum(axis=1)
@@ -345,6 +351,9 @@ def check_split_elbo(elbo: Callable[..., ArrayLike], decoder: Array, prior: Arra
                 "it is −ELBO, the loss": lambda *a: -exact(*a),
                 "the reconstruction E_q log p(x | z) is missing": split(bits=0.0),
                 "the KL is averaged over z, not summed": split(1 / len(prior)),
+                "the prior is taken as uniform": lambda decoder, prior, q: (
+                    (q * np.log(decoder)).sum(axis=1) - (q * np.log(q * len(prior))).sum(axis=1)
+                ),
                 "the entropy of q is missing": lambda decoder, prior, q: (q * np.log(decoder * prior)).sum(axis=1),
                 "the expectation E_q stands under the logarithm": lambda decoder, prior, q: (
                     np.log((q * decoder).sum(axis=1)) - (q * np.log(q / prior)).sum(axis=1)
@@ -422,6 +431,9 @@ def check_joint_kl(joint_kl: Callable[..., ArrayLike], p_x: Array, q: Array, dec
                 "it is KL(p‖p_θ(x)), the marginal KL": lambda *a: chain_rule(*a)[0],
                 "it is E_p KL(q‖p_θ(z | x)), the gap alone": lambda *a: chain_rule(*a)[1],
                 "the inner KL is averaged over x without p(x)": lambda *a: chain_rule(*a)[0] + chain_rule(*a)[2],
+                "it is E_p KL(q‖p(z)): p_θ(x | z) is missing": lambda p, q, decoder, prior: (
+                    p @ (q * np.log(q / prior)).sum(axis=1)
+                ),
                 "the arguments are swapped": lambda p, q, decoder, prior: (
                     decoder * prior * np.log(decoder * prior / (p[:, None] * q))
                 ).sum(),
@@ -686,6 +698,12 @@ def check_linear_gaussian_elbo(
                 "it is −ELBO, the loss": lambda *q: -exact(*q),
                 "it is log p_θ(x): there is no gap": lambda *q: log_prob,
                 "it is averaged over the examples": lambda *q: np.full(N, exact(*q).mean()),
+                "it is divided by D": lambda *q: exact(*q) / D,
+                "only the diagonal of V is used": lambda m, V: exact(m, np.diag(np.diagonal(V))),
+                "μ is not subtracted": lambda m, V: (
+                    exact(m, V)
+                    + (((x - mean - m @ W.T) ** 2).sum(axis=1) - ((x - m @ W.T) ** 2).sum(axis=1)) / (2 * s2)
+                ),
             },
         ),
         labels=lambda index: f"the ELBO of example {index[1]} at {labels[index[0]]}",

@@ -162,13 +162,21 @@ def _mean_over_dimensions(x, x_hat, mean, log_variance, decoder_log_variance):
 
 
 @exhibit(
-    "z = μ + σ²ξ: exp(log σ²) for exp(½ log σ²)", "mutation audit", "vae.reparameterise", "check_reparameterisation"
+    "z = μ + σ²ξ: exp(log σ²) for exp(½ log σ²)",
+    "rachtsingh/ibp_vae #3",
+    "vae.reparameterise",
+    "check_reparameterisation",
 )
 def _variance_for_std(mean, log_variance, noise):
     return mean + np.exp(log_variance) * noise
 
 
-@exhibit("the noise has standard deviation .01", "public VAE code", "vae.reparameterise", "check_reparameterisation")
+@exhibit(
+    "the noise has standard deviation .01",
+    "keras-team/keras #4211; maxhodak/keras-molecules #61",
+    "vae.reparameterise",
+    "check_reparameterisation",
+)
 def _small_noise(mean, log_variance, noise):
     return mean + np.exp(0.5 * log_variance) * (0.01 * noise)
 
