@@ -7,7 +7,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from scratchgen.validation import Array, ArrayLike, as_count, as_finite, as_number, freeze
+from scratchgen.validation import Array, ArrayLike, IntArray, as_count, as_finite, as_number, freeze
 
 
 class _TimeChange(Protocol):
@@ -45,7 +45,8 @@ class NoiseSchedule:
     Raises
     ------
     ValueError
-        If variances is not a non-empty 1-D array of finite numbers, or a variance lies outside (0, 1).
+        If variances is not a non-empty 1-D array of finite numbers, a variance lies outside (0, 1), or ᾱ_T² is below
+        the least float64, 2e-308.
 
     Notes
     -----
@@ -75,6 +76,12 @@ class NoiseSchedule:
             )
         squared = np.concatenate([[0.0], variances])
         log_alpha_bar_squared = np.cumsum(np.log1p(-squared))
+        lost = np.flatnonzero(log_alpha_bar_squared < np.log(np.finfo(np.float64).tiny))
+        if len(lost):
+            raise ValueError(
+                f"variances must leave some signal, but alpha_bar² underflows at step {lost[0]} of {len(variances)}; "
+                f"pass at most {lost[0] - 1} of these variances, or smaller ones"
+            )
         beta_bar = np.sqrt(-np.expm1(log_alpha_bar_squared))
         object.__setattr__(self, "T", len(variances))
         freeze(
@@ -90,6 +97,16 @@ class NoiseSchedule:
 
     def __repr__(self) -> str:
         return f"NoiseSchedule(T={self.T}, alpha_bar[T]={self.alpha_bar[-1]:.3g})"
+
+    def log_signal_ratio(self, s: int | IntArray, t: int | IntArray) -> Array:
+        """log ᾱ_t²/ᾱ_s² = Σ_{s < i ≤ t} log(1 − β_i²), of the shape of s and t, for steps 0 <= s < t <= T.
+
+        Only the steps between s and t are summed.  A difference of two logarithms of ᾱ would lose the digits of small
+        β_i² after large ones.
+        """
+        logs = np.append(np.log1p(-self.variances), 0.0)  # the logarithm of step i has index i − 1
+        ends = np.stack(np.broadcast_arrays(s, t), axis=-1)
+        return np.add.reduceat(logs, ends.ravel())[::2].reshape(ends.shape[:-1])
 
     def respace(self, steps: ArrayLike) -> NoiseSchedule:
         """The schedule of the chain that visits only some of the steps; its ᾱ_i is ᾱ of this schedule at t_i.
@@ -107,15 +124,22 @@ class NoiseSchedule:
         Raises
         ------
         ValueError
-            If steps is not a 1-D array of ints that rise strictly within 1..T.
+            If steps is not a 1-D array of ints that rise strictly within 1..T, or a β_i² rounds to 1.
         """
         steps = np.asarray(steps)
         if steps.ndim != 1 or steps.size == 0 or steps.dtype.kind not in "iu":
             raise ValueError(f"steps must be a 1-D array of ints, got shape {steps.shape} and dtype {steps.dtype}")
         if steps[0] < 1 or steps[-1] > self.T or (np.diff(steps) <= 0).any():
             raise ValueError(f"steps must rise strictly within 1..{self.T}, got {steps}; pass sorted, distinct steps")
-        log_alpha_bar_squared = np.concatenate([[0.0], np.cumsum(np.log1p(-self.variances))])
-        return NoiseSchedule(-np.expm1(np.diff(log_alpha_bar_squared[np.concatenate([[0], steps])])))
+        previous = np.concatenate([[0], steps[:-1]])
+        variances = -np.expm1(self.log_signal_ratio(previous, steps))
+        if variances.max() == 1:
+            i = int(variances.argmax())
+            raise ValueError(
+                f"steps must be close enough for variances below 1, but that from {previous[i]} to {steps[i]} rounds to 1; "
+                "keep more steps"
+            )
+        return NoiseSchedule(variances)
 
     @classmethod
     def from_variances(cls, v: ArrayLike) -> Self:

@@ -123,11 +123,12 @@ def ddim_step(
         raise ValueError("noise is needed for eta > 0; pass standard normal noise of x_t's shape")
     if noise is not None:
         check_shapes("noise", noise, "x_t", x_t)
-    alpha_bar, beta_bar = schedule.alpha_bar, schedule.beta_bar
-    log_ratio = 2 * (np.log(alpha_bar[t]) - np.log(alpha_bar[s]))
-    sigma = eta * beta_bar[s] / beta_bar[t] * np.sqrt(-np.expm1(log_ratio))
-    direction = np.sqrt(np.maximum(beta_bar[s] ** 2 - sigma**2, 0.0))
-    x_s = column(alpha_bar[s], x_t) * predict_x0(schedule, t, x_t, eps_hat) + column(direction, x_t) * eps_hat
+    log_ratio = schedule.log_signal_ratio(s, t)  # of ᾱ_t²/ᾱ_s²
+    added, ratio = -np.expm1(log_ratio), schedule.beta_bar[s] / schedule.beta_bar[t]
+    sigma = eta * ratio * np.sqrt(added)
+    # β̄_s² − σ² without cancellation, since β̄_t² = 1 − ᾱ_t²/ᾱ_s² + (ᾱ_t²/ᾱ_s²) β̄_s²
+    direction = ratio * np.sqrt((1 - eta) * (1 + eta) * added + np.exp(log_ratio) * schedule.beta_bar[s] ** 2)
+    x_s = column(schedule.alpha_bar[s], x_t) * predict_x0(schedule, t, x_t, eps_hat) + column(direction, x_t) * eps_hat
     return x_s if noise is None else x_s + column(sigma, x_t) * noise
 
 

@@ -109,7 +109,8 @@ class VP(LinearSDE):
     Raises
     ------
     TypeError, ValueError
-        If beta_min is negative, or beta_max or horizon is not positive.
+        If beta_min is negative, beta_max or horizon is not positive, or scale² at the horizon is below the least
+        float64, 2e-308.
     """
 
     beta_min: float = 0.1
@@ -120,6 +121,12 @@ class VP(LinearSDE):
         as_number(self.horizon, "horizon", low=0.0, open_low=True)
         as_number(self.beta_min, "beta_min", low=0.0)
         as_number(self.beta_max, "beta_max", low=0.0, open_low=True)
+        total = float(self.beta_integral(self.horizon))
+        if -total < np.log(np.finfo(np.float64).tiny):
+            raise ValueError(
+                f"horizon and betas must leave some signal, but scale² = exp(-{total:.4g}) underflows at the horizon; "
+                "lower beta_max or the horizon"
+            )
 
     def beta(self, t: ArrayLike) -> Array:
         """β(t) = g(t)²."""

@@ -6,6 +6,7 @@ A loss alone does not show its weight or its constants, and the inequality of a 
 use equalities, and show that they fail with the factors of the deck.
 """
 
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -348,10 +349,32 @@ def test_ddim_to_0_returns_the_predicted_x0(case, x_t, eps_hat, eta):
     assert np.array_equal(step, predict_x0(*case, x_t, eps_hat))
 
 
-def test_ddim_is_finite_where_rounding_makes_sigma_the_larger():
-    """β̄_s² − σ² is −1e-34 here, by rounding."""
-    step = ddim_step(NoiseSchedule([1e-18, 0.05]), 2, 1, np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1)), eta=1.0)
-    assert np.isfinite(step).all()
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    "v",
+    [[0.5, 1e-12, 1e-3, 1e-15, 0.9, 1e-9], [1e-18, 0.05], [1e-12, 0.999, 1e-12, 1e-17], [1e-12] * 8],
+    ids=["mixed", "small before large", "small after large", "all small"],
+)
+def test_ddim_coefficients_keep_their_digits(v, eta):
+    """σ and √(β̄_s² − σ²) in fractions, for every jump; η = 1, s = t−1 gives σ = β̃_t."""
+    schedule = NoiseSchedule(v)
+    alpha_bar_squared = [Fraction(1)]
+    for variance in v:
+        alpha_bar_squared.append(alpha_bar_squared[-1] * (1 - Fraction(variance)))
+    zero, one = np.zeros((1, 1)), np.ones((1, 1))
+    for t in range(1, len(v) + 1):
+        for s in range(t):
+            ratio = (1 - alpha_bar_squared[s]) / (1 - alpha_bar_squared[t])
+            variance = Fraction(eta) ** 2 * ratio * (1 - alpha_bar_squared[t] / alpha_bar_squared[s])
+            sigma = ddim_step(schedule, t, s, zero, zero, one, eta).item()
+            assert sigma == pytest.approx(float(variance) ** 0.5, rel=2e-14, abs=0)
+            # ε̂ = 1 at x_t = β̄_t gives x̂_0 = 0
+            direction = ddim_step(schedule, t, s, schedule.beta_bar[t] * one, one, zero, eta).item()
+            left = float(1 - alpha_bar_squared[s] - variance) ** 0.5
+            assert direction == pytest.approx(left, rel=2e-14, abs=0)
+        assert ddim_step(schedule, t, t - 1, zero, zero, one, 1.0).item() == pytest.approx(
+            schedule.beta_tilde[t], rel=2e-14, abs=0
+        )
 
 
 # --- shapes and dtypes ------------------------------------------------------------------------------------

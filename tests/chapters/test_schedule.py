@@ -88,11 +88,63 @@ def test_square_root_of_one_minus_alpha_bar_loses_digits():
     assert relative(naive, exact_tables(v.tolist())[1]) > 1e-6
 
 
-def test_long_and_hot_schedules_do_not_underflow_into_nan():
-    schedule = NoiseSchedule(np.full(4000, 0.999))
+@pytest.mark.parametrize(("n", "variance", "last"), [(1000, 0.9, 307), (4000, 0.999, 102), (2000, 0.5, 1022)])
+def test_a_schedule_that_leaves_no_signal_is_refused_by_its_step(n, variance, last):
+    """ᾱ_t² = (1 − β²)^t falls below 2^−1022, the least float64 with all digits, after step `last`."""
+    with localcontext() as context:
+        context.prec = 60
+        assert (1 - Decimal(variance)) ** last >= Decimal(2) ** -1022 > (1 - Decimal(variance)) ** (last + 1)
+    words = f"alpha_bar² underflows at step {last + 1} of {n}; pass at most {last} of these variances, or smaller ones"
+    with pytest.raises(ValueError, match=rf"^variances must leave some signal, but {words}$"):
+        NoiseSchedule(np.full(n, variance))
+    schedule = NoiseSchedule(np.full(last, variance))
+    assert all((getattr(schedule, name)[1:] > 0).all() for name in ("alpha_bar", "snr"))
     assert all(np.isfinite(getattr(schedule, name)[1:]).all() for name in TABLES)
-    assert schedule.beta_bar[-1] == 1
-    assert schedule.alpha_bar[-1] == 0
+
+
+# --- ratios of two levels ---------------------------------------------------------------------------------
+
+SMALL_AFTER_LARGE = [0.999, 0.999, 1e-9, 1e-12, 1e-9, 0.3, 1e-15, 1e-12]
+
+
+def exact_added(v, s, t):
+    """1 − ᾱ_t²/ᾱ_s² = 1 − Π(1 − β_i²) over the steps from s + 1 to t, in fractions."""
+    product = Fraction(1)
+    for variance in v[s:t]:
+        product *= 1 - Fraction(variance)
+    return 1 - product
+
+
+@given(variances(1e-15, 0.999), st.data())
+def test_ratio_of_two_levels_keeps_its_digits(v, data):
+    """Also for small variances after large ones, where the difference of two log ᾱ has lost them."""
+    v = np.concatenate([v, SMALL_AFTER_LARGE])
+    t = np.array(data.draw(st.lists(st.integers(1, len(v)), min_size=1, max_size=5)))
+    s = np.array([data.draw(st.integers(0, last - 1)) for last in t.tolist()])
+    schedule = NoiseSchedule(v)
+    exact = np.array([float(exact_added(v.tolist(), *pair)) for pair in zip(s.tolist(), t.tolist(), strict=True)])
+    assert relative(-np.expm1(schedule.log_signal_ratio(s, t)), exact) < 1e-14
+    one = schedule.log_signal_ratio(int(s[0]), int(t[0]))
+    assert one.shape == ()
+    assert one == schedule.log_signal_ratio(s, t)[0]
+
+
+@pytest.mark.parametrize("v", [SMALL_AFTER_LARGE, [0.9999, 1e-17]], ids=["small after large", "below rounding"])
+def test_respaced_variances_keep_their_digits(v):
+    """With all steps kept the variances return to 1e-15; differences of log ᾱ gave 9e-5, or a variance of 0."""
+    schedule, T = NoiseSchedule(v), len(v)
+    assert relative(schedule.respace(np.arange(1, T + 1)).variances, np.array(v)) < 1e-15
+    kept = list(range(2, T + 1, 2))
+    exact = [float(exact_added(v, s, t)) for s, t in zip([0, *kept], kept, strict=False)]
+    assert relative(schedule.respace(kept).variances, np.array(exact)) < 1e-14
+
+
+def test_steps_too_far_apart_are_refused():
+    """A variance of 1 − 1e-20 is 1 in float64."""
+    schedule = NoiseSchedule(np.full(20, 0.9))
+    with pytest.raises(ValueError, match=r"^steps must be close enough .* from 0 to 20 rounds to 1; keep"):
+        schedule.respace([20])
+    assert schedule.respace([10, 20]).T == 2
 
 
 # --- linear -----------------------------------------------------------------------------------------------

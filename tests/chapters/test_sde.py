@@ -296,6 +296,16 @@ def test_flow_needs_no_noise_and_ignores_it():
     assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
 
+@pytest.mark.parametrize("kind", [VP, SubVP])
+def test_a_process_that_leaves_no_signal_is_refused(kind):
+    """scale² = e^(−B) with B = ½ (0.1 + 20) · horizon; the least float64 with all digits is e^(−708.4)."""
+    with pytest.raises(ValueError, match=r"^horizon and betas must leave some signal, .*; lower beta_max or"):
+        kind(0.1, 20.0, horizon=70.49)
+    sde = kind(0.1, 20.0, horizon=70.48)
+    assert np.isfinite(sde.log_snr(sde.horizon))
+    assert sde.level(sde.horizon)[0] ** 2 > 0
+
+
 @pytest.mark.parametrize(
     "times",
     [[1.0], [1.0, 1.0], [0.1, 1.0], [1.0, 0.2, 0.5], [1.0, np.nan, 0.1], [[1.0, 0.5]]],
