@@ -136,7 +136,7 @@ class NoiseSchedule:
         if variances.max() == 1:
             i = int(variances.argmax())
             raise ValueError(
-                f"steps must be close enough for variances below 1, but that from {previous[i]} to {steps[i]} rounds to 1; "
+                f"steps must leave variances below 1, but the variance from {previous[i]} to {steps[i]} rounds to 1; "
                 "keep more steps"
             )
         return NoiseSchedule(variances)

@@ -59,11 +59,24 @@ def joint_kl_table(p_x: Array, q: Array, decoder: Array, prior: Array) -> float:
 # factor analysis.
 
 
+def _factors(W: Array, noise_variance: float | Array) -> tuple[Array, Array, Array]:
+    """Q (k + D, k) and triangular R (k, k) of the matrix with the rows of I and of Ψ^−½ W, and Ψ^½, (D,).
+
+    RᵀR is the posterior's precision M = I + WᵀΨ⁻¹W.  The factors of W Wᵀ + Ψ, and of M itself, would lose all digits of
+    a noise that is small beside W.
+    """
+    noise = np.broadcast_to(np.asarray(noise_variance, dtype=np.float64), len(W))
+    if not ((noise > 0) & np.isfinite(noise)).all():
+        raise ValueError(f"noise_variance must be positive and finite, got {noise_variance}; raise the noise floor")
+    root = np.sqrt(noise)
+    return *np.linalg.qr(np.concatenate([np.eye(W.shape[1]), W / root[:, None]])), root
+
+
 def linear_gaussian_posterior(x: Array, W: Array, mean: Array, noise_variance: float | Array) -> tuple[Array, Array]:
     """p(z | x) = N(M⁻¹WᵀΨ⁻¹(x − μ), M⁻¹) with M = I + WᵀΨ⁻¹W, (11): means (N, k) and the common covariance (k, k)."""
-    weighted = (W.T / noise_variance).T  # Ψ⁻¹ W
-    covariance = np.linalg.inv(np.eye(W.shape[1]) + W.T @ weighted)
-    return (x - mean) @ weighted @ covariance, covariance
+    Q, R, root = _factors(W, noise_variance)
+    inverse = np.linalg.inv(R)
+    return (x - mean) / root @ Q[len(R) :] @ inverse.T, inverse @ inverse.T
 
 
 def linear_gaussian_mean_field(x: Array, W: Array, mean: Array, noise_variance: float | Array) -> tuple[Array, Array]:
@@ -82,10 +95,16 @@ def linear_gaussian_mean_field(x: Array, W: Array, mean: Array, noise_variance: 
 
 
 def linear_gaussian_log_prob(x: Array, W: Array, mean: Array, noise_variance: float | Array) -> Array:
-    """log N(x; μ, W Wᵀ + Ψ), (N,), nats."""
-    factor = np.linalg.cholesky(W @ W.T + noise_variance * np.eye(len(W)))
-    white = np.linalg.solve(factor, (x - mean).T)
-    return -0.5 * (len(W) * LOG_2PI + (white**2).sum(axis=0)) - np.log(np.diagonal(factor)).sum()
+    """log N(x; μ, W Wᵀ + Ψ), (N,), nats, from the posterior mean m and precision M (Woodbury's identity).
+
+    −½ log|2πΨ| − ½ log|M| − ½[‖x − μ − W m‖²_{Ψ⁻¹} + ‖m‖²]
+    """
+    Q, R, root = _factors(W, noise_variance)
+    k, white = len(R), (x - mean) / root
+    m = white @ Q[k:]  # in coordinates of the columns of Q
+    distance = ((white - m @ Q[k:].T) ** 2).sum(axis=1) + ((m @ Q[:k].T) ** 2).sum(axis=1)
+    log_det = 2 * (np.log(root).sum() + np.log(np.abs(np.diagonal(R))).sum())
+    return -0.5 * (len(W) * LOG_2PI + log_det + distance)
 
 
 def linear_gaussian_elbo(
@@ -102,8 +121,9 @@ def linear_gaussian_elbo(
     q_cov : (k, k)
         V, the same for every x.
     """
-    noise = np.broadcast_to(noise_variance, len(W))
-    residual = ((x - mean - q_mean @ W.T) ** 2 / noise).sum(axis=1) + np.trace((W.T / noise) @ W @ q_cov)
-    log_det = 2 * np.log(np.diagonal(np.linalg.cholesky(q_cov))).sum()
+    noise, factor = np.broadcast_to(noise_variance, len(W)), np.linalg.cholesky(q_cov)
+    spread = ((W @ factor) ** 2).sum(axis=1)  # the diagonal of W V Wᵀ
+    residual = ((x - mean - q_mean @ W.T) ** 2 / noise).sum(axis=1) + (spread / noise).sum()
+    log_det = 2 * np.log(np.diagonal(factor)).sum()
     kl = 0.5 * ((q_mean**2).sum(axis=1) + np.trace(q_cov) - len(q_cov) - log_det)
     return -0.5 * (len(W) * LOG_2PI + np.log(noise).sum() + residual) - kl

@@ -3,6 +3,7 @@
 import numpy as np
 
 from scratchgen.validation import Array
+from scratchgen.variational import linear_gaussian_posterior
 
 
 def ppca_maximum(covariance: Array, n_components: int, noise_variance: float | None = None) -> tuple[Array, float]:
@@ -40,6 +41,8 @@ def ppca_em_step(covariance: Array, W: Array, noise_variance: float) -> tuple[Ar
 
         W' = S W (σ² I + M⁻¹ WᵀS W)⁻¹,   σ²' = tr(S − S W M⁻¹ W'ᵀ)/D,   M = WᵀW + σ² I
 
+    The step is that of factor analysis with Ψ = σ² I, except that one σ²' is the mean of Ψ'.
+
     Parameters
     ----------
     covariance : (D, D)
@@ -48,11 +51,8 @@ def ppca_em_step(covariance: Array, W: Array, noise_variance: float) -> tuple[Ar
     noise_variance : float
         σ².
     """
-    M = W.T @ W + noise_variance * np.eye(W.shape[1])
-    SW = covariance @ W
-    new_W = np.linalg.solve((noise_variance * np.eye(W.shape[1]) + np.linalg.solve(M, W.T @ SW)).T, SW.T).T
-    new_variance = float(np.trace(covariance) - np.sum(np.linalg.solve(M, SW.T) * new_W.T)) / len(covariance)
-    return new_W, new_variance
+    new_W, new_variances = factor_analysis_em_step(covariance, W, np.full(len(W), noise_variance))
+    return new_W, float(new_variances.mean())
 
 
 def factor_analysis_em_step(
@@ -60,9 +60,10 @@ def factor_analysis_em_step(
 ) -> tuple[Array, Array]:
     """One E-step and one M-step of factor analysis, (15)-(18): W', (D, k), and Ψ', (D,).
 
-        β = Wᵀ(W Wᵀ + Ψ)⁻¹,   W' = S βᵀ (I − βW + βSβᵀ)⁻¹,   Ψ' = diag(S − W'βS)
+        β = Wᵀ(W Wᵀ + Ψ)⁻¹,   V = I − βW,   W' = S βᵀ (V + βSβᵀ)⁻¹,   Ψ' = diag[(I − W'β) S (I − W'β)ᵀ + W'V W'ᵀ]
 
-    If all Ψ_d are equal, W' is that of `ppca_em_step`, and σ²' of `ppca_em_step` is the mean of Ψ'.
+    βx and V are the mean and the covariance of the posterior (11).  Ψ' also is diag(S − W'βS), a difference that loses
+    the digits of a small Ψ'.  If all Ψ_d are equal, the mean of Ψ' is the σ²' of PPCA.
 
     Parameters
     ----------
@@ -74,9 +75,11 @@ def factor_analysis_em_step(
     noise_floor : float or (D,)
         Least Ψ'; the M-step is then the maximum subject to Ψ >= floor.
     """
-    weighted = (W.T / noise_variance).T
-    beta = np.linalg.solve(np.eye(W.shape[1]) + W.T @ weighted, weighted.T)  # = (I + WᵀΨ⁻¹W)⁻¹WᵀΨ⁻¹, k × k
-    S_beta = covariance @ beta.T
-    new_W = np.linalg.solve((np.eye(W.shape[1]) - beta @ W + beta @ S_beta).T, S_beta.T).T
-    left = np.diagonal(covariance) - (new_W * S_beta).sum(axis=1)
+    D = len(W)
+    beta_T, V = linear_gaussian_posterior(np.eye(D), W, np.zeros(D), noise_variance)  # (11)
+    S_beta = covariance @ beta_T
+    new_W = np.linalg.solve(V + beta_T.T @ S_beta, S_beta.T).T
+    residual = np.eye(D) - new_W @ beta_T.T
+    spread = ((new_W @ np.linalg.cholesky(V)) ** 2).sum(axis=1)
+    left = ((covariance - new_W @ S_beta.T) * residual).sum(axis=1) + spread
     return new_W, np.maximum(left, noise_floor)

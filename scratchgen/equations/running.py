@@ -88,7 +88,7 @@ RUNNING: tuple[Row, ...] = (
         "",
         "em.factor_analysis_em_step",
         em.factor_analysis_step,
-        runs_in=("FactorAnalysis.fit",),
+        runs_in=("FactorAnalysis.fit", "PPCA.fit"),
     ),
     Row(
         "covariances by type",

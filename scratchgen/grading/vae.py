@@ -162,12 +162,12 @@ def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
     if best_variance <= 1e-14 * np.trace(S):
         raise ValueError(f"x lies in {k} dimensions or fewer, so that the maximum is infinite; pass more or other data")
     n_active, best_n_active = _rank(W, variance), _rank(best_W, best_variance)
-    M = np.eye(k) + W.T @ W / variance
+    R = np.linalg.qr(np.concatenate([np.eye(k), W / variance**0.5]), mode="r")  # RᵀR = M
     return LinearVAEGrade(
         elbo=float(model.elbo(x).mean()),
         log_prob=float(model.log_prob(x).mean()),
         maximum=float(linear_gaussian_log_prob(x, best_W, x.mean(axis=0), best_variance).mean()),
-        least_gap=float(0.5 * (np.log(np.diagonal(M)).sum() - np.linalg.slogdet(M)[1])),
+        least_gap=float(np.log(np.linalg.norm(R, axis=0) / np.abs(np.diagonal(R))).sum()),
         angle=_angle(W, np.linalg.eigh(S), n_active, best_n_active),
         variance=variance,
         best_variance=best_variance,

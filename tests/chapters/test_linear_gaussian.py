@@ -3,6 +3,7 @@
 A monotone likelihood does not find a σ² from the old W, because this is still a generalised EM.
 """
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
@@ -134,3 +135,129 @@ def test_maximum_of_ppca_is_the_closed_form(spectrum):
     """Value and point."""
     S, _, k, _ = spectrum
     holds(c.check_ppca_maximum(ppca_maximum, symmetric(S), k))
+
+
+# --- small noise, against 60 digits ---------------------------------------------------------------------------------
+
+RNG = np.random.default_rng(5)
+LOADINGS = {
+    "4 x 3": RNG.standard_normal((4, 3)),
+    "dependent columns": RNG.standard_normal((4, 1)) * [1.0, -2.0, 0.5],
+    "3 x 5": RNG.standard_normal((3, 5)),
+    "a latent that is not used": RNG.standard_normal((5, 2)) * [1.0, 0.0],
+}
+PROFILES = {"ppca": None, "fa": np.array([1.0, 1e-3, 30.0, 1e-5, 0.1])}
+
+
+def exactly(array):
+    """The binary numbers of an array as an mpmath matrix; vectors become columns."""
+    return mpmath.matrix(np.asarray(array, dtype=float).tolist())
+
+
+def rounded(matrix):
+    return np.array(matrix.tolist(), dtype=float)
+
+
+def exact_model(W, psi):
+    """C = W Wᵀ + Ψ, and the precision M = I + WᵀΨ⁻¹W of the posterior, with WᵀΨ⁻¹."""
+    W, noise = exactly(W), [mpmath.mpf(float(v)) for v in psi]
+    weighted = W.T * mpmath.diag([1 / v for v in noise])
+    return W * W.T + mpmath.diag(noise), mpmath.eye(W.cols) + weighted * W, weighted
+
+
+@pytest.fixture(params=[1e-2, 1e-8, 1e-10, 1e-14], ids="noise {:g}".format)
+def size_of_noise(request):
+    with mpmath.workdps(60):
+        yield request.param
+
+
+@pytest.fixture(params=PROFILES)
+def noisy(request, size_of_noise):
+    """The noise variances of D columns, as an argument and as (D,)."""
+    profile = PROFILES[request.param]
+
+    def of(D):
+        noise = size_of_noise if profile is None else size_of_noise * profile[:D]
+        return noise, np.broadcast_to(noise, D)
+
+    return of
+
+
+@pytest.mark.equation(8, 11)
+@pytest.mark.parametrize("W", LOADINGS.values(), ids=LOADINGS)
+def test_small_noise_keeps_the_digits_of_the_density_and_the_posterior(W, noisy):
+    """log p(x) from a factor of W Wᵀ + σ² I is off by 77 nats at σ² = 1e-10; x is drawn from the model."""
+    D, k = W.shape
+    noise, psi = noisy(D)
+    mean, rng = np.arange(D) / 4, np.random.default_rng(0)
+    x = rng.standard_normal((4, k)) @ W.T + mean + np.sqrt(psi) * rng.standard_normal((4, D))
+    C, M, weighted = exact_model(W, psi)
+    rows = [exactly(row) - exactly(mean) for row in x]
+    log_det = mpmath.log(mpmath.det(2 * mpmath.pi * C))
+    exact = np.array([float(-(log_det + (r.T * mpmath.lu_solve(C, r))[0]) / 2) for r in rows])
+    # The rounding of x itself, 1e-16, is divided by the noise's standard deviation.
+    scale = 1e-14 / np.sqrt(psi.min())
+    assert residual(linear_gaussian_log_prob(x, W, mean, noise), exact) < 1e-11 + scale
+    means, covariance = linear_gaussian_posterior(x, W, mean, noise)
+    exact_means = np.array([rounded(mpmath.lu_solve(M, weighted * r))[:, 0] for r in rows])
+    assert residual(means, exact_means) < 1e-11 + scale
+    inverse = rounded(M**-1)
+    assert np.abs(covariance - inverse).max() < (1e-13 + scale) * np.abs(inverse).max()
+
+
+@pytest.mark.equation(7, 8)
+@pytest.mark.parametrize("W", LOADINGS.values(), ids=LOADINGS)
+def test_small_noise_keeps_the_digits_of_the_elbo(W, noisy):
+    """(7) at a given q, with a posterior's width in the directions that x determines."""
+    D, k = W.shape
+    noise, psi = noisy(D)
+    _, M, _ = exact_model(W, psi)
+    _, covariance = linear_gaussian_posterior(np.zeros((1, D)), W, np.zeros(D), noise)
+    q_cov, q_mean = 0.5 * (covariance + covariance.T) + np.eye(k) * max(psi.min(), 1e-12), RNG.standard_normal((2, k))
+    x = q_mean @ W.T + np.sqrt(psi) * np.random.default_rng(1).standard_normal((2, D))
+    V, exact = exactly(q_cov), []
+    for row, m in zip(x, q_mean, strict=True):
+        r, m = exactly(row) - exactly(W) * exactly(m), exactly(m)
+        fit = sum(mpmath.log(2 * mpmath.pi * float(v)) + r[d] ** 2 / float(v) for d, v in enumerate(psi))
+        spread = sum(((M - mpmath.eye(k)) * V)[i, i] for i in range(k))
+        kl = (m.T * m)[0] + sum(V[i, i] for i in range(k)) - k - mpmath.log(mpmath.det(V))
+        exact.append(float(-(fit + spread + kl) / 2))
+    scale = 1e-14 / np.sqrt(psi.min()) + 1e-15 * np.linalg.cond(q_cov)  # of the rounding of x and of q_cov
+    assert residual(linear_gaussian_elbo(x, W, np.zeros(D), noise, q_mean, q_cov), np.array(exact)) < 1e-11 + scale
+
+
+def exact_step(S, W, psi):
+    """W' and Ψ' of one step of EM, in 60 digits."""
+    _, M, weighted = exact_model(W, psi)
+    S, V = exactly(S), M**-1
+    beta = V * weighted
+    new_W = S * beta.T * (V + beta * S * beta.T) ** -1
+    return rounded(new_W), np.diag(rounded(S - new_W * beta * S))
+
+
+@pytest.mark.equation(15, 18)
+def test_small_noise_keeps_the_digits_of_a_step_of_em(noisy):
+    """Near the maximum, where Ψ' = diag(S − W'βS) is a small difference; S itself is rounded to 1e-16 of its trace."""
+    errors = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        W = rng.standard_normal((5, 2))
+        noise, psi = noisy(5)
+        S = W @ W.T + np.diag(psi)
+        W = W + 0.1 * np.sqrt(psi)[:, None] * rng.standard_normal(W.shape)
+        exact_W, exact_psi = exact_step(S, W, psi)
+        new_W, new_psi = factor_analysis_em_step(S, W, psi)
+        assert residual(new_W, exact_W) < 1e-12
+        errors.append(np.abs(new_psi - exact_psi).max() / np.trace(S))
+        if np.ndim(noise) == 0:
+            new_W, new_noise = ppca_em_step(S, W, noise)
+            assert residual(new_W, exact_W) < 1e-12
+            assert abs(new_noise - exact_psi.mean()) < 4e-16 * np.trace(S)
+    assert max(errors) < 5e-15  # 1e-13 for the difference
+
+
+@pytest.mark.parametrize("noise", [0.0, -1.0, np.nan, np.array([1.0, 0.0, 1.0])], ids=str)
+def test_noise_that_is_not_positive_is_refused(noise):
+    for function in linear_gaussian_log_prob, linear_gaussian_posterior:
+        with pytest.raises(ValueError, match=r"^noise_variance must be positive and finite, got .*; raise the noise"):
+            function(np.zeros((2, 3)), np.ones((3, 1)), np.zeros(3), noise)

@@ -142,7 +142,7 @@ def test_respaced_variances_keep_their_digits(v):
 def test_steps_too_far_apart_are_refused():
     """A variance of 1 − 1e-20 is 1 in float64."""
     schedule = NoiseSchedule(np.full(20, 0.9))
-    with pytest.raises(ValueError, match=r"^steps must be close enough .* from 0 to 20 rounds to 1; keep"):
+    with pytest.raises(ValueError, match=r"^steps must leave variances below 1, .* from 0 to 20 rounds to 1; keep"):
         schedule.respace([20])
     assert schedule.respace([10, 20]).T == 2
 
