@@ -63,14 +63,14 @@ def reverse_moments(
 
     def slope(t: float, state: Array) -> Array:
         A, c = affine_map(lambda x: reverse_drift(sde, score(x, t), x, t, stochasticity), D)
-        V = state[D:].reshape(D, D)
+        m, V = state[0], state[1:]
         spread = A @ V + V @ A.T - (stochasticity * float(sde.diffusion(t))) ** 2 * np.eye(D)
-        return np.concatenate([A @ state[:D] + c, spread.ravel()])
+        return np.concatenate([(A @ m + c)[None], spread])
 
     t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon)
-    start = np.concatenate([np.asarray(mean, dtype=np.float64), np.ravel(covariance)])
+    start = np.concatenate([np.asarray(mean, dtype=np.float64)[None], covariance])
     end = integrate(slope, sde.horizon, t_min, start, 1e-12, "the moments", "raise t_min")
-    return end[:D], end[D:].reshape(D, D)
+    return end[0], end[1:]
 
 
 def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.0) -> Array:
