@@ -259,6 +259,25 @@ def test_bound_of_the_score_of_another_law_is_its_kl(sde):
 
 
 @pytest.mark.equation(34)
+@pytest.mark.parametrize("std", [0.02, 0.003])
+def test_bound_sees_narrow_components_of_the_other_law(std):
+    """(34) as an equality from t = 0: p is N(0, 1), and q has a component that is narrower than p's own nodes."""
+    sde, p = VP(0.1, 20.0, 2.0), Mixture([1.0], [[0.0]], [[[1.0]]])
+    q = Mixture([0.9, 0.1], [[0.0], [0.31]], [[[1.0]], [[std**2]]])
+
+    def score(x, t):
+        return q.diffuse(*sde.level(t)).score(x)
+
+    end = q.diffuse(*sde.level(2.0)).log_prob
+    grade = grade_kl_bound(sde, score, p, rtol=1e-4, prior_log_prob=end, law=q)
+    exact = integrate.quad(
+        lambda x: float(np.exp(p.log_prob([[x]]) + 0.0)[0] * (p.log_prob([[x]]) - q.log_prob([[x]]))[0]),
+        -9, 9, points=[0.31 + k * std for k in (-30, -6, -3, 0, 3, 6, 30)], epsabs=1e-12, limit=500,
+    )[0]  # fmt: skip
+    assert grade.bound == pytest.approx(exact, rel=1e-7)
+
+
+@pytest.mark.equation(34)
 def test_bound_of_a_score_that_is_too_short_is_the_closed_form():
     """s_θ = (1 − δ) ∇log p_t of a Gaussian: ½ ∫ g² δ² tr V_t⁻¹ dt + KL(p_T‖π)."""
     sde, delta = VP(), 0.2

@@ -57,7 +57,7 @@ def in_the_plane(tour: Tour) -> None:
     log_snr = np.linspace(low, high, 65)
     grades = [noise_grade(float(t)) for t in process.time_at(log_snr)]
     bayes, excess = np.array(grades).T
-    right = grade_kl_bound(process, model.predict_score, truth, t_min, n_nodes=32).bound
+    right = grade_kl_bound(process, model.predict_score, truth, t_min, rtol=1e-3).bound
     left = {}
     for n in (50, 100):
         times = reverse_times(process, n, t_min, detail=float(np.sqrt(truth.covariances[0, 0, 0])))
@@ -132,5 +132,5 @@ def both_sides_of_equality(model: ScoreSDE) -> tuple[float, float]:
         return q.diffuse(*process.level(t)).score(x)
 
     q_start, q_end = (q.diffuse(*process.level(t)) for t in (t_min, process.horizon))
-    grade = grade_kl_bound(process, score_of_q, p, t_min, n_nodes=48, prior_log_prob=q_end.log_prob)
-    return grade.bound, p.diffuse(*process.level(t_min)).kl(q_start.log_prob)
+    grade = grade_kl_bound(process, score_of_q, p, t_min, 1e-4, q_end.log_prob, law=q)
+    return grade.bound, p.diffuse(*process.level(t_min)).kl(q_start)

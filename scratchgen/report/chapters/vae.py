@@ -73,7 +73,7 @@ def drawback(tour: Tour, truth: Mixture) -> None:
     tour.drawback["best Gaussian"] = entropy_gaussian(truth.covariance()) - truth.entropy(), 0.0
     for s in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02):
         gaps = [nearest_gaussian(*joint)[2] for joint in OneLatent(f, 2 * np.log(s)).log_joints(points)]
-        tour.drawback[f"s = {s:g}"] = truth.kl(truth.diffuse(1.0, s).log_prob), float(mass @ gaps)
+        tour.drawback[f"s = {s:g}"] = truth.kl(truth.diffuse(1.0, s)), float(mass @ gaps)
     tour.narrator.say(
         "  The drawback of the VAE in the deck, for a decoder that maps N(0, 1) to p, with noise s (nats):"
     )
