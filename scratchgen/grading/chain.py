@@ -42,7 +42,8 @@ class GridDensity(NamedTuple):
         Raises
         ------
         ArithmeticError
-            If p sums to 1 on the grid only with an error above 1e-6: the grid is too small or too coarse.
+            If p sums to 1 on the grid only with an error above 1e-6: the grid is too small or too coarse.  The error of
+            the KL for narrow p that pass was up to 2e-5.
         """
         mass = np.exp(log_prob) * self.cell
         if abs(mass.sum() - 1) > LOST:

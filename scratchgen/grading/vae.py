@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from scratchgen.em import ppca_maximum
-from scratchgen.grading.one_latent import REACH, OneLatent, nearest_gaussian
-from scratchgen.likelihood import LOG_2PI, kl_diag_standard, logsumexp
+from scratchgen.grading.one_latent import OneLatent, nearest_gaussian
+from scratchgen.likelihood import kl_diag_standard, logsumexp
+from scratchgen.mixture import Mixture
 from scratchgen.models.linear_vae import LinearVAE
 from scratchgen.models.vae import GaussianVAE
 from scratchgen.validation import Array, ArrayLike
@@ -65,14 +66,12 @@ def grade_vae(model: GaussianVAE, x: ArrayLike, n_nodes: int | None = None) -> V
     """
     data, decoder = _one_latent(model, x)
     log_prob, gap = np.empty(len(data)), np.empty(len(data))
-    xi, step = np.linspace(-REACH, REACH, 801, retstep=True)  # z = μ + σ ξ, for expectations over q(z | x)
-    mass = step * np.exp(-0.5 * (xi**2 + LOG_2PI))
     q_mean, q_log_variance = (part.astype(np.float64) for part in model.network_.encode(data))
     for n, (row, (z, log_joint)) in enumerate(zip(data, decoder.log_joints(data, n_nodes), strict=True)):
         log_prob[n] = logsumexp(log_joint) + np.log(z[1] - z[0])
-        at_q = decoder.decode(q_mean[n] + np.exp(0.5 * q_log_variance[n]) * xi[:, None])
-        fit = mass @ decoder.log_prob(row, at_q)
-        gap[n] = log_prob[n] - fit + kl_diag_standard(q_mean[n], q_log_variance[n])
+        q = Mixture([1.0], q_mean[[n]], np.exp(q_log_variance[[n]])[:, None])  # q(z | x)
+        fit = q.expectation(lambda z, x=row: decoder.log_prob(x, decoder.decode(z))[:, None], spacing=0.1, rtol=1e-6)
+        gap[n] = log_prob[n] - fit[0] + kl_diag_standard(q_mean[n], q_log_variance[n])
     return VAEGrade(log_prob - model._log_volume, gap)
 
 

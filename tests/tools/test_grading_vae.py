@@ -163,6 +163,24 @@ def test_grade_of_an_x_far_from_all_samples_is_exact_or_an_error(x):
         grade_linear_vae(VAE(1, n_steps=1).fit(x), x)
 
 
+def test_grade_resolves_the_decoder_on_the_scale_of_the_encoder():
+    """f(z) = sin wz with a period as long as two of 801 nodes over q(z | x): these gave gaps that are wrong by 0.2."""
+    x = np.random.default_rng(0).standard_normal((50, 1))
+    model = VAE(1, (4,), decoder_variance=1.0, standardize=False, n_steps=1, dtype="float64", rng=0).fit(x)
+    x = x[:3]
+    for n, (mean, std) in enumerate(zip(model.encode(x)[0][:, 0], model.encode(x)[1][:, 0] ** 0.5, strict=True)):
+        w = np.pi / (18 / 800 * std)
+        model.network_.decoder = lambda z, w=w: np.sin(w * z)
+        grade = grade_vae(model, x[n : n + 1])
+        # under N(0, 1) and under q the phase wz is uniform, to 1e-300
+        phase = 2 * np.pi * np.arange(200) / 200
+        log_prob = logsumexp(stats.norm.logpdf(x[n], np.sin(phase), 1)) - np.log(200)
+        fit = -0.5 * (np.log(2 * np.pi) + x[n, 0] ** 2 + 0.5)
+        gap = log_prob - fit + 0.5 * (mean**2 + std**2 - 1) - np.log(std)
+        assert grade.log_prob[0] == pytest.approx(log_prob, abs=1e-10)
+        assert grade.gap[0] == pytest.approx(gap, abs=1e-6)
+
+
 def test_grade_of_a_binned_vae_is_a_mass():
     x = np.random.default_rng(0).integers(0, 5, (100, 2)).astype(float)
     model = VAE(1, (8,), n_levels=5, n_steps=200, dtype="float64", rng=0).fit(x)
