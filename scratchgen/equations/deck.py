@@ -191,6 +191,7 @@ EQUATIONS: tuple[Row, ...] = (
             "grade_bound",
             "grade_kl_bound",
             "grade_noise",
+            "grade_vae",
         ),
         fast="fast.em_statistics.expected_statistics",
         used_in=("EM in one pass",),

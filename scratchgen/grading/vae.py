@@ -70,7 +70,11 @@ def grade_vae(model: GaussianVAE, x: ArrayLike, n_nodes: int | None = None) -> V
     for n, (row, (z, log_joint)) in enumerate(zip(data, decoder.log_joints(data, n_nodes), strict=True)):
         log_prob[n] = logsumexp(log_joint) + np.log(z[1] - z[0])
         q = Mixture([1.0], q_mean[[n]], np.exp(q_log_variance[[n]])[:, None])  # q(z | x)
-        fit = q.expectation(lambda z, x=row: decoder.log_prob(x, decoder.decode(z))[:, None], spacing=0.1, rtol=1e-6)
+
+        def log_likelihood(z: Array, x: Array = row) -> Array:
+            return decoder.log_prob(x, decoder.decode(z))[:, None]
+
+        fit = q.expectation(log_likelihood, spacing=0.1, rtol=1e-6)
         gap[n] = log_prob[n] - fit[0] + kl_diag_standard(q_mean[n], q_log_variance[n])
     return VAEGrade(log_prob - model._log_volume, gap)
 
