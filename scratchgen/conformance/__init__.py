@@ -89,7 +89,8 @@ from scratchgen.conformance.reverse_sde import (
     check_reverse_sde,
     check_reverse_step,
 )
-from scratchgen.conformance.score import check_denoiser, check_log_prob, check_score, check_score_matching
+from scratchgen.conformance.score import check_denoiser, check_log_prob, check_score
+from scratchgen.conformance.score_matching import check_score_matching
 from scratchgen.conformance.sde import check_discretisation, check_sde
 from scratchgen.conformance.sde_bounds import (
     check_continuous_bound,

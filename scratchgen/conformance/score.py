@@ -1,4 +1,4 @@
-"""Checks of scores and of (33): densities and denoisers of mixtures, score matching.
+"""Checks of densities, scores and denoisers of mixtures.
 
 The right side of a score is the complex-step derivative of the log-density.
 """
@@ -6,6 +6,7 @@ The right side of a score is the complex-step derivative of the log-density.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,8 +14,8 @@ from numpy.typing import ArrayLike
 from scratchgen.conformance.arguments import returned, takes_arrays
 from scratchgen.conformance.em import log_joint_by_inverses
 from scratchgen.conformance.result import Check, compare
-from scratchgen.mixture import FINE, Mixture
-from scratchgen.quadrature import central_difference
+from scratchgen.conformance.sde import EPS, LARGEST_ERROR
+from scratchgen.mixture import Mixture
 from scratchgen.validation import Array
 
 
@@ -32,6 +33,32 @@ def _exact_score(mixture: Mixture, x: Array) -> Array:
     return np.stack(columns, axis=1)
 
 
+def responsibilities(mixture: Mixture, x: Array) -> Array:
+    """p(k | x), (N, K)."""
+    log_joint = log_joint_by_inverses(x, mixture.weights, mixture.means, mixture.covariances)
+    joint = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
+    return np.asarray(joint / joint.sum(axis=1, keepdims=True))
+
+
+def with_far_points(mixture: Mixture, x: Array) -> Array:
+    """x and four points at 12 standard deviations of the widest direction from the mean, other in every dimension."""
+    width = np.sqrt(np.linalg.eigvalsh(mixture.covariance()).max())
+    direction = np.sin(np.arange(1.0, 1 + 2 * mixture.dimension) ** 1.3).reshape(2, -1)
+    direction /= np.abs(direction).max(axis=1, keepdims=True)
+    return np.concatenate([x, mixture.mean() + 12 * width * np.concatenate([direction, -direction])])
+
+
+def _conditioned(tolerance: float, mixture: Mixture, x: Array) -> float:
+    """The tolerance, or the rounding of a right computation if that is larger.
+
+    It is 64 ε times the largest condition number of a covariance, and 16 ε times the largest −log p of the nearest
+    component, which p(k | x) of several components contains.
+    """
+    log_joint = log_joint_by_inverses(x, mixture.weights, mixture.means, mixture.covariances)
+    height = np.abs(log_joint.max(axis=1)).max() if len(mixture.weights) > 1 else 0.0
+    return float(max(tolerance, 64 * EPS * np.linalg.cond(mixture.covariances).max(), 16 * EPS * height))
+
+
 @takes_arrays
 def check_log_prob(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: Array) -> Check:
     """log p(x) of a Gaussian mixture, by inverses and determinants.
@@ -42,31 +69,53 @@ def check_log_prob(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: 
         log_prob(x) → (N,), nats.
     mixture : Mixture
     x : (N, D)
+        The check adds points at 12 standard deviations, where a sum of densities without logsumexp may underflow.
 
     Returns
     -------
     Check
-        Tolerance 1e-10.
+        Tolerance 2e-14, or the rounding of a right computation if that is larger.
     """
-    exact = log_density(mixture, x).real
-    D = mixture.dimension
+    x = with_far_points(mixture, x)
+    exact, D = log_density(mixture, x).real, mixture.dimension
+    log_weights = np.log(mixture.weights, where=mixture.weights > 0, out=np.full(len(mixture.weights), -np.inf))
+    log_joint = log_joint_by_inverses(x, mixture.weights, mixture.means, mixture.covariances)
+    log_det = np.linalg.slogdet(mixture.covariances)[1]
+
+    def total(log_terms: Array) -> Array:
+        return np.asarray(np.logaddexp.reduce(log_terms, axis=1))
+
     return compare(
         "check_log_prob",
         "(16)",
         "log p(x)",
         log_prob(x),
         exact,
-        1e-10,
+        _conditioned(2e-14, mixture, x),
         {
             "(D/2) log 2π is missing": lambda: exact + 0.5 * D * np.log(2 * np.pi),
-            "the mixing weights are missing": lambda: np.log(
-                sum(
-                    np.exp(log_density(Mixture(np.ones(1), m[None], C[None]), x).real)
-                    for m, C in zip(mixture.means, mixture.covariances, strict=True)
-                )
+            "½ log 2π stands where (D/2) log 2π belongs": lambda: exact + 0.5 * (D - 1) * np.log(2 * np.pi),
+            "the mixing weights are missing": lambda: total(log_joint - log_weights),
+            "½ log|C| is missing": lambda: total(log_joint + 0.5 * log_det),
+            "log|C| has lost its ½": lambda: total(log_joint - 0.5 * log_det),
+            "½ log|C| has the wrong sign": lambda: total(log_joint + log_det),
+            "the quadratic form has lost its ½": lambda: total(
+                2 * log_joint - log_weights + 0.5 * (D * np.log(2 * np.pi) + log_det)
             ),
+            "it is the log-density of the nearest component": lambda: log_joint.max(axis=1),
+            "it is Σ_k w_k log N_k, the mean of logarithms": lambda: (log_joint - log_weights) @ mixture.weights,
+            "covariances are taken for standard deviations": lambda: (
+                log_density(Mixture(mixture.weights, mixture.means, mixture.covariances @ mixture.covariances), x).real
+            ),
+            "it is averaged over D": lambda: exact / D,
         },
+        labels=lambda i: f"log p at x = {_text(x[i[0]])}",
     )
+
+
+def _text(x: Array) -> str:
+    """A point in the text of a diagnosis; of long vectors the first three coordinates."""
+    return f"({', '.join([f'{value:.4g}' for value in x[:3]] + ['…'] * (len(x) > 3))})"
 
 
 @takes_arrays
@@ -79,38 +128,88 @@ def check_score(score: Callable[[Array], ArrayLike], mixture: Mixture, x: Array,
         score(x) → (N, D).
     mixture : Mixture
     x : (N, D)
+        The check adds points at 12 standard deviations.
     std : float
         The noise of a diffused mixture; only the diagnosis uses it.
 
     Returns
     -------
     Check
-        In units of 1/std of the narrowest direction of the mixture; tolerance 1e-10.
+        In units of 1/std of the narrowest direction of the mixture.  Tolerance 1e-12, or the rounding of a
+        right computation if that is larger.
     """
-    exact = _exact_score(mixture, x)
-    value = returned(score(x), x.shape, "score")
+    x = with_far_points(mixture, x)
+    exact, value = _exact_score(mixture, x), returned(score(x), x.shape, "score")
     unit = 1 / np.sqrt(np.linalg.eigvalsh(mixture.covariances).min())  # scores of wide distributions are small numbers
+
+    def by_component(precisions: Array, weights: Array) -> Array:
+        return -np.einsum("nk,kde,nke->nd", weights, precisions, x[:, None] - mixture.means) / unit
+
+    def precisions() -> Array:
+        return np.linalg.inv(mixture.covariances)
+
+    def here() -> Array:
+        return responsibilities(mixture, x)
+
     return compare(
         "check_score",
         "(33)",
         "∇ log p(x), in units of 1/std",
         value / unit,
         exact / unit,
-        1e-10,
+        _conditioned(1e-12, mixture, x),
         {
             "the sign is wrong": lambda: -exact / unit,
             "it is −std · ∇log p, the noise": lambda: -std * exact / unit,
             "it is std · ∇log p": lambda: std * exact / unit,
             "it is std² · ∇log p, the denoiser's shift": lambda: std**2 * exact / unit,
+            "it is ∇log p/std, as −ε̂/std²": lambda: exact / std / unit,
+            "it is −∇log p/std, as ε̂/std²": lambda: -exact / std / unit,
+            "it is ∇p, not ∇log p": lambda: np.exp(log_density(mixture, x).real)[:, None] * exact / unit,
+            "it is the score of the nearest component": lambda: by_component(
+                precisions(), (here() == here().max(axis=1, keepdims=True)).astype(float)
+            ),
+            "the mixing weights stand where p(k | x) belongs": lambda: by_component(
+                precisions(), np.tile(mixture.weights, (len(x), 1))
+            ),
+            "C⁻¹ is missing": lambda: by_component(np.tile(np.eye(x.shape[1]), (len(mixture.weights), 1, 1)), here()),
+            "C stands where C⁻¹ belongs": lambda: by_component(mixture.covariances, here()),
         },
+        labels=lambda i: f"coordinate {i[1] + 1} of ∇ log p at x = {_text(x[i[0]])}, in units of 1/std",
     )
+
+
+def diffused(mixture: Mixture, scale: float, std: float) -> Mixture:
+    """The law of scale · x_0 + std · ε."""
+    covariances = scale**2 * mixture.covariances + std**2 * np.eye(mixture.dimension)
+    return Mixture(mixture.weights, scale * mixture.means, covariances)
+
+
+def _denoised(mixture: Mixture, x_t: Array, scale: float, std: float) -> Array:
+    """E[x_0 | x_t], (N, D), as the mean of E[x_0 | x_t, k] over p(k | x_t)."""
+    law = diffused(mixture, scale, std)
+    gains = scale * mixture.covariances @ np.linalg.inv(law.covariances)
+    means = mixture.means + np.einsum("kde,nke->nkd", gains, x_t[:, None] - law.means)
+    return np.einsum("nk,nkd->nd", responsibilities(law, x_t), means)
+
+
+def _other_levels(scale: float, std: float) -> list[tuple[float, float]]:
+    """A level of less and one of more noise in the same kind of process: scale² + std² = 1, scale + std = 1, other."""
+    if scale < 1 and abs(scale**2 + std**2 - 1) < 1e-6:
+        return [(float(np.sqrt(1 - b**2)), b) for b in (0.5 * std, 0.5 + 0.5 * std)]
+    if scale < 1 and abs(scale + std - 1) < 1e-6:
+        return [(1 - b, b) for b in (0.5 * std, 0.5 + 0.5 * std)]
+    return [(scale, 0.5 * std), (scale, 2 * std)]
 
 
 @takes_arrays
 def check_denoiser(
     denoise: Callable[[Array, float, float], ArrayLike], mixture: Mixture, x_t: Array, scale: float, std: float
 ) -> Check:
-    """E[x_0 | x_t] for x_t = scale · x_0 + std · ε and x_0 from a Gaussian mixture, by Tweedie's formula.
+    """E[x_0 | x_t] for x_t = scale · x_0 + std · ε and x_0 from a Gaussian mixture.
+
+    Tweedie's formula (x_t + std² ∇log p_t)/scale is a second route.  It cancels where scale is small, and the
+    difference of the two routes enters the tolerance.
 
     Parameters
     ----------
@@ -119,99 +218,72 @@ def check_denoiser(
     mixture : Mixture
         Distribution of x_0.
     x_t : (N, D)
+        The check adds points at 12 standard deviations of x_t, and calls `denoise` at one level of less noise and at
+        one of more noise, of the same kind of process.
     scale, std : float
 
     Returns
     -------
     Check
-        Tolerance 1e-9.
+        In units of the standard deviation of x_0.  Tolerance 1e-12, or the rounding of a
+        right computation if that is larger, plus ten times the difference of the two routes and of the
+        rounding of x_t/scale.
     """
-    covariances = scale**2 * mixture.covariances + std**2 * np.eye(mixture.dimension)
-    score = _exact_score(Mixture(mixture.weights, scale * mixture.means, covariances), x_t)
-    exact = (x_t + std**2 * score) / scale
+    unit = float(np.sqrt(np.diagonal(mixture.covariance()).mean()))
+    levels = [(scale, std), *_other_levels(scale, std)]
+    laws = [diffused(mixture, *level) for level in levels]
+    points = [with_far_points(law, x_t) for law in laws]
+    scores = [_exact_score(law, x) for law, x in zip(laws, points, strict=True)]
+    right = np.array([_denoised(mixture, x, a, b) for x, (a, b) in zip(points, levels, strict=True)]) / unit
+
+    def everywhere(f: Callable[[Array, Array, float, float], ArrayLike]) -> Array:
+        """f(x, ∇log p_t(x), scale, std) at every level, (3, N, D), in units of the data."""
+        return np.array([f(x, s, a, b) for x, s, (a, b) in zip(points, scores, levels, strict=True)]) / unit
+
+    tweedie = everywhere(lambda x, s, a, b: (x + b**2 * s) / a)
+    error = np.abs(tweedie - right).max() / (1 + np.abs(right).max())
+    error += 2 * EPS * max(np.abs(x).max() / (a * unit) for x, (a, _) in zip(points, levels, strict=True))
+    left = everywhere(lambda x, s, a, b: returned(denoise(x, a, b), x.shape, "denoise"))
     return compare(
         "check_denoiser",
         "(25)",
-        "E[x_0 | x_t]",
-        denoise(x_t, scale, std),
-        exact,
-        1e-9,
-        {
-            "the score has the wrong sign": lambda: (x_t - std**2 * score) / scale,
-            "std stands where std² belongs": lambda: (x_t + std * score) / scale,
-            "1/scale is missing": lambda: x_t + std**2 * score,
-        },
-    )
-
-
-@takes_arrays
-def check_score_matching(
-    denoising: Callable[[Array, Array, float], ArrayLike],
-    implicit: Callable[[Array, Array], ArrayLike],
-    sliced: Callable[[Array, Array, Array], ArrayLike],
-    mixture: Mixture,
-    scale: float,
-    std: float,
-    score: Callable[[Array], Array],
-    divergence: Callable[[Array], Array],
-) -> Check:
-    """(33): three forms of score matching in one dimension differ by constants that do not depend on s_θ.
-
-    denoising = explicit + D/std² − J, implicit = sliced = explicit − J, with J = E‖∇log p‖².
-
-    Parameters
-    ----------
-    denoising : callable
-        denoising(score (N, 1), noise (N, 1), std) → (N,).
-    implicit : callable
-        implicit(score (N, 1), divergence (N,)) → (N,).
-    sliced : callable
-        sliced(score (N, 1), direction (N, 1), derivative (N, 1)) → (N,), with derivative = ∇s_θ · direction.
-    mixture : Mixture
-        Distribution of x_0, one-dimensional.
-    scale, std : float
-        x_t = scale · x_0 + std · ε.
-    score, divergence : callables
-        s_θ(x) → (N, 1) and its divergence → (N,); any smooth function that grows slower than the density falls.
-
-    Returns
-    -------
-    Check
-        Tolerance 1e-8.
-    """
-    covariances = scale**2 * mixture.covariances + std**2 * np.eye(1)
-    law = Mixture(mixture.weights, scale * mixture.means, covariances)
-    x, weights = law.quadrature(FINE)
-    mass, exact = weights * np.exp(log_density(law, x).real), _exact_score(law, x)
-    s, div = score(x), divergence(x)
-    fisher = float(mass @ (exact**2)[:, 0])
-    explicit = float(mass @ ((s - exact) ** 2)[:, 0])
-    # ε given x_t has mean −std ∇log p and variance 1 + std² (log p)''; two points integrate the quadratic
-    curvature = np.asarray(central_difference(lambda h: _exact_score(law, x + h)[:, 0], 1e-3))
-    spread = np.sqrt(np.maximum(1 + std**2 * curvature, 0.0))[:, None]
-    by_noise = [mass @ np.asarray(denoising(s, -std * exact + sign * spread, std)) for sign in (1, -1)]
-    direction = np.where(np.arange(len(x)) % 2 == 0, 1.0, -1.0)[:, None]
-    left = [
-        0.5 * float(sum(by_noise)),
-        float(mass @ np.asarray(implicit(s, div))),
-        float(mass @ np.asarray(sliced(s, direction, div[:, None] * direction))),
-    ]
-    dsm, ism = explicit + 1 / std**2 - fisher, explicit - fisher
-    square, slope = float(mass @ (s**2)[:, 0]), float(mass @ div)
-    cross = float(mass @ (s * exact)[:, 0])
-    return compare(
-        "check_score_matching",
-        "(33)",
-        "(denoising, implicit, sliced) loss",
+        "E[x_0 | x_t], in units of its standard deviation",
         left,
-        [dsm, ism, ism],
-        1e-8,
+        right,
+        float(max(map(partial(_conditioned, 1e-12), laws, points)) + min(10 * error, LARGEST_ERROR)),
         {
-            "the divergence has lost its 2 in the implicit loss": lambda: [dsm, square + slope, ism],
-            "the divergence has lost its 2 in the sliced loss": lambda: [dsm, ism, square + slope],
-            "the divergence has the wrong sign": lambda: [dsm, square - 2 * slope, ism],
-            "the target of denoising is +ε/std": lambda: [square + 1 / std**2 - 2 * (-cross), ism, ism],
-            "the target of denoising is −ε: 1/std is missing": lambda: [square + 1 - 2 * std * cross, ism, ism],
-            "the target of denoising is −ε/std²": lambda: [square + 1 / std**4 - 2 * cross / std, ism, ism],
+            "the score has the wrong sign": lambda: everywhere(lambda x, s, a, b: (x - b**2 * s) / a),
+            "std stands where std² belongs": lambda: everywhere(lambda x, s, a, b: (x + b * s) / a),
+            "std² is missing": lambda: everywhere(lambda x, s, a, b: (x + s) / a),
+            "1/scale is missing: it is E[scale · x_0 | x_t], at the level of the noise": lambda: everywhere(
+                lambda x, s, a, b: x + b**2 * s
+            ),
+            "only x_t is divided by scale": lambda: everywhere(lambda x, s, a, b: x / a + b**2 * s),
+            "it is the noise E[ε | x_t]": lambda: everywhere(lambda x, s, a, b: -b * s),
+            "it is the score ∇log p_t": lambda: everywhere(lambda x, s, a, b: s),
+            "it is x_t/scale, without a shift": lambda: everywhere(lambda x, s, a, b: x / a),
+            "scale is left out: x_t is taken for x_0 + std · ε": lambda: everywhere(
+                lambda x, s, a, b: _denoised(mixture, x, 1.0, b)
+            ),
+            "x_t is not divided by scale, and the noise is std/scale": lambda: everywhere(
+                lambda x, s, a, b: _denoised(mixture, x, 1.0, b / a)
+            ),
+            "scale and std are swapped": lambda: everywhere(lambda x, s, a, b: _denoised(mixture, x, b, a)),
+            "std is taken for the variance": lambda: everywhere(
+                lambda x, s, a, b: _denoised(mixture, x, a, float(np.sqrt(b)))
+            ),
+            "std² is taken for the standard deviation": lambda: everywhere(
+                lambda x, s, a, b: _denoised(mixture, x, a, b**2)
+            ),
+            "it is the denoiser of the first level at every level": lambda: everywhere(
+                lambda x, s, a, b: _denoised(mixture, x, scale, std)
+            ),
+            "the score is that of the data, not of x_t": lambda: everywhere(
+                lambda x, s, a, b: (x + b**2 * _exact_score(mixture, x)) / a
+            ),
         },
+        labels=lambda i: (
+            f"coordinate {i[2] + 1} of E[x_0 | x_t] at x_t = {_text(points[i[0]][i[1]])}, "
+            f"scale {levels[i[0]][0]:.3g}, std {levels[i[0]][1]:.3g}, in units of the std of x_0"
+        ),
     )

@@ -6,15 +6,66 @@ The callables belong to one instance: their SDE is fixed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import returned, takes_arrays
-from scratchgen.conformance.result import Check, compare, worst
-from scratchgen.quadrature import central_difference
+from scratchgen.conformance.result import Check, Mistakes, compare, worst
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array
+
+EPS = float(np.finfo(np.float64).eps)
+NODES = 24, 40  # of Gauss-Legendre between two times; the difference of the two results enters the tolerance
+LARGEST_ERROR = 1e-6  # of a quadrature in a tolerance; a larger one would hide mistakes
+
+
+def number(value: Any, what: str) -> float:
+    """Convert the return value of a callable under test to a float; raise ValueError if it is not one number."""
+    array = np.asarray(value, dtype=np.float64)
+    if array.size != 1:
+        raise ValueError(f"{what} must be one number for a time that is a number, got shape {array.shape}")
+    return float(array.reshape(()))
+
+
+def by_array(f: Callable[..., Any], shape: tuple[int, ...], *arguments: Any) -> Array | None:
+    """f(*arguments) for an array of times, as float64; None if f takes numbers only: it raises or has another shape."""
+    try:
+        value = np.asarray(f(*arguments), dtype=np.float64)
+    except Exception:  # any error of code that is written for one time
+        return None
+    return value if value.shape == shape else None
+
+
+def moments(f: Array, g_squared: Array, scale: float, std: float, times: Array) -> Array:
+    """(scale, std) at the times, (n, 2): d scale = f scale dt, d std² = (2 f std² + g²) dt from the start at t = 0.
+
+    f and g_squared, (n, M), are the values at the Gauss-Legendre nodes of the n intervals between 0 and the times.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(f.shape[1])
+    variance, path = std**2, []
+    for f_here, g_here, (start, end) in zip(f, g_squared, pairwise([0.0, *times]), strict=True):
+        half = 0.5 * (end - start)
+        integral = np.polynomial.legendre.legint(
+            half * np.polynomial.legendre.legfit(nodes, f_here, len(nodes) - 1), lbnd=-1
+        )
+        to_end = np.polynomial.legendre.legval(1.0, integral)  # ∫f over the interval
+        remaining = to_end - np.polynomial.legendre.legval(nodes, integral)
+        scale, variance = (
+            scale * np.exp(to_end),
+            variance * np.exp(2 * to_end) + half * weights @ (np.exp(2 * remaining) * g_here),
+        )
+        path.append([scale, np.sqrt(np.maximum(variance, 0.0))])
+    return np.array(path)
+
+
+def time_nodes(times: Array, n: int) -> Array:
+    """The n Gauss-Legendre nodes of every interval between 0 and the times, (len(times), n)."""
+    nodes, _ = np.polynomial.legendre.leggauss(n)
+    starts = np.concatenate([[0.0], times[:-1]])
+    return starts[:, None] + 0.5 * (times - starts)[:, None] * (nodes + 1)
 
 
 @takes_arrays
@@ -26,82 +77,210 @@ def check_sde(
 ) -> Check:
     """(31): scale and std of x_t = scale · x_0 + std · ε solve the equations of the moments of the SDE.
 
-    d scale = f scale dt and d std² = (2 f std² + g²) dt, from (1, 0) at t = 0.  Derivatives are finite differences of
-    sixth order at times inside (0, horizon).
+        d scale = f scale dt,   d std² = (2 f std² + g²) dt
+
+    The right side is their solution by quadrature, from f and g alone.  Its start at t = 0 is (1, 0).  A small std(0)
+    is accepted, for processes that start at a noise level: std(0) = sigma_min with scale 1, or scale² + std² = 1.
 
     Parameters
     ----------
     marginal : callable
         marginal(t) → (scale, std).
     drift : callable
-        drift(x (N, 1), t) → f(t) x, (N, 1).
+        drift(x (N, D), t) → f(t) x, (N, D).
     diffusion : callable
         diffusion(t) → g(t).
     horizon : float
-        The last time T.
+        The last time T.  Times of the check lie in [0, 0.9 T].
 
     Returns
     -------
     Check
-        The largest of four residuals; tolerance 1e-12 at t = 0, 1e-9 for the drift, 1e-8 for the derivatives.
+        The largest of four residuals: the start; the linearity of the drift in D = 3, also for points with coordinates
+        beyond ±10; an array of times in the place of a number, where the callables accept one; scale and std, relative.
+        Tolerance 1e-13, or 64 ε (scale/std)², the rounding of 1 − scale², if that is larger, plus the error of the
+        quadrature.
     """
-    times = horizon * np.array([0.07, 0.2, 0.45, 0.7, 0.9])
-    h = 1e-3 * horizon
+    name, times = "check_sde", horizon * np.array([0.07, 0.2, 0.45, 0.7, 0.9])
+    probes = np.array([[1.0, -2.0, 0.5], [0.0, 1.0, 3.0], [-1.5, 4.0, -0.7], [12.0, -15.0, 7.0], [-13.0, 0.3, 25.0]])
 
-    def scale(t: float) -> float:
-        return float(np.asarray(marginal(t)[0]))
+    def level(t: float) -> list[float]:
+        return [number(part, "scale and std") for part in marginal(t)]
 
-    def variance(t: float) -> float:
-        return float(np.asarray(marginal(t)[1])) ** 2
+    def g(t: float) -> float:
+        return number(diffusion(t), "diffusion")
 
-    probes = np.array([[1.0], [0.0], [-1.0], [5.0], [-5.0]])
-    drifts = np.array([returned(drift(probes, t), (5, 1), "drift")[:, 0] for t in times])
-    rate = drifts[:, 0]
-    g_squared = np.array([float(np.asarray(diffusion(t))) ** 2 for t in times])
+    def drift_at(t: float) -> Array:
+        return returned(drift(probes, t), probes.shape, "drift")
 
-    def slopes(f: Callable[[float], float]) -> Array:
-        return np.array([central_difference(lambda step, t=t: f(t + step), h) for t in times])  # type: ignore[misc]
+    def rate(t: float) -> float:
+        near = probes[:3]
+        return float((drift_at(t)[:3] * near).sum() / (near**2).sum())
 
-    v = np.array([variance(t) for t in times])
-    unit = 1 + np.abs(v).max()
-    start = [float(np.asarray(part)) for part in marginal(0.0)]
+    def tabulated(n: int) -> tuple[Array, Array]:
+        nodes = time_nodes(times, n)
+        return tuple(np.vectorize(h, otypes=[float])(nodes) for h in (rate, lambda t: g(t) ** 2))
+
+    left = np.array([level(t) for t in times.tolist()])
+    scale_0, std_0 = level(0.0)
+    clean = not 0 <= std_0 <= 0.1 * left[-1, 1]
+    begin = 0.0 if clean else std_0
+    preserving = abs(scale_0**2 + begin**2 - 1) < 1e-6 and scale_0 < 1
+    start = (np.sqrt(1 - begin**2) if preserving else 1.0), begin
+    table = tabulated(NODES[1])
+    coarse, fine = moments(*tabulated(NODES[0]), *start, times), moments(*table, *start, times)
+    shrinks = fine[:, 0] < 1
+    condition = ((fine[:, 0] / fine[:, 1]) ** 2)[shrinks].max(initial=0.0) if fine[:, 1].all() else 0.0
+    error = (np.abs(coarse - fine) / np.maximum(fine, 1e-300)).max()
+    tolerance = float(max(1e-13, 64 * EPS * condition) + min(error, LARGEST_ERROR))
+    rates = np.array([rate(t) for t in times.tolist()])
+    drifts = np.array([drift_at(t) for t in times.tolist()])
+    linear = rates[:, None, None] * probes
     return worst(
-        compare("check_sde", "(31)", "(scale, std) at t = 0", start, [1.0, 0.0], 1e-12),
         compare(
-            "check_sde",
+            name,
             "(31)",
-            "the drift at 1, 0, −1, 5 and −5 (it should be f · x)",
+            "(scale, std) at t = 0",
+            [scale_0, std_0],
+            start,
+            tolerance,
+            {"scale and std are swapped, as by the wrong sign of log-SNR": lambda: [0.0, 1.0]},
+        ),
+        compare(
+            name,
+            "(31)",
+            "the drift, in units of 1/horizon (it should be f · x)",
             drifts * horizon,
-            rate[:, None] * probes[:, 0] * horizon,
-            1e-9,
-            {"x is missing": lambda: np.repeat(rate[:, None], 5, axis=1) * horizon},
-        ),
-        compare(
-            "check_sde",
-            "(31)",
-            "d log scale/dt of the marginal (right: the drift's f)",
-            slopes(lambda t: float(np.log(scale(t)))) * horizon,
-            rate * horizon,
-            1e-8,
-            {"scale is exp(−∫β), the square of exp(−½∫β), or the drift has lost its ½": lambda: 2 * rate * horizon},
-        ),
-        compare(
-            "check_sde",
-            "(31)",
-            "d std²/dt of the marginal (right: 2 f std² + g²)",
-            slopes(variance) * horizon / unit,
-            (2 * rate * v + g_squared) * horizon / unit,
-            1e-8,
+            linear * horizon,
+            tolerance,
             {
-                "g stands where g² belongs": lambda: (2 * rate * v + np.sqrt(g_squared)) * horizon / unit,
-                "the drift's contraction 2 f std² is missing": lambda: g_squared * horizon / unit,
-                "the marginal gives the variance, not the standard deviation": lambda: (
-                    2 * np.sqrt(v) * (2 * rate * np.sqrt(v) + g_squared) * horizon / unit
+                "x is missing: it is the same for every x": lambda: drifts[:, :1, :1] * horizon,
+                "it is the same in every dimension": lambda: (
+                    drifts[:, :, :1] * horizon if drifts[:, :, 0].std(axis=1).all() else np.nan
                 ),
-                "g² is squared once more": lambda: (2 * rate * v + g_squared**2) * horizon / unit,
             },
+            labels=lambda i: f"t = {times[i[0]]:g}, x = {probes[i[1:]]:g}: the drift",
+        ),
+        _by_times(marginal, drift, diffusion, times, probes, tolerance),
+        compare(
+            name,
+            "(31)",
+            "(scale, std) of the marginal",
+            left,
+            fine,
+            tolerance,
+            _mistakes(*table, rates, fine, start, times, lambda t: level(t)[1]),
+            relative=True,
+            labels=lambda i: f"t = {times[i[0]]:g}: {('scale', 'std')[i[1]]} of the marginal",
         ),
     )
+
+
+def _by_times(
+    marginal: Callable[..., Any],
+    drift: Callable[..., Any],
+    diffusion: Callable[..., Any],
+    times: Array,
+    probes: Array,
+    tolerance: float,
+) -> Check:
+    """Every time with its own row: (drift, scale, std, g) for an array of times against those for its entries."""
+    N, right = len(times), []
+    for n, t in enumerate(times.tolist()):
+        right.append([*np.asarray(drift(probes, t))[n], *(number(p, "scale") for p in marginal(t)), diffusion(t)])
+    expected = np.array(right, dtype=np.float64)
+    left = expected.copy()
+    for columns, value in (
+        (slice(0, 3), by_array(drift, probes.shape, probes, times)),
+        (3, by_array(lambda t: marginal(t)[0], (N,), times)),
+        (4, by_array(lambda t: marginal(t)[1], (N,), times)),
+        (5, by_array(diffusion, (N,), times)),
+    ):
+        if value is not None:
+            left[:, columns] = value
+    unit, same = 1e-300 + np.abs(expected).max(axis=0), expected.copy()
+    same[:, :3] = np.asarray(drift(probes, float(times[0])))
+    return compare(
+        "check_sde",
+        "(31)",
+        "(drift, scale, std, g) for an array of times",
+        left / unit,
+        expected / unit,
+        tolerance,
+        {"every row has the drift of the first time": lambda: same / unit},
+        labels=lambda i: (
+            f"with t as an array, t = {times[i[0]]:g}: {('drift', 'drift', 'drift', 'scale', 'std', 'g')[i[1]]}"
+        ),
+    )
+
+
+def _mistakes(
+    f: Array,
+    g_squared: Array,
+    rates: Array,
+    right: Array,
+    start: tuple[float, float],
+    times: Array,
+    std: Callable[[float], float],
+) -> Mistakes:
+    """What (scale, std) would be: solutions for a corrected drift or diffusion, and changed scale and std.
+
+    f and g_squared are values at the nodes of `moments`, and rates those of f at the times.
+    """
+    A, B = right.T
+
+    def like(left: Array, right: Array) -> bool:
+        return bool(np.allclose(left, right, rtol=1e-5, atol=1e-9 * np.abs(right).max()))
+
+    def solved(f: Array, g_squared: Array, valid: bool = True) -> Array:
+        return moments(f, g_squared, *start, times) if valid else np.full_like(right, np.nan)
+
+    def both(scale: ArrayLike, std: ArrayLike, valid: bool = True) -> Array:
+        return np.column_stack(np.broadcast_arrays(scale, std)) if valid else np.full_like(right, np.nan)
+
+    def slope_for_square() -> Array:
+        nodes = time_nodes(times, f.shape[1])
+        return solved(f, 2 * np.vectorize(std, otypes=[float])(nodes) * np.sqrt(g_squared))
+
+    def without_integral() -> Array:
+        scale = np.exp(rates * times)
+        return both(scale, np.sqrt(np.maximum(1 - scale**2, 0.0)))
+
+    g, moves = np.sqrt(g_squared), bool(f.any())
+    preserving = like(f, -0.5 * g_squared)
+    sub = bool((g_squared <= -2 * f).all()) and not like(f, -0.5 * g_squared**2)
+    variance = "std is the variance" + (", or the diffusion has lost sub-VP's 1 − exp(−2∫β)" if preserving else "")
+    return {
+        "the drift has lost its ½: it is −β x": lambda: solved(f / 2, g_squared, like(f, -g_squared)),
+        "the drift has one ½ too many: it is −¼ β x": lambda: solved(2 * f, g_squared, like(f, -0.25 * g_squared)),
+        "β² stands where β belongs in the drift": lambda: solved(
+            -0.5 * g_squared, g_squared, like(f, -0.5 * g_squared**2)
+        ),
+        "√β stands where β belongs in the drift": lambda: solved(-0.5 * g_squared, g_squared, like(f, -0.5 * g)),
+        "the drift has the wrong sign": lambda: solved(-f, g_squared, moves),
+        "the diffusion is g², not g: its root is missing": lambda: solved(f, g),
+        "the diffusion is √g, not g": lambda: solved(f, g_squared**2),
+        "g² is half of what scale and std need: a factor √2 of g is missing": lambda: solved(f, 2 * g_squared),
+        "g² is twice what scale and std need": lambda: solved(f, g_squared / 2),
+        "g is dσ/dt, where g² = dσ²/dt": slope_for_square,
+        "scale and std belong to twice the f and g² of the SDE": lambda: solved(2 * f, 2 * g_squared, moves),
+        "scale and std belong to half the f and g² of the SDE": lambda: solved(f / 2, g_squared / 2, moves),
+        "scale and std have no contraction by the drift": lambda: solved(0 * f, g_squared, moves),
+        "std has no contraction 2 f std² by the drift": lambda: both(A, solved(0 * f, g_squared)[:, 1]),
+        "scale is exp(−∫β), the square of exp(−½∫β)": lambda: both(A**2, B),
+        "scale is exp(−¼∫β), the root of exp(−½∫β)": lambda: both(A**0.5, B),
+        "scale and std are given as squares, Ho's ᾱ and 1 − ᾱ": lambda: both(A**2, B**2, moves),
+        "scale and std are swapped, as by the wrong sign of log-SNR": lambda: both(B, A),
+        "the logarithm of scale is given": lambda: both(np.log(A), B),
+        "the logarithm of std is given": lambda: both(A, np.log(B)),
+        "the logarithm of the variance is given": lambda: both(A, 2 * np.log(B)),
+        "β(t) t stands where ∫β belongs": without_integral,
+        variance: lambda: both(A, B**2),
+        "std is √(1 − scale²), that of a variance-preserving process": lambda: both(
+            A, np.sqrt(np.maximum(1 - A**2, 0.0)), sub
+        ),
+        "std is 1: the start of the reverse process stands where std(t) belongs": lambda: both(A, 1.0),
+    }
 
 
 @takes_arrays
@@ -121,15 +300,23 @@ def check_discretisation(variances: ArrayLike, sde: LinearSDE) -> Check:
     Returns
     -------
     Check
-        Relative residual; tolerance 1e-12.
+        Relative residual.  Tolerance 1e-13, plus 64 ε times the condition of differences of ∫g², plus the error of the
+        quadrature.
     """
     left = np.asarray(variances, dtype=np.float64)
     T = len(left)
     h = sde.horizon / T
-    nodes, weights = np.polynomial.legendre.leggauss(20)
     starts = h * np.arange(T)[:, None]
-    integrals = 0.5 * h * (np.asarray(sde.diffusion(starts + 0.5 * h * (nodes + 1))) ** 2 @ weights)
+
+    def integral(n: int) -> Array:
+        """∫g² over every step, (T,), by n nodes."""
+        nodes, weights = np.polynomial.legendre.leggauss(n)
+        return 0.5 * h * (np.asarray(sde.diffusion(starts + 0.5 * h * (nodes + 1))) ** 2 @ weights)
+
+    coarse, integrals = integral(12), integral(20)
     right = -np.expm1(-integrals)
+    error = np.abs(coarse / integrals - 1).max()
+    condition = (np.cumsum(integrals) / integrals).max()  # of differences of ∫g² between the steps
 
     def g_squared(t: Array) -> Array:
         return np.asarray(sde.diffusion(t)) ** 2
@@ -141,13 +328,18 @@ def check_discretisation(variances: ArrayLike, sde: LinearSDE) -> Check:
         "β_i²",
         left,
         right,
-        1e-12,
+        float(1e-13 + 64 * EPS * condition + min(error, LARGEST_ERROR)),
         {
             "it is β(t_i) h, right to first order only": lambda: g_squared(ends) * h,
             "it is β(t_{i−1}) h, right to first order only": lambda: g_squared(ends - h) * h,
             "it is ∫β over the step, right to first order only": lambda: integrals,
             "it is β(t_i): the length of the step is missing": lambda: g_squared(ends),
+            "it is β_i, the root: a standard deviation": lambda: np.sqrt(right),
+            "it is 1 − β_i² = α_i²": lambda: 1 - right,
+            "it is 1 − exp(−½∫β), the ½ of the drift": lambda: -np.expm1(-integrals / 2),
+            "it is that of the horizon 1": lambda: -np.expm1(-integrals / sde.horizon),
             "it is 1 − exp(−β(t_i) h)": lambda: -np.expm1(-g_squared(ends) * h),
         },
         relative=True,
+        first=1,
     )

@@ -24,7 +24,6 @@ RETURN_OBJECTS = {  # functions that return an object or change one in place, so
     "nn.EMA",
 }
 AGAINST_ITSELF = {  # comparisons of one result with another; further comparisons of the same check are independent
-    "d std²/dt of the marginal (right: 2 f std² + g²)",
     "the drift at ±5 (it should be affine)",
     "S C⁻¹ W (it should be W)",
     "the loss of three dimensions (it should be the sum over the columns)",
