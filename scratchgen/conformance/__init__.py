@@ -82,13 +82,8 @@ from scratchgen.conformance.reverse import (
     check_reverse_variance,
     check_sampler,
 )
-from scratchgen.conformance.reverse_sde import (
-    check_heun,
-    check_langevin_step,
-    check_reverse_sampler,
-    check_reverse_sde,
-    check_reverse_step,
-)
+from scratchgen.conformance.reverse_samplers import check_heun, check_langevin_step, check_reverse_sampler
+from scratchgen.conformance.reverse_sde import check_reverse_sde, check_reverse_step
 from scratchgen.conformance.score import check_denoiser, check_log_prob, check_score
 from scratchgen.conformance.score_matching import check_score_matching
 from scratchgen.conformance.sde import check_discretisation, check_sde

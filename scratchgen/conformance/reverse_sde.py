@@ -1,4 +1,4 @@
-"""Checks of equation (32): the reverse SDE, its steps, and samplers on any grid of times.
+"""Checks of equation (32): the reverse SDE and one step of it.
 
 The reverse drift has to move the moments of a Gaussian as the forward process moves them.  The callables belong to
 one instance: their SDE and their score are fixed.
@@ -6,18 +6,30 @@ one instance: their SDE and their score are fixed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import returned, takes_arrays
-from scratchgen.conformance.reference_chain import coefficients, factors
-from scratchgen.conformance.result import Check, compare, worst
-from scratchgen.quadrature import affine_map
+from scratchgen.conformance.result import Check, Labels, Mistakes, compare, worst
+from scratchgen.conformance.sde import LARGEST_ERROR, by_array, number
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array
+
+NAME = "check_reverse_sde"
+
+
+def numbers(*shape: int, shift: float = 0.0) -> Array:
+    """Irregular numbers in [−1, 1] without a random generator."""
+    return np.sin(1.7 * np.arange(1.0, 1 + np.prod(shape)) ** 1.3 + shift).reshape(shape)
+
+
+def _places(times: Array, what: str) -> Labels:
+    """Labels of arrays over (time, example, dimension)."""
+    return lambda i: f"t = {times[i[0]]:g}: {what}, example {i[1]}, dimension {i[2] + 1}"
 
 
 @takes_arrays
@@ -45,295 +57,374 @@ def check_reverse_sde(
     covariance : (D, D)
         Covariance of the data.
     stochasticity : float
-        0 for the probability flow (G = 0), 1 for the reverse SDE (G = g), or any other value.
+        0 for the probability flow (G = 0), 1 for the reverse SDE (G = g), or any other value.  A check at one value
+        does not see a value that is written into the code: check at 0, at 1, and in between.
 
     Returns
     -------
     Check
-        The largest of three residuals; tolerance 1e-9.
+        The largest of four residuals: the diffusion, the drift at 12 standard deviations, the rates of the moments, and
+        arrays of times where the callables accept them.  The units are v = √(tr V/D) and the rate 1/horizon + |f| +
+        g²/v².  Tolerance 1e-12.
     """
-    D, times = len(mean), sde.horizon * np.array([0.1, 0.3, 0.6, 0.85, 1.0])
+    D, times = len(mean), sde.horizon * np.array([0.1, 0.3, 0.6, 0.85, 0.97])
+    problems = [_Moments(sde, mean, covariance, t) for t in times.tolist()]
+    k, made = 0.5 * (1 + stochasticity**2), np.array([number(diffusion(t), "diffusion") for t in times.tolist()])
+    g, unit = np.array([p.g for p in problems]), np.array([1 / (p.width * np.sqrt(p.speed)) for p in problems])
+    values = [returned(drift(p.points, p.t), p.points.shape, "drift") for p in problems]
+    maps = [p.affine(value) for p, value in zip(problems, values, strict=True)]
+    left = np.array([p.rates(*line, stochasticity) for p, line in zip(problems, maps, strict=True)])
 
-    def law(t: float) -> tuple[Array, Array]:
-        scale, std = sde.level(t)
-        return scale * mean, scale**2 * covariance + std**2 * np.eye(D)
+    def rates(line: Callable[[_Moments], tuple[Array, Array]]) -> Array:
+        """The rates of the moments under another drift, given by its slope A and its value at the mean."""
+        return np.array([p.rates(*line(p), stochasticity) for p in problems])
 
-    def rates(t: float, A: Array, c: Array) -> Array:
-        """d(mean, covariance)/dt under the drift A x + c and the diffusion under test."""
-        m, V = law(t)
-        spread = A @ V + V @ A.T - float(np.asarray(diffusion(t))) ** 2 * np.eye(D)
-        return np.concatenate([A @ m + c, spread.ravel()])
+    def fitted() -> float:
+        """The factor of g² V⁻¹(x − m) in the drift, from its slope at the first time."""
+        p, (A, _) = problems[0], maps[0]
+        return float(np.trace((A - p.f * np.eye(D)) @ p.V) / (D * p.g**2))
 
-    def drift_of(t: float, weight: Callable[[float], float], sign: float = 1.0) -> Array:
-        """Rates of the moments under the drift sign · f x + weight(g) V⁻¹(x − m)."""
-        m, V = law(t)
-        pull = weight(float(sde.diffusion(t))) * np.linalg.inv(V)
-        return rates(t, sign * float(sde.rate(t)) * np.eye(D) + pull, -pull @ m)
+    def of_data(p: _Moments) -> tuple[Array, Array]:
+        pull = k * p.g**2 * np.linalg.inv(covariance)
+        return p.f * np.eye(D) + pull, p.f * p.m + pull @ (p.m - mean)
 
-    maps = [affine_map(lambda x, t=t: returned(drift(x, t), x.shape, "drift"), D) for t in times]  # type: ignore[misc]
-    left = [rates(t, A, c) for t, (A, c) in zip(times, maps, strict=True)]
-    far = 5 * np.concatenate([np.eye(D), -np.eye(D)])
-    name = "check_reverse_sde"
-    right = []
-    for t in times:
-        (m, V), f, g = law(t), float(sde.rate(t)), float(sde.diffusion(t))
-        right.append(np.concatenate([f * m, (2 * f * V + g**2 * np.eye(D)).ravel()]))
-    k, coefficient = 0.5 * (1 + stochasticity**2), np.array([float(sde.diffusion(t)) for t in times])
+    wrong: Mapping[str, Callable[[_Moments], tuple[Array, Array]]] = {
+        "the score has the wrong sign": lambda p: p.line(-k * p.g**2),
+        "the score is missing": lambda p: p.line(0.0),
+        "g stands where g² belongs": lambda p: p.line(k * p.g),
+        "g⁴ stands where g² belongs": lambda p: p.line(k * p.g**4),
+        "the score has the flow's ½ in the SDE": lambda p: p.line(0.5 * p.g**2),
+        "the score has the SDE's factor in the flow": lambda p: p.line(p.g**2),
+        "the ½ of the score is missing": lambda p: p.line(2 * k * p.g**2),
+        "f has the wrong sign": lambda p: p.line(k * p.g**2, -1.0),
+        "the whole drift has the wrong sign": lambda p: p.line(-k * p.g**2, -1.0),
+        "f x is missing": lambda p: p.line(k * p.g**2, 0.0),
+        "the noise ε̂ stands where the score −ε̂/std belongs": lambda p: p.line(-k * p.g**2 * p.std),
+        "−ε̂ stands where −ε̂/std belongs": lambda p: p.line(k * p.g**2 * p.std),
+        "−ε̂/std² stands where −ε̂/std belongs": lambda p: p.line(k * p.g**2 / p.std),
+        "½(1 + λ) stands where ½(1 + λ²) belongs": lambda p: p.line(0.5 * (1 + stochasticity) * p.g**2),
+        "½λ² stands where ½(1 + λ²) belongs": lambda p: p.line(0.5 * stochasticity**2 * p.g**2),
+        "the score is that of the data, not of x_t": of_data,
+    }
+    factor = fitted()
+    if not any(abs(factor - known) < 1e-6 for known in _usual(stochasticity)):
+        sentence = f"the score has the factor {factor:.6g} g², not {k:.6g} g²"
+        wrong = {**wrong, sentence: lambda p: p.line(factor * p.g**2)}
+    mistakes: Mistakes = {sentence: partial(rates, line) for sentence, line in wrong.items()}
+    ratio = float(np.round(made[0] / g[0], 9))
+    fixed = f"it is g times {ratio:.6g}, not times {stochasticity:.6g}"
+    names = [*(f"mean {i + 1}" for i in range(D)), *(f"covariance {i + 1},{j + 1}" for i in range(D) for j in range(D))]
+    far = np.array([value[D + 1 :] / (p.width * p.speed) for p, value in zip(problems, values, strict=True)])
+
+    def far_out(line: Callable[[_Moments], tuple[Array, Array]]) -> Array:
+        """Another drift at 12 standard deviations."""
+        lines = [(p, *line(p)) for p in problems]
+        return np.array([((p.points[D + 1 :] - p.m) @ A.T + c) / (p.width * p.speed) for p, A, c in lines])
+
     return worst(
         compare(
-            name,
+            NAME,
             "(32)",
             "the diffusion (it should be stochasticity · g)",
-            [float(np.asarray(diffusion(t))) for t in times],
-            stochasticity * coefficient,
-            1e-9,
+            made * unit,
+            stochasticity * g * unit,
+            1e-12,
             {
-                "it is g for every stochasticity": lambda: coefficient,
-                "it is g², not g": lambda: coefficient**2,
-                "it is stochasticity · g², not stochasticity · g": lambda: stochasticity * coefficient**2,
+                "it is g for every stochasticity": lambda: g * unit,
+                "it is g², not g": lambda: g**2 * unit,
+                "it is stochasticity · g², not stochasticity · g": lambda: stochasticity * g**2 * unit,
+                "it is stochasticity² · g": lambda: stochasticity**2 * g * unit,
+                **({} if ratio in (0.0, 1.0, stochasticity**2) else {fixed: lambda: ratio * g * unit}),
             },
+            labels=lambda i: f"t = {times[i[0]]:g}: the diffusion",
         ),
         compare(
-            name,
+            NAME,
             "(32)",
-            "the drift at ±5 (it should be affine)",
-            np.array([np.asarray(drift(far, t)) for t in times]),
-            [far @ A.T + c for A, c in maps],
-            1e-9,
+            "the drift at 12 standard deviations",
+            far,
+            far_out(lambda p: p.line(k * p.g**2)),
+            1e-12,
+            {sentence: partial(far_out, line) for sentence, line in wrong.items()},
+            labels=_places(times, "the drift at 12 standard deviations"),
         ),
         compare(
-            name,
+            NAME,
             "(32)",
             "d(mean, covariance)/dt",
             left,
-            right,
-            1e-9,
-            {
-                "the score has the wrong sign": lambda: [drift_of(t, lambda g: -k * g**2) for t in times],
-                "the score is missing": lambda: [drift_of(t, lambda g: 0.0) for t in times],
-                "g stands where g² belongs": lambda: [drift_of(t, lambda g: k * g) for t in times],
-                "the score has the flow's ½ in the SDE": lambda: [drift_of(t, lambda g: 0.5 * g**2) for t in times],
-                "the score has the SDE's factor in the flow": lambda: [drift_of(t, lambda g: g**2) for t in times],
-                "f has the wrong sign": lambda: [drift_of(t, lambda g: k * g**2, -1.0) for t in times],
-                "the whole drift has the wrong sign": lambda: [drift_of(t, lambda g: -k * g**2, -1.0) for t in times],
-            },
+            [p.exact_rates() for p in problems],
+            1e-12,
+            mistakes,
+            labels=lambda i: f"t = {times[i[0]]:g}: d/dt of {names[i[1]]}",
+        ),
+        _by_times(drift, diffusion, problems),
+    )
+
+
+def _usual(stochasticity: float) -> list[float]:
+    """Factors of g² ∇log p_t that have a sentence of their own."""
+    right = 0.5 * (1 + stochasticity**2)
+    return [0.0, 0.5, 1.0, -right, 2 * right, 0.5 * (1 + stochasticity), 0.5 * stochasticity**2]
+
+
+class _Moments:
+    """x_t of Gaussian data at one time: its moments, the points where a drift is read off, and rates of moments."""
+
+    def __init__(self, sde: LinearSDE, mean: Array, covariance: Array, t: float) -> None:
+        scale, self.std = (float(part) for part in sde.marginal(t))
+        self.t, self.horizon, self.D = t, sde.horizon, len(mean)
+        self.m, self.V = scale * mean, scale**2 * covariance + self.std**2 * np.eye(len(mean))
+        self.f, self.g = float(sde.rate(t)), float(sde.diffusion(t))
+        self.width = float(np.sqrt(np.trace(self.V) / self.D))
+        self.speed = 1 / self.horizon + abs(self.f) + (self.g / self.width) ** 2  # f x and g² ∇log p_t may cancel
+        far = 12 * numbers(5, self.D, shift=t)
+        self.points = self.m + self.width * np.concatenate([np.zeros((1, self.D)), np.eye(self.D), far])
+
+    def affine(self, value: Array) -> tuple[Array, Array]:
+        """The slope A of a drift with these values at the points, and its value at the mean."""
+        return (value[1 : self.D + 1] - value[0]).T / self.width, value[0]
+
+    def line(self, weight: float, sign: float = 1.0) -> tuple[Array, Array]:
+        """The same of the drift sign · f x + weight · V⁻¹(x − m)."""
+        return sign * self.f * np.eye(self.D) + weight * np.linalg.inv(self.V), sign * self.f * self.m
+
+    def rates(self, A: Array, at_mean: Array, stochasticity: float) -> Array:
+        """d(mean, covariance)/dt under a drift and its right diffusion, in units of width and speed."""
+        spread = A @ self.V + self.V @ A.T - (stochasticity * self.g) ** 2 * np.eye(self.D)
+        return np.concatenate([at_mean / self.width, spread.ravel() / self.width**2]) / self.speed
+
+    def exact_rates(self) -> Array:
+        """The same of the forward process."""
+        spread = 2 * self.f * self.V + self.g**2 * np.eye(self.D)
+        return np.concatenate([self.f * self.m / self.width, spread.ravel() / self.width**2]) / self.speed
+
+
+def _by_times(drift: Callable[..., ArrayLike], diffusion: Callable[..., ArrayLike], problems: list[_Moments]) -> Check:
+    """Every row at its own time: (drift, diffusion) for an array of times against those for its entries."""
+    points = problems[2].points
+    here = [problems[n % len(problems)] for n in range(len(points))]
+    times = np.array([p.t for p in here])
+    right = np.array(
+        [[*np.asarray(drift(points, p.t))[n], number(diffusion(p.t), "diffusion")] for n, p in enumerate(here)],
+        dtype=np.float64,
+    )
+    left = right.copy()
+    by_drift, by_diffusion = by_array(drift, points.shape, points, times), by_array(diffusion, (len(times),), times)
+    if by_drift is not None:
+        left[:, :-1] = by_drift
+    if by_diffusion is not None:
+        left[:, -1] = by_diffusion
+    unit, first = 1e-300 + np.abs(right).max(), np.asarray(drift(points, here[0].t))
+    return compare(
+        NAME,
+        "(32)",
+        "(drift, diffusion) for an array of times",
+        left / unit,
+        right / unit,
+        1e-12,
+        {"every row has the drift of the first time": lambda: np.column_stack([first, right[:, -1]]) / unit},
+        labels=lambda i: (
+            f"with t as an array, t = {times[i[0]]:g}: {'drift' if i[1] < points.shape[1] else 'diffusion'}"
         ),
     )
+
+
+# --- one step --------------------------------------------------------------------------------------------------------
 
 
 @takes_arrays
 def check_reverse_step(
-    step: Callable[[Array, float, float, Array], ArrayLike], sde: LinearSDE, mean: float, variance: float
+    step: Callable[[Array, float, float, Array], ArrayLike],
+    sde: LinearSDE,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    stochasticity: float = 1.0,
 ) -> Check:
-    """(32): a small step with the exact score samples q(x_s | x_t) up to an error of O((t−s)²), on scalar data.
+    """(32): one step with the exact score, on data N(mean, diag(variance)).
+
+    The step of Euler-Maruyama is linear in x and in the noise.  A step of horizon/32 is compared with it.  Another
+    scheme passes if its mean and its noise agree with drift and diffusion in the limit t − s → 0: the quotients for
+    four small steps are extrapolated to 0, so that an error of the score by 1e-6 is seen.
 
     Parameters
     ----------
     step : callable
-        step(x (N, 1), t, s, noise (N, 1)) → x at the time s < t.
+        step(x (N, D), t, s, noise (N, D)) → x at the time s < t.
     sde : LinearSDE
-    mean, variance : float
-        Mean and variance of the data.
+    mean, variance : float or (D,)
+        Mean and variance of the data in every dimension; D = 1 for numbers.
+    stochasticity : float
+        0 for the probability flow, 1 for the reverse SDE.
 
     Returns
     -------
     Check
-        Errors of mean and variance at a step of 1e-4 of the horizon, relative to the change by f and g in this step;
-        tolerance 2e-2.
+        Of the mean (with noise 0) and of the noise of a step, in units of the standard deviation of x_t.  Tolerance
+        1e-12 for Euler-Maruyama.  For another scheme the two quotients are compared, with tolerance 1e-8 plus the error
+        of the extrapolation.  Use `at(2e-2)` for another scheme in float32: the quotient of a small step magnifies its
+        rounding.
     """
-    left, right = [], []
-    h = 1e-4 * sde.horizon
-    for t in sde.horizon * np.array([0.2, 0.5, 0.8, 1.0]):
-        (scale_s, std_s), (scale_t, std_t) = ((float(a), float(b)) for a, b in (sde.marginal(t - h), sde.marginal(t)))
-        V_s, V_t = scale_s**2 * variance + std_s**2, scale_t**2 * variance + std_t**2
-        gain = scale_t / scale_s * V_s / V_t
-        unit = (float(sde.diffusion(t)) ** 2 + abs(float(sde.rate(t))) * (V_t + scale_t**2 * mean**2)) * h
-        z = np.array([[-1.5], [0.0], [1.5], [0.0]])
-        noise = np.array([[0.0], [0.0], [0.0], [1.0]])
-        x = scale_t * mean + np.sqrt(V_t) * z
-        out = returned(step(x, t, t - h, noise), (4, 1), "step")[:, 0]
-        exact = scale_s * mean + gain * np.sqrt(V_t) * z[:3, 0]
-        left.append([*((out[:3] - exact) * np.sqrt(V_t) / unit), (out[3] - out[1]) ** 2 / unit])
-        right.append([0.0, 0.0, 0.0, V_s * (1 - gain * scale_t / scale_s) / unit])
-    zeros = np.array(right) * [1, 1, 1, 0]
+    mean, variance = np.broadcast_arrays(np.atleast_1d(mean), np.atleast_1d(variance))
+    times = sde.horizon * np.array([0.25, 0.5, 0.75, 0.96875])
+    problems = [_Step(sde, mean, variance, stochasticity, t) for t in times.tolist()]
+    exact, in_the_limit = _compare_steps(step, problems, sde.horizon / 32), _compare_limits(step, problems)
+    if exact:
+        return exact
+    consistent = in_the_limit.residual <= min(2e-2, 0.1 * exact.residual)  # another scheme, perhaps in float32
+    return in_the_limit if in_the_limit or consistent else exact
+
+
+class _Step:
+    """One step from x_t of Gaussian data with independent dimensions: five points, noise, and Euler-Maruyama."""
+
+    def __init__(self, sde: LinearSDE, mean: Array, variance: Array, stochasticity: float, t: float) -> None:
+        self.sde, self.mean, self.variance, self.stochasticity, self.t = sde, mean, variance, stochasticity, t
+        m, V, _ = self.law(t)
+        self.width = np.sqrt(V)
+        far = np.array([[2.0], [2.0], [2.0], [12.0], [12.0]])
+        self.x = m + far * self.width * numbers(5, len(mean), shift=t)
+        self.noise = 1.5 * numbers(5, len(mean), shift=t + 1)
+
+    def law(self, t: float) -> tuple[Array, Array, float]:
+        """Mean and variance of x_t in every dimension, and std."""
+        scale, std = (float(part) for part in self.sde.marginal(t))
+        return scale * self.mean, scale**2 * self.variance + std**2, std
+
+    def drift(self, t: float, weight: Callable[[float, float], float] | None = None, sign: float = 1.0) -> Array:
+        """sign · f x − weight(g, std) ∇log p_t(x) at the points, by the law at t."""
+        m, V, std = self.law(t)
+        g = float(self.sde.diffusion(t))
+        factor = 0.5 * (1 + self.stochasticity**2) * g**2 if weight is None else weight(g, std)
+        return sign * float(self.sde.rate(t)) * self.x + factor * (self.x - m) / V
+
+    def g(self, t: float) -> float:
+        """g(t)."""
+        return float(self.sde.diffusion(t))
+
+
+def _parts(step: Callable[..., ArrayLike], p: _Step, h: float) -> tuple[Array, Array]:
+    """x_s − x_t without noise, and what the noise adds, in units of the standard deviation of x_t."""
+    still = returned(step(p.x, p.t, p.t - h, np.zeros_like(p.x)), p.x.shape, "step")
+    moved = returned(step(p.x, p.t, p.t - h, p.noise), p.x.shape, "step")
+    return (still - p.x) / p.width, (moved - still) / p.width
+
+
+def signed(left: Array, right: Array) -> Array:
+    """`right`, or −right if left has the other sign: −z is a standard normal draw as z is."""
+    return -right if (left * right).sum() < 0 else right
+
+
+def _compare_steps(step: Callable[..., ArrayLike], problems: list[_Step], h: float) -> Check:
+    """Mean and noise of a step against those of Euler-Maruyama."""
+    name, times = "check_reverse_step", np.array([p.t for p in problems])
+    k, lam = 0.5 * (1 + problems[0].stochasticity ** 2), problems[0].stochasticity
+    pairs = [_parts(step, p, h) for p in problems]
+    moved, noise = (np.array(part) for part in zip(*pairs, strict=True))
+
+    def mean(drift: Callable[[_Step], Array]) -> Callable[[], Array]:
+        return lambda: np.array([-h * drift(p) / p.width for p in problems])
+
+    def spread(factor: Callable[[_Step], float]) -> Array:
+        return signed(noise, np.array([factor(p) * p.noise / p.width for p in problems]))
+
+    def fitted() -> float:
+        """The factor of −g² ∇log p_t in the drift, from the largest entry of the score at the first time."""
+        p = problems[0]
+        score = p.drift(p.t, lambda g, std: g**2, 0.0)
+        place = np.unravel_index(np.abs(score).argmax(), score.shape)
+        return float((-moved[0] * p.width / h - p.drift(p.t, lambda g, std: 0.0))[place] / score[place])
+
+    factor = fitted()
+    known: Mistakes = {
+        "time runs forwards: the drift has the wrong sign": mean(lambda p: -p.drift(p.t)),
+        "the score has the wrong sign": mean(lambda p: p.drift(p.t, lambda g, std: -k * g**2)),
+        "the score is missing": mean(lambda p: p.drift(p.t, lambda g, std: 0.0)),
+        "g stands where g² belongs": mean(lambda p: p.drift(p.t, lambda g, std: k * g)),
+        "the score has the flow's ½ in the SDE": mean(lambda p: p.drift(p.t, lambda g, std: 0.5 * g**2)),
+        "the score has the SDE's factor in the flow": mean(lambda p: p.drift(p.t, lambda g, std: g**2)),
+        "f has the wrong sign": mean(lambda p: p.drift(p.t, sign=-1.0)),
+        "f x is missing": mean(lambda p: p.drift(p.t, sign=0.0)),
+        "the noise ε̂ stands where the score −ε̂/std belongs": mean(
+            lambda p: p.drift(p.t, lambda g, std: -k * g**2 * std)
+        ),
+        "−ε̂ stands where −ε̂/std belongs": mean(lambda p: p.drift(p.t, lambda g, std: k * g**2 * std)),
+        "dt is missing": mean(lambda p: p.drift(p.t) / h),
+    }
+    if not any(abs(factor - known) < 1e-6 for known in (*_usual(lam), k / h)):
+        sentence = f"the score has the factor {factor:.6g} g², not {k:.6g} g²"
+        known = {**known, sentence: mean(lambda p: p.drift(p.t, lambda g, std: factor * g**2))}
+    root, first = float(np.sqrt(h)), problems[0]
+    loud = first.noise / first.width * first.g(first.t) * root
+    ratio = float(np.round(abs((noise[0] * loud).sum() / (loud**2).sum()), 9))
+    fixed = f"the noise has {ratio:.6g} times the factor g √dt, not {lam:.6g} times"
+    return worst(
+        compare(
+            name,
+            "(32)",
+            "x_s − x_t without noise, in units of the standard deviation",
+            moved,
+            mean(lambda p: p.drift(p.t))(),
+            1e-12,
+            known,
+            labels=_places(times, f"the mean of a step of {h:.4g}"),
+        ),
+        compare(
+            name,
+            "(32)",
+            "the noise in x_s, in units of the standard deviation",
+            noise,
+            spread(lambda p: lam * p.g(p.t) * root),
+            1e-12,
+            {
+                "there is no noise": lambda: np.zeros_like(noise),
+                "the noise has factor g dt, not g √dt": lambda: spread(lambda p: lam * p.g(p.t) * h),
+                "the noise has factor g² √dt, not g √dt": lambda: spread(lambda p: lam * p.g(p.t) ** 2 * root),
+                "the noise has factor g: √dt is missing": lambda: spread(lambda p: lam * p.g(p.t)),
+                "the noise has the factor g √dt for every stochasticity": lambda: spread(lambda p: p.g(p.t) * root),
+                "the noise has the factor stochasticity²": lambda: spread(lambda p: lam**2 * p.g(p.t) * root),
+                **({} if ratio in (0.0, 1.0, lam**2) else {fixed: lambda: spread(lambda p: ratio * p.g(p.t) * root)}),
+                "all dimensions have one noise": lambda: np.array(
+                    [lam * p.g(p.t) * root * np.repeat(p.noise[:, :1], len(p.mean), 1) / p.width for p in problems]
+                ),
+            },
+            labels=_places(times, f"the noise of a step of {h:.4g}"),
+        ),
+    )
+
+
+def _compare_limits(step: Callable[..., ArrayLike], problems: list[_Step]) -> Check:
+    """The quotients (x_s − x_t)/dt and noise/√dt of four small steps, extrapolated to dt = 0."""
+    horizon, times = problems[0].sde.horizon, np.array([p.t for p in problems])
+    sizes = horizon / (1024 * 2.0 ** np.arange(4))
+    quotients = []
+    for h in sizes.tolist():
+        pairs = [_parts(step, p, h) for p in problems]
+        quotients.append(np.array([np.stack([m / h * horizon, z * (horizon / h) ** 0.5]) for m, z in pairs]))
+    table, previous = quotients, quotients
+    for order in range(1, 4):
+        previous = table
+        table = [(2**order * b - a) / (2**order - 1) for a, b in pairwise(table)]
+    limit = table[0]
+    error = np.abs(limit - previous[1]).max() / (1 + np.abs(limit).max())
+    right = np.array(
+        [
+            np.stack(
+                [
+                    -p.drift(p.t) * horizon / p.width,
+                    p.stochasticity * p.g(p.t) * horizon**0.5 * p.noise / p.width,
+                ]
+            )
+            for p in problems
+        ]
+    )
+    right[:, 1] = signed(limit[:, 1], right[:, 1])
     return compare(
         "check_reverse_step",
         "(32)",
-        "the error of the mean and the variance of a small step, per unit of time",
-        left,
+        "(x_s − x_t)/dt and the noise/√dt as dt → 0, in units of the standard deviation and the horizon",
+        limit,
         right,
-        2e-2,
-        {
-            "there is no noise, or the noise has factor g dt, not g √dt": lambda: zeros,
-        },
-    )
-
-
-@takes_arrays
-def check_reverse_sampler(
-    sample: Callable[[Array, Array, Array], ArrayLike],
-    score: Callable[[Array, float], Array],
-    sde: LinearSDE,
-    times: Array,
-    stochasticity: float = 1.0,
-    n_corrections: int = 0,
-    snr: float = 0.16,
-) -> Check:
-    """Euler-Maruyama on (32) along any falling grid of times, from its formula at every step.
-
-    A step from t to s evaluates drift and g at t.  Langevin corrections x ← x + δ ∇log p + √(2δ) z with δ = 2 (snr
-    std)² follow at s.
-
-    Parameters
-    ----------
-    sample : callable
-        sample(x (N, D), times (n+1,), noise) → x at times[-1].  noise is (n, N, D) without corrections, and
-        (n, 1 + n_corrections, N, D) with them.
-    score : callable
-        score(x (N, D), t) → (N, D); any function, not necessarily affine or exact.
-    sde : LinearSDE
-    times : (n+1,)
-        Strictly falling.
-    stochasticity : float
-        0 for the probability flow, 1 for the reverse SDE.
-    n_corrections : int
-        Langevin steps after every step.
-    snr : float
-        Size of the Langevin steps.
-
-    Returns
-    -------
-    Check
-        Tolerance 1e-11.
-    """
-    x, noise = _script(times, 1 + n_corrections)
-    left = sample(x, times, noise if n_corrections else noise[:, 0])
-
-    def walk(late: bool = False, with_noise: bool = True, early_correction: bool = False) -> Array:
-        y = x
-        for (t, s), z in zip(pairwise(times), noise, strict=True):
-            at = s if late else t
-            f, g = float(sde.rate(at)), float(sde.diffusion(at))
-            y = (
-                y
-                - (t - s) * (f * y - 0.5 * (1 + stochasticity**2) * g**2 * score(y, at))
-                + (stochasticity * g * np.sqrt(t - s) * z[0] if with_noise else 0)
-            )
-            for correction in z[1:]:
-                there = t if early_correction else s
-                delta = 2 * (snr * float(sde.std(there))) ** 2
-                y = y + delta * score(y, there) + np.sqrt(2 * delta) * correction
-        return y
-
-    return compare(
-        "check_reverse_sampler",
-        "(32)",
-        "x at the end of the grid",
-        left,
-        walk(),
-        1e-11,
-        {
-            "drift and g are taken at the end of a step, not at its start": lambda: walk(late=True),
-            "there is no noise": lambda: walk(with_noise=False),
-            "corrections are made at the time of the start of the step": lambda: walk(early_correction=True),
-        },
-    )
-
-
-def _script(times: Array, n_draws: int) -> tuple[Array, Array]:
-    """A start (3, 2) and noise (n, n_draws, 3, 2), without a random generator."""
-    if times.ndim != 1 or len(times) < 2 or not (np.diff(times) < 0).all():
-        raise ValueError(f"times must have at least two entries and fall strictly, got {times}")
-    shape = (len(times) - 1, n_draws, 3, 2)
-    count = np.arange(1.0, 1 + np.prod(shape))
-    return np.sin(count[:6] if len(count) >= 6 else np.arange(1.0, 7.0)).reshape(3, 2), np.cos(count).reshape(shape)
-
-
-@takes_arrays
-def check_heun(
-    sample: Callable[[Array, Array], ArrayLike],
-    score: Callable[[Array, float], Array],
-    sde: LinearSDE,
-    times: Array,
-) -> Check:
-    """Heun's method on the probability flow along any falling grid of times, from its formula at every step.
-
-    A step uses the mean of the slope at its start and of the slope at the end of Euler's step.
-
-    Parameters
-    ----------
-    sample : callable
-        sample(x (N, D), times (n+1,)) → x at times[-1].
-    score : callable
-        score(x (N, D), t) → (N, D); any function.
-    sde : LinearSDE
-    times : (n+1,)
-        Strictly falling.
-
-    Returns
-    -------
-    Check
-        Tolerance 1e-11.
-    """
-    x, _ = _script(times, 1)
-
-    def slope(y: Array, t: float) -> Array:
-        return float(sde.rate(t)) * y - 0.5 * float(sde.diffusion(t)) ** 2 * score(y, t)
-
-    def walk(second: bool = True) -> Array:
-        y = x
-        for t, s in pairwise(times):
-            first = slope(y, t)
-            ahead = y + (s - t) * first
-            y = y + 0.5 * (s - t) * (first + slope(ahead, s)) if second else ahead
-        return y
-
-    return compare(
-        "check_heun",
-        "(32)",
-        "x at the end of the grid",
-        sample(x, times),
-        walk(),
-        1e-11,
-        {"it is Euler's method: one slope per step": lambda: walk(second=False)},
-    )
-
-
-@takes_arrays
-def check_langevin_step(
-    step: Callable[[Array, float, Array], ArrayLike], sde: LinearSDE, variance: float, snr: float
-) -> Check:
-    """One Langevin step x' = x + δ ∇log p(x) + √(2δ) z with δ = 2 (snr std(t))², for ∇log p(x) = −x/variance.
-
-    Parameters
-    ----------
-    step : callable
-        step(x (N, 1), t, noise (N, 1)) → x'.
-    sde : LinearSDE
-        The check uses std(t), which sets δ, at three times.
-    variance : float
-        Variance of p.
-    snr : float
-        Size of the step.
-
-    Returns
-    -------
-    Check
-        Tolerance 1e-12.
-    """
-    times = sde.horizon * np.array([0.2, 0.6, 1.0])
-    left = [coefficients(lambda x, z, t=t: step(x, t, z), 2) for t in times]
-    delta = np.array([2 * (snr * float(sde.std(t))) ** 2 for t in times])
-    return compare(
-        "check_langevin_step",
-        "(32)",
-        "(factor of x, of z, constant, bend)",
-        left,
-        factors(1 - delta / variance, np.sqrt(2 * delta)),
-        1e-12,
-        {
-            "the noise has factor √δ": lambda: factors(1 - delta / variance, np.sqrt(delta)),
-            "the noise has factor 2δ, a variance": lambda: factors(1 - delta / variance, 2 * delta),
-            "the score has the wrong sign": lambda: factors(1 + delta / variance, np.sqrt(2 * delta)),
-        },
+        float(1e-8 + min(error, LARGEST_ERROR)),
+        labels=lambda i: f"t = {times[i[0]]:g}: {('the mean of x_s − x_t over dt', 'the noise over √dt')[i[1]]}",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,8 @@ from scratchgen.sde.processes import VE, VP, LinearSDE, SubVP
 from scratchgen.validation import Array, IntArray
 
 T_MIN = 0.05
+STOCHASTICITIES = 0.7, 0.0, 1.0
+UNEVEN = np.array([1.7, 1.2, 0.9, 0.3, 0.05])  # a grid of times
 
 
 def marginal(f: Functions) -> Check:
@@ -68,33 +71,41 @@ def marginal(f: Functions) -> Check:
 
 
 def reverse_sde(f: Functions) -> Check:
-    """(32) at a stochasticity between the flow and the SDE."""
+    """(32) for the flow, for the SDE, and between both; a value that is written into the code passes once only."""
     score = gaussian_score(SDE, DATA_MEAN, DATA_COV)
-    return check_reverse_sde(
-        lambda x, t: f("sde.reverse_drift")(SDE, score(x, t), x, t, 0.7),
-        lambda t: 0.7 * SDE.diffusion(t),
-        SDE,
-        DATA_MEAN,
-        DATA_COV,
-        stochasticity=0.7,
+    return both(
+        *(
+            check_reverse_sde(
+                lambda x, t, made=made: f("sde.reverse_drift")(SDE, score(x, t), x, t, made),  # type: ignore[misc]
+                lambda t, made=made: made * SDE.diffusion(t),  # type: ignore[misc]
+                SDE,
+                DATA_MEAN,
+                DATA_COV,
+                stochasticity=made,
+            )
+            for made in STOCHASTICITIES
+        )
     )
 
 
 def score_matching(f: Functions) -> Check:
     """(33) for a score that is neither linear nor exact."""
-    value = check_score_matching(
-        f("sde.denoising_score_matching"),
-        f("sde.implicit_score_matching"),
-        f("sde.sliced_score_matching"),
-        LINE,
-        *SDE.level(0.4),
-        lambda x: -x + 0.5 * np.sin(2 * x),
-        lambda x: (-1 + np.cos(2 * x))[:, 0],
+    forms = (f("sde.denoising_score_matching"), f("sde.implicit_score_matching"), f("sde.sliced_score_matching"))
+    on_a_line = check_score_matching(
+        *forms, LINE, *SDE.level(0.4), lambda x: -x + 0.5 * np.sin(2 * x), lambda x: (-1 + np.cos(2 * x))[:, 0]
+    )
+    in_a_plane = check_score_matching(
+        *forms,
+        PLANE,
+        *SDE.level(0.6),
+        lambda x: -x + 0.5 * np.sin(x + x[:, ::-1]),
+        lambda x: -2 + np.cos(x.sum(axis=1)),
     )
     noise, std = waves(4, 3), np.array([0.2, 0.5, 0.9, 1.4])
     directions = waves(4, 3, shift=2.0)
     return both(
-        value,
+        on_a_line,
+        in_a_plane,
         check_loss_gradient(
             lambda score: f("sde.denoising_error")(score, noise, std),
             lambda score: ((score + noise / std[:, None]) ** 2).sum(axis=1),
@@ -164,26 +175,36 @@ def log_prob_bound(f: Functions) -> Check:
 
 def reverse_step(f: Functions) -> Check:
     """One Euler-Maruyama step."""
-    score = gaussian_score(SDE, np.array([0.5]), np.array([[0.3]]))
+    variance = np.diag(DATA_COV)
+    score = gaussian_score(SDE, DATA_MEAN, np.diag(variance))
 
-    def step(x: Array, t: float, s: float, noise: Array) -> Array:
-        mean, std = f("sde.euler_step")(SDE, score(x, t), x, t, s)
+    def step(x: Array, t: float, s: float, noise: Array, made: float) -> Array:
+        mean, std = f("sde.euler_step")(SDE, score(x, t), x, t, s, made)
         return mean + std * noise
 
-    return check_reverse_step(step, SDE, 0.5, 0.3)
+    return both(
+        *(check_reverse_step(partial(step, made=made), SDE, DATA_MEAN, variance, made) for made in STOCHASTICITIES)
+    )
 
 
-def reverse_sampler(f: Functions) -> Check:
+def reverse_sampler(f: Functions, n_corrections: int = 0) -> Check:
     """Euler-Maruyama on an uneven grid."""
 
     def score(x: Array, t: float) -> Array:
         return np.tanh(x + t) - x
 
-    def sample(x: Array, times: Array, noise: Array) -> Array:
-        *_, (_, end) = f("sde.euler_maruyama")(SDE, score, x, times, noise=noise, stochasticity=0.8)
+    def sample(x: Array, times: Array, noise: Array, made: float) -> Array:
+        *_, (_, end) = f("sde.euler_maruyama")(
+            SDE, score, x, times, noise=noise, stochasticity=made, n_corrections=n_corrections, snr=0.3
+        )
         return end
 
-    return check_reverse_sampler(sample, score, SDE, np.array([1.7, 1.2, 0.9, 0.3, 0.05]), stochasticity=0.8)
+    return both(
+        *(
+            check_reverse_sampler(partial(sample, made=made), score, SDE, UNEVEN, made, n_corrections, snr=0.3)
+            for made in STOCHASTICITIES
+        )
+    )
 
 
 def flow(f: Functions) -> Check:
@@ -217,28 +238,18 @@ def reverse_law(f: Functions) -> Check:
 
 def predictor_corrector(f: Functions) -> Check:
     """Euler-Maruyama with two Langevin steps after every step."""
-
-    def score(x: Array, t: float) -> Array:
-        return np.tanh(x + t) - x
-
-    def sample(x: Array, times: Array, noise: Array) -> Array:
-        *_, (_, end) = f("sde.euler_maruyama")(
-            SDE, score, x, times, noise=noise, stochasticity=0.8, n_corrections=2, snr=0.3
-        )
-        return end
-
-    times = np.array([1.7, 1.2, 0.9, 0.3, 0.05])
-    return check_reverse_sampler(sample, score, SDE, times, stochasticity=0.8, n_corrections=2, snr=0.3)
+    return reverse_sampler(f, n_corrections=2)
 
 
 def langevin_step(f: Functions) -> Check:
     """One correction."""
+    variance = np.array([0.8, 0.5, 1.3])
 
     def step(x: Array, t: float, noise: Array) -> Array:
-        mean, std = f("sde.langevin_step")(SDE, -x / 0.8, x, t, 0.3)
+        mean, std = f("sde.langevin_step")(SDE, -x / variance, x, t, 0.3)
         return mean + std * noise
 
-    return check_langevin_step(step, SDE, 0.8, 0.3)
+    return check_langevin_step(step, SDE, variance, 0.3)
 
 
 def heun(f: Functions) -> Check:
@@ -251,7 +262,7 @@ def heun(f: Functions) -> Check:
         *_, (_, end) = f("sde.heun")(SDE, score, x, times)
         return end
 
-    return check_heun(sample, score, SDE, np.array([1.7, 1.2, 0.9, 0.3, 0.05]))
+    return check_heun(sample, score, SDE, UNEVEN)
 
 
 # --- training --------------------------------------------------------------------------------------------------------

@@ -24,9 +24,10 @@ RETURN_OBJECTS = {  # functions that return an object or change one in place, so
     "nn.EMA",
 }
 AGAINST_ITSELF = {  # comparisons of one result with another; further comparisons of the same check are independent
-    "the drift at ±5 (it should be affine)",
     "S C⁻¹ W (it should be W)",
     "the loss of three dimensions (it should be the sum over the columns)",
+    "(drift, scale, std, g) for an array of times",
+    "(drift, diffusion) for an array of times",
 }
 CHAPTERS = {  # the modules that a number belongs to
     "likelihood": range(1, 3),
