@@ -39,6 +39,7 @@ from scratchgen.conformance.bound import (
     check_step_loss,
     check_variational_bound,
 )
+from scratchgen.conformance.continuous_bound import check_continuous_bound, check_divergence
 from scratchgen.conformance.draws import check_step_draws, check_time_draws
 from scratchgen.conformance.em import check_e_step, check_em, check_free_energy, check_free_m_step
 from scratchgen.conformance.em_running import (
@@ -88,8 +89,6 @@ from scratchgen.conformance.score import check_denoiser, check_log_prob, check_s
 from scratchgen.conformance.score_matching import check_score_matching
 from scratchgen.conformance.sde import check_discretisation, check_sde
 from scratchgen.conformance.sde_bounds import (
-    check_continuous_bound,
-    check_divergence,
     check_kl_bound,
     check_log_prob_bound,
     check_probability_flow_likelihood,

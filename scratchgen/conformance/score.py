@@ -40,12 +40,12 @@ def responsibilities(mixture: Mixture, x: Array) -> Array:
     return np.asarray(joint / joint.sum(axis=1, keepdims=True))
 
 
-def with_far_points(mixture: Mixture, x: Array) -> Array:
-    """x and four points at 12 standard deviations of the widest direction from the mean, other in every dimension."""
-    width = np.sqrt(np.linalg.eigvalsh(mixture.covariance()).max())
+def with_far_points(mixture: Mixture, x: Array, width: float = 12.0) -> Array:
+    """x and four points at `width` standard deviations of the widest direction from the mean."""
+    reach = width * np.sqrt(np.linalg.eigvalsh(mixture.covariance()).max())
     direction = np.sin(np.arange(1.0, 1 + 2 * mixture.dimension) ** 1.3).reshape(2, -1)
     direction /= np.abs(direction).max(axis=1, keepdims=True)
-    return np.concatenate([x, mixture.mean() + 12 * width * np.concatenate([direction, -direction])])
+    return np.concatenate([x, mixture.mean() + reach * np.concatenate([direction, -direction])])
 
 
 def _conditioned(tolerance: float, mixture: Mixture, x: Array) -> float:

@@ -1,49 +1,134 @@
 """Checks of equation (34): the likelihood of the flow, the bound on the divergence, the bound of one example.
 
-An inequality alone finds few mistakes.  Each bound is checked in the case where it is an equality.
+An inequality alone finds few mistakes.  Each bound is checked in the case where it is an equality, and as an inequality
+for a wrong score whose distribution p_θ is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import parts, takes_arrays
-from scratchgen.conformance.result import Check, compare, worst
-from scratchgen.conformance.score import log_density
+from scratchgen.conformance.arguments import parts, returned, takes_arrays
+from scratchgen.conformance.result import Check, compare
+from scratchgen.conformance.score import log_density, with_far_points
+from scratchgen.conformance.sde import LARGEST_ERROR
 from scratchgen.mixture import Mixture
-from scratchgen.quadrature import central_difference, sigma_points
+from scratchgen.quadrature import integrate, sigma_points
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array
 
+WRONG_BY = 0.3, -0.2  # a score (1 + δ) ∇log p_t in the place of ∇log p_t
+
+
+def _time_integral(sde: LinearSDE, f: Callable[[float], ArrayLike]) -> tuple[Array, float]:
+    """∫ f(t) dt over [0, T], and the relative difference of 60 and 90 nodes in y with t = T y³."""
+    values = []
+    for n in (60, 90):
+        nodes, weights = np.polynomial.legendre.leggauss(n)
+        y = 0.5 * (nodes + 1)
+        weights = 1.5 * sde.horizon * weights * y**2
+        values.append(np.tensordot(weights, [np.asarray(f(t)) for t in (sde.horizon * y**3).tolist()], axes=1))
+    coarse, fine = values
+    return fine, float(np.abs(coarse - fine).max() / (1 + np.abs(fine).max()))
+
+
+def with_error(base: float, error: float) -> float:
+    """A tolerance and the error of the quadrature in the right side."""
+    return base + min(error, LARGEST_ERROR)
+
+
+def _wrong_variances(sde: LinearSDE, variances: Array, delta: float) -> Array:
+    """Variances at time 0 of the reverse SDE with score (1 + δ) ∇log p_t, from p_T, in the axes of the data.
+
+    Per axis dv/dt = 2 (f + (1 + δ) g²/V) v − g², with V the variance of p_t and g²/V = d log V/dt − 2 f.  Hence
+    v(0)/μ(0) = V(T)/μ(T) + ∫ g²/μ dt for μ = scale² (V/scale²)^(2 + 2δ).  The mean is that of the data.
+    """
+
+    def spread(t: float) -> tuple[Array, Array]:
+        scale, std = sde.level(t)
+        V = scale**2 * variances + std**2
+        return V, scale**2 * (V / scale**2) ** (2 + 2 * delta)
+
+    (_, first), (V, last) = spread(0.0), spread(sde.horizon)
+    integral, _ = _time_integral(sde, lambda t: float(sde.diffusion(t)) ** 2 / spread(t)[1])
+    return np.asarray(first * (V / last + integral))
+
 
 @takes_arrays
-def check_probability_flow_likelihood(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: Array) -> Check:
+def check_probability_flow_likelihood(
+    log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: Array, sde: LinearSDE | None = None
+) -> Check:
     """log p^ODE(x) = log p_0(x): with the exact score and the exact p_T, the flow has the density of the data.
 
     Parameters
     ----------
     log_prob : callable
-        log_prob(x (N, D)) → (N,), nats, integrated to an error of about 1e-8.
+        log_prob(x (N, D)) → (N,), nats, integrated to an error of about 1e-9.
     mixture : Mixture
         The distribution of the data.
     x : (N, D)
+        The check adds points at 6 standard deviations, and asks for the first point alone as well: its density must not
+        depend on the other examples.
+    sde : LinearSDE, optional
+        The process; only the diagnosis uses it.
 
     Returns
     -------
     Check
-        Tolerance 1e-7.
+        Tolerance 1e-8.
     """
+    x = with_far_points(mixture, x, width=6.0)
+    rows = [*range(len(x)), 0]
+    left = np.concatenate([np.asarray(log_prob(part), dtype=np.float64) for part in (x, x[:1])])
+    right, D = log_density(mixture, x).real[rows], x.shape[1]
+    mistakes: dict[str, Callable[[], ArrayLike]] = {"it is averaged over D": lambda: right / D}
+    if sde is not None:
+        process = sde
+
+        def ends() -> tuple[Array, Array]:
+            """x_T of the exact flow, and log p_T(x_T)."""
+            end = _exact_flow(process, mixture, x)
+            return end[rows], mixture.diffuse(*process.level(process.horizon)).log_prob(end)[rows]
+
+        def standard(end: Array, variance: float) -> Array:
+            return -0.5 * ((end**2).sum(axis=1) / variance + D * np.log(2 * np.pi * variance))
+
+        def with_base(variance: float) -> Array:
+            end, at_end = ends()
+            return right - at_end + standard(end, variance)
+
+        mistakes |= {
+            "∫div dt is missing": lambda: ends()[1],
+            "∫div dt has the wrong sign": lambda: 2 * ends()[1] - right,
+            "∫div dt is doubled": lambda: 2 * right - ends()[1],
+            "p_T is missing": lambda: right - ends()[1],
+            "N(0, I) stands where p_T belongs": lambda: with_base(1.0),
+            "N(0, std(T)² I) stands where p_T belongs": lambda: with_base(process.level(process.horizon)[1] ** 2),
+        }
     return compare(
         "check_probability_flow_likelihood",
         "(34)",
         "log p(x) by the probability flow",
-        log_prob(x),
-        log_density(mixture, x).real,
-        1e-7,
+        left,
+        right,
+        1e-8,
+        mistakes,
+        labels=lambda i: f"log p by the flow, example {rows[i[0]]}" + (", alone" if i[0] >= len(x) else ""),
     )
+
+
+def _exact_flow(sde: LinearSDE, mixture: Mixture, x: Array) -> Array:
+    """x_T of the probability flow from x, with the exact score."""
+
+    def slope(t: float, state: Array) -> Array:
+        points, law = state.reshape(x.shape), mixture.diffuse(*sde.level(t))
+        return np.ravel(float(sde.rate(t)) * points - 0.5 * float(sde.diffusion(t)) ** 2 * law.score(points))
+
+    return integrate(slope, 0.0, sde.horizon, x.ravel(), 1e-9, "the flow", "use another SDE").reshape(x.shape)
 
 
 def _gaussian_kl(m: Array, S: Array, n: Array, R: Array) -> float:
@@ -63,7 +148,9 @@ def check_kl_bound(
 ) -> Check:
     """(34) as an equality: if s_θ = ∇log q_t of a diffused q and π = q_T, the bound is KL(p‖q).
 
-    p and q are Gaussian.  The horizon of the SDE must differ from 1, because T = 1 hides a missing factor T.
+    p and q are Gaussian, and the equality is checked for three pairs.  For the score (1 + δ) ∇log p_t and π = p_T the
+    distribution p_θ is known, and the bound is checked as an inequality.  The horizon of the SDE must differ from 1,
+    because T = 1 hides a missing factor T.
 
     Parameters
     ----------
@@ -77,35 +164,78 @@ def check_kl_bound(
     Returns
     -------
     Check
-        Tolerance 1e-8.
+        Tolerance 1e-9, for a time integral of as many digits, plus the error of the quadrature in the right side.
     """
+    start = sde.level(0.0)
 
-    def at(mean: Array, covariance: Array, t: float) -> tuple[Array, Array]:
-        scale, std = (float(part) for part in sde.marginal(t))
+    def at(law: tuple[Array, Array], level: tuple[float, float]) -> tuple[Array, Array]:
+        (mean, covariance), (scale, std) = law, level
         return scale * mean, scale**2 * covariance + std**2 * np.eye(len(mean))
 
-    def score_error(t: float) -> float:
-        (m, V), (n, R) = at(mean_p, cov_p, t), at(mean_q, cov_q, t)
-        P, Q = np.linalg.inv(V), np.linalg.inv(R)
-        return float(np.trace((Q - P) @ (Q - P) @ V) + ((Q @ (m - n)) ** 2).sum())
+    def error_of(p: tuple[Array, Array], q: tuple[Array, Array]) -> Callable[[float], float]:
+        def score_error(t: float) -> float:
+            (m, V), (n, R) = at(p, sde.level(t)), at(q, sde.level(t))
+            P, Q = np.linalg.inv(V), np.linalg.inv(R)
+            return float(np.trace((Q - P) @ (Q - P) @ V) + ((Q @ (m - n)) ** 2).sum())
 
-    prior_kl = _gaussian_kl(*at(mean_p, cov_p, sde.horizon), *at(mean_q, cov_q, sde.horizon))
-    right = _gaussian_kl(mean_p, cov_p, mean_q, cov_q)
-    path = right - prior_kl  # ½ ∫ g² E‖∇log p_t − ∇log q_t‖² dt
+        return score_error
+
+    p, q = (mean_p, cov_p), (mean_q, cov_q)
+    pairs = [(p, q), (q, p), (p, (mean_q, cov_p))]
+    variances, end = np.linalg.eigvalsh(cov_p), sde.level(sde.horizon)
+    V_0 = start[0] ** 2 * variances + start[1] ** 2
+
+    def wrong_error(t: float, delta: float) -> float:
+        scale, std = sde.level(t)
+        return float(delta**2 * (1 / (scale**2 * variances + std**2)).sum())
+
+    def weighted(weight: Callable[[float], float]) -> tuple[Array, float]:
+        """½ ∫ weight(t) score_error(t) dt for every problem, and its error."""
+        return _time_integral(sde, lambda t: [0.5 * weight(t) * score_error(t) for score_error in errors])
+
+    errors = [error_of(*pair) for pair in pairs] + [partial(wrong_error, delta=delta) for delta in WRONG_BY]
+    prior = np.array([*(_gaussian_kl(*at(a, end), *at(b, end)) for a, b in pairs), 0.0, 0.0])
+    known = [_gaussian_kl(*at(a, start), *at(b, start)) for a, b in pairs]
+    integrals, error = weighted(lambda t: float(sde.diffusion(t)) ** 2)
+    path = np.array([*(known - prior[:3]), *integrals[3:]])  # ½ ∫ g² E‖∇log p_t − s_θ‖² dt
+    ratios = [V_0 / _wrong_variances(sde, variances, delta) for delta in WRONG_BY]
+    divergences = np.array([0.5 * (ratio - 1 - np.log(ratio)).sum() for ratio in ratios])  # KL(p_0‖p_θ)
+
+    def with_excess(bounds: Array) -> Array:
+        return np.concatenate([bounds, np.maximum(divergences - bounds[3:], 0.0)])
+
+    def reversed_divergence() -> Array:
+        values = [_gaussian_kl(*at(b, start), *at(a, start)) for a, b in pairs]
+        return np.array([*values, *path[3:]])
+
+    wrong: dict[str, Callable[[], Array]] = {
+        "T stands where T/2 belongs": lambda: 2 * path + prior,
+        "½ stands twice": lambda: path / 2 + prior,
+        "the factor T is missing": lambda: path / sde.horizon + prior,
+        "KL(p_T‖π) is missing": lambda: path,
+        "KL(p_T‖π) is halved": lambda: path + prior / 2,
+        "KL(p_T‖π) is subtracted": lambda: path - prior,
+        "the divergence is reversed: it is KL(q‖p)": reversed_divergence,
+        "g stands where g² belongs": lambda: weighted(lambda t: float(sde.diffusion(t)))[0] + prior,
+        "g² is missing": lambda: weighted(lambda t: 1.0)[0] + prior,
+        "std² stands where g² belongs": lambda: weighted(lambda t: sde.level(t)[1] ** 2)[0] + prior,
+    }
+    scores = [f"{1 + delta:g} ∇log p_t" for delta in WRONG_BY]
+    names = [
+        *("the bound that equals KL(p‖q)", "the bound that equals KL(q‖p)", "the bound that equals KL(p‖p shifted)"),
+        *(f"the bound for the score {score}" for score in scores),
+        *(f"the excess of KL(p_0‖p_θ) over the bound for the score {score}" for score in scores),
+    ]
+    left = [float(np.asarray(kl_bound(score_error, float(kl)))) for score_error, kl in zip(errors, prior, strict=True)]
     return compare(
         "check_kl_bound",
         "(34)",
         "½ ∫ g² E‖∇log p_t − s_θ‖² dt + KL(p_T‖π)",
-        kl_bound(score_error, prior_kl),
-        right,
-        1e-8,
-        {
-            "T stands where T/2 belongs": lambda: 2 * path + prior_kl,
-            "the factor T is missing": lambda: path / sde.horizon + prior_kl,
-            "KL(p_T‖π) is missing": lambda: path,
-            "KL(p_T‖π) is halved": lambda: path + prior_kl / 2,
-            "the divergence is reversed: it is KL(q‖p)": lambda: _gaussian_kl(mean_q, cov_q, mean_p, cov_p),
-        },
+        with_excess(np.array(left)),
+        with_excess(path + prior),
+        with_error(1e-9, error),
+        {sentence: lambda value=value: with_excess(value()) for sentence, value in wrong.items()},  # type: ignore[misc]
+        labels=lambda i: names[i[0]],
     )
 
 
@@ -113,54 +243,142 @@ def check_kl_bound(
 def check_log_prob_bound(log_prob_bound: Callable[..., ArrayLike], sde: LinearSDE, mixture: Mixture, x: Array) -> Check:
     """(34) for single examples, as an equality with log q(x): s_θ = ∇log q_t and π = q_T of a mixture q.
 
+    For the score 1.3 ∇log p_t of Gaussian data p and π = p_T, both the bound and log p_θ are known; the bound is
+    compared with its value, and as an inequality with log p_θ.
+
     Parameters
     ----------
     log_prob_bound : callable
-        log_prob_bound(score_and_divergence, prior_log_prob, x (N, 1)) → (N,), nats, with expectations over x_t given x
-        by quadrature.  score_and_divergence(x, t) → ∇log q_t (N, 1) and its divergence (N,);
+        log_prob_bound(score_and_divergence, prior_log_prob, x (N, D)) → (N,), nats, with expectations over x_t given x
+        by quadrature.  score_and_divergence(x, t) → ∇log q_t (N, D) and its divergence (N,);
         prior_log_prob(x) → log q_T, (N,).
     sde : LinearSDE
     mixture : Mixture
-        q, one-dimensional.
-    x : (N, 1)
+        q, in as many dimensions as the quadrature of the callable.
+    x : (N, D)
 
     Returns
     -------
     Check
-        Tolerance 1e-8.
+        Tolerance 1e-9, plus the error of the quadrature in the right side.
     """
-    if mixture.dimension != 1:
-        raise ValueError(f"mixture must have 1 dimension, got {mixture.dimension}")
+    N, D = x.shape
+    start, end = sde.level(0.0), sde.level(sde.horizon)
+    mean, variance, factor = mixture.mean(), float(np.diagonal(mixture.covariance()).mean()), 1 + WRONG_BY[0]
 
-    def diffused(t: float) -> Mixture:
-        return mixture.diffuse(*(float(part) for part in sde.marginal(t)))
+    def of_mixture(points: Array, t: float) -> tuple[Array, Array]:
+        law = mixture.diffuse(*sde.level(t))
+        return law.score(points), np.trace(law.score_jacobian(points), axis1=1, axis2=2)
 
-    def score_and_divergence(points: Array, t: float) -> tuple[Array, Array]:
-        law = diffused(t)
-        return law.score(points), law.score_jacobian(points)[:, 0, 0]
+    def of_gaussian(points: Array, t: float) -> tuple[Array, Array]:
+        scale, std = sde.level(t)
+        V = scale**2 * variance + std**2
+        return -factor * (points - scale * mean) / V, np.full(len(points), -factor * D / V)
 
-    prior = diffused(sde.horizon).log_prob
-    scale, std = (float(part) for part in sde.marginal(sde.horizon))
-    right = mixture.log_prob(x)
+    def log_normal(points: Array, m: Array, V: float) -> Array:
+        return -0.5 * (((points - m) ** 2).sum(axis=1) / V + D * np.log(2 * np.pi * V))
 
-    def at_the_end() -> Array:
-        """E log q_T(x_T) given x."""
-        noise = np.linspace(-9.0, 9.0, 181)
-        weights = np.exp(-0.5 * noise**2) / np.exp(-0.5 * noise**2).sum()
-        return prior((scale * x + std * noise).reshape(-1, 1)).reshape(len(x), -1) @ weights
+    def gaussian_end(points: Array) -> Array:
+        return log_normal(points, end[0] * mean, end[0] ** 2 * variance + end[1] ** 2)
 
+    mixture_end = mixture.diffuse(*end).log_prob
+    left = np.array([log_prob_bound(of_mixture, mixture_end, x), log_prob_bound(of_gaussian, gaussian_end, x)])
+    right = log_density(mixture.diffuse(*start), x).real
+    spread = float(_wrong_variances(sde, np.array([variance]), WRONG_BY[0])[0])
+    allowed = log_normal(x, start[0] * mean, spread)  # log p_θ of the wrong score
+    by_gaussian = _BoundTerms(sde, of_gaussian, gaussian_end, x)
+
+    def with_excess(bounds: ArrayLike) -> Array:
+        """The two bounds, and the amount by which the second exceeds log p_θ, (3, N)."""
+        bounds = np.asarray(bounds, dtype=np.float64)
+        return np.array([*bounds, np.maximum(bounds[1] - allowed, 0.0)])
+
+    by_mixture = cache(lambda: _BoundTerms(sde, of_mixture, mixture_end, x))  # of a failure only
+
+    def mistake(f: Callable[[_BoundTerms], Array]) -> Callable[[], Array]:
+        return lambda: with_excess([f(by_mixture()), f(by_gaussian)])
+
+    def standard(points: Array) -> Array:
+        return log_normal(points, np.zeros(D), 1.0)
+
+    names = [
+        "that equals log q",
+        f"for the score {factor:g} ∇log p_t",
+        f"minus log p_θ, for the score {factor:g} ∇log p_t",
+    ]
     return compare(
         "check_log_prob_bound",
         "(34)",
         "E log π(x_T) − ½∫E[g²(‖s‖² + 2 div s) − 2 div f]dt",
-        log_prob_bound(score_and_divergence, prior, x),
-        right,
-        1e-8,
+        with_excess(left),
+        with_excess([right, by_gaussian.bound()]),
+        with_error(1e-9, by_gaussian.error),
         {
-            "∫div f dt is missing": lambda: right - np.log(scale),
-            "½ is missing before ∫g²(‖s‖² + 2 div s)": lambda: 2 * right - at_the_end() - np.log(scale),
+            "∫div f dt is missing": mistake(lambda terms: terms.bound(drift=0.0)),
+            "∫div f dt has the wrong sign": mistake(lambda terms: terms.bound(drift=-1.0)),
+            "∫div f dt is not summed over D": mistake(lambda terms: terms.bound(drift=1 / D)),
+            "½ is missing before ∫g²(‖s‖² + 2 div s)": mistake(lambda terms: terms.bound(square=2.0, divergence=2.0)),
+            "the 2 before div s is missing": mistake(lambda terms: terms.bound(divergence=0.5)),
+            "div s is missing": mistake(lambda terms: terms.bound(divergence=0.0)),
+            "div s has the wrong sign": mistake(lambda terms: terms.bound(divergence=-1.0)),
+            "‖s‖² is missing": mistake(lambda terms: terms.bound(square=0.0)),
+            "E log π(x_T) is missing": mistake(lambda terms: terms.bound(prior=np.zeros(N))),
+            "N(0, I) stands where π belongs": mistake(lambda terms: terms.bound(prior=terms.at_end(standard))),
+            "the integral is divided by T": mistake(
+                lambda terms: terms.bound(square=1 / sde.horizon, divergence=1 / sde.horizon)
+            ),
+            "it is averaged over D": mistake(lambda terms: terms.bound() / D),
         },
+        labels=lambda i: f"the bound {names[i[0]]}, example {i[1]}",
     )
+
+
+class _BoundTerms:
+    """The terms of the bound of every example, by nodes of the noise: an even grid for D = 1, else sigma points.
+
+    Sigma points are exact for quadratics, as for a Gaussian q.
+    """
+
+    def __init__(
+        self,
+        sde: LinearSDE,
+        score_and_divergence: Callable[[Array, float], tuple[Array, Array]],
+        prior_log_prob: Callable[[Array], Array],
+        x: Array,
+    ) -> None:
+        self.sde, self.x, self.prior_log_prob = sde, x, prior_log_prob
+        D = x.shape[1]
+        self.nodes = np.linspace(-8.5, 8.5, 171)[:, None] if D == 1 else sigma_points(D)
+        weights = np.exp(-0.5 * self.nodes[:, 0] ** 2) if D == 1 else np.ones(2 * D)
+        self.weights = weights / weights.sum()
+
+        def rates(t: float) -> Array:
+            """g² E‖s‖² and g² E div s, (2, N)."""
+            points = self.points(t)
+            score, divergence = score_and_divergence(points.reshape(-1, D), t)
+            terms = np.stack([(score**2).sum(axis=1), divergence]).reshape(2, *points.shape[:2])
+            return float(sde.diffusion(t)) ** 2 * np.einsum("m,kmn->kn", self.weights, terms)
+
+        (self.squares, self.divergences), self.error = _time_integral(sde, rates)
+
+    def points(self, t: float) -> Array:
+        """x_t at the nodes, (M, N, D)."""
+        (scale, std), (first, blur) = self.sde.level(t), self.sde.level(0.0)
+        spread = np.sqrt(max(std**2 - (scale / first * blur) ** 2, 0.0))
+        return np.asarray(scale / first * self.x + spread * self.nodes[:, None])
+
+    def at_end(self, log_prob: Callable[[Array], Array]) -> Array:
+        """E log π(x_T), (N,)."""
+        points = self.points(self.sde.horizon)
+        return np.asarray(self.weights @ log_prob(points.reshape(-1, self.x.shape[1])).reshape(points.shape[:2]))
+
+    def bound(
+        self, square: float = 1.0, divergence: float = 1.0, drift: float = 1.0, prior: Array | None = None
+    ) -> Array:
+        """The bound with these factors of ‖s‖², div s and div f, and E log π(x_T) or `prior`."""
+        prior = self.at_end(self.prior_log_prob) if prior is None else prior
+        growth = self.x.shape[1] * np.log(self.sde.level(self.sde.horizon)[0] / self.sde.level(0.0)[0])
+        return prior - 0.5 * (square * self.squares + 2 * divergence * self.divergences) + drift * growth
 
 
 @takes_arrays
@@ -169,9 +387,10 @@ def check_reverse_law(
     integral: float,
     delta: float,
 ) -> Check:
-    """(34), left side in closed form: data N(0, 1), s_θ = −(1 + δ)x, π = N(0, 1), B = ∫g² dt of a VP process.
+    """(34), left side in closed form: data N(0, I), s_θ = κ − (1 + δ)x, π = N(0, I), B = ∫g² dt of a VP process.
 
-        v_θ = [1 + 2δ e^(−(1+2δ)B)]/(1 + 2δ),   KL(p_0‖p_θ) = ½(1/v_θ − 1 + log v_θ) <= Bδ²/2
+        v_θ = [1 + 2δ e^(−(1+2δ)B)]/(1 + 2δ),   m_θ = κ (1 − e^(−(½+δ)B))/(½ + δ)
+        KL(p_0‖p_θ) <= ½ B (D δ² + ‖κ‖²)
 
     The bound holds for the distribution of the reverse SDE.  It need not hold for the flow, whose variance is e^(−Bδ):
     at B = 10 and δ = ½ the divergence of the flow is 71 nats, and the bound is 1.25.
@@ -179,194 +398,78 @@ def check_reverse_law(
     Parameters
     ----------
     reverse_moments : callable
-        reverse_moments(score) → (mean (1,), covariance (1, 1)) at time 0 of the reverse SDE from N(0, 1);
-        score(x, t) = s_θ.
+        reverse_moments(score) → (mean (D,), covariance (D, D)) at time 0 of the reverse SDE from N(0, I);
+        score(x, t) = s_θ.  The check takes D from the result.
     integral : float
         B.
     delta : float
-        δ.
+        δ; the check runs at δ and δ/2, each with κ = 0 and with another κ.
 
     Returns
     -------
     Check
-        Tolerance 1e-8.
+        Of the moments, and of the excess of KL(p_0‖p_θ) over its bound, which is 0.  Tolerance 1e-9.
     """
-    rate = 1 + 2 * delta
-    mean, covariance = (np.asarray(part).ravel() for part in reverse_moments(lambda x, t: -(1 + delta) * x))
+
+    def shift(D: int, kappa: float) -> Array:
+        return kappa * (1 + 0.5 * np.arange(D))
+
+    problems = [(delta, 0.0), (delta, 0.7), (delta / 2, 0.0), (delta / 2, -0.4)]
+
+    def row(d: float, kappa: float, mean: Array, covariance: Array) -> Array:
+        """Mean, covariance, and the amount by which KL(p_0‖p_θ) exceeds its bound."""
+        D = len(mean)
+        kl = _gaussian_kl(np.zeros(D), np.eye(D), mean, covariance) if np.linalg.det(covariance) > 0 else np.inf
+        excess = max(kl - 0.5 * integral * (D * d**2 + (shift(D, kappa) ** 2).sum()), 0.0)
+        return np.concatenate([mean, covariance.ravel(), [excess]])
+
+    left = []
+    for d, kappa in problems:
+        mean, covariance = parts(
+            reverse_moments(lambda x, t, d=d, kappa=kappa: shift(x.shape[1], kappa) - (1 + d) * x),  # type: ignore[misc]
+            2,
+            "reverse_moments",
+        )
+        D = len(np.ravel(mean))
+        left.append(row(d, kappa, np.ravel(mean), returned(covariance, (D, D), "the covariance")))
+
+    def moments(mean: Callable[[float], float], variance: Callable[[float], float]) -> Array:
+        return np.array([row(d, kappa, shift(D, kappa) * mean(d), variance(d) * np.eye(D)) for d, kappa in problems])
+
+    def exact_mean(d: float) -> float:
+        return float(-np.expm1(-(0.5 + d) * integral) / (0.5 + d))
+
+    def exact_variance(d: float) -> float:
+        return float((1 + 2 * d * np.exp(-(1 + 2 * d) * integral)) / (1 + 2 * d))
+
+    def flow_mean(d: float) -> float:
+        return float(-np.expm1(-0.5 * d * integral) / d) if d else 0.5 * integral
+
+    names = [
+        *(f"mean {i + 1} of p_θ" for i in range(D)),
+        *(f"covariance {i + 1},{j + 1} of p_θ" for i in range(D) for j in range(D)),
+        "the excess of KL(p_0‖p_θ) over its bound",
+    ]
     return compare(
         "check_reverse_law",
         "(34)",
-        "(mean, variance) of p_θ",
-        [mean[0], covariance[0]],
-        [0.0, (1 + 2 * delta * np.exp(-rate * integral)) / rate],
-        1e-8,
+        "(mean, covariance) of p_θ",
+        left,
+        moments(exact_mean, exact_variance),
+        1e-9,
         {
-            "it is the distribution of the flow, which (34) does not bound": lambda: [0.0, np.exp(-integral * delta)],
-            "it is the distribution of the data: the error of the score has no effect": lambda: [0.0, 1.0],
+            "it is the distribution of the flow, which (34) does not bound": lambda: moments(
+                flow_mean, lambda d: float(np.exp(-integral * d))
+            ),
+            "it is the distribution of the data: the error of the score has no effect": lambda: moments(
+                lambda d: 0.0, lambda d: 1.0
+            ),
+            "it is that of T → ∞: the start has no effect": lambda: moments(
+                lambda d: 1 / (0.5 + d), lambda d: 1 / (1 + 2 * d)
+            ),
+            "standard deviations stand where variances belong": lambda: moments(
+                exact_mean, lambda d: exact_variance(d) ** 0.5
+            ),
         },
-    )
-
-
-@takes_arrays
-def check_continuous_bound(
-    prior_loss: Callable[[Array], ArrayLike],
-    diffusion_loss: Callable[[Array, Array, Array], ArrayLike],
-    reconstruction_loss: Callable[[Array, Array], ArrayLike],
-    sde: LinearSDE,
-    t_min: float,
-    slope: float,
-    x0: Array,
-) -> Check:
-    """The three terms of the continuous-time bound of every example, for a network ε̂(x, t) = slope · x.
-
-    The right sides are KL(q(x_T | x_0)‖π) by sigma points, with π = N(0, std(T)² I); ½∫g² E‖s_θ + ε/std‖² dt by
-    Gauss-Legendre in t; and −E log N(x_0; x_{t_min}/scale, (std/scale)² I) by sigma points.
-
-    Parameters
-    ----------
-    prior_loss : callable
-        prior_loss(x0) → (N,), nats.
-    diffusion_loss : callable
-        diffusion_loss(x0 (N, D), t (N,), noise (N, D)) → (N,), nats.  The mean over noise, and over t uniform in
-        log-SNR on [t_min, T], is the integral.
-    reconstruction_loss : callable
-        reconstruction_loss(x0, noise) → (N,), nats.  The mean over noise is the term.
-    sde : LinearSDE
-    t_min : float
-        The smallest time.
-    slope : float
-        Of ε̂.
-    x0 : (N, D)
-
-    Returns
-    -------
-    Check
-        The largest of three residuals; tolerance 1e-8 for the integral, 1e-10 for the others.
-    """
-    N, D = x0.shape
-    points, name = sigma_points(D), "check_continuous_bound"
-    (scale_T, std_T), (scale_0, std_0) = sde.level(sde.horizon), sde.level(t_min)
-
-    def over_noise(f: Callable[[Array], ArrayLike]) -> Array:
-        return np.mean([np.asarray(f(np.broadcast_to(p, x0.shape))) for p in points], axis=0)
-
-    def log_normal(x: Array, std: float) -> Array:
-        return -0.5 * ((x / std) ** 2 + np.log(2 * np.pi * std**2)).sum(axis=1)
-
-    def log_ratio(noise: Array, prior_std: float) -> Array:
-        return log_normal(std_T * noise, std_T) - log_normal(scale_T * x0 + std_T * noise, prior_std)
-
-    nodes, weights = np.polynomial.legendre.leggauss(200)
-    times = t_min + 0.5 * (sde.horizon - t_min) * (nodes + 1)
-    weights = 0.5 * (sde.horizon - t_min) * weights
-    scale, std = (np.asarray(part)[:, None] for part in sde.marginal(times))
-    g_squared = np.asarray(sde.diffusion(times)) ** 2
-    # E‖−slope x_t/std + ε/std‖² for x_t = scale x_0 + std ε
-    error = (slope * scale / std) ** 2 * (x0**2).sum(axis=1) + D * ((1 - slope * std) / std) ** 2
-    integral = 0.5 * (weights * g_squared) @ error
-
-    low, high = (float(sde.log_snr(t)) for t in (sde.horizon, t_min))
-    even = np.asarray(sde.time_at(low + 0.5 * (high - low) * (nodes + 1)))
-    left = np.array([over_noise(lambda noise, t=t: diffusion_loss(x0, np.full(N, t), noise)) for t in even])  # type: ignore[misc]
-
-    def decoder_loss(noise: Array, std: float) -> Array:
-        return -log_normal(x0 - (scale_0 * x0 + std_0 * noise) / scale_0, std)
-
-    return worst(
-        compare(
-            name,
-            "(34)",
-            "KL(q(x_T | x₀)‖π)",
-            prior_loss(x0),
-            over_noise(lambda noise: log_ratio(noise, std_T)),
-            1e-10,
-            {"π is N(0, I), not N(0, std(T)² I)": lambda: over_noise(lambda noise: log_ratio(noise, 1.0))},
-        ),
-        compare(
-            name,
-            "(34)",
-            "½∫g² E‖s_θ + ε/std‖² dt",
-            0.5 * np.polynomial.legendre.leggauss(200)[1] @ left,
-            integral,
-            1e-8,
-            {
-                "its ½ is missing": lambda: 2 * integral,
-                "it is a mean over time, without the length of the interval in log-SNR": lambda: (
-                    integral / (high - low)
-                ),
-            },
-        ),
-        compare(
-            name,
-            "(34)",
-            "−E log p(x₀ | x_t) at t_min",
-            over_noise(lambda noise: reconstruction_loss(x0, noise)),
-            over_noise(lambda noise: decoder_loss(noise, std_0 / scale_0)),
-            1e-10,
-            {"std stands where std/scale belongs": lambda: over_noise(lambda noise: decoder_loss(noise, std_0))},
-        ),
-    )
-
-
-@takes_arrays
-def check_divergence(
-    score_and_divergence: Callable[[Array, Array | None], tuple[ArrayLike, ArrayLike]],
-    eps_hat: Callable[[Array], ArrayLike],
-    std: float,
-    x: Array,
-    probes: Array,
-) -> Check:
-    """A score s_θ = −ε̂/std, its divergence tr ∇s_θ, and Hutchinson's estimate of the divergence.
-
-    The right sides are finite differences of ε̂.
-
-    Parameters
-    ----------
-    score_and_divergence : callable
-        score_and_divergence(x, probes) → (s_θ (N, D), divergence (N,)).  Without probes (None) the divergence is exact.
-        With probes v, (n, N, D), it is the mean of vᵀ(∇s_θ)v over them.
-    eps_hat : callable
-        eps_hat(x) → (N, D).
-    std : float
-    x : (N, D)
-    probes : (n, N, D)
-
-    Returns
-    -------
-    Check
-        Tolerance 1e-9 for the score, 1e-7 for the divergences.
-    """
-    axes = np.eye(x.shape[1])
-    jacobian = (
-        -np.stack(
-            [np.asarray(central_difference(lambda h, e=e: np.asarray(eps_hat(x + h * e)), 1e-3)) for e in axes],  # type: ignore[misc]
-            axis=2,
-        )
-        / std
-    )
-    trace = np.trace(jacobian, axis1=1, axis2=2)
-    by_probes = np.einsum("pnd,nde,pne->n", probes, jacobian, probes)
-    score, exact = parts(score_and_divergence(x, None), 2, "score_and_divergence")
-    _, estimate = parts(score_and_divergence(x, probes), 2, "score_and_divergence")
-    right, name = -np.asarray(eps_hat(x)) / std, "check_divergence"
-    return worst(
-        compare(
-            name,
-            "(33)",
-            "s_θ",
-            score,
-            right,
-            1e-9,
-            {"it is ε̂/std, without the minus sign": lambda: -right, "it is −ε̂: 1/std is missing": lambda: std * right},
-        ),
-        compare(name, "(34)", "div s_θ", exact, trace, 1e-7, {"it is averaged over D": lambda: trace / x.shape[1]}),
-        compare(
-            name,
-            "(34)",
-            "Hutchinson's estimate of div s_θ",
-            estimate,
-            by_probes / len(probes),
-            1e-7,
-            {"it is summed over the probes": lambda: by_probes},
-        ),
+        labels=lambda i: f"δ = {problems[i[0]][0]:g}, κ = {problems[i[0]][1]:g}: {names[i[1]]}",
     )

@@ -46,8 +46,9 @@ from scratchgen.equations.problems import (
     waves,
 )
 from scratchgen.equations.row import both
+from scratchgen.mixture import Mixture
 from scratchgen.nn import NoiseNetwork
-from scratchgen.quadrature import central_difference
+from scratchgen.quadrature import central_difference, sigma_points
 from scratchgen.sde import TimeSampler
 from scratchgen.sde.processes import VE, VP, LinearSDE, SubVP
 from scratchgen.validation import Array, IntArray
@@ -157,20 +158,30 @@ def kl_bound(f: Functions) -> Check:
 
 
 def log_prob_bound(f: Functions) -> Check:
-    """(34) for single examples as an equality; an even grid of noise gives the mean up to rounding."""
-    noise = np.linspace(-8.5, 8.5, 171)[:, None]
+    """(34) for single examples: a mixture on a line with an even grid of noise, and a Gaussian with sigma points."""
+    noise = np.linspace(-8.5, 8.5, 171)[:, None]  # gives the mean up to rounding
     weights = np.exp(-0.5 * noise[:, 0] ** 2)
 
     def bound(
+        noise: Array,
+        weights: Array,
         score_and_divergence: Callable[[Array, float], tuple[Array, Array]],
         prior_log_prob: Callable[[Array], Array],
         x: Array,
     ) -> Array:
-        return f("sde.sde_log_prob_bound")(
-            SDE, score_and_divergence, x, noise, weights / weights.sum(), prior_log_prob=prior_log_prob
-        )
+        return f("sde.sde_log_prob_bound")(SDE, score_and_divergence, x, noise, weights, prior_log_prob=prior_log_prob)
 
-    return check_log_prob_bound(bound, SDE, LINE, np.linspace(-2.0, 2.0, 5)[:, None])
+    return both(
+        check_log_prob_bound(
+            partial(bound, noise, weights / weights.sum()), SDE, LINE, np.linspace(-4.0, 4.0, 6)[:, None]
+        ),
+        check_log_prob_bound(
+            partial(bound, sigma_points(3), np.full(6, 1 / 6)),
+            SDE,
+            Mixture(np.ones(1), DATA_MEAN[None], DATA_COV[None]),
+            3 * waves(5, 3),
+        ),
+    )
 
 
 def reverse_step(f: Functions) -> Check:
@@ -223,7 +234,7 @@ def flow(f: Functions) -> Check:
         return law.score(x), np.trace(law.score_jacobian(x), axis1=1, axis2=2)
 
     return check_probability_flow_likelihood(
-        lambda x: f("sde.probability_flow_log_prob")(sde, score_and_divergence, x, rtol=1e-9), PLANE, POINTS
+        lambda x: f("sde.probability_flow_log_prob")(sde, score_and_divergence, x, rtol=1e-9), PLANE, POINTS, sde
     )
 
 
@@ -231,7 +242,7 @@ def reverse_law(f: Functions) -> Check:
     """The distribution of the reverse SDE with a wrong score."""
 
     def moments(score: Callable[[Array, float], Array]) -> Any:
-        return f("sde.reverse_moments")(SDE, score, np.zeros(1), np.eye(1))
+        return f("sde.reverse_moments")(SDE, score, np.zeros(2), np.eye(2))
 
     return check_reverse_law(moments, float(SDE.beta_integral(SDE.horizon)), 0.3)
 
@@ -434,7 +445,7 @@ class LinearNoise(NoiseNetwork):
     """ε̂ = slope · x at every noise level."""
 
     def __init__(self, slope: float) -> None:
-        super().__init__(2, (), rng=0, dtype=np.float64)
+        super().__init__(3, (), rng=0, dtype=np.float64)
         self.slope = slope
 
     def __call__(self, x: Array, *level: Any, **given: Any) -> Array:
@@ -444,7 +455,7 @@ class LinearNoise(NoiseNetwork):
 
 def continuous_bound(f: Functions) -> Check:
     """The three terms for a linear network, on three processes."""
-    x0, network = waves(4, 2), LinearNoise(0.6)
+    x0, network = waves(5, 3), LinearNoise(0.6)
     return both(
         *(
             check_continuous_bound(
