@@ -49,7 +49,7 @@ def check_continuous_bound(
     Returns
     -------
     Check
-        The largest of three residuals; tolerance 1e-10, for the integral plus the error of the quadrature.
+        The largest of three residuals.  Tolerance 1e-12; for the integral 1e-10, plus the error of the quadrature.
     """
     N, D = x0.shape
     points, name = sigma_points(D), "check_continuous_bound"
@@ -94,7 +94,7 @@ def check_continuous_bound(
             "KL(q(x_T | x₀)‖π)",
             prior_loss(x0),
             over_noise(lambda noise: log_ratio(noise, std_T)),
-            1e-10,
+            1e-12,
             {
                 "π is N(0, I), not N(0, std(T)² I)": lambda: over_noise(lambda noise: log_ratio(noise, 1.0)),
                 "its ½ is missing": lambda: 2 * over_noise(lambda noise: log_ratio(noise, std_T)),
@@ -124,7 +124,7 @@ def check_continuous_bound(
             "−E log p(x₀ | x_t) at t_min",
             over_noise(lambda noise: reconstruction_loss(x0, noise)),
             over_noise(lambda noise: decoder_loss(noise, std_0 / scale_0)),
-            1e-10,
+            1e-12,
             {
                 "std stands where std/scale belongs": lambda: over_noise(lambda noise: decoder_loss(noise, std_0)),
                 "the sign is wrong": lambda: -over_noise(lambda noise: decoder_loss(noise, std_0 / scale_0)),

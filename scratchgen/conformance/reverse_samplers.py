@@ -11,9 +11,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import returned, takes_arrays
+from scratchgen.conformance.arguments import check_callable, returned, takes_arrays
 from scratchgen.conformance.result import Check, Mistakes, compare
 from scratchgen.conformance.reverse_sde import numbers, signed
+from scratchgen.conformance.sde import EPS
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array
 
@@ -54,8 +55,9 @@ def check_reverse_sampler(
     Returns
     -------
     Check
-        Tolerance 1e-12.
+        Tolerance 1e-13, plus 64 ε for every step.
     """
+    check_callable(sample, "sample(x, times, noise)")
     x, noise = _script(times, 1 + n_corrections)
     unit = np.abs(x).max(axis=1, keepdims=True)
     left = returned(sample(x, times, noise if n_corrections else noise[:, 0]), x.shape, "sample")
@@ -123,10 +125,15 @@ def check_reverse_sampler(
         "x at the end of the grid, in units of the start",
         left / unit,
         walk() / unit,
-        1e-12,
+        _tolerance(times),
         {sentence: lambda value=value: value() / unit for sentence, value in known.items()},  # type: ignore[misc]
         labels=lambda i: f"x at the end of the grid, in units of the start, example {i[0]}, dimension {i[1] + 1}",
     )
+
+
+def _tolerance(times: Array) -> float:
+    """1e-13, and the rounding of the steps between the times."""
+    return 1e-13 + 64 * EPS * (len(times) - 1)
 
 
 def _script(times: Array, n_draws: int) -> tuple[Array, Array]:
@@ -161,8 +168,9 @@ def check_heun(
     Returns
     -------
     Check
-        Tolerance 1e-12.
+        Tolerance 1e-13, plus 64 ε for every step.
     """
+    check_callable(sample, "sample(x, times)")
     x, _ = _script(times, 1)
     last, unit = times[-1], np.abs(x).max(axis=1, keepdims=True)
 
@@ -186,7 +194,7 @@ def check_heun(
         "x at the end of the grid, in units of the start",
         returned(sample(x, times), x.shape, "sample") / unit,
         walk(ahead),
-        1e-12,
+        _tolerance(times),
         {
             "it is Euler's method: one slope per step": lambda: walk(lambda y, first, t, s: first),
             "the last step is Euler's": lambda: walk(
@@ -229,8 +237,9 @@ def check_langevin_step(
     Returns
     -------
     Check
-        Of the mean and of the noise of the step, in units of √(max variance) (1 + δ/min variance).  Tolerance 1e-12.
+        Of the mean and of the noise of the step, in units of √(max variance) (1 + δ/min variance).  Tolerance 2e-14.
     """
+    check_callable(step, "step(x, t, noise)")
     times = sde.horizon * np.array([0.2, 0.6, 1.0])
     variance = np.broadcast_to(np.asarray(variance, dtype=np.float64), (3,))
     width = float(np.sqrt(variance.max()))
@@ -268,7 +277,7 @@ def check_langevin_step(
         "(mean, noise) of a Langevin step, in units of the standard deviation of p",
         left,
         right,
-        1e-12,
+        2e-14,
         {
             "the noise has factor √δ": lambda: steps(delta, lambda d: float(np.sqrt(d))),
             "the noise has factor 2δ, a variance": lambda: steps(delta, lambda d: 2 * d),

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import returned, takes_arrays
+from scratchgen.conformance.arguments import check_callable, returned, takes_arrays
 from scratchgen.conformance.result import Check, Labels, Mistakes, compare, worst
 from scratchgen.conformance.sde import LARGEST_ERROR, by_array, number
 from scratchgen.sde.processes import LinearSDE
@@ -65,8 +65,10 @@ def check_reverse_sde(
     Check
         The largest of four residuals: the diffusion, the drift at 12 standard deviations, the rates of the moments, and
         arrays of times where the callables accept them.  The units are v = √(tr V/D) and the rate 1/horizon + |f| +
-        g²/v².  Tolerance 1e-12.
+        g²/v².  Tolerance 1e-13.
     """
+    check_callable(drift, "drift(x, t)")
+    check_callable(diffusion, "diffusion(t)")
     D, times = len(mean), sde.horizon * np.array([0.1, 0.3, 0.6, 0.85, 0.97])
     problems = [_Moments(sde, mean, covariance, t) for t in times.tolist()]
     k, made = 0.5 * (1 + stochasticity**2), np.array([number(diffusion(t), "diffusion") for t in times.tolist()])
@@ -129,7 +131,7 @@ def check_reverse_sde(
             "the diffusion (it should be stochasticity · g)",
             made * unit,
             stochasticity * g * unit,
-            1e-12,
+            1e-13,
             {
                 "it is g for every stochasticity": lambda: g * unit,
                 "it is g², not g": lambda: g**2 * unit,
@@ -145,7 +147,7 @@ def check_reverse_sde(
             "the drift at 12 standard deviations",
             far,
             far_out(lambda p: p.line(k * p.g**2)),
-            1e-12,
+            1e-13,
             {sentence: partial(far_out, line) for sentence, line in wrong.items()},
             labels=_places(times, "the drift at 12 standard deviations"),
         ),
@@ -155,7 +157,7 @@ def check_reverse_sde(
             "d(mean, covariance)/dt",
             left,
             [p.exact_rates() for p in problems],
-            1e-12,
+            1e-13,
             mistakes,
             labels=lambda i: f"t = {times[i[0]]:g}: d/dt of {names[i[1]]}",
         ),
@@ -223,7 +225,7 @@ def _by_times(drift: Callable[..., ArrayLike], diffusion: Callable[..., ArrayLik
         "(drift, diffusion) for an array of times",
         left / unit,
         right / unit,
-        1e-12,
+        1e-13,
         {"every row has the drift of the first time": lambda: np.column_stack([first, right[:, -1]]) / unit},
         labels=lambda i: (
             f"with t as an array, t = {times[i[0]]:g}: {'drift' if i[1] < points.shape[1] else 'diffusion'}"
@@ -262,10 +264,11 @@ def check_reverse_step(
     -------
     Check
         Of the mean (with noise 0) and of the noise of a step, in units of the standard deviation of x_t.  Tolerance
-        1e-12 for Euler-Maruyama.  For another scheme the two quotients are compared, with tolerance 1e-8 plus the error
+        1e-13 for Euler-Maruyama.  For another scheme the two quotients are compared, with tolerance 1e-8 plus the error
         of the extrapolation.  Use `at(2e-2)` for another scheme in float32: the quotient of a small step magnifies its
         rounding.
     """
+    check_callable(step, "step(x, t, s, noise)")
     mean, variance = np.broadcast_arrays(np.atleast_1d(mean), np.atleast_1d(variance))
     times = sde.horizon * np.array([0.25, 0.5, 0.75, 0.96875])
     problems = [_Step(sde, mean, variance, stochasticity, t) for t in times.tolist()]
@@ -367,7 +370,7 @@ def _compare_steps(step: Callable[..., ArrayLike], problems: list[_Step], h: flo
             "x_s − x_t without noise, in units of the standard deviation",
             moved,
             mean(lambda p: p.drift(p.t))(),
-            1e-12,
+            1e-13,
             known,
             labels=_places(times, f"the mean of a step of {h:.4g}"),
         ),
@@ -377,7 +380,7 @@ def _compare_steps(step: Callable[..., ArrayLike], problems: list[_Step], h: flo
             "the noise in x_s, in units of the standard deviation",
             noise,
             spread(lambda p: lam * p.g(p.t) * root),
-            1e-12,
+            1e-13,
             {
                 "there is no noise": lambda: np.zeros_like(noise),
                 "the noise has factor g dt, not g √dt": lambda: spread(lambda p: lam * p.g(p.t) * h),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import returned, takes_arrays
+from scratchgen.conformance.arguments import check_callable, returned, takes_arrays
 from scratchgen.conformance.result import Check, Mistakes, compare, worst
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array
@@ -101,6 +101,8 @@ def check_sde(
         Tolerance 1e-13, or 64 ε (scale/std)², the rounding of 1 − scale², if that is larger, plus the error of the
         quadrature.
     """
+    for f, usage in (marginal, "marginal(t)"), (drift, "drift(x, t)"), (diffusion, "diffusion(t)"):
+        check_callable(f, usage)
     name, times = "check_sde", horizon * np.array([0.07, 0.2, 0.45, 0.7, 0.9])
     probes = np.array([[1.0, -2.0, 0.5], [0.0, 1.0, 3.0], [-1.5, 4.0, -0.7], [12.0, -15.0, 7.0], [-13.0, 0.3, 25.0]])
 

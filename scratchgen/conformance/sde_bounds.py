@@ -67,7 +67,7 @@ def check_probability_flow_likelihood(
     Parameters
     ----------
     log_prob : callable
-        log_prob(x (N, D)) → (N,), nats, integrated to an error of about 1e-9.
+        log_prob(x (N, D)) → (N,), nats, integrated to an error of about 1e-10.
     mixture : Mixture
         The distribution of the data.
     x : (N, D)
@@ -79,7 +79,7 @@ def check_probability_flow_likelihood(
     Returns
     -------
     Check
-        Tolerance 1e-8.
+        Tolerance 1e-9; use `at` for an integrator of fewer digits.
     """
     x = with_far_points(mixture, x, width=6.0)
     rows = [*range(len(x)), 0]
@@ -115,7 +115,7 @@ def check_probability_flow_likelihood(
         "log p(x) by the probability flow",
         left,
         right,
-        1e-8,
+        1e-9,
         mistakes,
         labels=lambda i: f"log p by the flow, example {rows[i[0]]}" + (", alone" if i[0] >= len(x) else ""),
     )
@@ -164,7 +164,7 @@ def check_kl_bound(
     Returns
     -------
     Check
-        Tolerance 1e-9, for a time integral of as many digits, plus the error of the quadrature in the right side.
+        Tolerance 1e-10, for a time integral of as many digits, plus the error of the quadrature in the right side.
     """
     start = sde.level(0.0)
 
@@ -233,7 +233,7 @@ def check_kl_bound(
         "½ ∫ g² E‖∇log p_t − s_θ‖² dt + KL(p_T‖π)",
         with_excess(np.array(left)),
         with_excess(path + prior),
-        with_error(1e-9, error),
+        with_error(1e-10, error),
         {sentence: lambda value=value: with_excess(value()) for sentence, value in wrong.items()},  # type: ignore[misc]
         labels=lambda i: names[i[0]],
     )
@@ -260,7 +260,7 @@ def check_log_prob_bound(log_prob_bound: Callable[..., ArrayLike], sde: LinearSD
     Returns
     -------
     Check
-        Tolerance 1e-9, plus the error of the quadrature in the right side.
+        Tolerance 1e-10, plus the error of the quadrature in the right side.
     """
     N, D = x.shape
     start, end = sde.level(0.0), sde.level(sde.horizon)
@@ -312,7 +312,7 @@ def check_log_prob_bound(log_prob_bound: Callable[..., ArrayLike], sde: LinearSD
         "E log π(x_T) − ½∫E[g²(‖s‖² + 2 div s) − 2 div f]dt",
         with_excess(left),
         with_excess([right, by_gaussian.bound()]),
-        with_error(1e-9, by_gaussian.error),
+        with_error(1e-10, by_gaussian.error),
         {
             "∫div f dt is missing": mistake(lambda terms: terms.bound(drift=0.0)),
             "∫div f dt has the wrong sign": mistake(lambda terms: terms.bound(drift=-1.0)),
@@ -408,7 +408,7 @@ def check_reverse_law(
     Returns
     -------
     Check
-        Of the moments, and of the excess of KL(p_0‖p_θ) over its bound, which is 0.  Tolerance 1e-9.
+        Of the moments, and of the excess of KL(p_0‖p_θ) over its bound, which is 0.  Tolerance 1e-10.
     """
 
     def shift(D: int, kappa: float) -> Array:
@@ -456,7 +456,7 @@ def check_reverse_law(
         "(mean, covariance) of p_θ",
         left,
         moments(exact_mean, exact_variance),
-        1e-9,
+        1e-10,
         {
             "it is the distribution of the flow, which (34) does not bound": lambda: moments(
                 flow_mean, lambda d: float(np.exp(-integral * d))
