@@ -300,6 +300,34 @@ def test_wrong_discretisations_are_named(wrong, sentence):
     fails_as(check_discretisation(wrong(NoiseSchedule.from_sde(SDE, 50).variances), SDE), sentence)
 
 
+@pytest.mark.parametrize(
+    ("call", "usage"),
+    [
+        (lambda: check_sde(LEVEL, lambda t, x: F(x, t), G, 1.7), r"drift must be callable as drift\(x, t\)"),
+        (lambda: check_sde(LEVEL, F, lambda x, t: G(t), 1.7), r"diffusion must be callable as diffusion\(t\)"),
+        (
+            lambda: check_reverse_sde(lambda t, x: x, G, SDE, DATA_MEAN, DATA_COV),
+            r"drift must be callable as drift\(x, t\)",
+        ),
+        (
+            lambda: check_reverse_step(lambda x, t, noise: x, SDE, 0.5, 0.3),
+            r"step must be callable as step\(x, t, s, noise\)",
+        ),
+        (
+            lambda: check_langevin_step(lambda x, noise: x, SDE, 0.5, 0.3),
+            r"step must be callable as step\(x, t, noise\)",
+        ),
+        (
+            lambda: check_reverse_sampler(lambda x, times: x, lambda x, t: x, SDE, np.array([1.0, 0.5])),
+            r"sample must be callable as sample\(x, times, noise\)",
+        ),
+    ],
+)
+def test_another_order_or_number_of_arguments_is_refused(call, usage):
+    with pytest.raises(TypeError, match=rf"^{usage}"):
+        call()
+
+
 # --- densities, scores, denoisers ------------------------------------------------------------------------------------
 
 
