@@ -171,7 +171,7 @@ def check_sde(
             left,
             fine,
             tolerance,
-            _mistakes(*table, rates, fine, start, times, lambda t: level(t)[1]),
+            _mistakes(*table, rates, left, fine, start, times, lambda t: level(t)[1]),
             relative=True,
             labels=lambda i: f"t = {times[i[0]]:g}: {('scale', 'std')[i[1]]} of the marginal",
         ),
@@ -220,6 +220,7 @@ def _mistakes(
     f: Array,
     g_squared: Array,
     rates: Array,
+    left: Array,
     right: Array,
     start: tuple[float, float],
     times: Array,
@@ -242,42 +243,53 @@ def _mistakes(
 
     def slope_for_square() -> Array:
         nodes = time_nodes(times, f.shape[1])
-        return solved(f, 2 * np.vectorize(std, otypes=[float])(nodes) * np.sqrt(g_squared))
+        return solved(f, 2 * np.vectorize(std, otypes=[float])(nodes) * np.sqrt(g_squared), bool(left[:, 1].all()))
 
     def without_integral() -> Array:
         scale = np.exp(rates * times)
-        return both(scale, np.sqrt(np.maximum(1 - scale**2, 0.0)))
+        return both(scale, np.sqrt(np.maximum(1 - scale**2, 0.0)), moves)
 
     g, moves = np.sqrt(g_squared), bool(f.any())
-    preserving = like(f, -0.5 * g_squared)
-    sub = bool((g_squared <= -2 * f).all()) and not like(f, -0.5 * g_squared**2)
-    variance = "std is the variance" + (", or the diffusion has lost sub-VP's 1 − exp(−2∫β)" if preserving else "")
+    preserving, sub = like(f, -0.5 * g_squared), moves and like(B, 1 - A**2)
+    factors = {"doubled": like(f, -g_squared), "halved": like(f, -0.25 * g_squared)}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        c_f = float(np.log(left[0, 0] / start[0]) / np.log(A[0] / start[0])) if moves else np.nan
+        drag = solved(f, 0 * g_squared)[0, 1] ** 2  # what is left of std(0)²
+        c_g = float((left[0, 1] ** 2 - drag) / (B[0] ** 2 - drag))
+    sub_vp = ", or the diffusion has lost sub-VP's 1 − exp(−2∫β)" if preserving else ""
+    root_2 = ": a factor √2 of g is missing" if abs(c_g - 2) < 1e-9 else ""
+    square, root = ("exp(−∫β)", "exp(−¼∫β)") if preserving or sub else ("exp(2∫f)", "exp(½∫f)")
     return {
-        "the drift has lost its ½: it is −β x": lambda: solved(f / 2, g_squared, like(f, -g_squared)),
-        "the drift has one ½ too many: it is −¼ β x": lambda: solved(2 * f, g_squared, like(f, -0.25 * g_squared)),
+        "the drift has lost its ½: it is −β x": lambda: solved(f / 2, g_squared, factors["doubled"]),
+        "the drift has one ½ too many: it is −¼ β x": lambda: solved(2 * f, g_squared, factors["halved"]),
+        "the drift −½β x is missing": lambda: solved(-0.5 * g_squared, g_squared, not moves),
         "β² stands where β belongs in the drift": lambda: solved(
             -0.5 * g_squared, g_squared, like(f, -0.5 * g_squared**2)
         ),
         "√β stands where β belongs in the drift": lambda: solved(-0.5 * g_squared, g_squared, like(f, -0.5 * g)),
         "the drift has the wrong sign": lambda: solved(-f, g_squared, moves),
+        f"f is {1 / c_f if c_f else np.inf:.6g} times what scale and std need": lambda: solved(
+            c_f * f, g_squared, c_f > 0 and abs(c_f - 1) > 1e-4 and not any(factors.values())
+        ),
         "the diffusion is g², not g: its root is missing": lambda: solved(f, g),
         "the diffusion is √g, not g": lambda: solved(f, g_squared**2),
-        "g² is half of what scale and std need: a factor √2 of g is missing": lambda: solved(f, 2 * g_squared),
-        "g² is twice what scale and std need": lambda: solved(f, g_squared / 2),
+        f"g² is {1 / c_g if c_g else np.inf:.6g} times what scale and std need{root_2}": lambda: solved(
+            f, c_g * g_squared, c_g > 0 and abs(c_g - 1) > 1e-4
+        ),
         "g is dσ/dt, where g² = dσ²/dt": slope_for_square,
         "scale and std belong to twice the f and g² of the SDE": lambda: solved(2 * f, 2 * g_squared, moves),
         "scale and std belong to half the f and g² of the SDE": lambda: solved(f / 2, g_squared / 2, moves),
         "scale and std have no contraction by the drift": lambda: solved(0 * f, g_squared, moves),
         "std has no contraction 2 f std² by the drift": lambda: both(A, solved(0 * f, g_squared)[:, 1]),
-        "scale is exp(−∫β), the square of exp(−½∫β)": lambda: both(A**2, B),
-        "scale is exp(−¼∫β), the root of exp(−½∫β)": lambda: both(A**0.5, B),
+        f"scale is {square}, the square of the right value": lambda: both(A**2, B),
+        f"scale is {root}, the root of the right value": lambda: both(A**0.5, B),
         "scale and std are given as squares, Ho's ᾱ and 1 − ᾱ": lambda: both(A**2, B**2, moves),
         "scale and std are swapped, as by the wrong sign of log-SNR": lambda: both(B, A),
         "the logarithm of scale is given": lambda: both(np.log(A), B),
         "the logarithm of std is given": lambda: both(A, np.log(B)),
         "the logarithm of the variance is given": lambda: both(A, 2 * np.log(B)),
         "β(t) t stands where ∫β belongs": without_integral,
-        variance: lambda: both(A, B**2),
+        f"std is the variance{sub_vp}": lambda: both(A, B**2),
         "std is √(1 − scale²), that of a variance-preserving process": lambda: both(
             A, np.sqrt(np.maximum(1 - A**2, 0.0)), sub
         ),
