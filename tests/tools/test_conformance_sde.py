@@ -283,6 +283,11 @@ def test_a_variance_that_never_moves_is_no_start_at_a_noise_level():
     assert check_sde(lambda t: (1.0, 0.01 + t), lambda x, t: 0 * x, lambda t: np.sqrt(2 * (0.01 + t)), 80.0)
 
 
+def test_a_marginal_of_one_time_is_two_numbers():
+    with pytest.raises(ValueError, match=r"^scale and std must be one number for a time that is a number, got shape"):
+        check_sde(lambda t: (np.ones(2), t), F, G, 1.7)
+
+
 @pytest.mark.parametrize("T", [1, 10, 1000, 4000])
 @pytest.mark.parametrize("sde", [SDE, VP(0.1, 20.0), VP(0.0, 3.0, 0.2)])
 def test_exact_discretisations_pass_at_any_length(sde, T):
@@ -955,7 +960,9 @@ EXAMPLES = {
 @pytest.mark.parametrize("sde", WITH_END.values(), ids=WITH_END.keys())
 def test_right_bounds_of_examples_pass(sde):
     noise, weights, law, x = EXAMPLES["D = 3"]
-    assert check_log_prob_bound(example_bound(sde, noise, weights), sde, law, x)
+    bound = example_bound(sde, noise, weights)
+    assert check_log_prob_bound(bound, sde, law, x)
+    assert check_log_prob_bound(lambda *a: np.float32(bound(*a)), sde, law, x).at(1e-5)
     if isinstance(sde, VP):  # the even grid resolves the mixture while std is at most 1
         noise, weights, law, x = EXAMPLES["line"]
         assert check_log_prob_bound(example_bound(sde, noise, weights), sde, law, x)
@@ -1069,6 +1076,8 @@ def terms(sde, t_min, slope=0.6, half=0.5, mean=False, prior_std=None, decoder=1
 @pytest.mark.parametrize("sde", [SDE, VE(0.1, 3.0, 1.3), SUB, EDM()], ids=["VP", "VE", "sub-VP", "EDM"])
 def test_the_continuous_bound_of_a_network(sde):
     assert check_continuous_bound(*terms(sde, 0.05))
+    losses, problem = terms(sde, 0.05)[:3], terms(sde, 0.05)[3:]
+    assert check_continuous_bound(*map(single, losses), *problem).at(1e-5)
     fails_as(check_continuous_bound(*terms(sde, 0.05, half=1.0)), "its ½ is missing")
     fails_as(check_continuous_bound(*terms(sde, 0.05, mean=True)), "it is averaged over D")
     assert not check_continuous_bound(*terms(sde, 0.05, first_time=True))
