@@ -124,11 +124,11 @@ def check_probability_flow_likelihood(
 def _exact_flow(sde: LinearSDE, mixture: Mixture, x: Array) -> Array:
     """x_T of the probability flow from x, with the exact score."""
 
-    def slope(t: float, state: Array) -> Array:
-        points, law = state.reshape(x.shape), mixture.diffuse(*sde.level(t))
-        return np.ravel(float(sde.rate(t)) * points - 0.5 * float(sde.diffusion(t)) ** 2 * law.score(points))
+    def slope(t: float, points: Array) -> Array:
+        law = mixture.diffuse(*sde.level(t))
+        return float(sde.rate(t)) * points - 0.5 * float(sde.diffusion(t)) ** 2 * law.score(points)
 
-    return integrate(slope, 0.0, sde.horizon, x.ravel(), 1e-9, "the flow", "use another SDE").reshape(x.shape)
+    return integrate(slope, 0.0, sde.horizon, x, 1e-9, "the flow", "use another SDE")
 
 
 def _gaussian_kl(m: Array, S: Array, n: Array, R: Array) -> float:

@@ -1008,13 +1008,13 @@ def flow_log_prob(x, base="p_T", divergence=1.0, weight=lambda g: 0.5 * g**2, me
     N, D = x.shape
 
     def velocity(t, state):
-        points, law, g = state[: N * D].reshape(N, D), PLANE.diffuse(*SDE.level(t)), float(SDE.diffusion(t))
+        points, law, g = state[:, :D], PLANE.diffuse(*SDE.level(t)), float(SDE.diffusion(t))
         trace = np.trace(law.score_jacobian(points), axis1=1, axis2=2)
         speed = float(SDE.rate(t)) * points - weight(g) * law.score(points)
-        return np.concatenate([speed.ravel(), D * float(SDE.rate(t)) - weight(g) * trace])
+        return np.column_stack([speed, D * float(SDE.rate(t)) - weight(g) * trace])
 
-    end = integrate(velocity, 0.0, 1.7, np.concatenate([x.ravel(), np.zeros(N)]), 1e-9, "", "")
-    x_T, growth = end[: N * D].reshape(N, D), end[N * D :]
+    end = integrate(velocity, 0.0, 1.7, np.column_stack([x, np.zeros(N)]), 1e-9, "", "")
+    x_T, growth = end[:, :D], end[:, D]
     growth = np.full(N, growth.mean()) if share else growth
     at_end = {
         "p_T": PLANE.diffuse(*SDE.level(1.7)).log_prob,
