@@ -94,6 +94,12 @@ from scratchgen.conformance.sde_bounds import (
     check_probability_flow_likelihood,
     check_reverse_law,
 )
+from scratchgen.conformance.trained import (
+    check_bound_of,
+    check_flow_likelihood_of,
+    check_loss_of,
+    check_sampler_of,
+)
 from scratchgen.conformance.training import (
     check_adam,
     check_gradient,
@@ -127,6 +133,7 @@ __all__ = [
     "check_ancestral_step",
     "check_bin_masses",
     "check_bits_per_dim",
+    "check_bound_of",
     "check_bound_terms",
     "check_categorical_denoiser",
     "check_categorical_draw",
@@ -144,6 +151,7 @@ __all__ = [
     "check_em",
     "check_em_loop",
     "check_factor_analysis_step",
+    "check_flow_likelihood_of",
     "check_forward_process",
     "check_forward_step",
     "check_free_energy",
@@ -165,6 +173,7 @@ __all__ = [
     "check_log_prob",
     "check_log_prob_bound",
     "check_loss_gradient",
+    "check_loss_of",
     "check_loss_weights",
     "check_mean_field",
     "check_mlp",
@@ -187,6 +196,7 @@ __all__ = [
     "check_reverse_step",
     "check_reverse_variance",
     "check_sampler",
+    "check_sampler_of",
     "check_schedule",
     "check_score",
     "check_score_matching",

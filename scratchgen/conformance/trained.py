@@ -1,0 +1,546 @@
+"""Checks of code with a trained network: any network, any D, any t, on shared noise.
+
+The code under test and the package compute one quantity with the same network and the same noise.  The right sides are
+the functions that the package's own models run.  Every example is compared, and every term where there are terms.
+
+The precision follows from the dtype that the network returns.  Code in float32 differs from the right side by the
+rounding of its tables and states, and a network with a large slope magnifies this.  The right side is therefore also
+computed with tables and states rounded to that dtype.  Ten times the effect of the rounding is allowed, entry by entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scratchgen.conformance.arguments import returned
+from scratchgen.conformance.result import Check, Labels, Mistakes, compare
+from scratchgen.ddpm import (
+    PREDICTIONS,
+    EpsHat,
+    ancestral_sampler,
+    bound_terms,
+    ddim_sampler,
+    eps_to_prediction,
+    noise_error,
+    q_sample,
+    reverse_variance,
+)
+from scratchgen.ddpm.kernels import check_time
+from scratchgen.quadrature import central_difference
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.sde import LinearSDE, flow_map, probability_flow_log_prob
+from scratchgen.validation import Array, IntArray, as_choice, as_number, as_samples, check_shapes
+
+Network = Callable[[Array, Any], ArrayLike]  # (x_t (N, D), t) → (N, D), for one t
+
+DOUBLE = 1e-12  # tolerance for a network in float64
+ULPS = 128.0  # tolerance for other networks, in units of the machine epsilon of their dtype
+ALLOWED = 10.0  # multiple of the effect of rounding that counts as equal
+
+
+def check_loss_of(
+    loss: Callable[[IntArray, Array, Array], ArrayLike],
+    network: Network,
+    x0: ArrayLike,
+    noise: ArrayLike,
+    schedule: NoiseSchedule,
+    t: ArrayLike | None = None,
+    prediction: str = "noise",
+    weight: ArrayLike | None = None,
+    reduction: str = "sum",
+) -> Check:
+    """(29): the training loss λ_t ‖target − network(x_t, t)‖² of every example, with the tested code's own network.
+
+    Parameters
+    ----------
+    loss : callable
+        loss(t (N,), x0 (N, D), noise (N, D)) → (N,), or the mean over the examples, a number.  A number is compared
+        for every example alone, N = 1, and for the whole batch.
+    network : callable
+        network(x_t (n, D), t) → (n, D) for an int t in 1..T, without dropout.  Its dtype sets the tolerance.
+    x0, noise : (N, D)
+        x_0 and ε.
+    schedule : NoiseSchedule
+    t : (N,) of int, optional
+        A step an example, in 1..T; spread evenly over 1..T if None.
+    prediction : {"noise", "x0", "v", "step"}
+        What the network predicts, and the target of the loss.
+    weight : (T+1,), optional
+        λ_t, index 0 not used; 1 if None.
+    reduction : {"sum", "mean"}
+        Over the D dimensions of an example.
+
+    Returns
+    -------
+    Check
+        Tolerance 1e-12 for a network in float64, 128 machine epsilons for other dtypes (2e-5 for float32), and ten
+        times the effect of rounding where that is larger.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong shape, or two calls of the network differ.
+    """
+    x0, noise = _examples(x0, noise)
+    N, D = x0.shape
+    kind = as_choice(prediction, "prediction", PREDICTIONS)
+    per_dimension = 1 / D if as_choice(reduction, "reduction", ("sum", "mean")) == "mean" else 1.0
+    steps = np.rint(np.linspace(1, schedule.T, N)).astype(np.int64) if t is None else np.asarray(t)
+    check_time(schedule, steps)
+    if steps.shape != (N,):
+        raise ValueError(f"t must have shape ({N},), one step for each row of x0, got {steps.shape}")
+    table = np.ones(schedule.T + 1) if weight is None else np.asarray(weight, dtype=np.float64)
+    if table.shape != (schedule.T + 1,):
+        raise ValueError(f"weight must have shape (T+1,) = ({schedule.T + 1},), got {table.shape}")
+    call = _Repeatable(network, x0, int(steps[0]))
+
+    def ours(
+        schedule: NoiseSchedule = schedule,
+        rounding: float = 0.0,
+        late: int = 0,
+        target: str = kind,
+        x_t: Callable[[], Array] | None = None,
+    ) -> Array:
+        x = q_sample(schedule, steps, x0, noise) if x_t is None else x_t()
+        x = x + rounding * call.eps * (1 + np.abs(x)) * _signs(x.shape)
+        output = np.empty_like(x)
+        for step in np.unique(steps):
+            rows = steps == step
+            output[rows] = call(x[rows], max(int(step) - late, 1))
+        losses, _ = noise_error(eps_to_prediction(schedule, steps, x, noise, target), output)
+        return table[steps] * losses * per_dimension
+
+    right = ours()
+    whole = np.asarray(loss(steps, x0, noise), dtype=np.float64)
+    alone = whole.ndim == 0 and N > 1
+    if alone:
+        one_by_one = [loss(steps[[n]], x0[[n]], noise[[n]]) for n in range(N)]
+        left = np.array([*(float(np.asarray(value)) for value in one_by_one), float(whole)])
+    else:
+        left = whole
+
+    def shown(value: Array) -> Array:
+        return np.append(value, value.mean()) if alone else value
+
+    def name_of(index: tuple[int, ...]) -> str:
+        if not index or index[0] == N:
+            return "the mean loss of the batch"
+        return f"the loss of example {index[0]}, t = {steps[index[0]]},"
+
+    scale, total = schedule.alpha_bar[steps, None], schedule.beta_bar[steps, None]
+    before = steps - 1
+    others = {other: f"the target is {text}" for other, text in TARGETS.items() if other != kind}
+    mistakes: Mistakes = {
+        "it is averaged over the D dimensions, not summed" if reduction == "sum" else "it is summed over D": lambda: (
+            shown(right / D if reduction == "sum" else right * D)
+        ),
+        "it is averaged over the examples: one value an example is expected": lambda: shown(np.full(N, right.mean())),
+        "the network is called at t − 1: one of the two counts t from 0": lambda: shown(ours(late=1)),
+        "x_t is x_{t−1}: the tables are indexed from 0": lambda: shown(
+            ours(x_t=lambda: schedule.alpha_bar[before, None] * x0 + schedule.beta_bar[before, None] * noise)
+        ),
+        "x_t has ᾱ², Ho's α-bar without its root, before x_0": lambda: shown(
+            ours(x_t=lambda: scale**2 * x0 + total * noise)
+        ),
+        "x_t has β̄², a variance, before the noise": lambda: shown(ours(x_t=lambda: scale * x0 + total**2 * noise)),
+        "x_t has √(1 − ᾱ) before the noise: ᾱ is not squared": lambda: shown(
+            ours(x_t=lambda: scale * x0 + np.sqrt(1 - scale) * noise)
+        ),
+        "the weight λ_t is missing": lambda: shown(ours() / table[steps]),
+        **{text: lambda other=other: shown(ours(target=other)) for other, text in others.items()},  # type: ignore[misc]
+    }
+    rounded = [shown(ours(rounding=sign)) for sign in (4.0, -4.0)] + [shown(ours(_rounded(schedule, call.eps)))]
+    return _judged(
+        "check_loss_of",
+        "(29)",
+        "the loss",
+        left,
+        shown(right),
+        _effect(rounded, shown(right)),
+        call.tolerance,
+        mistakes,
+        name_of,
+    )
+
+
+TARGETS = {
+    "noise": "the total noise ε",
+    "x0": "x_0",
+    "v": "v = ᾱε − β̄x_0",
+    "step": "the noise of one step, (β_t/β̄_t) ε",
+}
+
+
+def check_bound_of(
+    bound: Callable[[Array, Array], ArrayLike],
+    eps_hat: Network,
+    x0: ArrayLike,
+    noise: ArrayLike,
+    schedule: NoiseSchedule,
+    variance: str | Array = "beta",
+    n_levels: int | None = None,
+) -> Check:
+    """(20): −ELBO of every example, or each of its terms, with the network of the code under test.
+
+    Parameters
+    ----------
+    bound : callable
+        bound(x0 (N, D), noise (T, N, D)) → −ELBO (N,), nats, or its terms L_0, …, L_T, (N, T+1), in this order.
+        noise[t−1] is the total noise ε of x_t.
+    eps_hat : callable
+        eps_hat(x_t (N, D), t) → total noise (N, D) for an int t in 1..T, without dropout.
+    x0 : (N, D)
+    noise : (T, N, D)
+    schedule : NoiseSchedule
+    variance, n_levels
+        σ_t² and the levels of whole numbers, as for `scratchgen.ddpm.bound_terms`.
+
+    Returns
+    -------
+    Check
+        Tolerance as for `check_loss_of`.
+    """
+    x0, noise = as_samples(x0, "x0").astype(np.float64), np.asarray(noise, dtype=np.float64)
+    D, T = x0.shape[1], schedule.T
+    call = _Repeatable(eps_hat, x0, 1)
+    sigma_squared = reverse_variance(schedule, variance)
+
+    def ours(
+        schedule: NoiseSchedule = schedule, rounding: float = 0.0, late: int = 0, variance: Array = sigma_squared
+    ) -> Array:
+        predict = call.rounded(schedule, rounding, late, in_posterior=True)
+        return bound_terms(schedule, x0, predict, noise, variance, n_levels)
+
+    terms = ours()
+    left = np.asarray(bound(x0, noise), dtype=np.float64)
+    by_term = left.shape == terms.shape
+
+    def shown(terms: Array) -> Array:
+        return terms if by_term else terms.sum(axis=1)
+
+    def without(column: int) -> Array:
+        return np.delete(terms, column, axis=1).sum(axis=1)
+
+    def name_of(index: tuple[int, ...]) -> str:
+        return f"{f'L_{index[1]}' if by_term else '−ELBO'} of example {index[0]}"
+
+    own = schedule.beta**2
+    posterior = reverse_variance(schedule, "posterior")
+    mistakes: Mistakes = {
+        "it is in bits per dimension": lambda: shown(terms) / (D * np.log(2)),
+        "it is averaged over the D dimensions, not summed": lambda: shown(terms) / D,
+        "it is averaged over the examples": lambda: np.broadcast_to(shown(terms).mean(axis=0), left.shape),
+        "σ_t² is β_t²": lambda: shown(ours(variance=own)),
+        "σ_t² is β̃_t²": lambda: shown(ours(variance=posterior)),
+        "the network is called at t − 1: one of the two counts t from 0": lambda: shown(ours(late=1)),
+    }
+    if by_term:
+        mistakes = {
+            **mistakes,
+            "the terms are in the order L_T, …, L_0": lambda: terms[:, ::-1],
+            "L_0 comes last: the order is L_1, …, L_T, L_0": lambda: np.roll(terms, -1, axis=1),
+        }
+    else:
+        mistakes = {
+            **mistakes,
+            "L_T, the divergence from the prior, is missing": lambda: without(-1),
+            "L_0, the reconstruction, is missing": lambda: without(0),
+            "L_0 and L_T are missing": lambda: terms[:, 1:-1].sum(axis=1),
+            "it is averaged over the T steps": lambda: terms.sum(axis=1) / T,
+        }
+
+    shaken = [*(ours(rounding=sign) for sign in (4.0, -4.0)), ours(_rounded(schedule, call.eps))]
+    effects = _effect(shaken, terms)
+    effects = effects if by_term else np.sqrt((effects**2).sum(axis=1))
+    return _judged("check_bound_of", "(20)", "−ELBO", left, shown(terms), effects, call.tolerance, mistakes, name_of)
+
+
+def check_sampler_of(
+    sample: Callable[[Array, Array], ArrayLike],
+    eps_hat: Network,
+    x_T: ArrayLike,
+    noise: ArrayLike,
+    schedule: NoiseSchedule,
+    variance: str | Array = "beta",
+    eta: float | None = None,
+    last_noise: bool = True,
+) -> Check:
+    """(19): the samples, or the whole paths, of Algorithm 2 or DDIM, with the network of the code under test.
+
+    Parameters
+    ----------
+    sample : callable
+        sample(x_T (N, D), noise (T, N, D)) → x_0 (N, D), or the path x_T, …, x_0, (T+1, N, D).  noise[0] is z of the
+        step from T.
+    eps_hat : callable
+        eps_hat(x_t (N, D), t) → total noise (N, D) for an int t in 1..T, without dropout.
+    x_T : (N, D)
+    noise : (T, N, D)
+    schedule : NoiseSchedule
+    variance
+        σ_t², as for `scratchgen.ddpm.reverse_variance`; not used by DDIM.
+    eta : float, optional
+        η of a DDIM sampler over all steps; None for ancestral sampling.
+    last_noise : bool
+        Whether the step from t = 1 adds noise.  Ho et al. add none.
+
+    Returns
+    -------
+    Check
+        Tolerance as for `check_loss_of`.  A sampler magnifies rounding; ten times its effect is allowed.
+    """
+    start, noise = as_samples(x_T, "x_T").astype(np.float64), np.asarray(noise, dtype=np.float64)
+    T = schedule.T
+    if noise.shape != (T, *start.shape):
+        raise ValueError(f"noise must have shape (T, N, D) = {(T, *start.shape)}, got {noise.shape}")
+    call = _Repeatable(eps_hat, start, T)
+    if eta is not None:
+        eta = as_number(eta, "eta", low=0.0, high=1.0)
+    sigma_squared = reverse_variance(schedule, variance)
+
+    def ours(
+        schedule: NoiseSchedule = schedule,
+        rounding: float = 0.0,
+        late: int = 0,
+        sigma_squared: Array = sigma_squared,
+        noise: Array = noise,
+        eta: float | None = eta,
+        last_noise: bool = last_noise,
+    ) -> Array:
+        predict = call.rounded(schedule, rounding, late)
+        rng: Any = _Given(noise if last_noise else np.concatenate([noise[:-1], 0 * noise[-1:]]))
+        if eta is None:
+            steps = ancestral_sampler(schedule, predict, start, rng, sigma_squared)
+        else:
+            steps = ddim_sampler(schedule, predict, start, rng, eta)
+        return np.stack([x for _, x in steps])
+
+    path = ours()
+    left = np.asarray(sample(start, noise), dtype=np.float64)
+    whole = left.shape == path.shape
+
+    def shown(path: Array) -> Array:
+        return path if whole else path[-1]
+
+    def name_of(index: tuple[int, ...]) -> str:
+        return f"x_{T - index[0] if whole else 0} of example {index[-2]}, dimension {index[-1]},"
+
+    mistakes: Mistakes = {
+        "there is no noise": lambda: shown(ours(noise=0 * noise)),
+        "the last step adds no noise: pass last_noise=False if this is meant"
+        if last_noise
+        else "the last step adds noise: pass last_noise=True if this is meant": lambda: shown(
+            ours(last_noise=not last_noise)
+        ),
+        "the noise of the steps is used in the order t = 1..T": lambda: shown(ours(noise=noise[::-1])),
+        "the network is called at t − 1: one of the two counts t from 0": lambda: shown(ours(late=1)),
+    }
+    if eta is None:
+        mistakes = {
+            **mistakes,
+            "σ_t² is β_t²": lambda: shown(ours(sigma_squared=reverse_variance(schedule, "beta"))),
+            "σ_t² is β̃_t²": lambda: shown(ours(sigma_squared=reverse_variance(schedule, "posterior"))),
+            "the noise has factor σ², a variance": lambda: shown(ours(sigma_squared=sigma_squared**2)),
+            "σ_t is that of step t−1": lambda: shown(
+                ours(sigma_squared=np.append(sigma_squared[:1], sigma_squared[[1, *range(1, T)]]), last_noise=False)
+            ),
+            "it is DDIM with η = 0": lambda: shown(ours(eta=0.0)),
+        }
+    else:
+        mistakes = {
+            **mistakes,
+            "it is DDIM with η = 0": lambda: shown(ours(eta=0.0)),
+            "it is DDIM with η = 1": lambda: shown(ours(eta=1.0)),
+            "it is ancestral sampling": lambda: shown(ours(eta=None)),
+        }
+    rounded = [shown(ours(rounding=sign)) for sign in (4.0, -4.0)] + [shown(ours(_rounded(schedule, call.eps)))]
+    effect = _effect(rounded, shown(path)).max(axis=-1, keepdims=True)  # a network couples the dimensions
+    return _judged("check_sampler_of", "(19)", "x_0", left, shown(path), effect, call.tolerance, mistakes, name_of)
+
+
+def check_flow_likelihood_of(
+    log_prob: Callable[[Array], ArrayLike],
+    score: Network,
+    x: ArrayLike,
+    sde: LinearSDE,
+    t_min: float,
+    divergence: Callable[[Array, float], ArrayLike] | None = None,
+    rtol: float | None = None,
+) -> Check:
+    """log p^ODE(x) of every example, by the probability flow, with the score network of the code under test.
+
+    Parameters
+    ----------
+    log_prob : callable
+        log_prob(x (N, D)) → (N,), nats: log π(x_T) + ∫ div f̃ dt from t_min to the horizon, π = N(0, std(T)² I).
+    score : callable
+        score(x (N, D), t) → s_θ (N, D) for a float t, without dropout.
+    x : (N, D)
+    sde : LinearSDE
+    t_min : float
+        Time of the density, above 0 for most networks.
+    divergence : callable, optional
+        divergence(x, t) → div s_θ, (N,), exact.  If None, by finite differences of sixth order with steps of
+        min(std(t), 1)/20.
+    rtol : float, optional
+        Relative tolerance of the integrator under test.  1e-7 if None, for a network in float32 1e-4.
+
+    Returns
+    -------
+    Check
+        Tolerance 10 rtol; more where ten times the difference between our integrations with rtol and with rtol/10
+        is larger.
+    """
+    x = as_samples(x, "x").astype(np.float64)
+    t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon)
+    call = _Repeatable(score, x, sde.horizon, "score")
+    rtol = as_number(rtol or (1e-7 if call.eps < 1e-10 else 1e-4), "rtol", low=0.0, open_low=True)
+    axes = np.eye(x.shape[1])
+
+    def by_differences(x: Array, t: float) -> Array:
+        h = max(0.05 * min(float(sde.std(t)), 1.0), 1e-4)
+
+        def along(d: int) -> Callable[[float], Array]:
+            return lambda k: call(x + k * axes[d], t)[:, d]
+
+        return np.sum([np.asarray(central_difference(along(d), h)) for d in range(len(axes))], axis=0)
+
+    def ours(rtol: float = rtol, factor: float = 1.0) -> Array:
+        def both(x: Array, t: float) -> tuple[Array, Array]:
+            spread = by_differences(x, t) if divergence is None else divergence(x, t)
+            return call(x, t), factor * returned(spread, (len(x),), "divergence")
+
+        return probability_flow_log_prob(sde, both, x, t_min, rtol)
+
+    right = ours(rtol / 10)
+
+    def prior() -> Array:
+        return sde.prior_log_prob(flow_map(sde, call, x, t_min, sde.horizon, rtol))
+
+    return _judged(
+        "check_flow_likelihood_of",
+        "(34)",
+        "log p^ODE",
+        returned(log_prob(x), (len(x),), "log_prob"),
+        right,
+        _effect([ours()], right),
+        10 * rtol,
+        {
+            "∫ div f̃ dt has the wrong sign": lambda: 2 * prior() - right,
+            "log π(x_T) is missing": lambda: right - prior(),
+            "∫ div f̃ dt is missing": prior,
+            "div s_θ has the wrong sign": lambda: ours(factor=-1.0),
+            "div s_θ is missing": lambda: ours(factor=0.0),
+            "it is averaged over the D dimensions": lambda: right / x.shape[1],
+            "it is −log p": lambda: -right,
+        },
+        lambda index: f"log p^ODE of example {index[0]}",
+    )
+
+
+class _Repeatable:
+    """The network under test, with results in float64 and the machine epsilon of its own dtype.
+
+    Raises
+    ------
+    ValueError
+        If the result has another shape than x, or two calls with the same x and t differ.
+    """
+
+    def __init__(self, network: Network, x: Array, t: Any, name: str = "the network") -> None:
+        self.network, self.name = network, name
+        first, second = (np.asarray(network(x.copy(), t)) for _ in range(2))
+        if first.shape == x.shape and not np.array_equal(first, second, equal_nan=True):
+            raise ValueError(
+                f"{name} must return the same for the same x and t, but two calls differ by "
+                f"{np.abs(first - second).max():.2g}; turn dropout off (in torch: net.eval())"
+            )
+        self.eps = float(np.finfo(first.dtype if first.dtype.kind == "f" else np.float64).eps)
+        self.tolerance = DOUBLE if self.eps <= np.finfo(np.float64).eps else ULPS * self.eps
+
+    def __call__(self, x: Array, t: Any) -> Array:
+        return returned(self.network(x, t), x.shape, self.name)
+
+    def rounded(self, schedule: NoiseSchedule, rounding: float, late: int, in_posterior: bool = False) -> EpsHat:
+        """The network at step t − late, with errors in ε̂ that stand for rounding errors of a step.
+
+        With `rounding` 0 there are none.  Otherwise x_t, as the network gets it and as the mean contains it, is wrong
+        by `rounding` machine epsilons, and 1 − ᾱ_t² by its cancellation, in the factor of ε̂ and with `in_posterior`
+        in the factors of the posterior mean.
+        """
+        lost = _cancelled(schedule, self.eps)
+
+        def predict(x: Array, t: int) -> Array:
+            if rounding == 0:
+                return self(x, max(t - late, 1))
+            size, signs = self.eps * (1 + np.abs(x)), np.sign(rounding) * _signs(x.shape)
+            predicted = self(x + abs(rounding) * signs * size, max(t - late, 1))
+            in_mean = size * (1 + lost[t] / self.eps if in_posterior else 1.0)
+            to_eps_hat = schedule.alpha[t] * schedule.beta_bar[t] / schedule.beta[t] ** 2
+            return predicted + signs * (lost[t] * np.abs(predicted) + to_eps_hat * in_mean)
+
+        return predict
+
+
+class _Given:
+    """A random generator that returns given noise, one array a call."""
+
+    def __init__(self, noise: Array) -> None:
+        self.rows = iter(noise)
+
+    def standard_normal(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return next(self.rows)
+
+
+def _examples(x0: ArrayLike, noise: ArrayLike) -> tuple[Array, Array]:
+    """x_0 and noise as float64 arrays of one shape (N, D)."""
+    x, other = as_samples(x0, "x0").astype(np.float64), np.asarray(noise, dtype=np.float64)
+    check_shapes("noise", other, "x0", x)
+    return x, other
+
+
+def _signs(shape: tuple[int, ...]) -> Array:
+    """Irregular signs, as those of rounding errors."""
+    return np.where(np.sin(1.7 * np.arange(1, 1 + int(np.prod(shape))) ** 1.3) > 0, 1.0, -1.0).reshape(shape)
+
+
+def _rounded(schedule: NoiseSchedule, eps: float) -> NoiseSchedule:
+    """The schedule whose ᾱ_t² are products in the precision eps, as plain code computes them."""
+    kept: Array = (1 - schedule.variances).astype(np.float64 if eps < 1e-10 else np.float32)
+    products = np.asarray(np.cumprod(kept), dtype=np.float64)
+    variances = 1 - products / np.append(1.0, products[:-1])
+    return NoiseSchedule(np.where((variances > 0) & (variances < 1), variances, schedule.variances))
+
+
+def _cancelled(schedule: NoiseSchedule, eps: float) -> Array:
+    """Relative rounding error of 1 − ᾱ_t² for a product ᾱ_t² in the precision eps, (T+1,); 0 at t = 0.
+
+    One rounding below 1 has an error of at most eps/2, and those of t factors add up at random.
+    """
+    steps, ratio = np.arange(1, schedule.T + 1), (schedule.alpha_bar[1:] / schedule.beta_bar[1:]) ** 2
+    return np.append(0.0, 0.5 * eps * np.sqrt(steps) * ratio)
+
+
+def _effect(rounded: list[Array], exact: Array) -> Array:
+    """The largest difference of the rounded values from the exact ones, entry by entry."""
+    return np.max([np.abs(other - exact) for other in rounded], axis=0)
+
+
+def _judged(
+    name: str,
+    equation: str,
+    quantity: str,
+    left: ArrayLike,
+    right: Array,
+    effect: Array,
+    tolerance: float,
+    mistakes: Mistakes,
+    labels: Labels,
+) -> Check:
+    """Compare left with right, in units by which ten times the effect of rounding is within the tolerance."""
+    unit = np.maximum(1 + np.abs(right), ALLOWED * effect / tolerance)
+    return compare(name, equation, quantity, left, right, tolerance, mistakes, labels=labels, unit=unit)
