@@ -1,4 +1,4 @@
-"""Hypothesis strategies for the theory: random problems for the conformance checks.
+"""Hypothesis strategies for the theory: random problems for the conformance checks; and checks of an audit as tests.
 
 Needs the extra `test`.  The tolerances of the checks were measured for these ranges: logits of tables are in [−6, 6],
 so that no probability is 0; covariances are A Aᵀ + 0.1 I; data for EM are multiples of 2⁻¹⁰, so that the addition of an
@@ -16,7 +16,7 @@ offset 2¹⁰ or 2²⁰ is exact.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from scratchgen.mixture import Mixture
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import VE, VP, LinearSDE, SubVP
 from scratchgen.validation import Array
+
+if TYPE_CHECKING:
+    import pytest
 
 GRID = 2.0**-10
 HARD_MODES = ("plain", "offset 2^10", "far component", "all far", "duplicates", "collinear")
@@ -221,3 +224,36 @@ def sdes(draw: st.DrawFn, kinds: Sequence[type[LinearSDE]] = (VP, SubVP, VE), lo
         sigma_min = 0.05 + 0.45 * u
         return VE(sigma_min, sigma_min * 50 ** (0.2 + 0.8 * v), horizon)
     return kind((low + 2 * u) / horizon, (0.3 + 6 * v) / horizon, horizon)  # type: ignore[call-arg]
+
+
+# --- pytest ------------------------------------------------------------------------------------------------------
+
+
+def parametrize_with_checks(**arguments: Any) -> "pytest.MarkDecorator":
+    """Make each check of an audit a test; the decorated test gets the check and calls it.
+
+    A check runs when its test calls it.  It raises AssertionError with the diagnosis, and an error of the code under
+    test comes through with its traceback.
+
+    Parameters
+    ----------
+    arguments
+        Those of `scratchgen.conformance.audit`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> betas = np.linspace(1e-4, 0.02, 1000)
+    >>> a = np.cumprod(1 - betas)
+    >>> def q_sample(t, x0, noise):
+    ...     return np.sqrt(a[t]) * x0 + np.sqrt(1 - a[t]) * noise
+    >>> @parametrize_with_checks(betas=betas, zero_based=True, q_sample=q_sample)
+    ... def test_my_ddpm(check):  # its id is test_my_ddpm[q_sample: check_forward_process]
+    ...     check()
+    """
+    import pytest
+
+    from scratchgen.conformance.audit import planned
+
+    items = planned(**arguments)
+    return pytest.mark.parametrize("check", items, ids=[item.name for item in items])

@@ -31,6 +31,7 @@ False
 'it is β_t², the variance of the forward step (β̄_t in place of β̄_{t−1} gives it)'
 """
 
+from scratchgen.conformance.audit import Audit, audit
 from scratchgen.conformance.bound import (
     check_bound_terms,
     check_chains,
@@ -40,6 +41,7 @@ from scratchgen.conformance.bound import (
     check_variational_bound,
 )
 from scratchgen.conformance.continuous_bound import check_continuous_bound, check_divergence
+from scratchgen.conformance.convention import EDM
 from scratchgen.conformance.draws import check_step_draws, check_time_draws
 from scratchgen.conformance.em import check_e_step, check_em, check_free_energy, check_free_m_step
 from scratchgen.conformance.em_running import (
@@ -127,7 +129,10 @@ from scratchgen.conformance.variational import (
 )
 
 __all__ = [
+    "EDM",
+    "Audit",
     "Check",
+    "audit",
     "check_activation",
     "check_adam",
     "check_ancestral_step",

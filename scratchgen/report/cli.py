@@ -1,4 +1,4 @@
-"""The command line: `scratchgen`, `scratchgen tour`, `verify` and `museum`; `python -m scratchgen` is the same."""
+"""The command line: `scratchgen tour` (the default), `verify`, `museum`, `audit`; also as `python -m scratchgen`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import runpy
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return verify(options.equation, options.form)
         if options.command == "museum":
             return museum()
+        if options.command == "audit":
+            return audit(options.file)
         return tour(options.seed, options.out, options.quick)
     except KeyboardInterrupt:
         print("scratchgen: interrupted, nothing more is written", file=sys.stderr)
@@ -76,9 +79,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "museum", help="show known mistakes and faults planted in running code, and the check or test that finds each"
     )
     exhibition.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=TRACEBACK)
+    auditing = commands.add_parser("audit", help="run every check that applies to your own code, and print one table")
+    auditing.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE.py",
+        help="a Python file with audit_me(), which returns the arguments of scratchgen.conformance.audit as a dict",
+    )
+    auditing.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=TRACEBACK)
     options = parser.parse_args(arguments)
     of_the_tour = (options.seed, options.quick, options.out) != (0, False, Path("scratchgen-report"))
-    if options.command in ("verify", "museum") and of_the_tour:
+    if options.command in ("verify", "museum", "audit") and of_the_tour:
         parser.error(
             f"--seed, --quick and --out are options of the tour; {options.command} draws nothing and writes nothing"
         )
@@ -136,6 +147,30 @@ def museum() -> int:
 
     print_tour()
     return 0
+
+
+def audit(file: Path) -> int:
+    """Run `audit_me()` of a Python file and print the table; return 1 if a check fails."""
+    from scratchgen.conformance import Audit
+    from scratchgen.conformance import audit as audit_of
+
+    remedy = "define audit_me(), which returns the arguments of scratchgen.conformance.audit as a dict, or its result"
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}; name a Python file, and in it {remedy}")
+    sys.path.insert(0, str(file.resolve().parent))  # the file may import its neighbours, as a script does
+    try:
+        function = runpy.run_path(str(file)).get("audit_me")
+        if not callable(function):
+            raise ValueError(f"{file} has no function audit_me; {remedy}")
+        result = function()
+        if isinstance(result, dict):
+            result = audit_of(**result)
+    finally:
+        sys.path.pop(0)
+    if not isinstance(result, Audit):
+        raise TypeError(f"audit_me() in {file} must return a dict or an Audit, got {type(result).__name__}")
+    print(result)
+    return 0 if result.passed else 1
 
 
 def tour(seed: int, out: Path, quick: bool) -> int:

@@ -40,7 +40,7 @@ def test_an_unseen_mistake_passes_every_check(shown):
 
 
 def test_every_check_finds_a_bug():
-    """Except those of a user's own network: their right sides are the package itself; see tests/tools/test_trained.py."""
+    """Except checks of a user's network: their right sides are the package itself (tests/tools/test_trained.py)."""
     trained = {"check_bound_of", "check_flow_likelihood_of", "check_loss_of", "check_sampler_of"}
     checks = {name for name in conformance.__all__ if name.startswith("check_")} - trained
     assert {shown.killer for shown in EXHIBITS} == checks

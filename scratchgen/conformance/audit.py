@@ -1,0 +1,329 @@
+"""`audit`: all checks that apply to somebody's code, in one call and one table.
+
+The code is handed over as plain callables, with its convention said once.  What is not given is not checked.
+
+>>> import numpy as np
+>>> from scratchgen.conformance import audit
+>>> betas = np.linspace(1e-4, 0.02, 1000)                         # Ho's variances, and t counts from 0
+>>> alpha_bar = np.cumprod(1 - betas)
+>>> def q_sample(t, x0, noise):
+...     return alpha_bar[t] * x0 + np.sqrt(1 - alpha_bar[t]) * noise     # √ is missing
+>>> result = audit(betas=betas, zero_based=True, q_sample=q_sample)
+>>> print(result)                                                 # doctest: +ELLIPSIS
+audit: 0 of 1 checks pass; T = 1000, t counts from 0, float64
+<BLANKLINE>
+argument          check                                   verdict   residual  tolerance
+q_sample          check_forward_process (25)              FAILED ...
+>>> result.rows[0].diagnosis.split("; ")[1]
+"x_0 has factor ᾱ², which is Ho's α-bar without its square root"
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scratchgen.conformance.cases import CODE, Case, run
+from scratchgen.sde import LinearSDE
+
+WIDTH = 100  # columns of a printed table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One check of an audit.
+
+    Attributes
+    ----------
+    argument : str
+        The callable under test, by its name in `audit`.
+    check : str
+        The function of the check and the equation.
+    verdict : {"ok", "FAILED", "raised"}
+    residual, tolerance : float
+        NaN if the callable raised.
+    diagnosis : str
+        Of the check, or the error; empty if the check passed.
+    """
+
+    argument: str
+    check: str
+    verdict: str
+    residual: float
+    tolerance: float
+    diagnosis: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is "ok"."""
+        return self.verdict == "ok"
+
+    def __str__(self) -> str:
+        line = f"{self.argument:<17} {self.check:<39} {self.verdict:<7} {self.residual:>10.1e} {self.tolerance:>10.0e}"
+        wrapped = textwrap.wrap(self.diagnosis, WIDTH, initial_indent="    ", subsequent_indent="    ")
+        return "\n".join([line, *wrapped])
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The result of `audit`: one row a check, and the names of the callables that were not given."""
+
+    title: str
+    rows: tuple[Row, ...]
+    not_given: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(row.passed for row in self.rows)
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def require(self) -> None:
+        """Raise AssertionError with the failing rows, if there are any."""
+        failing = [str(row) for row in self.rows if not row.passed]
+        if failing:
+            raise AssertionError("\n".join([f"{len(failing)} of {len(self.rows)} checks fail", *failing]))
+
+    def __str__(self) -> str:
+        good = sum(row.passed for row in self.rows)
+        header = f"{'argument':<17} {'check':<39} {'verdict':<7} {'residual':>10} {'tolerance':>10}"
+        missing = ", ".join(self.not_given) or "nothing"
+        return "\n".join(
+            [
+                f"audit: {good} of {len(self.rows)} checks pass; {self.title}",
+                "",
+                header,
+                *map(str, self.rows),
+                "",
+                *textwrap.wrap(f"not given: {missing}", WIDTH, subsequent_indent="    "),
+            ]
+        )
+
+    __repr__ = __str__
+
+
+def audit(
+    *,
+    # the process
+    betas: ArrayLike | None = None,
+    sde: LinearSDE | None = None,
+    # the convention
+    zero_based: bool = False,
+    batched_t: bool = False,
+    prediction: str | None = None,
+    in_sigma: bool = False,
+    posterior_spread: str = "variance",
+    latent_spread: str = "log_variance",
+    variance: str | ArrayLike = "beta",
+    last_noise: bool = True,
+    etas: tuple[float, ...] = (0.0, 0.7, 1.0),
+    sampler_eta: float | None = None,
+    reduction: str = "sum",
+    loss_weight: ArrayLike | None = None,
+    n_levels: int | None = None,
+    decoder_variance: float | None = None,
+    t_min: float = 1e-3,
+    arrays: Callable[[Any], Any] = np.asarray,
+    dtype: Any = None,
+    # networks, and examples for them
+    eps_hat: Callable[..., Any] | None = None,
+    score: Callable[..., Any] | None = None,
+    x0: ArrayLike | None = None,
+    # the chain
+    alphas_cumprod: ArrayLike | None = None,
+    q_step: Callable[..., Any] | None = None,
+    q_sample: Callable[..., Any] | None = None,
+    q_posterior: Callable[..., Any] | None = None,
+    predict_x0: Callable[..., Any] | None = None,
+    step: Callable[..., Any] | None = None,
+    ddim: Callable[..., Any] | None = None,
+    loss: Callable[..., Any] | None = None,
+    bound: Callable[..., Any] | None = None,
+    sampler: Callable[..., Any] | None = None,
+    # continuous time
+    marginal: Callable[..., Any] | None = None,
+    drift: Callable[..., Any] | None = None,
+    diffusion: Callable[..., Any] | None = None,
+    reverse_drift: Callable[..., Any] | None = None,
+    flow_drift: Callable[..., Any] | None = None,
+    sde_step: Callable[..., Any] | None = None,
+    sde_sampler: Callable[..., Any] | None = None,
+    heun: Callable[..., Any] | None = None,
+    flow_log_prob: Callable[..., Any] | None = None,
+    # VAE
+    vae_loss: Callable[..., Any] | None = None,
+    kl: Callable[..., Any] | None = None,
+    draw_z: Callable[..., Any] | None = None,
+    iwae: Callable[..., Any] | None = None,
+    # EM for Gaussian mixtures
+    e_step: Callable[..., Any] | None = None,
+    m_step: Callable[..., Any] | None = None,
+    mixture_log_prob: Callable[..., Any] | None = None,
+    # divergences
+    discrete_kl: Callable[..., Any] | None = None,
+    gaussian_kl: Callable[..., Any] | None = None,
+) -> Audit:
+    """Run every check that applies to the given callables.
+
+    Functions take their arguments in the order below: t comes first, then data, then noise.  Networks, and functions
+    of an SDE, take (x, t).  All results are compared example by example.
+
+    Parameters
+    ----------
+    betas : (T,), optional
+        One-step noise **variances**, Ho's betas.  Needed by the chain.  float32 betas mean that the code computes in
+        float32: arrays come in float32, and tolerances are those of float32.
+    sde : LinearSDE, optional
+        `VP`, `SubVP`, `VE`, or `EDM` of `scratchgen.conformance` (x = x_0 + σε, with σ for t).  Needed by the functions
+        of continuous time.
+
+    zero_based : bool
+        t counts 0..T−1, as in Ho's code; otherwise 1..T.  The s of `ddim` is then −1 for clean data, otherwise 0.
+    batched_t : bool
+        t comes as an int64 array (N,) of your type; otherwise as an int.
+    prediction : {"noise", "x0", "v", "step", "score"}, optional
+        What a network returns, and what `predict_x0`, `step` and `ddim` get as `output`.  "noise" for the chain and
+        "score" for continuous time if None.  v = √ᾱ ε − √(1−ᾱ) x_0 with Ho's ᾱ; "step" is one step's noise.
+    in_sigma : bool
+        `eps_hat` takes (x_t/√ᾱ_t, σ_t) with σ_t = √(1−ᾱ_t)/√ᾱ_t, as the networks of Karras et al.
+    posterior_spread : {"variance", "std", "log_variance"}
+        The second result of `q_posterior`.
+    latent_spread : {"log_variance", "variance", "std"}
+        What describes the width of q(z | x) in `vae_loss`, `kl` and `draw_z`.
+    variance : {"beta", "posterior"} or (T,)
+        σ_t² of `step`, `bound` and `sampler`: β_t, β̃_t, or the variances of t = 1..T.
+    last_noise : bool
+        Whether the last step, to clean data, adds noise.  Ho's code adds none.
+    etas : tuple of float
+        η at which `ddim` is checked; (0.0,) for a deterministic step.
+    sampler_eta : float, optional
+        `sampler` is DDIM with this η over all steps; ancestral sampling if None.
+    reduction : {"sum", "mean"}
+        Of `loss` over the dimensions of an example.
+    loss_weight : (T,), optional
+        λ_t of `loss` for t = 1..T; 1 if None.
+    n_levels : int, optional
+        L_0 of `bound` is the mass of whole numbers 0..n_levels−1 scaled to [−1, 1], as in Ho's code.
+    decoder_variance : float, optional
+        `vae_loss` takes no decoder variance; it is −ELBO at this one.
+    t_min : float
+        Time of the density of `flow_log_prob`.
+    arrays : callable
+        Converts NumPy arrays to your type: torch.as_tensor, jax.numpy.asarray.  Results are converted back.
+    dtype : {"float32", "float64"}, optional
+        Precision of your code; that of betas if None, and float64 without betas.
+
+    eps_hat : callable
+        eps_hat(x_t, t): the network of the chain, in evaluation mode.  The functions with a network inside (`loss`,
+        `bound`, `sampler`) must use the same network.  Needs x0.
+    score : callable
+        score(x, t): the network of continuous time.  Needs x0.
+    x0 : (N, …)
+        A few examples, for the networks.  `bound` and `sampler` call the network about 5T times on all of them.
+
+    alphas_cumprod : (T,)
+        Your table of Ho's ᾱ_t = Π (1 − betas).
+    q_step(t, x_prev, noise) → x_t
+    q_sample(t, x0, noise) → x_t
+    q_posterior(t, x_t, x0) → (mean, spread)
+    predict_x0(t, x_t, output) → x̂_0
+    step(t, x_t, output, noise) → x_{t−1}
+    ddim(t, s, x_t, output, noise, eta) → x_s for any s < t
+    loss(t, x0, noise) → (N,), or the mean over the batch
+    bound(x0, noise (T, N, …)) → −ELBO (N,), nats, or its terms L_0, …, L_T (N, T+1); noise[t−1] belongs to x_t
+    sampler(x_T, noise (T, N, …)) → x_0, or the path x_T, …, x_0; noise[0] belongs to the step from T
+
+    marginal(t) → (scale, std), drift(x, t) and diffusion(t) → g: given together
+    reverse_drift(x, t, score) → drift of the reverse SDE, for the value of the score
+    flow_drift(x, t, score) → the same of the probability flow
+    sde_step(x, t, s, score, noise) → x at s < t; score(x, t) is a function
+    sde_sampler(x, times, noise, score) → x by Euler-Maruyama at the last of the falling times
+    heun(x, times, score) → x by Heun's method on the flow
+    flow_log_prob(x) → (N,), nats, with `score` inside
+
+    vae_loss(x, x_hat, mean, spread, decoder_log_variance) → −ELBO (N,), nats, for one draw of z
+    kl(mean, spread) → KL(q‖N(0, I)), (N,), nats; both may return one number for the batch
+    draw_z(mean, spread, noise) → z, the reparameterised draw
+    iwae(log_weights (n, N)) → (N,), nats
+
+    e_step(x, weights, means, covariances) → responsibilities (N, K)
+    m_step(x, responsibilities) → (weights, means, covariances); covariances are (K, D, D)
+    mixture_log_prob(x, weights, means, covariances) → (N,), nats
+
+    discrete_kl(p, q) → KL(p‖q), nats
+    gaussian_kl(mean_p, cov_p, mean_q, cov_q) → nats
+
+    Returns
+    -------
+    Audit
+        Its text is the table.  `require()` raises AssertionError if a check fails.
+
+    Raises
+    ------
+    ValueError
+        If an option has an unknown value, a callable lacks what it needs, or nothing is given.
+    """
+    items, title, not_given = plan(locals())
+    return Audit(title, tuple(item.row() for item in items), not_given)
+
+
+# --- the plan of an audit ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Item:
+    """One check that an audit will run; a call runs it and raises AssertionError if it fails."""
+
+    argument: str
+    case: Case
+
+    @property
+    def name(self) -> str:
+        """The argument and the check, as "q_sample: check_forward_process"."""
+        return f"{self.argument}: {CODE[self.argument].check}"
+
+    def __call__(self) -> None:
+        """Run the check; raise AssertionError if it fails, and let the code's own errors through."""
+        check = run(self.case, self.argument)
+        if not check:
+            raise AssertionError(repr(check))
+
+    def row(self) -> Row:
+        """Run the check; an error of the code under test becomes the row "raised"."""
+        try:
+            check = run(self.case, self.argument)
+        except Exception as error:
+            text = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
+            return Row(self.argument, CODE[self.argument].check, "raised", float("nan"), float("nan"), text)
+        verdict, name = "ok" if check else "FAILED", f"{check.name} {check.equation}"
+        return Row(self.argument, name, verdict, check.residual, check.tolerance, check.diagnosis)
+
+
+def planned(**arguments: Any) -> list[Item]:
+    """The checks that `audit` would run for these arguments, one callable a check."""
+    bound = inspect.signature(audit).bind(**arguments)
+    bound.apply_defaults()
+    return plan(bound.arguments)[0]
+
+
+def plan(given: Mapping[str, Any]) -> tuple[list[Item], str, tuple[str, ...]]:
+    """The checks that apply to the arguments of `audit`, the title of the audit, and the names of what is not given."""
+    code = [name for name in CODE if given[name] is not None]
+    if not code:
+        raise ValueError(f"audit needs code to check: at least one of {', '.join(CODE)}")
+    for name in code:
+        missing = [need for need in CODE[name].needs if given[need] is None]
+        if missing:
+            raise ValueError(
+                f"{name} needs {' and '.join(missing)}; pass {'them' if len(missing) > 1 else 'it'} as well"
+            )
+    case = Case(given)
+    return [Item(name, case) for name in code], case.title, tuple(name for name in CODE if name not in code)

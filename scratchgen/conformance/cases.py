@@ -1,0 +1,552 @@
+"""The code handed to `audit`, adapted to the signatures of the checks; one function a check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scratchgen.conformance.arguments import check_callable
+from scratchgen.conformance.convention import DTYPES, Convention, as_numpy
+from scratchgen.conformance.em import check_e_step, check_em, log_joint_by_inverses, normalised
+from scratchgen.conformance.forward import (
+    check_forward_process,
+    check_forward_step,
+    check_posterior,
+    check_predict_x0,
+    check_schedule,
+)
+from scratchgen.conformance.likelihood import check_diagonal_kl, check_gaussian_kl, check_kl
+from scratchgen.conformance.result import Check, worst
+from scratchgen.conformance.reverse import check_ancestral_step, check_ddim_step
+from scratchgen.conformance.reverse_samplers import check_heun, check_reverse_sampler
+from scratchgen.conformance.reverse_sde import check_reverse_sde, check_reverse_step
+from scratchgen.conformance.score import check_log_prob
+from scratchgen.conformance.sde import check_sde
+from scratchgen.conformance.trained import check_bound_of, check_flow_likelihood_of, check_loss_of, check_sampler_of
+from scratchgen.conformance.vae import check_importance_weighted_bound, check_reparameterisation, check_vae_loss
+from scratchgen.ddpm import reverse_variance
+from scratchgen.likelihood import softmax
+from scratchgen.mixture import Mixture
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.sde import LinearSDE
+from scratchgen.validation import Array, IntArray, as_choice, as_number
+
+SINGLE_TOLERANCE = 1e-5  # of code in float32
+STEPS_OF_DDIM = 12  # number of steps of the chain, clean data beside them, between which DDIM is checked
+FLOW_PREDICTIONS = ("score", "noise", "x0")
+
+
+def waves(*shape: int, shift: float = 0.0) -> Array:
+    """Irregular numbers in [−1, 1] without a random generator."""
+    return np.sin(1.7 * np.arange(1, 1 + int(np.prod(shape))) ** 1.3 + shift).reshape(shape)
+
+
+def normal(*shape: int) -> Array:
+    """The same standard normal numbers in every call."""
+    return np.random.default_rng(0).standard_normal(shape)
+
+
+class Case:
+    """The arguments of `audit`: the problem, the convention, and the code as functions of NumPy arrays.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument of the problem or of the convention is wrong.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = given
+        betas, x0 = given["betas"], given["x0"]
+        table = None if betas is None else as_numpy(betas)
+        self.schedule_or_none = None if table is None else NoiseSchedule(table)
+        self.sde_or_none: LinearSDE | None = given["sde"]
+        if self.sde_or_none is not None and not isinstance(self.sde_or_none, LinearSDE):
+            raise ValueError(f"sde must be a LinearSDE such as VP(0.1, 20.0), got {self.sde_or_none!r}")
+        examples = None if x0 is None else as_numpy(x0)
+        if examples is not None and (examples.ndim < 2 or not len(examples)):
+            raise ValueError(f"x0 must have shape (N, …) with one example a row, got {examples.shape}")
+        self.x0 = None if examples is None else examples.reshape(len(examples), -1).astype(np.float64)
+        own = "float32" if table is not None and table.dtype == np.float32 else "float64"
+        self.dtype = as_choice(own if given["dtype"] is None else str(np.dtype(given["dtype"])), "dtype", DTYPES)
+        self.convention = Convention(
+            zero_based=given["zero_based"],
+            batched_t=given["batched_t"],
+            prediction=given["prediction"] or "noise",
+            in_sigma=given["in_sigma"],
+            posterior_spread=given["posterior_spread"],
+            latent_spread=given["latent_spread"],
+            dtype=self.dtype,
+            arrays=given["arrays"],
+            shape=None if examples is None else examples.shape[1:],
+        )
+        as_choice(given["reduction"], "reduction", ("sum", "mean"))
+        for eta in (*given["etas"], *([] if given["sampler_eta"] is None else [given["sampler_eta"]])):
+            as_number(eta, "etas or sampler_eta", low=0.0, high=1.0)
+        if self.schedule_or_none is not None:
+            reverse_variance(self.schedule, self.variance)
+
+    # --- the problem --------------------------------------------------------------------------------------------------
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The chain; `audit` refuses functions of the chain without betas."""
+        assert self.schedule_or_none is not None
+        return self.schedule_or_none
+
+    @property
+    def sde(self) -> LinearSDE:
+        """The process of continuous time."""
+        assert self.sde_or_none is not None
+        return self.sde_or_none
+
+    @property
+    def examples(self) -> Array:
+        """x_0, (N, D)."""
+        assert self.x0 is not None
+        return self.x0
+
+    @property
+    def variance(self) -> str | Array:
+        """σ_t² as the package takes it: a name, or (T+1,)."""
+        variance = self.given["variance"]
+        return variance if isinstance(variance, str) else np.append(0.0, np.asarray(as_numpy(variance), dtype=float))
+
+    @property
+    def title(self) -> str:
+        """The problem and the convention, in words."""
+        chain = self.schedule_or_none and f"T = {self.schedule.T}, t counts from {int(not self.convention.zero_based)}"
+        return ", ".join(str(part) for part in (chain, self.sde_or_none, self.dtype) if part)
+
+    # --- the code -----------------------------------------------------------------------------------------------------
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call the code under test; an error gets a note that says with which arguments."""
+        try:
+            return self.given[name](*arguments)
+        except Exception as error:
+            error.add_note(f"called as {name}({', '.join(map(_described, arguments))})")
+            raise
+
+    def at_step(self, name: str, t: Any, *arrays: Array) -> Array:
+        """A function of the chain, name(t, *arrays), as a function of NumPy arrays."""
+        given = map(self.convention.data, arrays)
+        return self.convention.examples(self.call(name, self.convention.time(t, len(arrays[0])), *given), arrays[0])
+
+    def on_arrays(self, name: str, *arguments: Any) -> Any:
+        """A function of plain arrays."""
+        return as_numpy(self.call(name, *(a if isinstance(a, float) else self.convention.plain(a) for a in arguments)))
+
+    def by_example(self, name: str, *arguments: Any) -> Any:
+        """A loss of plain arrays, (N,); if it is one number for the batch, each example is passed alone."""
+        value = self.on_arrays(name, *arguments)
+        if value.ndim:
+            return value
+        alone = [[a if isinstance(a, float) else a[[n]] for a in arguments] for n in range(len(arguments[0]))]
+        return np.array([self.on_arrays(name, *row) for row in alone])
+
+    def net(self, *arguments: Any) -> Any:
+        """The network of the chain."""
+        return self.call("eps_hat", *arguments)
+
+    def output(self, t: Any, x_t: Array, eps_hat: Array) -> Array:
+        """What the network returns where the checks have ε̂."""
+        return self.convention.output(self.schedule, t, x_t, eps_hat)
+
+    def clock(self, t: float, n: int) -> Any:
+        """A time of the SDE as the code takes it."""
+        return self.convention.plain(np.full(n, t)) if self.convention.batched_t else float(t)
+
+    def in_time(self, name: str, x: Array, t: float, *arrays: Array) -> Array:
+        """A function of the SDE, name(x, t, *arrays)."""
+        given = map(self.convention.data, arrays)
+        value = self.call(name, self.convention.data(x), self.clock(t, len(x)), *given)
+        return self.convention.examples(value, x)
+
+    def coefficient(self, name: str, t: float) -> Any:
+        """A function of the time alone: a number, or a pair of numbers."""
+        value = self.call(name, self.clock(t, 1))
+        if isinstance(value, tuple | list):
+            return tuple(np.ravel(as_numpy(part))[0] for part in value)
+        return np.ravel(as_numpy(value))[0]
+
+    def for_code(self, score: Callable[[Array, float], Array]) -> Callable[[Any, Any], Any]:
+        """A score of the checks as a function of the code's own arrays."""
+
+        def value(x: Any, t: Any) -> Any:
+            array = as_numpy(x)
+            time = float(np.ravel(as_numpy(t))[0])
+            result = score(array.reshape(len(array), -1).astype(np.float64), time)
+            return self.convention.plain(result.reshape(array.shape))
+
+        return value
+
+    def score(self, x: Array, t: float) -> Array:
+        """The score of the code's own network of continuous time."""
+        value = self.in_time("score", x, t)
+        scale, std = self.sde.level(t)
+        kind = as_choice(self.given["prediction"] or "score", "prediction", FLOW_PREDICTIONS)
+        score = {"score": value, "noise": -value / std, "x0": (scale * value - x) / std**2}[kind]
+        return score.astype(value.dtype)
+
+
+def _described(argument: Any) -> str:
+    shape = getattr(argument, "shape", None)
+    if shape is None or shape == ():
+        return repr(argument) if isinstance(argument, int | float) else type(argument).__name__
+    return f"{getattr(argument, 'dtype', type(argument).__name__)} {tuple(shape)}"
+
+
+# --- the chain --------------------------------------------------------------------------------------------------------
+
+
+def _tables(case: Case) -> Check:
+    table = np.asarray(as_numpy(case.given["alphas_cumprod"]), dtype=np.float64)
+    if table.shape != (case.schedule.T,):
+        raise ValueError(f"alphas_cumprod must have shape (T,) = ({case.schedule.T},), got {table.shape}")
+    return check_schedule(
+        case.schedule, np.sqrt(np.append(1.0, table)), np.sqrt(np.maximum(np.append(0.0, 1 - table), 0.0))
+    )
+
+
+def _q_step(case: Case) -> Check:
+    return check_forward_step(lambda t, x, noise: case.at_step("q_step", t, x, noise), case.schedule)
+
+
+def _q_sample(case: Case) -> Check:
+    return check_forward_process(lambda t, x, noise: case.at_step("q_sample", t, x, noise), case.schedule)
+
+
+def _q_posterior(case: Case) -> Check:
+    convention = case.convention
+
+    def q_posterior(t: Any, x_t: Array, x0: Array) -> tuple[Array, Array]:
+        value = case.call("q_posterior", convention.time(t, len(x0)), convention.data(x_t), convention.data(x0))
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            raise ValueError(f"q_posterior must return (mean, spread), got {type(value).__name__}")
+        variance = convention.variance(value[1])
+        if variance.size in (1, len(x0)):
+            variance = variance.reshape(() if variance.size == 1 else (-1, 1))
+        return convention.examples(value[0], x0), variance
+
+    return check_posterior(q_posterior, case.schedule)
+
+
+def _predict_x0(case: Case) -> Check:
+    def predict_x0(t: Any, x_t: Array, eps_hat: Array) -> Array:
+        return case.at_step("predict_x0", t, x_t, case.output(t, x_t, eps_hat))
+
+    return check_predict_x0(predict_x0, case.schedule)
+
+
+def _step(case: Case) -> Check:
+    sigma_squared = reverse_variance(case.schedule, case.variance)
+    if not case.given["last_noise"]:
+        sigma_squared[1] = 0.0
+
+    def step(t: Any, x_t: Array, eps_hat: Array, noise: Array) -> Array:
+        return case.at_step("step", t, x_t, case.output(t, x_t, eps_hat), noise)
+
+    return check_ancestral_step(step, case.schedule, sigma_squared)
+
+
+def _ddim(case: Case) -> Check:
+    """DDIM between some steps of the chain: x_s depends on the levels of t and s only, so a short chain is enough."""
+    n = min(STEPS_OF_DDIM, case.schedule.T)
+    steps = np.unique(np.rint(np.linspace(1, case.schedule.T, n)).astype(np.int64))
+    at, time = np.append(0, steps), case.convention.time
+
+    def of(eta: float) -> Callable[..., Array]:
+        def step(i: Any, j: Any, x_t: Array, eps_hat: Array, noise: Array) -> Array:
+            t, s, N = at[i], at[j], len(x_t)
+            arrays = map(case.convention.data, (x_t, case.output(t, x_t, eps_hat), noise))
+            return case.convention.examples(case.call("ddim", time(t, N), time(s, N), *arrays, eta), x_t)
+
+        return step
+
+    short = case.schedule.respace(steps)
+    return worst(*(check_ddim_step(of(eta), short, eta) for eta in case.given["etas"]))
+
+
+def _loss(case: Case) -> Check:
+    convention, weight, kind = case.convention, case.given["loss_weight"], case.convention.prediction
+    of_score = kind == "score"  # its loss is that of the noise, β̄² ‖s + ε/β̄‖²
+
+    def at(t: Any, x0: Array, noise: Array) -> Any:
+        data = convention.data(x0), convention.data(noise)
+        return as_numpy(case.call("loss", convention.time(t, len(x0)), *data))
+
+    def loss(t: IntArray, x0: Array, noise: Array) -> Any:
+        if convention.batched_t:
+            return at(t, x0, noise)
+        return np.array([np.ravel(at(int(t[n]), x0[[n]], noise[[n]]))[0] for n in range(len(x0))])
+
+    return check_loss_of(
+        loss,
+        (convention.noise if of_score else convention.network)(case.net, case.schedule),
+        case.examples,
+        normal(*case.examples.shape),
+        case.schedule,
+        prediction="noise" if of_score else kind,
+        weight=None if weight is None else np.append(0.0, as_numpy(weight)),
+        reduction=case.given["reduction"],
+    )
+
+
+def _bound(case: Case) -> Check:
+    convention = case.convention
+    return check_bound_of(
+        lambda x0, noise: as_numpy(case.call("bound", convention.data(x0), convention.data(noise))),
+        convention.noise(case.net, case.schedule),
+        case.examples,
+        normal(case.schedule.T, *case.examples.shape),
+        case.schedule,
+        case.variance,
+        case.given["n_levels"],
+    )
+
+
+def _sampler(case: Case) -> Check:
+    convention, N_D = case.convention, case.examples.shape
+    start, *noise = normal(case.schedule.T + 1, *N_D)
+
+    def sample(x_T: Array, noise: Array) -> Array:
+        value = as_numpy(case.call("sampler", convention.data(x_T), convention.data(noise)))
+        return value.reshape(-1, *N_D) if value.size > x_T.size else value.reshape(N_D)
+
+    return check_sampler_of(
+        sample,
+        convention.noise(case.net, case.schedule),
+        start,
+        np.stack(noise),
+        case.schedule,
+        case.variance,
+        case.given["sampler_eta"],
+        case.given["last_noise"],
+    )
+
+
+# --- continuous time --------------------------------------------------------------------------------------------------
+
+MEAN, COVARIANCE = np.array([0.4, -0.7, 0.2]), np.array([[0.5, 0.2, 0.0], [0.2, 0.3, 0.1], [0.0, 0.1, 0.4]])
+GRID = np.array([1.0, 0.7, 0.45, 0.2, 0.08])  # falling times, in units of the horizon
+
+
+def _marginal(case: Case) -> Check:
+    return check_sde(
+        lambda t: case.coefficient("marginal", t),
+        lambda x, t: case.in_time("drift", x, t),
+        lambda t: case.coefficient("diffusion", t),
+        case.sde.horizon,
+    )
+
+
+def _gaussian_score(sde: LinearSDE, mean: Array, covariance: Array) -> Callable[[Array, float], Array]:
+    """∇log p_t of data N(mean, covariance)."""
+
+    def score(x: Array, t: float) -> Array:
+        scale, std = sde.level(t)
+        return -np.linalg.solve(scale**2 * covariance + std**2 * np.eye(len(mean)), (x - scale * mean).T).T
+
+    return score
+
+
+def _any_score(x: Array, t: float) -> Array:
+    """A score that is neither linear nor exact."""
+    return -0.4 * x + 0.3 * np.sin(1.3 * x + 0.1 * t)
+
+
+def _drift_of(name: str, stochasticity: float) -> Callable[[Case], Check]:
+    def check(case: Case) -> Check:
+        score = _gaussian_score(case.sde, MEAN, COVARIANCE)
+        g = case.sde.diffusion if case.given["diffusion"] is None else lambda t: case.coefficient("diffusion", t)
+        return check_reverse_sde(
+            lambda x, t: case.in_time(name, x, t, score(x, t)),
+            lambda t: stochasticity * g(t),
+            case.sde,
+            MEAN,
+            COVARIANCE,
+            stochasticity,
+        )
+
+    return check
+
+
+def _sde_step(case: Case) -> Check:
+    variance = np.diag(COVARIANCE)
+    score = case.for_code(_gaussian_score(case.sde, MEAN, np.diag(variance)))
+
+    def step(x: Array, t: float, s: float, noise: Array) -> Array:
+        times, data = (case.clock(t, len(x)), case.clock(s, len(x))), case.convention.data
+        return case.convention.examples(case.call("sde_step", data(x), *times, score, data(noise)), x)
+
+    return check_reverse_step(step, case.sde, MEAN, variance)
+
+
+def _sde_sampler(case: Case) -> Check:
+    data, plain = case.convention.data, case.convention.plain
+
+    def sample(x: Array, times: Array, noise: Array) -> Array:
+        value = case.call("sde_sampler", data(x), plain(times), data(noise), case.for_code(_any_score))
+        return case.convention.examples(value, x)
+
+    return check_reverse_sampler(sample, _any_score, case.sde, case.sde.horizon * GRID)
+
+
+def _heun(case: Case) -> Check:
+    def sample(x: Array, times: Array) -> Array:
+        given = case.convention.data(x), case.convention.plain(times)
+        return case.convention.examples(case.call("heun", *given, case.for_code(_any_score)), x)
+
+    return check_heun(sample, _any_score, case.sde, case.sde.horizon * GRID)
+
+
+def _flow_log_prob(case: Case) -> Check:
+    return check_flow_likelihood_of(
+        lambda x: as_numpy(case.call("flow_log_prob", case.convention.data(x))),
+        case.score,
+        case.examples,
+        case.sde,
+        case.given["t_min"],
+    )
+
+
+# --- VAE, EM, divergences ---------------------------------------------------------------------------------------------
+
+W, DECODER_MEAN, X = 1.2 * waves(4, 3), waves(4, shift=1.0), 2 * waves(5, 4, shift=2.0)
+LATENT_MEAN, LATENT_LOG_VARIANCE = waves(5, 3, shift=3.0), waves(5, 3, shift=4.0) - 0.5
+Q = softmax(2 * waves(4, 3, shift=1.0))
+JOINT = softmax(2 * waves(4, 3, shift=2.0), axis=0) * softmax(waves(3, shift=3.0))
+MIXTURE = Mixture(
+    np.array([0.3, 0.5, 0.2]),
+    np.array([[-1.0, 0.5], [1.0, -0.2], [0.3, 1.4]]),
+    np.array([[[0.3, 0.1], [0.1, 0.2]], [[0.4, -0.2], [-0.2, 0.5]], [[0.2, 0.0], [0.0, 0.6]]]),
+)
+POINTS = 2 * waves(14, 2, shift=5.0)
+STATE = (MIXTURE.weights, MIXTURE.means, MIXTURE.covariances)
+
+
+def _vae_loss(case: Case) -> Check:
+    fixed = case.given["decoder_variance"]
+
+    def loss(x: Array, x_hat: Array, mean: Array, log_variance: Array, log_s2: float) -> Any:
+        latent = case.convention.latent(log_variance)
+        return case.by_example("vae_loss", x, x_hat, mean, latent, *([] if fixed is not None else [float(log_s2)]))
+
+    s2 = 0.7 if fixed is None else as_number(fixed, "decoder_variance", low=0.0, open_low=True)
+    return check_vae_loss(loss, X, W, DECODER_MEAN, s2, LATENT_MEAN, LATENT_LOG_VARIANCE)
+
+
+def _kl(case: Case) -> Check:
+    return check_diagonal_kl(
+        lambda mean, log_variance: case.by_example("kl", mean, case.convention.latent(log_variance)),
+        LATENT_MEAN,
+        LATENT_LOG_VARIANCE,
+    )
+
+
+def _draw_z(case: Case) -> Check:
+    return check_reparameterisation(
+        lambda mean, log_variance, noise: case.on_arrays("draw_z", mean, case.convention.latent(log_variance), noise),
+        LATENT_MEAN,
+        LATENT_LOG_VARIANCE,
+        normal(*LATENT_MEAN.shape),
+    )
+
+
+def _iwae(case: Case) -> Check:
+    return check_importance_weighted_bound(lambda log_weights: case.on_arrays("iwae", log_weights), JOINT, Q)
+
+
+def _e_step(case: Case) -> Check:
+    return check_e_step(lambda *arguments: case.on_arrays("e_step", *arguments), POINTS, *STATE)
+
+
+def _m_step(case: Case) -> Check:
+    def step(x: Array, *state: Array) -> tuple[ArrayLike, ArrayLike, ArrayLike]:
+        exact = normalised(log_joint_by_inverses(x, *state))
+        weights, means, covariances = case.call("m_step", case.convention.plain(x), case.convention.plain(exact))
+        return as_numpy(weights), as_numpy(means), as_numpy(covariances)
+
+    return check_em(step, POINTS, *STATE)
+
+
+def _mixture_log_prob(case: Case) -> Check:
+    return check_log_prob(lambda x: case.on_arrays("mixture_log_prob", x, *STATE), MIXTURE, POINTS)
+
+
+def _discrete_kl(case: Case) -> Check:
+    p, q = softmax(2 * waves(4)), softmax(waves(4, shift=1.0))
+    return check_kl(lambda p, q: case.on_arrays("discrete_kl", p, q), p, q)
+
+
+def _gaussian_kl(case: Case) -> Check:
+    other = np.array([[0.4, -0.1, 0.1], [-0.1, 0.6, 0.0], [0.1, 0.0, 0.3]])
+    return check_gaussian_kl(
+        lambda *arguments: case.on_arrays("gaussian_kl", *arguments), MEAN, COVARIANCE, waves(3), other
+    )
+
+
+# --- the table of what audit takes ------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """One argument of `audit` that is code under test."""
+
+    usage: str  # how it is called; empty for a table
+    check: str  # the check's name
+    run: Callable[[Case], Check]
+    needs: tuple[str, ...]  # other arguments
+
+
+CHAIN, NET, TIME = ("betas",), ("betas", "eps_hat", "x0"), ("sde",)
+CODE = {
+    "alphas_cumprod": Entry("", "check_schedule", _tables, CHAIN),
+    "q_step": Entry("q_step(t, x_prev, noise)", "check_forward_step", _q_step, CHAIN),
+    "q_sample": Entry("q_sample(t, x0, noise)", "check_forward_process", _q_sample, CHAIN),
+    "q_posterior": Entry("q_posterior(t, x_t, x0)", "check_posterior", _q_posterior, CHAIN),
+    "predict_x0": Entry("predict_x0(t, x_t, output)", "check_predict_x0", _predict_x0, CHAIN),
+    "step": Entry("step(t, x_t, output, noise)", "check_ancestral_step", _step, CHAIN),
+    "ddim": Entry("ddim(t, s, x_t, output, noise, eta)", "check_ddim_step", _ddim, CHAIN),
+    "loss": Entry("loss(t, x0, noise)", "check_loss_of", _loss, NET),
+    "bound": Entry("bound(x0, noise)", "check_bound_of", _bound, NET),
+    "sampler": Entry("sampler(x_T, noise)", "check_sampler_of", _sampler, NET),
+    "marginal": Entry("marginal(t)", "check_sde", _marginal, (*TIME, "drift", "diffusion")),
+    "reverse_drift": Entry("reverse_drift(x, t, score)", "check_reverse_sde", _drift_of("reverse_drift", 1.0), TIME),
+    "flow_drift": Entry("flow_drift(x, t, score)", "check_reverse_sde", _drift_of("flow_drift", 0.0), TIME),
+    "sde_step": Entry("sde_step(x, t, s, score, noise)", "check_reverse_step", _sde_step, TIME),
+    "sde_sampler": Entry("sde_sampler(x, times, noise, score)", "check_reverse_sampler", _sde_sampler, TIME),
+    "heun": Entry("heun(x, times, score)", "check_heun", _heun, TIME),
+    "flow_log_prob": Entry("flow_log_prob(x)", "check_flow_likelihood_of", _flow_log_prob, (*TIME, "score", "x0")),
+    "vae_loss": Entry("vae_loss(x, x_hat, mean, spread, decoder_log_variance)", "check_vae_loss", _vae_loss, ()),
+    "kl": Entry("kl(mean, spread)", "check_diagonal_kl", _kl, ()),
+    "draw_z": Entry("draw_z(mean, spread, noise)", "check_reparameterisation", _draw_z, ()),
+    "iwae": Entry("iwae(log_weights)", "check_importance_weighted_bound", _iwae, ()),
+    "e_step": Entry("e_step(x, weights, means, covariances)", "check_e_step", _e_step, ()),
+    "m_step": Entry("m_step(x, responsibilities)", "check_em", _m_step, ()),
+    "mixture_log_prob": Entry(
+        "mixture_log_prob(x, weights, means, covariances)", "check_log_prob", _mixture_log_prob, ()
+    ),
+    "discrete_kl": Entry("discrete_kl(p, q)", "check_kl", _discrete_kl, ()),
+    "gaussian_kl": Entry("gaussian_kl(mean_p, cov_p, mean_q, cov_q)", "check_gaussian_kl", _gaussian_kl, ()),
+}
+OWN_TOLERANCE = ("loss", "bound", "sampler", "flow_log_prob")  # these follow the network's dtype
+
+
+def run(case: Case, name: str) -> Check:
+    """Run the check of one argument, at the tolerance of the code's precision."""
+    usage, count = CODE[name].usage, "0..T−1" if case.convention.zero_based else "1..T"
+    if name == "vae_loss" and case.given["decoder_variance"] is not None:
+        usage = "vae_loss(x, x_hat, mean, spread)"
+    if usage:
+        check_callable(case.given[name], usage + (f"; t counts {count}" if "betas" in CODE[name].needs else ""))
+    if "eps_hat" in CODE[name].needs:
+        check_callable(case.given["eps_hat"], f"eps_hat(x_t, t); t counts {count}")
+    with np.errstate(all="ignore"):  # a division by zero shows in the result
+        check = CODE[name].run(case)
+    if case.dtype == "float64" or name in OWN_TOLERANCE:
+        return check
+    return check.at(max(check.tolerance, SINGLE_TOLERANCE))

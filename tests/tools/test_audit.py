@@ -1,0 +1,607 @@
+"""`audit`: right code of several conventions passes, wrong code fails in its own row, and the table says it all."""
+
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scratchgen import VE, VP, NoiseSchedule, SubVP, conformance, ddpm, likelihood, sde, vae
+from scratchgen.conformance import EDM, audit
+from scratchgen.conformance.cases import CODE
+from scratchgen.em import e_step, m_step
+from scratchgen.mixture import Mixture
+from scratchgen.report import cli
+from scratchgen.sde import euler_maruyama, probability_flow_log_prob, reverse_drift
+from scratchgen.testing import parametrize_with_checks
+from tests.ho import COSINE, HO, Ho
+
+SHORT = np.array([0.02, 0.1, 0.25, 0.4, 0.6, 0.3])
+CHAIN = ("q_sample", "q_posterior", "predict_x0", "step", "ddim", "loss", "bound", "sampler")
+
+
+def examples(*shape):
+    return np.random.default_rng(3).standard_normal(shape)
+
+
+def in_hos_convention(betas=COSINE, dtype=np.float64, prediction="noise", D=3, **changes):
+    model = Ho(betas, D, dtype, prediction)
+    given = {
+        "betas": model.betas,
+        "zero_based": True,
+        "last_noise": False,
+        "prediction": prediction,
+        "x0": examples(4, D),
+        "eps_hat": model.net,
+        "alphas_cumprod": model.acp,
+        "q_step": lambda t, x, e: np.sqrt(model.alphas[t]) * x + np.sqrt(model.betas[t]) * e,
+        **{name: getattr(model, name) for name in CHAIN},
+    }
+    return model, {**given, **changes}
+
+
+def passes(result):
+    assert result.passed, f"\n{result}"
+
+
+def verdicts(result):
+    return {row.argument: row.verdict for row in result.rows}
+
+
+def only(result, failing):
+    """Exactly the named rows fail."""
+    assert {name for name, verdict in verdicts(result).items() if verdict != "ok"} == set(failing), f"\n{result}"
+
+
+def diagnosis_of(result, name):
+    return next(row.diagnosis for row in result.rows if row.argument == name)
+
+
+# --- right code in every convention ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", ["noise", "x0", "v"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("betas", [HO, COSINE, SHORT], ids=["Ho", "cosine", "short"])
+def test_right_code_in_hos_convention_passes(betas, dtype, prediction):
+    result = audit(**in_hos_convention(betas, dtype, prediction)[1])
+    passes(result)
+    assert set(verdicts(result)) == {"alphas_cumprod", "q_step", *CHAIN}
+    assert np.dtype(dtype).name in result.title
+
+
+def test_our_own_functions_pass():
+    schedule, x0 = NoiseSchedule(SHORT), examples(4, 3)
+    net = Ho(SHORT, 3).net
+
+    def eps_hat(x, t):
+        return net(x, np.asarray(t) - 1)
+
+    def sampler(x, noise):
+        for t in range(schedule.T, 0, -1):
+            x = ddpm.p_step(schedule, t, x, eps_hat(x, t), noise[schedule.T - t], "posterior")
+        return x
+
+    result = audit(
+        betas=schedule.variances,
+        variance="posterior",
+        reduction="mean",
+        eps_hat=eps_hat,
+        x0=x0,
+        alphas_cumprod=schedule.alpha_bar[1:] ** 2,
+        q_step=lambda *a: ddpm.q_step(schedule, *a),
+        q_sample=lambda *a: ddpm.q_sample(schedule, *a),
+        q_posterior=lambda *a: ddpm.q_posterior(schedule, *a),
+        predict_x0=lambda *a: ddpm.predict_x0(schedule, *a),
+        step=lambda *a: ddpm.p_step(schedule, *a, "posterior"),
+        ddim=lambda *a: ddpm.ddim_step(schedule, *a),
+        loss=lambda t, x0, e: ((e - eps_hat(ddpm.q_sample(schedule, t, x0, e), t)) ** 2).mean(),
+        bound=lambda x0, noise: ddpm.bound_terms(schedule, x0, eps_hat, noise, "posterior").sum(axis=1),
+        sampler=sampler,
+    )
+    passes(result)
+    assert "t counts from 1" in result.title
+
+
+def on_batches(model):
+    """The same functions for t of shape (N,) and images (N, 1, 2, 2), as those of Ho et al. for images."""
+
+    def of(table, t):
+        assert t.dtype == np.int64
+        assert t.ndim == 1
+        return table[t].reshape(-1, 1, 1, 1)
+
+    def net(x, t):
+        assert x.shape[1:] == (1, 2, 2)
+        return model.net(x.reshape(len(x), 4), t).reshape(x.shape)
+
+    def q_sample(t, x0, e):
+        return np.sqrt(of(model.acp, t)) * x0 + np.sqrt(1 - of(model.acp, t)) * e
+
+    def q_posterior(t, x_t, x0):
+        return of(model.coef1, t) * x0 + of(model.coef2, t) * x_t, of(model.posterior_variance, t)
+
+    def sampler(x, noise):
+        return model.sampler(x.reshape(-1, 4), noise.reshape(-1, len(x), 4)).reshape(x.shape)
+
+    return {
+        "x0": examples(4, 1, 2, 2),
+        "batched_t": True,
+        "q_sample": q_sample,
+        "q_posterior": q_posterior,
+        "loss": lambda t, x0, e: ((e - net(q_sample(t, x0, e), t)) ** 2).sum(axis=(1, 2, 3)),
+        "bound": lambda x0, noise: model.bound(x0.reshape(-1, 4), noise.reshape(-1, len(x0), 4)),
+        "sampler": sampler,
+        "eps_hat": net,
+        "predict_x0": None,
+        "step": None,
+        "ddim": None,
+        "q_step": None,
+    }
+
+
+def test_functions_of_images_and_of_a_step_an_example_pass():
+    model, given = in_hos_convention(D=4)
+    result = audit(**{**given, **on_batches(model)})
+    passes(result)
+    assert len(result.rows) == 6
+
+
+@pytest.mark.parametrize(("spread", "of"), [("std", np.sqrt), ("variance", lambda v: v)])
+def test_the_posterior_may_return_a_standard_deviation(spread, of):
+    model = Ho(COSINE, 3)
+
+    def q_posterior(t, x_t, x0):
+        mean, variance = model.q_posterior(t, x_t, x0)
+        return mean, of(variance)
+
+    for claimed in ("std", "variance"):
+        result = audit(betas=COSINE, zero_based=True, q_posterior=q_posterior, posterior_spread=claimed)
+        assert result.passed == (claimed == spread)
+
+
+def test_the_posterior_may_return_a_log_variance_but_its_first_one_is_minus_infinity():
+    model = Ho(COSINE, 3)
+
+    def q_posterior(t, x_t, x0):
+        mean, variance = model.q_posterior(t, x_t, x0)
+        with np.errstate(divide="ignore"):
+            return mean, np.log(variance)
+
+    given = {"betas": COSINE, "zero_based": True, "posterior_spread": "log_variance"}
+    passes(audit(**given, q_posterior=q_posterior))
+    clipped = np.append(model.posterior_variance[1], model.posterior_variance[1:])
+
+    def as_in_hos_code(t, x_t, x0):
+        return model.q_posterior(t, x_t, x0)[0], np.log(clipped[t])
+
+    assert not audit(**given, q_posterior=as_in_hos_code)
+
+
+def test_a_network_may_return_a_score_or_take_sigma():
+    model, given = in_hos_convention()
+    std = np.sqrt(1 - model.acp)
+
+    def score(x, t):
+        return -model.net(x, t) / std[t]
+
+    def with_score(function):
+        return lambda t, x, s, *rest: function(t, x, -std[t] * s, *rest)
+
+    as_score = {
+        **given,
+        "prediction": "score",
+        "eps_hat": score,
+        "predict_x0": with_score(model.predict_x0),
+        "step": with_score(model.step),
+        "ddim": lambda t, s, x, value, z, eta: model.ddim(t, s, x, -std[t] * value, z, eta),
+    }
+    passes(audit(**as_score))
+    sigma = std / np.sqrt(model.acp)
+
+    def in_sigma(y, level):
+        t = int(np.abs(sigma - level).argmin())
+        return model.net(y * np.sqrt(model.acp[t]), t)
+
+    passes(audit(**{**given, "eps_hat": in_sigma, "in_sigma": True}))
+    only(audit(**{**given, "eps_hat": in_sigma}), ["loss", "bound", "sampler"])
+
+
+def test_ddim_samplers_and_deterministic_steps_pass():
+    model, given = in_hos_convention()
+    changes = {
+        "sampler": lambda x, noise: model.ddim_sampler(x, noise, 0.4),
+        "sampler_eta": 0.4,
+        "last_noise": True,
+        "step": None,
+        "ddim": lambda t, s, x, e, z, eta: model.ddim(t, s, x, e, z, 0.0),
+        "etas": (0.0,),
+    }
+    passes(audit(**{**given, **changes}))
+    only(audit(**{**given, **changes, "etas": (0.0, 1.0), "sampler_eta": 0.0}), ["ddim", "sampler"])
+
+
+# --- wrong code fails in its own row -----------------------------------------------------------------------------
+
+
+def wrong(m):
+    """By argument: the mistake and a part of the diagnosis."""
+    a = m.acp
+    return {
+        "q_step": (lambda t, x, e: m.alphas[t] * x + np.sqrt(m.betas[t]) * e, "without the square root"),
+        "q_sample": (lambda t, x0, e: a[t] * x0 + np.sqrt(1 - a[t]) * e, "Ho's α-bar without its square root"),
+        "q_posterior": (lambda t, x, x0: (m.q_posterior(t, x, x0)[0], m.betas[t]), "variance of the forward step"),
+        "predict_x0": (lambda t, x, e: x - np.sqrt(1 - a[t]) * e, "1/ᾱ is missing"),
+        "step": (lambda t, x, e, z: m.step(t, x, e, np.sqrt(m.betas[t]) * z), "the noise has factor σ²"),
+        "ddim": (lambda t, s, x, e, z, eta: m.ddim(t, s, x, e, z, 0.0), "η is ignored"),
+        "loss": (lambda t, x0, e: m.loss(t, x0, e) / x0.shape[1], "averaged over the D dimensions"),
+        "bound": (lambda x0, e: m.bound(x0, e)[:, :-1].sum(axis=1), "L_T, the divergence from the prior, is missing"),
+        "sampler": (lambda x, e: m.sampler(x, 0 * e), "there is no noise"),
+    }
+
+
+@pytest.mark.parametrize("name", wrong(Ho(COSINE, 3)))
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_mistake_fails_its_own_row_and_is_named(name, dtype):
+    model, given = in_hos_convention(SHORT, dtype)
+    code, reason = wrong(model)[name]
+    result = audit(**{**given, name: code})
+    only(result, [name])
+    assert reason in diagnosis_of(result, name), f"\n{result}"
+
+
+def test_noise_in_another_order_is_seen():
+    model, given = in_hos_convention(SHORT)
+    backwards = audit(**{**given, "sampler": lambda x, noise: model.sampler(x, noise[::-1])})
+    only(backwards, ["sampler"])
+    assert "in the order t = 1..T" in diagnosis_of(backwards, "sampler")
+    only(audit(**{**given, "bound": lambda x0, noise: model.bound(x0, noise[::-1])}), ["bound"])
+
+
+def test_a_wrong_convention_fails():
+    given = in_hos_convention(SHORT)[1]
+    assert not audit(**{**given, "zero_based": False})
+    only(audit(**{**given, "last_noise": True}), ["step", "sampler"])
+    only(audit(**{**given, "variance": "posterior"}), ["step", "bound", "sampler"])
+    only(audit(**{**given, "prediction": "v"}), ["predict_x0", "step", "ddim", "loss", "bound", "sampler"])
+    assert not audit(**{**given, "betas": np.sqrt(SHORT)})  # standard deviations
+
+
+def test_code_that_raises_is_a_row_with_the_error_and_the_call():
+    given = in_hos_convention(SHORT)[1]
+
+    def no_such_key(t, x0, noise):
+        raise KeyError("alphas")
+
+    result = audit(**{**given, "q_sample": no_such_key, "step": lambda x, t: x})
+    only(result, ["q_sample", "step"])
+    assert verdicts(result)["q_sample"] == verdicts(result)["step"] == "raised"
+    assert diagnosis_of(result, "q_sample").startswith("KeyError: 'alphas'; called as q_sample(0, float64 (")
+    assert "step must be callable as step(t, x_t, output, noise); t counts 0..T−1" in diagnosis_of(result, "step")
+    raising = audit(**{**given, "eps_hat": lambda x, t: x @ np.eye(2)})
+    only(raising, ["loss", "bound", "sampler"])
+    assert "called as eps_hat(float64 (4, 3), 0)" in diagnosis_of(raising, "loss")
+    assert "eps_hat must be callable as eps_hat(x_t, t)" in diagnosis_of(
+        audit(**{**given, "eps_hat": lambda t, x: x}), "bound"
+    )
+    wrong_shape = audit(betas=SHORT, zero_based=True, q_posterior=lambda t, x, x0: x0)
+    assert "q_posterior must return (mean, spread), got ndarray" in wrong_shape.rows[0].diagnosis
+
+
+def test_require_raises_with_the_failing_rows_only():
+    model, given = in_hos_convention(SHORT)
+    audit(**given).require()
+    result = audit(**{**given, "q_sample": wrong(model)["q_sample"][0]})
+    with pytest.raises(AssertionError, match="1 of 10 checks fail") as raised:
+        result.require()
+    assert "q_sample" in str(raised.value)
+    assert "q_posterior" not in str(raised.value)
+    assert bool(result) is result.passed is False
+
+
+# --- the table ---------------------------------------------------------------------------------------------------
+
+
+def test_the_table_has_a_line_a_row_and_at_most_100_columns():
+    model, given = in_hos_convention(SHORT)
+    result = audit(**{**given, "q_sample": wrong(model)["q_sample"][0], "sampler": lambda x, noise: 1 / 0})
+    text = str(result)
+    assert repr(result) == text
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.startswith("audit: 8 of 10 checks pass; T = 6, t counts from 0, float64\n")
+    for row in result.rows:
+        assert re.search(rf"^{row.argument} +{re.escape(row.check)} +{row.verdict}", text, flags=re.MULTILINE)
+    flat = re.sub(r"\s+", " ", text)
+    assert all(row.diagnosis in flat for row in result.rows)
+    assert "ZeroDivisionError: division by zero" in flat
+    assert "not given: marginal, " in text
+    assert set(result.not_given) == set(CODE) - set(verdicts(result))
+
+
+def test_every_callable_has_its_check_in_the_package_and_its_usage_in_the_docstring():
+    for name, entry in CODE.items():
+        assert hasattr(conformance, entry.check)
+        assert (entry.usage or name) in audit.__doc__.replace(" (T, N, …)", "").replace(" (n, N)", ""), name
+
+
+# --- continuous time ---------------------------------------------------------------------------------------------
+
+
+def of_process(process, **changes):
+    given = {
+        "sde": process,
+        "marginal": process.marginal,
+        "drift": process.drift,
+        "diffusion": process.diffusion,
+        "reverse_drift": lambda x, t, score: reverse_drift(process, score, x, t),
+        "flow_drift": lambda x, t, score: reverse_drift(process, score, x, t, 0.0),
+        "sde_step": lambda x, t, s, score, z: euler(process, x, t, s, score, z),
+        "sde_sampler": lambda x, times, z, score: [*euler_maruyama(process, score, x, times, noise=z)][-1][1],
+        "heun": lambda x, times, score: [*sde.heun(process, score, x, times)][-1][1],
+    }
+    return {**given, **changes}
+
+
+def euler(process, x, t, s, score, z):
+    mean, std = sde.euler_step(process, score(x, t), x, t, s)
+    return mean + std * z
+
+
+@pytest.mark.parametrize("process", [VP(0.1, 8.0, 1.7), SubVP(0.1, 8.0), VE(0.05, 6.0), EDM(20.0)], ids=repr)
+def test_right_code_in_continuous_time_passes(process):
+    passes(audit(**of_process(process)))
+
+
+def test_times_may_come_as_one_an_example_and_arrays_in_float32():
+    process = VP(0.1, 8.0)
+
+    def at(f):
+        return lambda x, t, *rest: f(x, t.astype(np.float64).reshape(-1, 1)[0, 0], *rest)
+
+    given = of_process(process)
+    given = {name: given[name] for name in ("sde", "reverse_drift", "flow_drift")}
+    passes(
+        audit(
+            sde=process,
+            dtype="float32",
+            batched_t=True,
+            reverse_drift=at(given["reverse_drift"]),
+            flow_drift=at(given["flow_drift"]),
+        )
+    )
+
+
+def test_wrong_code_in_continuous_time_fails():
+    process = VP(0.1, 8.0, 1.7)
+    changes = {
+        "reverse_drift": lambda x, t, score: reverse_drift(process, -score, x, t),
+        "flow_drift": lambda x, t, score: reverse_drift(process, score, x, t),
+        "sde_step": lambda x, t, s, score, z: euler(process, x, t, s, score, 0 * z),
+        "heun": lambda x, times, score: euler_flow(process, x, times, score),
+    }
+    only(audit(**of_process(process, **changes)), changes)
+    only(audit(**of_process(process, drift=lambda x, t: 2 * process.drift(x, t))), ["marginal"])
+
+
+def test_a_step_that_mixes_the_dimensions_fails():
+    process = VP(0.1, 8.0, 1.7)
+
+    def shared(x, t, s, score, z):
+        return euler(process, x, t, s, score, z.mean(axis=1, keepdims=True) + 0 * z)
+
+    only(audit(sde=process, sde_step=shared), ["sde_step"])
+
+
+def euler_flow(process, x, times, score):
+    for t, s in pairwise(times.tolist()):
+        x = x + (s - t) * reverse_drift(process, score(x, t), x, t, 0.0)
+    return x
+
+
+@pytest.mark.parametrize("kind", ["score", "noise", "x0"])
+def test_the_likelihood_of_a_flow_passes_for_networks_of_three_kinds(kind):
+    process = VP(0.1, 8.0)
+
+    def eps_hat(x, t):
+        return 0.8 * x + 0.3 * np.sin(x + t)
+
+    def score(x, t):
+        return -eps_hat(x, t) / float(process.std(t))
+
+    def net(x, t):
+        scale, std = process.level(t)
+        return {"score": score(x, t), "noise": eps_hat(x, t), "x0": (x - std * eps_hat(x, t)) / scale}[kind]
+
+    def log_prob(x):
+        def both(x, t):
+            return score(x, t), -(0.8 + 0.3 * np.cos(x + t)).sum(axis=1) / float(process.std(t))
+
+        return probability_flow_log_prob(process, both, x, 1e-3, 1e-8)
+
+    given = {"sde": process, "score": net, "x0": examples(3, 2), "prediction": kind}
+    passes(audit(**given, flow_log_prob=log_prob))
+    only(audit(**given, flow_log_prob=lambda x: log_prob(x) / 2), ["flow_log_prob"])
+
+
+# --- VAE, EM, divergences ----------------------------------------------------------------------------------------
+
+
+def responsibilities(x, *state):
+    return np.exp(e_step(x, Mixture(*state))[0])
+
+
+def maximum(x, resp):
+    K = resp.shape[1]
+    start = Mixture(np.full(K, 1 / K), np.zeros((K, 2)), np.tile(np.eye(2), (K, 1, 1)))
+    mixture = m_step(x, np.log(resp), start, covariance_floor=1e-300)
+    return mixture.weights, mixture.means, mixture.covariances
+
+
+LATENT = {
+    "vae_loss": lambda x, x_hat, m, lv, s2: vae.vae_loss(x, x_hat, m, lv, s2),
+    "kl": likelihood.kl_diag_standard,
+    "draw_z": lambda m, lv, noise: m + np.exp(lv / 2) * noise,
+    "iwae": vae.importance_weighted_bound,
+    "e_step": responsibilities,
+    "m_step": maximum,
+    "mixture_log_prob": lambda x, *state: Mixture(*state).log_prob(x),
+    "discrete_kl": likelihood.kl_discrete,
+    "gaussian_kl": likelihood.kl_gaussian,
+}
+
+
+def test_right_code_of_latent_variable_models_passes():
+    passes(audit(**LATENT))
+
+
+def test_losses_of_a_batch_are_asked_for_one_example_after_the_other():
+    for reduce in (np.sum, np.mean):
+        passes(audit(kl=lambda m, lv: reduce(likelihood.kl_diag_standard(m, lv))))  # noqa: B023
+        passes(audit(vae_loss=lambda *a: reduce(vae.vae_loss(*a))))  # noqa: B023
+        only(audit(kl=lambda m, lv: reduce(likelihood.kl_diag_standard(m, 2 * lv))), ["kl"])  # noqa: B023
+
+
+def test_wrong_code_of_latent_variable_models_fails():
+    changes = {
+        "vae_loss": lambda x, x_hat, m, lv, s2: ((x - x_hat) ** 2).sum(axis=1) + likelihood.kl_diag_standard(m, lv),
+        "kl": lambda m, lv: likelihood.kl_diag_standard(m, lv) / m.shape[1],
+        "draw_z": lambda m, lv, noise: m + np.exp(lv) * noise,
+        "iwae": lambda w: w.mean(axis=0),
+        "e_step": lambda x, w, m, C: responsibilities(x, np.full(len(w), 1 / len(w)), m, C),
+        "m_step": lambda x, r: (np.full(3, 1 / 3), *maximum(x, r)[1:]),
+        "discrete_kl": lambda p, q: likelihood.kl_discrete(q, p),
+    }
+    only(audit(**{**LATENT, **changes}), changes)
+
+
+@pytest.mark.parametrize("spread", ["std", "variance", "log_variance"])
+def test_the_width_of_q_may_be_given_in_three_ways(spread):
+    to_log = {"std": lambda s: 2 * np.log(s), "variance": np.log, "log_variance": lambda s: s}[spread]
+    given = {
+        "latent_spread": spread,
+        "decoder_variance": 0.3,
+        "kl": lambda m, s: likelihood.kl_diag_standard(m, to_log(s)),
+        "vae_loss": lambda x, x_hat, m, s: vae.vae_loss(x, x_hat, m, to_log(s), np.log(0.3)),
+    }
+    passes(audit(**given))
+    only(audit(**{**given, "decoder_variance": 0.5}), ["vae_loss"])
+
+
+# --- wrong use ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        ("audit needs code to check", {"q_sample": None}),
+        ("q_sample needs betas", {"betas": None}),
+        ("loss needs eps_hat and x0; pass them", {"loss": lambda t, x0, e: 0}),
+        ("marginal needs sde and drift and diffusion", {"marginal": lambda t: 0}),
+        ("prediction must be one of", {"prediction": "epsilon"}),
+        ("posterior_spread must be one of", {"posterior_spread": "sigma"}),
+        ("latent_spread must be one of", {"latent_spread": "sigma"}),
+        ("variance must be one of 'beta', 'posterior', got 'small'", {"variance": "small"}),
+        ("variance must be 'beta', 'posterior' or 7 numbers", {"variance": SHORT[:3]}),
+        ("reduction must be one of", {"reduction": "none"}),
+        ("dtype must be one of 'float32', 'float64', got 'float16'", {"dtype": "float16"}),
+        ("zero_based must be True or False, got 1", {"zero_based": 1}),
+        ("arrays must be a function such as torch.as_tensor", {"arrays": "torch"}),
+        ("etas or sampler_eta must be in", {"etas": (0.0, 2.0)}),
+        ("sde must be a LinearSDE", {"sde": "vp"}),
+        (r"x0 must have shape \(N, …\)", {"x0": np.zeros(3)}),
+        ("variances must lie strictly between 0 and 1", {"betas": np.array([0.1, 1.0])}),
+    ],
+)
+def test_wrong_options_are_named(message, changes):
+    given = {"betas": SHORT, "q_sample": lambda t, x0, e: x0, **changes}
+    with pytest.raises(ValueError, match=message):
+        audit(**given)
+
+
+# --- pytest and the command line ---------------------------------------------------------------------------------
+
+MODEL, GIVEN = in_hos_convention(SHORT)
+
+
+@parametrize_with_checks(**GIVEN)
+def test_each_check_is_a_test(check):
+    check()
+
+
+def test_the_tests_have_readable_ids_and_fail_with_the_diagnosis():
+    (ids, items) = (
+        (mark := parametrize_with_checks(**{**GIVEN, "q_sample": wrong(MODEL)["q_sample"][0]})).kwargs["ids"],
+        mark.args[1],
+    )
+    assert "q_sample: check_forward_process" in ids
+    failing = next(item for item in items if item.argument == "q_sample")
+    with pytest.raises(AssertionError, match="Ho's α-bar without its square root"):
+        failing()
+    (raising,) = parametrize_with_checks(betas=SHORT, zero_based=True, q_sample=lambda t, x0, e: 1 / 0).args[1]
+    with pytest.raises(ZeroDivisionError):
+        raising()
+
+
+FILE = """
+import numpy as np
+from neighbour import root
+
+betas = np.linspace(1e-4, 0.02, 100)
+a = np.cumprod(1 - betas)
+
+def audit_me():
+    return dict(betas=betas, zero_based=True, q_sample=lambda t, x0, e: root(a[t]) * x0 + np.sqrt(1 - a[t]) * e)
+"""
+
+
+@pytest.mark.parametrize(("root", "status"), [("numpy.sqrt(a)", 0), ("a", 1)])
+def test_the_command_line_prints_the_table_of_a_file(root, status, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(FILE)
+    (tmp_path / "neighbour.py").write_text(f"import numpy\ndef root(a):\n    return {root}\n")
+    before = list(sys.path)
+    try:
+        assert cli.main(["audit", str(tmp_path / "mine.py")]) == status
+    finally:
+        sys.modules.pop("neighbour", None)
+    assert sys.path == before
+    out = capsys.readouterr().out
+    assert out.startswith(f"audit: {1 - status} of 1 checks pass; T = 100, t counts from 0, float64\n")
+    assert ("without its square root" in out) == bool(status)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no file "),
+        ("x = 1", "has no function audit_me; define audit_me(), which returns"),
+        ("def audit_me(): return 3", "must return a dict or an Audit, got int"),
+        ("def audit_me(): return {'q_smaple': 1}", "q_smaple"),
+        ("def audit_me(): return {}", "audit needs code to check"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong_with_a_file(text, message, tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    if text is not None:
+        path.write_text(text)
+    assert cli.main(["audit", str(path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_line_accepts_an_audit_and_needs_no_extra(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from scratchgen.conformance import audit\nfrom scratchgen.likelihood import kl_discrete\n"
+        "def audit_me(): return audit(discrete_kl=kl_discrete)\n"
+    )
+    script = (
+        "import sys; sys.modules.update(dict.fromkeys(['rich', 'matplotlib', 'hypothesis', 'pytest']))\n"
+        "from scratchgen.report.cli import main; sys.exit(main(['audit', 'mine.py']))"
+    )
+    root = Path(cli.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"1 of 1 checks pass" in done.stdout
