@@ -3,6 +3,10 @@
 * `noise`: noise predictors on data from a mixture, and the bounds (21) and (34), which follow from their losses.
 * `vae`: linear VAEs, and VAEs with one latent; `one_latent`: integrals over one latent.
 * `chain`: the density of a sampler, computed step by step.
+
+A network is any callable over NumPy arrays.  A function around one of PyTorch converts x_t to a tensor, calls the
+network without gradients, and returns `.double().numpy()`.  benchmarks/conformance/examples/grade_torch.py trains such
+a network and grades it by `grade_noise`, `ancestral_density` and `euler_density`.
 """
 
 from scratchgen.grading.chain import GridDensity, ancestral_density, chain_density, euler_density

@@ -2,5 +2,9 @@
 
 from importlib.util import find_spec
 
-NEEDS = {"test_sklearn*.py": ["sklearn"], "test_diffusers*.py": ["torch", "diffusers"]}
+NEEDS = {
+    "test_sklearn*.py": ["sklearn"],
+    "test_torch*.py": ["torch"],
+    "test_diffusers*.py": ["torch", "diffusers"],
+}
 collect_ignore_glob = [glob for glob, libraries in NEEDS.items() if not all(map(find_spec, libraries))]
