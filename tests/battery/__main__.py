@@ -1,0 +1,31 @@
+"""`python -m tests.battery first`: the result of a battery, as printed in RESULTS.md."""
+
+import importlib
+import sys
+from collections import Counter
+
+from tests.battery.case import verdict
+
+
+def main(battery: str) -> None:
+    """Print the totals, every wrong implementation that is not named, and every right one that is refused."""
+    wrong = importlib.import_module(f"tests.battery.{battery}_wrong").CASES
+    right = importlib.import_module(f"tests.battery.{battery}_right").CASES
+    verdicts = {case: verdict(case) for case in wrong}
+    count = Counter(verdicts.values())
+    refused = [(case, check) for case in right for check in [case.run()] if not check.passed]
+    print(f"{len(wrong)} wrong implementations: {len(wrong) - count['passed']} caught, of which")
+    print(f"{count['named']} named, {count['named wrongly']} named wrongly, {count['silent']} not named.")
+    print(f"{len(right)} right implementations: {len(refused)} refused.\n")
+    for kind in "passed", "named wrongly", "silent":
+        print(f"{kind}:\n")
+        for case in (case for case, found in verdicts.items() if found == kind):
+            print(f"- {case.name}: {case.run().diagnosis}")
+        print()
+    print("refused:\n")
+    for case, check in refused:
+        print(f"- {case.name}: {check.diagnosis}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
