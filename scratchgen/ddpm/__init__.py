@@ -22,6 +22,8 @@ from scratchgen.ddpm.bound import (
     reverse_log_prob,
     step_loss,
 )
+from scratchgen.ddpm.discrete import dequantisation_cost, exact_elbo
+from scratchgen.ddpm.inversion import ddim_inverse_step
 from scratchgen.ddpm.kernels import merge_noise, predict_x0, q_posterior, q_sample, q_step, split_noise
 from scratchgen.ddpm.objective import (
     WEIGHTINGS,
@@ -58,10 +60,13 @@ __all__ = [
     "ancestral_sampler",
     "bound_terms",
     "bound_weight",
+    "ddim_inverse_step",
     "ddim_sampler",
     "ddim_step",
+    "dequantisation_cost",
     "eps_coefficients",
     "eps_to_prediction",
+    "exact_elbo",
     "forward_entropy",
     "forward_log_prob",
     "loss_weight",

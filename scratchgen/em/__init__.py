@@ -27,6 +27,7 @@ from scratchgen.em.gaussian import (
     sufficient_statistics,
 )
 from scratchgen.em.linear_gaussian import factor_analysis_em_step, ppca_em_step, ppca_maximum
+from scratchgen.em.rate import missing_fractions
 from scratchgen.em.start import STARTS, clusters, kmeans, kmeans_plus_plus, nearest, starting_mixture
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "m_step",
     "m_step_from_statistics",
     "m_step_table",
+    "missing_fractions",
     "nearest",
     "ppca_em_step",
     "ppca_maximum",

@@ -7,7 +7,10 @@
 """
 
 from scratchgen.sde.bound import diffusion_loss, kl_bound, prior_loss, reconstruction_loss, sde_log_prob_bound
+from scratchgen.sde.edm import EDMCoefficients, denoiser_to_score, edm_coefficients, edm_sigmas
+from scratchgen.sde.exponential import exponential_sampler, exponential_step, log_ratio_step
 from scratchgen.sde.flow import flow_map, heun, probability_flow_log_prob
+from scratchgen.sde.information import kl_rate, mutual_information, tilted_score, tweedie_covariance
 from scratchgen.sde.matching import (
     denoising_error,
     denoising_score_matching,
@@ -18,6 +21,7 @@ from scratchgen.sde.matching import (
     sliced_error,
     sliced_score_matching,
 )
+from scratchgen.sde.paths import flow_velocity, path_coefficients
 from scratchgen.sde.processes import VE, VP, LinearSDE, SubVP
 from scratchgen.sde.reverse import (
     Score,
@@ -46,23 +50,34 @@ __all__ = [
     "VE",
     "VP",
     "WEIGHTINGS",
+    "EDMCoefficients",
     "LinearSDE",
     "Score",
     "SubVP",
     "TimeSampler",
+    "denoiser_to_score",
     "denoising_error",
     "denoising_score_matching",
     "diffusion_loss",
     "draw_directions",
+    "edm_coefficients",
+    "edm_sigmas",
     "euler_maruyama",
     "euler_std",
     "euler_step",
     "explicit_score_matching",
+    "exponential_sampler",
+    "exponential_step",
     "flow_map",
+    "flow_velocity",
     "heun",
     "implicit_score_matching",
     "kl_bound",
+    "kl_rate",
     "langevin_step",
+    "log_ratio_step",
+    "mutual_information",
+    "path_coefficients",
     "predict_score",
     "prior_loss",
     "probability_flow_log_prob",
@@ -76,5 +91,7 @@ __all__ = [
     "sliced_error",
     "sliced_score_matching",
     "sliced_step",
+    "tilted_score",
     "train",
+    "tweedie_covariance",
 ]

@@ -22,6 +22,7 @@ from scratchgen.vae.objective import (
     vae_loss_and_gradient,
     vae_loss_table,
 )
+from scratchgen.vae.tables import iwae_table, kl_parts_table
 from scratchgen.vae.training import LOG_VARIANCE_RATE, Draw, random_batch, sigma_batch, train, train_step
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "elbo",
     "importance_weighted_bound",
     "iwae",
+    "iwae_table",
+    "kl_parts_table",
     "log_importance_weight",
     "random_batch",
     "reconstruction_error",
