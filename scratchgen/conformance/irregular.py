@@ -1,0 +1,38 @@
+"""Fixed numbers and points for checks that need them, without a random generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from scratchgen.mixture import Mixture
+from scratchgen.quadrature import central_difference
+from scratchgen.validation import Array
+
+WIDTH, WIDTH_SINGLE = 0.01, 0.1  # step of differences in units of the smallest std, for float64 and float32
+
+
+def irregular(*shape: int, shift: float = 0.0) -> Array:
+    """Irregular numbers in [−1, 1]."""
+    return np.sin(1.7 * np.arange(1, 1 + int(np.prod(shape))) ** 1.3 + shift).reshape(shape)
+
+
+def spread_points(law: Mixture, n: int) -> Array:
+    """n points, (n, D): up to 1.5 standard deviations about the mean of a law, and the last two 12 of them away."""
+    reach = np.append(np.full(n - 2, 1.5), [12.0, -12.0])
+    unit = np.sqrt(np.diagonal(law.covariance()))
+    return law.mean() + unit * reach[:, None] * np.where(np.arange(n) < n - 2, 1.0, 0.5)[:, None] * irregular(
+        n, law.dimension, shift=1.0
+    )
+
+
+def jacobian(f: Callable[[Array], Array], x: Array, law: Mixture) -> Array:
+    """Jacobian [n, d, e] = ∂f_d/∂x_e, (N, D, D), of f at x by central differences of sixth order."""
+    single = np.asarray(f(x)).dtype == np.float32
+    width = float(np.sqrt(np.linalg.eigvalsh(law.covariances).min())) * (WIDTH_SINGLE if single else WIDTH)
+    columns = [
+        central_difference(lambda u, v=v: np.asarray(f(x + u * v), dtype=np.float64), width)  # type: ignore[misc]
+        for v in np.eye(x.shape[1])
+    ]
+    return np.stack(columns, axis=-1)
