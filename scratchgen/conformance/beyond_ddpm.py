@@ -25,7 +25,8 @@ def check_ddim_inversion(inverse: Callable[[int, int, Array, Array], ArrayLike],
     Parameters
     ----------
     inverse : callable
-        inverse(s, t, x_s (N, D), eps_hat (N, D)) → x_t, for 0 <= s < t <= T; s = 0 is clean data.
+        inverse(s, t, x_s (N, D), eps_hat (N, D)) → x_t, for 0 <= s < t <= T; s = 0 is clean data.  If the code takes
+        arrays s and t, (N,), these are checked as well.
     schedule : NoiseSchedule
         At most 30 pairs (s, t) of its steps are used.
 
@@ -35,7 +36,7 @@ def check_ddim_inversion(inverse: Callable[[int, int, Array, Array], ArrayLike],
         Tolerance 2e-14.
     """
     check_callable(inverse, "inverse(s, t, x_s, eps_hat); t counts 1..T")
-    steps = compose(schedule)
+    name, steps = "check_ddim_inversion", compose(schedule)
     scale, std = steps.scale, np.sqrt(steps.total)
     kept = np.unique(np.round(np.linspace(0, steps.T, 8)).astype(int)).tolist()
     pairs = [(s, t) for s in kept for t in kept if s < t]
@@ -47,8 +48,8 @@ def check_ddim_inversion(inverse: Callable[[int, int, Array, Array], ArrayLike],
         by_pair = [factors(s, t) for s, t in pairs]
         return np.array([a * x + b * eps for (a, b), x in zip(by_pair, starts, strict=True)])
 
-    return compare(
-        "check_ddim_inversion",
+    with_ints = compare(
+        name,
         "(25)",
         "x_t",
         left,
@@ -72,6 +73,13 @@ def check_ddim_inversion(inverse: Callable[[int, int, Array, Array], ArrayLike],
             [f"coordinate {i}" for i in range(3)],
         ),
     )
+    s_all, t_all = np.array(pairs).T
+    try:
+        found = np.asarray(inverse(s_all, t_all, starts[:, 0], np.tile(eps[0], (len(pairs), 1))))
+    except Exception:  # the code takes numbers only
+        return with_ints
+    by_pair = [scale[t] * x0[0] + std[t] * eps[0] for _, t in pairs]
+    return worst(with_ints, compare(name, "(25)", "x_t for arrays s and t, one number a row,", found, by_pair, 2e-14))
 
 
 def check_data_processing(

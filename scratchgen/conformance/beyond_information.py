@@ -83,6 +83,16 @@ def check_mutual_information(
             values.append(0.25 * (high - low) * float((weights * dt) @ np.array(terms)))
         return np.array(values).reshape(shape)
 
+    def uniform_over_time() -> Array:
+        """½ times the range of log-SNR times the mean loss over uniform t."""
+        nodes, weights = np.polynomial.legendre.leggauss(64)
+        values = []
+        for sde, noise_loss, t_min in by_time:
+            low, high = sde.log_snr(np.array([sde.horizon, t_min])).tolist()
+            times = t_min + 0.5 * (sde.horizon - t_min) * (nodes + 1)
+            values.append(0.25 * (high - low) * float(weights @ np.array([noise_loss(t) for t in times.tolist()])))
+        return np.array(values).reshape(shape)
+
     shape = (len(sdes), len(laws))
     right_table = np.array(right).reshape(shape)
     return compare(
@@ -97,6 +107,7 @@ def check_mutual_information(
             "it is I(x_0; x_{t_min}): the information left at the horizon is not subtracted": lambda: np.array(
                 ends
             ).reshape(shape),
+            "the losses are averaged over uniform t, not over log-SNR": uniform_over_time,
             "the losses are integrated over t with weight 1, not over log-SNR": lambda: over_time(lambda sde, t: 1.0),
             "the losses have weight g², not g²/std²": lambda: over_time(lambda sde, t: float(sde.diffusion(t)) ** 2),
         },

@@ -82,8 +82,9 @@ def check_fokker_planck(
         change = central_difference(lambda u, t=t, x=x: law.diffuse(*level(t + u)).log_prob(x), 1e-3 * t)  # type: ignore[misc]
         right.append(t * change)
         transport = -t * f * (law.dimension + (x * s).sum(axis=1))  # of the drift f x
-        pieces.append([transport, -t * curvature, np.full(len(x), noise), np.full(len(x), g2)])
-    transport, bend, G2, g2 = np.moveaxis(np.array(pieces), 1, 0)
+        contraction = 2 * f * float(level(t)[1]) ** 2
+        pieces.append([transport, -t * curvature, *(value + 0 * curvature for value in (noise, g2, contraction))])
+    transport, bend, G2, g2, contraction = np.moveaxis(np.array(pieces), 1, 0)
 
     def with_score(factor: Array) -> Array:
         """The rate of the drift f x − factor · s under the noise of the code."""
@@ -104,6 +105,7 @@ def check_fokker_planck(
             "the factor of g² ∇log p is ½(1 + λ), not ½(1 + λ²), with λ = G/g": lambda: with_score(
                 0.5 * g2 * (1 + np.sqrt(G2 / g2))
             ),
+            "g² is d std²/dt, without its contraction −2 f std²": lambda: with_score(0.5 * (g2 + contraction + G2)),
             "the score is missing in the drift": lambda: with_score(np.zeros_like(g2)),
             "the score has the wrong sign in the drift": lambda: with_score(-0.5 * (g2 + G2)),
         },

@@ -364,12 +364,7 @@ def _preserving(u: float) -> tuple[float, float]:
 
 def _order_of(left: list[float], order: float, errors: list[float], n_steps: int, name: str, quantity: str) -> Check:
     """The comparison of observed orders with the expected one."""
-    found = ", ".join(f"{error:.1e} at {n_steps * 2**i} steps" for i, error in enumerate(errors))
-    return compare(
-        name,
-        "(32)",
-        f"{quantity}, counted up to {order - SLACK:g} (errors {found})",
-        left,
-        [order - SLACK] * len(left),
-        0.01,
-    )
+    runs = [f"from {n_steps * 2**i} to {n_steps * 2 ** (i + 1)} steps" for i in range(len(left))]
+    found = [f"{run} (errors {a:.2g} and {b:.2g})" for run, (a, b) in zip(runs, pairwise(errors), strict=True)]
+    expected = [order - SLACK] * len(left)
+    return compare(name, "(32)", f"{quantity}, counted up to {order - SLACK:g}", left, expected, 0.01, labels=(found,))

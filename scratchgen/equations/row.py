@@ -21,6 +21,7 @@ class Row(NamedTuple):
     runs_in: tuple[str, ...] = ()  # verbs of the models that call the function, "DDPM.fit"
     theory_only: str = ""  # the reason, if no verb calls the function
     fast: str = ""  # a faster form of the function in `scratchgen.fast`; a row of its own checks that both are equal
+    use: str = ""  # one sentence on the use of a proposition beyond the deck
     used_in: tuple[str, ...] = ()  # names of the rows of the steps and loops in which the function runs
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from scratchgen.conformance import Check
 from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, check, find
 from scratchgen.museum import (  # noqa: F401  # the import fills COLLECTED and PLANTED
+    beyond,
     bound,
     chain,
     latent,

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from scratchgen.conformance import Check
-from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, check, find, through
+from scratchgen.equations import BEYOND, EQUATIONS, PROPOSITIONS, Row, check, find, through
 from scratchgen.report.console import Narrator
 
 ROWS = EQUATIONS + PROPOSITIONS
@@ -61,6 +61,7 @@ def as_record(row: Row, result: Check) -> dict[str, object]:
         "statement": row.statement,
         "erratum": row.erratum,
         "function": f"scratchgen.{row.function}",
+        "use": row.use,
         "runs_in": list(through(row, ROWS)) or f"theory only: {row.theory_only}",
         "check": result.name,
         "quantity": result.quantity,
@@ -74,10 +75,10 @@ def as_record(row: Row, result: Check) -> dict[str, object]:
 
 
 def as_markdown(results: Sequence[tuple[Row, Check]]) -> str:
-    """The table in the README: statement, erratum, function, verbs that run it, and check of every row."""
-    lines = ["| | equation | erratum or remark | function | runs in | check |", "|---|---|---|---|---|---|"]
+    """The table in the README: statement, erratum or use, function, verbs that run it, and check of every row."""
+    lines = ["| | equation | erratum, remark or use | function | runs in | check |", "|---|---|---|---|---|---|"]
     for row, result in results:
-        cells = (row.name, row.statement, row.erratum, f"`{row.function}`", where(row), f"`{result.name}`")
+        cells = (row.name, row.statement, row.erratum or row.use, f"`{row.function}`", where(row), f"`{result.name}`")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
@@ -97,8 +98,9 @@ def distinct(rows: Sequence[Row]) -> int:
 
 
 def show_all(results: Sequence[tuple[Row, Check]], narrator: Narrator) -> None:
-    """Print two tables, the equations of the deck and the other rows, and one line of counts."""
-    equations, others = results[: len(EQUATIONS)], results[len(EQUATIONS) :]
+    """Print three tables, the deck's equations, the rows that complete them and those beyond, and lines of counts."""
+    equations, others = results[: len(EQUATIONS)], results[len(EQUATIONS) : -len(BEYOND)]
+    beyond = results[-len(BEYOND) :]
     narrator.say(
         "Every equation, and below it the compared quantity: by its function (left) and by another route (right), at"
     )
@@ -108,6 +110,8 @@ def show_all(results: Sequence[tuple[Row, Check]], narrator: Narrator) -> None:
     narrator.say()
     narrator.console.print(table_of(others, "propositions and running code"))
     narrator.say()
+    narrator.console.print(table_of(beyond, "beyond the deck"))
+    narrator.say()
     narrator.say("Errata and remarks (scratchgen verify N shows one in detail):")
     for row, _ in equations:
         if row.erratum:
@@ -116,9 +120,10 @@ def show_all(results: Sequence[tuple[Row, Check]], narrator: Narrator) -> None:
     for row, result in results:
         if not result.passed:
             narrator.say(f"{row.name}: {result.diagnosis}")
-    passed = [sum(result.passed for _, result in part) for part in (equations, others)]
+    passed = [sum(result.passed for _, result in part) for part in (equations, others, beyond)]
     narrator.say(
-        f"{passed[0]} of {len(equations)} equations and {passed[1]} of {len(others)} propositions within tolerance"
+        f"{passed[0]} of {len(equations)} equations, {passed[1]} of {len(others)} propositions and {passed[2]} of "
+        f"{len(beyond)} beyond the deck within tolerance"
     )
     runs = [row for row, _ in equations if through(row, ROWS)]
     narrator.say(
@@ -155,7 +160,10 @@ def show_one(row: Row, result: Check, narrator: Narrator) -> None:
     """Print everything about one row."""
     narrator.say(f"{f'({row.name})' if row.name.isdigit() else row.name}  {row.statement}")
     narrator.say()
-    narrator.say(f"remark      {row.erratum or 'right as printed'}")
+    if row.use:
+        narrator.say(f"use         {row.use}")
+    else:
+        narrator.say(f"remark      {row.erratum or 'right as printed'}")
     narrator.say(f"function    scratchgen.{row.function}")
     narrator.say(f"            {place_of(row)}")
     summary = inspect.getdoc(find(row.function)) or ""

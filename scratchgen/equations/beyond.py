@@ -1,0 +1,440 @@
+"""Rows of propositions beyond the deck: its direct neighbourhood, each with the use that it is good for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from scratchgen.conformance import (
+    Check,
+    check_conservative_score,
+    check_data_processing,
+    check_ddim_inversion,
+    check_dequantisation,
+    check_discrete_bound,
+    check_edm_coefficients,
+    check_exponential_step,
+    check_flow_order,
+    check_flow_velocity,
+    check_fokker_planck,
+    check_iwae_ladder,
+    check_kl_parts,
+    check_kl_rate,
+    check_missing_information,
+    check_mutual_information,
+    check_sigma_grid,
+    check_tilted_score,
+    check_tweedie_covariance,
+    check_weak_order,
+)
+from scratchgen.equations.em import EIGHTEEN
+from scratchgen.equations.problems import (
+    DATA_COV,
+    DATA_MEAN,
+    JOINT,
+    LINE,
+    PLANE,
+    PRIOR,
+    SCHEDULE,
+    SDE,
+    Functions,
+    GivenNoise,
+    P,
+    Q,
+    parameters_of,
+)
+from scratchgen.equations.row import Row, both
+from scratchgen.mixture import Mixture
+from scratchgen.sde.processes import VE, SubVP
+from scratchgen.validation import Array
+
+ROUND = Mixture([0.4, 0.6], [[-0.8, 0.3], [0.9, -0.4]], np.array([[[0.6, 0.2], [0.2, 0.5]], [[0.7, 0.0], [0.0, 0.6]]]))
+OTHER_LINE = Mixture([0.5, 0.5], [[-0.2], [0.9]], [[[0.4]], [[0.25]]])
+OTHER_ROUND = Mixture([1.0], [[0.3, 0.1]], [[[0.9, -0.2], [-0.2, 0.8]]])
+SPACE = Mixture(
+    [0.4, 0.6],
+    [[0.0, 1.0, -1.0], [1.0, -0.5, 0.3]],
+    np.array([[[0.5, 0.2, 0.0], [0.2, 0.3, 0.1], [0.0, 0.1, 0.4]], 0.4 * np.eye(3)]),
+)
+LEVELS = np.array([SDE.level(0.3), SDE.level(1.0), (0.5, 0.5), (1.0, 2.0)])
+EXPLODING = VE(0.1, 0.1 * np.exp(4.2), 1.0)
+
+
+def straight(t: float) -> tuple[float, float]:
+    """The path of flow matching: scale 1 − t and std t."""
+    return 1 - t, t
+
+
+def straight_rates(t: float) -> tuple[float, float, float, float]:
+    """scale, std and their derivatives for flow matching."""
+    return 1 - t, t, -1.0, 1.0
+
+
+def turning(t: float) -> tuple[float, float]:
+    """The path with scale cos t and std sin t."""
+    return float(np.cos(t)), float(np.sin(t))
+
+
+def turning_rates(t: float) -> tuple[float, float, float, float]:
+    """scale, std and their derivatives for scale cos t and std sin t."""
+    return float(np.cos(t)), float(np.sin(t)), -float(np.sin(t)), float(np.cos(t))
+
+
+PATHS = ((straight, straight_rates, np.array([0.1, 0.5, 0.9])), (turning, turning_rates, np.array([0.1, 0.7, 1.4])))
+
+
+def fokker_planck(f: Functions) -> Check:
+    """Reverse processes of two paths with noise λ g, for λ = 0, 0.6, 1 and 1.7, on data in the plane and in space."""
+    checks = []
+    for (level, rates, times), law in zip(PATHS, (PLANE, SPACE), strict=True):
+        for stochasticity in (0.0, 0.6, 1.0, 1.7):
+
+            def coefficients(t: float, rates: Callable[..., tuple[float, ...]] = rates) -> tuple[float, float]:
+                rate, diffusion = f("sde.path_coefficients")(*rates(t))
+                return float(rate), float(diffusion)
+
+            def drift(
+                x: Array,
+                t: float,
+                law: Mixture = law,
+                level: Callable[..., tuple[float, float]] = level,
+                c: float = stochasticity,
+            ) -> Array:
+                rate, diffusion = coefficients(t)
+                return rate * x - 0.5 * (1 + c**2) * diffusion**2 * law.diffuse(*level(t)).score(x)
+
+            checks.append(
+                check_fokker_planck(drift, lambda t, c=stochasticity: c * coefficients(t)[1], level, law, times)  # type: ignore[misc]
+            )
+    return both(*checks)
+
+
+def flow_velocity(f: Functions) -> Check:
+    """Flow matching on two paths, on data in the plane and in space."""
+    checks = []
+    for (level, rates, times), law in zip(PATHS, (PLANE, SPACE), strict=True):
+
+        def velocity(x0: Array, noise: Array, t: float, rates: Callable[..., tuple[float, ...]] = rates) -> Array:
+            _, _, scale_rate, std_rate = rates(t)
+            out: Array = f("sde.flow_velocity")(x0, noise, scale_rate, std_rate)
+            return out
+
+        checks.append(check_flow_velocity(velocity, level, law, times))
+    return both(*checks)
+
+
+def exponential_step(f: Functions) -> Check:
+    """DDIM, DPM-Solver++(2M) and their stochastic forms."""
+    checks = []
+    for stochasticity, multistep in ((0.0, False), (0.0, True), (0.7, True), (1.0, False), (1.0, True)):
+
+        def step(
+            x: Array,
+            x0_hat: Array,
+            x0_last: Array,
+            levels: Array,
+            noise: Array,
+            c: float = stochasticity,
+            multistep: bool = multistep,
+        ) -> Array:
+            before, level, next_level = ((float(a), float(b)) for a, b in levels)
+            h_last = float(np.log(level[0] / level[1]) - np.log(before[0] / before[1]))
+            last = (x0_last, h_last) if multistep else None
+            out: Array = f("sde.exponential_step")(x, x0_hat, level, next_level, c, noise, last)
+            return out
+
+        checks.append(check_exponential_step(step, stochasticity, multistep))
+    return both(*checks)
+
+
+def flow_order(f: Functions) -> Check:
+    """DDIM has order 1, DPM-Solver++(2M) order 2, along two grids."""
+
+    def sampler(multistep: bool) -> Callable[..., Array]:
+        def sample(denoise: Callable[..., Array], x: Array, levels: Array) -> Array:
+            *_, (_, out) = f("sde.exponential_sampler")(denoise, x, levels, multistep=multistep)
+            return out
+
+        return sample
+
+    def line(u: float) -> tuple[float, float]:
+        return 0.02 + 0.93 * u, 0.98 - 0.93 * u
+
+    return both(
+        check_flow_order(sampler(True), PLANE, 2.0),
+        check_flow_order(sampler(True), LINE, 2.0, line),
+        check_flow_order(sampler(False), PLANE, 1.0),
+    )
+
+
+def weak_order(f: Functions) -> Check:
+    """Stochastic forms with c = 0.7 and c = 1 on a Gaussian in space."""
+
+    def sampler(stochasticity: float) -> Callable[..., Array]:
+        def sample(denoise: Callable[..., Array], x: Array, levels: Array, noise: Array) -> Array:
+            *_, (_, out) = f("sde.exponential_sampler")(denoise, x, levels, GivenNoise(noise), stochasticity)
+            return out
+
+        return sample
+
+    return both(*(check_weak_order(sampler(c), DATA_MEAN, DATA_COV, 1.0) for c in (0.7, 1.0)))
+
+
+def mutual_information(f: Functions) -> Check:
+    """Two processes with equal ends and a third one, on a line and in the plane."""
+    low, high = SDE.log_snr(np.array([SDE.horizon, 0.15])).tolist()
+    end = float(EXPLODING.time_at(low))
+    same = VE(0.1, 0.1 * float(np.exp(4.2 * end)), end)
+    sdes = [(SDE, 0.15), (same, float(same.time_at(high))), (SubVP(0.3, 4.0, 1.7), 0.3)]
+    information = f("sde.mutual_information")
+    return check_mutual_information(lambda sde, loss, t_min: information(sde, loss, t_min), sdes, [LINE, ROUND])
+
+
+def kl_rate(f: Functions) -> Check:
+    """Two pairs of laws, under two processes."""
+    sub_vp = SubVP(0.3, 4.0, 1.7)
+    return both(
+        check_kl_rate(
+            lambda t: f("sde.kl_rate")(SDE, LINE, OTHER_LINE, t), SDE, LINE, OTHER_LINE, np.array([0.2, 0.8, 1.5])
+        ),
+        check_kl_rate(
+            lambda t: f("sde.kl_rate")(sub_vp, ROUND, OTHER_ROUND, t), sub_vp, ROUND, OTHER_ROUND, np.array([0.4, 1.4])
+        ),
+    )
+
+
+def tweedie_covariance(f: Functions) -> Check:
+    """The covariance from the exact score, on a plane and in space."""
+    return both(
+        *(
+            check_tweedie_covariance(
+                lambda x, a, b, law=law: f("sde.tweedie_covariance")(law.diffuse(a, b).score, x, a, b),  # type: ignore[misc]
+                law,
+                LEVELS,
+            )
+            for law in (PLANE, SPACE)
+        )
+    )
+
+
+def conservative_score(f: Functions) -> Check:
+    """The score from the exact denoiser, at two levels."""
+    return both(
+        *(
+            check_conservative_score(
+                lambda x, a=a, b=b: f("sde.denoiser_to_score")(x, PLANE.denoise(x, a, b), a, b),  # type: ignore[misc]
+                PLANE.diffuse(a, b),
+            )
+            for a, b in LEVELS[1:].tolist()
+        )
+    )
+
+
+def tilted_score(f: Functions) -> Check:
+    """A label with two values on a line, and one that is certain in the plane."""
+    return both(
+        *(
+            check_tilted_score(
+                lambda x, a, b, w, law=law, label=label: f("sde.tilted_score")(law, label, w, x, a, b),  # type: ignore[misc]
+                law,
+                label,
+                levels,
+            )
+            for law, label, levels in (
+                (LINE, np.array([1.0, 0.2]), LEVELS),
+                (ROUND, np.array([0.9, 0.3]), LEVELS[3:]),
+            )
+        )
+    )
+
+
+def missing_information(f: Functions) -> Check:
+    """Means of two components in the plane."""
+    return check_missing_information(
+        lambda x, *parameters: f("em.missing_fractions")(x, Mixture(*parameters)), EIGHTEEN, *parameters_of(ROUND)
+    )
+
+
+BEYOND: tuple[Row, ...] = (
+    Row(
+        "Fokker-Planck",
+        "∂ₜlog p_t + div d + d·s + ½G²(div s + ‖s‖²) = 0,  d = f x − ½(1+λ²)g²s, G = λg,  f = a′/a, g² = 2b(b′ − f b)",
+        "",
+        "sde.path_coefficients",
+        fokker_planck,
+        theory_only="the processes of ScoreSDE define f and g themselves",
+        use="Decides for any drift and noise whether a sampler has the right marginals, on data that are not Gaussian",
+    ),
+    Row(
+        "flow matching",
+        "E[a′x₀ + b′ε | x_t] = f x − ½g²∇log p_t for every path x_t = a x₀ + b ε",
+        "",
+        "sde.flow_velocity",
+        flow_velocity,
+        theory_only="no model is trained by flow matching",
+        use="Finds the sign and the direction of time of a velocity, and carries it over to scores",
+    ),
+    Row(
+        "I-MMSE",
+        "I(x₀;x_t) − I(x₀;x_T) = ½∫E‖ε − E[ε|x_t]‖² d(log-SNR), whatever the path in between",
+        "",
+        "sde.mutual_information",
+        mutual_information,
+        theory_only="needs the least loss; the models average losses of their networks over drawn times",
+        use="Gives the exact value that the diffusion loss of a bound converges to, and shows which schedules differ",
+    ),
+    Row(
+        "EDM's preconditioning",
+        "D = c_skip y + c_out F(c_in y): the regression of x₀ on y = x₀ + σε, with weight 1/c_out²",
+        "",
+        "sde.edm_coefficients",
+        lambda f: both(
+            *(check_edm_coefficients(lambda sigma, s=s: f("sde.edm_coefficients")(sigma, s), s) for s in (0.5, 1.3))  # type: ignore[misc]
+        ),
+        theory_only="networks of the package predict v, which is the case of data of variance 1",
+        use="Tells whether a denoiser's network sees inputs and targets of unit variance at every level",
+    ),
+    Row(
+        "EDM's noise levels",
+        "σ_i^{1/ρ} is evenly spaced from σ_max to σ_min",
+        "",
+        "sde.edm_sigmas",
+        lambda f: both(check_sigma_grid(f("sde.edm_sigmas")), check_sigma_grid(f("sde.edm_sigmas"), 0.01, 50.0, 3.0)),
+        theory_only="ScoreSDE spaces its steps by the detail of the data",
+        use="Finds reversed grids and steps of 1/n in place of 1/(n−1)",
+    ),
+    Row(
+        "an exponential step",
+        "x_s = (b_s/b_t)e^{−c²h}x − a_s expm1(−(1+c²)h)D + b_s√(1−e^{−2c²h})z,  D = x̂₀ + (h/2h′)(x̂₀ − x̂₀′)",
+        "",
+        "sde.exponential_step",
+        exponential_step,
+        theory_only="the models sample by DDIM steps, ancestral steps, Euler-Maruyama and Heun",
+        use="Checks DDIM, DPM-Solver++(2M) and their stochastic forms against the solved SDE, whatever the convention",
+    ),
+    Row(
+        "order on the flow",
+        "errors of DDIM fall as 1/n, of DPM-Solver++(2M) as 1/n²",
+        "",
+        "sde.exponential_sampler",
+        flow_order,
+        theory_only="the models sample by DDIM steps, ancestral steps, Euler-Maruyama and Heun",
+        use="Sees any mistake that costs an order, without knowing the formula of the sampler",
+    ),
+    Row(
+        "weak order",
+        "mean and covariance of a stochastic sampler converge as 1/n or faster",
+        "",
+        "sde.exponential_sampler",
+        weak_order,
+        theory_only="the models sample by DDIM steps, ancestral steps, Euler-Maruyama and Heun",
+        use="Tests the noise of any sampler without a Monte Carlo error",
+    ),
+    Row(
+        "DDIM inversion",
+        "x_t = ᾱ_t(x_s − β̄_s ε̂)/ᾱ_s + β̄_t ε̂ inverts DDIM for the same ε̂",
+        "",
+        "ddpm.ddim_inverse_step",
+        lambda f: check_ddim_inversion(lambda *a: f("ddpm.ddim_inverse_step")(SCHEDULE, *a), SCHEDULE),
+        theory_only="no model encodes data by inversion",
+        use="Separates a wrong inverse step from the error of ε̂ at the wrong end of the step",
+    ),
+    Row(
+        "a tilt is not guidance",
+        "∇log of the diffused p(x)(p(x|y)/p(x))^w ≠ (1−w)∇log p_t(x) + w∇log p_t(x|y), unless w is 0 or 1",
+        "",
+        "sde.tilted_score",
+        tilted_score,
+        theory_only="exact for mixtures only; the models guide their networks",
+        use="Gives the exact target that guided samples miss, so that a guidance rule can be graded",
+    ),
+    Row(
+        "Tweedie's covariance",
+        "Cov(x₀|x_t) = (b/a)²(I + b²∇∇ᵀlog p_t)",
+        "",
+        "sde.tweedie_covariance",
+        tweedie_covariance,
+        theory_only="the models need the mean of x₀ only",
+        use="Checks a second-order denoiser; a matrix that is asymmetric or not positive exposes a wrong score",
+    ),
+    Row(
+        "a score is a gradient",
+        "∂s_d/∂x_e = ∂s_e/∂x_d and E s(x)xᵀ = −I",
+        "",
+        "sde.denoiser_to_score",
+        conservative_score,
+        theory_only="networks of the package predict noise, and their score is −ε̂/std",
+        use="Examines a score, or a network, without a reference: clipping x̂₀ makes the field no gradient",
+    ),
+    Row(
+        "de Bruijn",
+        "d/dt KL(p_t‖q_t) = −½g² E‖∇log p_t − ∇log q_t‖²",
+        "",
+        "sde.kl_rate",
+        kl_rate,
+        theory_only="needs both laws; the models know samples of one",
+        use="Tests an integrand of (34) at one time, where (34) tests the integral",
+    ),
+    Row(
+        "data processing",
+        "KL(p‖p_θ(x₀)) ≤ KL of the paths = bound − H(p), with equality iff q(path|x₀) = p_θ(path|x₀)",
+        "",
+        "grading.ancestral_density",
+        lambda f: check_data_processing(
+            lambda eps_hat, table: f("grading.ancestral_density")(SCHEDULE, eps_hat, 1, table)[:2], SCHEDULE
+        ),
+        runs_in=("ancestral_density",),
+        use="Places the exact likelihood of a sampler below its bound, for any network",
+    ),
+    Row(
+        "a bound for whole numbers",
+        "Σ_x exp(ELBO(x)) ≤ 1 and E_P[−ELBO] ≥ H(P) for any ε̂",
+        "",
+        "ddpm.exact_elbo",
+        lambda f: check_discrete_bound(
+            lambda schedule, x0, eps_hat, table, n_levels: f("ddpm.exact_elbo")(schedule, x0, eps_hat, table, n_levels)
+        ),
+        theory_only="quadrature in two dimensions; DDPM.elbo draws its noise",
+        use="Shows that a bound in bits is one: a density in place of a mass breaks it",
+    ),
+    Row(
+        "dequantisation",
+        "log P(k) − E_u log p(k+u) = KL(uniform‖p(u|k)) ≥ 0",
+        "",
+        "ddpm.dequantisation_cost",
+        lambda f: both(
+            check_dequantisation(f("ddpm.dequantisation_cost"), np.array([0.4, -2.2]), np.array([1.2, 3.0])),
+            check_dequantisation(f("ddpm.dequantisation_cost"), np.array([0.3, 1.6, -0.8]), np.array([0.9, 1.5, 2.0])),
+        ),
+        theory_only="an integral over cubes; the models add one drawn u",
+        use="Says how many nats a model of real numbers loses on whole numbers",
+    ),
+    Row(
+        "ELBO surgery",
+        "E_p KL(q(z|x)‖p(z)) = I_q(x;z) + KL(q̄(z)‖p(z))",
+        "",
+        "vae.kl_parts_table",
+        lambda f: check_kl_parts(f("vae.kl_parts_table"), P, Q, PRIOR),
+        theory_only="sums over tables; q̄ of a VAE is a mixture of as many Gaussians as there are data",
+        use="Separates a latent that carries nothing from an aggregate posterior that misses the prior",
+    ),
+    Row(
+        "IWAE over n",
+        "ELBO = L₁ ≤ L₂ ≤ … → log p(x), equal to log p(x) for every n at q = p(z|x)",
+        "",
+        "vae.iwae_table",
+        lambda f: check_iwae_ladder(f("vae.iwae_table"), JOINT, Q),
+        theory_only="sums over all tuples; the models draw",
+        use="Catches bounds whose exponential has the right mean, such as one that uses the first draw only",
+    ),
+    Row(
+        "EM's rate",
+        "an EM step multiplies the error by I − I_com⁻¹I_obs, in the end by its largest eigenvalue",
+        "",
+        "em.missing_fractions",
+        missing_information,
+        theory_only="a diagnosis of a fitted mixture; EM itself does not need it",
+        use="Predicts how many iterations EM needs, and tells slow convergence from a wrong step",
+    ),
+)
