@@ -256,6 +256,7 @@ def check_conservative_score(score: Callable[[Array], ArrayLike], law: Mixture) 
         raise ValueError(f"law must have two dimensions, got {law.dimension}; in one every function is a gradient")
     x = spread_points(law, 9)
     J = jacobian(lambda y: np.asarray(score(y)), x, law)
+    size = np.sqrt((J**2).sum(axis=(1, 2)))
     points, weights = law.quadrature(0.3)
     density = weights * np.exp(law.log_prob(points))
     s = returned(score(points), points.shape, "score")
@@ -264,8 +265,8 @@ def check_conservative_score(score: Callable[[Array], ArrayLike], law: Mixture) 
         compare(
             name,
             "(33)",
-            "the asymmetry ∂s_1/∂x_2 − ∂s_2/∂x_1",
-            J[:, 0, 1] - J[:, 1, 0],
+            "the asymmetry (∂s_1/∂x_2 − ∂s_2/∂x_1)/‖∇s‖",
+            (J[:, 0, 1] - J[:, 1, 0]) / np.where(size > 0, size, 1.0),
             np.zeros(len(x)),
             2e-9,
             labels=([f"point {i}" for i in range(len(x))],),

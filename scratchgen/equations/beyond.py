@@ -182,13 +182,16 @@ def weak_order(f: Functions) -> Check:
 
 
 def mutual_information(f: Functions) -> Check:
-    """Two processes with equal ends and a third one, on a line and in the plane."""
+    """Two processes with equal ends and a third one, on a line; one in the plane."""
     low, high = SDE.log_snr(np.array([SDE.horizon, 0.15])).tolist()
     end = float(EXPLODING.time_at(low))
     same = VE(0.1, 0.1 * float(np.exp(4.2 * end)), end)
     sdes = [(SDE, 0.15), (same, float(same.time_at(high))), (SubVP(0.3, 4.0, 1.7), 0.3)]
     information = f("sde.mutual_information")
-    return check_mutual_information(lambda sde, loss, t_min: information(sde, loss, t_min), sdes, [LINE, ROUND])
+    return both(
+        check_mutual_information(lambda sde, loss, t_min: information(sde, loss, t_min), sdes, [LINE, OTHER_LINE]),
+        check_mutual_information(lambda sde, loss, t_min: information(sde, loss, t_min), sdes[:1], [ROUND]),
+    )
 
 
 def kl_rate(f: Functions) -> Check:
