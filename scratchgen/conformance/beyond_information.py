@@ -244,33 +244,42 @@ def check_conservative_score(score: Callable[[Array], ArrayLike], law: Mixture) 
     score : callable
         score(x (N, D)) → (N, D), the score of `law`.
     law : Mixture
-        In two dimensions.
+        Of D >= 2.  The expectations are quadratures and are computed for D = 2 only, so that a factor of the score is
+        seen there only.
 
     Returns
     -------
     Check
-        The largest of three residuals; tolerance 2e-9.
+        The largest of the residuals; tolerance 2e-9.
     """
     check_callable(score, "score(x)")
-    if law.dimension != 2:
-        raise ValueError(f"law must have two dimensions, got {law.dimension}; in one every function is a gradient")
+    D, name = law.dimension, "check_conservative_score"
+    if D < 2:
+        raise ValueError("law must have two dimensions or more, got 1, where every function is a gradient")
     x = spread_points(law, 9)
+    returned(score(x), x.shape, "score")
     J = jacobian(lambda y: np.asarray(score(y)), x, law)
-    size = np.sqrt((J**2).sum(axis=(1, 2)))
+    size = np.sqrt((J**2).sum(axis=(1, 2)))[:, None]
+    first, second = np.triu_indices(D, 1)
+    asymmetry = compare(
+        name,
+        "(33)",
+        "the asymmetry (∂s_d/∂x_e − ∂s_e/∂x_d)/‖∇s‖",
+        (J[:, first, second] - J[:, second, first]) / np.where(size > 0, size, 1.0),
+        np.zeros((len(x), len(first))),
+        2e-9,
+        labels=(
+            [f"point {i}" for i in range(len(x))],
+            [f"d = {d}, e = {e}" for d, e in zip(first, second, strict=True)],
+        ),
+    )
+    if D > 2:
+        return asymmetry
     points, weights = law.quadrature(0.3)
     density = weights * np.exp(law.log_prob(points))
     s = returned(score(points), points.shape, "score")
-    name = "check_conservative_score"
     return worst(
-        compare(
-            name,
-            "(33)",
-            "the asymmetry (∂s_1/∂x_2 − ∂s_2/∂x_1)/‖∇s‖",
-            (J[:, 0, 1] - J[:, 1, 0]) / np.where(size > 0, size, 1.0),
-            np.zeros(len(x)),
-            2e-9,
-            labels=([f"point {i}" for i in range(len(x))],),
-        ),
+        asymmetry,
         compare(name, "(33)", "E s(x)", density @ s, np.zeros(2), 2e-9),
         compare(
             name,

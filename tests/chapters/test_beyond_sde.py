@@ -668,8 +668,13 @@ def test_fields_that_are_no_score_fail(wrong, sentence):
     named(check_conservative_score(wrong, field()), sentence)
 
 
-def test_a_conservative_score_needs_two_dimensions():
-    with pytest.raises(ValueError, match="law must have two dimensions"):
+def test_in_space_the_asymmetry_is_seen():
+    p = SPACE.diffuse(0.6, 0.7)
+    assert check_conservative_score(p.score, p)
+    R = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    named(check_conservative_score(lambda x: p.score(x) + 1e-6 * x @ R, p), "d = 0, e = 1")
+    named(check_conservative_score(lambda x: np.clip(p.score(x), -1, 1), p), "asymmetry")
+    with pytest.raises(ValueError, match="law must have two dimensions or more"):
         check_conservative_score(LINE.score, LINE)
 
 
