@@ -115,6 +115,10 @@ def test_inverse_steps_keep_the_dtype_and_refuse_what_is_no_step_upwards():
         ddim_inverse_step(FIVE, 3, 3, X, X)
     with pytest.raises(ValueError, match=r"t must be in 1\.\.5"):
         ddim_inverse_step(FIVE, 3, 6, X, X)
+    with pytest.raises(ValueError, match=r"s must be in 0\.\.5"):
+        ddim_inverse_step(FIVE, -1, 3, X, X)
+    with pytest.raises(ValueError, match="t must be above s"):
+        ddim_inverse_step(FIVE, np.array([0, 1, 2, 3, 3]), np.full(5, 3), X, X)
     with pytest.raises(ValueError, match="eps_hat must have the shape of x_s"):
         ddim_inverse_step(FIVE, 0, 1, X, X[:1])
 

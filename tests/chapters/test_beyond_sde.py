@@ -729,3 +729,72 @@ def test_tilts_need_a_label_and_a_weight():
         tilted_score(LINE, LABEL, -1.0, X[:, :1], 1.0, 1.0)
     with pytest.raises(ValueError, match="needs 1 or 2 dimensions"):
         tilted_score(SPACE, LABEL, 1.0, X, 1.0, 1.0)
+
+
+# --- borders and defaults ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: path_coefficients([0.5, 0.0], [0.1, 0.1], -1.0, 1.0), "scale must be positive"),
+        (lambda: path_coefficients([0.5, 0.5], [0.1, 0.1], -1.0, [1.0, -1.0]), "std/scale must not fall"),
+        (lambda: denoiser_to_score(X, X, 1.0, np.array([1.0, 1.0, 0.0, 1.0, 1.0])), "std must be positive"),
+        (lambda: edm_sigmas(4, 0.0), "sigma_min must be in"),
+        (lambda: edm_sigmas(4, 1.0, 1.0), "sigma_max must be in"),
+        (lambda: log_ratio_step((0.5, 0.5), (0.7, 0.7)), "fall from level to next_level"),
+        (lambda: log_ratio_step((0.5, 0.0), (0.7, 0.0)), "fall from level to next_level"),
+        (lambda: log_ratio_step((0.0, 0.5), (0.7, 0.2)), "fall from level to next_level"),
+        (lambda: log_ratio_step((0.5, 0.5), (-0.7, 0.2)), "fall from level to next_level"),
+        (lambda: log_ratio_step((0.5, 0.5), (0.7, -0.2)), "fall from level to next_level"),
+        (lambda: log_ratio_step((0.1, 0.5), (0.2, 0.9)), "ok"),
+        (lambda: next(exponential_sampler(PLANE.denoise, X, [[0.1, 0.2]])), "levels must have shape"),
+        (lambda: next(exponential_sampler(PLANE.denoise, X, np.ones((3, 3)))), "levels must have shape"),
+        (lambda: next(exponential_sampler(PLANE.denoise, X, LEVELS, stochasticity=0.5)), "rng is needed"),
+        (lambda: exponential_step(X, X, (0.5, 0.8), (0.9, 0.4), 0.5), "noise is needed"),
+        (lambda: exponential_step(X, X, (0.5, 0.8), (0.9, 0.4), -1.0), "stochasticity must be in"),
+        (lambda: tweedie_covariance(PLANE.score, X[:, :2], 1.0, 0.0), "std must be in"),
+        (lambda: tweedie_covariance(PLANE.score, X[:, :2], 0.0, 1.0), "scale must be in"),
+        (lambda: tweedie_covariance(PLANE.score, X[0], 1.0, 1.0), "x_t must have shape"),
+        (lambda: tilted_score(LINE, LABEL, 1.0, X[:, :1], 1.0, 0.0), "std must be in"),
+        (lambda: tilted_score(LINE, LABEL, 1.0, X[:, :1], 0.0, 1.0), "scale must be in"),
+        (lambda: tilted_score(LINE, LABEL, 1.0, X, 1.0, 1.0), "x_t must have 1 columns"),
+        (lambda: tilted_score(LINE, [1.5, 0.5], 1.0, X[:, :1], 1.0, 1.0), "p_label must be 2 numbers"),
+        (lambda: tilted_score(LINE, [-0.5, 0.5], 1.0, X[:, :1], 1.0, 1.0), "p_label must be 2 numbers"),
+    ],
+)
+def test_arguments_at_their_borders(call, message):
+    if message == "ok":
+        call()
+    else:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_defaults_and_what_the_sampler_yields():
+    np.testing.assert_allclose(edm_sigmas(3), edm_sigmas(3, 0.002, 80.0, 7.0), rtol=0)
+    np.testing.assert_allclose(edm_sigmas(18)[[0, -1]], [80.0, 0.002], rtol=1e-12)
+    np.testing.assert_allclose(edm_coefficients(0.7), edm_coefficients(0.7, 0.5), rtol=0)
+    levels = np.array([[0.1, 0.99], [0.5, 0.8], [0.9, 0.4], [1.0, 0.0]])
+    x = X[:, :2].astype(np.float32)
+    steps = list(exponential_sampler(lambda x, a, b: 0.5 * x, x, levels))
+    assert [i for i, _ in steps] == [0, 1, 2, 3]
+    twice = list(exponential_sampler(lambda x, a, b: 0.5 * x, x, levels, multistep=True))
+    np.testing.assert_array_equal(steps[-1][1], twice[-1][1])
+    drawn = list(exponential_sampler(lambda x, a, b: 0.5 * x, x, levels, np.random.default_rng(0), 1.0))
+    assert {y.dtype for _, y in steps + drawn} == {np.dtype(np.float32)}
+
+
+def test_the_entries_of_a_jacobian_are_in_the_order_that_is_stated():
+    """Entry [n, d, e] contains ∂s_d/∂x_e, also for a field that is no gradient."""
+    A = np.array([[1.0, 2.0], [-3.0, 0.5]])
+    C = tweedie_covariance(lambda x: x @ A.T, X[:, :2], 0.5, 2.0)
+    np.testing.assert_allclose(C, np.broadcast_to(16 * (np.eye(2) + 4 * A), C.shape), rtol=1e-10)
+
+
+def test_tilts_are_accurate_where_the_noise_is_narrower_than_the_data():
+    """At w = 1 the score is that of p(x | y), in closed form."""
+    x = np.linspace(-1.5, 1.5, 7)[:, None]
+    for scale, std in (1.0, 0.02), (0.3, 0.01), (2.0, 0.1), (0.05, 1.0):
+        exact = labelled(LINE, LABEL).diffuse(scale, std).score(scale * x)
+        np.testing.assert_allclose(tilted_score(LINE, LABEL, 1.0, scale * x, scale, std), exact, rtol=1e-8, atol=1e-8)
