@@ -8,8 +8,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import check_callable, parts, returned, takes_arrays
-from scratchgen.conformance.irregular import irregular
-from scratchgen.conformance.reference_chain import EpsHat, compose
+from scratchgen.conformance.reference_chain import (
+    EpsHat,
+    Formula,
+    Steps,
+    at,
+    check_linear,
+    common_mistakes,
+    compose,
+    rounding,
+)
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.quadrature import gauss_hermite
 from scratchgen.schedule import NoiseSchedule
@@ -17,69 +25,59 @@ from scratchgen.validation import Array
 
 
 def check_ddim_inversion(inverse: Callable[[int, int, Array, Array], ArrayLike], schedule: NoiseSchedule) -> Check:
-    """Song, Meng and Ermon 2021: the inverse DDIM step takes a point of the path of (x_0, ε̂) to another one.
+    """Song, Meng and Ermon 2021: the inverse DDIM step keeps x̂_0 and ε̂, and takes x_s to x_t for t > s.
 
-    Along the deterministic path x_t = scale_t x_0 + std_t ε̂ with fixed x_0 and ε̂, the step from s to t > s has to give
-    x_t.  The coefficients come from single forward steps.
+    Both lie on the path x_t = ᾱ_t x̂_0 + β̄_t ε̂.  Therefore x_t = (ᾱ_t/ᾱ_s) x_s + (β̄_t − (ᾱ_t/ᾱ_s) β̄_s) ε̂.
 
     Parameters
     ----------
     inverse : callable
-        inverse(s, t, x_s (N, D), eps_hat (N, D)) → x_t, for 0 <= s < t <= T; s = 0 is clean data.  If the code takes
-        arrays s and t, (N,), these are checked as well.
+        inverse(s, t, x_s (N, D), eps_hat (N, D)) → x_t, for 0 <= s < t <= T; s = 0 is clean data.
     schedule : NoiseSchedule
-        At most 30 pairs (s, t) of its steps are used.
+        28 pairs (s, t) of its steps are used at most.
 
     Returns
     -------
     Check
-        Tolerance 2e-14.
+        Tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
     """
     check_callable(inverse, "inverse(s, t, x_s, eps_hat); t counts 1..T")
-    name, steps = "check_ddim_inversion", compose(schedule)
-    scale, std = steps.scale, np.sqrt(steps.total)
+    steps, inputs = compose(schedule), ("x_s", "ε̂")
     kept = np.unique(np.round(np.linspace(0, steps.T, 8)).astype(int)).tolist()
-    pairs = [(s, t) for s in kept for t in kept if s < t]
-    x0, eps = 2 * irregular(5, 3), irregular(5, 3, shift=1.0)
-    starts = np.array([scale[s] * x0 + std[s] * eps for s, _ in pairs])
-    left = [returned(inverse(s, t, x, eps), x.shape, "inverse") for (s, t), x in zip(pairs, starts, strict=True)]
+    pairs = np.array([(t, s) for s in kept for t in kept if s < t])
 
-    def with_factors(factors: Callable[[int, int], tuple[float, float]]) -> Array:
-        by_pair = [factors(s, t) for s, t in pairs]
-        return np.array([a * x + b * eps for (a, b), x in zip(by_pair, starts, strict=True)])
+    def by(chain: Steps) -> Formula:
+        def step(t: Array, s: Array, x: Array, e: Array) -> Array:
+            ratio = at(chain.scale, t) / at(chain.scale, s)
+            return ratio * x + (at(chain.std, t) - ratio * at(chain.std, s)) * e
 
-    with_ints = compare(
-        name,
-        "(25)",
-        "x_t",
-        left,
-        [scale[t] * x0 + std[t] * eps for _, t in pairs],
-        2e-14,
-        {
-            "it adds fresh noise: q(x_t | x_s), not the path of ε̂": lambda: with_factors(
-                lambda s, t: (scale[t] / scale[s], np.sqrt(std[t] ** 2 - (scale[t] / scale[s] * std[s]) ** 2))
-            ),
-            "the noise of x_s is not removed: x_s stands where x̂_0 belongs": lambda: with_factors(
-                lambda s, t: (scale[t], std[t])
-            ),
-            "x̂_0 is not divided by scale_s": lambda: with_factors(lambda s, t: (scale[t], std[t] - scale[t] * std[s])),
-            "it is the DDIM step from t down to s": lambda: with_factors(
-                lambda s, t: (scale[s] / scale[t], std[s] - scale[s] / scale[t] * std[t])
-            ),
-        },
-        labels=(
-            [f"s = {s}, t = {t}" for s, t in pairs],
-            [f"example {i}" for i in range(5)],
-            [f"coordinate {i}" for i in range(3)],
+        return step
+
+    a, b = steps.scale, steps.std
+    mistakes: dict[str, Formula] = {
+        "it adds fresh noise: q(x_t | x_s), not the path of ε̂": lambda t, s, x, e: (
+            at(a, t) / at(a, s) * x + np.sqrt(at(b, t) ** 2 - (at(a, t) / at(a, s) * at(b, s)) ** 2) * e
         ),
+        "the noise of x_s is not removed: x_s stands where x̂_0 belongs": lambda t, s, x, e: at(a, t) * x + at(b, t) * e,
+        "x̂_0 is not divided by ᾱ_s": lambda t, s, x, e: at(a, t) * (x - at(b, s) * e) + at(b, t) * e,
+        "it is the DDIM step from t down to s": lambda t, s, x, e: (
+            at(a, s) / at(a, t) * x + (at(b, s) - at(a, s) / at(a, t) * at(b, t)) * e
+        ),
+    }
+    t, s = pairs.T
+    return check_linear(
+        "check_ddim_inversion",
+        "(25)",
+        lambda t, s, x, e: inverse(s, t, x, e),
+        "inverse",
+        pairs,
+        by(steps),
+        inputs,
+        "x_t",
+        1 + steps.condition[t] + steps.condition[s],
+        mistakes | common_mistakes(by, steps, inputs),
+        rounding(steps.T),
     )
-    s_all, t_all = np.array(pairs).T
-    try:
-        found = np.asarray(inverse(s_all, t_all, starts[:, 0], np.tile(eps[0], (len(pairs), 1))))
-    except Exception:  # the code takes numbers only
-        return with_ints
-    by_pair = [scale[t] * x0[0] + std[t] * eps[0] for _, t in pairs]
-    return worst(with_ints, compare(name, "(25)", "x_t for arrays s and t, one number a row,", found, by_pair, 2e-14))
 
 
 def check_data_processing(

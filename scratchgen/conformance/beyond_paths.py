@@ -125,7 +125,8 @@ def check_flow_velocity(
     Parameters
     ----------
     velocity : callable
-        velocity(x0 (N, D), noise (N, D), t) → (N, D), the target for pairs (x_0, ε); linear in both.
+        velocity(x0 (N, D), noise (N, D), t) → (N, D), the target for pairs (x_0, ε); linear in both.  If the code takes
+        one t a row, (N,), this is checked as well.
     level : callable
         level(t) → (scale, std); t = 0 is clean data.
     law : Mixture
@@ -139,7 +140,8 @@ def check_flow_velocity(
         The larger of the two residuals, in units of x for t times the velocity; tolerance 1e-9.
     """
     check_callable(velocity, "velocity(x0, noise, t)")
-    N, D, unit = 5, law.dimension, sigma_points(law.dimension)
+    D, unit = law.dimension, sigma_points(law.dimension)
+    N = D + 4  # not D, so that t of shape (N,) cannot be broadcast over the dimensions
     x0, noise = 2 * irregular(N, D), irregular(N, D, shift=2.0)
     x0[-1] *= 12
     paths, exact, marginals, flows, parts = [], [], [], [], []
@@ -164,7 +166,14 @@ def check_flow_velocity(
     by_scale, by_std, clean_t, noise_t = (np.array([part[i] for part in parts]) for i in range(4))
     labels = [f"t = {t:g}" for t in times.tolist()]
     name = "check_flow_velocity"
-    return worst(
+    rows = np.resize(times, N)
+    try:
+        found = rows[:, None] * np.asarray(velocity(x0, noise, rows.copy()), dtype=np.float64)  # type: ignore[arg-type]
+    except Exception:  # the code takes numbers only
+        found = np.empty(0)
+    by_row = np.array([exact[i % len(times)][i] for i in range(N)])
+    together = compare(name, "(32)", "t times the velocity for t as an array", found, by_row, 1e-9)
+    one_by_one = worst(
         compare(
             name,
             "(32)",
@@ -196,3 +205,4 @@ def check_flow_velocity(
             labels=(labels, [f"point {i}" for i in range(6)], [f"coordinate {i}" for i in range(D)]),
         ),
     )
+    return worst(one_by_one, together) if one_by_one and found.shape == (N, D) else one_by_one

@@ -85,7 +85,15 @@ def test_the_error_of_a_round_trip_with_a_network_is_of_second_order_in_the_step
             "adds fresh noise",
         ),
         (lambda a, b, s, t, x, e: a[t] * x + b[t] * e, "the noise of x_s is not removed"),
-        (lambda a, b, s, t, x, e: a[t] * (x - b[s] * e) + b[t] * e, "expected"),
+        (lambda a, b, s, t, x, e: a[t] * (x - b[s] * e) + b[t] * e, "x̂_0 is not divided by ᾱ_s"),
+        (
+            lambda a, b, s, t, x, e: a[t - 1] / a[s - 1] * x + (b[t - 1] - a[t - 1] / a[s - 1] * b[s - 1]) * e,
+            "expected",
+        ),
+        (
+            lambda a, b, s, t, x, e: a[t] / a[s] * x + (b[t] - a[t] / a[s] * b[s]) * e[:, :1],
+            "all dimensions use ε̂ of the first dimension",
+        ),
         (lambda a, b, s, t, x, e: a[s] / a[t] * x + (b[s] - a[s] / a[t] * b[t]) * e, "the DDIM step from t down to s"),
         (lambda a, b, s, t, x, e: a[t] / a[s] * x + (b[t] - a[t] / a[s] * b[s]) * e.mean(axis=0), "expected"),
         (lambda a, b, s, t, x, e: (a[t] / a[s] * x + (b[t] - a[t] / a[s] * b[s]) * e) * (1 + 1e-12), "expected"),
@@ -102,7 +110,7 @@ def test_arrays_of_steps_are_checked_where_the_code_takes_them():
         s, t = np.atleast_1d(s)[0], np.atleast_1d(t)[0]
         return ddim_inverse_step(FIVE, int(s), int(t), x, eps)
 
-    named(check_ddim_inversion(first_only, FIVE), "x_t for arrays s and t")
+    named(check_ddim_inversion(first_only, FIVE), "t as an array")
     steps, eps = np.array([0, 1, 2, 3, 4]), np.cos(X)
     together = ddim_inverse_step(FIVE, steps, steps + 1, X, eps)
     for row, s in enumerate(steps.tolist()):

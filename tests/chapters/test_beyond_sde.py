@@ -169,6 +169,11 @@ def test_velocities_of_common_paths_pass(law):
         (STRAIGHT, lambda x0, e, t: e - x0.mean(axis=1, keepdims=True), "expected"),
         (STRAIGHT, lambda x0, e, t: e - np.clip(x0, -10, 10), "expected"),
         (STRAIGHT, lambda x0, e, t: (1 + 1e-7) * (e - x0), "expected"),
+        (
+            TURNING,
+            lambda x0, e, t: 0.5 * np.pi * (np.cos(h := 0.5 * np.pi * np.ravel(t)[0]) * e - np.sin(h) * x0),
+            "t as an array",
+        ),
         (TURNING, lambda x0, e, t: e - x0, "it is ε − x_0, which is right for scale = 1 − t"),
     ],
 )
