@@ -98,7 +98,7 @@ def check_data_processing(
     Returns
     -------
     Check
-        KL(p‖p_θ(x_0)) of the four cases; tolerance 1e-6.  The values of KL of the paths are named if they are found.
+        KL(p‖p_θ(x_0)) of the four cases; tolerance 1e-6.  If the code gives KL of the paths, the diagnosis says so.
     """
     check_callable(density, "density(eps_hat, sigma_squared)")
     steps = compose(schedule)
@@ -180,7 +180,8 @@ def check_discrete_bound(
     Returns
     -------
     Check
-        The larger of two residuals; tolerance 1e-8.
+        The larger of two residuals; tolerance 1e-10 and ten times the error of the quadrature over paths, and 1e-8 for
+        the chain that forgets.  `Check.at` judges code whose own integral has fewer digits.
     """
     from scipy.special import log_ndtr
 

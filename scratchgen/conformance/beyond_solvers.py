@@ -104,7 +104,8 @@ def check_sigma_grid(
     Returns
     -------
     Check
-        The place of every level on the grid, which should be 0, 1, …, n − 1, for n = 5 and 18; tolerance 1e-13.
+        The place of every level on the grid, which should be 0, 1, …, n − 1, for n = 5 and 18; tolerance
+        64 (4 + ρ/log(sigma_max/sigma_min)) machine epsilons, the condition of a place.
     """
     check_callable(grid, "grid(n, sigma_min, sigma_max, rho)")
     first, last = np.log(sigma_max) / rho, np.log(sigma_min) / rho
@@ -135,7 +136,7 @@ def check_sigma_grid(
         "the place of a level",
         np.concatenate(left),
         np.concatenate(right),
-        1e-13,
+        64 * float(np.finfo(np.float64).eps) * (4 + rho / float(np.log(sigma_max / sigma_min))),
         {
             "the levels rise": lambda: place(lambda n: root_levels(n, np.linspace(1, 0, n))),
             "the levels are evenly spaced in log σ": lambda: place(lambda n: np.geomspace(sigma_max, sigma_min, n)),

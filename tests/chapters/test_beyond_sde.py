@@ -279,10 +279,13 @@ def test_preconditioning_keeps_dtype_and_shape_and_refuses_sigma_0():
         edm_coefficients(1.0, 0.0)
 
 
-@pytest.mark.parametrize("settings", [(0.002, 80.0, 7.0), (0.01, 50.0, 3.0), (1e-3, 1e3, 1.0), (0.02, 14.0, 20.0)])
+@pytest.mark.parametrize("settings", [(0.002, 80.0, 7.0), (0.01, 50.0, 3.0), (1e-3, 1e3, 1.0), (0.5, 2.0, 100.0)])
 def test_the_levels_of_karras_pass_with_and_without_a_last_zero(settings):
     assert check_sigma_grid(edm_sigmas, *settings)
     assert check_sigma_grid(lambda *a: np.append(edm_sigmas(*a), 0.0), *settings)
+    low, high, rho = settings
+    ends = high ** (1 / rho), low ** (1 / rho)
+    assert check_sigma_grid(lambda n, *a: (ends[0] + np.arange(n) / (n - 1) * (ends[1] - ends[0])) ** rho, *settings)
     assert edm_sigmas(7, *settings)[[0, -1]] == pytest.approx(settings[1::-1], rel=1e-12)
 
 
@@ -553,6 +556,17 @@ def test_the_information_of_a_gaussian_is_half_a_logarithm():
 )
 def test_wrong_information_fails(wrong, sentence):
     named(check_mutual_information(wrong, INFORMED, [LINE, NARROW]), sentence)
+
+
+def test_code_that_integrates_with_fewer_digits_passes_at_1e_5():
+    def trapezoid(sde, loss, t_min):
+        times = np.linspace(t_min, sde.horizon, 2000)
+        rates = [loss(float(t)) * (sde.diffusion(t) / sde.std(t)) ** 2 for t in times]
+        return 0.25 * (times[1] - times[0]) * (2 * np.sum(rates) - rates[0] - rates[-1])
+
+    check = check_mutual_information(trapezoid, INFORMED[:1], [LINE])
+    assert not check
+    assert check.at(1e-5)
 
 
 def test_information_needs_a_positive_t_min():
