@@ -140,8 +140,6 @@ def check_data_processing(
             mean, variance = gain * mean + offset, gain**2 * variance + table[t]
         right.append(_kl(m, v, mean, variance))
         paths.append(path_kl)
-    if not (np.array(right) <= np.array(paths) + 1e-12).all():
-        raise ValueError(f"check_data_processing: {right} exceeds {paths}; the problem is too ill-conditioned")
     return compare(
         "check_data_processing",
         "(20)",
@@ -151,7 +149,6 @@ def check_data_processing(
         1e-6,
         {
             "it is KL of the paths, the bound minus H(p), which is larger": lambda: paths,
-            "it is the reversed KL": lambda: [np.nan] * len(cases),
         },
         labels=([*(f"wrong net {i}" for i in range(3)), "data N(0, 1) with the exact net"],),
     )

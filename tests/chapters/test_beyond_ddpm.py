@@ -17,6 +17,7 @@ from scratchgen.conformance import (
 from scratchgen.ddpm import ddim_inverse_step, ddim_step, dequantisation_cost, exact_elbo, negative_elbo, p_mean
 from scratchgen.grading import ancestral_density
 from scratchgen.likelihood import entropy_discrete, entropy_gaussian, level_values, softmax
+from scratchgen.museum.planting import planted
 from scratchgen.testing import schedules
 
 X = np.sin(np.arange(1.0, 16)).reshape(5, 3)
@@ -272,3 +273,20 @@ def test_wrong_costs_of_dequantisation_fail(wrong, sentence):
 def test_a_density_that_is_constant_on_cells_costs_nothing():
     cost = dequantisation_cost(lambda x: -np.abs(np.floor(x)).sum(axis=1), np.array([[0.0, 3.0], [-2.0, 1.0]]))
     np.testing.assert_allclose(cost, 0.0, atol=1e-14)
+
+
+def test_a_density_whose_kl_is_that_of_the_paths_is_named():
+    """p_θ(x_0) is replaced by a density whose KL from p is the bound minus H(p), case by case."""
+    seen = []
+
+    def record(original, name, equation, quantity, left, right, tolerance, mistakes, **options):
+        seen.append((np.array(right), np.array(next(iter(mistakes.values()))())))
+        return original(name, equation, quantity, seen[-1][1], right, tolerance, mistakes, **options)
+
+    with planted("conformance.result.compare", record):
+        check = check_data_processing(lambda eps_hat, v: on_a_grid(FIVE, v, eps_hat), FIVE)
+    ((of_sampler, of_paths),) = seen
+    assert (of_sampler[:-1] < of_paths[:-1] - 0.01).all()
+    assert of_sampler[-1] == pytest.approx(0.0, abs=1e-12)
+    assert of_paths[-1] == pytest.approx(0.0, abs=1e-12)
+    named(check, "KL of the paths, the bound minus H(p)")
