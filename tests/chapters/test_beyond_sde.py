@@ -719,7 +719,7 @@ def guided(law, label):
 )
 @pytest.mark.parametrize("w", [0.5, 3.0])
 def test_tilted_scores_pass_and_guided_scores_do_not(law, label, w):
-    levels = LEVELS[1:3] if law is ROUND else LEVELS
+    levels = LEVELS[1:3] if law is ROUND else np.append(LEVELS, [[0.98, 0.2]], axis=0)
     tilted = lambda x, a, b, w: tilted_score(law, label, w, x, a, b)  # noqa: E731
     assert check_tilted_score(tilted, law, label, levels, w)
     named(check_tilted_score(guided(law, label), law, label, levels, w), "the guided score, which does not sample")
@@ -814,6 +814,9 @@ def test_the_entries_of_a_jacobian_are_in_the_order_that_is_stated():
 def test_tilts_are_accurate_where_the_noise_is_narrower_than_the_data():
     """At w = 1 the score is that of p(x | y), in closed form."""
     x = np.linspace(-1.5, 1.5, 7)[:, None]
-    for scale, std in (1.0, 0.02), (0.3, 0.01), (2.0, 0.1), (0.05, 1.0):
-        exact = labelled(LINE, LABEL).diffuse(scale, std).score(scale * x)
-        np.testing.assert_allclose(tilted_score(LINE, LABEL, 1.0, scale * x, scale, std), exact, rtol=1e-8, atol=1e-8)
+    wide = Mixture(LINE.weights, 10 * LINE.means, 100 * np.ones((2, 1, 1)))
+    for law in LINE, wide:
+        for scale, std in (1.0, 0.05), (0.3, 0.02), (5.0, 0.05), (0.05, 1.0):
+            exact = labelled(law, LABEL).diffuse(scale, std).score(scale * x)
+            found = tilted_score(law, LABEL, 1.0, scale * x, scale, std)
+            np.testing.assert_allclose(found, exact, rtol=1e-8, atol=1e-8)
