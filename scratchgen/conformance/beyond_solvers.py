@@ -185,7 +185,7 @@ def check_exponential_step(step: Callable[..., ArrayLike], stochasticity: float 
     Returns
     -------
     Check
-        Tolerance 2e-12.
+        Tolerance 2e-13.
     """
     check_callable(step, "step(x, x0_hat, x0_hat_last, levels, noise)")
     N, D, c2 = 5, 3, float(stochasticity) ** 2
@@ -198,13 +198,14 @@ def check_exponential_step(step: Callable[..., ArrayLike], stochasticity: float 
         std_t, std_s = levels[1:, 1].tolist()
 
         def slope(u: float, state: Array, start: float = float(lambdas[1])) -> Array:
-            """Derivatives of the factors of x/std and of D, and of the variance."""
-            carried, from_denoiser, variance = state
-            return np.array([-c2 * carried, (1 + c2) * np.exp(start + u) - c2 * from_denoiser, 2 * c2 * (1 - variance)])
+            """Derivatives of the factors of x/std and of D, and of the variance, (1, 3)."""
+            carried, from_denoiser, variance = state[0]
+            return np.array(
+                [[-c2 * carried, (1 + c2) * np.exp(start + u) - c2 * from_denoiser, 2 * c2 * (1 - variance)]]
+            )
 
-        carried, gain, variance = integrate(
-            slope, 0.0, h, np.array([1.0, 0.0, 0.0]), 1e-12, "the step", "use other levels"
-        ).tolist()
+        start = np.array([[1.0, 0.0, 0.0]])
+        carried, gain, variance = integrate(slope, 0.0, h, start, 1e-13, "the step", "use other levels")[0].tolist()
         share = h / (2 * h_last) if multistep else 0.0
         terms = [
             std_s * carried / std_t * x,
@@ -222,7 +223,7 @@ def check_exponential_step(step: Callable[..., ArrayLike], stochasticity: float 
         "x after the step",
         left,
         right,
-        2e-12,
+        2e-13,
         {
             "the denoiser is not extrapolated: a step of order 1": lambda: base + by_noise,
             "h/h_last is turned over": lambda: base + extra / ratio**2 + by_noise,
@@ -294,14 +295,11 @@ def check_flow_order(
     start, end = (tuple(float(value) for value in path(u)) for u in (0.0, 1.0))
     x = start[0] * law.mean() + start[1] * 1.5 * irregular(6, law.dimension)
 
-    def slope(log_sigma: float, state: Array) -> Array:
-        y = state.reshape(x.shape)
-        return (y - law.denoise(y, 1.0, float(np.exp(log_sigma)))).ravel()
+    def slope(log_sigma: float, y: Array) -> Array:
+        return y - law.denoise(y, 1.0, float(np.exp(log_sigma)))
 
     first, last = (float(np.log(std / scale)) for scale, std in (start, end))
-    exact = end[0] * integrate(
-        slope, first, last, (x / start[0]).ravel(), 1e-10, "the flow", "use other levels"
-    ).reshape(x.shape)
+    exact = end[0] * integrate(slope, first, last, x / start[0], 1e-10, "the flow", "use other levels")
     errors = []
     for n in (n_steps, 2 * n_steps, 4 * n_steps):
         levels = np.array([path(u) for u in np.linspace(0, 1, n + 1)])
