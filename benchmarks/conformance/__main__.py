@@ -1,6 +1,6 @@
 """Run every adapter whose framework is installed and print, or write, one table.
 
-    python -m benchmarks.conformance [diffusers] [sklearn] [torch] [--json FILE] [--markdown FILE]
+    python -m benchmarks.conformance [NAME ...] [--json FILE] [--markdown FILE]
 
 The exit status is 1 if a check fails without a documented cause, or passes although a failure is documented.
 """
@@ -11,6 +11,7 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 import warnings
@@ -19,10 +20,21 @@ from pathlib import Path
 from benchmarks.conformance import Finding
 from benchmarks.markdown import replace_table
 
+os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of samplers
 ADAPTERS = {
     "diffusers": ("diffusers_", ("diffusers", "torch")),
     "sklearn": ("sklearn_", ("scikit-learn",)),
     "torch": ("torch_", ("torch",)),
+    "azula": ("azula_", ("azula", "torch")),
+    "denoising-diffusion": ("denoising_diffusion_", ("denoising-diffusion-pytorch", "torch")),
+    "hmmlearn": ("hmmlearn_", ("hmmlearn",)),
+    "k-diffusion": ("k_diffusion_", ("k-diffusion", "torch")),
+    "numpyro": ("numpyro_", ("numpyro", "jax")),
+    "pomegranate": ("pomegranate_", ("pomegranate", "torch")),
+    "pyro": ("pyro_", ("pyro-ppl", "torch")),
+    "pythae": ("pythae_", ("pythae", "torch")),
+    "torchcfm": ("torchcfm_", ("torchcfm", "torch")),
+    "torchsde": ("torchsde_", ("torchsde", "torch")),
 }
 
 
