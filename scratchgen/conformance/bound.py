@@ -54,7 +54,8 @@ def check_chains(
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 64 + 2 T machine epsilons, in units of the largest sum of squares.
+        The larger of the two residuals; tolerance 64 + 2 T machine epsilons, in units of the sum of squares, enlarged
+        where 1 − ᾱ² cancels.
     """
     check_callable(forward_log_prob, "forward_log_prob(path)")
     check_callable(reverse_log_prob, "reverse_log_prob(path, eps_hat)")
@@ -82,7 +83,18 @@ def check_chains(
     constants = D * np.log(2 * np.pi * steps.variance[1:]).sum()
     prior = _log_normal(path[T], 1.0)
 
-    def one(quantity: str, left: ArrayLike, log_probs: list[Array], sizes: list[Array], mistakes: Mistakes) -> Check:
+    size = np.abs(path).max(axis=(1, 2))
+    errors = _mean_error(steps, np.maximum(size[1:], size[:-1]), sigma_squared, tolerance)
+    lost = np.sum([_density_error(e, r, D) for e, r in zip(errors, by_p, strict=True)], axis=0)
+
+    def one(
+        quantity: str,
+        left: ArrayLike,
+        log_probs: list[Array],
+        sizes: list[Array],
+        mistakes: Mistakes,
+        lost: Array | float = 0.0,
+    ) -> Check:
         right = np.sum(log_probs, axis=0)
         return compare(
             "check_chains",
@@ -99,7 +111,8 @@ def check_chains(
             },
             labels=([f"example {i}" for i in range(N)],),
             unit=(1 + np.abs(right) + np.sum(sizes, axis=0))
-            * enlarged(tolerance, 1 / np.sqrt(steps.variance[1:]).min()),
+            * enlarged(tolerance, 1 / np.sqrt(steps.variance[1:]).min())
+            + lost / tolerance,
         )
 
     def q_with(terms: list[Array], constant: float) -> Callable[[], Array]:
@@ -146,8 +159,27 @@ def check_chains(
                 ),
                 "the ½ of the squares of the steps is missing": lambda: np.sum(p, axis=0) - 0.5 * np.sum(by_p, axis=0),
             },
+            lost,
         ),
     )
+
+
+def _mean_error(steps: Steps, size: Array | float, sigma_squared: Array, tolerance: float) -> Array:
+    """The rounding error of the mean of every reverse step in units of σ_t, (T,), for states of this size.
+
+    Ho et al. write the mean as β²ᾱ_{t−1}/β̄² x̂_0 + α β̄²_{t−1}/β̄² x_t.  If 1 − ᾱ² is computed from a product, the two
+    factors have an error of a machine epsilon over β̄².
+    """
+    of_mean = size / (steps.alpha[1:] * steps.total[1:])
+    return max(64 * EPS, 0.05 * tolerance) * of_mean / np.sqrt(sigma_squared[1:])
+
+
+def _density_error(mean_error: Array | float, squares: Array, D: int) -> Array:
+    """The error of a log-density whose mean has this error, for Σ_d of the squared residuals, both in units of σ².
+
+    It is of first and of second order: Σ_d |residual_d| <= √(D Σ_d residual_d²).
+    """
+    return mean_error * np.sqrt(D * squares) + D * np.square(mean_error)
 
 
 def _squares(x: Array) -> Array:
@@ -210,7 +242,7 @@ def check_step_loss(
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 1e-12.
+        The larger of the two residuals; tolerance 1e-12, enlarged where 1 − ᾱ² cancels.
     """
     check_callable(loss, "loss(t, x0, eps_bar_prev, eps_t, eps_hat); t counts 1..T")
     check_time(schedule, t)
@@ -241,6 +273,9 @@ def check_step_loss(
     noise = fit - omega  # β⁴/(2β̄²α²σ²) E‖ε − ε̂‖²
     tolerance = 1e-12
     condition = enlarged(tolerance, steps.posterior_condition[t])
+    size = np.abs(x0s) + 3 * steps.std[t]
+    mean_error = _mean_error(steps, size[:, None], np.full(steps.T + 1, sigma_squared), tolerance)[:, t - 1]
+    error += _density_error(mean_error, 2 * fit, 1)
     expectation = compare(
         name,
         "(29)",
@@ -431,6 +466,7 @@ def check_variational_bound(
     left = values.reshape(n, len(points), -1).mean(axis=1)
     tolerance = rounding(T)
     unit = (1 + np.abs(terms).sum(axis=1)) * enlarged(tolerance, steps.posterior_condition.max())
+    unit += _lost(steps, data, losses, sigma_squared, tolerance) / tolerance
     names = [f"x_0 number {i}" for i in range(n)]
     whole = compare(
         "check_variational_bound",
@@ -465,6 +501,16 @@ def check_variational_bound(
         unit=unit[:, None],
     )
     return worst(whole, each)
+
+
+def _lost(
+    steps: Steps, x0: Array, losses: Array, sigma_squared: Array, tolerance: float
+) -> Array:
+    """The error of −E ELBO of every x_0, (N,), by the rounding of the means of the reverse steps."""
+    D = x0.shape[1]
+    size = np.abs(x0).max(axis=1, keepdims=True) + 3 * steps.std[1:]
+    fits = (reverse_mean(steps)[:, 1] ** 2 / sigma_squared[1:]) * losses[:, 1:]
+    return _density_error(_mean_error(steps, size, sigma_squared, tolerance), fits, D).sum(axis=1)
 
 
 def _same_order(left: Array, terms: Array) -> Array:
@@ -594,6 +640,8 @@ def check_bound_terms(
     fits = all_steps(lambda t: (difference(t) ** 2).sum(axis=1) / (2 * sigma_squared[t]))()
     squares = (difference(1) ** 2).sum(axis=1) / (2 * sigma_squared[1])
     condition = enlarged(tolerance, steps.posterior_condition)
+    size = np.array([np.abs([x0, at(t)]).max(axis=(0, 2)) for t in range(1, steps.T + 1)]).T
+    errors = _mean_error(steps, size, sigma_squared, tolerance).T
     examples = [f"example {i}" for i in range(N)]
 
     def means_of(value: Array) -> Mistakes:
@@ -638,7 +686,7 @@ def check_bound_terms(
                 "log σ stands for log σ²": lambda: L_0 - 0.25 * D * np.log(sigma_squared[1]),
             },
             labels=(examples,),
-            unit=(1 + np.abs(L_0) + squares) * condition[1],
+            unit=(1 + np.abs(L_0) + squares) * condition[1] + _density_error(errors[0], 2 * squares, D) / tolerance,
         ),
     ]
     if steps.T > 1:
@@ -671,7 +719,8 @@ def check_bound_terms(
                     "σ² is that of step t−1": all_steps(lambda t: step(t, sigma_squared[t - 1])),
                 },
                 labels=([f"t = {t}" for t in ts], examples),
-                unit=(1 + np.abs(right) + fits) * (1 + ratio[:, None]) * condition[2:, None],
+                unit=(1 + np.abs(right) + fits) * (1 + ratio[:, None]) * condition[2:, None]
+                + _density_error(errors[1:], 2 * fits, D) / tolerance,
             )
         )
     return worst(*checks)

@@ -69,6 +69,11 @@ class Steps(NamedTuple):
         return out
 
     @property
+    def step_condition(self) -> Array:
+        """How many times the rounding of β² is enlarged in 1/α_t, (T+1,)."""
+        return 1 + self.variance / (1 - self.variance)
+
+    @property
     def loop_condition(self) -> float:
         """The same for a loop over all steps, which adds up the errors of its factors."""
         return float((1 / self.total[1:] + 1 / np.sqrt(self.variance[1:])).sum())

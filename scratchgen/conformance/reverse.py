@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_sigma_squared, check_callable, returned, takes_arrays
+from scratchgen.conformance.loops import Shake, exactly, unit_of_loop
 from scratchgen.conformance.reference_chain import (
     CANCELS,
     CLIPS,
@@ -350,7 +351,8 @@ def check_sampler(
     Returns
     -------
     Check
-        The larger residual; tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
+        The larger residual; tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.  The loop magnifies
+        rounding; ten times its effect is allowed.
     """
     check_callable(sample, "sample(x_T, eps_hat, noise)")
     steps, mean = compose(schedule), as_number(mean, "mean")
@@ -366,7 +368,8 @@ def check_sampler(
         return at(steps.std, t) * (x - at(steps.scale, t) * mean) / at(spread, t)
 
     def bent(x: Array, t: int | IntArray) -> Array:
-        return exact(x, t) + 0.2 * at(steps.std, t) * np.sin(x + 0.5 * at(np.arange(T + 1.0), t))
+        """With a wave whose slope the factor 1/α_t of a step does not magnify."""
+        return exact(x, t) + 0.2 * at(steps.alpha * steps.std, t) * np.sin(x + 0.5 * at(np.arange(T + 1.0), t))
 
     start, noise = _given_noise(T)
     x_T = start.copy()
@@ -374,10 +377,11 @@ def check_sampler(
     if T > 1 and sigma[2] > 0:
         noise[T - 2, -1] = FAR / sigma[2]
 
-    def walk(step: Formula, late: int = 0) -> Array:
+    def walk(step: Formula, late: int = 0, shake: Shake = exactly) -> Array:
         x = x_T
         for t in range(T, 0, -1):
-            x = step(t, x, bent(x, min(t + late, T)), noise[T - t])
+            x = shake(x, steps.step_condition[t])
+            x = step(t, x, shake(bent(x, min(t + late, T)), steps.step_condition[t]), noise[T - t])
         return x
 
     formula = _reverse_step(by_x_t, by_eps, sigma)
@@ -396,7 +400,9 @@ def check_sampler(
             **_walks(walk, _ancestral_mistakes(steps, sigma), T),
         },
         labels=lambda i: f"x_0 of given noise, example {i[0]}, dimension {i[1]},",
-        unit=(1 + np.abs(right)) * factor,
+        unit=unit_of_loop(
+            "check_sampler", lambda shake: walk(formula, shake=shake), (1 + np.abs(right)) * factor, tolerance
+        ),
         single=CANCELS,
     )
     probes = T + 2
@@ -470,7 +476,8 @@ def check_ddim_sampler(
     Returns
     -------
     Check
-        Tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
+        Tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.  The loop magnifies rounding; ten times its
+        effect is allowed.
     """
     check_callable(sample, "sample(x_T, eps_hat, noise)")
     eta = as_number(eta, "eta", low=0.0, high=1.0)
@@ -481,14 +488,15 @@ def check_ddim_sampler(
     x_T[-1] = FAR * max(1.0, steps.scale[T])
 
     def eps_hat(x: Array, t: int | IntArray) -> Array:
-        """Exact for N(0, 4), plus a wave."""
+        """Exact for N(0, 4), plus a wave whose slope the factor 1/α_t of a step does not magnify."""
         exact = at(std, t) * x / at(4 * steps.scale**2 + steps.total, t)
-        return exact + 0.2 * at(std, t) * np.sin(x + 0.5 * at(np.arange(T + 1.0), t))
+        return exact + 0.2 * at(steps.alpha * std, t) * np.sin(x + 0.5 * at(np.arange(T + 1.0), t))
 
-    def walk(step: Formula, late: int = 0) -> Array:
+    def walk(step: Formula, late: int = 0, shake: Shake = exactly) -> Array:
         x = x_T
         for t in range(T, 0, -1):
-            x = step(t, t - 1, x, eps_hat(x, min(t + late, T)), noise[T - t])
+            x = shake(x, steps.step_condition[t])
+            x = step(t, t - 1, x, shake(eps_hat(x, min(t + late, T)), steps.step_condition[t]), noise[T - t])
         return x
 
     formula, tolerance = _ddim(steps, eta), rounding(T)
@@ -509,7 +517,12 @@ def check_ddim_sampler(
             **_walks(walk, _ddim_mistakes(steps, eta), T),
         },
         labels=lambda i: f"x_0, example {i[0]}, dimension {i[1]},",
-        unit=(1 + np.abs(right)) * enlarged(tolerance, steps.loop_condition),
+        unit=unit_of_loop(
+            "check_ddim_sampler",
+            lambda shake: walk(formula, shake=shake),
+            (1 + np.abs(right)) * enlarged(tolerance, steps.loop_condition),
+            tolerance,
+        ),
         single=CANCELS,
     )
 
@@ -581,7 +594,8 @@ def check_predicted_noise(
     Parameters
     ----------
     predict : callable
-        predict(x_t (N, D), t, guidance, clip) → ε̂ (N, D), with labels.
+        predict(x_t (N, D), t, guidance, clip) → ε̂ (N, D), with labels: ε̂(x_t) + guidance · (ε̂(x_t, y) − ε̂(x_t)).
+        Guidance 0 ignores the label, and 1 does not change the prediction with the label.
     output : callable
         output(x_t, t, labelled) → the prediction of the network with or without labels, (N, D).
     schedule : NoiseSchedule

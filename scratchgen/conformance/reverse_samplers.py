@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import check_callable, returned, takes_arrays
+from scratchgen.conformance.loops import Shake, exactly, unit_of_loop
 from scratchgen.conformance.result import Check, Mistakes, compare
 from scratchgen.conformance.reverse_sde import numbers, signed
 from scratchgen.conformance.sde import EPS
@@ -55,7 +56,12 @@ def check_reverse_sampler(
     Returns
     -------
     Check
-        Tolerance 1e-13, plus 64 ε for every step.
+        Tolerance 1e-13, plus 64 ε for every step.  The loop magnifies rounding; ten times its effect is allowed.
+
+    Raises
+    ------
+    ValueError
+        If rounding grows so much that right codes differ in the third digit, as for a score of large slope.
     """
     check_callable(sample, "sample(x, times, noise)")
     x, noise = _script(times, 1 + n_corrections)
@@ -74,17 +80,19 @@ def check_reverse_sampler(
         root: bool = True,
         delta_of: Callable[[float], float] = lambda std: 2 * (snr * std) ** 2,
         kick: float = 2.0,
+        shake: Shake = exactly,
     ) -> Array:
         """The end of the walk under a mistake."""
         y = x
         for (t, s), z in zip(pairwise(times.tolist()), noise, strict=True):
+            y = shake(y)
             at, h = s if late else t, t - s if dt is None else dt
             f, g = float(sde.rate(at)), float(sde.diffusion(at))
 
             def corrected(y: Array, there: float, z: Array = z) -> Array:
                 for correction in z[1:]:
                     delta = delta_of(float(sde.std(there)))
-                    y = y + delta * score(y, there) + np.sqrt(kick * delta) * correction
+                    y = y + delta * shake(score(y, there)) + np.sqrt(kick * delta) * correction
                 return y
 
             if correct == "before, at t":
@@ -92,7 +100,7 @@ def check_reverse_sampler(
             weight = 0.5 * g**2 if plain else 0.5 * (1 + churn**2) * g**2
             silent = not end and s == last
             size = factor * churn * g * (np.sqrt(h) if root else h) * (not silent)
-            y = y - h * (f * y - weight * score(y, at)) + size * z[0]
+            y = y - h * (f * y - weight * shake(score(y, at))) + size * z[0]
             if correct.startswith("after"):
                 y = corrected(y, t if correct == "after, at t" else s)
         return y
@@ -119,14 +127,18 @@ def check_reverse_sampler(
             "corrections have δ = 2 snr std, without a square": lambda: walk(delta_of=lambda std: 2 * snr * std),
             "the noise of corrections has factor √δ, not √(2δ)": lambda: walk(kick=1.0),
         }
+    right, tolerance = walk() / unit, _tolerance(times)
     return compare(
         "check_reverse_sampler",
         "(32)",
         "x at the end of the grid, in units of the start",
         left / unit,
-        walk() / unit,
-        _tolerance(times),
+        right,
+        tolerance,
         {sentence: lambda value=value: value() / unit for sentence, value in known.items()},  # type: ignore[misc]
+        unit=unit_of_loop(
+            "check_reverse_sampler", lambda shake: walk(shake=shake) / unit, 1 + np.abs(right), tolerance
+        ),
         labels=lambda i: f"x at the end of the grid, in units of the start, example {i[0]}, dimension {i[1] + 1}",
     )
 
@@ -168,33 +180,48 @@ def check_heun(
     Returns
     -------
     Check
-        Tolerance 1e-13, plus 64 ε for every step.
+        Tolerance 1e-13, plus 64 ε for every step.  The loop magnifies rounding; ten times its effect is allowed.
+
+    Raises
+    ------
+    ValueError
+        If rounding grows so much that right codes differ in the third digit, as for a score of large slope.
     """
     check_callable(sample, "sample(x, times)")
     x, _ = _script(times, 1)
     last, unit = times[-1], np.abs(x).max(axis=1, keepdims=True)
 
-    def slope(y: Array, t: float, weight: float = 0.5) -> Array:
-        return float(sde.rate(t)) * y - weight * float(sde.diffusion(t)) ** 2 * score(y, t)
+    def slope(y: Array, t: float, weight: float = 0.5, shake: Shake = exactly) -> Array:
+        return float(sde.rate(t)) * y - weight * float(sde.diffusion(t)) ** 2 * shake(score(y, t))
 
-    def walk(second: Callable[[Array, Array, float, float], Array], weight: float = 0.5, mean: float = 0.5) -> Array:
+    def walk(
+        second: Callable[[Array, Array, float, float], Array],
+        weight: float = 0.5,
+        mean: float = 0.5,
+        shake: Shake = exactly,
+    ) -> Array:
         """The end of the walk; second(y, slope, t, s) is the second slope of a step."""
         y = x
         for t, s in pairwise(times.tolist()):
-            first = slope(y, t, weight)
+            y = shake(y)
+            first = slope(y, t, weight, shake)
             y = y + (s - t) * (mean * first + (1 if mean == 1 else 1 - mean) * second(y, first, t, s))
         return y / unit
 
     def ahead(y: Array, first: Array, t: float, s: float) -> Array:
         return slope(y + (s - t) * first, s)
 
+    def shaken(shake: Shake) -> Array:
+        return walk(lambda y, first, t, s: slope(shake(y + (s - t) * first), s, shake=shake), shake=shake)
+
+    right, tolerance = walk(ahead), _tolerance(times)
     return compare(
         "check_heun",
         "(32)",
         "x at the end of the grid, in units of the start",
         returned(sample(x, times), x.shape, "sample") / unit,
-        walk(ahead),
-        _tolerance(times),
+        right,
+        tolerance,
         {
             "it is Euler's method: one slope per step": lambda: walk(lambda y, first, t, s: first),
             "the last step is Euler's": lambda: walk(
@@ -213,6 +240,7 @@ def check_heun(
                 lambda y, first, t, s: slope(y + (s - t) * first, s, 1.0), weight=1.0
             ),
         },
+        unit=unit_of_loop("check_heun", shaken, 1 + np.abs(right), tolerance),
         labels=lambda i: f"x at the end of the grid, in units of the start, example {i[0]}, dimension {i[1] + 1}",
     )
 

@@ -229,7 +229,8 @@ def check_training(
     """A whole training loop on known batches: losses, parameters and moving average after the last step.
 
     The reference is a plain loop.  Its gradient is a finite difference in every coordinate, its optimiser is the
-    printed Adam, and its learning rate rises over `warmup` steps and then falls along half a cosine.
+    printed Adam, and its learning rate rises over `warmup` steps, as (step + 1)/warmup for step = 0, 1, …, and then
+    falls along half a cosine.
 
     Parameters
     ----------
@@ -326,6 +327,9 @@ def printed_rate(step: int, n_steps: int, warmup: int) -> float:
 def check_learning_rate(rate: Callable[[int], float], n_steps: int, learning_rate: float, warmup: int) -> Check:
     """The learning rate of every step: linear over `warmup` steps, then half a cosine down to 0 at n_steps.
 
+    For step = 0, 1, …, warmup − 1 it is learning_rate (step + 1)/warmup, so that the first step is not lost.  From
+    step = warmup it is ½ learning_rate (1 + cos(π (step − warmup)/(n_steps − warmup))).
+
     Parameters
     ----------
     rate : callable
@@ -355,6 +359,9 @@ def check_learning_rate(rate: Callable[[int], float], n_steps: int, learning_rat
                 np.arange(n_steps) < warmup, right, learning_rate * np.ones(n_steps)
             ),
             "it starts at 0: the first step changes nothing": lambda: np.append(0.0, right[:-1]),
+            "it is step/warmup in the rise, where (step + 1)/warmup belongs: the first step changes nothing": lambda: (
+                np.where(np.arange(n_steps) < warmup, learning_rate * np.arange(n_steps) / max(warmup, 1), right)
+            ),
         },
         relative=True,
     )
@@ -386,10 +393,11 @@ def check_moving_average(
 
     def weighted(decays: Array) -> Array:
         """Row i: Π decays up to i times the start, plus (1 − decay_k) Π_{k<j<=i} decay_j times parameters k."""
+        terms = np.vstack([start, (1 - decays[:, None]) * parameters])
         rows = []
         for i in range(n):
-            later = np.array([np.prod(decays[k + 1 : i + 1]) for k in range(-1, i + 1)])
-            rows.append(later @ np.vstack([start, (1 - decays[: i + 1, None]) * parameters[: i + 1]]))
+            later = np.append(np.cumprod(decays[i::-1])[::-1], 1.0)
+            rows.append(later @ terms[: i + 2])
         return np.array(rows)
 
     k = np.arange(1, n + 1)
