@@ -669,7 +669,7 @@ def check_bound_terms(
                 "log β̄_T² is missing": lambda: L_T + 0.5 * D * np.log(total),
             },
             labels=(examples,),
-            unit=(1 + np.abs(L_T)) * (1 + 64 * EPS / tolerance / total),
+            unit=(D + np.abs(L_T)) * (1 + 64 * EPS / tolerance / total),
         ),
         compare(
             name,
@@ -719,7 +719,7 @@ def check_bound_terms(
                     "σ² is that of step t−1": all_steps(lambda t: step(t, sigma_squared[t - 1])),
                 },
                 labels=([f"t = {t}" for t in ts], examples),
-                unit=(1 + np.abs(right) + fits) * (1 + ratio[:, None]) * condition[2:, None]
+                unit=(D + np.abs(right) + fits) * (1 + ratio[:, None]) * condition[2:, None]
                 + _density_error(errors[1:], 2 * fits, D) / tolerance,
             )
         )
