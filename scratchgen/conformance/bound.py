@@ -751,7 +751,7 @@ def check_loss_weights(
     Returns
     -------
     Check
-        Tolerance 1e-10.
+        Tolerance 1e-10, enlarged where 1 − ᾱ² cancels.
     """
     steps = compose(schedule)
     T, scale, total = steps.T, steps.scale[1:], steps.total[1:]
@@ -779,4 +779,5 @@ def check_loss_weights(
             ),
             "they are the weights of step t−1": lambda: np.concatenate([0 * right[:, :1], right[:, :-1]], axis=1),
         },
+        unit=(1 + np.abs(right)) * (1 + 64 * EPS / 1e-10 * steps.posterior_condition),
     )

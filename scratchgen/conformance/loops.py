@@ -31,32 +31,36 @@ def _shake(pattern: int) -> Shake:
     return lambda x, times=1.0: x * (1 + 4 * EPS * times * np.where(np.sin(1e5 * x + pattern) > 0, 1.0, -1.0))
 
 
-def unit_of_loop(name: str, walk: Callable[[Shake], Array], unit: Array, tolerance: float) -> Array:
-    """`unit` (N, D) of the end of a loop, or more, so that ten times the effect of rounding is within the tolerance.
+def growth(name: str, loop: Callable[[Shake], Array]) -> Array:
+    """Ten times the effect of rounding on every number that a loop returns.
 
     Parameters
     ----------
     name : str
         Of the check.
-    walk : callable
-        walk(shake) → the end of the loop, (N, D).  It shakes the state at the start of every step and every value of
-        the network.
-    unit : (N, D)
-    tolerance : float
+    loop : callable
+        loop(shake) → an array.  It shakes the state at the start of every step and every value of the network.
 
     Raises
     ------
     ValueError
         If the loop magnifies rounding so much that the result has fewer than three digits.
     """
-    right = walk(exactly)
+    right = loop(exactly)
     with np.errstate(invalid="ignore", over="ignore"):
-        effects = [np.abs(walk(_shake(pattern)) - right) for pattern in range(N_PATTERNS)]
-        allowed = ALLOWED * np.max(effects, axis=(0, 2))[:, None]
-        share = np.max(allowed / (1 + np.abs(right)))
-    if not share <= LARGEST:
+        allowed = ALLOWED * np.max([np.abs(loop(_shake(pattern)) - right) for pattern in range(N_PATTERNS)], axis=0)
+        share = np.max(allowed / (1 + np.abs(right)), initial=0.0)
+    if np.isfinite(right).all() and not share <= LARGEST:
         raise ValueError(
-            f"{name}: this problem leaves no digits in float64: the steps magnify rounding errors to {share:.1g} of "
-            "the result, and right codes differ; use more steps on the same interval, or a network of smaller slope"
+            f"{name}: this problem leaves no digits in float64: its steps magnify rounding errors, so that right codes "
+            f"may differ by {share:.1g} of the result; use smaller steps, or a network of smaller slope"
         )
-    return np.maximum(unit, allowed / tolerance)
+    return np.asarray(allowed)
+
+
+def unit_of_loop(name: str, walk: Callable[[Shake], Array], unit: Array, tolerance: float) -> Array:
+    """`unit` of the end (N, D) of a loop, or more, so that ten times the effect of rounding is within the tolerance.
+
+    The largest effect on an example counts for all its dimensions.  Arguments and errors are those of `growth`.
+    """
+    return np.maximum(unit, growth(name, walk).max(axis=1, keepdims=True) / tolerance)

@@ -352,7 +352,10 @@ def check_categorical_denoiser(
     eps_hat : callable
         eps_hat() → ε̂, (N, D), of the given problem.
     mlp : callable
-        F, with the inputs that `printed_law` lists → (N, 4 D).
+        F, with its inputs in this order: x_t minus its mean, over √(scale² + std²), (D,); the posterior mean of every
+        pixel given that pixel alone, minus the mean, (D,); the linear posterior mean given all pixels, minus the mean,
+        (D,); the waves of the log-SNR; the label.  It returns (N, 4 D): the four factors of dimension 0, then those of
+        dimension 1, and so on, in the order [first level], [last level], l_k, l_k².
     x : (N, D)
     scale, std : (N,)
         Noise levels: x_t = scale · x_0 + std · ε.

@@ -304,7 +304,7 @@ def check_ddim_step(
 
     t, s = pairs.T
     condition = (1 + steps.condition[t]) * steps.scale[s] / steps.scale[t]
-    condition += 1 / np.sqrt(_Levels(steps, t, s).jump[:, 0])
+    condition += 1 / np.sqrt(_Levels(steps, t, s).jump[:, 0]) + steps.condition[s]
     return check_linear(
         "check_ddim_step",
         "(25)",
