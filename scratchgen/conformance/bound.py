@@ -503,9 +503,7 @@ def check_variational_bound(
     return worst(whole, each)
 
 
-def _lost(
-    steps: Steps, x0: Array, losses: Array, sigma_squared: Array, tolerance: float
-) -> Array:
+def _lost(steps: Steps, x0: Array, losses: Array, sigma_squared: Array, tolerance: float) -> Array:
     """The error of −E ELBO of every x_0, (N,), by the rounding of the means of the reverse steps."""
     D = x0.shape[1]
     size = np.abs(x0).max(axis=1, keepdims=True) + 3 * steps.std[1:]

@@ -228,7 +228,8 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
     scale, std, inputs = steps.scale, steps.std, ("x_0", "ε")
     unit = np.ones((steps.T, len(probes(2)[0]), 1))
     # the factor of ε in units of β̄, where 1 − ᾱ² has a condition of 1/β̄²
-    enlarged_total, enlarged_all = (enlarged(rounding(steps.T), c) for c in (1 / steps.total[1:], steps.condition[1:]))
+    of_total = steps.roundings[1:] / steps.total[1:]
+    enlarged_total, enlarged_all = (enlarged(rounding(steps.T), c) for c in (of_total, steps.condition[1:]))
     unit[:, 1, 0] = std[1:] * enlarged_total / enlarged_all
     return check_linear(
         "check_forward_process",

@@ -54,10 +54,15 @@ class Steps(NamedTuple):
         return np.sqrt(self.total)
 
     @property
+    def roundings(self) -> Array:
+        """The roundings in a product of t factors near 1, (T+1,), in units of the 64 machine epsilons of a check."""
+        return 1 + np.arange(self.T + 1) / 32
+
+    @property
     def condition(self) -> Array:
         """How many times the rounding of β² and of 1 − ᾱ² is enlarged in ᾱ_t and β̄_t, (T+1,); 0 at t = 0."""
         out = np.cumsum(self.variance / (1 - self.variance))
-        out[1:] += 1 / self.std[1:]
+        out[1:] += self.roundings[1:] / self.std[1:]
         return out
 
     @property
