@@ -75,8 +75,8 @@ class Steps(NamedTuple):
 
     @property
     def step_condition(self) -> Array:
-        """How many times the rounding of β² is enlarged in 1/α_t, (T+1,)."""
-        return 1 + self.variance / (1 - self.variance)
+        """The rounding of a step in units of four machine epsilons, (T+1,): that of β² is enlarged in 1/α_t."""
+        return 1 + 0.25 * self.variance / (1 - self.variance)
 
     @property
     def loop_condition(self) -> float:
