@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from scratchgen.conformance.result import Check, is_single
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array
 
@@ -17,18 +19,39 @@ R = TypeVar("R")
 
 
 def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a check so that lists, tensors and integer arrays among its arguments become float64 arrays."""
+    """Decorate a check so that lists, tensors and integer arrays among its arguments become float64 arrays.
+
+    If a function among its arguments returns numbers in float32, the diagnosis is that for float32.
+    """
     signature = inspect.signature(check)
 
     @functools.wraps(check)
     def with_arrays(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound = signature.bind(*args, **kwargs)
+        bound, singles = signature.bind(*args, **kwargs), set[bool]()
         for name, value in bound.arguments.items():
+            if inspect.isroutine(value):
+                bound.arguments[name] = _watched(value, singles)
             if isinstance(value, list | tuple) or (hasattr(value, "__array__") and not np.isscalar(value)):
                 bound.arguments[name] = np.asarray(value, dtype=np.float64)
-        return check(*bound.args, **bound.kwargs)
+        result = check(*bound.args, **bound.kwargs)
+        if singles and isinstance(result, Check) and not result.passed:
+            return replace(result, diagnosis=result.in_single or result.diagnosis)
+        return result
 
     return with_arrays
+
+
+def _watched(f: Callable[..., Any], singles: set[bool]) -> Callable[..., Any]:
+    """`f`; True joins `singles` when f returns numbers in float32."""
+
+    @functools.wraps(f)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        value = f(*args, **kwargs)
+        if not singles and is_single(value):
+            singles.add(True)
+        return value
+
+    return watched
 
 
 def as_probabilities(p: Array, name: str, axis: int | tuple[int, ...] = -1) -> None:

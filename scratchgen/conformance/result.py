@@ -2,13 +2,14 @@
 
 A check computes one quantity by the implementation under test (left) and by an independent route (right).  If they
 disagree, left is compared with the results of well-known mistakes.  A mistake is named only if it gives every number of
-left, and if left differs from right at two entries or more.
+left, and if left differs from right at two entries or more.  A mistake of one entry is named if its place is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,7 +23,10 @@ NAMELESS = "no known mistake gives these numbers"
 SINGLE = "both sides agree to float32 precision only; use `at(1e-5)` for code that computes in float32"
 EXPLAINS = 10.0, 0.01  # a mistake explains left if its own residual is below these multiples of tolerance and residual
 EXPLAINS_SINGLE = 2e-6, 1e-3  # the same for left in float32: an absolute bound, and a multiple of the residual
-SINGLE_RANGE = 1e-9, 1e-5  # of the largest residual of a right computation in float32
+SINGLE_LIMIT = 1e-5  # the largest residual of a right computation in float32
+TIMES, PLUS, MINUS = "times the right value", "the right value plus", "the right value minus"  # facts, not mistakes
+SHORT = 11  # bits of a mantissa that float16 has: such numbers do not show the precision of a computation
+ALSO = ".  Also, "  # between the diagnoses of two comparisons
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,8 @@ class Check:
     diagnosis : str
         Empty if the check passed.  Otherwise the value, the expected value, and the mistake that gives this value if
         one is known.
+    in_single : str
+        The diagnosis if the code under test computes in float32.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Check:
     tolerance: float
     diagnosis: str
     unit: Array | None = None
+    in_single: str = ""
 
     @property
     def passed(self) -> bool:
@@ -102,11 +109,13 @@ def compare(
     labels: Labels | None = None,
     unit: ArrayLike | None = None,
     single: str = "",
+    places: Mistakes | None = None,
 ) -> Check:
     """Compare left with right; after a failure look for the mistakes that give left.
 
     `mistakes` maps the sentence of a diagnosis to the value that this mistake gives.  A mistake needs two differing
-    entries to be named, so that left should hold several inputs or steps.
+    entries to be named, so that left should hold several inputs or steps.  `places` are mistakes of one entry, which
+    its place identifies, as t = 1.
 
     `labels` is the text for an entry in the diagnosis: a callable from the index to a whole subject ("t = 10, s = 7:
     factor of ε"), or the names of the entries along each axis, which follow the quantity.  Without labels `first` is
@@ -115,6 +124,7 @@ def compare(
     `unit` is the denominator of the residual, (…) that broadcasts to right, in place of 1 + |right|.  `single` is added
     to the diagnosis of a left that agrees to float32 precision.
     """
+    in_float32 = is_single(left)
     left, right = _as_array(left), np.asarray(right, dtype=np.float64)
     if not np.isfinite(right).all():
         raise ValueError(f"{name}: {quantity} has no finite value for this problem, got {right}; use another one")
@@ -125,13 +135,31 @@ def compare(
         diagnosis = f"{quantity} has shape {left.shape}, expected {right.shape}"
         return Check(name, equation, quantity, left, right, float("inf"), tolerance, diagnosis, unit)
     distance = _distance(left, right, unit)
-    residual, diagnosis = float(distance.max(initial=0.0)), ""
+    residual, diagnosis, shorter = float(distance.max(initial=0.0)), "", ""
     if not residual <= tolerance:
         where = np.unravel_index(distance.argmax(), left.shape)
         place = _place(quantity, tuple(int(i) for i in where), labels, first)
-        reason = _reason(left, right, unit, tolerance, mistakes or {}, single)
-        diagnosis = f"{place} is {left[where]:.6g}, expected {right[where]:.6g}{reason}"
-    return Check(name, equation, quantity, left, right, residual, tolerance, diagnosis, unit)
+        found = f"{place} is {left[where]:.6g}, expected {right[where]:.6g}"
+        reason, other = _reasons(left, right, unit, tolerance, mistakes or {}, places or {}, single)
+        diagnosis, shorter = found + (other if in_float32 else reason), found + other
+    return Check(name, equation, quantity, left, right, residual, tolerance, diagnosis, unit, shorter)
+
+
+def is_single(value: Any) -> bool:
+    """Whether `value`, or one array of a tuple or list, is in float32, or in float64 with numbers of float32 only."""
+    if isinstance(value, tuple | list):
+        return any(is_single(part) for part in value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        return False
+    if array.dtype.kind != "f" or array.dtype.itemsize < 8:
+        return array.dtype.kind == "f"
+    numbers = array[np.isfinite(array)]
+    with np.errstate(over="ignore"):
+        if not np.array_equal(numbers.astype(np.float32), numbers):
+            return False
+    return bool((np.ldexp(np.frexp(numbers)[0], SHORT) % 1 != 0).any())
 
 
 def _as_array(value: ArrayLike) -> Array:
@@ -145,14 +173,24 @@ def _as_array(value: ArrayLike) -> Array:
 def worst(*checks: Check) -> Check:
     """The comparison with the largest ratio of residual to tolerance.
 
-    If no mistake is known for it, but for another failure, then that other diagnosis follows the first.
+    If no mistake is known for it, but for another failure, then that other diagnosis comes first.
     """
     largest = max(checks, key=_ratio)
-    named = [check for check in checks if not check.passed and not check.diagnosis.endswith((NAMELESS, SINGLE))]
-    if largest.diagnosis.endswith((NAMELESS, SINGLE)) and named:
-        other = max(named, key=_ratio)
-        return replace(largest, diagnosis=f"{largest.diagnosis}.  Also, {other.diagnosis}")
-    return largest
+    if largest.passed:
+        return largest
+    failed = [check for check in checks if not check.passed]
+    texts = [(check.diagnosis, check.in_single or check.diagnosis) for check in failed]
+    first = failed.index(largest)
+    diagnosis, in_single = (_joined(first, told, list(map(_ratio, failed))) for told in zip(*texts, strict=True))
+    return largest if diagnosis == largest.diagnosis else replace(largest, diagnosis=diagnosis, in_single=in_single)
+
+
+def _joined(first: int, texts: Sequence[str], ratios: Sequence[float]) -> str:
+    """The text at `first`; if it names no mistake, the text with the largest ratio that does comes before it."""
+    named = [i for i, text in enumerate(texts) if not text.endswith((NAMELESS, SINGLE))]
+    if not texts[first].endswith((NAMELESS, SINGLE)) or not named:
+        return texts[first]
+    return f"{texts[max(named, key=lambda i: ratios[i])]}{ALSO}{texts[first]}"
 
 
 def _ratio(check: Check) -> float:
@@ -184,6 +222,7 @@ def _symptoms(right: Array) -> dict[str, Callable[[], ArrayLike]]:
         "it is twice the right value": lambda: 2 * right,
         "it is half the right value": lambda: right / 2,
         "it is the square of the right value": lambda: right**2,
+        "it is the right value divided by log 2: bits in place of nats": lambda: right / np.log(2),
         "it is zero": lambda: np.zeros_like(right),
     }
     if (right >= 0).all():
@@ -197,38 +236,52 @@ def _symptoms(right: Array) -> dict[str, Callable[[], ArrayLike]]:
     return symptoms
 
 
-def _reason(left: Array, right: Array, unit: Array, tolerance: float, mistakes: Mistakes, single: str) -> str:
-    """The part of a diagnosis after the numbers; empty if left is not finite.
+def _reasons(
+    left: Array, right: Array, unit: Array, tolerance: float, mistakes: Mistakes, places: Mistakes, single: str
+) -> tuple[str, str]:
+    """The part of a diagnosis after the numbers, for code in float64 and in float32; empty if left is not finite.
 
     A mistake for any quantity is named only if right has two different values where left is wrong: 4 is both the square
     of 2 and its double.
     """
     if not np.isfinite(left).all():
-        return ""
+        return "", ""
     distance = _distance(left, right, unit)
     wrong, residual = distance > tolerance, float(distance.max())
-    if _is_single(left, right, residual):
-        return f"; {single}{SINGLE}"
-    several = len(np.unique(np.float32(right[wrong]))) > 1
-    nearness = min(EXPLAINS[0] * tolerance, EXPLAINS[1] * residual)
-    nearness_single = min(EXPLAINS_SINGLE[0], EXPLAINS_SINGLE[1] * residual)
-    for known, enough in (mistakes, wrong.sum() > 1), (_symptoms(right), several):
-        with np.errstate(all="ignore"):
-            fits = {text: _fit(left, value(), unit) for text, value in known.items()} if enough else {}
-        for limit in nearness, nearness_single:
-            fitting = [text for text, fit in fits.items() if fit <= limit]
-            if fitting:
-                return f"; {' or '.join(fitting)}"
-    return f"; {NAMELESS}"
+    limits = (
+        min(EXPLAINS[0] * tolerance, EXPLAINS[1] * residual),
+        min(EXPLAINS_SINGLE[0], EXPLAINS_SINGLE[1] * residual),
+    )
+    n_values = len(np.unique(np.float32(right[wrong])))
+    kinds = (
+        ({**places, **mistakes} if wrong.sum() > 1 else places, 1),
+        (_symptoms(right), 2),
+    )
+    reasons: list[str] = []
+    fits: list[dict[str, float]] = []
+    with np.errstate(all="ignore"):
+        for known, least in kinds:
+            fits.append({text: _fit(left, value(), unit) for text, value in known.items()} if n_values >= least else {})
+    for limit in limits:
+        found = [[text for text, fit in kind.items() if fit <= limit] for kind in fits]
+        reasons.append(next((f"; {' or '.join(texts)}" for texts in found if texts), ""))
+    precise, shorter = reasons
+    seen = _observation(left, right, unit, limits[0]) if n_values > 2 else ""
+    hint = f"; {single}{SINGLE}" if residual <= SINGLE_LIMIT else f"; {seen}{NAMELESS}"
+    return precise or f"; {seen}{NAMELESS}", precise or shorter or hint
 
 
-def _is_single(left: Array, right: Array, residual: float) -> bool:
-    """Whether left can be a right result in float32: small errors of both signs at most of the entries."""
-    errors = (left - right)[right != 0]
-    inexact = np.abs(errors) > 1e-10 * np.abs(right[right != 0])
-    signs = np.sign(errors[inexact])
-    spread = len(signs) > 2 and len(signs) >= 0.5 * len(errors) and signs.min() < 0 < signs.max()
-    return bool(SINGLE_RANGE[0] <= residual <= SINGLE_RANGE[1] and spread)
+def _observation(left: Array, right: Array, unit: Array, limit: float) -> str:
+    """What left is at all entries, without a known cause: a multiple of right, or right plus a constant."""
+    where = unit > 0
+    x, y = right[where] / unit[where], left[where] / unit[where]
+    ratio, more = float(x @ y / (x @ x)), float(np.median(left - right))
+    if _fit(left, ratio * right, unit) <= limit:
+        number = f"{ratio:.6g}" if abs(ratio - 1) > 1e-3 else f"1 {'+' if ratio > 1 else '−'} {abs(ratio - 1):.3g}"
+        return f"it is {number} {TIMES}; "
+    if _fit(left, right + more, unit) <= limit:
+        return f"it is {PLUS} {more:.6g}; " if more > 0 else f"it is {MINUS} {-more:.6g}; "
+    return ""
 
 
 def _fit(left: Array, wrong: ArrayLike, unit: Array) -> float:

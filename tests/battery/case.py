@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from scratchgen.conformance import Check
-from scratchgen.conformance.result import NAMELESS, SINGLE
+from scratchgen.conformance.reference_chain import CANCELS
+from scratchgen.conformance.result import ALSO, MINUS, NAMELESS, PLUS, SINGLE, TIMES
 
 
 class Wrong(NamedTuple):
@@ -29,7 +30,13 @@ def verdict(case: Wrong) -> str:
     check = case.run()
     if check.passed:
         return "passed"
-    if any(phrase in check.diagnosis for phrase in case.words):
+    text = check.diagnosis.replace(CANCELS, "").replace(SINGLE, NAMELESS)
+    told = [part for found in text.split(ALSO) for part in found.split("; ")[1:] if part != NAMELESS]
+    if any(phrase in "; ".join(told) for phrase in case.words):
         return "named"
-    told = [part for part in check.diagnosis.split("; ")[1:] if part not in (NAMELESS, SINGLE)]
-    return "named wrongly" if told else "silent"
+    return "named wrongly" if any(not is_fact(part) for part in told) else "silent"
+
+
+def is_fact(part: str) -> bool:
+    """Whether a part of a diagnosis says what the numbers are, and no mistake: "it is 5 times the right value"."""
+    return any(fact in part for fact in (TIMES, PLUS, MINUS))
