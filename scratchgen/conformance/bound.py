@@ -81,7 +81,7 @@ def check_chains(
     squares = [_squares(path[t] - steps.alpha[t] * path[t - 1]) / steps.variance[t] for t in range(1, T + 1)]
     by_p = [_squares(path[t - 1] - gains[t] * path[t]) / sigma_squared[t] for t in range(1, T + 1)]
     constants = D * np.log(2 * np.pi * steps.variance[1:]).sum()
-    prior = _log_normal(path[T], 1.0)
+    prior, whole = _log_normal(path[T], 1.0), _log_normal(path[T], float(steps.total[T]))
 
     size = np.abs(path).max(axis=(1, 2))
     errors = _mean_error(steps, np.maximum(size[1:], size[:-1]), sigma_squared, tolerance)
@@ -150,6 +150,8 @@ def check_chains(
             [*by_p, _squares(path[T])],
             {
                 "log p_θ(x_T) is missing": lambda: np.sum(p, axis=0) - prior,
+                "p_θ(x_T) has the variance β̄_T², not 1": lambda: np.sum(p, axis=0) - prior + whole,
+                "p_θ(x_T) is q(x_T | x_0)": lambda: np.sum(p, axis=0) - prior + q[0],
                 "log p_θ(x_0 | x_1) is missing": lambda: (
                     np.sum(p, axis=0) - _log_normal(path[0] - gains[1] * path[1], float(sigma_squared[1]))
                 ),
@@ -250,8 +252,8 @@ def check_step_loss(
     steps, x0s, name = compose(schedule), mean + std * X0_NODES, "check_step_loss"
     factors = reverse_mean(steps)[t - 1]
 
-    def expected(n: int) -> tuple[Array, Array]:
-        """E‖x_{t−1} − μ_θ(x_t)‖² by the nodes for every x_0; the same for the loss under test."""
+    def draws(n: int) -> tuple[Array, Array, Array, Array, Array, Array]:
+        """x_0, ε̄_{t−1}, ε_t, x_{t−1}, x_t at the nodes for every x_0, and the weights of the nodes."""
         nodes, weights = _normal_nodes(n)
         x0, eps_bar, eps_t = (
             np.repeat(x0s, len(nodes))[:, None],
@@ -260,9 +262,22 @@ def check_step_loss(
         )
         x_prev = steps.scale[t - 1] * x0 + steps.std[t - 1] * eps_bar
         x_t = steps.alpha[t] * x_prev + np.sqrt(steps.variance[t]) * eps_t
-        square = (x_prev - factors[0] * x_t - factors[1] * eps_hat(x_t, t)) ** 2
+        return x0, eps_bar, eps_t, x_prev, x_t, weights
+
+    def square_of(n: int, by_eps: float, step: int = t) -> Array:
+        """E‖x_{t−1} − μ_θ(x_t)‖² for every x_0, where ε̂ of `step` has the factor by_eps in μ_θ."""
+        *_, x_prev, x_t, weights = draws(n)
+        square = (x_prev - factors[0] * x_t - by_eps * eps_hat(x_t, step)) ** 2
+        return square.reshape(len(x0s), -1) @ weights
+
+    def wrong_mean(by_eps: float, step: int = t) -> Callable[[], Array]:
+        return lambda: constant + square_of(N_NODES[0], by_eps, step) / (2 * sigma_squared)
+
+    def expected(n: int) -> tuple[Array, Array]:
+        """E‖x_{t−1} − μ_θ(x_t)‖² by the nodes for every x_0; the same for the loss under test."""
+        x0, eps_bar, eps_t, _, _, weights = draws(n)
         left = returned(loss(t, x0, eps_bar, eps_t, eps_hat), (len(x0),), "loss")
-        return square.reshape(len(x0s), -1) @ weights, left.reshape(len(x0s), -1) @ weights
+        return square_of(n, float(factors[1])), left.reshape(len(x0s), -1) @ weights
 
     (square, left), *coarse = (expected(n) for n in N_NODES)
     error = 10 * np.max([np.abs(square - s) / (2 * sigma_squared) for s, _ in coarse], axis=0)
@@ -292,6 +307,12 @@ def check_step_loss(
             "½ log 2πσ² is missing": lambda: fit,
             "½ log 2π is missing": lambda: constant - 0.5 * np.log(2 * np.pi) + fit,
             "log σ stands for log σ²": lambda: constant - 0.25 * np.log(sigma_squared) + fit,
+            "log σ² stands for ½ log σ²": lambda: constant + 0.5 * np.log(sigma_squared) + fit,
+            "β_t stands where β_t²/β̄_t belongs: ε̂ is taken for the noise of one step": wrong_mean(
+                -float(np.sqrt(v / (1 - v)))
+            ),
+            "ε̂ has the wrong sign": wrong_mean(-float(factors[1])),
+            "ε̂ is evaluated at t − 1": wrong_mean(float(factors[1]), t - 1),
             "both ½ log 2πσ² and D β̃²/(2σ²) are missing": lambda: noise,
             "it is E‖ε − ε̂‖², without weight and constants": lambda: noise * 2 * sigma_squared / factors[1] ** 2,
             "β² stands where β⁴/β̄² belongs": lambda: constant + omega + noise * total / v,
@@ -371,13 +392,39 @@ def _terms(
     return terms, np.concatenate([np.zeros((N, 1)), losses], axis=1), second
 
 
-def _mistaken_bounds(steps: Steps, terms: Array, losses: Array, D: int, sigma_squared: Array) -> Mistakes:
+def _mistaken_bounds(
+    steps: Steps, terms: Array, losses: Array, second: Array, D: int, sigma_squared: Array
+) -> Mistakes:
     """The values of −E ELBO, (N,), without one of its terms, or with a wrong factor."""
+    T = steps.T
     v, s2, N = steps.variance[1:], sigma_squared[1:], len(terms)
-    bound, fits = terms.sum(axis=1), reverse_mean(steps)[:, 1] ** 2 * losses[:, 1:] / (2 * s2)
+    weights = reverse_mean(steps)[:, 1] ** 2 / (2 * s2)
+    bound, fits = terms.sum(axis=1), weights * losses[:, 1:]
     omega = 0.5 * D * steps.posterior[1:] / s2
-    largest = bound.max()
+    largest, L_0, L_T = bound.max(), terms[:, 0], terms[:, T]
+    square, total = 2 * s2[0] * fits[:, 0], steps.total[T - 1]
+    L_T_before = 0.5 * (steps.scale[T - 1] ** 2 * second + D * (total - 1 - np.log(total))) if T > 1 else L_T
+
+    def weighted(factor: ArrayLike, first: int = 1) -> Callable[[], Array]:
+        """The weights of the noise losses from t = first on have another factor."""
+        return lambda: bound + ((np.broadcast_to(factor, fits.shape) - 1) * fits)[:, first - 1 :].sum(axis=1)
+
+    later = {1: "", 2: ", from t = 2 on"}
     return {
+        "E‖x_0‖² is missing in L_T": lambda: bound - 0.5 * steps.scale[T] ** 2 * second,
+        "L_T is that of step T − 1": lambda: bound - L_T + L_T_before,
+        "L_0 is the squared error": lambda: bound - L_0 + square,
+        "L_0 is half the squared error": lambda: bound - L_0 + 0.5 * square,
+        "L_0 is the mean squared error": lambda: bound - L_0 + square / D,
+        "the L_{t−1} are averaged over t, not summed": lambda: L_0 + L_T + terms[:, 1:T].sum(axis=1) / max(T - 1, 1),
+        "the L_{t−1} are averaged over the T steps, not summed": lambda: L_0 + L_T + terms[:, 1:T].sum(axis=1) / T,
+        "L_{T−1} is missing: the loop ends before t = T": lambda: bound - terms[:, T - 1],
+        "L_1 is missing: the loop starts after t = 2": lambda: bound - terms[:, 1],
+        **{f"1/α_t² is missing in the weights{text}": weighted(1 - v, t) for t, text in later.items()},
+        **{f"1/β̄_t² is missing in the weights{text}": weighted(steps.total[1:], t) for t, text in later.items()},
+        **{f"β_t² stands for β_t⁴ in the weights{text}": weighted(1 / v, t) for t, text in later.items()},
+        **{f"the weights are 1: the simple loss{text}": weighted(1 / weights, t) for t, text in later.items()},
+        **{f"the weights are ½{text}": weighted(0.5 / weights, t) for t, text in later.items()},
         "L_T, the divergence from the prior, is missing": lambda: bound - terms[:, -1],
         "L_0, the reconstruction, is missing": lambda: bound - terms[:, 0],
         "the L_{t−1} are missing": lambda: terms[:, 0] + terms[:, -1],
@@ -458,7 +505,7 @@ def check_variational_bound(
     if noise.size < 1e6:  # every term sees every point, and neighbouring steps not the same one
         noise = np.stack([np.tile(np.roll(points, t, axis=0), (n, 1)) for t in range(T)])
     values = np.asarray(bound(x0, lambda x, t: x @ A[t].T + b[t], noise), dtype=np.float64)
-    terms, losses, _ = _terms(steps, data, A, b, sigma_squared)
+    terms, losses, second = _terms(steps, data, A, b, sigma_squared)
     if values.shape not in ((len(x0),), (len(x0), T + 1)):
         raise ValueError(
             f"bound must return an array of shape ({len(x0)},) or of terms ({len(x0)}, {T + 1}), got {values.shape}"
@@ -475,7 +522,7 @@ def check_variational_bound(
         left.sum(axis=1),
         terms.sum(axis=1),
         tolerance,
-        _mistaken_bounds(steps, terms, losses, D, sigma_squared),
+        _mistaken_bounds(steps, terms, losses, second, D, sigma_squared),
         labels=(names,),
         unit=unit,
     )
@@ -559,7 +606,7 @@ def check_negative_elbo(
         left,
         terms.sum(axis=1),
         tolerance,
-        _mistaken_bounds(steps, terms, losses, D, sigma_squared),
+        _mistaken_bounds(steps, terms, losses, second, D, sigma_squared),
         labels=([f"data law {i}" for i in range(4)],),
         unit=unit,
     )
@@ -664,6 +711,13 @@ def check_bound_terms(
                 "β̄_T stands for β̄_T² in the logarithm": lambda: L_T + 0.25 * D * np.log(total),
                 "the ½ is missing": lambda: 2 * L_T,
                 "it is −log N(ᾱ_T x_0; 0, I)": lambda: -_log_normal(steps.scale[-1] * x0, 1.0),
+                "‖x_0‖² is missing": lambda: L_T - 0.5 * steps.scale[-1] ** 2 * _squares(x0),
+                "it is that of step T − 1": lambda: (
+                    kl(steps.scale[-2] * x0, steps.total[-2], 1.0) if steps.T > 1 else np.full(N, np.nan)
+                ),
+                "the terms of the variance have lost their factor D": lambda: (
+                    L_T - 0.5 * (D - 1) * (total - 1 - np.log(total))
+                ),
                 "log β̄_T² is missing": lambda: L_T + 0.5 * D * np.log(total),
             },
             labels=(examples,),
@@ -679,6 +733,11 @@ def check_bound_terms(
             {
                 **means_of(L_0),
                 "½ D log 2πσ² is missing": lambda: squares,
+                "½ log 2πσ² is counted once, not D times": lambda: (
+                    L_0 - 0.5 * (D - 1) * np.log(2 * np.pi * sigma_squared[1])
+                ),
+                "it is the squared error": lambda: 2 * sigma_squared[1] * squares,
+                "σ stands for σ² under the squares": lambda: L_0 + squares * (np.sqrt(sigma_squared[1]) - 1),
                 "½ D log 2π is missing": lambda: L_0 - 0.5 * D * np.log(2 * np.pi),
                 "the squares have lost their ½": lambda: L_0 + squares,
                 "log σ stands for log σ²": lambda: L_0 - 0.25 * D * np.log(sigma_squared[1]),
@@ -706,6 +765,9 @@ def check_bound_terms(
                     "log β̃/σ stands for log β̃²/σ²": lambda: right + 0.25 * D * np.log(ratio)[:, None],
                     "β̃²/σ² is missing": lambda: right - 0.5 * D * ratio[:, None],
                     "the − D/2 is missing": lambda: right + 0.5 * D,
+                    "the terms of the variances have lost their factor D": lambda: (
+                        right - 0.5 * (D - 1) * (ratio - 1 - np.log(ratio))[:, None]
+                    ),
                     "the divergence is reversed, KL(p‖q)": all_steps(
                         lambda t: kl(difference(t), sigma_squared[t], steps.posterior[t])
                     ),
@@ -754,16 +816,21 @@ def check_loss_weights(
     steps = compose(schedule)
     T, scale, total = steps.T, steps.scale[1:], steps.total[1:]
     sigma = as_sigma_squared(sigma_squared, schedule)[1:]
+    snr = scale**2 / total
     x0_per_noise, v_per_noise = -np.sqrt(total) / scale, scale + total / scale
     tables = {
         "simple": np.ones(T),
         "bound": T * reverse_mean(steps)[:, 1] ** 2 / (2 * sigma),
         "x0": x0_per_noise**2,
         "v": v_per_noise**2,
-        "min-snr": np.minimum(scale**2 / total, 5.0) * x0_per_noise**2,
+        "min-snr": np.minimum(snr, 5.0) * x0_per_noise**2,
     }
     names = weightings or tuple(tables)
     right = np.array([np.append(0.0, tables[name]) for name in names])
+
+    def with_table(one: str, table: Array) -> Callable[[], Array]:
+        return lambda: np.array([np.append(0.0, table if name == one else tables[name]) for name in names])
+
     return compare(
         "check_loss_weights",
         "(29)",
@@ -775,6 +842,17 @@ def check_loss_weights(
             "the weight of the bound has lost its ½, as printed": lambda: np.where(
                 np.array(names)[:, None] == "bound", 2 * right, right
             ),
+            "the factor T of the weight of the bound is missing": with_table("bound", tables["bound"] / T),
+            "the weight of the bound has lost its ½ and its factor T": with_table("bound", 2 * tables["bound"] / T),
+            "1/α_t² is missing in the weight of the bound": with_table("bound", tables["bound"] * steps.alpha[1:] ** 2),
+            "the weight of x0 is inverted: the SNR, not 1/SNR": with_table("x0", snr),
+            "the weight of x0 is its root β̄/ᾱ": with_table("x0", np.sqrt(1 / snr)),
+            "the weight of v is SNR + 1, that of a loss in x_0": with_table("v", snr + 1),
+            "the weight of v is 1/(SNR + 1)": with_table("v", 1 / (snr + 1)),
+            "the weight of v is 1/ᾱ, without its square": with_table("v", 1 / scale),
+            "the weight of min-snr has max(SNR, 5), not min": with_table("min-snr", np.maximum(snr, 5) / snr),
+            "the weight of min-snr is min(SNR, 5), that of a loss in x_0": with_table("min-snr", np.minimum(snr, 5)),
+            "the weight of min-snr is min(1/SNR, 5)": with_table("min-snr", np.minimum(1 / snr, 5)),
             "they are the weights of step t−1": lambda: np.concatenate([0 * right[:, :1], right[:, :-1]], axis=1),
         },
         unit=(1 + np.abs(right)) * (1 + 64 * EPS / 1e-10 * steps.posterior_condition),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import check_callable, parts
-from scratchgen.conformance.result import Check, compare
+from scratchgen.conformance.result import NAMELESS, Check, Mistakes, compare
 from scratchgen.validation import Array
 
 N_SHIFTS = 1024  # about so many numbers u in the even grid behind a draw of steps
@@ -35,23 +35,33 @@ def check_step_draws(draw: Callable[[float], tuple[ArrayLike, ArrayLike]], T: in
     """
     check_callable(draw, "draw(u)")
     k = max(1, N_SHIFTS // (2 * T))
-    halves = np.zeros((2, T + 2))
+    halves, shares, weighted = np.zeros((2, T + 2)), np.zeros(T + 2), False
     for j in range(2 * T * k):
         t, weights = parts(draw((j + 0.5) / (2 * T * k)), 2, "draw")
         if t.ndim != 1 or weights.shape != t.shape or (t != np.round(t)).any():
             raise ValueError(f"draw must return whole steps (n,) and weights (n,), got {t} and shape {weights.shape}")
         inside = np.clip(t.astype(np.int64), 0, T + 1)
+        shares += np.bincount(inside, minlength=T + 2) / len(t) / (2 * k)
+        weighted = weighted or bool((weights != 1).any())
         halves[j % 2] += np.bincount(inside, weights=weights, minlength=T + 2) / len(t) / k
     left, right = halves.mean(axis=0), np.concatenate([[0.0], np.ones(T), [0.0]])
     error = np.abs(halves[0] - halves[1]) + (np.ptp(halves, axis=0).max() > 1e-9) * 4 * T / (2 * T * k)
     never_first = np.concatenate([[0.0, 0.0], np.full(T - 1, T / max(T - 1, 1)), [0.0]])
-    return compare(
-        "check_step_draws",
-        "(29)",
-        "T times the weighted share of every step 0..T+1",
-        left,
-        right,
-        1e-12,
+
+    def judged(mistakes: Mistakes) -> Check:
+        return compare(
+            "check_step_draws",
+            "(29)",
+            "T times the weighted share of every step 0..T+1",
+            left,
+            right,
+            1e-12,
+            mistakes,
+            labels=([f"t = {t}" for t in range(T + 2)],),
+            unit=1 + right + error / 1e-12,
+        )
+
+    check = judged(
         {
             "every step is one too late: it is drawn from 2..T+1": lambda: np.concatenate([[0.0], right[:-1]]),
             "every step is one too early: it is drawn from 0..T−1, and t counts 1..T": lambda: np.append(
@@ -64,10 +74,14 @@ def check_step_draws(draw: Callable[[float], tuple[ArrayLike, ArrayLike]], T: in
             "the weights are summed, not averaged, over the draws": lambda: len(t) * right,
             "the weights are divided by T": lambda: right / T,
             "the weights are multiplied by T": lambda: right * T,
-        },
-        labels=([f"t = {t}" for t in range(T + 2)],),
-        unit=1 + right + error / 1e-12,
+            "the weights are inverted: T p_t, not 1/(T p_t)": lambda: shares**2,
+            "the weights are p_t, not 1/(T p_t)": lambda: shares**2 / T,
+            "the weights are 1/√(T p_t), not 1/(T p_t)": lambda: np.sqrt(shares),
+        }
     )
+    if weighted or not check.diagnosis.endswith(NAMELESS):
+        return check
+    return judged({"the draws are not even, and every weight is 1: the weights 1/(T p_t) are missing": lambda: shares})
 
 
 def check_time_draws(
@@ -95,6 +109,13 @@ def check_time_draws(
         t, weights = parts(draw(float(u)), 2, "draw")
         powers = np.asarray(clock(t), dtype=np.float64)[:, None] ** np.arange(n_moments)
         moments += np.mean(weights[:, None] * powers, axis=0) / N_TIME_SHIFTS
+
+    def moments_of(power: float, low: float = 0.0, high: float = 1.0) -> Callable[[], Array]:
+        """The moments of (low + (high − low) u)^power, with u on an even grid."""
+        u = (np.arange(100_000) + 0.5) / 100_000
+        return lambda: np.array([((low + (high - low) * u) ** (power * k)).mean() for k in range(n_moments)])
+
+    low, high = max(2 * float(moments[1]) - 1, 0.0), min(2 * float(moments[1]), 1.0)
     return compare(
         "check_time_draws",
         "(33)",
@@ -102,4 +123,10 @@ def check_time_draws(
         moments,
         1 / np.arange(1.0, n_moments + 1),
         2e-3,
+        {
+            "the clock is u², with u uniform: early times are too frequent": moments_of(2.0),
+            "the clock is √u, with u uniform: late times are too frequent": moments_of(0.5),
+            f"the clock is uniform on [{low:.3g}, 1]: the start is never drawn": moments_of(1.0, low=low),
+            f"the clock is uniform on [0, {high:.3g}]: the end is never drawn": moments_of(1.0, high=high),
+        },
     )

@@ -61,7 +61,13 @@ def check_schedule(
     T, tolerance = steps.T, rounding(steps.T)
 
     def table(
-        symbol: str, left: ArrayLike, of: Callable[[Steps], Array], unit: Array, condition: Array, mistakes: Tables
+        symbol: str,
+        left: ArrayLike,
+        of: Callable[[Steps], Array],
+        unit: Array,
+        condition: Array,
+        mistakes: Tables,
+        places: Tables | None = None,
     ) -> Check:
         tables = {**mistakes, **_mistaken_tables(of, steps)}
         return compare(
@@ -75,6 +81,7 @@ def check_schedule(
             unit=unit * enlarged(tolerance, condition),
             labels=lambda i: f"{symbol} at t = {i[0]}",
             single=CANCELS if condition.max() > 50 else "",
+            places=places,
         )
 
     beta, squared = np.sqrt(steps.variance), np.sum(steps.variance / (1 - steps.variance))
@@ -105,6 +112,10 @@ def check_schedule(
                 "it is 1 − ᾱ": lambda: 1 - steps.scale,
                 "it is β_t, the noise of one step": lambda: beta,
                 "it is log β̄²": lambda: np.log(steps.total),
+                "β̄² is the sum of the β², not 1 − ᾱ²": lambda: np.sqrt(np.cumsum(np.append(0.0, steps.variance[1:]))),
+                "β̄² is 1 − Π β²: the product of the β², not of the α²": lambda: np.sqrt(
+                    1 - np.cumprod(np.append(1.0, steps.variance[1:]))
+                ),
             },
         ),
     ]
@@ -120,9 +131,12 @@ def check_schedule(
                     "it is β̃², a variance": lambda: steps.posterior,
                     "it is β_t": lambda: beta,
                     "1/β̄_t is missing": lambda: beta * shifted(steps.std),
-                    "its first step is that of the second": lambda: np.sqrt(
+                },
+                {
+                    "β̃_1 is β̃_2, as in Ho's clipped log-variance": lambda: np.sqrt(
                         np.concatenate([steps.posterior[:1], steps.posterior[2:3], steps.posterior[2:]])
                     ),
+                    "β̃_1 is β_1": lambda: np.concatenate([[0.0], beta[1:2], np.sqrt(steps.posterior[2:])]),
                 },
             )
         )
@@ -374,6 +388,11 @@ def check_posterior(
             "it is a log-variance, with the first step replaced by the second": over_beta(
                 np.log(np.concatenate([[1.0], posterior[2:3], posterior[2:]]))
             ),
+            "it is a log-variance, with log 1e-20 at the first step": over_beta(np.log(np.maximum(posterior, 1e-20))),
+            **{
+                f"it is at least {floor:g}": over_beta(np.append(posterior[:1], np.maximum(posterior[1:], floor)))
+                for floor in FLOORS
+            },
             "it is log β_t²": over_beta(np.log(np.append(1.0, v[1:]))),
             "it is β_t, a standard deviation": over_beta(np.sqrt(v)),
             "it is β_t²/α_t², from two of the three factors": over_beta(v / (1 - v)),
@@ -384,6 +403,9 @@ def check_posterior(
         single=CANCELS if condition.max() > 50 else "",
     )
     return worst(mean, spread)
+
+
+FLOORS = 1e-3, 1e-4, 1e-5, 1e-6, 1e-8, 1e-10, 1e-12  # guards of a variance that people write
 
 
 def _padded_table(steps: Steps) -> Array:
@@ -475,6 +497,9 @@ def check_noise_merging(
             {
                 "1/β̄_t is missing: the variance is β̄_t², not 1": weighted(cosine * safe, sine * safe),
                 "the two are swapped": weighted(sine, cosine),
+                "α_t is missing": weighted(cosine / steps.alpha, sine),
+                "α_t² stands for α_t": weighted(cosine * steps.alpha, sine),
+                "ᾱ_t stands for α_t": weighted(cosine / steps.alpha * steps.scale, sine),
                 "β̄_t stands where β̄_{t−1} belongs": weighted(steps.alpha, sine),
                 "it is the sum of the two noises": weighted(0 * cosine + 1, 0 * cosine + 1),
             },
@@ -548,6 +573,7 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
             "it is divided by ᾱ², Ho's α-bar without its root": weighted(1 / scale**2, -std / scale**2),
             "both square roots are missing": weighted(1 / scale**2, -(std**2) / scale**2),
             "it is multiplied by ᾱ, not divided": weighted(scale, -std * scale),
+            "the two factors are swapped": weighted(std / scale, -1 / scale),
             "1/ᾱ is missing in the factor of ε̂": weighted(1 / scale, -std),
             "it is divided by α_t of one step": weighted(1 / steps.alpha, -std / steps.alpha),
             "ε̂ has the factor of one step, β_t": weighted(1 / scale, -np.sqrt(steps.variance) / scale),

@@ -101,6 +101,7 @@ def _ancestral_mistakes(steps: Steps, sigma: Array) -> dict[str, Formula]:
         "the noise has factor 1": noise(0 * sigma + 1),
         "the noise is divided by α_t": noise(sigma / alpha),
         "σ_t is that of step t−1": noise(shifted(sigma)),
+        "σ_t is that of step t−1, and right at t = 1": noise(np.concatenate([sigma[:2], sigma[1:-1]])),
         "σ_t is that of step t+1": noise(np.append(sigma[1:], sigma[-1])),
         "σ_t² is β_t², not the given table": noise(np.sqrt(v)),
         "σ_t² is β̃_t², not the given table": noise(np.sqrt(steps.posterior)),
@@ -377,14 +378,8 @@ def check_sampler(
     if T > 1 and sigma[2] > 0:
         noise[T - 2, -1] = FAR / sigma[2]
 
-    def walk(step: Formula, late: int = 0, shake: Shake = exactly) -> Array:
-        x = x_T
-        for t in range(T, 0, -1):
-            x = shake(x, steps.step_condition[t])
-            x = step(t, x, shake(bent(x, min(t + late, T)), steps.step_condition[t]), noise[T - t])
-        return x
-
     formula = _reverse_step(by_x_t, by_eps, sigma)
+    walk = _walker(steps, x_T, bent, noise)
     right = walk(formula)
     along = compare(
         "check_sampler",
@@ -394,9 +389,7 @@ def check_sampler(
         right,
         tolerance,
         {
-            "ε̂ is evaluated at t − 1: the network gets the wrong step": lambda: walk(formula, -1),
-            "ε̂ is evaluated at t + 1: the network gets the wrong step": lambda: walk(formula, 1),
-            "the first step is not made": lambda: _from(T - 1, x_T, formula, bent, noise),
+            **_loop_mistakes(walk, formula, noise),
             **_walks(walk, _ancestral_mistakes(steps, sigma), T),
         },
         labels=lambda i: f"x_0 of given noise, example {i[0]}, dimension {i[1]},",
@@ -446,16 +439,61 @@ def _given_noise(T: int) -> tuple[Array, Array]:
     return numbers[0], numbers[1:]
 
 
-def _walks(walk: Callable[[Formula], Array], formulas: dict[str, Formula], T: int) -> dict[str, Callable[[], Array]]:
+Walk = Callable[..., Array]
+
+
+def _walker(steps: Steps, x_T: Array, eps_hat: EpsHat, noise: Array) -> Walk:
+    """The loop over steps, as a function of the formula of a step and of mistakes in the loop."""
+    T = len(noise)
+
+    def walk(
+        step: Formula,
+        step_of: Callable[[int], int] = lambda t: t,
+        noise: Array = noise,
+        predict: Callable[[list[Array]], Array] = lambda predicted: predicted[-1],
+        first: int = T,
+        last: int = 1,
+        shake: Shake = exactly,
+    ) -> Array:
+        """x after the step `last`; ε̂ is that of step_of(t), and predict(ε̂ of all steps so far) is used."""
+        x, predicted = x_T, []
+        for t in range(first, last - 1, -1):
+            x = shake(x, steps.step_condition[t])
+            predicted.append(shake(eps_hat(x, step_of(t)), steps.step_condition[t]))
+            x = step(t, x, predict(predicted), noise[T - t])
+        return x
+
+    return walk
+
+
+def _loop_mistakes(walk: Walk, formula: Formula, noise: Array) -> dict[str, Callable[[], Array]]:
+    """Mistakes in the loop of a sampler, where every step is right."""
+    T = len(noise)
+
+    def given(other: Array) -> Callable[[], Array]:
+        return lambda: walk(formula, noise=np.broadcast_to(other, noise.shape))
+
+    return {
+        "ε̂ is evaluated at t − 1: the network gets the wrong step": lambda: walk(formula, lambda t: t - 1),
+        "ε̂ is evaluated at t − 1, and at 1 for t = 1": lambda: walk(formula, lambda t: max(t - 1, 1)),
+        "ε̂ is evaluated at t + 1: the network gets the wrong step": lambda: walk(formula, lambda t: min(t + 1, T)),
+        "the steps of ε̂ are counted backwards: the network gets T + 1 − t": lambda: walk(formula, lambda t: T + 1 - t),
+        "ε̂ is evaluated at T in every step": lambda: walk(formula, lambda t: T),
+        "ε̂ is stale: that of the step before": lambda: walk(formula, predict=lambda e: e[max(len(e) - 2, 0)]),
+        "ε̂ is stale: that of the first step, for all steps": lambda: walk(formula, predict=lambda e: e[0]),
+        "the first step is not made": lambda: walk(formula, first=T - 1),
+        "the last step, t = 1, is not made: x_1 is returned": lambda: walk(formula, last=2),
+        "one noise is shared by all steps: that of the first step": given(noise[:1]),
+        "one noise is shared by all steps: that of the last step": given(noise[-1:]),
+        "the noise is used in reverse order": given(noise[::-1]),
+        "every step has the noise of the step before": given(np.concatenate([noise[-1:], noise[:-1]])),
+        "every step has the noise of the next step": given(np.concatenate([noise[1:], noise[:1]])),
+    }
+
+
+def _walks(walk: Walk, formulas: dict[str, Formula], T: int) -> dict[str, Callable[[], Array]]:
     """The end of a whole chain for every wrong step; none for chains of over 1000 steps, to save time."""
     return {text: lambda m=m: walk(m) for text, m in formulas.items()} if T <= 1000 else {}  # type: ignore[misc]
-
-
-def _from(start: int, x: Array, step: Formula, eps_hat: EpsHat, noise: Array) -> Array:
-    """x_0 from x at step `start`."""
-    for t in range(start, 0, -1):
-        x = step(t, x, eps_hat(x, t), noise[len(noise) - t])
-    return x
 
 
 @takes_arrays
@@ -492,14 +530,11 @@ def check_ddim_sampler(
         exact = at(std, t) * x / at(4 * steps.scale**2 + steps.total, t)
         return exact + 0.2 * at(steps.alpha * std, t) * np.sin(x + 0.5 * at(np.arange(T + 1.0), t))
 
-    def walk(step: Formula, late: int = 0, shake: Shake = exactly) -> Array:
-        x = x_T
-        for t in range(T, 0, -1):
-            x = shake(x, steps.step_condition[t])
-            x = step(t, t - 1, x, shake(eps_hat(x, min(t + late, T)), steps.step_condition[t]), noise[T - t])
-        return x
+    def single(formula: Formula) -> Formula:
+        """From t to t − 1."""
+        return lambda t, *rest: formula(t, t - 1, *rest)
 
-    formula, tolerance = _ddim(steps, eta), rounding(T)
+    formula, tolerance, walk = single(_ddim(steps, eta)), rounding(T), _walker(steps, x_T, eps_hat, noise)
     right = walk(formula)
     return compare(
         "check_ddim_sampler",
@@ -509,12 +544,8 @@ def check_ddim_sampler(
         right,
         tolerance,
         {
-            "ε̂ is evaluated at t − 1: the network gets the wrong step": lambda: walk(formula, -1),
-            "ε̂ is evaluated at t + 1: the network gets the wrong step": lambda: walk(formula, 1),
-            "the first step is not made": lambda: _from(
-                T - 1, x_T, lambda t, *rest: formula(t, t - 1, *rest), eps_hat, noise
-            ),
-            **_walks(walk, _ddim_mistakes(steps, eta), T),
+            **_loop_mistakes(walk, formula, noise),
+            **_walks(walk, {text: single(m) for text, m in _ddim_mistakes(steps, eta).items()}, T),
         },
         labels=lambda i: f"x_0, example {i[0]}, dimension {i[1]},",
         unit=unit_of_loop(
@@ -559,7 +590,8 @@ def check_optimal_variance(
     v = steps.variance[1:]
     # the precision of x_{t−1} given x_t is 1/V_{t−1} + α_t²/β_t²
     conditional = (1 / (1 / V[:-1] + (steps.alpha[1:] ** 2 / v)[:, None])).sum(axis=1)
-    tolerance = rounding(steps.T)
+    tolerance, tilde = rounding(steps.T), steps.posterior[1:]
+    of_loss = conditional / D - tilde  # the term with the noise loss
     return compare(
         "check_optimal_variance",
         "(29)",
@@ -571,7 +603,13 @@ def check_optimal_variance(
             "it is summed over the D dimensions": lambda: conditional,
             "it is β̃², the posterior variance: the error of ε̂ is left out": lambda: steps.posterior[1:],
             "it is β²": lambda: steps.variance[1:],
-            "β̃² is left out": lambda: conditional / D - steps.posterior[1:],
+            "β̃² is left out": lambda: of_loss,
+            "the noise loss is not divided by D": lambda: tilde + of_loss * D,
+            "β̃² is divided by D": lambda: tilde / D + of_loss,
+            "1/α² is missing": lambda: tilde + of_loss * (1 - v),
+            "1/β̄² is missing": lambda: tilde + of_loss * steps.total[1:],
+            "β² stands for β⁴": lambda: tilde + of_loss / v,
+            "β_t² stands for β̃_t²": lambda: v + of_loss,
             "it is a standard deviation": lambda: np.sqrt(conditional / D),
             "it is a log-variance": lambda: np.log(conditional / D),
             "it is that of step t−1: index shifted by one": lambda: np.append(left[0], conditional[:-1] / D),
@@ -614,7 +652,7 @@ def check_predicted_noise(
     steps = compose(schedule)
     guidances = (0.0, 0.5, 1.0, 2.5)
 
-    def noise_of(t: int, prediction: Array) -> Array:
+    def noise_of(t: int, prediction: Array, kind: str = kind) -> Array:
         scale, std = steps.scale[t], np.sqrt(steps.total[t])
         row = {
             "noise": (0.0, 1.0),
@@ -626,25 +664,66 @@ def check_predicted_noise(
             x_t.shape
         )
 
-    def clipped(t: int, eps_hat: Array) -> Array:
+    def clipped(t: int, eps_hat: Array, low: float) -> Array:
         scale, std = steps.scale[t], np.sqrt(steps.total[t])
-        return (x_t - scale * np.minimum(np.maximum((x_t - std * eps_hat) / scale, -1), 1)) / std
+        return (x_t - scale * np.minimum(np.maximum((x_t - std * eps_hat) / scale, low), 1)) / std
 
-    def all_of(weight: Callable[[float], float], clip: bool = True) -> Array:
+    def all_of(
+        weight: Callable[[float], float] = lambda w: w,
+        clip: bool = True,
+        noise_of: Callable[[int, Array], Array] = noise_of,
+        low: float = -1.0,
+    ) -> Array:
         rows = []
         for t in range(1, steps.T + 1):
             free, given = (noise_of(t, output(x_t, t, labelled)) for labelled in (False, True))
             for w in guidances:
                 eps_hat = (1 - weight(w)) * free + weight(w) * given
-                rows.append([eps_hat, clipped(t, eps_hat) if clip else eps_hat])
+                rows.append([eps_hat, clipped(t, eps_hat, low) if clip else eps_hat])
         return np.array(rows)
+
+    def by_noise(wrong: Callable[..., Array]) -> Callable[[], Array]:
+        """ε̂ = wrong(prediction, ᾱ, β̄, β) for every step."""
+        return lambda: all_of(
+            noise_of=lambda t, out: wrong(out, steps.scale[t], np.sqrt(steps.total[t]), np.sqrt(steps.variance[t]))
+        )
+
+    def taken_for(other: str) -> Callable[[], Array]:
+        return lambda: all_of(noise_of=lambda t, out: noise_of(t, out, other))
+
+    converted: dict[str, dict[str, Callable[[], Array]]] = {
+        "noise": {"ε has the wrong sign": by_noise(lambda out, scale, std, beta: -out)},
+        "x0": {
+            "x_t − ᾱx_0 is not divided by β̄": by_noise(lambda out, scale, std, beta: x_t - scale * out),
+            "x_t − ᾱx_0 is divided by β̄², a variance": by_noise(
+                lambda out, scale, std, beta: (x_t - scale * out) / std**2
+            ),
+            "ᾱ is missing before x_0": by_noise(lambda out, scale, std, beta: (x_t - out) / std),
+            "ε has the wrong sign": by_noise(lambda out, scale, std, beta: (scale * out - x_t) / std),
+        },
+        "v": {
+            "v has the other sign": by_noise(lambda out, scale, std, beta: std * x_t - scale * out),
+            "ᾱ and β̄ are swapped: ᾱx_t + β̄v": by_noise(lambda out, scale, std, beta: scale * x_t + std * out),
+            "it is x̂_0 of v, ᾱx_t − β̄v": by_noise(lambda out, scale, std, beta: scale * x_t - std * out),
+            "β̄x_t is missing": by_noise(lambda out, scale, std, beta: scale * out),
+            "ε has the wrong sign": by_noise(lambda out, scale, std, beta: -std * x_t - scale * out),
+        },
+        "step": {
+            "the factor is inverted: β_t/β̄_t": by_noise(lambda out, scale, std, beta: out * beta / std),
+            "the factor is β̄_t²/β_t²": by_noise(lambda out, scale, std, beta: out * std**2 / beta**2),
+            "the factor is β̄_t: 1/β_t is missing": by_noise(lambda out, scale, std, beta: out * std),
+            "the factor is 1/β_t: β̄_t is missing": by_noise(lambda out, scale, std, beta: out / beta),
+            "ε has the wrong sign": by_noise(lambda out, scale, std, beta: -out * std / beta),
+        },
+    }
+    meanings = {"noise": "ε", "x0": "x_0", "v": "v", "step": "the noise of one step"}
 
     left = [
         [np.asarray(predict(x_t, t, w, clip), dtype=np.float64) for clip in (False, True)]
         for t in range(1, steps.T + 1)
         for w in guidances
     ]
-    right, tolerance = all_of(lambda w: w), rounding(steps.T)
+    right, tolerance = all_of(), rounding(steps.T)
     condition = np.repeat(steps.posterior_condition[1:], len(guidances))[:, None, None, None]
     return compare(
         "check_predicted_noise",
@@ -658,7 +737,12 @@ def check_predicted_noise(
             "w + 1 stands where w belongs: this is the w of Ho and Salimans": lambda: all_of(lambda w: w + 1),
             "guidance is ignored": lambda: all_of(lambda w: 1.0),
             "the label is dropped": lambda: all_of(lambda w: 0.0),
-            "x̂_0 is not clipped": lambda: all_of(lambda w: w, clip=False),
+            "x̂_0 is not clipped": lambda: all_of(clip=False),
+            "x̂_0 is clipped to [0, 1]": lambda: all_of(low=0.0),
+            "x̂_0 is clipped from above only": lambda: all_of(low=-np.inf),
+            "guidance has the wrong sign": lambda: all_of(lambda w: -w),
+            **{f"the prediction is taken for {text}": taken_for(one) for one, text in meanings.items() if one != kind},
+            **converted[kind],
             "guidance is squared": lambda: all_of(lambda w: w**2),
         },
         labels=lambda i: (
@@ -701,8 +785,6 @@ def check_reverse_variance(variance: Callable[[str], ArrayLike], schedule: Noise
         [v / v, posterior / v],
         tolerance,
         {
-            "the first posterior variance is 0": lambda: [v / v, tilde / v],
-            "the first posterior variance is that of the second step": lambda: [v / v, clipped_first / v],
             "they are standard deviations": lambda: [np.sqrt(v) / v, np.sqrt(posterior) / v],
             "they are log-variances": lambda: [np.log(v) / v, np.log(posterior) / v],
             "they are log-variances, the first posterior one that of the second step": lambda: [
@@ -715,5 +797,9 @@ def check_reverse_variance(variance: Callable[[str], ArrayLike], schedule: Noise
             "they are those of step t−1": lambda: [shifted(v) / v, shifted(posterior) / v],
         },
         labels=lambda i: f"{('“beta”', '“posterior”')[i[0]]}, t = {i[1] + 1}: σ_t²/β_t²",
+        places={
+            "the first posterior variance is 0: β̃_1² stands where β_1² belongs": lambda: [v / v, tilde / v],
+            "the first posterior variance is that of the second step, β̃_2²": lambda: [v / v, clipped_first / v],
+        },
         unit=2 * enlarged(tolerance, np.stack([0 * v, steps.posterior_condition[1:]])),
     )

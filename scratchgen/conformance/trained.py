@@ -101,18 +101,26 @@ def check_loss_of(
     def ours(
         schedule: NoiseSchedule = schedule,
         rounding: float = 0.0,
-        late: int = 0,
+        step_of: Callable[[int], int] = lambda t: t,
         target: str = kind,
         x_t: Callable[[], Array] | None = None,
+        steps: IntArray = steps,
+        wanted: Callable[[Array], Array] | None = None,
+        norm: Callable[[Array], Array] | None = None,
     ) -> Array:
         x = q_sample(schedule, steps, x0, noise) if x_t is None else x_t()
         x = x + rounding * call.eps * (1 + np.abs(x)) * _signs(x.shape)
         output = np.empty_like(x)
         for step in np.unique(steps):
             rows = steps == step
-            output[rows] = call(x[rows], max(int(step) - late, 1))
-        losses, _ = noise_error(eps_to_prediction(schedule, steps, x, noise, target), output)
+            output[rows] = call(x[rows], step_of(int(step)))
+        right = eps_to_prediction(schedule, steps, x, noise, target)
+        goal = right if wanted is None else wanted(right)
+        losses = noise_error(goal, output)[0] if norm is None else norm(goal - output)
         return table[steps] * losses * per_dimension
+
+    def every(**mistake: Any) -> Callable[[], Array]:
+        return lambda: shown(ours(**mistake))
 
     right = ours()
     whole = np.asarray(loss(steps, x0, noise), dtype=np.float64)
@@ -139,7 +147,21 @@ def check_loss_of(
             shown(right / D if reduction == "sum" else right * D)
         ),
         "it is averaged over the examples: one value an example is expected": lambda: shown(np.full(N, right.mean())),
-        "the network is called at t − 1: one of the two counts t from 0": lambda: shown(ours(late=1)),
+        **{text: every(step_of=late) for text, late in _late(call, x0, schedule.T).items()},
+        "all examples have t of the first example": every(steps=np.full(N, steps[0])),
+        "the target has the wrong sign": every(wanted=lambda right: -right),
+        "the norm is L1, Σ|target − output|": every(norm=lambda d: np.abs(d).sum(axis=1)),
+        "it is the norm, not its square": every(norm=lambda d: np.sqrt((d**2).sum(axis=1))),
+        "it is the Huber loss, or smooth L1, with δ = 1": every(norm=_huber),
+        "it is the square of a sum over the dimensions": every(norm=lambda d: d.sum(axis=1) ** 2),
+        "x_t has −ε: the noise is subtracted": every(x_t=lambda: scale * x0 - total * noise),
+        "the network gets x_0, without noise": every(x_t=lambda: x0),
+        "x_t is not scaled: x_0 + β̄ε": every(x_t=lambda: x0 + total * noise),
+        **(
+            {"the target is ᾱε + β̄x_0: v has a minus": every(wanted=lambda _: scale * noise + total * x0)}
+            if kind == "v"
+            else {}
+        ),
         "x_t is x_{t−1}: the tables are indexed from 0": lambda: shown(
             ours(x_t=lambda: schedule.alpha_bar[before, None] * x0 + schedule.beta_bar[before, None] * noise)
         ),
@@ -210,9 +232,13 @@ def check_bound_of(
     sigma_squared = reverse_variance(schedule, variance)
 
     def ours(
-        schedule: NoiseSchedule = schedule, rounding: float = 0.0, late: int = 0, variance: Array = sigma_squared
+        schedule: NoiseSchedule = schedule,
+        rounding: float = 0.0,
+        step_of: Callable[[int], int] = lambda t: t,
+        variance: Array = sigma_squared,
+        noise: Array = noise,
     ) -> Array:
-        predict = call.rounded(schedule, rounding, late, in_posterior=True)
+        predict = call.rounded(schedule, rounding, step_of, in_posterior=True)
         return bound_terms(schedule, x0, predict, noise, variance, n_levels)
 
     terms = ours()
@@ -236,7 +262,14 @@ def check_bound_of(
         "it is averaged over the examples": lambda: np.broadcast_to(shown(terms).mean(axis=0), left.shape),
         "σ_t² is β_t²": lambda: shown(ours(variance=own)),
         "σ_t² is β̃_t²": lambda: shown(ours(variance=posterior)),
-        "the network is called at t − 1: one of the two counts t from 0": lambda: shown(ours(late=1)),
+        **{
+            text: lambda late=late: shown(ours(step_of=late))  # type: ignore[misc]
+            for text, late in _late(call, x0, T).items()
+        },
+        **{
+            text: lambda other=other: shown(ours(noise=np.broadcast_to(other, noise.shape)))  # type: ignore[misc]
+            for text, other in _other_noise(noise).items()
+        },
     }
     if by_term:
         mistakes = {
@@ -305,13 +338,15 @@ def check_sampler_of(
     def ours(
         schedule: NoiseSchedule = schedule,
         rounding: float = 0.0,
-        late: int = 0,
+        step_of: Callable[[int], int] = lambda t: t,
         sigma_squared: Array = sigma_squared,
         noise: Array = noise,
         eta: float | None = eta,
         last_noise: bool = last_noise,
+        stale: Callable[[list[Array]], Array] | None = None,
     ) -> Array:
-        predict = call.rounded(schedule, rounding, late)
+        predict = call.rounded(schedule, rounding, step_of)
+        predict = predict if stale is None else _stale(predict, stale)
         rng: Any = _Given(noise if last_noise else np.concatenate([noise[:-1], 0 * noise[-1:]]))
         if eta is None:
             steps = ancestral_sampler(schedule, predict, start, rng, sigma_squared)
@@ -336,14 +371,27 @@ def check_sampler_of(
         else "the last step adds noise: pass last_noise=True if this is meant": lambda: shown(
             ours(last_noise=not last_noise)
         ),
-        "the noise of the steps is used in the order t = 1..T": lambda: shown(ours(noise=noise[::-1])),
-        "the network is called at t − 1: one of the two counts t from 0": lambda: shown(ours(late=1)),
+        **{
+            text: lambda late=late: shown(ours(step_of=late))  # type: ignore[misc]
+            for text, late in _late(call, start, T).items()
+        },
+        **{
+            text: lambda other=other: shown(ours(noise=np.broadcast_to(other, noise.shape)))  # type: ignore[misc]
+            for text, other in _other_noise(noise).items()
+        },
+        "ε̂ is stale: that of the step before": lambda: shown(ours(stale=lambda e: e[max(len(e) - 2, 0)])),
+        "ε̂ is stale: that of the first step, for all steps": lambda: shown(ours(stale=lambda e: e[0])),
     }
+    if not whole:
+        mistakes = {**mistakes, "the last step, t = 1, is not made: x_1 is returned": lambda: path[-2]}
     if eta is None:
         mistakes = {
             **mistakes,
             "σ_t² is β_t²": lambda: shown(ours(sigma_squared=reverse_variance(schedule, "beta"))),
             "σ_t² is β̃_t²": lambda: shown(ours(sigma_squared=reverse_variance(schedule, "posterior"))),
+            "σ_t² is β̃_t², with β̃_1 = 0": lambda: shown(
+                ours(sigma_squared=reverse_variance(schedule, "posterior"), last_noise=False)
+            ),
             "the noise has factor σ², a variance": lambda: shown(ours(sigma_squared=sigma_squared**2)),
             "σ_t is that of step t−1": lambda: shown(
                 ours(sigma_squared=np.append(sigma_squared[:1], sigma_squared[[1, *range(1, T)]]), last_noise=False)
@@ -465,8 +513,10 @@ class _Repeatable:
     def __call__(self, x: Array, t: Any) -> Array:
         return returned(self.network(x, t), x.shape, self.name)
 
-    def rounded(self, schedule: NoiseSchedule, rounding: float, late: int, in_posterior: bool = False) -> EpsHat:
-        """The network at step t − late, with errors in ε̂ that stand for rounding errors of a step.
+    def rounded(
+        self, schedule: NoiseSchedule, rounding: float, step_of: Callable[[int], int], in_posterior: bool = False
+    ) -> EpsHat:
+        """The network at step_of(t), with errors in ε̂ that stand for rounding errors of a step.
 
         With `rounding` 0 there are none.  Otherwise x_t, as the network gets it and as the mean contains it, is wrong
         by `rounding` machine epsilons, and 1 − ᾱ_t² by its cancellation, in the factor of ε̂ and with `in_posterior`
@@ -476,14 +526,57 @@ class _Repeatable:
 
         def predict(x: Array, t: int) -> Array:
             if rounding == 0:
-                return self(x, max(t - late, 1))
+                return self(x, step_of(t))
             size, signs = self.eps * (1 + np.abs(x)), np.sign(rounding) * _signs(x.shape)
-            predicted = self(x + abs(rounding) * signs * size, max(t - late, 1))
+            predicted = self(x + abs(rounding) * signs * size, step_of(t))
             in_mean = size * (1 + lost[t] / self.eps if in_posterior else 1.0)
             to_eps_hat = schedule.alpha[t] * schedule.beta_bar[t] / schedule.beta[t] ** 2
             return predicted + signs * (lost[t] * np.abs(predicted) + to_eps_hat * in_mean)
 
         return predict
+
+
+def _late(call: _Repeatable, x: Array, T: int) -> dict[str, Callable[[int], int]]:
+    """Steps that a network gets by mistake; step 0 only if the network takes it."""
+    known: dict[str, Callable[[int], int]] = {
+        "the network is called at t − 1: one of the two counts t from 0": lambda t: t - 1,
+        "the network is called at t − 1, and at 1 for t = 1": lambda t: max(t - 1, 1),
+        "the network is called at t + 1, and at T for t = T": lambda t: min(t + 1, T),
+        "the network is called at T + 1 − t: the steps are counted backwards": lambda t: T + 1 - t,
+        "the network is called at T in every step": lambda t: T,
+    }
+    try:
+        call(x, 0)
+    except Exception:  # the network has no step 0, and says so by any exception
+        del known["the network is called at t − 1: one of the two counts t from 0"]
+    return known
+
+
+def _other_noise(noise: Array) -> dict[str, Array]:
+    """Noise (T, N, D) in another order, or shared."""
+    return {
+        "one noise is shared by all steps: noise[0]": noise[:1],
+        "one noise is shared by all steps: noise[T−1]": noise[-1:],
+        "the noise is used in reverse order": noise[::-1],
+        "all examples use the noise of the first example": noise[:, :1],
+        "all dimensions use the noise of the first dimension": noise[:, :, :1],
+    }
+
+
+def _stale(predict: EpsHat, choose: Callable[[list[Array]], Array]) -> EpsHat:
+    """ε̂ chosen from those of all steps so far."""
+    predicted: list[Array] = []
+
+    def chosen(x: Array, t: int) -> Array:
+        predicted.append(predict(x, t))
+        return choose(predicted)
+
+    return chosen
+
+
+def _huber(difference: Array) -> Array:
+    size = np.abs(difference)
+    return np.where(size < 1, 0.5 * size**2, size - 0.5).sum(axis=1)
 
 
 class _Given:
