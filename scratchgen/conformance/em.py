@@ -163,6 +163,7 @@ def wrong_log_joints(x: Array, weights: Array, means: Array, covariances: Array)
         "the covariances are squared: they are read as standard deviations": lambda: log_joint(by_powers(2.0)),
         "standard deviations stand in the place of variances": lambda: log_joint(by_powers(0.5)),
         "the covariances are read as precisions": lambda: log_joint(by_powers(-1.0)),
+        "C stands where its inverse C⁻¹ belongs": lambda: log_joint(by_powers(-1.0)) - log_det,
         "only the diagonals of the covariances are used": lambda: log_joint(diagonals),
         "all components have the first covariance": lambda: log_joint(covariances[[0] * len(weights)]),
     }
@@ -311,6 +312,9 @@ def check_free_energy(
                 "it is log p_θ(x): E_q stands under the logarithm": lambda q: log_prob,
                 "it is the loss, −ELBO": lambda q: -exact(q),
                 "(D/2) log 2π is missing": lambda q: exact(q) + 0.5 * x.shape[1] * np.log(2 * np.pi),
+                "½ log 2π stands where (D/2) log 2π belongs": lambda q: (
+                    exact(q) + 0.5 * (x.shape[1] - 1) * np.log(2 * np.pi)
+                ),
                 "it is a mean over the components, not a sum": lambda q: exact(q) / len(weights),
                 "it is averaged over the examples": lambda q: np.full(len(x), exact(q).mean()),
                 **{

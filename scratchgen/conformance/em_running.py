@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -89,11 +90,16 @@ def check_em_loop(
             tolerance,
             {
                 "each objective is that after the next M-step": lambda: longer[1:],
+                "each objective is that after the next M-step, and the last one stands twice": lambda: [
+                    *objectives[1:],
+                    objectives[-1],
+                ],
                 "each objective is that of the E-step before": lambda: [objectives[0], *objectives[:-1]],
                 "they are sums over the examples, not means": lambda: len(x) * np.array(objectives),
                 "they are losses, −log p": lambda: -np.array(objectives),
                 "the floor is not applied": lambda: loop(n_steps, 0.0)[0],
                 "the M-step uses the responsibilities under the mixture before": lambda: loop(n_steps, delay=1)[0],
+                "the responsibilities are those of the start in every step": lambda: loop(n_steps, delay=n_steps)[0],
             },
             labels=lambda index: f"mean log p_θ(x) after {index[0]} M-steps",
         )
@@ -104,6 +110,9 @@ def check_em_loop(
             "there is one M-step too few": lambda i=i: states[-2][i],
             "they are those of the start": lambda i=i: states[0][i],
             "the floor is not applied": lambda i=i: loop(n_steps, 0.0)[1][-1][i],
+            "the responsibilities are those of the start in every step": lambda i=i: loop(n_steps, delay=n_steps)[1][
+                -1
+            ][i],
             "the M-step uses the responsibilities under the mixture before": lambda i=i: loop(n_steps, delay=1)[1][-1][
                 i
             ],
@@ -232,12 +241,14 @@ def check_kmeans(kmeans: Callable[[Array, Array], ArrayLike], x: Array, centres:
     """
     check_callable(kmeans, "kmeans(x, centres)")
 
-    def lloyd(farthest: bool = False) -> Array:
+    def lloyd(farthest: bool = False, power: float = 2.0, centre: Callable[..., Array] = np.mean) -> Array:
         current = centres
         for _ in range(100):
-            distances = np.array([[float(((row - c) ** 2).sum()) for c in current] for row in x])
+            distances = np.array([[float((np.abs(row - c) ** power).sum()) for c in current] for row in x])
             own = (distances if not farthest else -distances).argmin(axis=1)
-            following = np.array([x[own == k].mean(axis=0) if (own == k).any() else c for k, c in enumerate(current)])
+            following = np.array(
+                [centre(x[own == k], axis=0) if (own == k).any() else c for k, c in enumerate(current)]
+            )
             if np.array_equal(following, current):
                 break
             current = following
@@ -253,6 +264,9 @@ def check_kmeans(kmeans: Callable[[Array, Array], ArrayLike], x: Array, centres:
         1e-12,
         {
             "points join the farthest centre": lambda: lloyd(farthest=True),
+            "the centres are medians, not means": lambda: lloyd(centre=np.median),
+            "the distance is L1: Σ|x − c|": lambda: lloyd(power=1.0),
+            "the distance is L1 and the centres are medians": lambda: lloyd(power=1.0, centre=np.median),
             "it stops after one step": lambda: [x[one_step == k].mean(axis=0) for k in range(len(centres))],
             "the centres do not move": lambda: centres,
         },
@@ -300,6 +314,12 @@ def check_table_em(
             for d in range(D):
                 counts[:, d, levels[n, d]] += resp[n]
         return counts / counts.sum(axis=2, keepdims=True)
+
+    def normalised_tables(counts: Array, axis: int = 2) -> Array:
+        return counts / counts.sum(axis=axis, keepdims=True)
+
+    def plain_counts() -> Array:
+        return counted(0 * pseudo_counts) * resp.sum(axis=0)[:, None, None]
 
     log_prob, new_weights, new_tables = parts(step(levels.copy(), weights, tables), 3, "step")
     name, tolerance = "check_table_em", rounding(1 + np.abs(log_joint).max())
@@ -349,6 +369,18 @@ def check_table_em(
             {
                 "they are the old ones": lambda: tables,
                 "the pseudo-counts are left out": lambda: counted(1e-300 + 0 * pseudo_counts),
+                "the pseudo-counts are added to frequencies, not to counts": lambda: normalised_tables(
+                    normalised_tables(plain_counts()) + pseudo_counts
+                ),
+                "it is normalised over the components, not over the levels": lambda: normalised_tables(
+                    plain_counts() + pseudo_counts, axis=0
+                ),
+                "the pseudo-counts are shared among the K components": lambda: normalised_tables(
+                    plain_counts() + pseudo_counts / K
+                ),
+                "the pseudo-counts are added after the normalisation": lambda: (
+                    normalised_tables(plain_counts()) + pseudo_counts
+                ),
                 "the pseudo-counts are 1": lambda: counted(1 + 0 * pseudo_counts),
                 **through(lambda resp: counted(pseudo_counts, resp), responsibilities, "in the E-step "),
             },
@@ -369,7 +401,8 @@ def check_covariance_types(
     ----------
     maximum : callable
         maximum(type, variance, count) → covariances (K, D, D), for the types "full", "tied", "diag" and "spherical".
-        The prior adds `count` examples of variance `variance` in every direction to each component.
+        The prior adds `count` examples of variance `variance` in every direction to each component; for "tied", to the
+        one covariance, once.
     spread : (K, D, D)
         S_k, the covariance of the points of component k.
     counts : (K,)
@@ -396,6 +429,9 @@ def check_covariance_types(
         n = counts.sum() if kind == "tied" else counts[:, None, None]
         return (n * given + count * variance * np.eye(D)) / (n + count)
 
+    def denominator(kind: str) -> Any:
+        return counts.sum() if kind == "tied" else counts[:, None, None]
+
     unit = np.abs(spread).max()
     equal = np.full(len(counts), counts.mean())
     per = (counts / counts.sum())[:, None, None]
@@ -418,7 +454,29 @@ def check_covariance_types(
         "they are standard deviations": lambda *case: np.sqrt(np.abs(raised(best(*case)))),
         "they are divided by N, not by N_k": lambda *case: raised(best(*case) * per),
         "the prior adds its count but not its variance": lambda kind, variance, count: raised(best(kind, 0.0, count)),
+        "the prior adds its variance but is not counted in the denominator": lambda kind, variance, count: raised(
+            best(kind, variance, count) * (denominator(kind) + count) / denominator(kind)
+        ),
+        "the prior is added K times, once for every component, to the tied one": lambda kind, variance, count: raised(
+            best(kind, variance, count * (len(counts) if kind == "tied" else 1))
+        ),
+        "the prior counts once, with variance but without `count`": lambda kind, variance, count: raised(
+            best(kind, variance, float(count > 0))
+        ),
     }
+
+    def right(*case: Any) -> Array:
+        return raised(best(*case))
+
+    def only(wrong: Callable[..., ArrayLike], where: Callable[..., bool]) -> Callable[..., ArrayLike]:
+        """The mistake in some of the cases, and the right value in the others."""
+        return lambda *case: wrong(*case) if where(*case) else right(*case)
+
+    for text, wrong in list(mistakes.items()):
+        for kind in KINDS:
+            mistakes[f"{text}, for the type “{kind}” only"] = only(wrong, lambda k, *_, kind=kind: k == kind)
+        mistakes[f"{text}, without a prior only"] = only(wrong, lambda kind, variance, count: count == 0)
+        mistakes[f"{text}, with a prior only"] = only(wrong, lambda kind, variance, count: count > 0)
     return compare(
         "check_covariance_types",
         "(15)",

@@ -33,6 +33,9 @@ def _matching_tilt(p: Array, q: Array) -> float:
     return 0.5 * (low + high)
 
 
+GUARDS = tuple(10.0**-k for k in range(3, 13))  # that people add inside a logarithm
+
+
 @takes_arrays
 def check_kl(kl: Callable[..., ArrayLike], p: Array, q: Array) -> Check:
     """(1)-(2): KL(p‖q) = −H(p) − E_p log q of two discrete distributions, and its argmin over a family of q.
@@ -87,6 +90,14 @@ def check_kl(kl: Callable[..., ArrayLike], p: Array, q: Array) -> Check:
                 "it is half the χ² divergence": lambda a, b: 0.5 * ((a - b) ** 2 / b).sum(),
                 "it is the sum of squared differences": lambda a, b: ((a - b) ** 2).sum(),
                 "the terms are taken in absolute value": lambda a, b: np.abs(a * np.log(a / b)).sum(),
+                **{
+                    f"{e:g} is added inside the logarithms": lambda a, b, e=e: (a * np.log((a + e) / (b + e))).sum()
+                    for e in GUARDS
+                },
+                **{
+                    f"{e:g} is added to q inside the logarithm": lambda a, b, e=e: (a * np.log(a / (b + e))).sum()
+                    for e in GUARDS
+                },
             },
         ),
         labels=lambda index: f"KL{labels[index[0]].replace(', ', '‖')}, with r the geometric mean,",
@@ -171,7 +182,13 @@ def check_gaussian_kl(kl: Callable[..., ArrayLike], mean_p: Array, cov_p: Array,
                 "the difference of the means is missing": lambda *pair: textbook(*pair, shift=0.0),
                 "the ½ of the difference of the means is missing": lambda *pair: textbook(*pair, shift=1.0),
                 "the ½ is missing": lambda *pair: 2 * textbook(*pair),
-                "D is not subtracted": lambda *pair: textbook(*pair, D=0),
+                "−D is missing": lambda *pair: textbook(*pair, D=0),
+                "the distance of the means is not squared": lambda m, S, n, R: (
+                    textbook(m, S, n, R, shift=0.0) + 0.5 * float(np.sqrt((m - n) @ np.linalg.inv(R) @ (m - n)))
+                ),
+                "the trace has the diagonals of S_q⁻¹ and S_p only": lambda m, S, n, R: (
+                    textbook(m, S, n, R, spread=0.0) + 0.5 * float(np.diagonal(np.linalg.inv(R)) @ np.diagonal(S))
+                ),
                 "the covariances are read as precisions": by_precision,
                 "the covariances are squared: they are read as standard deviations": lambda m, S, n, R: textbook(
                     m, S @ S, n, R @ R
@@ -307,10 +324,12 @@ def check_bin_masses(
     half = 1 / (n_levels - 1)
     centre = 2 * half * levels - 1
 
-    def edges(width: float, open_ends: bool = True) -> tuple[Array, Array]:
+    def edges(width: float, open_ends: bool = True, only: str = "") -> tuple[Array, Array]:
         low, high = (centre - width - means) / std, (centre + width - means) / std
-        if open_ends:
-            low[0], high[-1] = -np.inf, np.inf
+        if open_ends or only == "last closed":
+            low[0] = -np.inf
+        if open_ends or only == "first closed":
+            high[-1] = np.inf
         return low, high
 
     def log_masses(low: Array, high: Array) -> Array:
@@ -330,6 +349,8 @@ def check_bin_masses(
         "they are a density, not masses: a continuous L_0 on whole numbers": lambda: density,
         "they are a density times the bin width": lambda: density + np.log(2 * half),
         "the first and the last bin are closed": lambda: log_masses(*edges(half, open_ends=False)),
+        "the last bin is closed: its upper tail is not open": lambda: log_masses(*edges(half, False, "last closed")),
+        "the first bin is closed: its lower tail is not open": lambda: log_masses(*edges(half, False, "first closed")),
         "the half-width is 1/n_levels, not 1/(n_levels − 1)": lambda: log_masses(*edges(1 / n_levels)),
         "the half-width is 1/n_levels, and the first and the last bin are closed": lambda: log_masses(
             *edges(1 / n_levels, open_ends=False)
@@ -420,6 +441,9 @@ def check_bits_per_dim(
         {
             "the change of units is missing": lambda: nats / (dimension * np.log(2)),
             "the change of units has the wrong sign": lambda: nats / (dimension * np.log(2)) + np.log2(scale),
+            "log₂ scale is counted once, not in every dimension": lambda: (
+                nats / (dimension * np.log(2)) - np.log2(scale) / dimension
+            ),
             "it is in nats": lambda: -np.log(masses) / dimension,
             "ln 2 is missing": lambda: nats / dimension - np.log2(scale),
             "it is not divided by D": lambda: -np.log2(masses),

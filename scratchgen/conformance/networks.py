@@ -65,6 +65,20 @@ def check_mlp(call: Callable[[Array], ArrayLike], layers: Layers, x: Array, acti
         1e-13,
         {
             "the last layer has an activation": lambda: printed_mlp(right, [(np.eye(right.shape[1]), 0.0)] * 2),  # type: ignore[list-item]
+            "the last bias is missing": lambda: right - layers[-1][1],
+            "the first bias is missing": lambda: printed_mlp(
+                x, [(layers[0][0], 0 * layers[0][1]), *layers[1:]], activation
+            ),
+            **{
+                f"the weights of layer {i + 1} are transposed": lambda i=i: printed_mlp(  # type: ignore[misc]
+                    x, [(w.T if j == i else w, b) for j, (w, b) in enumerate(layers)], activation
+                )
+                for i, (weight, _) in enumerate(layers)
+                if weight.shape[0] == weight.shape[1]
+            },
+            "all square weights are transposed": lambda: printed_mlp(
+                x, [(w.T if w.shape[0] == w.shape[1] else w, b) for w, b in layers], activation
+            ),
             "the biases are missing": lambda: printed_mlp(
                 x, [(weight, 0 * bias) for weight, bias in layers], activation
             ),
@@ -78,6 +92,9 @@ def check_mlp(call: Callable[[Array], ArrayLike], layers: Layers, x: Array, acti
             ),
         },
     )
+
+
+CLIPPED = 10, 15, 20, 30, 50, 88  # guards of an exponential
 
 
 @takes_arrays
@@ -105,6 +122,12 @@ def check_activation(
     s = np.where(z >= 0, 1 / (1 + small), small / (1 + small))
     slope = s + z * s * (1 - s)
     left, derivative = parts(value_and_slope(z.copy()), 2, "value_and_slope")
+
+    def silu_slope(inside: Array, outside: Array | None = None) -> Array:
+        """s + z s (1 − s) with s the sigmoid of `inside`."""
+        s = 1 / (1 + np.exp(-inside))
+        return s + (inside if outside is None else outside) * s * (1 - s)
+
     name, unit = "check_activation", 1 + np.abs(z)
     mistakes: dict[str, Callable[[], ArrayLike]] = {
         "it is the sigmoid": lambda: s / unit,
@@ -113,12 +136,22 @@ def check_activation(
         "it is GELU": lambda: z * (0.5 + 0.5 * np.vectorize(math.erf)(z / 2**0.5)) / unit,
         "it is softplus": lambda: (np.maximum(z, 0) + np.log1p(small)) / unit,
         "it is SiLU of −z": lambda: z * (s - 1) / unit,
+        "it is z σ(1.702 z), an approximation of GELU": lambda: z / (1 + np.exp(-1.702 * z)) / unit,
+        **{
+            f"the input of the sigmoid is clipped to ±{c}": lambda c=c: z / (1 + np.exp(-np.clip(z, -c, c))) / unit  # type: ignore[misc]
+            for c in CLIPPED
+        },
     }
     slopes: dict[str, Callable[[], ArrayLike]] = {
         "it is the sigmoid alone": lambda: s,
         "it is the derivative of the sigmoid": lambda: s * (1 - s),
         "the sigmoid is missing": lambda: z * s * (1 - s),
         "the factor z is missing": lambda: s + s * (1 - s),
+        "it is that of z σ(1.702 z), an approximation of GELU": lambda: silu_slope(1.702 * z),
+        **{
+            f"the input of the sigmoid is clipped to ±{c}": lambda c=c: silu_slope(np.clip(z, -c, c), z)  # type: ignore[misc]
+            for c in CLIPPED
+        },
         "it is the derivative of a rectifier": lambda: z > 0,
     }
     return worst(
@@ -158,6 +191,16 @@ def check_jvp(
     def difference(step: float) -> Array:
         return np.asarray(central_difference(lambda h: np.asarray(call(x + h * direction), dtype=np.float64), step))
 
+    def transposed() -> Array:
+        """The product of the transposed Jacobian and the direction."""
+        if right.shape != x.shape:
+            return np.array(np.nan)
+        columns = [
+            np.asarray(central_difference(lambda h, e=e: np.asarray(call(x + h * e), dtype=np.float64), step / 2))  # type: ignore[misc]
+            for e in np.eye(x.shape[1])
+        ]
+        return np.stack([(column * direction).sum(axis=1) for column in columns], axis=1)
+
     coarse, slope = difference(step), difference(step / 2)
     error = float((np.abs(coarse - slope) / (1 + np.abs(slope))).max())
     name = "check_jvp"
@@ -174,6 +217,7 @@ def check_jvp(
                 "the length of the direction is ignored": lambda: (
                     slope / np.linalg.norm(direction, axis=1, keepdims=True)
                 ),
+                "it is a vjp, the product of the transposed Jacobian": transposed,
                 "it is averaged over the examples": lambda: np.tile(slope.mean(axis=0), (len(x), 1)),
                 "it is multiplied by the output": lambda: slope * right,
                 "all examples have the direction of the first": lambda: np.asarray(
@@ -256,7 +300,11 @@ def check_noise_network(
     """
     right = printed_noise(mlp, x, scale, std, n_time_features, indicators, n_octaves, coefficients)
     settings = (n_time_features, indicators, n_octaves, coefficients)
-    levels = np.ones_like(scale)
+    levels, r = np.ones_like(scale), np.sqrt(scale**2 + std**2)
+
+    def with_coefficients(skip: Array, gain: Array) -> Array:
+        return printed_noise(mlp, x, scale, std, *settings[:3], coefficients=(skip, gain))
+
     skip = std / (scale**2 + std**2) if coefficients is None else coefficients[0]
     first = None if coefficients is None else (coefficients[0][0] * levels, coefficients[1][0] * levels)
     alone = [printed_noise(mlp, x, a * levels, b * levels, *settings[:3]) for a, b in zip(scale, std, strict=True)]
@@ -281,6 +329,16 @@ def check_noise_network(
         ),
         "the skip connection is missing": lambda: right - skip[:, None] * x,
     }
+    if coefficients is None:
+        mistakes |= {
+            "the gain is 1/r, not scale/r": lambda: with_coefficients(skip, 1 / r),
+            "the gain is 1": lambda: with_coefficients(skip, levels),
+            "the gain is scale": lambda: with_coefficients(skip, scale),
+            "the gain is std/r, not scale/r": lambda: with_coefficients(skip, std / r),
+            "the skip connection is std/r: its r is not squared": lambda: with_coefficients(std / r, scale / r),
+            "the skip connection is 1/r²: std is missing": lambda: with_coefficients(1 / r**2, scale / r),
+            "the skip connection is scale/r²": lambda: with_coefficients(scale / r**2, scale / r),
+        }
     name, tolerance = "check_noise_network", rounding(1 + np.abs(np.log(scale / std)).max() * 2**n_octaves)
     checks = [
         compare(
@@ -407,6 +465,12 @@ def check_categorical_denoiser(
             noise,
             tolerance,
             {
+                "x₀ is the mean of the numbers 0..K−1, not of levels in [−1, 1]": lambda: (
+                    (x - scale[:, None] * (right @ np.arange(len(levels)))) / std[:, None]
+                ),
+                "x₀ is the mean of k/(K − 1), levels in [0, 1]": lambda: (
+                    (x - scale[:, None] * (right @ (0.5 * (levels + 1)))) / std[:, None]
+                ),
                 "the sign is wrong": lambda: -noise,
                 "it is the mean of x₀": lambda: right @ levels,
                 "x₀ is the most probable level, not the mean": lambda: (
@@ -423,6 +487,9 @@ def check_categorical_denoiser(
 def check_categorical_draw(draw: Callable[[Array], ArrayLike], law: Array, n_uniform: int = 500) -> Check:
     """Draws of whole numbers: the frequency of every level over an even grid of uniform numbers.
 
+    Every entry must depend on its own uniform number only.  Draws from different numbers are therefore compared with
+    the draws where all entries have one number.
+
     Parameters
     ----------
     draw : callable
@@ -435,19 +502,56 @@ def check_categorical_draw(draw: Callable[[Array], ArrayLike], law: Array, n_uni
     Returns
     -------
     Check
-        Tolerance 30/n_uniform: the grid counts every level to within 1/n_uniform.
+        The worse of two comparisons: tolerance 30/n_uniform for the frequencies, as the grid counts every level to
+        within 1/n_uniform, and 1e-9 for the levels.
     """
     N, D, K = law.shape
-    counts = np.zeros_like(law)
-    for u in (np.arange(n_uniform) + 0.5) / n_uniform:
-        drawn = returned(draw(np.full((N, D), u)), (N, D), "draw")
-        counts += drawn[:, :, None] == np.arange(K)
-    return compare(
-        "check_categorical_draw",
-        "(24)",
-        "the frequency of every level",
-        counts / n_uniform,
-        law,
-        30 / n_uniform,
-        {"the levels are in reverse order: k is drawn for K − 1 − k": lambda: law[:, :, ::-1]},
+    grid = (np.arange(n_uniform) + 0.5) / n_uniform
+    drawn = np.array([returned(draw(np.full((N, D), u)), (N, D), "draw") for u in grid])
+    rows = np.arange(8 * N * D).reshape(8, N, D) * 7919 % 104729 % n_uniform  # an irregular number for every entry
+    n, d = np.indices((N, D))
+    frequencies = (drawn[..., None] == np.arange(K)).mean(axis=0)
+
+    def levels(rows: Array) -> Array:
+        """The draws of every entry from the numbers of the grid with these indices."""
+        return drawn[rows, n, d]
+
+    return worst(
+        compare(
+            "check_categorical_draw",
+            "(24)",
+            "the frequency of every level",
+            frequencies,
+            law,
+            30 / n_uniform,
+            {
+                "the levels are in reverse order: k is drawn for K − 1 − k": lambda: law[:, :, ::-1],
+                "the levels are counted from 1": lambda: np.concatenate([0 * law[:, :, :1], law[:, :, :-1]], axis=2),
+                "it is the most probable level: an argmax, no draw": lambda: np.eye(K)[law.argmax(axis=2)],
+                "all levels are equally probable": lambda: np.full_like(law, 1 / K),
+                "all dimensions have the law of the first": lambda: np.broadcast_to(law[:, :1], law.shape),
+                "all examples have the law of the first": lambda: np.broadcast_to(law[:1], law.shape),
+            },
+        ),
+        compare(
+            "check_categorical_draw",
+            "(24)",
+            "the level drawn from different u",
+            [returned(draw(grid[row]), (N, D), "draw") for row in rows],
+            levels(rows),
+            1e-9,
+            {
+                "all dimensions share one u: that of the first": lambda: levels(
+                    np.broadcast_to(rows[..., :1], rows.shape)
+                ),
+                "all examples share one u: that of the first": lambda: levels(np.broadcast_to(rows[:, :1], rows.shape)),
+                "all entries share one u: the first": lambda: levels(np.broadcast_to(rows[:, :1, :1], rows.shape)),
+                "the dimensions use u in reverse order": lambda: levels(rows[..., ::-1]),
+                "the examples use u in reverse order": lambda: levels(rows[:, ::-1]),
+                "every example uses u of the one before": lambda: levels(np.roll(rows, 1, axis=1)),
+                "every dimension uses u of the one before": lambda: levels(np.roll(rows, 1, axis=2)),
+                "it is drawn from 1 − u": lambda: levels(n_uniform - 1 - rows),
+            },
+            labels=lambda i: f"the level of example {i[1]}, dimension {i[2]}, drawn from different u,",
+        ),
     )

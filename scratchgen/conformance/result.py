@@ -214,7 +214,7 @@ def _distance(left: Array, right: Array, unit: Array) -> Array:
     return np.where(left == right, 0.0, np.where(np.isfinite(distance), distance, np.inf))
 
 
-def _symptoms(right: Array) -> dict[str, Callable[[], ArrayLike]]:
+def _symptoms(left: Array, right: Array) -> dict[str, Callable[[], ArrayLike]]:
     """Mistakes that are possible for any quantity."""
     symptoms: dict[str, Callable[[], ArrayLike]] = {
         "the sign is wrong": lambda: -right,
@@ -223,6 +223,8 @@ def _symptoms(right: Array) -> dict[str, Callable[[], ArrayLike]]:
         "it is half the right value": lambda: right / 2,
         "it is the square of the right value": lambda: right**2,
         "it is the right value divided by log 2: bits in place of nats": lambda: right / np.log(2),
+        f"every value above {left.max(initial=0):.6g} is clipped to it": lambda: np.minimum(right, left.max(initial=0)),
+        f"every value below {left.min(initial=0):.6g} is clipped to it": lambda: np.maximum(right, left.min(initial=0)),
         "it is zero": lambda: np.zeros_like(right),
     }
     if (right >= 0).all():
@@ -255,7 +257,7 @@ def _reasons(
     n_values = len(np.unique(np.float32(right[wrong])))
     kinds = (
         ({**places, **mistakes} if wrong.sum() > 1 else places, 1),
-        (_symptoms(right), 2),
+        (_symptoms(left, right), 2),
     )
     reasons: list[str] = []
     fits: list[dict[str, float]] = []
@@ -264,11 +266,16 @@ def _reasons(
             fits.append({text: _fit(left, value(), unit) for text, value in known.items()} if n_values >= least else {})
     for limit in limits:
         found = [[text for text, fit in kind.items() if fit <= limit] for kind in fits]
-        reasons.append(next((f"; {' or '.join(texts)}" for texts in found if texts), ""))
+        reasons.append(next((f"; {' or '.join(_widest(texts))}" for texts in found if texts), ""))
     precise, shorter = reasons
     seen = _observation(left, right, unit, limits[0]) if n_values > 2 else ""
     hint = f"; {single}{SINGLE}" if residual <= SINGLE_LIMIT else f"; {seen}{NAMELESS}"
     return precise or f"; {seen}{NAMELESS}", precise or shorter or hint
+
+
+def _widest(texts: list[str]) -> list[str]:
+    """The sentences without the special cases of another one: of "a" and "a, for b" only "a"."""
+    return [text for text in texts if not any(text.startswith(f"{other}, ") for other in texts)]
 
 
 def _observation(left: Array, right: Array, unit: Array, limit: float) -> str:

@@ -316,6 +316,7 @@ def check_langevin_step(
             "δ is (snr std)²: its 2 is missing": lambda: steps(lambda std: delta(std) / 2, root),
             "δ is 2 snr std, without a square": lambda: steps(lambda std: 2 * snr * std, root),
             "δ is 2 snr std²: snr is not squared": lambda: steps(lambda std: 2 * snr * std**2, root),
+            "δ is 2 snr² std: std is not squared": lambda: steps(lambda std: 2 * snr**2 * std, root),
             "δ is 2 snr², without std": lambda: steps(lambda std: 2 * snr**2, root),
             "δ is 2 (snr ‖z‖/‖∇log p‖)² from means over the batch, as in score_sde": lambda: steps(by_norms, root),
         },

@@ -151,6 +151,18 @@ def check_score(score: Callable[[Array], ArrayLike], mixture: Mixture, x: Array,
     def here() -> Array:
         return responsibilities(mixture, x)
 
+    norms = np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-300)
+    longest = float(np.linalg.norm(value, axis=1).max())
+    K = len(mixture.weights)
+    equal = Mixture(np.full(K, 1 / K), mixture.means, mixture.covariances)
+    scaled: dict[str, Callable[[], ArrayLike]] = {
+        "it is −std · ∇log p, the noise": lambda: -std * exact / unit,
+        "it is std · ∇log p": lambda: std * exact / unit,
+        "it is std² · ∇log p, the denoiser's shift": lambda: std**2 * exact / unit,
+        "it is ∇log p/std, as −ε̂/std²": lambda: exact / std / unit,
+        "it is −∇log p/std, as ε̂/std²": lambda: -exact / std / unit,
+    }
+    scaled = {} if std == 1 else scaled  # where std is 1 they say no more than the sign
     return compare(
         "check_score",
         "(33)",
@@ -160,11 +172,11 @@ def check_score(score: Callable[[Array], ArrayLike], mixture: Mixture, x: Array,
         _conditioned(1e-12, mixture, x),
         {
             "the sign is wrong": lambda: -exact / unit,
-            "it is −std · ∇log p, the noise": lambda: -std * exact / unit,
-            "it is std · ∇log p": lambda: std * exact / unit,
-            "it is std² · ∇log p, the denoiser's shift": lambda: std**2 * exact / unit,
-            "it is ∇log p/std, as −ε̂/std²": lambda: exact / std / unit,
-            "it is −∇log p/std, as ε̂/std²": lambda: -exact / std / unit,
+            **scaled,
+            f"its norm is clipped to {longest:.4g}": lambda: exact * np.minimum(longest / norms, 1.0) / unit,
+            "the mixing weights are left out of p(k | x)": lambda: by_component(
+                precisions(), responsibilities(equal, x)
+            ),
             "it is ∇p, not ∇log p": lambda: np.exp(log_density(mixture, x).real)[:, None] * exact / unit,
             "it is the score of the nearest component": lambda: by_component(
                 precisions(), (here() == here().max(axis=1, keepdims=True)).astype(float)
@@ -185,12 +197,27 @@ def diffused(mixture: Mixture, scale: float, std: float) -> Mixture:
     return Mixture(mixture.weights, scale * mixture.means, covariances)
 
 
-def _denoised(mixture: Mixture, x_t: Array, scale: float, std: float) -> Array:
-    """E[x_0 | x_t], (N, D), as the mean of E[x_0 | x_t, k] over p(k | x_t)."""
+def _denoised(
+    mixture: Mixture,
+    x_t: Array,
+    scale: float,
+    std: float,
+    gain: float = 1.0,
+    under: Callable[[Mixture], Mixture] = lambda law: law,
+) -> Array:
+    """E[x_0 | x_t], (N, D), as the mean of E[x_0 | x_t, k] over p(k | x_t); `gain` and under(law) are for mistakes."""
+    law = diffused(mixture, scale, std)
+    gains = gain * scale * mixture.covariances @ np.linalg.inv(law.covariances)
+    means = mixture.means + np.einsum("kde,nke->nkd", gains, x_t[:, None] - law.means)
+    return np.einsum("nk,nkd->nd", responsibilities(under(law), x_t), means)
+
+
+def _weighted(mixture: Mixture, x_t: Array, scale: float, std: float) -> Array:
+    """The mean of E[x_0 | x_t, k] over the mixing weights."""
     law = diffused(mixture, scale, std)
     gains = scale * mixture.covariances @ np.linalg.inv(law.covariances)
     means = mixture.means + np.einsum("kde,nke->nkd", gains, x_t[:, None] - law.means)
-    return np.einsum("nk,nkd->nd", responsibilities(law, x_t), means)
+    return np.einsum("k,nkd->nd", mixture.weights, means)
 
 
 def _other_levels(scale: float, std: float) -> list[tuple[float, float]]:
@@ -252,6 +279,37 @@ def check_denoiser(
         right,
         float(max(map(partial(_conditioned, 1e-12), laws, points)) + min(10 * error, LARGEST_ERROR)),
         {
+            "scale is missing in the gain scale C (scale² C + std² I)⁻¹": lambda: everywhere(
+                lambda x, s, a, b: _denoised(mixture, x, a, b, 1 / a)
+            ),
+            "the gain is scale² C (scale² C + std² I)⁻¹: one scale too many": lambda: everywhere(
+                lambda x, s, a, b: _denoised(mixture, x, a, b, a)
+            ),
+            "p(k | x_t) is that of clean data": lambda: everywhere(
+                lambda x, s, a, b: _denoised(mixture, x, a, b, under=lambda law: mixture)
+            ),
+            "the means are not scaled in p(k | x_t)": lambda: everywhere(
+                lambda x, s, a, b: _denoised(
+                    mixture, x, a, b, under=lambda law: Mixture(law.weights, mixture.means, law.covariances)
+                )
+            ),
+            "the noise is missing in p(k | x_t)": lambda: everywhere(
+                lambda x, s, a, b: _denoised(mixture, x, a, b, under=lambda law: diffused(mixture, a, 0.0))
+            ),
+            "the mixing weights stand where p(k | x_t) belongs": lambda: everywhere(
+                lambda x, s, a, b: _weighted(mixture, x, a, b)
+            ),
+            "the mixing weights are left out of p(k | x_t)": lambda: everywhere(
+                lambda x, s, a, b: _denoised(
+                    mixture,
+                    x,
+                    a,
+                    b,
+                    under=lambda law: Mixture(
+                        np.full(len(law.weights), 1 / len(law.weights)), law.means, law.covariances
+                    ),
+                )
+            ),
             "the score has the wrong sign": lambda: everywhere(lambda x, s, a, b: (x - b**2 * s) / a),
             "std stands where std² belongs": lambda: everywhere(lambda x, s, a, b: (x + b * s) / a),
             "std² is missing": lambda: everywhere(lambda x, s, a, b: (x + s) / a),

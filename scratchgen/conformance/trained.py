@@ -149,6 +149,10 @@ def check_loss_of(
         "it is averaged over the examples: one value an example is expected": lambda: shown(np.full(N, right.mean())),
         **{text: every(step_of=late) for text, late in _late(call, x0, schedule.T).items()},
         "all examples have t of the first example": every(steps=np.full(N, steps[0])),
+        "x_t of all examples has t of the first example": every(
+            x_t=lambda: schedule.alpha_bar[steps[0]] * x0 + schedule.beta_bar[steps[0]] * noise
+        ),
+        "the network gets t of the first example for all examples": every(step_of=lambda _: int(steps[0])),
         "the target has the wrong sign": every(wanted=lambda right: -right),
         "the norm is L1, Σ|target − output|": every(norm=lambda d: np.abs(d).sum(axis=1)),
         "it is the norm, not its square": every(norm=lambda d: np.sqrt((d**2).sum(axis=1))),
@@ -158,7 +162,7 @@ def check_loss_of(
         "the network gets x_0, without noise": every(x_t=lambda: x0),
         "x_t is not scaled: x_0 + β̄ε": every(x_t=lambda: x0 + total * noise),
         **(
-            {"the target is ᾱε + β̄x_0: v has a minus": every(wanted=lambda _: scale * noise + total * x0)}
+            {"the target has plus in place of minus, ᾱε + β̄x_0": every(wanted=lambda _: scale * noise + total * x0)}
             if kind == "v"
             else {}
         ),
@@ -457,17 +461,25 @@ def check_flow_likelihood_of(
 
         return np.sum([np.asarray(central_difference(along(d), h)) for d in range(len(axes))], axis=0)
 
-    def ours(rtol: float = rtol, factor: float = 1.0) -> Array:
+    def ours(
+        rtol: float = rtol, factor: float = 1.0, weight: float = 1.0, start: float = t_min, drift: bool = True
+    ) -> Array:
+        """log p with the divergence times `factor`, and score and divergence times `weight`."""
+
         def both(x: Array, t: float) -> tuple[Array, Array]:
             spread = by_differences(x, t) if divergence is None else divergence(x, t)
-            return call(x, t), factor * returned(spread, (len(x),), "divergence")
+            less = 0.0 if drift else 2 * x.shape[1] * float(sde.rate(t)) / float(sde.diffusion(t)) ** 2
+            return weight * call(x, t), weight * factor * returned(spread, (len(x),), "divergence") + less
 
-        return probability_flow_log_prob(sde, both, x, t_min, rtol)
+        return probability_flow_log_prob(sde, both, x, start, rtol)
 
     right = ours(rtol / 10)
 
+    def end() -> Array:
+        return flow_map(sde, call, x, t_min, sde.horizon, rtol)
+
     def prior() -> Array:
-        return sde.prior_log_prob(flow_map(sde, call, x, t_min, sde.horizon, rtol))
+        return sde.prior_log_prob(end())
 
     return _judged(
         "check_flow_likelihood_of",
@@ -479,6 +491,12 @@ def check_flow_likelihood_of(
         10 * rtol,
         {
             "∫ div f̃ dt has the wrong sign": lambda: 2 * prior() - right,
+            "π is N(0, I), not N(0, std(T)² I)": lambda: (
+                right - prior() - 0.5 * (end() ** 2 + np.log(2 * np.pi)).sum(axis=1)
+            ),
+            "g² stands for ½g²: the drift is that of the reverse SDE": lambda: ours(rtol / 10, weight=2.0),
+            "½g² is ¼g²": lambda: ours(rtol / 10, weight=0.5),
+            "div f is missing in ∫ div f̃ dt": lambda: ours(rtol / 10, drift=False),
             "log π(x_T) is missing": lambda: right - prior(),
             "∫ div f̃ dt is missing": prior,
             "div s_θ has the wrong sign": lambda: ours(factor=-1.0),

@@ -264,25 +264,49 @@ def check_training(
         return lambda at: float(np.asarray(loss(at, n)))
 
     def plain(
-        correct: bool = True, warm: bool = True, bar: float | None = ema_decay, ascend: bool = False
+        correct: bool = True,
+        warm: bool = True,
+        bar: float | None = ema_decay,
+        ascend: bool = False,
+        late: int = 0,
+        accumulate: int = 0,
+        batch: Callable[[int], int] = lambda n: n,
+        old_average: bool = False,
     ) -> tuple[Array, Array, Array]:
+        """The loop, with mistakes; `accumulate` gradients before are added, and the rate is that of step n − late."""
+        gradients: list[Array] = []
         theta, m, v = parameters.astype(np.float64), np.zeros(len(parameters)), np.zeros(len(parameters))
         average, values = theta.copy(), []
         for n in range(n_steps):
             values.append(batch_loss(n)(theta))
-            g = _slopes(batch_loss(n), theta, np.eye(len(theta)))
+            gradients.append(_slopes(batch_loss(batch(n)), theta, np.eye(len(theta))))
+            g = np.sum(gradients[-1 - accumulate :], axis=0)
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
             m_hat, v_hat = (m / (1 - 0.9 ** (n + 1)), v / (1 - 0.999 ** (n + 1))) if correct else (m, v)
-            rate = learning_rate * printed_rate(n, n_steps, warmup if warm else 0)
+            rate = learning_rate * printed_rate(max(n - late, 0), n_steps, warmup if warm else 0)
             step = rate * m_hat / (np.sqrt(v_hat) + 1e-8) + rate * weight_decay * theta
-            theta = theta + step if ascend else theta - step
+            before, theta = theta, theta + step if ascend else theta - step
             decay = 0.0 if bar is None else min(bar, (2 + n) / (11 + n))
-            average = decay * average + (1 - decay) * theta
+            average = decay * average + (1 - decay) * (before if old_average else theta)
         return np.array(values), theta, average
 
     values, theta, average = plain()
+
+    def part(i: int) -> dict[str, Callable[[], Array]]:
+        """Part i of the result under mistakes of the loop."""
+        return {
+            "gradients accumulate: those of all steps before are added": lambda: plain(accumulate=n_steps)[i],
+            "gradients accumulate: that of the step before is added": lambda: plain(accumulate=1)[i],
+            "the learning rate is one step late": lambda: plain(late=1)[i],
+            "the gradient is that of the first batch in every step": lambda: plain(batch=lambda n: 0)[i],
+            "the gradient is that of the batch before": lambda: plain(batch=lambda n: max(n - 1, 0))[i],
+            "the moments of Adam are not corrected for their start at 0": lambda: plain(correct=False)[i],
+            "the learning rate does not rise first": lambda: plain(warm=False)[i],
+            "it moves along +gradient, not −gradient": lambda: plain(ascend=True)[i],
+        }
+
     checks = [
-        compare(name, equation, "the loss of every step", left[0], values, 1e-6),
+        compare(name, equation, "the loss of every step", left[0], values, 1e-6, part(0)),
         compare(
             name,
             equation,
@@ -291,9 +315,7 @@ def check_training(
             theta,
             1e-6,
             {
-                "the moments of Adam are not corrected for their start at 0": lambda: plain(correct=False)[1],
-                "the learning rate does not rise first": lambda: plain(warm=False)[1],
-                "it moves along +gradient, not −gradient": lambda: plain(ascend=True)[1],
+                **part(1),
                 "it does not move": lambda: parameters,
             },
         ),
@@ -307,7 +329,13 @@ def check_training(
                 left[2],
                 average,
                 1e-6,
-                {"it is the parameters themselves": lambda: theta, "it does not move": lambda: parameters},
+                {
+                    **part(2),
+                    "it is that of the parameters before each update": lambda: plain(old_average=True)[2],
+                    "the decay of the first steps is not reduced": lambda: plain(bar=None)[2],
+                    "it is the parameters themselves": lambda: theta,
+                    "it does not move": lambda: parameters,
+                },
             )
         )
     return worst(*checks)
@@ -346,6 +374,13 @@ def check_learning_rate(rate: Callable[[int], float], n_steps: int, learning_rat
     """
     steps = range(n_steps)
     right = np.array([learning_rate * printed_rate(step, n_steps, warmup) for step in steps])
+
+    def after_rise(fall: Callable[[int], float] | None = None, rise: Callable[[int], float] | None = None) -> Array:
+        """The rates with another rise or another fall; None is the right one."""
+        return np.array(
+            [right[i] if (other := rise if i < warmup else fall) is None else learning_rate * other(i) for i in steps]
+        )
+
     return compare(
         "check_learning_rate",
         "(14)",
@@ -359,8 +394,24 @@ def check_learning_rate(rate: Callable[[int], float], n_steps: int, learning_rat
                 np.arange(n_steps) < warmup, right, learning_rate * np.ones(n_steps)
             ),
             "it starts at 0: the first step changes nothing": lambda: np.append(0.0, right[:-1]),
-            "it is step/warmup in the rise, where (step + 1)/warmup belongs: the first step changes nothing": lambda: (
-                np.where(np.arange(n_steps) < warmup, learning_rate * np.arange(n_steps) / max(warmup, 1), right)
+            "the rise starts at 0: step/warmup": lambda: after_rise(None, lambda i: i / warmup),
+            "the rise ends one step late: (step + 1)/(warmup + 1)": lambda: after_rise(
+                None, lambda i: (i + 1) / (warmup + 1)
+            ),
+            "the cosine is counted from step 0, not from the end of the warm-up": lambda: after_rise(
+                lambda i: np.cos(0.5 * np.pi * i / n_steps) ** 2
+            ),
+            "the cosine ends at the last step: n_steps − 1": lambda: after_rise(
+                lambda i: np.cos(0.5 * np.pi * (i - warmup) / max(n_steps - 1 - warmup, 1)) ** 2
+            ),
+            "it falls and rises again, by a whole period of the cosine": lambda: after_rise(
+                lambda i: np.cos(np.pi * (i - warmup) / (n_steps - warmup)) ** 2
+            ),
+            "it falls by a quarter of the cosine: the square is missing": lambda: after_rise(
+                lambda i: np.cos(0.5 * np.pi * (i - warmup) / (n_steps - warmup))
+            ),
+            "it falls along a line, not along a cosine": lambda: after_rise(
+                lambda i: 1 - (i - warmup) / (n_steps - warmup)
             ),
         },
         relative=True,
@@ -391,7 +442,7 @@ def check_moving_average(
     """
     n = len(parameters)
 
-    def weighted(decays: Array) -> Array:
+    def weighted(decays: Array, start: Array = start) -> Array:
         """Row i: Π decays up to i times the start, plus (1 − decay_k) Π_{k<j<=i} decay_j times parameters k."""
         terms = np.vstack([start, (1 - decays[:, None]) * parameters])
         rows = []
@@ -401,6 +452,14 @@ def check_moving_average(
         return np.array(rows)
 
     k = np.arange(1, n + 1)
+
+    def weighted_of(other: Array) -> Array:
+        average, rows = start, []
+        for decay_k, row in zip(np.minimum(decay, (1 + k) / (10 + k)), other, strict=True):
+            average = decay_k * average + (1 - decay_k) * row
+            rows.append(average)
+        return np.array(rows)
+
     return compare(
         "check_moving_average",
         "(29)",
@@ -409,6 +468,17 @@ def check_moving_average(
         weighted(np.minimum(decay, (1 + k) / (10 + k))),
         1e-12,
         {
+            "the steps are counted from 0: the decay of step k is k/(9 + k)": lambda: weighted(
+                np.minimum(decay, k / (9 + k))
+            ),
+            "the decay of step k is that of the next step, (2 + k)/(11 + k)": lambda: weighted(
+                np.minimum(decay, (2 + k) / (11 + k))
+            ),
+            "it starts at 0, not at the parameters": lambda: weighted(np.minimum(decay, (1 + k) / (10 + k)), 0 * start),
+            "it starts at the parameters after the first step": lambda: weighted(
+                np.minimum(decay, (1 + k) / (10 + k)), parameters[0]
+            ),
+            "it is that of the parameters before each update": lambda: weighted_of(np.vstack([start, parameters[:-1]])),
             "it is the parameters themselves": lambda: parameters,
             "the decay of the first steps is not reduced": lambda: weighted(np.full(n, decay)),
             "decay and 1 − decay are swapped": lambda: weighted(1 - np.minimum(decay, (1 + k) / (10 + k))),
@@ -449,7 +519,9 @@ def check_adam(
         The tolerance is the argument.
     """
 
-    def textbook(correct: bool = True, root_epsilon: bool = False, decoupled: bool = True) -> Array:
+    def textbook(
+        correct: bool = True, root_epsilon: bool = False, decoupled: bool = True, early_epsilon: bool = False
+    ) -> Array:
         theta, m, v = parameters.astype(np.float64), np.zeros(len(parameters)), np.zeros(len(parameters))
         states = []
         for n, g in enumerate(gradients, start=1):
@@ -459,7 +531,8 @@ def check_adam(
                 g = g + weight_decay * theta
             m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
             m_hat, v_hat = (m / (1 - beta1**n), v / (1 - beta2**n)) if correct else (m, v)
-            step = m_hat / np.sqrt(v_hat + epsilon) if root_epsilon else m_hat / (np.sqrt(v_hat) + epsilon)
+            added = epsilon / np.sqrt(1 - beta2**n) if early_epsilon else epsilon
+            step = m_hat / np.sqrt(v_hat + epsilon) if root_epsilon else m_hat / (np.sqrt(v_hat) + added)
             theta = theta - learning_rate * step
             states.append(theta)
         return np.array(states)
@@ -473,6 +546,7 @@ def check_adam(
         tolerance,
         {
             "the moments are not corrected for their start at 0": lambda: textbook(correct=False),
+            "ε is added before the bias correction, as TensorFlow's ε̂": lambda: textbook(early_epsilon=True),
             "ε stands under the root": lambda: textbook(root_epsilon=True),
             "weight decay goes through the moments: L2, not AdamW": lambda: textbook(decoupled=False),
             "it moves along +gradient, not −gradient": lambda: 2 * parameters - textbook(),

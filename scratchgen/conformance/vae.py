@@ -80,6 +80,9 @@ def check_vae_objective(loss: Callable[..., ArrayLike], p_x: Array, q: Array, de
                 "the KL is that of the aggregate E_p q(z | x)": lambda p, q: (
                     (p @ q) @ np.log(p @ q / prior) - p @ fit(q)
                 ),
+                "the aggregate E_p q(z | x) stands in the place of the prior": lambda p, q: (
+                    p @ ((q * np.log(q / (p @ q))).sum(axis=1) - fit(q))
+                ),
                 "the prior is taken as uniform": lambda p, q: p @ ((q * np.log(q * len(prior))).sum(axis=1) - fit(q)),
                 "it is the ELBO, not the loss": lambda p, q: -p @ gap(p, q),
                 "x is averaged without p(x)": lambda p, q: gap(p, q).mean(),
@@ -134,6 +137,10 @@ KLS: dict[str, Callable[[Array, Array], Array]] = {
     "the KL is summed over the batch": lambda m, v: np.full(len(m), _kl(m, v).sum()),
     "the KL is averaged over batch and latents": lambda m, v: np.full(len(m), _kl(m, v).mean() / m.shape[1]),
     "the KL is missing": lambda m, v: 0 * _kl(m, v),
+    "the last latent is left out of the KL": lambda m, v: _kl(m[:, :-1], v[:, :-1]),
+    "the first latent is left out of the KL": lambda m, v: _kl(m[:, 1:], v[:, 1:]),
+    "only the first latent is in the KL": lambda m, v: _kl(m[:, :1], v[:, :1]),
+    "only the last latent is in the KL": lambda m, v: _kl(m[:, -1:], v[:, -1:]),
 }
 
 
@@ -325,6 +332,14 @@ def check_reparameterisation(
                 "1/σ stands where σ belongs": with_std(lambda v: np.exp(-v / 2)),
                 "a softplus stands in the place of the exponential": with_std(lambda v: np.log1p(np.exp(v))),
                 "σ is 1": with_std(np.ones_like),
+                **{
+                    f"log σ² is clipped to at most {bound}": with_std(lambda v, b=bound: np.exp(np.minimum(v, b) / 2))  # type: ignore[misc]
+                    for bound in (-1, 0, 1, 2, 5)
+                },
+                **{
+                    f"log σ² is clipped to at least {bound}": with_std(lambda v, b=bound: np.exp(np.maximum(v, b) / 2))  # type: ignore[misc]
+                    for bound in (-10, -5, -2, -1, 0)
+                },
                 "the noise is left out: it is μ": with_std(np.zeros_like),
                 "μ is left out": lambda mean, log_variance, noise: np.exp(log_variance / 2) * noise,
                 "it is μ (1 + σ ξ)": lambda mean, log_variance, noise: mean * (1 + np.exp(log_variance / 2) * noise),
@@ -368,8 +383,9 @@ def check_importance_weighted_bound(
     as_probabilities(joint, "joint", axis=(0, 1))
     as_probabilities(q, "q", axis=1)
     log_weights, log_p = np.log(joint) - np.log(q), np.log(joint.sum(axis=1))
+    three = [(0, 1, 1), (1, 0, 0)] if n_draws == 2 and joint.shape[1] > 1 else []  # where a mean is no median
     tuples = [z for n in range(1, int(n_draws) + 1) for z in product(range(joint.shape[1]), repeat=n)]
-    stacks = [(log_weights[:, z].T,) for z in tuples]
+    stacks = [(log_weights[:, z].T,) for z in (*tuples, *three)]
     law = np.array([np.prod(q[:, z], axis=1) for z in tuples])  # q of the tuple, (n_tuples, X)
     name, tolerance = "check_importance_weighted_bound", rounding(1 + np.abs(log_weights).max())
 
@@ -402,6 +418,9 @@ def check_importance_weighted_bound(
         "the worst draws have the largest weights: a softmax over losses": softmax_mean(-1.0),
         "it is the mean of log w weighted by w, not the logarithm of the mean": softmax_mean(1.0),
         "it is averaged over the examples": lambda stack: np.full(stack.shape[1], log_mean_exp(stack).mean()),
+        "the sum runs over the examples, the wrong axis, and the mean over the draws": lambda stack: np.full(
+            stack.shape[1], log_mean_exp(stack.T).mean()
+        ),
     }
     values = compare(
         name,
@@ -411,14 +430,15 @@ def check_importance_weighted_bound(
         [log_mean_exp(*stack) for stack in stacks],
         tolerance,
         at_each(stacks, mistakes),
-        labels=lambda index: f"the bound of x = {index[1]} for the draws z = {tuples[index[0]]}",
+        labels=lambda index: f"the bound of x = {index[1]} for the draws z = {(*tuples, *three)[index[0]]}",
     )
-    if values.left.shape != law.shape or not values:
+    if not values:
         return values
+    bounds = values.left[: len(tuples)]
     sizes = np.array([len(z) for z in tuples])
     by_n = [sizes == n for n in range(1, int(n_draws) + 1)]
-    means = np.array([(law * values.left)[chosen].sum(axis=0) for chosen in by_n])  # L_n, (n_draws, X)
-    evidence = [(law * np.exp(values.left - log_p))[chosen].sum(axis=0) for chosen in by_n]
+    means = np.array([(law * bounds)[chosen].sum(axis=0) for chosen in by_n])  # L_n, (n_draws, X)
+    evidence = [(law * np.exp(bounds - log_p))[chosen].sum(axis=0) for chosen in by_n]
     ahead = np.vstack([means[1:], log_p])
     flat = [result(bound(np.tile(log_p, (n, 1))), "bound") for n in range(1, int(n_draws) + 1)]
     return worst(
