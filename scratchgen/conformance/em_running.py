@@ -448,6 +448,9 @@ def check_covariance_types(
         "the spherical one is the trace, not divided by D": lambda kind, *prior: raised(
             best(kind, *prior, spread=D * spread if kind == "spherical" else spread)
         ),
+        "the spherical one is the trace, with the prior, not divided by D": lambda kind, *prior: raised(
+            best(kind, *prior) * (D if kind == "spherical" else 1)
+        ),
         "the diagonal one keeps the whole matrix": lambda kind, *prior: raised(
             best("full" if kind == "diag" else kind, *prior)
         ),
@@ -475,6 +478,7 @@ def check_covariance_types(
     for text, wrong in list(mistakes.items()):
         for kind in KINDS:
             mistakes[f"{text}, for the type “{kind}” only"] = only(wrong, lambda k, *_, kind=kind: k == kind)
+        mistakes[f"{text}, but not for the type “tied”"] = only(wrong, lambda k, *_: k != "tied")
         mistakes[f"{text}, without a prior only"] = only(wrong, lambda kind, variance, count: count == 0)
         mistakes[f"{text}, with a prior only"] = only(wrong, lambda kind, variance, count: count > 0)
     return compare(

@@ -527,6 +527,9 @@ def check_categorical_draw(draw: Callable[[Array], ArrayLike], law: Array, n_uni
             {
                 "the levels are in reverse order: k is drawn for K − 1 − k": lambda: law[:, :, ::-1],
                 "the levels are counted from 1": lambda: np.concatenate([0 * law[:, :, :1], law[:, :, :-1]], axis=2),
+                "the levels are counted from 1, and the last two are one": lambda: np.concatenate(
+                    [0 * law[:, :, :1], law[:, :, :-2], law[:, :, -2:].sum(axis=2, keepdims=True)], axis=2
+                ),
                 "it is the most probable level: an argmax, no draw": lambda: np.eye(K)[law.argmax(axis=2)],
                 "all levels are equally probable": lambda: np.full_like(law, 1 / K),
                 "all dimensions have the law of the first": lambda: np.broadcast_to(law[:, :1], law.shape),

@@ -485,7 +485,7 @@ def _loop_mistakes(walk: Walk, formula: Formula, noise: Array) -> dict[str, Call
         "the last step, t = 1, is not made: x_1 is returned": lambda: walk(formula, last=2),
         "one noise is shared by all steps: that of the first step": given(noise[:1]),
         "one noise is shared by all steps: that of the last step": given(noise[-1:]),
-        "the noise is used in reverse order": given(noise[::-1]),
+        "the noise of the steps is used in the order t = 1..T, in reverse": given(noise[::-1]),
         "every step has the noise of the step before": given(np.concatenate([noise[-1:], noise[:-1]])),
         "every step has the noise of the next step": given(np.concatenate([noise[1:], noise[:1]])),
     }

@@ -104,6 +104,7 @@ def check_probability_flow_likelihood(
         mistakes |= {
             "∫div dt is missing": lambda: ends()[1],
             "∫div dt has the wrong sign": lambda: 2 * ends()[1] - right,
+            "div f is missing in ∫div dt": lambda: right - D * np.log(process.level(process.horizon)[0]),
             "∫div dt is doubled": lambda: 2 * right - ends()[1],
             "p_T is missing": lambda: right - ends()[1],
             "N(0, I) stands where p_T belongs": lambda: with_base(1.0),

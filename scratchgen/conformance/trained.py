@@ -575,7 +575,7 @@ def _other_noise(noise: Array) -> dict[str, Array]:
     return {
         "one noise is shared by all steps: noise[0]": noise[:1],
         "one noise is shared by all steps: noise[T−1]": noise[-1:],
-        "the noise is used in reverse order": noise[::-1],
+        "the noise of the steps is used in the order t = 1..T, in reverse": noise[::-1],
         "all examples use the noise of the first example": noise[:, :1],
         "all dimensions use the noise of the first dimension": noise[:, :, :1],
     }

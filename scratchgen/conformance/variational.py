@@ -698,6 +698,11 @@ def check_linear_gaussian_elbo(
                 "the constant (D/2) log 2πσ² is missing": wrong(constant=0),
                 "the constant (D/2) log 2π is missing": wrong(constant=np.log(s2) / np.log(2 * np.pi * s2)),
                 "the constant is not multiplied by D": wrong(constant=1 / D),
+                "D stands where k belongs in the KL: −D/2, not −k/2": lambda m, V: exact(m, V) + 0.5 * (D - k),
+                "−k/2 is missing in the KL": lambda m, V: exact(m, V) - 0.5 * k,
+                "the log-determinant is that of the diagonal of V": lambda m, V: (
+                    exact(m, V) + 0.5 * float(np.log(np.diagonal(V)).sum() - np.linalg.slogdet(V)[1])
+                ),
                 "the KL is missing": wrong(kl=0),
                 "the KL has the wrong sign": wrong(kl=-1),
                 "the ½ of the KL is missing": wrong(kl=2),
