@@ -1,0 +1,81 @@
+"""The batteries as tests: a wrong implementation fails and is never named wrongly, a right one passes.
+
+`python -m pytest tests/battery --battery` runs the slow cases too.
+"""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from scratchgen.conformance import Check
+from scratchgen.conformance.result import NAMELESS, SINGLE, compare
+from tests.battery.case import Wrong, verdict
+
+EXPECTED = {  # wrong implementations with another verdict than "named" or "silent"
+    "q_sample: t broadcast over dimensions, not examples": (
+        "passed",
+        "it is right for an int t, and raises for an array of them: a callable that raises takes ints only",
+    ),
+}
+REFUSED = {  # right implementations whose problem magnifies rounding more than the tolerance knows, by their first part
+    "check_ddim_sampler": "a loop with α near 0 magnifies rounding",
+    "check_sampler": "a loop with α near 0 magnifies rounding",
+    "check_reverse_sampler": "a score with a large slope magnifies rounding",
+    "check_heun": "a score with a large slope magnifies rounding",
+    "check_bound_terms": "the mean through x_0 loses digits where β² is 1e-8",
+    "check_variational_bound": "the mean through x_0 loses digits where β² is 1e-8",
+    "check_chains": "the mean through x_0 loses digits where β² is 1e-8",
+    "check_covariance_types": "the prior of the tied covariance is counted for every component",
+    "check_learning_rate": "another warm-up",
+}
+
+
+def cases_of(kind):
+    """All cases of the modules `*_kind.py`, the slow ones with the mark `battery`."""
+    for path in sorted(Path(__file__).parent.glob(f"*_{kind}.py")):
+        for case in importlib.import_module(f"tests.battery.{path.stem}").CASES:
+            marks = [pytest.mark.battery] if case.slow else []
+            yield pytest.param(case, id=f"{path.stem}-{case.name}", marks=marks)
+
+
+@pytest.mark.parametrize("case", cases_of("wrong"))
+def test_a_wrong_implementation_fails_and_is_not_named_wrongly(case):
+    expected = EXPECTED.get(case.name, ("named", ""))[0]
+    found = verdict(case)
+    assert found in {expected, "silent" if expected == "named" else expected}, case.run().diagnosis
+
+
+@pytest.mark.parametrize("case", cases_of("right"))
+def test_a_right_implementation_passes(case):
+    check = case.run()
+    if not check.passed and case.name.split(":")[0] in REFUSED and case.name in refused_first():
+        pytest.xfail(REFUSED[case.name.split(":")[0]])
+    assert check.passed, check
+
+
+def refused_first():
+    """The text of the first results, where the refused implementations stand."""
+    return "".join(path.read_text() for path in Path(__file__).parent.glob("*_right.txt"))
+
+
+def of(left, words):
+    """The verdict on `left` where right is 1, 2, 3, with one known mistake."""
+    mistakes = {"it is moved; by one": lambda: [2.0, 3.0, 4.0]}
+
+    def run() -> Check:
+        return compare("c", "(0)", "head with a phrase", left, [1.0, 2.0, 3.0], 1e-12, mistakes)
+
+    return verdict(Wrong("w", run, words))
+
+
+def test_a_verdict_reads_the_mistake_and_not_the_head_or_a_hint():
+    assert of([1, 2, 3], ()) == "passed"
+    assert of([2, 3, 4], ("moved",)) == of([2, 3, 4], ("by one",)) == "named"
+    assert of([2, 3, 4], ("another",)) == of([2, 3, 4], ("phrase",)) == "named wrongly"
+    assert of([5, 3, 9], ("phrase",)) == of([5, 3, 9], ("no known",)) == "silent"
+    assert of([7, 14, 21], ("7 times",)) == "named"
+    assert of([7, 14, 21], ("sign",)) == "silent"  # a multiple is a fact and no mistake
+    single = [1 + 1e-7, 2 - 2e-7, 3 + 3e-7]
+    assert of([float(f) for f in map("{:.9f}".format, single)], ()) == "silent"
+    assert NAMELESS not in SINGLE
