@@ -312,7 +312,7 @@ def check_step_loss(
                 -float(np.sqrt(v / (1 - v)))
             ),
             "ε̂ has the wrong sign": wrong_mean(-float(factors[1])),
-            "ε̂ is evaluated at t − 1": wrong_mean(float(factors[1]), t - 1),
+            "ε̂ is evaluated at t − 1": wrong_mean(float(factors[1]), max(t - 1, 1)),
             "both ½ log 2πσ² and D β̃²/(2σ²) are missing": lambda: noise,
             "it is E‖ε − ε̂‖², without weight and constants": lambda: noise * 2 * sigma_squared / factors[1] ** 2,
             "β² stands where β⁴/β̄² belongs": lambda: constant + omega + noise * total / v,

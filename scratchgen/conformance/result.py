@@ -215,7 +215,9 @@ def _distance(left: Array, right: Array, unit: Array) -> Array:
 
 
 def _symptoms(left: Array, right: Array) -> dict[str, Callable[[], ArrayLike]]:
-    """Mistakes that are possible for any quantity."""
+    """Mistakes that are possible for any quantity.  A clipping leaves two values between its bounds as they are."""
+    low, high = left.min(initial=0), left.max(initial=0)
+    inside = ((right > low) & (right < high)).sum()
     symptoms: dict[str, Callable[[], ArrayLike]] = {
         "the sign is wrong": lambda: -right,
         "it is the exponential of the right value: a logarithm is missing": lambda: np.exp(right),
@@ -223,8 +225,8 @@ def _symptoms(left: Array, right: Array) -> dict[str, Callable[[], ArrayLike]]:
         "it is half the right value": lambda: right / 2,
         "it is the square of the right value": lambda: right**2,
         "it is the right value divided by log 2: bits in place of nats": lambda: right / np.log(2),
-        f"every value above {left.max(initial=0):.6g} is clipped to it": lambda: np.minimum(right, left.max(initial=0)),
-        f"every value below {left.min(initial=0):.6g} is clipped to it": lambda: np.maximum(right, left.min(initial=0)),
+        f"every value above {high:.6g} is clipped to it": lambda: np.minimum(right, high if inside > 1 else np.nan),
+        f"every value below {low:.6g} is clipped to it": lambda: np.maximum(right, low if inside > 1 else np.nan),
         "it is zero": lambda: np.zeros_like(right),
     }
     if (right >= 0).all():

@@ -39,14 +39,14 @@ def cases_of(kind):
             yield pytest.param(case, id=f"{path.stem}-{case.name}", marks=marks)
 
 
-@pytest.mark.parametrize("case", cases_of("wrong"))
+@pytest.mark.parametrize("case", tuple(cases_of("wrong")))
 def test_a_wrong_implementation_fails_and_is_not_named_wrongly(case):
     expected = EXPECTED.get(case.name, ("named", ""))[0]
     found = verdict(case)
     assert found in {expected, "silent" if expected == "named" else expected}, case.run().diagnosis
 
 
-@pytest.mark.parametrize("case", cases_of("right"))
+@pytest.mark.parametrize("case", tuple(cases_of("right")))
 def test_a_right_implementation_passes(case):
     check = case.run()
     if not check.passed and case.name.split(":")[0] in REFUSED and case.name in refused_first():

@@ -605,3 +605,14 @@ def test_the_command_line_accepts_an_audit_and_needs_no_extra(tmp_path):
     )
     assert done.returncode == 0, done.stderr.decode()
     assert b"1 of 1 checks pass" in done.stdout
+
+
+def test_an_array_of_t_that_is_broadcast_over_the_dimensions_fails():
+    """`table[t] * x` is right for an int t and with as many examples as dimensions raises nothing."""
+    bar = np.cumprod(1 - HO)
+
+    def q_sample(t, x0, noise):
+        return np.sqrt(bar[t]) * x0 + np.sqrt(1 - bar[t]) * noise
+
+    assert audit(betas=HO, zero_based=True, q_sample=q_sample).passed
+    assert not audit(betas=HO, zero_based=True, batched_t=True, q_sample=q_sample).passed

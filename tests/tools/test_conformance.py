@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scratchgen import VP, Mixture, NoiseSchedule, conformance
 from scratchgen.conformance import (
     check_ancestral_step,
+    check_categorical_draw,
     check_ddim_step,
     check_diagonal_kl,
     check_elbo,
@@ -28,7 +29,7 @@ from scratchgen.conformance import (
     check_score,
     check_sde,
 )
-from scratchgen.conformance.result import NAMELESS, SINGLE, compare, worst
+from scratchgen.conformance.result import NAMELESS, SINGLE, compare, is_single, worst
 from scratchgen.ddpm import p_step
 from scratchgen.em import e_step, m_step, ppca_em_step, ppca_maximum
 from scratchgen.likelihood import kl_gaussian
@@ -129,6 +130,94 @@ def test_one_number_proves_no_mistake():
     assert compared([4.0, 4.0], [2.0, 2.0]).diagnosis.endswith(NAMELESS)
     assert compared([4.0, 4.0], [2.0, 2.0], mistakes={"it is 4": lambda: 4.0}).diagnosis.endswith("; it is 4")
     assert compared([4.0, 2.0], [2.0, 2.0], mistakes={"it is 4": lambda: [4.0, 2.0]}).diagnosis.endswith(NAMELESS)
+
+
+def test_a_constant_ratio_or_offset_of_three_values_is_told_as_a_fact():
+    right = np.array([0.3, 1.7, 2.2, 0.9, 4.1])
+    for left, fact in (
+        (5 * right, "; it is 5 times the right value; "),
+        (1.000001 * right, "; it is 1 + 1e-06 times the right value; "),
+        (right + 1.5, "; it is the right value plus 1.5; "),
+        (right - 0.25, "; it is the right value minus 0.25; "),
+    ):
+        assert compared(left, right).diagnosis.endswith(fact + NAMELESS)
+    assert "times" not in compared(5 * right[:2], right[:2]).diagnosis  # two values have many explanations
+    assert "times" not in compared(5 * right + [0, 0, 0, 0, 1e-4], right).diagnosis
+    named = {"the factor is 5": lambda: 5 * right}
+    assert compared(5 * right, right, mistakes=named).diagnosis.endswith("; the factor is 5")
+
+
+def test_clipped_values_are_named_where_others_are_right():
+    right = np.array([-6.0, -3.0, 0.5, 1.0, 2.0, 7.0])
+    assert "every value above 0.7 is clipped to it" in compared(np.minimum(right, 0.7), right).diagnosis
+    assert "every value below -0.2 is clipped to it" in compared(np.maximum(right, -0.2), right).diagnosis
+    assert "clipped" not in compared(np.full(6, 7.0), right).diagnosis  # the largest value stands for all
+
+
+def test_one_entry_is_named_by_its_place_only():
+    right, left = np.arange(1.0, 6.0), np.array([0.0, 2.0, 3.0, 4.0, 5.0])
+    wrong = {"the first is 0": lambda: left}
+    assert compared(left, right, mistakes=wrong).diagnosis.endswith(NAMELESS)
+    assert compared(left, right, places=wrong).diagnosis.endswith("; the first is 0")
+
+
+def test_looser_limits_hold_for_float32_numbers_only():
+    """A mistake that leaves out a small part more than `left` does not explain it, unless left is in float32."""
+    right = np.array([0.3, 1.7, 2.2, 0.9, 4.1])
+    mistakes = {"it is a little too much": lambda: right + 1e-3 + 3e-7}
+    left = right + 1e-3 * (1 + 1e-9 * np.arange(5))
+    assert compared(left, right, mistakes=mistakes).diagnosis.endswith(NAMELESS)
+    assert compared(np.float32(left), right, mistakes=mistakes).diagnosis.endswith("; it is a little too much")
+
+
+def test_numbers_of_a_callable_in_float32_are_seen_behind_a_change_of_units():
+    def q_sample(dtype, factor):
+        def sample(t, x0, noise):
+            return (factor * (SCHEDULE.alpha_bar[t] * x0 + SCHEDULE.beta_bar[t] * noise)).astype(dtype)
+
+        return sample
+
+    assert check_forward_process(q_sample(np.float32, 1.0), SCHEDULE).diagnosis.endswith(SINGLE)
+    assert not check_forward_process(q_sample(np.float64, 1 + 1e-7), SCHEDULE).diagnosis.endswith(SINGLE)
+
+
+@pytest.mark.parametrize(
+    ("left", "single"),
+    [
+        (np.float32(0.1), True),
+        (np.float32([0.1, 2]).astype(float), True),
+        ((np.ones(2), np.float32(0.1)), True),
+        (np.array([1.0, 2.5, -3.0, np.nan]), False),  # short numbers are exact in every precision
+        (np.array([0.1, 1.0]), False),
+        (np.arange(3), False),
+        ("text", False),
+        ([np.ones(2), "text"], False),
+    ],
+    ids=str,
+)
+def test_float32_numbers_are_recognised(left, single):
+    assert is_single(left) == single
+
+
+@pytest.mark.parametrize(
+    ("mix", "sentence"),
+    [
+        (lambda u: u[:, :1] + 0 * u, "all dimensions share one u"),
+        (lambda u: u[:1] + 0 * u, "all examples share one u"),
+        (lambda u: u[::-1], "the examples use u in reverse order"),
+        (lambda u: np.roll(u, 1, axis=1), "every dimension uses u of the one before"),
+    ],
+)
+def test_categories_drawn_from_the_number_of_another_entry_fail(mix, sentence):
+    law = np.random.default_rng(3).dirichlet(np.ones(4), size=(5, 3))
+
+    def draw(u):
+        return (u[..., None] > law.cumsum(axis=-1)[..., :-1]).sum(axis=-1)
+
+    assert check_categorical_draw(draw, law)
+    check = check_categorical_draw(lambda u: draw(mix(u)), law)
+    assert not check
+    assert check.diagnosis.split("; ")[-1].startswith(sentence)
 
 
 def test_a_tiny_error_is_not_explained_by_a_mistake_that_is_tiny_as_well():

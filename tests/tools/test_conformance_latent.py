@@ -666,7 +666,7 @@ def test_every_known_mistake_has_numbers_of_its_own(name):
         assert value.shape in (right.shape, ()), sentence
         assert not np.allclose(value, right, rtol=10 * tolerance, atol=10 * tolerance), sentence
         if np.isfinite(value).all() and "in the E-step it is normalised over the examples" not in sentence:
-            other = sentences.setdefault((quantity, (np.round(value, 10) + 0.0).tobytes()), sentence)
+            other = sentences.setdefault((quantity, (np.round(value.astype(float), 10) + 0.0).tobytes()), sentence)
             assert other == sentence
 
 

@@ -28,6 +28,7 @@ AGAINST_ITSELF = {  # comparisons of one result with another; further comparison
     "the loss of three dimensions (it should be the sum over the columns)",
     "(drift, scale, std, g) for an array of times",
     "(drift, diffusion) for an array of times",
+    "the level drawn from different u",
 }
 CHAPTERS = {  # the modules that a number belongs to
     "likelihood": range(1, 3),
