@@ -250,6 +250,7 @@ def check_e_step(
         np.maximum(given, FLOOR) / size if given.shape == (len(x), K) else given,
         np.maximum(far_joint - log_sum(far_joint), FLOOR) / size,
         rounding(condition_of_mixture(far_x, means, covariances) / size.min()),
+        {"all densities underflow to 0: take the softmax of their logarithms": lambda: FLOOR / size},
     )
     return worst(near, far)
 

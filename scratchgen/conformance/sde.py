@@ -157,6 +157,12 @@ def check_sde(
             tolerance,
             {
                 "x is missing: it is the same for every x": lambda: drifts[:, :1, :1] * horizon,
+                **{
+                    f"x is clipped to ±{c:g} in the drift": lambda c=c: (  # type: ignore[misc]
+                        rates[:, None, None] * np.clip(probes, -c, c) * horizon
+                    )
+                    for c in (5.0, 10.0, 20.0)
+                },
                 "it is the same in every dimension": lambda: (
                     drifts[:, :, :1] * horizon if drifts[:, :, 0].std(axis=1).all() else np.nan
                 ),

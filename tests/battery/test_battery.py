@@ -46,6 +46,7 @@ def test_a_wrong_implementation_fails_and_is_not_named_wrongly(case):
     assert found in {expected, "silent" if expected == "named" else expected}, case.run().diagnosis
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, about torch.jit
 @pytest.mark.parametrize("case", tuple(cases_of("right")))
 def test_a_right_implementation_passes(case):
     check = case.run()
