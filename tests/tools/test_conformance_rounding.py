@@ -62,7 +62,7 @@ def test_the_other_warm_up_is_named():
     result = CASES["check_learning_rate: transformers, 50 steps, warm-up 5"].run()
     assert not result
     assert result.diagnosis.endswith(
-        "it is step/warmup in the rise, where (step + 1)/warmup belongs: the first step changes nothing"
+        "the rise starts at 0: step/warmup"
     )
 
 
