@@ -61,9 +61,7 @@ def test_a_problem_without_digits_is_refused_and_not_its_code():
 def test_the_other_warm_up_is_named():
     result = CASES["check_learning_rate: transformers, 50 steps, warm-up 5"].run()
     assert not result
-    assert result.diagnosis.endswith(
-        "the rise starts at 0: step/warmup"
-    )
+    assert result.diagnosis.endswith("the rise starts at 0: step/warmup")
 
 
 # --- the effect of rounding ------------------------------------------------------------------------------------------
