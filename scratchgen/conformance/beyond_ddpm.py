@@ -65,6 +65,8 @@ def check_ddim_inversion(inverse: Callable[[int, int, Array, Array], ArrayLike],
         ),
     }
     t, s = pairs.T
+    ratio, of_scale, of_std = a[t] / a[s], steps.scale_condition, b * steps.total_condition
+    of_x = ratio * (of_scale[t] + of_scale[s])
     return check_linear(
         "check_ddim_inversion",
         "(25)",
@@ -74,7 +76,7 @@ def check_ddim_inversion(inverse: Callable[[int, int, Array, Array], ArrayLike],
         by(steps),
         inputs,
         "x_t",
-        1 + steps.condition[t] + steps.condition[s],
+        np.stack([of_x, 1 + of_std[t] + ratio * of_std[s] + of_x * b[s]], axis=1),
         mistakes | common_mistakes(by, steps, inputs),
         rounding(steps.T),
     )

@@ -58,7 +58,7 @@ def check_schedule(
         1 − ᾱ² cancels.
     """
     steps = compose(schedule)
-    T, tolerance = steps.T, rounding(steps.T)
+    tolerance = rounding(steps.T)
 
     def table(
         symbol: str,
@@ -84,16 +84,14 @@ def check_schedule(
             places=places,
         )
 
-    beta, squared = np.sqrt(steps.variance), np.sum(steps.variance / (1 - steps.variance))
-    relative = steps.condition.copy()
-    relative[1:] += 1 / steps.total[1:]
+    beta = np.sqrt(steps.variance)
     checks = [
         table(
             "ᾱ",
             alpha_bar,
             lambda s: s.scale,
             steps.scale,
-            np.full(T + 1, squared),
+            steps.scale_condition,
             {
                 "it is ᾱ², which is Ho's α-bar; ᾱ here is its square root": lambda: steps.scale**2,
                 "it is the product of the β, not of the α": lambda: np.cumprod(np.append(1.0, beta[1:])),
@@ -105,7 +103,7 @@ def check_schedule(
             beta_bar,
             lambda s: s.std,
             np.append(1.0, steps.std[1:]),
-            relative,
+            steps.total_condition,
             {
                 "it is β̄²: the square root is missing": lambda: steps.total,
                 "it is √(1 − ᾱ): ᾱ is not squared": lambda: np.sqrt(1 - steps.scale),
@@ -204,7 +202,7 @@ def check_forward_step(q_step: Callable[[int, Array, Array], ArrayLike], schedul
         weighted(alpha, beta),
         inputs,
         "x_t",
-        steps.condition[1:],
+        np.stack([(v / alpha)[1:], 1 / beta[1:]], axis=1),  # 1 − α² may stand for β²
         {
             "β is added without noise, as printed on the deck's slide": lambda t, x, e: at(alpha, t) * x + at(beta, t),
             "there is no noise": weighted(alpha, 0 * beta),
@@ -240,11 +238,6 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
     check_callable(q_sample, "q_sample(t, x0, noise); t counts 1..T")
     steps = compose(schedule)
     scale, std, inputs = steps.scale, steps.std, ("x_0", "ε")
-    unit = np.ones((steps.T, len(probes(2)[0]), 1))
-    # the factor of ε in units of β̄, where 1 − ᾱ² has a condition of 1/β̄²
-    of_total = steps.roundings[1:] / steps.total[1:]
-    enlarged_total, enlarged_all = (enlarged(rounding(steps.T), c) for c in (of_total, steps.condition[1:]))
-    unit[:, 1, 0] = std[1:] * enlarged_total / enlarged_all
     return check_linear(
         "check_forward_process",
         "(25)",
@@ -254,7 +247,7 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
         weighted(scale, std),
         inputs,
         "x_t",
-        steps.condition[1:],
+        np.stack([scale * steps.scale_condition, std * steps.total_condition], axis=1)[1:],
         {
             "the noise has factor β̄², a variance": weighted(scale, std**2),
             "the noise has factor √(1 − ᾱ): ᾱ is not squared": weighted(scale, np.sqrt(1 - scale)),
@@ -278,7 +271,7 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
             **_mistakes(lambda s: weighted(s.scale, s.std), steps, inputs),
         },
         rounding(steps.T),
-        unit=unit,
+        floor=np.stack([1 + scale[1:], std[1:]], axis=1),  # the factor of ε in units of β̄
     )
 
 
@@ -325,7 +318,7 @@ def check_posterior(
         weighted(by_x_t, by_x0),
         inputs,
         "the posterior mean",
-        condition,
+        condition[:, None] * np.stack([by_x_t, by_x0], axis=1)[1:],
         {
             "the two factors are swapped": weighted(by_x0, by_x_t),
             "ᾱ_t stands where ᾱ_{t−1} belongs": weighted(by_x_t, by_x0 * steps.alpha),
@@ -462,6 +455,7 @@ def check_noise_merging(
         f: Callable[..., ArrayLike],
         what: str,
         formula_of: Callable[[Steps], Formula],
+        rows: tuple[Array, Array],
         inputs: tuple[str, ...],
         result: str,
         mistakes: dict[str, Formula],
@@ -475,7 +469,7 @@ def check_noise_merging(
             formula_of(steps),
             inputs,
             result,
-            steps.posterior_condition[1:],
+            steps.posterior_condition[1:, None] * np.stack(rows, axis=1)[1:],
             {**mistakes, **_mistakes(formula_of, steps, inputs)},
             rounding(steps.T),
         )
@@ -492,6 +486,7 @@ def check_noise_merging(
             merged(0),
             "merge_noise",
             lambda s: weighted(*rotation(s)),
+            (cosine, sine),
             pair,
             "ε",
             {
@@ -508,6 +503,7 @@ def check_noise_merging(
             merged(1),
             "merge_noise",
             omega_row,
+            (sine, cosine),
             pair,
             "ω",
             {
@@ -520,6 +516,7 @@ def check_noise_merging(
             split_noise,
             "split_noise",
             omega_row,
+            (sine, cosine),
             ("ε", "ω"),
             "ε_t",
             {
@@ -554,7 +551,7 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
     def solved(s: Steps) -> Formula:
         return weighted(1 / s.scale, -s.std / s.scale)
 
-    right = solved(steps)
+    right, of_scale = solved(steps), steps.scale_condition
     return check_linear(
         "check_predict_x0",
         "(25)",
@@ -564,7 +561,7 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
         right,
         inputs,
         "x̂_0",
-        steps.condition[1:],
+        np.stack([of_scale, std * (of_scale + steps.total_condition)], axis=1)[1:] / scale[1:, None],
         {
             "1/ᾱ is missing": weighted(0 * scale + 1, -std),
             "the noise has the wrong sign": weighted(1 / scale, std / scale),
@@ -582,5 +579,5 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
             **_mistakes(solved, steps, inputs),
         },
         rounding(steps.T),
-        unit=np.broadcast_to((1 / scale[1:])[:, None, None], (steps.T, len(probes(2)[0]), 1)),
+        floor=np.broadcast_to((1 / scale[1:])[:, None], (steps.T, 2)),
     )

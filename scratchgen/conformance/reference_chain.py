@@ -79,6 +79,18 @@ class Steps(NamedTuple):
         return 1 + 0.25 * self.variance / (1 - self.variance)
 
     @property
+    def scale_condition(self) -> Array:
+        """How many machine epsilons ᾱ_t may lose: those of β² in 1 − β², and √t roundings of a product, (T+1,)."""
+        return np.cumsum(self.variance / (1 - self.variance)) + np.sqrt(np.arange(self.T + 1))
+
+    @property
+    def total_condition(self) -> Array:
+        """The same for 1 − ᾱ_t², which may be a difference of numbers near 1, (T+1,); 0 at t = 0."""
+        out = np.zeros(self.T + 1)
+        out[1:] = (1 + self.scale[1:] ** 2 * self.scale_condition[1:]) / self.total[1:]
+        return out
+
+    @property
     def loop_condition(self) -> float:
         """The same for a loop over all steps, which adds up the errors of its factors."""
         return float((1 / self.total[1:] + 1 / np.sqrt(self.variance[1:])).sum())
@@ -160,7 +172,7 @@ def check_linear(
     condition: Array,
     mistakes: dict[str, Formula],
     tolerance: float,
-    unit: Array | None = None,
+    floor: Array | None = None,
 ) -> Check:
     """Compare f(t, …, *inputs) with a formula for every step, in D = 3 and near and far from 0; then for arrays of t.
 
@@ -178,20 +190,22 @@ def check_linear(
         Names of the arrays.
     result : str
         Name of the result.
-    condition : (P,)
-        As in `enlarged`.
+    condition : (P, inputs)
+        How many machine epsilons a right code may lose in each factor.  A factor that is no difference of numbers near
+        each other loses none, however much another factor of the same step loses.
     mistakes : dict
         Sentence → formula.
-    unit : (P, rows, 1), optional
-        The unit of a residual in place of 1 plus the largest entry of a step.
+    floor : (P, inputs), optional
+        The unit of each factor, to which its loss is added, in place of 1 plus the factor.
     """
     given, n = probes(len(inputs)), len(inputs)
     columns = tuple(numbers.T[:, :, None, None])
     rows = [_call(f, what, tuple(int(i) for i in row), given) for row in numbers]
     right = read(formula(*columns, *given), n)
-    factor = enlarged(tolerance, condition)[:, None, None]
-    if unit is None:
-        unit = 1 + np.abs(right).max(axis=(1, 2), keepdims=True)
+    near = np.abs(right[:, :n]).max(axis=2)
+    per_factor = (1 + near if floor is None else floor) + (enlarged(tolerance, condition) - 1)
+    others = 1 + np.abs(right[:, n:]).max(axis=2) + (enlarged(tolerance, condition) - 1).sum(axis=1, keepdims=True)
+    unit = np.concatenate([per_factor, others], axis=1)[:, :, None]
 
     def place(index: tuple[int, ...]) -> str:
         p, row, d = index
@@ -207,7 +221,7 @@ def check_linear(
         tolerance,
         {text: lambda m=m: read(m(*columns, *given), n) for text, m in mistakes.items()},  # type: ignore[misc]
         labels=place,
-        unit=factor * unit,
+        unit=unit,
         single=CANCELS if condition.max() > 50 else "",
     )
     second = _with_arrays(name, equation, f, numbers, formula, n, result, condition, tolerance)
@@ -269,7 +283,8 @@ def _with_arrays(
         return formula(*rows.T[:, :, None], *given)
 
     right = by(picked)
-    unit = (1 + np.abs(right).max(axis=1, keepdims=True)) * enlarged(tolerance, condition[chosen])[:, None]
+    lost = np.abs(np.einsum("pi,ipd->pd", enlarged(tolerance, condition[chosen]) - 1, np.abs(given)))
+    unit = 1 + np.abs(right).max(axis=1, keepdims=True) + lost
     return compare(
         name,
         equation,

@@ -49,6 +49,9 @@ def _reverse_step(by_x_t: Array, by_eps: Array, sigma: Array) -> Formula:
     return lambda t, x, e, z: at(by_x_t, t) * x + at(by_eps, t) * e + at(sigma, t) * z
 
 
+ADDED = "the last step adds noise; pass last_noise=True to `audit` if this is meant"
+
+
 def _ancestral_mistakes(steps: Steps, sigma: Array) -> dict[str, Formula]:
     """Sentence → formula of a wrong step from x_t, ε̂ and z."""
     (by_x_t, by_eps), T = _mean_tables(steps), steps.T
@@ -72,7 +75,16 @@ def _ancestral_mistakes(steps: Steps, sigma: Array) -> dict[str, Formula]:
 
         return step
 
-    first = np.append(0.0, sigma[1:2])
+    def as_it_is(last: int) -> Formula:
+        """x_t is returned up to t = last, with noise."""
+        early = np.arange(T + 1) <= last
+        return _reverse_step(np.where(early, 1.0, by_x_t), np.where(early, 0.0, by_eps), sigma)
+
+    def or_added(text: str, other: Array) -> str:
+        """The sentence for another table of σ_t, or, if it differs at t = 1 only, for noise in the last step."""
+        return ADDED if sigma[1] == 0 and np.allclose(sigma[2:], other[2:]) else text
+
+    first, with_first = np.append(0.0, sigma[1:2]), np.sqrt(np.concatenate([v[:2], steps.posterior[2:]]))
     return {
         "β_t stands where β_t²/β̄_t belongs, as if ε̂ were the noise of one step": mean(np.sqrt(v)),
         "β_t² stands where β_t²/β̄_t belongs": mean(v),
@@ -91,7 +103,14 @@ def _ancestral_mistakes(steps: Steps, sigma: Array) -> dict[str, Formula]:
         "the noise has factor σ², a variance": noise(sigma**2),
         "the noise has factor √σ: a standard deviation is taken for a variance": noise(np.sqrt(sigma)),
         "the noise has factor log σ², a log-variance": noise(np.log(np.append(1.0, sigma[1:] ** 2))),
-        "the noise is left out at t = 1": noise(np.append([0.0, 0.0], sigma[2:])),
+        "x_t is returned as it is at t = 1": as_it_is(1),
+        "x_t is returned as it is at t = 1 and t = 2": as_it_is(2),
+        "the noise is squared, or two draws are multiplied": lambda t, x, e, z: (
+            at(by_x_t, t) * x + at(by_eps, t) * e + at(sigma, t) * z**2
+        ),
+        "the noise is left out at t = 1; pass last_noise=False to `audit` if this is meant": noise(
+            np.append([0.0, 0.0], sigma[2:])
+        ),
         "the noise is left out at t = 1 and t = 2": noise(np.append([0.0, 0.0, 0.0], sigma[3:])[: T + 1]),
         "the noise is left out at t = T": noise(np.append(sigma[:-1], 0.0)),
         "there is noise at t = 1 only": noise(np.concatenate([first, 0 * sigma[2:]])),
@@ -103,11 +122,9 @@ def _ancestral_mistakes(steps: Steps, sigma: Array) -> dict[str, Formula]:
         "σ_t is that of step t−1": noise(shifted(sigma)),
         "σ_t is that of step t−1, and right at t = 1": noise(np.concatenate([sigma[:2], sigma[1:-1]])),
         "σ_t is that of step t+1": noise(np.append(sigma[1:], sigma[-1])),
-        "σ_t² is β_t², not the given table": noise(np.sqrt(v)),
+        or_added("σ_t² is β_t², not the given table", np.sqrt(v)): noise(np.sqrt(v)),
         "σ_t² is β̃_t², not the given table": noise(np.sqrt(steps.posterior)),
-        "σ_t² is β̃_t², with β_1² at t = 1, not the given table": noise(
-            np.sqrt(np.concatenate([v[:2], steps.posterior[2:]]))
-        ),
+        or_added("σ_t² is β̃_t², with β_1² at t = 1, not the given table", with_first): noise(with_first),
         **{f"x̂_0 is clipped to [−{bound:g}, {bound:g}]": of_x0_hat(bound) for bound in CLIPS},
         **common_mistakes(lambda s: _reverse_step(*_mean_tables(s), sigma), steps, ("x_t", "ε̂", "z")),
     }
@@ -146,7 +163,7 @@ def check_ancestral_step(
         _reverse_step(*_mean_tables(steps), sigma),
         ("x_t", "ε̂", "z"),
         "x_{t−1}",
-        steps.posterior_condition[1:],
+        steps.posterior_condition[1:, None] * np.abs(np.stack([*_mean_tables(steps), sigma], axis=1))[1:],
         _ancestral_mistakes(steps, sigma),
         rounding(steps.T),
     )
@@ -263,6 +280,18 @@ def _ddim_mistakes(steps: Steps, eta: float) -> dict[str, Formula]:
     return {**mistakes, **common_mistakes(lambda s: _ddim(s, eta), steps, ("x_t", "ε̂", "z"))}
 
 
+def _ddim_condition(steps: Steps, eta: float, t: IntArray, s: IntArray) -> Array:
+    """How many machine epsilons the factors of x_0, ε and z in x_s may lose, (P, 3)."""
+    at_ = _Levels(steps, t, s)
+    sigma, of_scale, of_total = eta * at_.sigma, steps.scale_condition[:, None], steps.total_condition[:, None]
+    of_sigma = sigma * (1 / at_.jump + of_total[t] + of_total[s])
+    direct = at_.direct(sigma)  # the root of a difference
+    of_direct = (at_.std_s**2 * of_total[s] + sigma * of_sigma) / np.where(direct > 0, direct, np.inf)
+    of_x0 = at_.scale_s * (of_scale[t] + of_scale[s])
+    of_eps = at_.scale_s / at_.scale_t * (1 + at_.std_t * (of_total[t] + of_scale[t])) + of_direct
+    return np.concatenate([of_x0, of_eps, of_sigma], axis=1)
+
+
 def _pairs(T: int) -> IntArray:
     """All pairs (t, s) with 0 <= s < t, (P, 2); for long chains single steps, jumps to 0, and jumps on a grid."""
     if T <= ALL_PAIRS:
@@ -303,9 +332,6 @@ def check_ddim_step(
         """From x_t to x_0 and ε as the inputs."""
         return lambda t, s, x0, e, z: formula(t, s, at(steps.scale, t) * x0 + at(steps.std, t) * e, e, z)
 
-    t, s = pairs.T
-    condition = (1 + steps.condition[t]) * steps.scale[s] / steps.scale[t]
-    condition += 1 / np.sqrt(_Levels(steps, t, s).jump[:, 0]) + steps.condition[s]
     return check_linear(
         "check_ddim_step",
         "(25)",
@@ -315,7 +341,7 @@ def check_ddim_step(
         on_path(_ddim(steps, eta)),
         ("x_0", "ε", "z"),
         "x_s",
-        condition,
+        _ddim_condition(steps, eta, *pairs.T),
         {text: on_path(wrong) for text, wrong in _ddim_mistakes(steps, eta).items()},
         rounding(steps.T),
     )
