@@ -88,6 +88,7 @@ from scratchgen.conformance.forward import (
     check_predict_x0,
     check_schedule,
 )
+from scratchgen.conformance.given import given_noise
 from scratchgen.conformance.likelihood import (
     check_bin_masses,
     check_bits_per_dim,
@@ -141,6 +142,7 @@ from scratchgen.conformance.training import (
     check_training_step,
 )
 from scratchgen.conformance.vae import (
+    check_bernoulli_loss,
     check_importance_weighted_bound,
     check_reparameterisation,
     check_vae_loss,
@@ -165,6 +167,7 @@ __all__ = [
     "check_activation",
     "check_adam",
     "check_ancestral_step",
+    "check_bernoulli_loss",
     "check_bin_masses",
     "check_bits_per_dim",
     "check_bound_of",
@@ -265,4 +268,5 @@ __all__ = [
     "check_vae_objective",
     "check_variational_bound",
     "check_weak_order",
+    "given_noise",
 ]

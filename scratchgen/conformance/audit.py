@@ -33,6 +33,7 @@ from scratchgen.conformance.cases import CODE, Case, run
 from scratchgen.sde import LinearSDE
 
 WIDTH = 100  # columns of a printed table
+INDENT = 4 * " "
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,18 @@ class Row:
 
     def __str__(self) -> str:
         line = f"{self.argument:<17} {self.check:<39} {self.verdict:<7} {self.residual:>10.1e} {self.tolerance:>10.0e}"
-        wrapped = textwrap.wrap(self.diagnosis, WIDTH, initial_indent="    ", subsequent_indent="    ")
+        wrapped = textwrap.wrap(self.diagnosis, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)
         return "\n".join([line, *wrapped])
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The result of `audit`: one row a check, and the names of the callables that were not given."""
+    """The result of `audit`: one row a check, the names of the callables that were not given, and notes."""
 
     title: str
     rows: tuple[Row, ...]
     not_given: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -103,7 +105,11 @@ class Audit:
                 header,
                 *map(str, self.rows),
                 "",
-                *textwrap.wrap(f"not given: {missing}", WIDTH, subsequent_indent="    "),
+                *(
+                    line
+                    for text in (*(f"note: {note}" for note in self.notes), f"not given: {missing}")
+                    for line in textwrap.wrap(text, WIDTH, subsequent_indent=INDENT)
+                ),
             ]
         )
 
@@ -129,7 +135,9 @@ def audit(
     reduction: str = "sum",
     loss_weight: ArrayLike | None = None,
     n_levels: int | None = None,
+    likelihood: str = "gaussian",
     decoder_variance: float | None = None,
+    ridge: float = 0.0,
     t_min: float = 1e-3,
     arrays: Callable[[Any], Any] = np.asarray,
     dtype: Any = None,
@@ -174,7 +182,8 @@ def audit(
     """Run every check that applies to the given callables.
 
     Functions take their arguments in the order below: t comes first, then data, then noise.  Networks, and functions
-    of an SDE, take (x, t).  All results are compared example by example.
+    of an SDE, take (x, t).  All results are compared example by example.  Code that draws its own noise runs within
+    `given_noise`.
 
     Parameters
     ----------
@@ -212,8 +221,12 @@ def audit(
         λ_t of `loss` for t = 1..T; 1 if None.
     n_levels : int, optional
         L_0 of `bound` is the mass of whole numbers 0..n_levels−1 scaled to [−1, 1], as in Ho's code.
+    likelihood : {"gaussian", "bernoulli"}
+        The decoder of `vae_loss`.  For "bernoulli" x lies in [0, 1], and x_hat are logits.
     decoder_variance : float, optional
         `vae_loss` takes no decoder variance; it is −ELBO at this one.
+    ridge : float
+        What `m_step` adds to every variance by choice, as reg_covar of scikit-learn.
     t_min : float
         Time of the density of `flow_log_prob`.
     arrays : callable
@@ -250,6 +263,7 @@ def audit(
     flow_log_prob(x) → (N,), nats, with `score` inside
 
     vae_loss(x, x_hat, mean, spread, decoder_log_variance) → −ELBO (N,), nats, for one draw of z
+    vae_loss(x, logits, mean, spread) for likelihood="bernoulli", and without the last argument for a decoder_variance
     kl(mean, spread) → KL(q‖N(0, I)), (N,), nats; both may return one number for the batch
     draw_z(mean, spread, noise) → z, the reparameterised draw
     iwae(log_weights (n, N)) → (N,), nats
@@ -272,7 +286,7 @@ def audit(
         If an option has an unknown value, a callable lacks what it needs, or nothing is given.
     """
     items, title, not_given = plan(locals())
-    return Audit(title, tuple(item.row() for item in items), not_given)
+    return Audit(title, tuple(item.row() for item in items), not_given, items[0].case.notes)
 
 
 # --- the plan of an audit ---------------------------------------------------------------------------------------------

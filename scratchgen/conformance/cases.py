@@ -26,7 +26,12 @@ from scratchgen.conformance.reverse_sde import check_reverse_sde, check_reverse_
 from scratchgen.conformance.score import check_log_prob
 from scratchgen.conformance.sde import check_sde
 from scratchgen.conformance.trained import check_bound_of, check_flow_likelihood_of, check_loss_of, check_sampler_of
-from scratchgen.conformance.vae import check_importance_weighted_bound, check_reparameterisation, check_vae_loss
+from scratchgen.conformance.vae import (
+    check_bernoulli_loss,
+    check_importance_weighted_bound,
+    check_reparameterisation,
+    check_vae_loss,
+)
 from scratchgen.ddpm import reverse_variance
 from scratchgen.likelihood import softmax
 from scratchgen.mixture import Mixture
@@ -36,6 +41,8 @@ from scratchgen.validation import Array, IntArray, as_choice, as_number
 
 SINGLE_TOLERANCE = 1e-5  # of code in float32
 STEPS_OF_DDIM = 12  # number of steps of the chain, clean data beside them, between which DDIM is checked
+LIKELIHOODS = ("gaussian", "bernoulli")
+LEFT_AT_THE_END = 0.05  # more of x_0 than this in x_T makes N(0, I) another start than q(x_T)
 FLOW_PREDICTIONS = ("score", "noise", "x0")
 
 
@@ -84,6 +91,8 @@ class Case:
             shape=None if examples is None else examples.shape[1:],
         )
         as_choice(given["reduction"], "reduction", ("sum", "mean"))
+        as_choice(given["likelihood"], "likelihood", LIKELIHOODS)
+        as_number(given["ridge"], "ridge", low=0.0)
         for eta in (*given["etas"], *([] if given["sampler_eta"] is None else [given["sampler_eta"]])):
             as_number(eta, "etas or sampler_eta", low=0.0, high=1.0)
         if self.schedule_or_none is not None:
@@ -120,6 +129,16 @@ class Case:
         """The problem and the convention, in words."""
         chain = self.schedule_or_none and f"T = {self.schedule.T}, t counts from {int(not self.convention.zero_based)}"
         return ", ".join(str(part) for part in (chain, self.sde_or_none, self.dtype) if part)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What no check fails at, but a user should know."""
+        if self.schedule_or_none is None or (left := float(self.schedule.alpha_bar[-1])) <= LEFT_AT_THE_END:
+            return ()
+        return (
+            f"x_T = {left:.2g} x_0 + {self.schedule.beta_bar[-1]:.2g} ε, so that N(0, I) is another distribution to "
+            f"start from.  A factor of x_0 up to {LEFT_AT_THE_END} is usual; take more steps or larger betas.",
+        )
 
     # --- the code -----------------------------------------------------------------------------------------------------
 
@@ -417,6 +436,7 @@ def _flow_log_prob(case: Case) -> Check:
 # --- VAE, EM, divergences ---------------------------------------------------------------------------------------------
 
 W, DECODER_MEAN, X = 1.2 * waves(4, 3), waves(4, shift=1.0), 2 * waves(5, 4, shift=2.0)
+PIXELS = np.concatenate([0.5 + 0.5 * waves(3, 4, shift=6.0), [[0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.0]]])
 LATENT_MEAN, LATENT_LOG_VARIANCE = waves(5, 3, shift=3.0), waves(5, 3, shift=4.0) - 0.5
 Q = softmax(2 * waves(4, 3, shift=1.0))
 JOINT = softmax(2 * waves(4, 3, shift=2.0), axis=0) * softmax(waves(3, shift=3.0))
@@ -430,6 +450,16 @@ STATE = (MIXTURE.weights, MIXTURE.means, MIXTURE.covariances)
 
 
 def _vae_loss(case: Case) -> Check:
+    if case.given["likelihood"] == "bernoulli":
+        return check_bernoulli_loss(
+            lambda x, logits, mean, log_variance: case.by_example(
+                "vae_loss", x, logits, mean, case.convention.latent(log_variance)
+            ),
+            PIXELS,
+            4 * DECODER_MEAN + 2 * X,
+            LATENT_MEAN,
+            LATENT_LOG_VARIANCE,
+        )
     fixed = case.given["decoder_variance"]
 
     def loss(x: Array, x_hat: Array, mean: Array, log_variance: Array, log_s2: float) -> Any:
@@ -471,7 +501,7 @@ def _m_step(case: Case) -> Check:
         weights, means, covariances = case.call("m_step", case.convention.plain(x), case.convention.plain(exact))
         return as_numpy(weights), as_numpy(means), as_numpy(covariances)
 
-    return check_em(step, POINTS, *STATE)
+    return check_em(step, POINTS, *STATE, ridge=case.given["ridge"])
 
 
 def _mixture_log_prob(case: Case) -> Check:
@@ -539,7 +569,9 @@ OWN_TOLERANCE = ("loss", "bound", "sampler", "flow_log_prob")  # these follow th
 def run(case: Case, name: str) -> Check:
     """Run the check of one argument, at the tolerance of the code's precision."""
     usage, count = CODE[name].usage, "0..T−1" if case.convention.zero_based else "1..T"
-    if name == "vae_loss" and case.given["decoder_variance"] is not None:
+    if name == "vae_loss" and case.given["likelihood"] == "bernoulli":
+        usage = "vae_loss(x, logits, mean, spread)"
+    elif name == "vae_loss" and case.given["decoder_variance"] is not None:
         usage = "vae_loss(x, x_hat, mean, spread)"
     if usage:
         check_callable(case.given[name], usage + (f"; t counts {count}" if "betas" in CODE[name].needs else ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -166,19 +167,29 @@ def wrong_log_joints(x: Array, weights: Array, means: Array, covariances: Array)
         "C stands where its inverse C⁻¹ belongs": lambda: log_joint(by_powers(-1.0)) - log_det,
         "only the diagonals of the covariances are used": lambda: log_joint(diagonals),
         "all components have the first covariance": lambda: log_joint(covariances[[0] * len(weights)]),
+        **{
+            f"{ridge:g} is added to the variances": partial(log_joint, covariances + ridge * np.eye(x.shape[1]))
+            for ridge in RIDGES
+        },
     }
 
 
+FLOORS = (1e-6, 1e-8, 1e-9, 1e-10, 1e-12, 1e-15, 1e-16, 1e-20, 1e-300)  # constants that people add to a density
+RIDGES = (1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 2e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # and to a variance
 PRIOR = "it is the prior: x is ignored"
 
 
 def wrong_responsibilities(
     x: Array, weights: Array, means: Array, covariances: Array
-) -> dict[str, Callable[[], Array]]:
+) -> dict[str, Callable[[], ArrayLike]]:
     """q(z | x), (N, K), under the mistakes of an E-step."""
     log_joint = log_joint_by_inverses(x, weights, means, covariances)
     best = normalised(log_joint)
     wrong = wrong_log_joints(x, weights, means, covariances)
+
+    def with_constant(constant: float) -> Array:
+        return best / (1 + constant * np.exp(-log_sum(log_joint)))
+
     return {
         **through(normalised, wrong),
         "it is 0 or 1: a hard assignment": lambda: np.eye(len(weights))[best.argmax(axis=1)],
@@ -189,6 +200,12 @@ def wrong_responsibilities(
         "the logarithms are halved before the softmax": lambda: normalised(0.5 * log_joint),
         "the responsibilities are squared and normalised": lambda: normalised(2 * log_joint),
         PRIOR: lambda: np.tile(weights, (len(x), 1)),
+        **{
+            f"{floor:g} is added to p(x) before the division, so that they do not sum to 1": partial(
+                with_constant, floor
+            )
+            for floor in FLOORS
+        },
     }
 
 
@@ -250,7 +267,10 @@ def check_e_step(
         np.maximum(given, FLOOR) / size if given.shape == (len(x), K) else given,
         np.maximum(far_joint - log_sum(far_joint), FLOOR) / size,
         rounding(condition_of_mixture(far_x, means, covariances) / size.min()),
-        {"all densities underflow to 0: take the softmax of their logarithms": lambda: FLOOR / size},
+        {
+            "all densities underflow to 0: take the softmax of their logarithms": lambda: FLOOR / size,
+            "they are all 0: a constant is added to p(x) before the division": lambda: np.full((len(x), K), FLOOR) / size,
+        },
     )
     return worst(near, far)
 
@@ -362,6 +382,7 @@ def check_em(
     floor: float = 0.0,
     n_iterations: int = 6,
     covariance_type: str = "full",
+    ridge: float = 0.0,
 ) -> Check:
     """(15)-(18): one step maximises E_p E_q log p_θ(x, z) with q fixed, and the log-likelihood never falls.
 
@@ -384,6 +405,9 @@ def check_em(
         Number of steps, after the first, over which the likelihood is followed.
     covariance_type : {"full", "tied", "diag", "spherical"}
         The family of covariances in which the step maximises.
+    ridge : float
+        What `step` adds to every variance by choice, as reg_covar of scikit-learn.  Such a step maximises no
+        likelihood, and its growth is not checked.
 
     Returns
     -------
@@ -413,12 +437,14 @@ def check_em(
 
     shares = normalised(log_joint - log_sum(log_joint), axis=0)  # of each point in a component
     best_means, spread = moments(shares, counts)
-    best_covariances = np.array([floored(C, floor) for C in spread])
+    added = ridge * np.eye(x.shape[1])
+    best_covariances = np.array([floored(C, floor) for C in spread]) + added
     # Divided by the components' own size: an absolute residual would depend on the units of x.
     variance = np.abs(best_covariances).max()
     length = max(np.sqrt(variance), np.abs(best_means).max())
     ahead = parts(step(x, *start), 3, "step")
-    ridge = float(np.trace(ahead[2][0] - spread[0])) / x.shape[1] if ahead[2].shape == spread.shape else 0.0
+    found = float(np.trace(ahead[2][0] - spread[0])) / x.shape[1] if ahead[2].shape == spread.shape else 0.0
+    meant = f"not {ridge:.3g}" if ridge else "which is no maximum of (15); pass ridge= if it is meant"
     wrong = wrong_responsibilities(x, *start)
     scales = np.array(1.0), length, variance
 
@@ -471,8 +497,8 @@ def check_em(
             tolerance,
             {
                 "the floor is not applied": lambda: spread / variance,
-                f"a ridge of {ridge:.3g} is added to them, which is no maximum of (15)": lambda: (
-                    (spread + ridge * np.eye(x.shape[1])) / variance
+                f"a ridge of {found:.3g} is added to them, {meant}": lambda: (
+                    (spread + found * np.eye(x.shape[1])) / variance
                 ),
                 "they are the old ones": lambda: covariances / variance,
                 "they are taken about the old means": lambda: moments(shares, counts, means)[1] / variance,
@@ -499,7 +525,7 @@ def check_em(
             labels=lambda index: f"the covariance {index[1:]} of component {index[0]} after a step, in units,",
         ),
     ]
-    if all(check.passed for check in checks):
+    if ridge == 0 and all(check.passed for check in checks):
         state, log_likelihoods = ahead, []  # the start may lie outside the family of the covariances
         for _ in range(n_iterations + 1):
             log_likelihoods.append(float(log_sum(log_joint_by_inverses(x, *state)).sum()))

@@ -15,10 +15,12 @@ from scratchgen.conformance.arguments import check_callable, parts, takes_arrays
 from scratchgen.conformance.reference_chain import (
     CANCELS,
     LATE,
+    D,
     Formula,
     Steps,
     all_steps,
     at,
+    at_clipped_steps,
     check_linear,
     clippings,
     common_mistakes,
@@ -77,12 +79,17 @@ def check_schedule(
             left,
             of(steps),
             tolerance,
-            tables,
+            {**tables, **extra_step(of)},
             unit=unit * enlarged(tolerance, condition),
             labels=lambda i: f"{symbol} at t = {i[0]}",
             single=CANCELS if condition.max() > 50 else "",
             places=places,
         )
+
+    first = np.ravel(np.asarray(alpha_bar, dtype=np.float64))[1:2]
+
+    def extra_step(of: Callable[[Steps], Array]) -> Tables:
+        return {text: lambda s=s: of(s) for text, s in _after_a_step(steps, first).items()}  # type: ignore[misc]
 
     beta = np.sqrt(steps.variance)
     checks = [
@@ -138,7 +145,7 @@ def check_schedule(
                 },
             )
         )
-    return worst(*checks)
+    return worst(*(at_clipped_steps(check, steps) for check in checks))
 
 
 Tables = dict[str, Callable[[], ArrayLike]]
@@ -161,6 +168,16 @@ def _other_variances(steps: Steps) -> dict[str, Array]:
         "β² is squared once more: a variance is taken for a standard deviation": steps.variance[1:] ** 2,
         "the root of β² stands for β²: a standard deviation is taken for a variance": np.sqrt(steps.variance[1:]),
     }
+
+
+def _after_a_step(steps: Steps, first: Array) -> dict[str, Steps]:
+    """The chain after one more step, by ᾱ_1 of the code under test, (1,): all ᾱ_t have one factor too many."""
+    factor = float(first[0] / steps.scale[1]) if first.size else 1.0
+    if not 0 < factor < 1 - 1e-9:
+        return {}
+    scale = np.append(1.0, factor * steps.scale[1:])
+    text = f"ᾱ_t has the factor {factor:.6g} at every t: one step too many stands before the first"
+    return {text: steps._replace(scale=scale, total=1 - scale**2)}
 
 
 def _mistakes(formula_of: Callable[[Steps], Formula], steps: Steps, inputs: tuple[str, ...]) -> dict[str, Formula]:
@@ -238,7 +255,9 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
     check_callable(q_sample, "q_sample(t, x0, noise); t counts 1..T")
     steps = compose(schedule)
     scale, std, inputs = steps.scale, steps.std, ("x_0", "ε")
-    return check_linear(
+    first = np.asarray(q_sample(1, np.ones((1, D)), np.zeros((1, D))), dtype=np.float64).ravel()[:1]
+    after_a_step = {text: weighted(s.scale, s.std) for text, s in _after_a_step(steps, first).items()}
+    check = check_linear(
         "check_forward_process",
         "(25)",
         q_sample,
@@ -268,11 +287,13 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
                 np.sqrt(1 - np.cumprod(np.append(1.0, steps.variance[1:]))),
             ),
             **clippings(weighted(scale, std), "x_t"),
+            **after_a_step,
             **_mistakes(lambda s: weighted(s.scale, s.std), steps, inputs),
         },
         rounding(steps.T),
         floor=np.stack([1 + scale[1:], std[1:]], axis=1),  # the factor of ε in units of β̄
     )
+    return at_clipped_steps(check, steps)
 
 
 def _posterior_weights(steps: Steps) -> tuple[Array, Array]:
@@ -552,7 +573,7 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
         return weighted(1 / s.scale, -s.std / s.scale)
 
     right, of_scale = solved(steps), steps.scale_condition
-    return check_linear(
+    check = check_linear(
         "check_predict_x0",
         "(25)",
         predict_x0,
@@ -581,3 +602,4 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
         rounding(steps.T),
         floor=np.broadcast_to((1 / scale[1:])[:, None], (steps.T, 2)),
     )
+    return at_clipped_steps(check, steps)

@@ -20,6 +20,7 @@ from scratchgen.conformance.reference_chain import (
     Steps,
     all_steps,
     at,
+    at_clipped_steps,
     check_linear,
     clipped,
     common_mistakes,
@@ -154,7 +155,7 @@ def check_ancestral_step(
     check_callable(step, "step(t, x_t, eps_hat, noise); t counts 1..T")
     steps = compose(schedule)
     sigma = np.sqrt(as_sigma_squared(sigma_squared, schedule, zero=True))
-    return check_linear(
+    check = check_linear(
         "check_ancestral_step",
         "(24)",
         step,
@@ -167,6 +168,7 @@ def check_ancestral_step(
         _ancestral_mistakes(steps, sigma),
         rounding(steps.T),
     )
+    return at_clipped_steps(check, steps)
 
 
 # --- DDIM ------------------------------------------------------------------------------------------------------------

@@ -389,6 +389,9 @@ def _compare_steps(step: Callable[..., ArrayLike], problems: list[_Step], h: flo
                 "the noise has the factor g √dt for every stochasticity": lambda: spread(lambda p: p.g(p.t) * root),
                 "the noise has the factor stochasticity²": lambda: spread(lambda p: lam**2 * p.g(p.t) * root),
                 **({} if named else {fixed: lambda: spread(lambda p: ratio * p.g(p.t) * root)}),
+                "the noise is squared, or two draws are multiplied": lambda: np.array(
+                    [lam * p.g(p.t) * root * p.noise**2 / p.width for p in problems]
+                ),
                 "all dimensions have one noise": lambda: np.array(
                     [lam * p.g(p.t) * root * np.repeat(p.noise[:, :1], len(p.mean), 1) / p.width for p in problems]
                 ),

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import returned, takes_arrays
-from scratchgen.conformance.em import log_joint_by_inverses
-from scratchgen.conformance.result import Check, compare
+from scratchgen.conformance.em import FLOORS, RIDGES, log_joint_by_inverses
+from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.sde import EPS, LARGEST_ERROR
 from scratchgen.mixture import Mixture
 from scratchgen.validation import Array
@@ -69,18 +69,33 @@ def check_log_prob(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: 
         log_prob(x) → (N,), nats.
     mixture : Mixture
     x : (N, D)
-        The check adds points at 12 standard deviations, where a sum of densities without logsumexp may underflow.
+        The check adds points at 12 standard deviations, and at 45, where a sum of densities without logsumexp is 0.
 
     Returns
     -------
     Check
         Tolerance 2e-14, or the rounding of a right computation if that is larger.
     """
-    x = with_far_points(mixture, x)
+    near = _log_prob_at(log_prob, mixture, with_far_points(mixture, x), "")
+    if not near:
+        return near
+    far = with_far_points(mixture, x[:0], UNDERFLOWS)
+    return worst(near, _log_prob_at(log_prob, mixture, far, ", where every density underflows (sum in logarithms),"))
+
+
+UNDERFLOWS = 45.0  # standard deviations at which the density is 0 in float64
+
+
+def _log_prob_at(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: Array, where: str) -> Check:
+    """The comparison of `check_log_prob` at x, with `where` in the label."""
     exact, D = log_density(mixture, x).real, mixture.dimension
-    log_weights = np.log(mixture.weights, where=mixture.weights > 0, out=np.full(len(mixture.weights), -np.inf))
-    log_joint = log_joint_by_inverses(x, mixture.weights, mixture.means, mixture.covariances)
-    log_det = np.linalg.slogdet(mixture.covariances)[1]
+    weights, means, covariances = mixture.weights, mixture.means, mixture.covariances
+    log_weights = np.log(weights, where=weights > 0, out=np.full(len(weights), -np.inf))
+    log_joint = log_joint_by_inverses(x, weights, means, covariances)
+    log_det = np.linalg.slogdet(covariances)[1]
+
+    def wider(ridge: float) -> Array:
+        return log_density(Mixture(weights, means, covariances + ridge * np.eye(D)), x).real
 
     def total(log_terms: Array) -> Array:
         return np.asarray(np.logaddexp.reduce(log_terms, axis=1))
@@ -103,13 +118,18 @@ def check_log_prob(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: 
                 2 * log_joint - log_weights + 0.5 * (D * np.log(2 * np.pi) + log_det)
             ),
             "it is the log-density of the nearest component": lambda: log_joint.max(axis=1),
-            "it is Σ_k w_k log N_k, the mean of logarithms": lambda: (log_joint - log_weights) @ mixture.weights,
+            "it is Σ_k w_k log N_k, the mean of logarithms": lambda: (log_joint - log_weights) @ weights,
             "covariances are taken for standard deviations": lambda: (
-                log_density(Mixture(mixture.weights, mixture.means, mixture.covariances @ mixture.covariances), x).real
+                log_density(Mixture(weights, means, covariances @ covariances), x).real
             ),
+            **{
+                f"{floor:g} is added to p(x) before the logarithm": partial(np.logaddexp, exact, np.log(floor))
+                for floor in FLOORS
+            },
+            **{f"{ridge:g} is added to the variances": partial(wider, ridge) for ridge in RIDGES},
             "it is averaged over D": lambda: exact / D,
         },
-        labels=lambda i: f"log p at x = {_text(x[i[0]])}",
+        labels=lambda i: f"log p at x = {_text(x[i[0]])}{where}",
     )
 
 

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit, xlogy
 
 from scratchgen.conformance.arguments import as_probabilities, check_callable, takes_arrays
 from scratchgen.conformance.instances import at_each, result, rounding
@@ -266,6 +267,100 @@ def check_vae_loss(
     return worst(
         values,
         compare(name, "(14)", "−ELBO of an example", values.left[: len(points)].mean(axis=0), exact, tolerance),
+    )
+
+
+# The reconstruction term of a Bernoulli decoder under well-known mistakes, from x and the logits, (N, D).
+CROSS_ENTROPIES: dict[str, Callable[[Array, Array], Array]] = {
+    "the cross-entropy is averaged over the D dimensions": lambda x, a: _cross_entropy(x, a) / x.shape[1],
+    "the cross-entropy has the wrong sign": lambda x, a: -_cross_entropy(x, a),
+    "the cross-entropy is missing": lambda x, a: 0 * x,
+    "the term of 1 − x is missing": lambda x, a: x * np.logaddexp(0, -a),
+    "the term of x is missing": lambda x, a: (1 - x) * np.logaddexp(0, a),
+    "x and 1 − x are swapped": lambda x, a: _cross_entropy(1 - x, a),
+    "the logits are read as probabilities, by a second logistic function": lambda x, a: _cross_entropy(x, expit(a)),
+    "it is the squared error of the probabilities": lambda x, a: (x - expit(a)) ** 2,
+    "it is half the squared error of the probabilities": lambda x, a: (x - expit(a)) ** 2 / 2,
+    "the entropy of x is subtracted: it is a KL divergence": lambda x, a: (
+        _cross_entropy(x, a) + xlogy(x, x) + xlogy(1 - x, 1 - x)
+    ),
+    "probabilities are cut at 1e-7": lambda x, a: _of_probabilities(x, np.clip(expit(a), 1e-7, 1 - 1e-7)),
+    "1e-8 is added to the probabilities": lambda x, a: -xlogy(x, expit(a) + 1e-8) - xlogy(1 - x, 1 - expit(a) + 1e-8),
+}
+
+
+def _of_probabilities(x: Array, p: Array) -> Array:
+    """−log p(x) of Bernoulli variables of every pixel, nats."""
+    return -xlogy(x, p) - xlogy(1 - x, 1 - p)
+
+
+def _cross_entropy(x: Array, logits: Array) -> Array:
+    """The same from logits: both probabilities by their own logistic function, so that none is a difference."""
+    return -xlogy(x, expit(logits)) - xlogy(1 - x, expit(-logits))
+
+
+@takes_arrays
+def check_bernoulli_loss(
+    loss: Callable[..., ArrayLike], x: Array, logits: Array, q_mean: Array, q_log_variance: Array
+) -> Check:
+    """(14): the loss of every example for a decoder of Bernoulli variables: cross-entropy plus KL(q‖N(0, I)).
+
+    A second call has other logits and another q.  A loss that takes probabilities is called as
+    lambda x, logits, *q: loss(x, expit(logits), *q).
+
+    Parameters
+    ----------
+    loss : callable
+        loss(x, logits, mean, log_variance) → (N,), nats: −Σ_d [x log p + (1 − x) log(1 − p)] + KL, where p is the
+        logistic function of the logits.
+    x : (N, D)
+        In [0, 1].
+    logits : (N, D)
+        Of the decoder, for one draw of z.
+    q_mean, q_log_variance : (N, k)
+
+    Returns
+    -------
+    Check
+        Tolerance 5e-14, more if |log σ²| or a logit is large.
+
+    Raises
+    ------
+    ValueError
+        If x leaves [0, 1] or the shapes differ.
+    """
+    check_callable(loss, "loss(x, logits, mean, log_variance)")
+    if x.shape != logits.shape or x.ndim != 2 or not ((x >= 0) & (x <= 1)).all():
+        raise ValueError(f"x and logits must both be (N, D), x in [0, 1], got {x.shape} and {logits.shape}; scale x")
+    calls = [(logits, q_mean, q_log_variance), (-0.4 * logits - 0.2, 0.6 * q_mean + 0.2, 0.5 * q_log_variance - 0.3)]
+
+    def value(
+        fit: Callable[[Array, Array], Array], kl: Callable[[Array, Array], Array], weight: float = 1.0
+    ) -> Callable[..., Array]:
+        return lambda a, mean, log_variance: fit(x, a).sum(axis=1) + weight * kl(mean, log_variance)
+
+    right = value(_cross_entropy, _kl)
+    left = [result(loss(x, *call), "loss") for call in calls]
+    mistakes: dict[str, Callable[..., ArrayLike]] = {
+        "; ".join(filter(None, (text, other))): value(fit, kl)
+        for text, fit in {"": _cross_entropy, **CROSS_ENTROPIES}.items()
+        for other, kl in {"": _kl, **KLS}.items()
+        if text or other
+    }
+    factor = _factor_of_kl(left, calls, value(_cross_entropy, _kl, 0.0))
+    if not np.isclose(factor, [0, 0.5, 1, 2, -1, 1 / q_mean.shape[1], 0.5 / q_mean.shape[1]], atol=1e-6).any():
+        mistakes[f"the KL is multiplied by {factor:.4g}"] = value(_cross_entropy, _kl, factor)
+    mistakes["it is averaged over the batch"] = lambda *call: np.full(len(x), right(*call).mean())
+    mistakes["it is averaged over the D dimensions"] = lambda *call: right(*call) / x.shape[1]
+    return compare(
+        "check_bernoulli_loss",
+        "(14)",
+        "the loss",
+        left,
+        [right(*call) for call in calls],
+        rounding(1 + np.abs(q_log_variance).max() + np.abs(logits).max()),
+        at_each(calls, mistakes),
+        labels=lambda index: f"the loss of example {index[1]}, call {index[0]},",
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scratchgen import VE, VP, NoiseSchedule, SubVP, conformance, ddpm, likelihood, sde, vae
-from scratchgen.conformance import EDM, audit
+from scratchgen.conformance import EDM, audit, given_noise
 from scratchgen.conformance.cases import CODE
 from scratchgen.em import e_step, m_step
 from scratchgen.mixture import Mixture
@@ -253,6 +253,92 @@ def test_a_mistake_fails_its_own_row_and_is_named(name, dtype):
     assert reason in diagnosis_of(result, name), f"\n{result}"
 
 
+def first_steps(m, mean_from, noise_from):
+    """Ho's step; below these steps the mean is x_t, or the noise is left out."""
+
+    def step(t, x, e, z):
+        mean = m.step(t, x, e, 0 * z) if t >= mean_from else x
+        return mean + np.sqrt(m.betas[t]) * z * (t >= noise_from)
+
+    return step
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    ("mean_from", "noise_from", "last_noise", "sentence"),
+    [
+        (0, 1, True, "the noise is left out at t = 1; pass last_noise=False"),
+        (0, 2, False, "the noise is left out at t = 1 and t = 2"),
+        (0, 0, False, "the last step adds noise; pass last_noise=True"),
+        (1, 0, True, "x_t is returned as it is at t = 1"),
+        (2, 0, True, "x_t is returned as it is at t = 1 and t = 2"),
+        (1, 1, False, "x_t is returned as it is at t = 1"),
+    ],
+)
+def test_a_mistake_in_the_first_steps_of_a_long_chain_is_seen(dtype, mean_from, noise_from, last_noise, sentence):
+    model = Ho(HO, 3, dtype)
+    given = {"betas": model.betas, "zero_based": True}
+    for right in (True, False):
+        passes(audit(**given, last_noise=right, step=first_steps(model, 0, 0 if right else 1)))
+    result = audit(**given, last_noise=last_noise, step=first_steps(model, mean_from, noise_from))
+    assert sentence in diagnosis_of(result, "step"), f"\n{result}"
+    assert result.rows[0].residual > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_step_that_is_quadratic_in_the_noise_is_named(dtype):
+    model = Ho(HO, 3, dtype)
+    given = {"betas": model.betas, "zero_based": True, "last_noise": False}
+    result = audit(**given, step=lambda t, x, e, z: model.step(t, x, e, z * z))
+    assert "the noise is squared" in diagnosis_of(result, "step")
+    process = VP(0.1, 8.0)
+    result = audit(sde=process, sde_step=lambda x, t, s, score, z: euler(process, x, t, s, score, z * z))
+    assert "the noise is squared" in diagnosis_of(result, "sde_step")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_table_with_a_step_too_many_is_named(dtype):
+    betas = np.linspace(1e-4, 0.02, 1001).astype(dtype)
+    a = np.cumprod(1 - betas)[1:]
+    result = audit(
+        betas=betas[1:],
+        zero_based=True,
+        alphas_cumprod=a,
+        q_sample=lambda t, x0, e: np.sqrt(a[t]) * x0 + np.sqrt(1 - a[t]) * e,
+    )
+    for row in result.rows:
+        assert "ᾱ_t has the factor 0.99995 at every t: one step too many stands before the first" in row.diagnosis
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_clipped_beta_without_its_product_is_named(dtype):
+    s = (np.arange(1001) / 1000 + 0.008) / 1.008
+    a = (np.cos(s * np.pi / 2) ** 2 / np.cos(s[0] * np.pi / 2) ** 2).astype(dtype)
+    result = audit(
+        betas=np.minimum(1 - a[1:] / a[:-1], dtype(0.999)),
+        zero_based=True,
+        alphas_cumprod=a[1:],
+        q_sample=lambda t, x0, e: np.sqrt(a[t + 1]) * x0 + np.sqrt(1 - a[t + 1]) * e,
+    )
+    only(result, ["alphas_cumprod", "q_sample"])
+    for row in result.rows:
+        assert "β² is clipped, ᾱ is not recomputed from it" in row.diagnosis
+    passes(audit(**in_hos_convention(COSINE, dtype)[1]))
+
+
+def test_what_is_left_of_x0_is_a_note_and_no_failure():
+    model = Ho(HO[:50], 3)
+    given = {"betas": model.betas, "zero_based": True, "q_sample": model.q_sample}
+    result = audit(**given)
+    passes(result)
+    left = float(np.sqrt(model.acp[-1]))
+    assert f"note: x_T = {left:.2g} x_0 + " in str(result)
+    assert max(map(len, str(result).splitlines())) <= 100
+    long = Ho(HO, 3)
+    assert audit(betas=long.betas, zero_based=True, q_sample=long.q_sample).notes == ()
+    assert audit(kl=likelihood.kl_diag_standard).notes == ()
+
+
 def test_noise_in_another_order_is_seen():
     model, given = in_hos_convention(SHORT)
     backwards = audit(**{**given, "sampler": lambda x, noise: model.sampler(x, noise[::-1])})
@@ -490,6 +576,136 @@ def test_the_width_of_q_may_be_given_in_three_ways(spread):
     only(audit(**{**given, "decoder_variance": 0.5}), ["vae_loss"])
 
 
+def bernoulli(x, logits, m, lv):
+    """−log p(x | z) + KL, by logarithms of sums."""
+    return (np.logaddexp(0, logits) - x * logits).sum(axis=1) + likelihood.kl_diag_standard(m, lv)
+
+
+def test_the_decoder_may_be_bernoulli():
+    given = {"likelihood": "bernoulli"}
+    passes(audit(**given, vae_loss=bernoulli))
+    passes(audit(**given, vae_loss=lambda *a: bernoulli(*a).mean()))
+    passes(audit(**given, dtype="float32", vae_loss=bernoulli))
+    passes(audit(**given, latent_spread="std", vae_loss=lambda x, a, m, s: bernoulli(x, a, m, 2 * np.log(s))))
+
+
+@pytest.mark.parametrize(
+    ("loss", "sentence"),
+    [
+        (lambda x, a, m, lv: bernoulli(x, a, m, lv) / 4, "averaged over the D dimensions"),
+        (lambda x, a, m, lv: bernoulli(1 - x, a, m, lv), "x and 1 − x are swapped"),
+        (lambda x, a, m, lv: bernoulli(x, 1 / (1 + np.exp(-a)), m, lv), "by a second logistic function"),
+        (lambda x, a, m, lv: bernoulli(x, a, m, 0 * lv), ""),
+        (
+            lambda x, a, m, lv: bernoulli(x, a, m, lv) + 3 * likelihood.kl_diag_standard(m, lv),
+            "the KL is multiplied by 4",
+        ),
+        (
+            lambda x, a, m, lv: ((x - 1 / (1 + np.exp(-a))) ** 2).sum(axis=1) + likelihood.kl_diag_standard(m, lv),
+            "it is the squared error of the probabilities",
+        ),
+        (
+            lambda x, a, m, lv: bernoulli(x, a, m, lv) - likelihood.kl_diag_standard(m, lv) * (1 - 1 / 3),
+            "the KL is averaged over the latents",
+        ),
+    ],
+)
+def test_a_wrong_loss_of_a_bernoulli_decoder_fails(loss, sentence):
+    result = audit(likelihood="bernoulli", vae_loss=loss)
+    only(result, ["vae_loss"])
+    assert sentence in diagnosis_of(result, "vae_loss")
+
+
+def test_a_ridge_may_be_added_by_choice():
+    def with_ridge(ridge):
+        return lambda x, r: (*(found := maximum(x, r))[:2], found[2] + ridge * np.eye(2))
+
+    passes(audit(m_step=with_ridge(1e-6), ridge=1e-6))
+    result = audit(m_step=with_ridge(1e-6))
+    assert "a ridge of 1e-06 is added to them" in diagnosis_of(result, "m_step")
+    only(audit(m_step=with_ridge(2e-6), ridge=1e-6), ["m_step"])
+    only(audit(m_step=with_ridge(0.0), ridge=1e-6), ["m_step"])
+
+
+def densities(x, weights, means, covariances, ridge=0.0):
+    apart, covariances = x[:, None] - means, covariances + ridge * np.eye(x.shape[1])
+    squares = np.einsum("nkd,kde,nke->nk", apart, np.linalg.inv(covariances), apart)
+    return weights * np.exp(-0.5 * squares) / np.sqrt(np.linalg.det(2 * np.pi * covariances))
+
+
+@pytest.mark.parametrize("constant", [1e-10, 1e-12])
+def test_a_constant_in_a_density_is_named(constant):
+    def e(x, *state):
+        joint = densities(x, *state)
+        return joint / (joint.sum(axis=1, keepdims=True) + constant)
+
+    result = audit(e_step=e, mixture_log_prob=lambda x, *s: np.log(densities(x, *s).sum(axis=1) + constant))
+    assert f"{constant:g} is added to p(x) before the logarithm" in diagnosis_of(result, "mixture_log_prob")
+    assert "a constant is added to p(x)" in diagnosis_of(result, "e_step")
+
+
+def test_densities_that_underflow_are_seen():
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result = audit(
+            e_step=lambda x, *s: densities(x, *s) / densities(x, *s).sum(axis=1, keepdims=True),
+            mixture_log_prob=lambda x, *s: np.log(densities(x, *s).sum(axis=1)),
+        )
+    only(result, ["e_step", "mixture_log_prob"])
+    for row in result.rows:
+        assert "every density underflows" in row.diagnosis
+
+
+def test_a_ridge_in_a_density_is_named():
+    ridge = 1e-3
+    result = audit(mixture_log_prob=lambda x, w, m, C: Mixture(w, m, C + ridge * np.eye(2)).log_prob(x))
+    assert "0.001 is added to the variances" in diagnosis_of(result, "mixture_log_prob")
+
+
+# --- code that draws for itself ----------------------------------------------------------------------------------
+
+
+def test_code_that_draws_its_own_noise_and_steps_gets_ours():
+    model, given = in_hos_convention(SHORT)
+
+    def q_sample(t, x0):
+        return model.q_sample(t, x0, np.random.default_rng().standard_normal(x0.shape))
+
+    def loss(x0):
+        t = np.random.randint(0, 6, len(x0))  # noqa: NPY002
+        return model.loss(t, x0, np.random.randn(*x0.shape))  # noqa: NPY002
+
+    def with_noise(t, x0, e):
+        with given_noise(e):
+            return q_sample(t, x0)
+
+    def with_both(t, x0, e):
+        with given_noise(e, t=t):
+            return loss(x0)
+
+    passes(audit(**{**given, "q_sample": with_noise, "loss": with_both, "batched_t": False, "bound": None}))
+
+
+def test_given_noise_ends_and_says_when_it_is_too_little():
+    kept = np.random.randn, np.random.default_rng, np.random.randint
+    with pytest.raises(ValueError, match="draws more than 1 times"), given_noise(np.zeros(2)):
+        assert (np.random.randn(2) == 0).all()  # noqa: NPY002
+        assert np.random.default_rng(0).integers(5) < 5
+        np.random.standard_normal(2)  # noqa: NPY002
+    assert kept == (np.random.randn, np.random.default_rng, np.random.randint)
+    with given_noise(t=np.array([3])):
+        assert np.random.randint(9) == np.random.default_rng().integers(9) == 3  # noqa: NPY002
+
+
+def test_given_noise_reaches_torch():
+    torch = pytest.importorskip("torch")
+    noise = torch.ones(3)
+    with given_noise(noise, 2 * noise, t=torch.tensor([1, 2, 3])):
+        assert torch.equal(torch.randn(3), noise)
+        assert torch.equal(torch.randn_like(noise), 2 * noise)
+        assert torch.randint(0, 9, (3,)).tolist() == [1, 2, 3]
+    assert not torch.equal(torch.randn(3), noise)
+
+
 # --- wrong use ---------------------------------------------------------------------------------------------------
 
 
@@ -506,6 +722,8 @@ def test_the_width_of_q_may_be_given_in_three_ways(spread):
         ("variance must be one of 'beta', 'posterior', got 'small'", {"variance": "small"}),
         ("variance must be 'beta', 'posterior' or 7 numbers", {"variance": SHORT[:3]}),
         ("reduction must be one of", {"reduction": "none"}),
+        ("likelihood must be one of", {"likelihood": "bce"}),
+        ("ridge must be", {"ridge": -1e-6}),
         ("dtype must be one of 'float32', 'float64', got 'float16'", {"dtype": "float16"}),
         ("zero_based must be True or False, got 1", {"zero_based": 1}),
         ("arrays must be a function such as torch.as_tensor", {"arrays": "torch"}),
