@@ -269,7 +269,9 @@ def check_e_step(
         rounding(condition_of_mixture(far_x, means, covariances) / size.min()),
         {
             "all densities underflow to 0: take the softmax of their logarithms": lambda: FLOOR / size,
-            "they are all 0: a constant is added to p(x) before the division": lambda: np.full((len(x), K), FLOOR) / size,
+            "they are all 0: a constant is added to p(x) before the division": lambda: (
+                np.full((len(x), K), FLOOR) / size
+            ),
         },
     )
     return worst(near, far)

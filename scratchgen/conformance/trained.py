@@ -348,9 +348,11 @@ def check_sampler_of(
         eta: float | None = eta,
         last_noise: bool = last_noise,
         stale: Callable[[list[Array]], Array] | None = None,
+        coefficients: bool = False,
     ) -> Array:
         predict = call.rounded(schedule, rounding, step_of)
         predict = predict if stale is None else _stale(predict, stale)
+        predict = _by_coefficients(schedule, predict, call.eps) if coefficients else predict
         rng: Any = _Given(noise if last_noise else np.concatenate([noise[:-1], 0 * noise[-1:]]))
         if eta is None:
             steps = ancestral_sampler(schedule, predict, start, rng, sigma_squared)
@@ -410,6 +412,8 @@ def check_sampler_of(
             "it is ancestral sampling": lambda: shown(ours(eta=None)),
         }
     rounded = [shown(ours(rounding=sign)) for sign in (4.0, -4.0)] + [shown(ours(_rounded(schedule, call.eps)))]
+    if eta is None:
+        rounded.append(shown(ours(coefficients=True)))
     effect = _effect(rounded, shown(path)).max(axis=-1, keepdims=True)  # a network couples the dimensions
     return _judged("check_sampler_of", "(19)", "x_0", left, shown(path), effect, call.tolerance, mistakes, name_of)
 
@@ -625,6 +629,25 @@ def _rounded(schedule: NoiseSchedule, eps: float) -> NoiseSchedule:
     products = np.asarray(np.cumprod(kept), dtype=np.float64)
     variances = 1 - products / np.append(1.0, products[:-1])
     return NoiseSchedule(np.where((variances > 0) & (variances < 1), variances, schedule.variances))
+
+
+def _by_coefficients(schedule: NoiseSchedule, predict: EpsHat, eps: float) -> EpsHat:
+    """The ε̂ that gives the mean of plain code with coefficients of x̂_0 and x_t, from tables in the precision eps.
+
+    1 − ᾱ_t² cancels in both coefficients, so that at the first steps their sum is wrong by eps/β_t².
+    """
+    variance: Array = schedule.variances.astype(np.float64 if eps < 1e-10 else np.float32)
+    total_scale = np.cumprod(1 - variance)
+    before = np.append(np.ones_like(variance[:1]), total_scale[:-1])
+    by_x0 = np.sqrt(before) * variance / (1 - total_scale)
+    by_x_t = np.sqrt(1 - variance) * (1 - before) / (1 - total_scale)
+
+    def adjusted(x: Array, t: int) -> Array:
+        x0_hat = (x - schedule.beta_bar[t] * predict(x, t)) / schedule.alpha_bar[t]
+        mean = float(by_x0[t - 1]) * x0_hat + float(by_x_t[t - 1]) * x
+        return (x - schedule.alpha[t] * mean) * schedule.beta_bar[t] / schedule.beta[t] ** 2
+
+    return adjusted
 
 
 def _cancelled(schedule: NoiseSchedule, eps: float) -> Array:
