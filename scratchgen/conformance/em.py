@@ -174,8 +174,8 @@ def wrong_log_joints(x: Array, weights: Array, means: Array, covariances: Array)
     }
 
 
-FLOORS = (1e-6, 1e-8, 1e-9, 1e-10, 1e-12, 1e-15, 1e-16, 1e-20, 1e-300)  # constants that people add to a density
-RIDGES = (1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 2e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # and to a variance
+FLOORS = (1e-6, 1e-8, 1e-9, 1e-10, 1e-12)  # constants that people add to a density
+RIDGES = (1e-6, 2e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # and to a variance
 PRIOR = "it is the prior: x is ignored"
 
 

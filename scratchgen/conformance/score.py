@@ -124,7 +124,7 @@ def _log_prob_at(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: Ar
             ),
             **{
                 f"{floor:g} is added to p(x) before the logarithm": partial(np.logaddexp, exact, np.log(floor))
-                for floor in FLOORS
+                for floor in (*FLOORS, 1e-15, 1e-16, 1e-20, 1e-30)
             },
             **{f"{ridge:g} is added to the variances": partial(wider, ridge) for ridge in RIDGES},
             "it is averaged over D": lambda: exact / D,
