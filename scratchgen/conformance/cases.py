@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -581,4 +582,5 @@ def run(case: Case, name: str) -> Check:
         check = CODE[name].run(case)
     if case.dtype == "float64" or name in OWN_TOLERANCE:
         return check
-    return check.at(max(check.tolerance, SINGLE_TOLERANCE))
+    told = replace(check, diagnosis=check.in_single or check.diagnosis)
+    return told.at(max(check.tolerance, SINGLE_TOLERANCE))

@@ -61,6 +61,11 @@ def check_step_draws(draw: Callable[[float], tuple[ArrayLike, ArrayLike]], T: in
             unit=1 + right + error / 1e-12,
         )
 
+    of_weights: dict[str, Callable[[], Array]] = {
+        "the weights are inverted: T p_t, not 1/(T p_t)": lambda: shares**2,
+        "the weights are p_t, not 1/(T p_t)": lambda: shares**2 / T,
+        "the weights are 1/√(T p_t), not 1/(T p_t)": lambda: np.sqrt(shares),
+    }
     check = judged(
         {
             "every step is one too late: it is drawn from 2..T+1": lambda: np.concatenate([[0.0], right[:-1]]),
@@ -71,15 +76,17 @@ def check_step_draws(draw: Callable[[float], tuple[ArrayLike, ArrayLike]], T: in
             "step 2 stands for step 1": lambda: np.concatenate([[0.0, 0.0, 2.0], right[3:]]),
             "step T is never drawn": lambda: np.concatenate([never_first[1 : T + 1], [0.0, 0.0]]),
             "steps are drawn from 0..T": lambda: np.append(np.full(T + 1, T / (T + 1)), 0.0),
+            "numbers in 0..T are rounded: 0 and T have half the share": lambda: np.concatenate(
+                [[0.5], np.ones(T - 1), [0.5, 0.0]]
+            ),
             "the weights are summed, not averaged, over the draws": lambda: len(t) * right,
             "the weights are divided by T": lambda: right / T,
             "the weights are multiplied by T": lambda: right * T,
-            "the weights are inverted: T p_t, not 1/(T p_t)": lambda: shares**2,
-            "the weights are p_t, not 1/(T p_t)": lambda: shares**2 / T,
-            "the weights are 1/√(T p_t), not 1/(T p_t)": lambda: np.sqrt(shares),
+            **(of_weights if weighted else {}),
         }
     )
-    if weighted or not check.diagnosis.endswith(NAMELESS):
+    outside = shares[0] + shares[-1] > 0
+    if weighted or outside or not check.diagnosis.endswith(NAMELESS):
         return check
     return judged({"the draws are not even, and every weight is 1: the weights 1/(T p_t) are missing": lambda: shares})
 

@@ -268,10 +268,8 @@ def check_e_step(
         np.maximum(far_joint - log_sum(far_joint), FLOOR) / size,
         rounding(condition_of_mixture(far_x, means, covariances) / size.min()),
         {
-            "all densities underflow to 0: take the softmax of their logarithms": lambda: FLOOR / size,
-            "they are all 0: a constant is added to p(x) before the division": lambda: (
-                np.full((len(x), K), FLOOR) / size
-            ),
+            "they are all 0: the densities underflow (take the softmax of their logarithms), and a constant is added "
+            "to p(x) before the division": lambda: FLOOR / size * np.ones((1, K)),
         },
     )
     return worst(near, far)

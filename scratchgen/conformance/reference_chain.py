@@ -248,7 +248,7 @@ def at_clipped_steps(check: Check, steps: Steps) -> Check:
     if (wrong[-steps.T :] & ~clipped[1:]).any():
         return check
     where = "; only steps with a clipped β² differ: β² is clipped, ᾱ is not recomputed from it"
-    return replace(check, diagnosis=check.diagnosis[: check.diagnosis.rindex("; ")] + where)
+    return replace(check, diagnosis=check.diagnosis[: check.diagnosis.rindex("; ")] + where, in_single="")
 
 
 LATE = "every step is one too late: t counts 1..T, so that a table from 0 has index t − 1"
