@@ -20,6 +20,7 @@ from scratchgen.ddpm import (
     ancestral_sampler,
     bound_terms,
     bound_weight,
+    ddim_sampler,
     ddim_step,
     eps_coefficients,
     forward_log_prob,
@@ -39,9 +40,11 @@ from scratchgen.ddpm import (
     q_posterior,
     q_sample,
     q_step,
+    reconstruction_loss,
     reverse_log_prob,
     reverse_variance,
     split_noise,
+    step_loss,
     step_weight,
     total_noise_loss,
     train,
@@ -436,6 +439,12 @@ def test_posterior_variance_has_a_column_for_an_array_of_t():
     assert isinstance(q_posterior(SCHEDULE, 2, X, Y)[1], float)
 
 
+def test_clean_data_have_variance_and_weight_0():
+    for variance in "beta", "posterior", np.full(7, 0.3):
+        assert reverse_variance(SCHEDULE, variance)[0] == 0
+        assert step_weight(SCHEDULE, variance)[0] == 0
+
+
 def test_reverse_variance_returns_a_new_array():
     """No result is a view of the frozen schedule."""
     for kind in "beta", "posterior":
@@ -448,6 +457,16 @@ def test_reverse_variance_returns_a_new_array():
     assert reverse_variance(SCHEDULE, given_table.astype(np.float32)).dtype == np.float64
     assert given_table[0] == 0.5
     assert np.isfinite(p_step(SCHEDULE, 2, X, Y, Z, np.append(-1.0, given_table[1:]))).all()
+
+
+@pytest.mark.equation(19)
+def test_a_decoder_takes_the_place_of_the_last_step():
+    """log p_θ(x_0 | x_1) of the decoder, and the Gaussians of all other steps."""
+    path = np.random.default_rng(0).standard_normal((7, 5, 2))
+    log_prob = reverse_log_prob(SCHEDULE, path, lambda x, t: np.tanh(x), decoder=lambda x: np.sin(x[:, 0]))
+    gaussian = reverse_log_prob(SCHEDULE, path, lambda x, t: np.tanh(x))
+    last = p_log_prob(SCHEDULE, 1, path[0], path[1], lambda x, t: np.tanh(x))
+    assert residual(log_prob, gaussian - last + np.sin(path[1][:, 0])) < 1e-13
 
 
 def test_the_default_variance_is_beta():
@@ -468,19 +487,32 @@ def test_the_default_variance_is_beta():
         lambda *variance: reverse_log_prob(SCHEDULE, np.concatenate([X[None], noise]), eps_hat, *variance),
         lambda *variance: negative_elbo(SCHEDULE, np.ones(7), 1.0, 2, *variance),
         lambda *variance: bound_terms(SCHEDULE, X, eps_hat, noise, *variance),
+        lambda *variance: step_loss(SCHEDULE, 3, X, Y, eps_hat, *variance),
         lambda *variance: p_step(SCHEDULE, 3, X, Y, Z, *variance),
         sampled,
     ):
         assert np.array_equal(use(), use("beta"))
         assert not np.array_equal(use(), use("posterior"))
+    loss = reconstruction_loss(SCHEDULE, X, Y, eps_hat)  # σ_1² is β_1² for both names
+    assert np.array_equal(loss, reconstruction_loss(SCHEDULE, X, Y, eps_hat, "beta"))
 
 
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+NAMES = {  # the second and the first array argument
+    "q_step": ("noise", "x_prev"),
+    "q_sample": ("noise", "x0"),
+    "q_posterior": ("x0", "x_t"),
+    "merge_noise": ("eps_t", "eps_bar_prev"),
+    "split_noise": ("omega", "eps"),
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("wrong", [Y[0], Y[:, :1], Y[:1], Y[0, 0], Y[None]], ids=lambda array: str(np.shape(array)))
 def test_arrays_of_another_shape_are_refused_by_name(function, wrong):
     """NumPy would broadcast such arrays: one draw of noise for all examples."""
-    with pytest.raises(ValueError, match=r"^(noise|x0|eps_hat|eps_t|omega) must have the shape of \w+, \(5, 2\), got "):
-        function(3, X, wrong, Z)
+    name, like = NAMES.get(function.split()[0], ("eps_hat", "x_t"))
+    with pytest.raises(ValueError, match=rf"^{name} must have the shape of {like}, \(5, 2\), got "):
+        FUNCTIONS[function](3, X, wrong, Z)
 
 
 @pytest.mark.parametrize("name", ["p_step beta", "p_step posterior", "ddim_step eta"])
@@ -547,6 +579,31 @@ def test_ddim_refuses_eta_outside_the_unit_interval(eta, error):
         ddim_step(SCHEDULE, 3, 1, X, Y, Z, eta)
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ddim_sampler_is_its_steps_from_T_to_0(eta, dtype):
+    def eps_hat(x, t):
+        return np.tanh(x) / (t + 1)
+
+    start, rng = X.astype(dtype), np.random.default_rng(3)
+    expected = [(6, start)]
+    for t in range(6, 0, -1):
+        x = expected[-1][1]
+        noise = rng.standard_normal(x.shape, dtype=dtype) if eta else None
+        expected.append((t - 1, ddim_step(SCHEDULE, t, t - 1, x, eps_hat(x, t), noise, eta)))
+    path = list(ddim_sampler(SCHEDULE, eps_hat, start, *([np.random.default_rng(3), eta] if eta else [])))
+    assert [t for t, _ in path] == [6, 5, 4, 3, 2, 1, 0]
+    for (_, x), (_, y) in zip(path, expected, strict=True):
+        assert np.array_equal(x, y)
+        assert x.dtype == dtype
+
+
+@pytest.mark.parametrize(("eta", "words"), [(-0.1, "eta must be"), (1.1, "eta must be"), (0.5, "rng is needed")])
+def test_ddim_sampler_refuses_its_arguments_before_the_first_step(eta, words):
+    with pytest.raises(ValueError, match=rf"^{words}"):
+        next(ddim_sampler(SCHEDULE, lambda x, t: x, X, eta=eta))
+
+
 def test_ddim_asks_for_the_noise_it_needs():
     with pytest.raises(ValueError, match=r"^noise is needed for eta > 0"):
         ddim_step(SCHEDULE, 3, 1, X, Y, eta=0.5)
@@ -583,6 +640,18 @@ def test_an_invalid_variance_is_refused(use, variance):
         ValueError, match=r"^variance must be (one of 'beta', 'posterior'|'beta', 'posterior' or 7 numbers), "
     ):
         use(variance)
+
+
+def test_a_short_table_is_shown_and_a_long_one_by_its_shape():
+    with pytest.raises(ValueError, match=r"got \[1\. 1\. 1\. 1\. 1\. 1\. 1\. 1\.\]$"):
+        reverse_variance(SCHEDULE, np.ones(8))
+    with pytest.raises(ValueError, match=r"got \(9,\)$"):
+        reverse_variance(SCHEDULE, np.ones(9))
+
+
+def test_an_unknown_weighting_is_refused():
+    with pytest.raises(ValueError, match=r"^weighting must be one of "):
+        loss_weight(SCHEDULE, "even")
 
 
 @pytest.mark.equation(20)
@@ -702,6 +771,59 @@ def test_algorithm_1_is_its_printed_lines(prediction, labelled):
     assert residual(network.parameters, mine.parameters) < 1e-12
     assert residual(average, mean) < 1e-12
     assert not np.allclose(average, network.parameters)
+
+
+def test_algorithm_1_has_the_documented_defaults():
+    """A training without options is the one with the default values; the labels make label_dropout count."""
+    schedule, x = NoiseSchedule.linear(5), np.random.default_rng(1).standard_normal((30, 2))
+
+    def run(**options):
+        network = NoiseNetwork(2, (3,), rng=3, dtype=np.float64, n_classes=3)
+        average = network.parameters.copy()
+        loop = train(network, average, schedule, x, 5, np.random.default_rng(2), sampler=TimestepSampler(5, "uniform"),
+                     weights=np.ones(6), labels=np.arange(30) % 3, **options)  # fmt: skip
+        return [list(loop), network.parameters.tolist(), average.tolist()]
+
+    defaults = {"label_dropout": 0.1, "batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0, "ema_decay": 0.999}
+    assert run() == run(**defaults)
+
+
+@pytest.mark.parametrize(("n_steps", "warmup"), [(32, 3), (1010, 100)])
+def test_the_learning_rate_rises_over_a_tenth_of_the_steps_and_at_most_100(n_steps, warmup):
+    """The first step of Adam moves every parameter with a gradient by the learning rate, in its first step 1/warmup."""
+    network = NoiseNetwork(2, (3,), rng=3, dtype=np.float64)
+    before, x = network.parameters.copy(), np.random.default_rng(1).standard_normal((30, 2))
+    next(
+        train(network, before.copy(), SCHEDULE, x, n_steps, np.random.default_rng(2), weights=np.ones(7),
+              sampler=TimestepSampler(6, "uniform"), learning_rate=0.3)
+    )  # fmt: skip
+    assert np.abs(network.parameters - before).max() == pytest.approx(0.3 / warmup, rel=1e-4)
+
+
+def test_algorithm_1_computes_in_the_dtype_of_the_data():
+    """Noise and weights in float64 would make float64 of float32 data."""
+
+    class Recorder(Slopes):
+        def vjp(self, x, scale, std, labels=None):
+            out, backward = super().vjp(x, scale, std)
+            return out.astype(np.float32), lambda grad: dtypes.append(grad.dtype) or backward(grad)
+
+    dtypes, network = [], Recorder(2, SCHEDULE, 0)
+    x = np.random.default_rng(1).standard_normal((30, 2), dtype=np.float32)
+    loop = train(network, network.parameters.copy(), SCHEDULE, x, 1, np.random.default_rng(2), weights=np.ones(7),
+                 sampler=TimestepSampler(6, "uniform"))  # fmt: skip
+    next(loop)
+    assert {network.calls[0][0].dtype, *dtypes} == {np.dtype(np.float32)}
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_its_step():
+    network = NoiseNetwork(2, (3,), rng=3)
+    loop = train(network, network.parameters.copy(), SCHEDULE, np.ones((4, 2), np.float32), 5, np.random.default_rng(2),
+                 weights=np.ones(7), sampler=TimestepSampler(6, "uniform"))  # fmt: skip
+    next(loop)
+    network.parameters[:] = np.nan
+    with pytest.raises(ArithmeticError, match=r"the loss of step 2 is nan"):
+        next(loop)
 
 
 # --- ε̂ of a network ---------------------------------------------------------------------------------------

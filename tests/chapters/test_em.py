@@ -17,6 +17,7 @@ from scratchgen import GaussianMixture, Mixture
 from scratchgen import conformance as c
 from scratchgen.em import (
     COVARIANCE_TYPES,
+    SufficientStatistics,
     clusters,
     covariance_maximum,
     e_step,
@@ -27,6 +28,7 @@ from scratchgen.em import (
     kmeans_plus_plus,
     log_covariance_prior,
     m_step,
+    m_step_from_statistics,
     m_step_table,
     nearest,
 )
@@ -109,6 +111,21 @@ def test_free_energy_of_impossible_components_is_finite_only_at_q_0():
     underflows = np.array([[0.0, -5000.0]])
     assert residual(free_energy(x[:1], underflows, alone), log_prob[:1]) < 1e-15
     assert free_energy(x, np.log(np.full((2, 2), 0.5)), alone).tolist() == [-np.inf, -np.inf]
+
+
+class Poisoned:
+    """A law whose `log_joint` leaves freed memory full of NaN, which NumPy gives to the next arrays of this size."""
+
+    def log_joint(self, x):
+        poison = [np.full((2, 3), np.nan) for _ in range(4)]
+        del poison
+        return np.zeros((2, 3))
+
+
+@pytest.mark.equation(17)
+def test_free_energy_reads_no_memory_that_was_not_written():
+    log_resp = np.array([[0.0, -np.inf, -np.inf]] * 2)
+    assert free_energy(np.zeros((2, 1)), log_resp, Poisoned()).tolist() == [0.0, 0.0]
 
 
 def plain_em(x, weights, means, covariances, n_iterations):
@@ -285,6 +302,21 @@ def test_the_defaults_of_a_step_are_full_covariances_and_no_floor():
         m_step(np.ones((4, 3)), np.zeros((4, 1)), mixture)
 
 
+def test_a_floor_is_lost_below_64_times_the_rounding_of_the_largest_eigenvalue():
+    """64 ε is accepted and the float below it refused; the remedy is 1e-9 of the largest eigenvalue."""
+    least = 64 * np.finfo(np.float64).eps
+    singular = np.diag([1.0, 0.0])
+    assert residual(floor_eigenvalues(singular, least), np.diag([1.0, least])) < 1e-15
+    with pytest.raises(ValueError, match=r"raise covariance_floor to 3e-09 or more"):
+        floor_eigenvalues(3 * singular, 3 * least * (1 - 1e-15))
+
+
+def test_an_unseen_component_keeps_its_mean_whatever_the_statistics_hold():
+    mixture = Mixture([0.5, 0.5], [[1.0, 2.0], [3.0, 4.0]], [np.eye(2)] * 2)
+    statistics = SufficientStatistics(np.array([0.0, -np.inf]), np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
+    assert m_step_from_statistics(statistics, mixture).means.tolist() == [[0.0, 0.0], [3.0, 4.0]]
+
+
 # --- k-means ----------------------------------------------------------------------------------------------------
 
 
@@ -431,6 +463,12 @@ def test_the_loop_ends_when_the_bound_gains_less_than_the_tolerance(tol, n):
     assert len(run) == n
     assert [iterate.converged for iterate in run] == [False] * (n - 1) + [tol > 0]
     assert [iterate.theta for iterate in em(7, lambda t: (None, t), lambda _, t: t + 1, max_iter=0)] == [7]
+
+
+def test_the_loop_has_100_m_steps_and_no_tolerance_by_default():
+    assert len(list(em(0, lambda t: (None, 0.5 * t), lambda _, t: t + 1))) == 101
+    run = list(em(0, lambda t: (None, min(t, 3) * 1e-9), lambda _, t: t + 1))
+    assert len(run) == 101
 
 
 def test_a_bound_that_falls_is_not_convergence():

@@ -116,3 +116,21 @@ def test_scores_have_the_dtype_of_the_points():
     for dtype in np.float32, np.float64:
         score, divergence = score_and_divergence(network, VP(), x.astype(dtype), 0.3)
         assert score.dtype == divergence.dtype == dtype
+
+
+def test_a_score_in_double_at_float32_points_stays_double():
+    """Probes are converted to the dtype of the score."""
+    network, x = NoiseNetwork(2, (3,), rng=0, dtype=np.float64), np.ones((3, 2), np.float32)
+    assert network(x, *VP().level(0.3)).dtype == np.float64
+    score, divergence = score_and_divergence(network, VP(), x, 0.3)
+    assert score.dtype == divergence.dtype == np.float64
+
+
+def test_default_tolerance_of_the_flow_is_1e_6():
+    score = exact_score(VP())
+    assert np.array_equal(flow_map(VP(), score, POINTS, 1.0, 0.1), flow_map(VP(), score, POINTS, 1.0, 0.1, rtol=1e-6))
+
+
+def test_a_flow_that_cannot_be_integrated_is_named_with_its_remedy():
+    with pytest.raises(ArithmeticError, match=r"^the flow could not be integrated: .*; raise t_min or rtol$"):
+        flow_map(VP(), lambda x, t: x * np.nan, POINTS, 1.0, 0.1)

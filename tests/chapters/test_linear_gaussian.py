@@ -137,6 +137,18 @@ def test_maximum_of_ppca_is_the_closed_form(spectrum):
     holds(c.check_ppca_maximum(ppca_maximum, symmetric(S), k))
 
 
+@pytest.mark.parametrize("n_components", [0, 3, 4])
+def test_ppca_leaves_a_direction_for_a_noise_that_is_estimated(n_components):
+    with pytest.raises(ValueError, match=rf"^n_components must be in 1\.\.2 to leave .*, got {n_components}$"):
+        ppca_maximum(np.diag([3.0, 2.0, 1.0]), n_components)
+
+
+def test_ppca_of_a_given_noise_takes_all_directions():
+    W, noise_variance = ppca_maximum(np.diag([3.0, 2.0, 1.0]), 3, 0.5)
+    assert residual(W @ W.T, np.diag([2.5, 1.5, 0.5])) < 1e-15
+    assert noise_variance == 0.5
+
+
 # --- small noise, against 60 digits ---------------------------------------------------------------------------------
 
 RNG = np.random.default_rng(5)

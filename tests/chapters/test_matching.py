@@ -53,6 +53,9 @@ def test_sliced_error_is_the_loss_with_its_derivatives(reduce_variance, score, v
     square = (score**2) @ np.ones(2) if reduce_variance else np.einsum("nd,nd->n", v, score) ** 2
     assert residual(losses, square + 2 * np.einsum("nd,nd->n", v, derivative)) < 1e-14
     assert np.array_equal(losses, sliced_score_matching(score, v, derivative, reduce_variance))
+    if not reduce_variance:  # the default
+        assert np.array_equal(losses, sliced_error(score, v, derivative)[0])
+        assert np.array_equal(losses, sliced_score_matching(score, v, derivative))
     a, b = directions
     numeric = slope(lambda h: sliced_score_matching(score + h * a, v, derivative + h * b, reduce_variance), 1e-2)
     assert residual((by_score * a + by_derivative * b).sum(axis=1), numeric) < 1e-9
@@ -160,6 +163,10 @@ def test_losses_of_a_step_are_those_of_the_theory(sde):
     for reduce_variance in False, True:
         sliced = sliced_step(network, sde, x0, t, noise, weight, v[None], reduce_variance)
         assert residual(sliced, sliced_score_matching(score, v, along(v), reduce_variance)) < 1e-13
+    assert np.array_equal(
+        sliced_step(network, sde, x0, t, noise, weight, v[None]),
+        sliced_step(network, sde, x0, t, noise, weight, v[None], False),
+    )
     axes = draw_directions("implicit", "rademacher", x0, rng)
     divergence = sum(along(np.tile(e, (4, 1))) @ e for e in np.eye(3))
     implicit = sliced_step(network, sde, x0, t, noise, weight, axes, reduce_variance=True)
@@ -335,6 +342,43 @@ def test_first_loss_of_the_loop_is_that_of_the_untrained_network(dtype, toleranc
         square = (draws.v * x_t).sum(axis=1) ** 2 if matching == "sliced" else (x_t**2).sum(axis=1)
         losses = std[:, 0] ** 2 * (square - 2 * (draws.v**2).sum(axis=1)) + 3
     assert loss == pytest.approx((draws.weight * losses).mean(), rel=tolerance)
+
+
+def begin(n_steps, **options):
+    """A loop of `train` on two-dimensional data, its network and the moving average."""
+    network = NoiseNetwork(2, (3,), rng=3, dtype=np.float64)
+    x, average = np.random.default_rng(1).standard_normal((30, 2)), network.parameters.copy()
+    sampler = TimeSampler(VP(), 0.01)
+    loop = train(network, average, VP(), x, n_steps, np.random.default_rng(2), sampler=sampler, **options)
+    return loop, network, average
+
+
+def test_the_loop_has_the_documented_defaults():
+    def run(**options):
+        loop, network, average = begin(5, **options)
+        return [list(loop), network.parameters.tolist(), average.tolist()]
+
+    defaults = {"matching": "denoising", "batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0}
+    assert run() == run(**defaults, ema_decay=0.999)
+    assert run() != run(weight_decay=0.1)
+    assert run(matching="sliced") == run(matching="sliced", directions="rademacher")
+
+
+@pytest.mark.parametrize(("n_steps", "warmup"), [(32, 3), (1010, 100)])
+def test_the_learning_rate_rises_over_a_tenth_of_the_steps_and_at_most_100(n_steps, warmup):
+    """The first step of Adam moves every parameter with a gradient by the learning rate of that step."""
+    loop, network, _ = begin(n_steps, learning_rate=0.3)
+    before = network.parameters.copy()
+    next(loop)
+    assert np.abs(network.parameters - before).max() == pytest.approx(0.3 / warmup, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_its_step():
+    loop, network, _ = begin(5)
+    next(loop)
+    network.parameters[:] = np.nan
+    with pytest.raises(ArithmeticError, match=r"the loss of step 2 is nan"):
+        next(loop)
 
 
 def test_importance_spends_its_draws_where_the_loss_varies():

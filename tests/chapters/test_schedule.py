@@ -266,7 +266,9 @@ def test_repr_is_short():
 @pytest.mark.parametrize("wrong", [0.0, 1.0, -0.1, 1.5])
 def test_variance_outside_the_unit_interval_is_refused_and_located(wrong):
     with pytest.raises(
-        ValueError, match=rf"^variances must lie strictly between 0 and 1, but variances\[1\] is {wrong}"
+        ValueError,
+        match=rf"^variances must lie strictly between 0 and 1, but variances\[1\] is {wrong}; "
+        r"pass the variance β² \(Ho's beta\), not β, and rescale the table when T changes$",
     ):
         NoiseSchedule([0.5, wrong, wrong])
 

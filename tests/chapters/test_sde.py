@@ -18,6 +18,7 @@ from scratchgen.quadrature import affine_map, central_difference
 from scratchgen.sde import (
     LinearSDE,
     euler_maruyama,
+    euler_std,
     euler_step,
     flow_map,
     heun,
@@ -28,6 +29,7 @@ from scratchgen.sde import (
     reverse_moments,
     reverse_times,
 )
+from scratchgen.sde.reverse import check_times
 from scratchgen.testing import mixtures_and_points, reals, sdes
 from tests.strategies import relative, residual
 
@@ -250,6 +252,8 @@ def test_stochasticity_that_is_no_size_of_noise_is_refused(wrong):
         (lambda: VP(horizon=0.0), "horizon", ValueError),
         (lambda: SubVP(horizon=-1.0), "horizon", ValueError),
         (lambda: VE(0.1, 1.0, horizon=np.inf), "horizon", ValueError),
+        (lambda: VE(0.1, 1.0, horizon=0.0), "horizon", ValueError),
+        (lambda: VE(0.1, 1.0, horizon=-1.0), "horizon", ValueError),
         (lambda: VP(beta_min=-0.1), "beta_min", ValueError),
         (lambda: SubVP(beta_min=np.nan), "beta_min", ValueError),
         (lambda: VP(beta_max=0.0), "beta_max", ValueError),
@@ -294,6 +298,23 @@ def test_flow_needs_no_noise_and_ignores_it():
     assert np.array_equal(paths[0], paths[1])
     assert np.array_equal(paths[0], paths[2])
     assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
+
+
+@pytest.mark.equation(32)
+def test_the_default_is_the_reverse_sde_of_stochasticity_1():
+    x, times = np.array([[0.3, -1.2], [1.5, 0.4]]), np.array([1.0, 0.5, 0.1])
+    score = nonlinear_score(x, 0.5)
+    assert np.array_equal(reverse_drift(VP(), score, x, 0.5), reverse_drift(VP(), score, x, 0.5, 1.0))
+    assert euler_std(VP(), 0.5, 0.4) == euler_std(VP(), 0.5, 0.4, 1.0) != euler_std(VP(), 0.5, 0.4, 2.0)
+    paths = [
+        [x for _, x in euler_maruyama(VP(), nonlinear_score, x, times, np.random.default_rng(0), **kwargs)]
+        for kwargs in ({}, {"stochasticity": 1.0})
+    ]
+    assert np.array_equal(*paths)
+
+
+def test_times_that_are_whole_numbers_become_floats():
+    assert check_times([2, 1, 0]).dtype == np.float64
 
 
 @pytest.mark.parametrize("kind", [VP, SubVP])

@@ -274,8 +274,17 @@ def test_reconstruction_loss_takes_another_decoder():
 
 def test_reconstruction_loss_asks_for_the_noise_that_it_needs():
     for arguments in {"n_levels": 3}, {"decoder": lambda x_t: x_t[:, 0]}:
-        with pytest.raises(ValueError, match=r"^noise is needed"):
+        with pytest.raises(ValueError, match=r"^noise is needed .* of shape \(N, D\)$"):
             reconstruction_loss(VP(), np.zeros((2, 1)), 0.1, **arguments)
+
+
+@pytest.mark.equation(31, 34)
+@pytest.mark.parametrize("sde", PROCESSES)
+def test_noise_enters_the_bound_with_its_sign(sde):
+    """With s_θ = 0 the bound is log π(scale · x + std · ε) + D ∫f dt, for one ε."""
+    scale, std = sde.level(sde.horizon)
+    bound = sde_log_prob_bound(sde, lambda x, t: (0 * x, 0 * x[:, 0]), X, np.array([[0.7]]))
+    assert residual(bound, sde.prior_log_prob(scale * X + std * 0.7) + np.log(scale)) < 1e-12
 
 
 # --- arguments --------------------------------------------------------------------------------------------
@@ -290,6 +299,7 @@ def test_reconstruction_loss_asks_for_the_noise_that_it_needs():
         ({"noise": np.zeros((0, 1))}, "noise"),
         ({"noise_weights": np.ones(4) / 4}, "noise_weights must"),
         ({"noise_weights": np.ones(5)}, "noise_weights must"),
+        ({"noise_weights": np.full(5, 0.3)}, "noise_weights must"),
     ],
 )
 def test_arrays_that_would_broadcast_are_refused(changed, name):

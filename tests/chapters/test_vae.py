@@ -21,6 +21,7 @@ from scratchgen.vae import (
     iwae,
     log_importance_weight,
     random_batch,
+    reconstruction_error,
     sigma_batch,
     train,
     train_step,
@@ -112,6 +113,23 @@ def test_loss_and_derivatives_keep_the_dtype(dtype):
         assert {losses.dtype, *(by.dtype for by in gradient)} == {np.dtype(dtype)}
 
 
+@pytest.mark.parametrize(
+    ("x", "x_hat", "expected"),
+    [
+        (np.float32, np.float32, np.float32),
+        (np.float64, np.float32, np.float64),
+        (np.float32, np.float64, np.float64),
+        (np.int8, np.int8, np.float32),
+    ],
+)
+def test_log_variance_has_the_dtype_of_data_and_mean_and_is_no_whole_number(x, x_hat, expected):
+    """log s² = 0.3 would become 0 as a whole number, and lose digits as a float32 beside doubles."""
+    losses, _, _ = reconstruction_error(np.zeros((2, 3), x), np.ones((2, 3), x_hat), 0.3)
+    assert losses.dtype == expected
+    rounding = 1e-6 if expected == np.float32 else 1e-15
+    assert residual(losses, -stats.norm.logpdf(0, 1, np.exp(0.15)) * np.full(2, 3.0)) < rounding
+
+
 # --- a step of training ----------------------------------------------------------------------------------------------
 
 
@@ -141,6 +159,18 @@ def test_loss_is_minus_log_joint_plus_the_kl(drawn, kl_weight):
     expected = kl_weight * kl - stats.norm.logpdf(x, x_hat, s).sum(axis=1)
     assert residual(train_step(network, x, noise, kl_weight), expected) < 1e-12
     assert residual(train_step(network, x, noise), train_step(network, x, noise, 1.0)) == 0
+
+
+@pytest.mark.equation(14)
+def test_the_loss_of_a_step_is_that_of_its_decoder_in_bins():
+    """`vae_loss` of levels, not of a density."""
+    network = VAENetwork(3, 2, (4,), rng=0, dtype=np.float64, n_levels=5)
+    rng = np.random.default_rng(1)
+    x, noise = 2 * rng.integers(5, size=(6, 3)) / 4 - 1, rng.standard_normal((6, 2))
+    mean, log_variance = network.encode(x)
+    x_hat = network.decoder(mean + np.exp(0.5 * log_variance) * noise)
+    expected = vae_loss(x, x_hat, mean, log_variance, network.log_variance, 5)
+    assert residual(train_step(network, x, noise), expected) < 1e-14
 
 
 @pytest.mark.equation(14)
@@ -240,6 +270,15 @@ def test_training_is_adam_on_the_step_s_gradients_with_a_rate_of_their_own_for_l
     fixed = VAENetwork(3, 2, (4,), rng=1)
     list(train(fixed, x, 3, rng, lambda x, rng: random_batch(x, rng, 2), log_variance_rate=0.0))
     assert fixed.log_variance[0] == 0
+
+
+def test_the_loop_has_the_documented_defaults():
+    def run(**options):
+        network, x = VAENetwork(3, 2, (4,), rng=1), np.random.default_rng(0).standard_normal((20, 3), dtype=np.float32)
+        loop = train(network, x, 5, np.random.default_rng(2), lambda x, rng: random_batch(x, rng, 2), **options)
+        return [list(loop), *(parameters.tolist() for parameters, _ in network.parts)]
+
+    assert run() == run(learning_rate=2e-3, log_variance_rate=10.0, kl_weight=1.0)
 
 
 def test_batches_are_rows_with_noise_and_all_rows_with_every_sigma_point():

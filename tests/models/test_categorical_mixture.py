@@ -204,8 +204,9 @@ def test_a_component_without_examples_has_weight_0_and_finite_tables():
     after = categorical_m_step(one_hot, log_resp)
     assert after.weights.tolist() == [1, 0]
     assert residual(after.probabilities[:, 0], np.array([[2, 0, 1]] * 2) / 3) < 1e-15
-    smoothed = categorical_m_step(one_hot, log_resp, np.full((1, 3), 0.5))
-    assert residual(smoothed.probabilities[1, 0], np.full(3, 1 / 3)) < 1e-15
+    for count in 0.5, 0.01:
+        smoothed = categorical_m_step(one_hot, log_resp, np.full((1, 3), count))
+        assert residual(smoothed.probabilities[1, 0], np.full(3, 1 / 3)) < 1e-15
     assert smoothed.log_joint(np.array([[1.0]]))[0, 1] == -np.inf
 
 
