@@ -98,6 +98,7 @@ def test_weights_within_a_far_component_sum_to_one():
     weights = softmax(log_resp[:, 1])
     following = m_step(x + 2.0**20, log_resp, start, FLOOR)
     assert abs(following.means[1, 0] - 2.0**20 - weights @ x[:, 0]) < 1e-8
+    assert following.covariances[1, 0, 0] == pytest.approx(np.cov(x[:, 0], bias=True, aweights=weights), rel=1e-13)
 
 
 @pytest.mark.equation(17)

@@ -4,6 +4,7 @@ The form in one pass is compared with `e_step` and `sufficient_statistics` on ea
 features and with whitened coordinates.
 """
 
+import math
 import tracemalloc
 from itertools import product
 
@@ -206,6 +207,16 @@ def test_certain_labels_are_responsibilities_of_one():
     assert residual(found.covariances, expected.covariances) < 1e-13
     assert found.weights[3] == 0
     assert np.array_equal(found.means[3], mixture.means[3])
+
+
+def test_means_of_labelled_rows_are_rounded_once_in_every_column():
+    """A sum over 30,000 rows near 1e9 is wrong in its last digits, and a column near 0 must not inherit them."""
+    rng, mixture = np.random.default_rng(0), Mixture([1.0], [[0.0, 0.0]], [np.eye(2)])
+    x = rng.normal([0.0, 1e9], 1.0, (30_000, 2))
+    found = statistics_of_labels(x, np.zeros(30_000, dtype=int), mixture)
+    exact = np.array([math.fsum(column) / 30_000 for column in x.T])
+    assert np.abs(x.mean(axis=0) - exact)[1] > 10 * np.spacing(1e9)
+    assert (np.abs(found.means[0] - exact) <= [1e-15, 4 * np.spacing(1e9)]).all()
 
 
 def test_memory_does_not_grow_with_the_data():

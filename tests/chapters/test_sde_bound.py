@@ -306,3 +306,14 @@ def test_arrays_that_would_broadcast_are_refused(changed, name):
     arguments = {"x": X, "noise": np.zeros((5, 1))} | changed
     with pytest.raises(ValueError, match=name):
         sde_log_prob_bound(VP(), exact(VP(), P), **arguments)
+
+
+@pytest.mark.parametrize("t_min", [-0.1, 1.1, np.nan])
+def test_a_bound_outside_the_horizon_is_refused(t_min):
+    with pytest.raises(ValueError, match=r"^t_min must be in \[0.0, 1.0\]"):
+        sde_log_prob_bound(VP(), exact(VP(), P), X, np.zeros((1, 1)), t_min=t_min)
+
+
+def test_a_score_that_is_not_finite_is_named():
+    with pytest.raises(ArithmeticError, match=r"^the score must be finite between 0 and 1, but "):
+        sde_log_prob_bound(VP(), lambda x, t: (x * np.nan, x[:, 0]), X, np.zeros((1, 1)))

@@ -248,6 +248,7 @@ def test_bounds_of_a_linear_decoder_are_closed_at_sigma_points(drawn):
     z = q_mean + np.exp(0.5 * q_log_variance) * noise[0]
     direct = log_importance_weight(x, network.decoder(z), z, q_mean, q_log_variance, network.log_variance)
     assert residual(direct, single[0]) < 1e-13
+    assert direct.dtype == np.float64
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------
