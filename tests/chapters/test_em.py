@@ -482,6 +482,12 @@ def test_a_bound_that_falls_is_not_convergence():
         assert [iterate.converged for iterate in falling] == expected
 
 
+@pytest.mark.parametrize(("level", "fall", "rounding"), [(-1e6, 1e-7, True), (0.0, 1.5e-12, False), (0.0, 5e-13, True)])
+def test_the_rounding_of_a_bound_grows_with_its_size(level, fall, rounding):
+    run = list(em(0, lambda t: (None, level - fall * t), lambda _, t: t + 1, tol=0.5, max_iter=1))
+    assert run[1].converged == rounding
+
+
 def test_the_loop_adds_the_prior_to_the_bound():
     run = list(
         em(1.0, lambda t: (None, np.array([t, 3 * t])), lambda _, t: 2 * t, max_iter=2, log_prior=lambda t: -t / 2)

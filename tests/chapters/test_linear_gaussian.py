@@ -137,6 +137,14 @@ def test_maximum_of_ppca_is_the_closed_form(spectrum):
     holds(c.check_ppca_maximum(ppca_maximum, symmetric(S), k))
 
 
+@pytest.mark.parametrize("noise", [np.array([1, 2, 3]), np.float32([0.1, 0.2, 0.3])], ids=["int64", "float32"])
+def test_noise_of_another_dtype_is_computed_in_double(noise):
+    x, W = np.array([[0.3, -1.2, 0.7]]), np.array([[1.0], [0.5], [-2.0]])
+    for f in linear_gaussian_log_prob, linear_gaussian_posterior:
+        for found, expected in zip(f(x, W, np.zeros(3), noise), f(x, W, np.zeros(3), noise.astype(float)), strict=True):
+            assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize("n_components", [0, 3, 4])
 def test_ppca_leaves_a_direction_for_a_noise_that_is_estimated(n_components):
     with pytest.raises(ValueError, match=rf"^n_components must be in 1\.\.2 to leave .*, got {n_components}$"):

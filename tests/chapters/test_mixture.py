@@ -307,7 +307,8 @@ def test_kl_from_a_law_without_mass_there_is_infinite():
 def test_components_of_weight_0_and_laws_elsewhere_need_no_nodes():
     """A component of weight 0 and variance 1e-10 took 3.6 million nodes."""
     p, dead = Mixture([1.0], [[0.0]], [[[1.0]]]), Mixture([1.0, 0.0], [[0.0], [300.0]], [[[1.0]], [[1e-10]]])
-    for points, weights in dead.quadrature(), p.quadrature(law=dead):
+    inside = Mixture([1.0, 0.0], [[0.0], [0.5]], [[[1.0]], [[1e-10]]])
+    for points, weights in dead.quadrature(), p.quadrature(law=dead), p.quadrature(law=inside):
         assert np.array_equal(points, p.quadrature()[0])
         assert np.array_equal(weights, p.quadrature()[1])
     far = Mixture([1.0], [[50.0]], [[[1e-6]]])
@@ -315,10 +316,43 @@ def test_components_of_weight_0_and_laws_elsewhere_need_no_nodes():
     assert len(p.quadrature(law=Mixture([1.0], [[8.0]], [[[1e-6]]]))[0]) > 30_000
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(
+    ("centre", "resolved"), [([9.8, 0], True), ([10.0, 0], False), ([0, 10.7], True), ([0, 10.9], False)]
+)
+def test_a_component_of_another_law_is_resolved_if_it_reaches_into_the_box(centre, sign, resolved):
+    """The box reaches to ±9, and the component 9 of its deviations, (.9, 1.8), into every direction."""
+    p = Mixture([1.0], [[0.0, 0.0]], [np.eye(2)])
+    law = Mixture([0.5, 0.5], [sign * np.array(centre), [300.0, 300.0]], [np.diag([0.01, 0.04]), 1e-6 * np.eye(2)])
+    assert p.quadrature(law=law)[1][0] == pytest.approx((0.05 if resolved else 0.5) ** 2, rel=1e-12)
+
+
+def test_an_expectation_halves_its_spacing_until_every_column_agrees():
+    """E|x − a| = 2φ(a) + a (2Φ(a) − 1) has a kink; a large column beside it must not end the halving."""
+    p, a = Mixture([1.0], [[0.0]], [[[1.0]]]), 0.37
+    exact = 2 * stats.norm.pdf(a) + a * (2 * stats.norm.cdf(a) - 1)
+    alone = p.expectation(lambda x: np.abs(x - a))
+    assert alone[0] == pytest.approx(exact, rel=1e-5)
+    assert np.array_equal(alone, p.expectation(lambda x: np.abs(x - a), rtol=1e-5))
+    assert abs(p.expectation(lambda x: np.abs(x - a), rtol=1.0)[0] - exact) > 1e-5
+    beside = p.expectation(lambda x: np.column_stack([np.abs(x - a), np.full(len(x), 1e6)]))
+    assert beside[0] == pytest.approx(alone[0], rel=1e-14)
+
+
+def test_an_expectation_counts_every_node_that_has_mass_and_no_other():
+    """E[1/p] is the sum of all weights, and an infinite f where p underflows adds nothing."""
+    p = Mixture([1.0], [[0.0]], [[[1.0]]])
+    total = p.expectation(lambda x: np.exp(-p.log_prob(x))[:, None], rtol=0.1)[0]
+    assert total == pytest.approx(p.quadrature(0.15)[1].sum(), rel=1e-12)
+    apart = Mixture([0.5, 0.5], [[0.0], [100.0]], np.ones((2, 1, 1)))
+    assert apart.expectation(lambda x: np.where(np.abs(x - 50) < 5, np.inf, 1.0)) == pytest.approx(1, rel=1e-12)
+
+
 def test_a_box_of_too_many_nodes_is_refused():
     narrow = Mixture([0.5, 0.5], [[0.0], [1.0]], [[[1.0]], [[1e-14]]])
     with pytest.raises(
-        ArithmeticError, match=r"^quadrature needs nodes 5e-08 apart .*, more than 10,000,000: a component"
+        ArithmeticError,
+        match=r"^quadrature needs nodes 5e-08 apart on a box of sides \[18\.\], more than 10,000,000: a component",
     ):
         narrow.quadrature()
     with pytest.raises(ValueError, match=r"^law must have 1 dimensions, as this mixture, got 2"):
