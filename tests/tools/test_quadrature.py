@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
 
 from scratchgen.quadrature import affine_map, central_difference, gauss_hermite, integrate, sigma_points, tanh_sinh
 from scratchgen.testing import cut, reals, size
@@ -68,6 +69,20 @@ def test_tanh_sinh_sees_every_time_scale_near_the_lower_end(scale):
     assert value == pytest.approx(3 / (3 + scale), rel=1e-12)
 
 
+def test_tanh_sinh_takes_each_of_its_1760_nodes_once_before_it_gives_up():
+    """The nodes are y(u) = 1/(1 + exp(−π sinh u)) for u from −3.875 to 3, and halving adds those between."""
+    nodes, rng = [], np.random.default_rng(0)
+    with pytest.raises(ArithmeticError, match=r"^the integral of f from 0 to 1 does not settle to rtol = 1e-06"):
+        tanh_sinh(lambda t: nodes.append(t) or rng.random(), 0.0, 1.0, 1e-6, "f")
+    u = np.arange(-3.875, 3.0, 2.0**-8)
+    assert len(nodes) == 1760
+    assert np.sort(nodes) == pytest.approx(1 / (1 + np.exp(-np.pi * np.sinh(u))), rel=1e-10, abs=0)
+    first = []
+    tanh_sinh(lambda t: first.append(t) or 1.0, 0.0, 1.0, 1e-6, "f")
+    assert first == nodes[: len(first)]
+    assert first[:28] == pytest.approx(1 / (1 + np.exp(-np.pi * np.sinh(u[::64]))), rel=1e-10, abs=0)
+
+
 def test_tanh_sinh_integrates_rows_and_singular_ends():
     value = tanh_sinh(lambda t: np.array([t**-0.5, np.cos(t), 0.0, -1.0]), 0.0, 2.0, 1e-6, "f")
     assert residual(value, np.array([8**0.5, np.sin(2.0), 0.0, -2.0])) < 1e-12
@@ -119,6 +134,41 @@ def test_a_row_does_not_depend_on_its_place():
     frequency = np.array([3.0, 0.5, 20.0, 0.0])
     end, _ = rotated(frequency, 0.0, 1.0, 1e-6)
     assert np.array_equal(rotated(frequency[::-1], 0.0, 1.0, 1e-6)[0], end[::-1])
+
+
+def times_of_steps(slope, t, s, start, rtol):
+    """Ends of all attempted steps: a step has 11 stages after its start, and one slope at its end if it is accepted."""
+    calls = []
+    end = integrate(lambda t, y: calls.append(t) or slope(t, y), t, s, start, rtol, "y", "stop")
+    assert len(calls) % 12 == 1  # no step is refused
+    return np.array(calls[::12]), end
+
+
+@pytest.mark.parametrize(("t", "s"), [(0.0, 3.0), (2.0, -1.5)], ids=["forward", "backward"])
+@pytest.mark.parametrize("rtol", [1e-4, 1e-7])
+def test_steps_of_one_row_are_scipys_after_the_same_first_step(t, s, rtol):
+    """SciPy's norm is the root mean square over the state; both have the factors .2 to 10 and the safety factor .9."""
+
+    def slope(t, y):
+        return np.stack([y[..., 1], -(1 + 0.5 * np.sin(t)) * y[..., 0]], axis=-1)
+
+    times, end = times_of_steps(slope, t, s, np.array([[1.0, 0.5]]), rtol)
+    first = abs(times[1] - times[0])
+    theirs = solve_ivp(slope, (t, s), [1.0, 0.5], "DOP853", rtol=rtol, atol=rtol / 10, first_step=first)
+    assert times == pytest.approx(theirs.t, rel=1e-9)
+    assert residual(end[0], theirs.y[:, -1]) < 1e-9
+
+
+def test_the_first_step_would_change_the_row_that_moves_most_by_a_tenth():
+    """By a tenth of the size of the row, in units of .1 + |y|."""
+    start, slopes = np.array([[2.0, -1.0], [0.3, 0.1]]), np.array([[3.0, 0.0], [1.0, 2.0]])
+    times, end = times_of_steps(lambda t, y: slopes, 1.0, 5.0, start, 1e-6)
+    change, size = ((np.abs(a) / (0.1 + np.abs(start))) ** 2 for a in (slopes, start))
+    first = 1e-6 + 0.1 * np.sqrt(size.mean(axis=1).max() / change.mean(axis=1).max())
+    assert times[1] - times[0] == pytest.approx(first, rel=1e-12)
+    assert np.diff(times)[:-1] == pytest.approx(first * 10.0 ** np.arange(len(times) - 2), rel=1e-9)
+    assert times[-1] == 5
+    assert residual(end, start + 4 * slopes) < 1e-14
 
 
 def test_an_integral_over_no_time_or_no_rows_is_the_start():
