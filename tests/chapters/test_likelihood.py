@@ -238,3 +238,8 @@ def test_an_invalid_covariance_is_an_error(covariance):
         kl_gaussian(np.zeros(2), covariance, np.zeros(2), np.eye(2))
     with pytest.raises(np.linalg.LinAlgError):
         cross_entropy_gaussian(np.zeros(2), np.eye(2), np.zeros(2), covariance)
+
+
+def test_no_rows_have_no_sums():
+    assert logsumexp(np.zeros((0, 3))).shape == (0,)
+    assert softmax(np.zeros((0, 3))).shape == (0, 3)

@@ -169,6 +169,8 @@ def test_the_first_step_would_change_the_row_that_moves_most_by_a_tenth():
     assert np.diff(times)[:-1] == pytest.approx(first * 10.0 ** np.arange(len(times) - 2), rel=1e-9)
     assert times[-1] == 5
     assert residual(end, start + 4 * slopes) < 1e-14
+    times, _ = times_of_steps(lambda t, y: 0 * y, 2.0, -1.0, start, 1e-6)  # nothing moves: one step
+    assert times.tolist() == [2, -1]
 
 
 def test_an_integral_over_no_time_or_no_rows_is_the_start():
