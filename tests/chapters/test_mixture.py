@@ -518,6 +518,12 @@ def test_mixture_owns_its_arrays():
             array[0] = 0.5
 
 
+def test_weights_whose_sum_is_1_up_to_rounding_are_kept_to_the_bit():
+    weights = np.full(7, 1 / 7)
+    assert weights.sum() != 1
+    assert np.array_equal(Mixture(weights, np.zeros((7, 1)), np.ones((7, 1, 1))).weights, weights)
+
+
 def test_covariance_with_rounded_zeros_is_symmetric():
     """U (v I) Uᵀ is v I up to rounding: different off-diagonals of 1e-17 do not count as asymmetry."""
     covariance = 0.3 * np.eye(2)
@@ -566,7 +572,11 @@ def test_float32_points_are_accepted_and_give_float64():
         (([np.nan], [[0.0]], [[[1.0]]]), ValueError, r"^weights must be finite"),
         (([1.0], [[0.0]], [[[np.inf]]]), ValueError, r"^covariances must be finite"),
         ((["a"], [[0.0]], [[[1.0]]]), TypeError, r"^weights must be a real array"),
-        (([1.0], [[0, 0]], [[[1, 0.5], [0, 1]]]), ValueError, r"^covariances must be symmetric"),
+        (
+            ([1.0], [[0, 0]], [[[1, 0.5], [0, 1]]]),
+            ValueError,
+            r"^covariances must be symmetric; use 0\.5 \* \(C \+ C\.T\)$",
+        ),
         (
             ([0.5, 0.5], [[0, 0], [0, 0]], [1e9 * np.eye(2), [[1, 0.5], [0, 1]]]),
             ValueError,
