@@ -180,6 +180,15 @@ def test_an_integral_over_no_time_or_no_rows_is_the_start():
     assert np.array_equal(integrate(lambda t, y: 0 * y, 0.0, 1.0, start, 1e-6, "y", "stop"), start)
 
 
+def test_the_last_step_ends_at_the_given_time_to_the_bit():
+    """0.9 + (0.1 − 0.9) is not 0.1 in floating point, and the rest would be too short for a step."""
+    t, s, start = 0.9, 0.1, np.ones((1, 1))
+    assert t + (s - t) != s
+    times, _ = times_of_steps(lambda t, y: 0 * y, t, s, start, 1e-6)
+    assert times.tolist() == [t, s]
+    assert np.array_equal(integrate(lambda t, y: 0 * y, t, s, start, 1e-6, "y", "stop"), start)
+
+
 def test_a_singular_slope_ends_with_an_error():
     """y' = y² from 1 is infinite at t = 1."""
     with pytest.raises(ArithmeticError, match=r"^y could not be integrated: no step is short enough at t = 1; stop$"):
