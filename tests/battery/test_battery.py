@@ -18,16 +18,10 @@ EXPECTED = {  # wrong implementations with another verdict than "named" or "sile
         "it is right for an int t, and raises for an array of them: a callable that raises takes ints only",
     ),
 }
-REFUSED = {  # right implementations whose problem magnifies rounding more than the tolerance knows, by their first part
-    "check_ddim_sampler": "a loop with α near 0 magnifies rounding",
-    "check_sampler": "a loop with α near 0 magnifies rounding",
-    "check_reverse_sampler": "a score with a large slope magnifies rounding",
-    "check_heun": "a score with a large slope magnifies rounding",
-    "check_bound_terms": "the mean through x_0 loses digits where β² is 1e-8",
-    "check_variational_bound": "the mean through x_0 loses digits where β² is 1e-8",
-    "check_chains": "the mean through x_0 loses digits where β² is 1e-8",
-    "check_covariance_types": "the prior of the tied covariance is counted for every component",
-    "check_learning_rate": "another warm-up",
+REFUSED = {  # right implementations of another problem than the check's, by the check
+    "check_heun": "ten times one rounding changes the result: the check refuses the problem",
+    "check_covariance_types": "the tied prior is counted once for each component, as an earlier docstring said",
+    "check_learning_rate: transformers": "another warm-up, step/warmup",
 }
 
 
@@ -50,14 +44,15 @@ def test_a_wrong_implementation_fails_and_is_not_named_wrongly(case):
 @pytest.mark.parametrize("case", tuple(cases_of("right")))
 def test_a_right_implementation_passes(case):
     check = case.run()
-    if not check.passed and case.name.split(":")[0] in REFUSED and case.name in refused_first():
-        pytest.xfail(REFUSED[case.name.split(":")[0]])
+    reasons = [reason for start, reason in REFUSED.items() if case.name.startswith(start)]
+    if not check.passed and reasons and case.name in refused_first():
+        pytest.xfail(reasons[0])
     assert check.passed, check
 
 
 def refused_first():
     """The text of the first results, where the refused implementations stand."""
-    return "".join(path.read_text() for path in Path(__file__).parent.glob("*_right.txt"))
+    return "".join(path.read_text() for path in Path(__file__).parent.glob("*.txt"))
 
 
 def of(left, words):
