@@ -100,7 +100,7 @@ def check_mutual_information(
     return compare(
         "check_mutual_information",
         "(34)",
-        "I(x_0; x_{t_min}) − I(x_0; x_T)",
+        "½∫E‖ε − ε*‖² d(log-SNR)",
         np.array(left).reshape(shape),
         right_table,
         1e-11 + error,

@@ -475,7 +475,8 @@ def check_flow_likelihood_of(
             less = 0.0 if drift else 2 * x.shape[1] * float(sde.rate(t)) / float(sde.diffusion(t)) ** 2
             return weight * call(x, t), weight * factor * returned(spread, (len(x),), "divergence") + less
 
-        return probability_flow_log_prob(sde, both, x, start, rtol)
+        with np.errstate(over="ignore", invalid="ignore"):  # a trial step that is refused may lead far away
+            return probability_flow_log_prob(sde, both, x, start, rtol)
 
     right = ours(rtol / 10)
 
