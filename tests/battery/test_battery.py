@@ -41,6 +41,7 @@ def test_a_wrong_implementation_fails_and_is_not_named_wrongly(case):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, about torch.jit
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of adaptive steps in the code under test
 @pytest.mark.parametrize("case", tuple(cases_of("right")))
 def test_a_right_implementation_passes(case):
     check = case.run()
