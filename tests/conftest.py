@@ -1,7 +1,7 @@
 """Selection of tests by equation, slow cases of the batteries, and profiles of Hypothesis.
 
 `python -m pytest --equation 25` runs the tests with the mark `@pytest.mark.equation(25)`.
-`python -m pytest tests/battery --battery` runs the tests with the mark `@pytest.mark.battery` as well.
+`python -m pytest tests/battery --battery` runs the slow cases of the batteries as well.
 
 The environment variable HYPOTHESIS_PROFILE chooses a profile:
 
@@ -29,13 +29,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "equation(*numbers): the test checks these equations of the deck")
-    config.addinivalue_line("markers", "battery: a slow case of a battery, which runs with --battery only")
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--battery"):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("battery")])
-        items[:] = [item for item in items if not item.get_closest_marker("battery")]
     number = config.getoption("--equation")
     if number is None:
         return
