@@ -315,10 +315,22 @@ class Item:
         try:
             check = run(self.case, self.argument)
         except Exception as error:
-            text = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
+            text = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", []), *_hints(error)])
             return Row(self.argument, CODE[self.argument].check, "raised", float("nan"), float("nan"), text)
         verdict, name = "ok" if check else "FAILED", f"{check.name} {check.equation}"
         return Row(self.argument, name, verdict, check.residual, check.tolerance, check.diagnosis)
+
+
+def _hints(error: Exception) -> list[str]:
+    """The options of `audit` that may be missing, for an error of the code under test."""
+    hints = {
+        "out of bounds": "if your t counts 0..T−1, pass zero_based=True",
+        "out of range": "if your t counts 0..T−1, pass zero_based=True",
+        "'int' object has no attribute": "if your t is an array, one number an example, pass batched_t=True",
+        "not numpy.ndarray": "if your code takes tensors, pass arrays=torch.as_tensor",
+        "'numpy.ndarray' object has no attribute": "if your code takes tensors, pass arrays=torch.as_tensor",
+    }
+    return list(dict.fromkeys(hint for phrase, hint in hints.items() if phrase in str(error)))
 
 
 def planned(**arguments: Any) -> list[Item]:

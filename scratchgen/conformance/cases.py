@@ -246,7 +246,8 @@ def _q_posterior(case: Case) -> Check:
     def q_posterior(t: Any, x_t: Array, x0: Array) -> tuple[Array, Array]:
         value = case.call("q_posterior", convention.time(t, len(x0)), convention.data(x_t), convention.data(x0))
         if not isinstance(value, tuple | list) or len(value) != 2:
-            raise ValueError(f"q_posterior must return (mean, spread), got {type(value).__name__}")
+            many = f" of {len(value)}" if isinstance(value, tuple | list) else ""
+            raise ValueError(f"q_posterior must return two results, (mean, spread), got a {type(value).__name__}{many}")
         variance = convention.variance(value[1])
         if variance.size in (1, len(x0)):
             variance = variance.reshape(() if variance.size == 1 else (-1, 1))

@@ -227,8 +227,9 @@ def _symptoms(left: Array, right: Array) -> dict[str, Callable[[], ArrayLike]]:
         "it is the right value divided by log 2: bits in place of nats": lambda: right / np.log(2),
         f"every value above {high:.6g} is clipped to it": lambda: np.minimum(right, high if inside > 1 else np.nan),
         f"every value below {low:.6g} is clipped to it": lambda: np.maximum(right, low if inside > 1 else np.nan),
-        "it is zero": lambda: np.zeros_like(right),
     }
+    if not left.any():
+        symptoms["it is zero"] = lambda: np.zeros_like(right)
     if (right >= 0).all():
         symptoms["it is the root of the right value"] = lambda: right**0.5
     if (right > 0).all():
