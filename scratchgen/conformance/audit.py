@@ -314,14 +314,14 @@ class Item:
         """Run the check; an error of the code under test becomes the row "raised"."""
         try:
             check = run(self.case, self.argument)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # code that calls sys.exit has not passed
             text = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", []), *_hints(error)])
             return Row(self.argument, CODE[self.argument].check, "raised", float("nan"), float("nan"), text)
         verdict, name = "ok" if check else "FAILED", f"{check.name} {check.equation}"
         return Row(self.argument, name, verdict, check.residual, check.tolerance, check.diagnosis)
 
 
-def _hints(error: Exception) -> list[str]:
+def _hints(error: BaseException) -> list[str]:
     """The options of `audit` that may be missing, for an error of the code under test."""
     hints = {
         "out of bounds": "if your t counts 0..T−1, pass zero_based=True",

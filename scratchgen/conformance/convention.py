@@ -51,7 +51,10 @@ def as_numpy(value: Any) -> Any:
     """A NumPy array from any array; tensors of torch are detached and copied to the CPU."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-    return np.asarray(value)
+    array = np.asarray(value)
+    if array.dtype.kind in "cUS":
+        raise TypeError(f"the code under test must return real numbers, got an array of dtype {array.dtype}")
+    return array
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ class Convention:
     def variance(self, spread: Any) -> Array:
         """The variance from what q_posterior returns."""
         array = np.asarray(as_numpy(spread), dtype=np.float64)
+        if self.posterior_spread != "log_variance" and (array < 0).any():
+            raise ValueError(f"q_posterior must return a {self.posterior_spread} of 0 or more, got {array.min():.6g}")
         return {"variance": array, "std": array**2, "log_variance": np.exp(array)}[self.posterior_spread]
 
     def network(self, net: Callable[..., Any], schedule: NoiseSchedule) -> Callable[[Array, Any], Array]:

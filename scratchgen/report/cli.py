@@ -165,6 +165,8 @@ def audit(file: Path) -> int:
         result = function()
         if isinstance(result, dict):
             result = audit_of(**result)
+    except SystemExit as error:
+        raise RuntimeError(f"{file} called sys.exit({error.code!r}) before its audit ended; {remedy}") from None
     finally:
         sys.path.pop(0)
     if not isinstance(result, Audit):

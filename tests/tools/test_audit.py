@@ -397,7 +397,7 @@ def test_code_that_raises_is_a_row_with_the_error_and_the_call():
         audit(**{**given, "eps_hat": lambda t, x: x}), "bound"
     )
     wrong_shape = audit(betas=SHORT, zero_based=True, q_posterior=lambda t, x, x0: x0)
-    assert "q_posterior must return (mean, spread), got ndarray" in wrong_shape.rows[0].diagnosis
+    assert "q_posterior must return two results, (mean, spread), got a ndarray" in wrong_shape.rows[0].diagnosis
 
 
 def test_require_raises_with_the_failing_rows_only():
@@ -858,3 +858,47 @@ def test_an_array_of_t_that_is_broadcast_over_the_dimensions_fails():
 
     assert audit(betas=HO, zero_based=True, q_sample=q_sample).passed
     assert not audit(betas=HO, zero_based=True, batched_t=True, q_sample=q_sample).passed
+
+
+def test_code_that_exits_or_returns_complex_numbers_has_not_passed(tmp_path, capsys):
+    def leave(p, q):
+        sys.exit()
+
+    (row,) = audit(discrete_kl=leave).rows
+    assert (row.verdict, row.diagnosis) == ("raised", "SystemExit: ")
+    arguments = in_hos_convention(HO, np.float64)[1]
+    q_sample = arguments["q_sample"]
+    for wrong in lambda *a: q_sample(*a) + 1j, lambda *a: q_sample(*a).astype(str):
+        rows = audit(**{**arguments, "q_sample": wrong}).rows
+        assert [row.verdict for row in rows if row.argument == "q_sample"] == ["raised"]
+    file = tmp_path / "mine.py"
+    file.write_text("import sys\nsys.exit(0)\n")
+    assert cli.main(["audit", str(file)]) == 2
+    assert "called sys.exit(0) before its audit ended" in capsys.readouterr().err
+
+
+def test_a_spread_is_not_negative():
+    arguments = in_hos_convention(HO, np.float64)[1]
+    q_posterior = arguments["q_posterior"]
+
+    def negative(*given):
+        mean, variance = q_posterior(*given)[:2]
+        return mean, -np.sqrt(variance)
+
+    rows = {r.argument: r for r in audit(**{**arguments, "q_posterior": negative, "posterior_spread": "std"}).rows}
+    assert rows["q_posterior"].verdict == "raised"
+    assert "std of 0 or more" in rows["q_posterior"].diagnosis
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        (lambda t, x, n: x[t], "zero_based=True"),
+        (lambda t, x, n: t.shape, "batched_t=True"),
+        (lambda t, x, n: x.detach(), "arrays=torch.as_tensor"),
+    ],
+)
+def test_an_error_suggests_the_option_that_may_be_missing(wrong, hint):
+    (row,) = audit(betas=HO, q_sample=wrong).rows
+    assert row.verdict == "raised"
+    assert hint in row.diagnosis
