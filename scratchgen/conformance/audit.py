@@ -208,7 +208,8 @@ def audit(
     latent_spread : {"log_variance", "variance", "std"}
         What describes the width of q(z | x) in `vae_loss`, `kl` and `draw_z`.
     variance : {"beta", "posterior"} or (T,)
-        σ_t² of `step`, `bound` and `sampler`: β_t, β̃_t, or the variances of t = 1..T.
+        σ_t² of `step`, `bound` and `sampler`: β_t; β̃_t, with β_1 at t = 1, since β̃_1 is 0; or the variances of t =
+        1..T.  Tables with another first entry, as Ho's clipped ones, are given as an array.
     last_noise : bool
         Whether the last step, to clean data, adds noise.  Ho's code adds none.
     etas : tuple of float
@@ -236,7 +237,8 @@ def audit(
 
     eps_hat : callable
         eps_hat(x_t, t): the network of the chain, in evaluation mode.  The functions with a network inside (`loss`,
-        `bound`, `sampler`) must use the same network.  Needs x0.
+        `bound`, `sampler`) must use the same network.  Its samples should be of order 1: an untrained network gives
+        samples of order 100, beside which float32 does not show a mistake of the last steps.  Needs x0.
     score : callable
         score(x, t): the network of continuous time.  Needs x0.
     x0 : (N, …)
@@ -248,7 +250,7 @@ def audit(
     q_sample(t, x0, noise) → x_t
     q_posterior(t, x_t, x0) → (mean, spread)
     predict_x0(t, x_t, output) → x̂_0
-    step(t, x_t, output, noise) → x_{t−1}
+    step(t, x_t, output, noise) → x_{t−1}; code that calls a network inside gets one that returns `output`
     ddim(t, s, x_t, output, noise, eta) → x_s for any s < t
     loss(t, x0, noise) → (N,), or the mean over the batch
     bound(x0, noise (T, N, …)) → −ELBO (N,), nats, or its terms L_0, …, L_T (N, T+1); noise[t−1] belongs to x_t

@@ -902,3 +902,12 @@ def test_an_error_suggests_the_option_that_may_be_missing(wrong, hint):
     (row,) = audit(betas=HO, q_sample=wrong).rows
     assert row.verdict == "raised"
     assert hint in row.diagnosis
+
+
+def test_an_eta_is_called_ignored_only_if_every_eta_shows_it():
+    arguments = in_hos_convention(HO, np.float64)[1]
+    ddim = arguments["ddim"]
+    for wrong, named in (lambda *a: ddim(*a[:-1], 1.0), True), (lambda *a: ddim(*a[:-1], 1 - a[-1]), False):
+        rows = audit(betas=HO, zero_based=True, ddim=wrong).rows
+        assert [row.verdict for row in rows] == ["FAILED"]
+        assert ("η is ignored" in rows[0].diagnosis) == named
