@@ -79,7 +79,8 @@ class Case:
             raise ValueError(f"x0 must have shape (N, …) with one example a row, got {examples.shape}")
         self.x0 = None if examples is None else examples.reshape(len(examples), -1).astype(np.float64)
         own = "float32" if table is not None and table.dtype == np.float32 else "float64"
-        self.dtype = as_choice(own if given["dtype"] is None else str(np.dtype(given["dtype"])), "dtype", DTYPES)
+        wanted = own if given["dtype"] is None else given["dtype"]
+        self.dtype = as_choice(str(getattr(wanted, "__name__", wanted)).removeprefix("torch."), "dtype", DTYPES)
         self.convention = Convention(
             zero_based=given["zero_based"],
             batched_t=given["batched_t"],
@@ -94,9 +95,16 @@ class Case:
         as_choice(given["reduction"], "reduction", ("sum", "mean"))
         as_choice(given["likelihood"], "likelihood", LIKELIHOODS)
         as_number(given["ridge"], "ridge", low=0.0)
+        if not isinstance(given["etas"], tuple | list) or not given["etas"]:
+            raise ValueError(f"etas must be a tuple of numbers in [0, 1], such as (0.0,), got {given['etas']!r}")
         for eta in (*given["etas"], *([] if given["sampler_eta"] is None else [given["sampler_eta"]])):
             as_number(eta, "etas or sampler_eta", low=0.0, high=1.0)
         if self.schedule_or_none is not None:
+            T = self.schedule.T
+            for name in ("variance", "loss_weight"):
+                if not isinstance(given[name], str | None) and np.shape(as_numpy(given[name])) != (T,):
+                    shape = np.shape(as_numpy(given[name]))
+                    raise ValueError(f"{name} must have the shape ({T},), one number for each t = 1..{T}, got {shape}")
             reverse_variance(self.schedule, self.variance)
 
     # --- the problem --------------------------------------------------------------------------------------------------

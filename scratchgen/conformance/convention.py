@@ -53,7 +53,7 @@ def as_numpy(value: Any) -> Any:
         value = value.detach().cpu()
     array = np.asarray(value)
     if array.dtype.kind in "cUS":
-        raise TypeError(f"the code under test must return real numbers, got an array of dtype {array.dtype}")
+        raise TypeError(f"arrays must hold real numbers, got one of dtype {array.dtype}")
     return array
 
 

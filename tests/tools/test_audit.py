@@ -744,7 +744,7 @@ def test_given_noise_reaches_torch():
         ("posterior_spread must be one of", {"posterior_spread": "sigma"}),
         ("latent_spread must be one of", {"latent_spread": "sigma"}),
         ("variance must be one of 'beta', 'posterior', got 'small'", {"variance": "small"}),
-        ("variance must be 'beta', 'posterior' or 7 numbers", {"variance": SHORT[:3]}),
+        ("variance must have the shape \\(6,\\)", {"variance": SHORT[:3]}),
         ("reduction must be one of", {"reduction": "none"}),
         ("likelihood must be one of", {"likelihood": "bce"}),
         ("ridge must be", {"ridge": -1e-6}),
@@ -911,3 +911,23 @@ def test_an_eta_is_called_ignored_only_if_every_eta_shows_it():
         rows = audit(betas=HO, zero_based=True, ddim=wrong).rows
         assert [row.verdict for row in rows] == ["FAILED"]
         assert ("η is ignored" in rows[0].diagnosis) == named
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"etas": 0.5}, r"etas must be a tuple of numbers in \[0, 1\]"),
+        ({"etas": ()}, "etas must be a tuple"),
+        ({"dtype": "junk"}, "dtype must be one of"),
+        ({"variance": HO[:3]}, r"variance must have the shape \(1000,\), .* got \(3,\)"),
+        ({"loss_weight": np.ones(1001)}, r"loss_weight must have the shape \(1000,\), .* got \(1001,\)"),
+    ],
+)
+def test_an_option_of_another_form_is_refused_by_name(option, message):
+    with pytest.raises(ValueError, match=message):
+        audit(betas=HO, zero_based=True, alphas_cumprod=np.cumprod(1 - HO), **option)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, "float32", np.dtype("float32"), "torch.float32"])
+def test_the_precision_is_named_in_any_form(dtype):
+    assert "float32" in audit(betas=HO, alphas_cumprod=np.cumprod(1 - HO), dtype=dtype).title
