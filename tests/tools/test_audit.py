@@ -720,16 +720,6 @@ def test_given_noise_ends_and_says_when_it_is_too_little():
         assert np.random.randint(9) == np.random.default_rng().integers(9) == 3  # noqa: NPY002
 
 
-def test_given_noise_reaches_torch():
-    torch = pytest.importorskip("torch")
-    noise = torch.ones(3)
-    with given_noise(noise, 2 * noise, t=torch.tensor([1, 2, 3])):
-        assert torch.equal(torch.randn(3), noise)
-        assert torch.equal(torch.randn_like(noise), 2 * noise)
-        assert torch.randint(0, 9, (3,)).tolist() == [1, 2, 3]
-    assert not torch.equal(torch.randn(3), noise)
-
-
 # --- wrong use ---------------------------------------------------------------------------------------------------
 
 

@@ -44,10 +44,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", [name for name in REFUSED if name in CASES])  # one of them needs torch
 def test_right_codes_that_were_refused_pass(name):
-    if name not in CASES:
-        pytest.skip("torch is not installed")
     result = CASES[name].run()
     assert result, result
     assert result.residual < 0.1 * result.tolerance, result
