@@ -334,11 +334,12 @@ def check_split_elbo(elbo: Callable[..., ArrayLike], decoder: Array, prior: Arra
     left = [result(elbo(*instance), "elbo") for instance in instances]
     weight = 1.0
     if all(value.shape == (len(q),) for value in left):
-        ratios = [
-            (split(0.0)(*instance) - value) / (split(0.0)(*instance) - split()(*instance))
-            for instance, value in zip(instances, left, strict=True)
-        ]
-        weight = float(np.median(ratios))
+        with np.errstate(divide="ignore", invalid="ignore"):  # with one latent state every KL is 0
+            ratios = [
+                (split(0.0)(*instance) - value) / (split(0.0)(*instance) - split()(*instance))
+                for instance, value in zip(instances, left, strict=True)
+            ]
+        weight = float(np.nan_to_num(np.median(ratios), nan=1.0, posinf=1.0, neginf=1.0))
     fitted = (
         {}
         if np.isclose(weight, [-1, 0, 0.5, 1, 2, 1 / len(prior)]).any()

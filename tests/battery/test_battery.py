@@ -27,13 +27,14 @@ FIRST_RESULTS = "".join(path.read_text() for path in sorted(Path(__file__).paren
 
 
 def pytest_generate_tests(metafunc):
-    """The cases of all modules `*_wrong.py` or `*_right.py`; the slow ones with --battery only."""
+    """The cases of `second_wrong.py` or `second_right.py`; with --battery also the first battery and the slow cases."""
     kind = next((name for name in ("wrong", "right") if name in metafunc.fixturenames), None)
     if kind is None:
         return
-    modules = sorted(path.stem for path in Path(__file__).parent.glob(f"*_{kind}.py"))
+    everything = metafunc.config.getoption("--battery")
+    modules = [f"first_{kind}", f"second_{kind}"] if everything else [f"second_{kind}"]
     cases = {f"{name}-{case.name}": case for name in modules for case in module(name).CASES}
-    wanted = {name: case for name, case in cases.items() if not case.slow or metafunc.config.getoption("--battery")}
+    wanted = {name: case for name, case in cases.items() if everything or not case.slow}
     metafunc.parametrize(kind, wanted.values(), ids=wanted)
 
 
