@@ -59,7 +59,7 @@ def order_of(errors: Callable[[int], Any], n_steps: int, nominal: float) -> Chec
 
 
 def returned(call: Callable[[], Any], like: Any) -> Any:
-    """What the call returns; not a number, in the shape of `like`, if it raises an error."""
+    """The result of the call; NaN in the shape of `like` if the call raises an error."""
     try:
         return call()
     except Exception:

@@ -60,7 +60,7 @@ def findings() -> Iterator[Finding]:
 
 
 class Net(torch.nn.Module):
-    """A network (x, t, self-conditioning) → prediction, from a function; with what the classes ask of a U-Net."""
+    """A network (x, t, self-conditioning) → prediction from a function, with the attributes that the classes read."""
 
     def __init__(self, function: Callable[[Any, Any], Any], channels: int = 3, out: int = 3) -> None:
         super().__init__()

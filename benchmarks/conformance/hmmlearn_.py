@@ -69,7 +69,7 @@ def weighted_points(model: Any, x: Any) -> Any:
 
 
 def as_full(covariances: Any, form: str, n: int) -> Any:
-    """(K, D, D) from what the attribute covars_ holds."""
+    """Covariances (K, D, D) from the attribute covars_."""
     if form == "tied" and covariances.ndim == 2:
         return np.broadcast_to(covariances, (n, *covariances.shape)).copy()
     if form == "spherical" and covariances.ndim == 1:

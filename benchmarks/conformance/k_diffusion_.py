@@ -225,7 +225,7 @@ def errors(sampler: Any, options: Any) -> Any:
 
 
 def variances(sampler: Any, options: Any) -> Any:
-    """Of the law of the samples: they are affine in the start and in every noise, whose factors are read off."""
+    """Error of the variance of the samples, which are affine in the start and in every noise."""
 
     def error(n: int) -> Any:
         calls = 2 * n if sampler in (sampling.sample_dpmpp_sde, sampling.sample_dpmpp_2s_ancestral) else n
@@ -244,7 +244,7 @@ def variances(sampler: Any, options: Any) -> Any:
 
 
 def likelihood() -> Iterator[Finding]:
-    """Of a diagonal Gaussian, for which one random vector of signs gives the exact divergence."""
+    """Log-likelihood of a diagonal Gaussian, for which one random vector of signs gives the exact divergence."""
     mean, variance, low, high = np.array([0.4, -0.2, 0.1]), np.array([0.3, 0.6, 1.1]), 0.05, 20.0
 
     def denoised(x: Any, sigma: Any) -> Any:

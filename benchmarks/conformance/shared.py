@@ -1,4 +1,4 @@
-"""What several adapters need: the factors of Karras et al., and covariances of a restricted form."""
+"""Helpers of several adapters: the factors of Karras et al., and covariances of a restricted form."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Row:
     residual, tolerance : float
         NaN if the callable raised.
     diagnosis : str
-        Of the check, or the error; empty if the check passed.
+        The diagnosis of the check, or the error; empty if the check passed.
     """
 
     argument: str
@@ -199,14 +199,14 @@ def audit(
     batched_t : bool
         t comes as an int64 array (N,) of your type; otherwise as an int.
     prediction : {"noise", "x0", "v", "step", "score"}, optional
-        What a network returns, and what `predict_x0`, `step` and `ddim` get as `output`.  "noise" for the chain and
+        The prediction of a network, which `predict_x0`, `step` and `ddim` get as `output`.  "noise" for the chain and
         "score" for continuous time if None.  v = √ᾱ ε − √(1−ᾱ) x_0 with Ho's ᾱ; "step" is one step's noise.
     in_sigma : bool
         `eps_hat` takes (x_t/√ᾱ_t, σ_t) with σ_t = √(1−ᾱ_t)/√ᾱ_t, as the networks of Karras et al.
     posterior_spread : {"variance", "std", "log_variance"}
         The second result of `q_posterior`.
     latent_spread : {"log_variance", "variance", "std"}
-        What describes the width of q(z | x) in `vae_loss`, `kl` and `draw_z`.
+        The form of the variance of q(z | x) in `vae_loss`, `kl` and `draw_z`.
     variance : {"beta", "posterior"} or (T,)
         σ_t² of `step`, `bound` and `sampler`: β_t; β̃_t, with β_1 at t = 1, since β̃_1 is 0; or the variances of t =
         1..T.  Tables with another first entry, as Ho's clipped ones, are given as an array.
@@ -217,7 +217,7 @@ def audit(
     sampler_eta : float, optional
         `sampler` is DDIM with this η over all steps; ancestral sampling if None.
     reduction : {"sum", "mean"}
-        Of `loss` over the dimensions of an example.
+        The reduction of `loss` over the dimensions of an example.
     loss_weight : (T,), optional
         λ_t of `loss` for t = 1..T; 1 if None.
     n_levels : int, optional
@@ -227,7 +227,7 @@ def audit(
     decoder_variance : float, optional
         `vae_loss` takes no decoder variance; it is −ELBO at this one.
     ridge : float
-        What `m_step` adds to every variance by choice, as reg_covar of scikit-learn.
+        The number that `m_step` adds to every variance by choice, as reg_covar of scikit-learn.
     t_min : float
         Time of the density of `flow_log_prob`.
     arrays : callable

@@ -406,7 +406,7 @@ def check_em(
     covariance_type : {"full", "tied", "diag", "spherical"}
         The family of covariances in which the step maximises.
     ridge : float
-        What `step` adds to every variance by choice, as reg_covar of scikit-learn.  Such a step maximises no
+        A number that `step` adds to every variance by choice, as reg_covar of scikit-learn.  Such a step maximises no
         likelihood, and its growth is not checked.
 
     Returns

@@ -37,7 +37,7 @@ def growth(name: str, loop: Callable[[Shake], Array]) -> Array:
     Parameters
     ----------
     name : str
-        Of the check.
+        Name of the check, for the error message.
     loop : callable
         loop(shake) → an array.  It shakes the state at the start of every step and every value of the network.
 

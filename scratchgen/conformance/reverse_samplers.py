@@ -265,7 +265,8 @@ def check_langevin_step(
     Returns
     -------
     Check
-        Of the mean and of the noise of the step, in units of √(max variance) (1 + δ/min variance).  Tolerance 2e-14.
+        The residual of the mean and of the noise of the step, in units of √(max variance) (1 + δ/min variance);
+        tolerance 2e-14.
     """
     check_callable(step, "step(x, t, noise)")
     times = sde.horizon * np.array([0.2, 0.6, 1.0])

@@ -263,10 +263,10 @@ def check_reverse_step(
     Returns
     -------
     Check
-        Of the mean (with noise 0) and of the noise of a step, in units of the standard deviation of x_t.  Tolerance
-        1e-13 for Euler-Maruyama.  For another scheme the two quotients are compared, with tolerance 1e-8 plus the error
-        of the extrapolation.  Use `at(2e-2)` for another scheme in float32: the quotient of a small step magnifies its
-        rounding.
+        The residual of the mean (with noise 0) and of the noise of a step, in units of the standard deviation of x_t.
+        Tolerance 1e-13 for Euler-Maruyama.  For another scheme the two quotients are compared, with tolerance 1e-8 plus
+        the error of the extrapolation.  Use `at(2e-2)` for another scheme in float32: the quotient of a small step
+        magnifies its rounding.
     """
     check_callable(step, "step(x, t, s, noise)")
     mean, variance = np.broadcast_arrays(np.atleast_1d(mean), np.atleast_1d(variance))

@@ -232,7 +232,7 @@ def _mistakes(
     times: Array,
     std: Callable[[float], float],
 ) -> Mistakes:
-    """What (scale, std) would be: solutions for a corrected drift or diffusion, and changed scale and std.
+    """Values of (scale, std) under a mistake: solutions for a corrected drift or diffusion, and changed scale and std.
 
     f and g_squared are values at the nodes of `moments`, and rates those of f at the times.
     """

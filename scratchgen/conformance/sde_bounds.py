@@ -409,7 +409,7 @@ def check_reverse_law(
     Returns
     -------
     Check
-        Of the moments, and of the excess of KL(p_0‖p_θ) over its bound, which is 0.  Tolerance 1e-10.
+        The residual of the moments, and of the excess of KL(p_0‖p_θ) over its bound, which is 0.  Tolerance 1e-10.
     """
 
     def shift(D: int, kappa: float) -> Array:

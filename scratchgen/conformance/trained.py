@@ -68,7 +68,7 @@ def check_loss_of(
     t : (N,) of int, optional
         A step an example, in 1..T; spread evenly over 1..T if None.
     prediction : {"noise", "x0", "v", "step"}
-        What the network predicts, and the target of the loss.
+        The prediction of the network, which is also the target of the loss.
     weight : (T+1,), optional
         λ_t, index 0 not used; 1 if None.
     reduction : {"sum", "mean"}

@@ -509,7 +509,7 @@ def check_adam(
     gradients : (n, P)
         The gradient of every step.
     learning_rate, beta1, beta2, epsilon, weight_decay : float
-        Of `run`.
+        The options of `run`.
     tolerance : float
         1e-12 for code in float64, 1e-5 for code in float32.
 

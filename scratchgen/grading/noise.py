@@ -208,7 +208,8 @@ def grade_kl_bound(
     t_min : float
         Time of the bounded KL; above 0 for a score that diverges at 0.
     rtol : float
-        Of the integral over time, see `scratchgen.sde.kl_bound`.  The rounding of a network in float32 prevents 1e-6.
+        Relative tolerance of the integral over time, see `scratchgen.sde.kl_bound`.  The rounding of a network in
+        float32 prevents 1e-6.
     prior_log_prob : callable, optional
         log π, (N, D) → (N,), nats; the process's own N(0, prior_std² I) if None.
     law : Mixture, optional

@@ -93,7 +93,7 @@ def sde_log_prob_bound(
     prior_log_prob : callable, optional
         log π, (N, D) → (N,), nats; the process's own N(0, prior_std² I) if None.
     rtol : float
-        Of the time integral of every row, as for `kl_bound`.
+        Relative tolerance of the time integral of every row, as for `kl_bound`.
 
     Raises
     ------
