@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -35,7 +34,7 @@ def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:
                 bound.arguments[name] = np.asarray(value, dtype=np.float64)
         result = check(*bound.args, **bound.kwargs)
         if singles and isinstance(result, Check) and not result.passed:
-            return replace(result, diagnosis=result.in_single or result.diagnosis)
+            return result.told_in_single()
         return result
 
     return with_arrays

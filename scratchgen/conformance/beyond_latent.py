@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_probabilities, check_callable, parts, returned, takes_arrays
 from scratchgen.conformance.result import Check, compare, worst
+from scratchgen.conformance.variational import as_joint
 from scratchgen.quadrature import central_difference
 from scratchgen.validation import Array
 
@@ -103,8 +104,7 @@ def check_iwae_ladder(iwae: Callable[[Array, Array, int], ArrayLike], joint: Arr
         Tolerance 5e-14.
     """
     check_callable(iwae, "iwae(joint, q, n)")
-    as_probabilities(joint, "joint", axis=(0, 1))
-    as_probabilities(q, "q", axis=1)
+    as_joint(joint, q)
     evidence = joint.sum(axis=1)
     laws = [q, joint / evidence[:, None]]
 

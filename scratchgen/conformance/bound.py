@@ -481,7 +481,7 @@ def check_variational_bound(
     schedule : NoiseSchedule
     mean : (D,)
     covariance : (D, D)
-        Of the data; the x_0 are the mean and points within its spread.
+        Covariance of the data; the x_0 are the mean and points within its spread.
     A : (T+1, D, D)
     b : (T+1, D)
         Coefficients of the predicted total noise ε̂(x_t, t) = A_t x_t + b_t.
@@ -657,9 +657,6 @@ def check_bound_terms(
 
     def at(t: int) -> Array:
         return steps.scale[t] * x0 + steps.std[t] * noise
-
-    def model_mean(t: int, x_t: Array) -> Array:
-        return means[t - 1, 0] * x_t + means[t - 1, 1] * eps_hat(x_t, t)
 
     def kl(difference: Array, q_variance: float, p_variance: float) -> Array:
         """KL of N(difference, q_variance I) from N(0, p_variance I); the points are centred, so that digits stay."""

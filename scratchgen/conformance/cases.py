@@ -102,8 +102,8 @@ class Case:
         if self.schedule_or_none is not None:
             T = self.schedule.T
             for name in ("variance", "loss_weight"):
-                if not isinstance(given[name], str | None) and np.shape(as_numpy(given[name])) != (T,):
-                    shape = np.shape(as_numpy(given[name]))
+                shape = (T,) if isinstance(given[name], str | None) else as_numpy(given[name]).shape
+                if shape != (T,):
                     raise ValueError(f"{name} must have the shape ({T},), one number for each t = 1..{T}, got {shape}")
             reverse_variance(self.schedule, self.variance)
 
@@ -141,7 +141,7 @@ class Case:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What no check fails at, but a user should know."""
+        """Remarks on the problem, for which no check fails."""
         if self.schedule_or_none is None or (left := float(self.schedule.alpha_bar[-1])) <= LEFT_AT_THE_END:
             return ()
         return (
@@ -181,7 +181,7 @@ class Case:
         return self.call("eps_hat", *arguments)
 
     def output(self, t: Any, x_t: Array, eps_hat: Array) -> Array:
-        """What the network returns where the checks have ε̂."""
+        """The result of a network of this prediction that corresponds to ε̂, which the checks use."""
         return self.convention.output(self.schedule, t, x_t, eps_hat)
 
     def clock(self, t: float, n: int) -> Any:
@@ -598,5 +598,4 @@ def run(case: Case, name: str) -> Check:
         check = CODE[name].run(case)
     if case.dtype == "float64" or name in OWN_TOLERANCE:
         return check
-    told = replace(check, diagnosis=check.in_single or check.diagnosis)
-    return told.at(max(check.tolerance, SINGLE_TOLERANCE))
+    return check.told_in_single().at(max(check.tolerance, SINGLE_TOLERANCE))

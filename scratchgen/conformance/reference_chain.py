@@ -192,8 +192,8 @@ def check_linear(
     result : str
         Name of the result.
     condition : (P, inputs)
-        How many machine epsilons a right code may lose in each factor.  A factor that is no difference of numbers near
-        each other loses none, however much another factor of the same step loses.
+        The number of machine epsilons that a right code may lose in each factor.  A factor that is no difference of
+        numbers near each other loses none, however much another factor of the same step loses.
     mistakes : dict
         Sentence → formula.
     floor : (P, inputs), optional
@@ -388,12 +388,6 @@ def coefficients(f: Callable[..., ArrayLike], n_arguments: int) -> list[float]:
     departure = np.abs(image[n_arguments + 1 :] - far @ slopes - constant).max()
     bend = float(departure / (1e-300 + 5 * np.abs(slopes).sum() + abs(constant)))
     return [*slopes.tolist(), constant, 0.0 if bend < 1e-12 else bend]
-
-
-def factors(*columns: Array) -> Array:
-    """The expected result of `coefficients`, one row per step: the given factors, constant 0, bend 0."""
-    nothing = np.zeros_like(columns[0])
-    return np.column_stack([*columns, nothing, nothing])
 
 
 def shifted(table: Array) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -85,6 +85,10 @@ class Check:
         left, right = self.sides
         found = self.diagnosis or f"{self.quantity} is {left:.17g}, expected {right:.17g}"
         return replace(self, tolerance=tolerance, diagnosis="" if self.residual <= tolerance else found)
+
+    def told_in_single(self) -> Self:
+        """The same check with the diagnosis for code that computes in float32."""
+        return replace(self, diagnosis=self.in_single or self.diagnosis)
 
     @property
     def sides(self) -> tuple[float, float]:
@@ -284,7 +288,7 @@ def _widest(texts: list[str]) -> list[str]:
 
 
 def _observation(left: Array, right: Array, unit: Array, limit: float) -> str:
-    """What left is at all entries, without a known cause: a multiple of right, or right plus a constant."""
+    """The relation of left to right at all entries, without a known cause: a multiple, or a constant difference."""
     where = unit > 0
     x, y = right[where] / unit[where], left[where] / unit[where]
     ratio, more = float(x @ y / (x @ x)), float(np.median(left - right))

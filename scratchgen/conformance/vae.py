@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, xlogy
 
-from scratchgen.conformance.arguments import as_probabilities, check_callable, takes_arrays
+from scratchgen.conformance.arguments import check_callable, takes_arrays
 from scratchgen.conformance.instances import at_each, result, rounding
 from scratchgen.conformance.likelihood import DIAGONAL_KLS
 from scratchgen.conformance.result import Check, compare, worst
-from scratchgen.conformance.variational import as_model, at_law, gap_of_tables, other_p, path_of_q
+from scratchgen.conformance.variational import as_joint, at_law, gap_of_tables, tables_and_laws
 from scratchgen.quadrature import sigma_points
 from scratchgen.validation import Array
 
@@ -44,9 +44,7 @@ def check_vae_objective(loss: Callable[..., ArrayLike], p_x: Array, q: Array, de
         The larger of two residuals; tolerance 5e-14, more if a logarithm is large.
     """
     check_callable(loss, "loss(p_x, q, decoder, prior)")
-    as_probabilities(p_x, "p_x")
-    as_model(q, decoder, prior)
-    tables, laws = (q, *path_of_q(decoder * prior, q)), (p_x, other_p(p_x))
+    tables, laws = tables_and_laws(p_x, q, decoder, prior)
     instances = [(p, table) for table in tables for p in laws]
 
     def gap(p: Array, q: Array) -> Array:
@@ -316,7 +314,7 @@ def check_bernoulli_loss(
     x : (N, D)
         In [0, 1].
     logits : (N, D)
-        Of the decoder, for one draw of z.
+        Logits of the decoder, for one draw of z.
     q_mean, q_log_variance : (N, k)
 
     Returns
@@ -475,8 +473,7 @@ def check_importance_weighted_bound(
         The largest of the residuals; tolerance 5e-14, more if a log-weight is large.
     """
     check_callable(bound, "bound(log_weights)")
-    as_probabilities(joint, "joint", axis=(0, 1))
-    as_probabilities(q, "q", axis=1)
+    as_joint(joint, q)
     log_weights, log_p = np.log(joint) - np.log(q), np.log(joint.sum(axis=1))
     three = [(0, 1, 1), (1, 0, 0)] if n_draws == 2 and joint.shape[1] > 1 else []  # where a mean is no median
     tuples = [z for n in range(1, int(n_draws) + 1) for z in product(range(joint.shape[1]), repeat=n)]

@@ -32,6 +32,12 @@ def as_model(q: Array, decoder: Array, prior: Array) -> None:
         )
 
 
+def as_joint(joint: Array, q: Array) -> None:
+    """Raise ValueError unless joint is a distribution of (x, z) and q holds one of z for every x."""
+    as_probabilities(joint, "joint", axis=(0, 1))
+    as_probabilities(q, "q", axis=1)
+
+
 def gap_of_tables(joint: Array, q: Array) -> tuple[Array, Array, Array, Array]:
     """log p(x), KL(q‖p(z | x)), E_q log p(x, z) and H(q), (X,) each, by plain sums."""
     evidence = joint.sum(axis=1)
@@ -176,8 +182,7 @@ def check_posterior_kl(kl: Callable[[Array, Array], ArrayLike], joint: Array, q:
         The larger of the residuals of the values and of the argmin; tolerance 5e-14, more if a logarithm is large.
     """
     check_callable(kl, "kl(joint, q)")
-    as_probabilities(joint, "joint", axis=(0, 1))
-    as_probabilities(q, "q", axis=1)
+    as_joint(joint, q)
     instances = [(joint, table) for table in (q, *path_of_q(joint, q))]
 
     def exact(joint: Array, q: Array) -> Array:
@@ -248,8 +253,7 @@ def check_elbo(elbo: Callable[[Array, Array], ArrayLike], joint: Array, q: Array
         The larger of the residuals of the values and of the argmax; tolerance 5e-14, more if a logarithm is large.
     """
     check_callable(elbo, "elbo(joint, q)")
-    as_probabilities(joint, "joint", axis=(0, 1))
-    as_probabilities(q, "q", axis=1)
+    as_joint(joint, q)
     instances = [(joint, table) for table in (q, *path_of_q(joint, q))]
 
     def gap(swapped: bool) -> Callable[[Array, Array], Array]:
@@ -390,6 +394,13 @@ def other_p(p_x: Array) -> Array:
     return tilted / tilted.sum()
 
 
+def tables_and_laws(p_x: Array, q: Array, decoder: Array, prior: Array) -> tuple[list[Array], list[Array]]:
+    """q and the tables along its path through the posterior, and two distributions of x; the arguments are checked."""
+    as_probabilities(p_x, "p_x")
+    as_model(q, decoder, prior)
+    return [q, *path_of_q(decoder * prior, q)], [p_x, other_p(p_x)]
+
+
 @takes_arrays
 def check_joint_kl(joint_kl: Callable[..., ArrayLike], p_x: Array, q: Array, decoder: Array, prior: Array) -> Check:
     """(9)-(10), (12): KL(p q‖p_θ(x, z)) = KL(p‖p_θ(x)) + E_p KL(q‖p_θ(z | x)).
@@ -417,9 +428,7 @@ def check_joint_kl(joint_kl: Callable[..., ArrayLike], p_x: Array, q: Array, dec
         The largest of three residuals; tolerance 5e-14, more if a logarithm is large.
     """
     check_callable(joint_kl, "joint_kl(p_x, q, decoder, prior)")
-    as_probabilities(p_x, "p_x")
-    as_model(q, decoder, prior)
-    tables, laws = (q, *path_of_q(decoder * prior, q)), (p_x, other_p(p_x))
+    tables, laws = tables_and_laws(p_x, q, decoder, prior)
     instances = [(p, table, decoder, prior) for table in tables for p in laws]
 
     def chain_rule(p: Array, q: Array, *model: Array) -> tuple[float, float, float]:

@@ -4,23 +4,25 @@ import importlib
 import sys
 from collections import Counter
 
-from tests.battery.case import verdict
+from tests.battery.case import judged
 
 
 def main(battery: str) -> None:
     """Print the totals, every wrong implementation that is not named, and every right one that is refused."""
     wrong = importlib.import_module(f"tests.battery.{battery}_wrong").CASES
     right = importlib.import_module(f"tests.battery.{battery}_right").CASES
-    verdicts = {case: verdict(case) for case in wrong}
-    count = Counter(verdicts.values())
+    checks = [case.run() for case in wrong]
+    verdicts = [judged(check, case.words) for case, check in zip(wrong, checks, strict=True)]
+    count = Counter(verdicts)
     refused = [(case, check) for case in right for check in [case.run()] if not check.passed]
     print(f"{len(wrong)} wrong implementations: {len(wrong) - count['passed']} caught, of which")
     print(f"{count['named']} named, {count['named wrongly']} named wrongly, {count['silent']} not named.")
     print(f"{len(right)} right implementations: {len(refused)} refused.\n")
     for kind in "passed", "named wrongly", "silent":
         print(f"{kind}:\n")
-        for case in (case for case, found in verdicts.items() if found == kind):
-            print(f"- {case.name}: {case.run().diagnosis}")
+        for case, check, found in zip(wrong, checks, verdicts, strict=True):
+            if found == kind:
+                print(f"- {case.name}: {check.diagnosis}")
         print()
     print("refused:\n")
     for case, check in refused:

@@ -27,12 +27,16 @@ class Right(NamedTuple):
 
 def verdict(case: Wrong) -> str:
     """ "passed", "silent", "named" or "named wrongly": the judgement of a check on a wrong implementation."""
-    check = case.run()
+    return judged(case.run(), case.words)
+
+
+def judged(check: Check, words: tuple[str, ...]) -> str:
+    """`verdict` for the result of a check and the phrases that name the mistake."""
     if check.passed:
         return "passed"
     text = check.diagnosis.replace(CANCELS, "").replace(SINGLE, NAMELESS)
     told = [part for found in text.split(ALSO) for part in found.split("; ")[1:] if part != NAMELESS]
-    if any(phrase in "; ".join(told) for phrase in case.words):
+    if any(phrase in "; ".join(told) for phrase in words):
         return "named"
     return "named wrongly" if any(not is_fact(part) for part in told) else "silent"
 
