@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scratchgen.validation import Array, ArrayLike, as_count, check_levels
+from scratchgen.validation import Array, ArrayLike, as_count, as_number, check_levels, check_positive
 
 LOG_2PI = float(np.log(2 * np.pi))
 
@@ -124,8 +124,10 @@ def log_bin_mass(level: Array, mean: Array, std: Array | float, n_levels: int) -
     Raises
     ------
     ValueError
-        If n_levels is below 2, or an element of level is not a whole number 0..n_levels−1.
+        If n_levels is below 2, an element of level is not a whole number 0..n_levels−1, or std is not positive and
+        finite.
     """
+    check_positive(std, "std")
     return _log_bin_mass(level, mean, std, n_levels)[0]
 
 
@@ -155,8 +157,10 @@ def log_bin_mass_slopes(level: Array, mean: Array, std: Array | float, n_levels:
 
         ∂/∂mean = (φ(l) − φ(u))/(std · P),   ∂/∂log std² = ½ (l φ(l) − u φ(u))/P
 
-    φ is the density of N(0, 1); l and u are the distances of the bin's edges from the mean in units of std.
+    φ is the density of N(0, 1); l and u are the distances of the bin's edges from the mean in units of std.  ValueError
+    if std is 0 or negative.  A NaN gives NaN, by which training sees that its parameters have diverged.
     """
+    check_positive(np.where(np.isnan(std), 1.0, std), "std")
     log_mass, lower, upper = _log_bin_mass(level, mean, std, n_levels)
 
     def ratio(edge: Array) -> Array:
@@ -197,7 +201,13 @@ def bits_per_dim(nats: Array | float, dimension: int, scale: float = 1.0) -> Arr
         D.
     scale : float
         Width of a level in the units of y: 2/17 for 17 levels on [−1, 1), 2/256 for 256 levels.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dimension is not a positive integer, or scale is not a positive number.
     """
+    dimension, scale = as_count(dimension, "dimension"), as_number(scale, "scale", low=0.0, open_low=True)
     return nats / (dimension * np.log(2)) - np.log2(scale)
 
 

@@ -231,8 +231,8 @@ class Mixture:
 
         Raises
         ------
-        ValueError
-            If D > 2, or law has another dimension.
+        TypeError, ValueError
+            If D > 2, law has another dimension, or spacing or width is not a positive number.
         ArithmeticError
             If the box needs more than 10 million nodes.
         """
@@ -240,6 +240,8 @@ class Mixture:
             raise ValueError(f"quadrature needs 1 or 2 dimensions, got {self.dimension}; sample instead")
         if law is not None and law.dimension != self.dimension:
             raise ValueError(f"law must have {self.dimension} dimensions, as this mixture, got {law.dimension}")
+        spacing = as_number(spacing, "spacing", low=0.0, open_low=True)
+        width = as_number(width, "width", low=0.0, open_low=True)
         seen = self.weights > 0
         reach = width * np.sqrt(np.diagonal(self.covariances[seen], axis1=1, axis2=2))
         low, high = (self.means[seen] - reach).min(axis=0), (self.means[seen] + reach).max(axis=0)
@@ -283,6 +285,7 @@ class Mixture:
         ArithmeticError
             If f is NaN, or the results do not agree with 10 million nodes.
         """
+        rtol = as_number(rtol, "rtol", low=0.0)
         before: Array | None = None
         while True:
             points, weights = self.quadrature(spacing, law=law)
@@ -311,14 +314,24 @@ class Mixture:
 
         Raises
         ------
+        TypeError
+            If q is neither a mixture nor callable.
         ValueError
-            If D > 2, or q is a mixture of another dimension.
+            If D > 2, q is a mixture of another dimension, or log q has another shape than (M,).
         ArithmeticError
             If log q is NaN, or 10 million nodes do not suffice.
         """
+        if not isinstance(q, Mixture) and not callable(q):
+            raise TypeError(f"q must be a Mixture or a function log q(x), (M, D) → (M,), got {type(q).__name__}")
         law = q if isinstance(q, Mixture) else None
-        log_q = q.log_prob if isinstance(q, Mixture) else q
-        return float(self.expectation(lambda x: (self.log_prob(x) - log_q(x))[:, None], law=law)[0])
+
+        def log_ratio(x: Array) -> Array:
+            log_q = q.log_prob(x) if isinstance(q, Mixture) else np.asarray(q(x))
+            if log_q.shape != (len(x),):
+                raise ValueError(f"q must return log q(x) of shape ({len(x)},) for x {x.shape}, got {log_q.shape}")
+            return (self.log_prob(x) - log_q)[:, None]
+
+        return float(self.expectation(log_ratio, law=law)[0])
 
     def entropy(self) -> float:
         """H(p) = −E log p, nats, by quadrature in one or two dimensions; ValueError for D > 2."""

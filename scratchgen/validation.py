@@ -151,6 +151,17 @@ def as_samples(
     return array
 
 
+def check_spread(x: Array, variances: Array) -> None:
+    """Raise ValueError if a column of x, (N, D), varies but its variance, (D,), underflows."""
+    low = variances < np.finfo(np.float64).tiny
+    if low.any() and (lost := np.flatnonzero(low & (np.ptp(x, axis=0) > 0))).size:
+        d, spread = lost[0], np.ptp(x, axis=0)
+        raise ValueError(
+            f"x must vary by more than 1e-153, since squares of smaller numbers underflow, but column {d} varies by "
+            f"{spread[d]:.2g}; use smaller units, so that the numbers are larger"
+        )
+
+
 def as_count(value: Any, name: str, *, minimum: int = 1) -> int:
     """Return `value` as an int that is at least `minimum`.
 
@@ -184,6 +195,14 @@ def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.i
         finite = "" if np.isfinite(value) else " and finite"
         raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}]{finite}, got {value}")
     return float(value)
+
+
+def check_positive(value: ArrayLike, name: str, remedy: str = "pass numbers above 0") -> None:
+    """Raise ValueError unless every number of `value`, of any shape, is positive and finite; NaN is refused."""
+    array = np.asarray(value)
+    wrong = ~((array > 0) & (array < np.inf))
+    if wrong.any():
+        raise ValueError(f"{name} must be positive and finite, got {array[wrong][0]}; {remedy}")
 
 
 def as_widths(value: Any, name: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ p(z) = N(0, I), p(x | z) = N(W z + μ, Ψ), where every integral has a closed fo
 import numpy as np
 
 from scratchgen.likelihood import LOG_2PI, cross_entropy_discrete, kl_discrete
-from scratchgen.validation import Array
+from scratchgen.validation import Array, check_positive
 
 # --- tables: joint[x, z] = p(x, z), decoder[x, z] = p(x | z), q[x, z] = q(z | x), each (X, Z); prior[z], (Z,) ---------
 
@@ -59,16 +59,19 @@ def joint_kl_table(p_x: Array, q: Array, decoder: Array, prior: Array) -> float:
 # factor analysis.
 
 
+def _noise(W: Array, noise_variance: float | Array) -> Array:
+    """Ψ, (D,), after a check that it is positive and finite."""
+    check_positive(noise_variance, "noise_variance", "raise the noise floor")
+    return np.broadcast_to(np.asarray(noise_variance, dtype=np.float64), len(W))
+
+
 def _factors(W: Array, noise_variance: float | Array) -> tuple[Array, Array, Array]:
     """Q (k + D, k) and triangular R (k, k) of the matrix with the rows of I and of Ψ^−½ W, and Ψ^½, (D,).
 
     RᵀR is the posterior's precision M = I + WᵀΨ⁻¹W.  The factors of W Wᵀ + Ψ, and of M itself, would lose all digits of
     a noise that is small beside W.
     """
-    noise = np.broadcast_to(np.asarray(noise_variance, dtype=np.float64), len(W))
-    if not ((noise > 0) & np.isfinite(noise)).all():
-        raise ValueError(f"noise_variance must be positive and finite, got {noise_variance}; raise the noise floor")
-    root = np.sqrt(noise)
+    root = np.sqrt(_noise(W, noise_variance))
     return *np.linalg.qr(np.concatenate([np.eye(W.shape[1]), W / root[:, None]])), root
 
 
@@ -120,8 +123,15 @@ def linear_gaussian_elbo(
         m.
     q_cov : (k, k)
         V, the same for every x.
+
+    Raises
+    ------
+    ValueError
+        If noise_variance is not positive and finite.
+    numpy.linalg.LinAlgError
+        If q_cov is not positive definite (a subclass of ValueError).
     """
-    noise, factor = np.broadcast_to(noise_variance, len(W)), np.linalg.cholesky(q_cov)
+    noise, factor = _noise(W, noise_variance), np.linalg.cholesky(q_cov)
     spread = ((W @ factor) ** 2).sum(axis=1)  # the diagonal of W V Wᵀ
     residual = ((x - mean - q_mean @ W.T) ** 2 / noise).sum(axis=1) + (spread / noise).sum()
     log_det = 2 * np.log(np.diagonal(factor)).sum()

@@ -17,7 +17,7 @@ from scratchgen.ddpm.objective import bound_weight
 from scratchgen.ddpm.samplers import EpsHat, p_mean, reverse_variance
 from scratchgen.likelihood import LOG_2PI, gaussian_log_prob, kl_diag_standard, levels_of, log_bin_mass
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_count
 
 # --- both chains along a path -----------------------------------------------------------------------------------------
 
@@ -207,9 +207,20 @@ def optimal_reverse_variance(schedule: NoiseSchedule, noise_loss: Array, dimensi
         ℓ_t = E‖ε − ε̂‖² for t = 0..T, summed over dimensions; index 0 is not used.
     dimension : int
         D.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dimension is not a positive integer, or noise_loss does not hold T+1 finite numbers.
     """
+    dimension, loss = as_count(dimension, "dimension"), np.asarray(noise_loss, dtype=np.float64)
+    if loss.shape != (schedule.T + 1,) or not np.isfinite(loss[1:]).all():
+        raise ValueError(
+            f"noise_loss must be {schedule.T + 1} numbers, finite from index 1, "
+            f"got {loss if loss.size < 9 else loss.shape}; pass the losses of t = 0..T"
+        )
     half_factor = bound_weight(schedule, np.ones(schedule.T + 1))  # w_t at σ_t² = 1
-    return schedule.beta_tilde**2 + 2 * half_factor * noise_loss / dimension
+    return schedule.beta_tilde**2 + 2 * half_factor * loss / dimension
 
 
 def negative_elbo(

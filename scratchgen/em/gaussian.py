@@ -6,7 +6,7 @@ import numpy as np
 
 from scratchgen.likelihood import logsumexp, quiet_log
 from scratchgen.mixture import Mixture
-from scratchgen.validation import Array, IntArray
+from scratchgen.validation import Array, IntArray, as_number
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 Prior = tuple[float, float]  # (variance, count), see `log_covariance_prior`
@@ -162,10 +162,11 @@ def covariance_maximum(
         As for `m_step`.
     """
     K, D, _ = spread.shape
+    floor = as_number(floor, "covariance_floor", low=0.0)
     if covariance_type == "tied":
         spread, counts = np.einsum("k,kde->de", counts / counts.sum(), spread)[None], counts.sum(keepdims=True)
     if prior is not None:
-        variance, count = prior
+        variance, count = _as_prior(prior)
         spread = (counts[:, None, None] * spread + count * variance * np.eye(D)) / (counts + count)[:, None, None]
     if covariance_type in ("full", "tied"):
         out = floor_eigenvalues(spread, floor)
@@ -175,6 +176,12 @@ def covariance_maximum(
             variances = np.repeat(variances.mean(axis=1, keepdims=True), D, axis=1)
         out = np.maximum(variances, floor)[:, :, None] * np.eye(D)
     return np.repeat(out, K // len(out), axis=0)
+
+
+def _as_prior(prior: Prior) -> Prior:
+    """(variance, count) after a check that both are finite and not negative."""
+    variance, count = prior
+    return as_number(variance, "the prior's variance", low=0.0), as_number(count, "the prior's count", low=0.0)
 
 
 def log_covariance_prior(covariances: Array, prior: Prior) -> float:
@@ -190,7 +197,7 @@ def log_covariance_prior(covariances: Array, prior: Prior) -> float:
         Σ; for tied covariances one matrix, (1, D, D).
     prior : (variance, count)
     """
-    variance, count = prior
+    variance, count = _as_prior(prior)
     factors = np.linalg.cholesky(covariances)
     log_det = 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum()
     whitening = np.linalg.solve(factors, np.broadcast_to(np.eye(covariances.shape[1]), covariances.shape))
@@ -220,8 +227,10 @@ def floor_eigenvalues(covariances: Array, floor: float) -> Array:
     Raises
     ------
     ValueError
-        If the floor is below 64 ε times the largest eigenvalue of a covariance that needs it, with the machine's ε.
+        If the floor is negative or not finite, or is below 64 ε times the largest eigenvalue of a covariance that
+        needs it, with the machine's ε.
     """
+    floor = as_number(floor, "covariance_floor", low=0.0)
     covariances = 0.5 * (covariances + covariances.swapaxes(-1, -2))
     try:
         np.linalg.cholesky(covariances - floor * np.eye(covariances.shape[-1]))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_number
 from scratchgen.variational import linear_gaussian_posterior
 
 
@@ -25,9 +25,11 @@ def ppca_maximum(covariance: Array, n_components: int, noise_variance: float | N
     Raises
     ------
     ValueError
-        If σ² is estimated and k is not in 1..D−1.
+        If σ² is estimated and k is not in 1..D−1, or a given σ² is negative or not finite.
     """
     values, vectors = np.linalg.eigh(covariance)
+    if noise_variance is not None:
+        noise_variance = as_number(noise_variance, "noise_variance", low=0.0)
     if noise_variance is None and not 0 < n_components < len(values):
         raise ValueError(f"n_components must be in 1..{len(values) - 1} to leave directions for σ², got {n_components}")
     if noise_variance is None:
@@ -74,12 +76,19 @@ def factor_analysis_em_step(
         Ψ.
     noise_floor : float or (D,)
         Least Ψ'; the M-step is then the maximum subject to Ψ >= floor.
+
+    Raises
+    ------
+    ValueError
+        If Ψ is not positive and finite, or noise_floor is negative or not finite.
     """
-    D = len(W)
+    D, floor = len(W), np.asarray(noise_floor)
+    if not ((floor >= 0) & (floor < np.inf)).all():
+        raise ValueError(f"noise_floor must be finite and not negative, got {noise_floor}; pass 0 for no floor")
     beta_T, V = linear_gaussian_posterior(np.eye(D), W, np.zeros(D), noise_variance)  # (11)
     S_beta = covariance @ beta_T
     new_W = np.linalg.solve(V + beta_T.T @ S_beta, S_beta.T).T
     residual = np.eye(D) - new_W @ beta_T.T
     spread = ((new_W @ np.linalg.cholesky(V)) ** 2).sum(axis=1)
     left = ((covariance - new_W @ S_beta.T) * residual).sum(axis=1) + spread
-    return new_W, np.maximum(left, noise_floor)
+    return new_W, np.maximum(left, floor)

@@ -33,6 +33,7 @@ from scratchgen.sde import (
     score_and_divergence,
     train,
 )
+from scratchgen.sde.reverse import as_stochasticity
 from scratchgen.timestep_sampling import STEP_CHOICES
 from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as_generator, as_number
 
@@ -195,12 +196,14 @@ class ScoreSDE(DiffusionModel):
         Raises
         ------
         TypeError, ValueError
-            If method is unknown, "heun" or "adaptive" is combined with stochasticity or corrections, snr is not in [0,
-            1), or n or n_corrections is negative.
+            If method is unknown, "heun" or "adaptive" is combined with stochasticity or corrections, stochasticity is
+            not in [0, 1e6], snr is not in [0, 1), or n or n_corrections is negative.
+        ArithmeticError
+            If x becomes NaN or infinite.
         """
         if as_choice(method, "method", ("euler", "heun", "adaptive")) != "euler" and stochasticity != 0:
             raise ValueError(f"method {method!r} needs stochasticity=0, got {stochasticity}; pass 0, or 'euler'")
-        as_number(stochasticity, "stochasticity", low=0.0)
+        as_stochasticity(stochasticity)
         as_number(snr, "snr", low=0.0, high=1 - 1e-9)
         if as_count(n_corrections, "n_corrections", minimum=0) and method != "euler":
             raise ValueError(f"method must be 'euler' with n_corrections={n_corrections}, got {method!r}")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scratchgen.validation import Array, ArrayLike, as_count, as_finite, as_number, check_shapes, column
+from scratchgen.validation import Array, ArrayLike, as_count, as_finite, as_number, check_positive, check_shapes, column
 
 
 class EDMCoefficients(NamedTuple):
@@ -106,7 +106,7 @@ def denoiser_to_score(x_t: Array, x0_hat: Array, scale: ArrayLike, std: ArrayLik
         If x0_hat has another shape than x_t, or std is not positive.
     """
     check_shapes("x0_hat", x0_hat, "x_t", x_t)
+    check_positive(std, "std", "there is no score of a point mass")
     variance = np.asarray(std) ** 2
-    if not (variance > 0).all():
-        raise ValueError(f"std must be positive, got {np.asarray(std)}; there is no score of a point mass")
+    check_positive(variance, "std²", "it under- or overflows; use other units")
     return (column(scale, x_t) * x0_hat - x_t) / column(variance, x_t)

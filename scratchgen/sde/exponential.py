@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from scratchgen.validation import Array, as_number, check_shapes
+from scratchgen.sde.reverse import as_stochasticity
+from scratchgen.validation import Array, check_shapes
 
 Level = tuple[float, float]  # (scale, std)
 
@@ -22,10 +23,11 @@ def log_ratio_step(level: Level, next_level: Level) -> float:
     Raises
     ------
     ValueError
-        If a scale or the std of level is not positive, or next_level has not less noise than level.
+        If a scale or the std of level is not positive and finite, or next_level has not less noise than level.
     """
     (scale_t, std_t), (scale_s, std_s) = level, next_level
-    if not (scale_t > 0 and scale_s > 0 and std_t > 0 and std_s >= 0 and std_s / scale_s < std_t / scale_t):
+    finite = bool(np.isfinite([*level, *next_level]).all())
+    if not (finite and scale_t > 0 < scale_s and std_t > 0 <= std_s and std_s / scale_s < std_t / scale_t):
         raise ValueError(f"std/scale must be positive and fall from level to next_level, got {level} and {next_level}")
     return float(np.log(scale_s / scale_t) + np.log(std_t / std_s)) if std_s > 0 else float("inf")
 
@@ -64,10 +66,10 @@ def exponential_step(
     Raises
     ------
     TypeError, ValueError
-        If shapes differ, next_level has not less noise than level, c is negative, or c > 0 without noise.
+        If shapes differ, next_level has not less noise than level, c is not in [0, 1e6], or c > 0 without noise.
     """
     check_shapes("x0_hat", x0_hat, "x", x)
-    c2, h = as_number(stochasticity, "stochasticity", low=0.0) ** 2, log_ratio_step(level, next_level)
+    c2, h = as_stochasticity(stochasticity) ** 2, log_ratio_step(level, next_level)
     if c2 > 0 and noise is None:
         raise ValueError("noise is needed for stochasticity > 0; pass standard normal noise of x's shape")
     (_, std_t), (scale_s, std_s) = level, next_level

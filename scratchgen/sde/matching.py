@@ -16,7 +16,7 @@ import numpy as np
 
 from scratchgen.nn import NoisePredictor
 from scratchgen.sde.processes import LinearSDE
-from scratchgen.validation import Array, column
+from scratchgen.validation import Array, check_positive, column
 
 
 def explicit_score_matching(score: Array, target: Array) -> Array:
@@ -32,7 +32,9 @@ def denoising_error(score: Array, noise: Array, std: Array | float) -> tuple[Arr
     score, noise : (N, D)
         s_θ(x_t, t) and ε.
     std : float or (N,)
+        Positive; ValueError otherwise.
     """
+    check_positive(std, "std")
     error = score + noise / column(std, noise)
     return (error**2).sum(axis=1), 2 * error
 

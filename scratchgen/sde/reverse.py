@@ -12,7 +12,20 @@ from scratchgen.quadrature import affine_map, integrate
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array, as_count, as_number
 
+MOST_STOCHASTIC = 1e6  # λ; with a larger one a step is noise only, and λ² may overflow
 Score = Callable[[Array, float], Array]  # ∇ log p_t(x) for one t, (N, D): exact or learned
+
+
+def as_stochasticity(stochasticity: float) -> float:
+    """λ of `reverse_drift` as a float; TypeError or ValueError unless it is a number in [0, 1e6]."""
+    return as_number(stochasticity, "stochasticity", low=0.0, high=MOST_STOCHASTIC)
+
+
+def as_finite_state(x: Array, t: float) -> Array:
+    """Return x, (N, D), the state of a sampler at time t; ArithmeticError if an element is NaN or infinite."""
+    if not np.isfinite(x).all():
+        raise ArithmeticError(f"x is not finite at t = {t:g}; take more steps, or lower stochasticity")
+    return x
 
 
 def reverse_drift(sde: LinearSDE, score: Array, x: Array, t: float, stochasticity: float = 1.0) -> Array:
@@ -55,11 +68,11 @@ def reverse_moments(
     Raises
     ------
     TypeError, ValueError
-        If t_min is not in [0, horizon], or stochasticity is negative or NaN.
+        If t_min is not in [0, horizon], or stochasticity is not in [0, 1e6].
     ArithmeticError
         If the score is not finite at the horizon, or the integrator fails.
     """
-    D, stochasticity = len(mean), as_number(stochasticity, "stochasticity", low=0.0)
+    D, stochasticity = len(mean), as_stochasticity(stochasticity)
 
     def slope(t: float, state: Array) -> Array:
         A, c = affine_map(lambda x: reverse_drift(sde, score(x, t), x, t, stochasticity), D)
@@ -199,11 +212,13 @@ def euler_maruyama(
     Raises
     ------
     ValueError
-        If times do not fall strictly, stochasticity is negative or NaN, noise has another shape, or noise is needed and
+        If times do not fall strictly, stochasticity is not in [0, 1e6], noise has another shape, or noise is needed and
         neither `rng` nor `noise` is given.
+    ArithmeticError
+        If x becomes NaN or infinite.
     """
     times, n_draws = check_times(times), 1 + as_count(n_corrections, "n_corrections", minimum=0)
-    stochasticity = as_number(stochasticity, "stochasticity", low=0.0)
+    stochasticity = as_stochasticity(stochasticity)
     if noise is None and rng is None and (stochasticity != 0 or n_corrections):
         raise ValueError(
             "rng or noise is needed when stochasticity or n_corrections is not 0; pass numpy.random.default_rng(seed)"
@@ -214,13 +229,14 @@ def euler_maruyama(
     draws = None if noise is None else noise.reshape(len(times) - 1, n_draws, *x.shape)
     yield float(times[0]), x
     for i, (t, s) in enumerate(pairwise(times.tolist())):
-        for k in range(n_draws):
-            if k == 0:
-                x, std = euler_step(sde, score(x, t), x, t, s, stochasticity)
-            else:
-                x, std = langevin_step(sde, score(x, s), x, s, snr)
-            if draws is not None:
-                x = x + std * draws[i, k]
-            elif std != 0 and rng is not None:
-                x = x + std * rng.standard_normal(x.shape, dtype=x.dtype)
-        yield s, x
+        with np.errstate(over="ignore", invalid="ignore"):  # as_finite_state finds the result of an overflow
+            for k in range(n_draws):
+                if k == 0:
+                    x, std = euler_step(sde, score(x, t), x, t, s, stochasticity)
+                else:
+                    x, std = langevin_step(sde, score(x, s), x, s, snr)
+                if draws is not None:
+                    x = x + std * draws[i, k]
+                elif std != 0 and rng is not None:
+                    x = x + std * rng.standard_normal(x.shape, dtype=x.dtype)
+        yield s, as_finite_state(x, s)
