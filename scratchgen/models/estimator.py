@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, Self, Ty
 import numpy as np
 
 from scratchgen.models.files import decode, encode, write_atomically
-from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_samples, check_levels
+from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_samples, check_levels, check_spread
 
 LARGEST_UNITS = 1e15  # largest distance from the mean in the model's units: networks square it in float32
 P = ParamSpec("P")
@@ -275,6 +275,7 @@ class StandardizedEstimator(Estimator):
             return np.zeros(x.shape[1]), 1.0
         mean = x.mean(axis=0, dtype=np.float64)
         scale = float(np.sqrt(((x - mean) ** 2).mean()))
+        check_spread(x, np.full(x.shape[1], scale**2))
         if scale == 0:
             raise ValueError(
                 f"x must vary, but every column is constant (n_samples={len(x)}); pass other data or standardize=False"

@@ -11,7 +11,17 @@ import numpy as np
 
 from scratchgen.em import em, factor_analysis_em_step, ppca_em_step, ppca_maximum
 from scratchgen.models.estimator import Estimator, InformationCriteria, Progress
-from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as_generator, as_number, as_samples
+from scratchgen.validation import (
+    RNG,
+    Array,
+    ArrayLike,
+    as_choice,
+    as_count,
+    as_generator,
+    as_number,
+    as_samples,
+    check_spread,
+)
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
 
 Parameters = tuple[Array, float | Array]  # W (D, k) and the noise variance, σ² or Ψ (D,)
@@ -173,7 +183,8 @@ class PPCA(LinearGaussianModel):
         Raises
         ------
         TypeError, ValueError
-            If x or a constructor argument is wrong, or x lies in k dimensions or fewer.
+            If x or a constructor argument is wrong, its variance underflows, or σ² is lost to rounding: x lies in k
+            dimensions or fewer, or has fill values.
         """
         x, k, tol, max_iter = checked(x, self.n_components, self.tol, self.max_iter)
         D, covariance = x.shape[1], np.atleast_2d(np.cov(x.T, bias=True))
@@ -184,11 +195,14 @@ class PPCA(LinearGaussianModel):
                 "σ² needs at least one further direction"
             )
 
+        check_spread(x, np.full(D, x.var(axis=0).max()))  # σ² is one number, so that a column may be far smaller
+
         def with_noise(W: Array, variance: float) -> Parameters:
             if variance <= 1e-14 * total:
                 raise ValueError(
-                    f"x lies in {k} dimensions or fewer, so that σ² is 0 and the likelihood infinite; "
-                    "lower n_components"
+                    f"x lies in {k} dimensions or fewer, but for rounding beside its variance {total:.2g}, so that σ² "
+                    "is 0 and the likelihood infinite; drop fill values that are far larger than the rest, bring the "
+                    "columns of x to similar scales, or lower n_components"
                 )
             return W, variance
 
@@ -260,7 +274,7 @@ class FactorAnalysis(LinearGaussianModel):
         Raises
         ------
         TypeError, ValueError
-            If x or a constructor argument is wrong, or a column of x is constant.
+            If x or a constructor argument is wrong, a column of x is constant, or its variance underflows.
         """
         x, k, tol, max_iter = checked(x, self.n_components, self.tol, self.max_iter)
         covariance, variances = np.atleast_2d(np.cov(x.T, bias=True)), x.var(axis=0)
@@ -270,6 +284,7 @@ class FactorAnalysis(LinearGaussianModel):
             raise ValueError(
                 f"x must vary in every column (n_samples={len(x)}), but column {constant[0]} is constant; drop it"
             )
+        check_spread(x, variances)
         W = as_generator(self.rng).standard_normal((x.shape[1], k)) * np.sqrt(variances / (2 * k))[:, None]
 
         step = partial(factor_analysis_em_step, covariance, noise_floor=floors)

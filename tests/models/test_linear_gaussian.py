@@ -104,8 +104,28 @@ def test_ppca_samples_have_its_law():
 @pytest.mark.parametrize("method", ["closed", "em"])
 def test_ppca_refuses_data_without_noise(method):
     x = np.random.default_rng(0).standard_normal((30, 1)) * [1.0, 2.0, 3.0]
-    with pytest.raises(ValueError, match=r"^x lies in 1 dimensions or fewer.*lower n_components"):
+    with pytest.raises(ValueError, match=r"^x lies in 1 dimensions or fewer, .*lower n_components$"):
         PPCA(1, method=method, tol=0, max_iter=5000, rng=0).fit(x)
+
+
+@pytest.mark.parametrize("method", ["closed", "em"])
+def test_ppca_says_that_numbers_may_be_far_larger_than_the_rest(method):
+    """With one fill value of 1e9 the data fill the plane; the other variances are lost to rounding."""
+    x = np.random.default_rng(0).standard_normal((100, 2))
+    x[3, 1] = 1e9
+    with pytest.raises(ValueError, match=r"; drop fill values that are far larger than the rest, bring the columns"):
+        PPCA(1, method=method, rng=0).fit(x)
+
+
+@pytest.mark.parametrize("model", [PPCA(1), PPCA(1, method="em", rng=0), FactorAnalysis(1, rng=0)], ids=repr)
+def test_a_variance_that_underflows_is_an_error_and_a_small_one_is_not(model):
+    x = np.random.default_rng(0).standard_normal((50, 3)) * [1.0, 2.0, 3.0]
+    assert model.fit(x * 1e-140).score(x * 1e-140) == pytest.approx(
+        model.fit(x).score(x) + 140 * 3 * np.log(10), rel=1e-6
+    )
+    for scale in (1e-155, 1e-170, 1e-300):
+        with pytest.raises(ValueError, match=r"^x must vary by more than 1e-153, .*; use smaller units"):
+            model.fit(x * scale)
 
 
 @pytest.mark.parametrize("k", [2, 3])
