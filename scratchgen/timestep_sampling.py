@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scratchgen.validation import Array, IntArray, as_choice
+from scratchgen.validation import Array, IntArray, as_choice, check_shapes
 
 MEMORY = 0.9  # decay of the running mean of loss² a new loss
 STEP_CHOICES = ("uniform", "stratified", "importance")
@@ -25,6 +25,19 @@ def stratified_steps(T: int, n: int, rng: np.random.Generator) -> IntArray:
     """n steps spread evenly over 1..T with one common random shift, (n,); all of 1..T have the same expected count."""
     steps = (T * ((np.arange(n) + rng.random()) / n)).astype(np.int64) + 1
     return np.minimum(steps, T)  # a shift just below 1 is rounded up
+
+
+def _square(losses: Array) -> Array:
+    """losses² in float64; ValueError for NaN, inf and losses above 1e154, whose squares overflow."""
+    losses = np.asarray(losses, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        square = losses**2
+    if not np.isfinite(square).all():
+        n = int(np.flatnonzero(~np.isfinite(square))[0])
+        raise ValueError(
+            f"losses must be finite, with finite squares, but losses[{n}] is {losses[n]}; lower the learning rate"
+        )
+    return square
 
 
 class TimestepSampler:
@@ -75,10 +88,20 @@ class TimestepSampler:
         return t, 1 / (self.T * p[t])
 
     def observe(self, t: IntArray, losses: Array) -> None:
-        """Update the running means with the losses (n,), without importance weights, at steps t (n,)."""
+        """Update the running means with the losses (n,), without importance weights, at steps t (n,).
+
+        Only "importance" has running means, and only there the arguments are checked.
+
+        Raises
+        ------
+        ValueError
+            If t and losses differ in shape, or the square of a loss is not finite.
+        """
         if self.choice == "importance":
+            square = _square(losses)
+            check_shapes("losses", square, "t", t)
             n = np.bincount(t, minlength=self.T + 1)
-            total = np.bincount(t, weights=losses.astype(np.float64) ** 2, minlength=self.T + 1)
+            total = np.bincount(t, weights=square, minlength=self.T + 1)
             self._seen += n
             seen = n > 0
             # n losses of step t move its running mean by 1 − MEMORYⁿ; the first losses are averaged with equal weights

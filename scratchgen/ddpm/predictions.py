@@ -63,6 +63,14 @@ def eps_to_prediction(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, ep
     return (eps_hat - skip * x_t) / gain
 
 
+def as_guidance(guidance: Any, labels: object) -> float:
+    """Return guidance as a finite float; ValueError if it is not 1 and there are no labels."""
+    guidance = as_number(guidance, "guidance")
+    if labels is None and guidance != 1:
+        raise ValueError(f"guidance={guidance:g} needs labels y, got None; pass labels, or leave guidance at 1")
+    return guidance
+
+
 def predict_noise(
     network: NoisePredictor,
     schedule: NoiseSchedule,
@@ -91,14 +99,25 @@ def predict_noise(
         default coefficients of a `NoiseNetwork`.
     clip : bool
         Clip x̂_0 to [−1, 1] and return the corresponding ε̂.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If t is not a step, guidance is not a finite number, or guidance is not 1 and there are no labels.
+    ArithmeticError
+        If guidance is so large that ε̂ is not finite.
     """
     check_time(schedule, t)
+    guidance = as_guidance(guidance, labels)
     scale, std = float(schedule.alpha_bar[t]), float(schedule.beta_bar[t])
     given: dict[str, Any] = {} if prediction is None else {"coefficients": eps_coefficients(schedule, t, prediction)}
     eps_hat = network(x_t, scale, std, labels=labels, **given)
     if labels is not None and guidance != 1:
         free = network(x_t, scale, std, **given)
-        eps_hat = free + as_number(guidance, "guidance") * (eps_hat - free)
+        with np.errstate(over="ignore", invalid="ignore"):
+            eps_hat = free + guidance * (eps_hat - free)
+        if not np.isfinite(eps_hat).all():
+            raise ArithmeticError(f"ε̂ is not finite at t = {t} with guidance={guidance:g}; lower guidance")
     if clip:
         eps_hat = (x_t - scale * np.clip(predict_x0(schedule, t, x_t, eps_hat), -1, 1)) / std
     return eps_hat

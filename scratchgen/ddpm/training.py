@@ -136,5 +136,6 @@ def train(
         losses = train_step(network, schedule, x0, t, noise, weight, **given)  # line 5
         adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
         ema.update(network.parameters)
+        loss = finite_loss(float(weight @ losses) / batch_size, step)
         sampler.observe(t, weights[t] * losses)
-        yield finite_loss(float(weight @ losses) / batch_size, step)
+        yield loss

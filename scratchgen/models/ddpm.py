@@ -29,6 +29,7 @@ from scratchgen.ddpm import (
     reverse_variance,
     train,
 )
+from scratchgen.ddpm.predictions import as_guidance
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
 from scratchgen.models.estimator import Progress
@@ -272,6 +273,7 @@ class DDPM(DiffusionModel):
     def _predictor(self, y: ArrayLike | None, n: int, guidance: float = 1.0) -> Callable[[Array, int], Array]:
         """ε̂ as a function of x_t (n, D) and t, for n examples with labels y (n,)."""
         labels = None if y is None else self._as_labels(y, n)
+        as_guidance(guidance, labels)
         return partial(
             predict_noise,
             self.network_,
@@ -294,7 +296,7 @@ class DDPM(DiffusionModel):
         y : (N,) of int, optional
             Labels.  ε̂ is then ε̂(x_t, t) + guidance · (ε̂(x_t, t, y) − ε̂(x_t, t)).
         guidance : float
-            See `scratchgen.ddpm.predict_noise`.
+            See `scratchgen.ddpm.predict_noise`.  Values other than 1 need labels.
         """
         return self._predictor(y, len(x_t), guidance)(x_t, t)
 
@@ -332,6 +334,13 @@ class DDPM(DiffusionModel):
             Labels.
         guidance : float
             As for `eps_hat`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is wrong, or guidance is not 1 and there are no labels.
+        ArithmeticError
+            If guidance is so large that ε̂ overflows.
         """
         rng = as_generator(rng)
         (_, x_1), (_, x) = deque(self.sample_path(n, rng, eta, y, guidance), maxlen=2)

@@ -235,5 +235,6 @@ def train(
             losses = variance * scores + x0.shape[1]
         adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
         ema.update(network.parameters)
+        loss = finite_loss(float(correction @ losses) / batch_size, step)
         sampler.observe(cells, losses)
-        yield finite_loss(float(correction @ losses) / batch_size, step)
+        yield loss

@@ -28,7 +28,7 @@ from scratchgen.ddpm import (
     training,
 )
 from scratchgen.ddpm.objective import WEIGHTINGS
-from scratchgen.ddpm.predictions import PREDICTIONS
+from scratchgen.ddpm.predictions import PREDICTIONS, predict_noise
 from scratchgen.testing import reals, schedules, schedules_and_t
 from scratchgen.timestep_sampling import STEP_CHOICES
 from tests.exact import ExactNoise, affine
@@ -378,6 +378,28 @@ def test_guidance_is_linear_between_the_unlabelled_and_the_labelled_model():
     assert residual(model.eps_hat(x, 4, y, guidance=3.0), free + 3 * (given - free)) < 1e-6
     stronger = model.sample(200, rng=0, y=np.ones(200, dtype=int), guidance=3.0)
     assert not np.array_equal(stronger, model.sample(200, rng=0, y=np.ones(200, dtype=int)))
+
+
+@pytest.mark.parametrize("y", [None, [0, 1, 1]])
+def test_guidance_is_checked_with_and_without_labels(y):
+    model = labelled(n_steps=5)
+    for guidance, error in (np.nan, ValueError), (np.inf, ValueError), ("2", TypeError):
+        with pytest.raises(error, match=r"^guidance must be "):
+            model.sample(3, rng=0, y=y, guidance=guidance)
+        with pytest.raises(error, match=r"^guidance must be "):
+            model.eps_hat(np.zeros((3, 1)), 4, y, guidance)
+
+
+def test_guidance_without_labels_and_guidance_that_overflows_are_errors_with_a_remedy():
+    model, y = labelled(n_steps=5), [0, 1, 1]
+    for guidance in (0.0, 2.0):
+        with pytest.raises(ValueError, match=r"needs labels y, got None; pass labels, or leave guidance at 1"):
+            model.sample(3, rng=0, guidance=guidance)
+        with pytest.raises(ValueError, match=r"needs labels y, got None"):
+            predict_noise(model.network_, model.schedule_, np.zeros((3, 1)), 4, None, guidance, model.prediction)
+    with pytest.raises(ArithmeticError, match=r"^ε̂ is not finite at t = 20 with guidance=1e\+300; lower guidance"):
+        model.sample(3, rng=0, y=y, guidance=1e300)
+    assert np.isfinite(model.sample(3, rng=0, y=y, guidance=100.0)).all()
 
 
 def test_dropped_labels_are_not_learnt():

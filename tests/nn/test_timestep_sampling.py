@@ -98,6 +98,18 @@ def test_importance_draws_follow_their_law_and_correct_for_it():
     assert importance < 0.7 * (losses[1:] ** 2).mean()
 
 
+@pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf, 1e200])
+def test_a_loss_whose_square_is_not_finite_is_refused_and_changes_nothing(loss):
+    sampler = TimestepSampler(3, "importance")
+    with pytest.raises(ValueError, match=r"^losses must be finite, with finite squares, but losses\[1\] is "):
+        sampler.observe(np.array([1, 2, 3]), np.array([1.0, loss, 1.0]))
+    with pytest.raises(ValueError, match=r"^losses must have the shape of t"):
+        sampler.observe(np.array([1, 2, 3]), np.array([1.0]))
+    for _ in range(10):
+        sampler.observe(np.array([1, 2, 3]), np.array([2.0, 1.0, 1.0]))
+    assert residual(sampler.probabilities, np.array([0, 0.45, 0.225, 0.225]) + 0.1 / 3 * np.array([0, 1, 1, 1])) < 1e-14
+
+
 def test_importance_waits_until_every_step_was_seen_ten_times():
     sampler = TimestepSampler(3, "importance")
     uniform = np.array([0, 1, 1, 1]) / 3
