@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from scratchgen.conformance.result import Check, is_single
+from scratchgen.conformance.returns import numbers, several
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array
 
@@ -75,10 +76,7 @@ def as_sigma_squared(sigma_squared: Array, schedule: NoiseSchedule, zero: bool =
 
 def returned(value: Any, shape: tuple[int, ...], what: str) -> Array:
     """Convert the return value of a callable under test to float64; raise ValueError if its shape is not `shape`."""
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{what} must return an array of shape {shape}, got {type(value).__name__}") from None
+    array = numbers(value, f"{what} must return an array of shape {shape}")
     if array.shape != shape:
         raise ValueError(f"{what} must return an array of shape {shape}, got shape {array.shape}")
     return array
@@ -86,13 +84,8 @@ def returned(value: Any, shape: tuple[int, ...], what: str) -> Array:
 
 def parts(value: Any, n: int, what: str) -> list[Array]:
     """Convert the n return values of a callable under test to float64 arrays; raise ValueError if there are not n."""
-    try:
-        arrays: list[Array] = [np.asarray(part, dtype=np.float64) for part in value]
-    except (TypeError, ValueError):
-        raise ValueError(f"{what} must return {n} arrays, got {type(value).__name__}") from None
-    if len(arrays) != n:
-        raise ValueError(f"{what} must return {n} arrays, got {len(arrays)}")
-    return arrays
+    wanted = f"{what} must return {n} arrays; result {{}} must be an array of real numbers"
+    return [numbers(part, wanted.format(i)) for i, part in enumerate(several(value, n, what), start=1)]
 
 
 def check_callable(f: Any, usage: str) -> None:

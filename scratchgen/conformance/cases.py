@@ -21,6 +21,7 @@ from scratchgen.conformance.forward import (
 )
 from scratchgen.conformance.likelihood import check_diagonal_kl, check_gaussian_kl, check_kl
 from scratchgen.conformance.result import NAMELESS, Check, worst
+from scratchgen.conformance.returns import several
 from scratchgen.conformance.reverse import check_ancestral_step, check_ddim_step
 from scratchgen.conformance.reverse_samplers import check_heun, check_reverse_sampler
 from scratchgen.conformance.reverse_sde import check_reverse_sde, check_reverse_step
@@ -515,8 +516,9 @@ def _e_step(case: Case) -> Check:
 def _m_step(case: Case) -> Check:
     def step(x: Array, *state: Array) -> tuple[ArrayLike, ArrayLike, ArrayLike]:
         exact = normalised(log_joint_by_inverses(x, *state))
-        weights, means, covariances = case.call("m_step", case.convention.plain(x), case.convention.plain(exact))
-        return as_numpy(weights), as_numpy(means), as_numpy(covariances)
+        found = case.call("m_step", case.convention.plain(x), case.convention.plain(exact))
+        weights, means, covariances = map(as_numpy, several(found, 3, "m_step"))
+        return weights, means, covariances
 
     return check_em(step, POINTS, *STATE, ridge=case.given["ridge"])
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.returns import numbers
 from scratchgen.validation import Array
 
 EPS = float(np.finfo(np.float64).eps)
@@ -25,10 +26,7 @@ def rounding(condition: ArrayLike, least: float = 5e-14) -> float:
 
 def result(value: Any, what: str) -> Array:
     """The return value of the callable `what` as float64; raise ValueError if it is not an array of numbers."""
-    try:
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{what} must return a number or an array, got {type(value).__name__} {value!r:.60}") from None
+    return numbers(value, f"{what} must return a number or an array")
 
 
 def at_each(

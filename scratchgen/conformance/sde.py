@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import check_callable, returned, takes_arrays
 from scratchgen.conformance.result import Check, Mistakes, compare, worst
+from scratchgen.conformance.returns import numbers, several
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array
 
@@ -24,7 +25,7 @@ LARGEST_ERROR = 1e-6  # of a quadrature in a tolerance; a larger one would hide 
 
 def number(value: Any, what: str) -> float:
     """Convert the return value of a callable under test to a float; raise ValueError if it is not one number."""
-    array = np.asarray(value, dtype=np.float64)
+    array = numbers(value, f"{what} must be one number for a time that is a number")
     if array.size != 1:
         raise ValueError(f"{what} must be one number for a time that is a number, got shape {array.shape}")
     return float(array.reshape(()))
@@ -107,7 +108,7 @@ def check_sde(
     probes = np.array([[1.0, -2.0, 0.5], [0.0, 1.0, 3.0], [-1.5, 4.0, -0.7], [12.0, -15.0, 7.0], [-13.0, 0.3, 25.0]])
 
     def level(t: float) -> list[float]:
-        return [number(part, "scale and std") for part in marginal(t)]
+        return [number(part, "scale and std") for part in several(marginal(t), 2, "marginal")]
 
     def g(t: float) -> float:
         return number(diffusion(t), "diffusion")
