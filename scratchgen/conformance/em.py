@@ -12,7 +12,7 @@ from scratchgen.conformance.arguments import as_probabilities, check_callable, p
 from scratchgen.conformance.instances import argmin, at_each, result, rounding, through
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.variational import other_p
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_number
 
 
 @takes_arrays
@@ -409,6 +409,9 @@ def check_em(
         A number that `step` adds to every variance by choice, as reg_covar of scikit-learn.  Such a step maximises no
         likelihood, and its growth is not checked.
 
+    A ridge or a floor that is large beside the variances of x hides them.  The check then also calls `step` with x
+    times a factor such that both are 1 % of the variance.
+
     Returns
     -------
     Check
@@ -417,6 +420,37 @@ def check_em(
     """
     check_callable(step, "step(x, weights, means, covariances)")
     as_probabilities(weights, "weights")
+    floor, ridge = as_number(floor, "floor", low=0.0), as_number(ridge, "ridge", low=0.0)
+    options = floor, n_iterations, covariance_type, ridge
+    checks = [_check_em(step, x, weights, means, covariances, *options)]
+    hidden, variance = 100 * max(ridge, floor), float(x.var(axis=0).max())
+    if hidden > variance > 0:
+        factor = np.sqrt(hidden / variance)
+        scaled = factor * x, weights, factor * means, factor**2 * covariances
+        checks.append(_check_em(step, *scaled, *options, f", with x times {factor:.3g}"))
+    return worst(*checks)
+
+
+def _log_likelihood(x: Array, weights: Array, means: Array, covariances: Array) -> float:
+    """Σ log p_θ(x) under the state that a step returns; NaN if this is no mixture."""
+    if not (np.isfinite(means).all() and np.isfinite(covariances).all() and (np.linalg.det(covariances) > 0).all()):
+        return float("nan")
+    return float(log_sum(log_joint_by_inverses(x, weights, means, covariances)).sum())
+
+
+def _check_em(
+    step: Callable[..., tuple[ArrayLike, ArrayLike, ArrayLike]],
+    x: Array,
+    weights: Array,
+    means: Array,
+    covariances: Array,
+    floor: float,
+    n_iterations: int,
+    covariance_type: str,
+    ridge: float,
+    where: str = "",
+) -> Check:
+    """`check_em` for one x; `where` ends the labels."""
     start = (weights, means, covariances)
     log_joint = log_joint_by_inverses(x, *start)
     resp = normalised(log_joint)
@@ -457,6 +491,26 @@ def check_em(
 
     name, tolerance = "check_em", rounding(condition_of_mixture(x, means, covariances), 3e-12)
     per = (counts / N)[:, None]
+    wrong_covariances: dict[str, Callable[[], ArrayLike]] = {  # without the ridge
+        "they are taken about the old means": lambda: moments(shares, counts, means)[1] / variance,
+        "they are taken about the mean of the data": lambda: moments(shares, counts, x.mean(axis=0))[1] / variance,
+        "they are second moments about 0": lambda: moments(shares, counts, 0 * means)[1] / variance,
+        "they are divided by N_k − 1": lambda: spread * (counts / (counts - 1))[:, None, None] / variance,
+        "they are divided by N, not by N_k": lambda: spread * per[..., None] / variance,
+        "they are not divided by N_k": lambda: spread * counts[:, None, None] / variance,
+        "they are standard deviations": lambda: np.sqrt(np.abs(spread)) / variance,
+        "they are the precisions": lambda: np.linalg.inv(spread) / variance,
+        "they are the traces, not divided by D": lambda: x.shape[1] * spread / variance,
+        "they are the plain average of the components, not weighted by N_k": lambda: (
+            of_kind(moments(shares, counts, kind="full")[1], np.ones(K), "tied") / variance
+        ),
+        **{
+            f"they are of the type “{kind}”, not “{covariance_type}”": of_another(kind)
+            for kind in KINDS
+            if kind != covariance_type
+        },
+        **steps(2),
+    }
     checks = [
         compare(
             name,
@@ -471,7 +525,7 @@ def check_em(
                 "they are equal": lambda: np.full(K, 1 / K),
                 **{text: value for text, value in steps(0).items() if not text.endswith(PRIOR)},  # the old weights
             },
-            labels=lambda index: f"the weight of component {index[0]} after a step",
+            labels=lambda index: f"the weight of component {index[0]} after a step{where}",
         ),
         compare(
             name,
@@ -486,7 +540,9 @@ def check_em(
                 "they are not divided by N_k": lambda: best_means * counts[:, None] / length,
                 **steps(1),
             },
-            labels=lambda index: f"the mean of component {index[0]}, dimension {index[1]}, after a step, in units,",
+            labels=lambda index: (
+                f"the mean of component {index[0]}, dimension {index[1]}, after a step{where}, in units,"
+            ),
         ),
         compare(
             name,
@@ -501,36 +557,19 @@ def check_em(
                     (spread + found * np.eye(x.shape[1])) / variance
                 ),
                 "they are the old ones": lambda: covariances / variance,
-                "they are taken about the old means": lambda: moments(shares, counts, means)[1] / variance,
-                "they are taken about the mean of the data": lambda: (
-                    moments(shares, counts, x.mean(axis=0))[1] / variance
-                ),
-                "they are second moments about 0": lambda: moments(shares, counts, 0 * means)[1] / variance,
-                "they are divided by N_k − 1": lambda: spread * (counts / (counts - 1))[:, None, None] / variance,
-                "they are divided by N, not by N_k": lambda: spread * per[..., None] / variance,
-                "they are not divided by N_k": lambda: spread * counts[:, None, None] / variance,
-                "they are standard deviations": lambda: np.sqrt(np.abs(spread)) / variance,
-                "they are the precisions": lambda: np.linalg.inv(spread) / variance,
-                "they are the traces, not divided by D": lambda: x.shape[1] * spread / variance,
-                "they are the plain average of the components, not weighted by N_k": lambda: (
-                    of_kind(moments(shares, counts, kind="full")[1], np.ones(K), "tied") / variance
-                ),
-                **{
-                    f"they are of the type “{kind}”, not “{covariance_type}”": of_another(kind)
-                    for kind in KINDS
-                    if kind != covariance_type
-                },
-                **steps(2),
+                **through(lambda C: C + added / variance, wrong_covariances),
             },
-            labels=lambda index: f"the covariance {index[1:]} of component {index[0]} after a step, in units,",
+            labels=lambda index: f"the covariance {index[1:]} of component {index[0]} after a step{where}, in units,",
         ),
     ]
     if ridge == 0 and all(check.passed for check in checks):
         state, log_likelihoods = ahead, []  # the start may lie outside the family of the covariances
         for _ in range(n_iterations + 1):
-            log_likelihoods.append(float(log_sum(log_joint_by_inverses(x, *state)).sum()))
+            log_likelihoods.append(_log_likelihood(x, *state))
+            if not np.isfinite(log_likelihoods[-1]):
+                break
             state = parts(step(x, *state), 3, "step")
         values = np.array(log_likelihoods)
-        highest = np.maximum.accumulate(values)
+        highest = np.maximum.accumulate(np.where(np.isfinite(values), values, values[0]))
         checks.append(compare(name, "(18)", "the log-likelihood after each step", values, highest, 1e-9))
     return worst(*checks)
