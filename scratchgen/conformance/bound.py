@@ -360,6 +360,7 @@ def _check_columns(
         },
         labels=([f"example {i}" for i in range(5)],),
         unit=1 + np.abs(by_column).sum(axis=0),
+        by_code=True,
     )
 
 

@@ -342,7 +342,7 @@ def check_bin_masses(
             return np.where(near >= 0, tail, np.log(ndtr(high) - ndtr(low)))
 
     def clamped(logs: Array) -> Array:
-        return np.maximum(logs, left[np.isfinite(left)].min())
+        return np.maximum(logs, left[np.isfinite(left)].min(initial=0.0))
 
     density = -0.5 * ((centre - means) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
     logs: dict[str, Callable[[], ArrayLike]] = {

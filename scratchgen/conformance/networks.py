@@ -556,5 +556,6 @@ def check_categorical_draw(draw: Callable[[Array], ArrayLike], law: Array, n_uni
                 "it is drawn from 1 − u": lambda: levels(n_uniform - 1 - rows),
             },
             labels=lambda i: f"the level of example {i[1]}, dimension {i[2]}, drawn from different u,",
+            by_code=True,
         ),
     )

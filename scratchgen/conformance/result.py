@@ -115,6 +115,7 @@ def compare(
     unit: ArrayLike | None = None,
     single: str = "",
     places: Mistakes | None = None,
+    by_code: bool = False,
 ) -> Check:
     """Compare left with right; after a failure look for the mistakes that give left.
 
@@ -128,9 +129,16 @@ def compare(
 
     `unit` is the denominator of the residual, (…) that broadcasts to right, in place of 1 + |right|.  `single` is added
     to the diagnosis of a left that agrees to float32 precision.
+
+    `by_code` says that right contains results of the code under test, as where two of its calls must agree.  A NaN in
+    right is then a failure of the code; without `by_code` it is an error in the problem.
     """
     in_float32 = is_single(left)
     left, right = _as_array(left, quantity), np.asarray(right, dtype=np.float64)
+    if by_code and not np.isfinite(right).all():
+        place = _place(quantity, tuple(int(i) for i in np.argwhere(~np.isfinite(right))[0]), labels, first)
+        diagnosis = f"{place}: the code under test returns a number that is not finite, so that there is no comparison"
+        return Check(name, equation, quantity, left, right, float("inf"), tolerance, diagnosis)
     if not np.isfinite(right).all():
         raise ValueError(f"{name}: {quantity} has no finite value for this problem, got {right}; use another one")
     if unit is None:

@@ -230,6 +230,7 @@ def _by_times(drift: Callable[..., ArrayLike], diffusion: Callable[..., ArrayLik
         labels=lambda i: (
             f"with t as an array, t = {times[i[0]]:g}: {'drift' if i[1] < points.shape[1] else 'diffusion'}"
         ),
+        by_code=True,
     )
 
 

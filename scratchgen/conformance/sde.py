@@ -135,7 +135,7 @@ def check_sde(
     shrinks = fine[:, 0] < 1
     condition = ((fine[:, 0] / fine[:, 1]) ** 2)[shrinks].max(initial=0.0) if fine[:, 1].all() else 0.0
     error = (np.abs(coarse - fine) / np.maximum(fine, 1e-300)).max()
-    tolerance = float(max(1e-13, 64 * EPS * condition) + min(error, LARGEST_ERROR))
+    tolerance = float(max(1e-13, 64 * EPS * condition) + (error if error < LARGEST_ERROR else LARGEST_ERROR))
     rates = np.array([rate(t) for t in times.tolist()])
     drifts = np.array([drift_at(t) for t in times.tolist()])
     linear = rates[:, None, None] * probes
@@ -148,6 +148,7 @@ def check_sde(
             start,
             tolerance,
             {"scale and std are swapped, as by the wrong sign of log-SNR": lambda: [0.0, 1.0]},
+            by_code=True,
         ),
         compare(
             name,
@@ -169,6 +170,7 @@ def check_sde(
                 ),
             },
             labels=lambda i: f"t = {times[i[0]]:g}, x = {probes[i[1:]]:g}: the drift",
+            by_code=True,
         ),
         _by_times(marginal, drift, diffusion, times, probes, tolerance),
         compare(
@@ -181,6 +183,7 @@ def check_sde(
             _mistakes(*table, rates, left, fine, start, times, lambda t: level(t)[1]),
             relative=True,
             labels=lambda i: f"t = {times[i[0]]:g}: {('scale', 'std')[i[1]]} of the marginal",
+            by_code=True,
         ),
     )
 
@@ -220,6 +223,7 @@ def _by_times(
         labels=lambda i: (
             f"with t as an array, t = {times[i[0]]:g}: {('drift', 'drift', 'drift', 'scale', 'std', 'g')[i[1]]}"
         ),
+        by_code=True,
     )
 
 

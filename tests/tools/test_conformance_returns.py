@@ -1,11 +1,16 @@
-"""Return values that are no arrays: every error says what must be returned, what came and what to do."""
+"""Return values that are no arrays or not finite: the message says what came, and blames the code, not the problem."""
+
+import warnings
 
 import numpy as np
 import pytest
 from scipy import sparse
 
 from scratchgen.conformance import audit, check_e_step, check_em, check_kmeans, check_sde
+from scratchgen.conformance.em import log_joint_by_inverses, normalised
 from scratchgen.conformance.instances import result
+from scratchgen.equations import EQUATIONS, PROPOSITIONS, check, find
+from scratchgen.sde import VP
 
 X = np.random.default_rng(0).standard_normal((20, 2))
 STATE = np.array([0.4, 0.6]), np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([np.eye(2)] * 2)
@@ -67,3 +72,88 @@ def test_audit_says_what_an_m_step_must_return(value):
 def test_numbers_of_any_kind_are_arrays():
     for value in 2, 2.0, True, np.float32(2), [1, 2.0], (1, 2), np.array([1, 2], dtype=object), [[1], [2]]:
         assert result(value, "f").dtype == np.float64
+
+
+# --- a ridge or a floor that hides the covariances ----------------------------------------------------------------
+
+
+def em_step(x, weights, means, covariances, change="", floor=0.0, ridge=0.0, dtype=np.float64):
+    """One step of EM, or one with a mistake in the covariances."""
+    resp = normalised(log_joint_by_inverses(x, weights, means, covariances))
+    counts = resp.sum(axis=0)
+    centres = resp.T @ x / counts[:, None]
+    apart = x[:, None] - (means if change == "old means" else centres)
+    spread = np.einsum("nk,nkd,nke->kde", resp / (counts - (change == "N_k − 1")), apart, apart)
+    if change == "diagonal":
+        spread = spread * np.eye(2)
+    values, vectors = np.linalg.eigh(spread)
+    raised = np.einsum("kde,ke,kfe->kdf", vectors, np.maximum(values, floor), vectors) + ridge * np.eye(2)
+    if change == "never finite" or (change == "NaN later" and not np.array_equal(means, STATE[1])):
+        raised = raised * np.nan
+    return tuple(part.astype(dtype).astype(np.float64) for part in (counts / len(x), centres, raised))
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-2, 1.0, 1e3, 1e6, 1e12, 1e20])
+@pytest.mark.parametrize("kind", ["ridge", "floor"])
+def test_a_large_ridge_or_floor_does_not_hide_the_covariances(kind, size):
+    """With x as it is, every covariance is the ridge in float32, and from 1e12 on in float64 as well."""
+    for change in "", "N_k − 1", "old means", "diagonal":
+        double = check_em(lambda *a, c=change: em_step(*a, c, **{kind: size}), X, *STATE, **{kind: size})
+        single = check_em(
+            lambda *a, c=change: em_step(*a, c, dtype=np.float32, **{kind: size}), X, *STATE, **{kind: size}
+        )
+        assert bool(double) == bool(single.at(1e-5)) == (not change), change
+        if change == "N_k − 1":
+            assert "they are divided by N_k − 1" in double.diagnosis
+        if change and size > 1:
+            assert ", with x times " in double.diagnosis
+
+
+@pytest.mark.parametrize("change", ["never finite", "NaN later"])
+def test_a_step_that_becomes_nan_fails_and_the_problem_is_not_blamed(change):
+    found = check_em(lambda *a: em_step(*a, change), X, *STATE)
+    assert not found
+    assert " is nan, expected " in found.diagnosis
+
+
+# --- results that are not finite ----------------------------------------------------------------------------------
+
+
+def spoilt(value, number, everywhere):
+    """`value` of a function with NaN or inf in place of all numbers, or of the last one."""
+    if isinstance(value, tuple):
+        parts = [spoilt(part, number, everywhere) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, float):
+        return number
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size:
+        value = value.copy()
+        value.flat[0 if everywhere else -1 :] = number
+    return value
+
+
+@pytest.mark.parametrize(("number", "everywhere"), [(np.nan, True), (np.inf, False)], ids=["NaN", "one inf"])
+@pytest.mark.parametrize("row", EQUATIONS + PROPOSITIONS, ids=lambda row: row.name)
+def test_a_result_that_is_not_finite_is_the_fault_of_the_code(row, number, everywhere):
+    """The check fails and says so: no error, above all none that asks for another problem."""
+    f = find(row.function)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert check(row, {row.function: lambda *a, **k: spoilt(f(*a, **k), number, everywhere)}).left is not None
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["marginal", "drift", "diffusion"])
+@pytest.mark.parametrize("late", [False, True])
+def test_an_sde_that_is_not_finite_fails(place, number, late):
+    right = {"marginal": VP().marginal, "drift": VP().drift, "diffusion": VP().diffusion}
+
+    def wrong(*arguments):
+        value = right[place](*arguments)
+        return spoilt(value, number, everywhere=True) if not late or np.max(arguments[-1]) > 0.4 else value
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        result = check_sde(**{**right, place: wrong}, horizon=1.0)
+    assert not result
+    assert "nan" in result.diagnosis or "inf" in result.diagnosis or "not finite" in result.diagnosis
