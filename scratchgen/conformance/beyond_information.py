@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import check_callable, returned, takes_arrays
 from scratchgen.conformance.instances import rounding
-from scratchgen.conformance.irregular import WIDTH, jacobian, smallest_std, spread_points
-from scratchgen.conformance.result import Check, compare, worst
+from scratchgen.conformance.irregular import WIDTH, WIDTH_SINGLE, irregular, jacobian, smallest_std, spread_points
+from scratchgen.conformance.result import Check, compare, is_single, worst
+from scratchgen.conformance.score import as_text, log_density
 from scratchgen.likelihood import logsumexp, quiet_log
 from scratchgen.mixture import Mixture
 from scratchgen.quadrature import central_difference
@@ -236,18 +237,19 @@ def check_tweedie_covariance(
 
 @takes_arrays
 def check_conservative_score(score: Callable[[Array], ArrayLike], law: Mixture) -> Check:
-    """A score is a gradient: its Jacobian is symmetric; and E s(x) xᵀ = −I, E s(x) = 0 under the law itself (Stein).
+    """A score is a gradient: its Jacobian is symmetric, and ∫ s · dl = log p(b) − log p(a) on every line from a to b.
 
-    The Jacobian is computed by central differences.  A network that is trained as a score need not be a gradient; the
-    residual of the first comparison measures its distance from one.
+    The Jacobian is computed by central differences, the line integrals by Gauss-Legendre on up to 45 lines, which form
+    closed loops: long ones between 9 points, and short ones beside each of them.  In two dimensions E s(x) xᵀ = −I and
+    E s(x) = 0 under the law itself (Stein) are compared as well.  A network that is trained as a score need not be a
+    gradient; the residual of the first comparison measures its distance from one.
 
     Parameters
     ----------
     score : callable
         score(x (N, D)) → (N, D), the score of `law`.
     law : Mixture
-        Of D >= 2.  The expectations are quadratures and are computed for D = 2 only, so that a factor of the score is
-        seen there only.
+        Of D >= 2.
 
     Returns
     -------
@@ -260,10 +262,13 @@ def check_conservative_score(score: Callable[[Array], ArrayLike], law: Mixture) 
     if D < 2:
         raise ValueError("law must have two dimensions or more, got 1, where every function is a gradient")
     x = spread_points(law, 9)
-    returned(score(x), x.shape, "score")
+    value = returned(score(x), x.shape, "score")
     J = jacobian(lambda y: np.asarray(score(y)), x, law)
     size = np.sqrt((J**2).sum(axis=(1, 2)))[:, None]
     first, second = np.triu_indices(D, 1)
+    step = WIDTH_SINGLE * smallest_std(law) * np.maximum(size[:, 0], 1e-300)
+    lost = np.finfo(np.float32).eps * np.abs(value).max(axis=1) / step
+    single = is_single(score(x))
     asymmetry = compare(
         name,
         "(33)",
@@ -275,14 +280,16 @@ def check_conservative_score(score: Callable[[Array], ArrayLike], law: Mixture) 
             [f"point {i}" for i in range(len(x))],
             [f"d = {d}, e = {e}" for d, e in zip(first, second, strict=True)],
         ),
+        unit=np.maximum(1.0, 1e6 * lost)[:, None] if single else 1.0,  # 1e-5 is ten times the rounding of float32
     )
+    checks = [asymmetry, _check_lines(score, law, x)]
     if D > 2:
-        return asymmetry
+        return worst(*checks)
     points, weights = law.quadrature(0.3)
     density = weights * np.exp(law.log_prob(points))
     s = returned(score(points), points.shape, "score")
     return worst(
-        asymmetry,
+        *checks,
         compare(name, "(33)", "E s(x)", density @ s, np.zeros(2), 2e-9),
         compare(
             name,
@@ -293,6 +300,49 @@ def check_conservative_score(score: Callable[[Array], ArrayLike], law: Mixture) 
             2e-9,
             {"the score has the wrong sign": lambda: np.eye(2)},
         ),
+    )
+
+
+PIECES = 60  # of the longest line; a piece is two standard deviations of the narrowest component long
+NODES = 24  # of Gauss-Legendre on a piece
+EXACT = 1e-10  # largest error of the exact score's own integral on a line that is compared
+
+
+def _check_lines(score: Callable[[Array], ArrayLike], law: Mixture, x: Array) -> Check:
+    """∫ s · dl against log p, on long lines from point to point and on short ones that form triangles at every point.
+
+    A long line may cross so sharp a change of component that the nodes miss it.  The integral of the exact score tells
+    which lines are short or smooth enough.
+    """
+    n, D, std = len(x), law.dimension, smallest_std(law)
+    steps = 1.5 * std * irregular(2 * n, D, shift=2.0).reshape(2, n, D)
+    corners = [x, x + steps[0], x + steps[1]]
+    far = [(x, np.roll(x, -k, axis=0)) for k in (1, 2)]
+    triangles = [(corners[i], corners[(i + 1) % 3]) for i in range(3)]
+    starts, ends = (np.concatenate([pair[i] for pair in far + triangles]) for i in (0, 1))
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+
+    def along(f: Callable[[Array], ArrayLike], a: Array, b: Array) -> float:
+        pieces = max(int(np.ceil(np.linalg.norm(b - a) / (2 * std))), 1)
+        u = ((np.arange(pieces)[:, None] + 0.5 * (nodes + 1)) / pieces).ravel()
+        values = returned(f(a + u[:, None] * (b - a)), (len(u), D), "score")
+        return float(np.tile(0.5 * weights / pieces, pieces) @ (values @ (b - a)))
+
+    right = log_density(law, ends).real - log_density(law, starts).real
+    size = 1 + np.abs(right)
+    kept = [
+        i
+        for i, (a, b) in enumerate(zip(starts, ends, strict=True))
+        if np.linalg.norm(b - a) < 2 * std * PIECES and abs(along(law.score, a, b) - right[i]) < EXACT * size[i]
+    ]
+    return compare(
+        "check_conservative_score",
+        "(33)",
+        "∫ s · dl (it should be log p(b) − log p(a))",
+        [along(score, starts[i], ends[i]) for i in kept],
+        right[kept],
+        2e-9,
+        labels=lambda i: f"∫ s · dl from {as_text(starts[kept[i[0]]])} to {as_text(ends[kept[i[0]]])}",
     )
 
 

@@ -129,11 +129,11 @@ def _log_prob_at(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: Ar
             **{f"{ridge:g} is added to the variances": partial(wider, ridge) for ridge in RIDGES},
             "it is averaged over D": lambda: exact / D,
         },
-        labels=lambda i: f"log p at x = {_text(x[i[0]])}{where}",
+        labels=lambda i: f"log p at x = {as_text(x[i[0]])}{where}",
     )
 
 
-def _text(x: Array) -> str:
+def as_text(x: Array) -> str:
     """A point in the text of a diagnosis; of long vectors the first three coordinates."""
     return f"({', '.join([f'{value:.4g}' for value in x[:3]] + ['…'] * (len(x) > 3))})"
 
@@ -207,7 +207,7 @@ def check_score(score: Callable[[Array], ArrayLike], mixture: Mixture, x: Array,
             "C⁻¹ is missing": lambda: by_component(np.tile(np.eye(x.shape[1]), (len(mixture.weights), 1, 1)), here()),
             "C stands where C⁻¹ belongs": lambda: by_component(mixture.covariances, here()),
         },
-        labels=lambda i: f"coordinate {i[1] + 1} of ∇ log p at x = {_text(x[i[0]])}, in units of 1/std",
+        labels=lambda i: f"coordinate {i[1] + 1} of ∇ log p at x = {as_text(x[i[0]])}, in units of 1/std",
     )
 
 
@@ -361,7 +361,7 @@ def check_denoiser(
             ),
         },
         labels=lambda i: (
-            f"coordinate {i[2] + 1} of E[x_0 | x_t] at x_t = {_text(points[i[0]][i[1]])}, "
+            f"coordinate {i[2] + 1} of E[x_0 | x_t] at x_t = {as_text(points[i[0]][i[1]])}, "
             f"scale {levels[i[0]][0]:.3g}, std {levels[i[0]][1]:.3g}, in units of the std of x_0"
         ),
     )

@@ -222,13 +222,14 @@ def tweedie_covariance(f: Functions) -> Check:
 
 
 def conservative_score(f: Functions) -> Check:
-    """The score from the exact denoiser, at two levels."""
+    """The score from the exact denoiser, at two levels, on a plane and in space."""
     return both(
         *(
             check_conservative_score(
-                lambda x, a=a, b=b: f("sde.denoiser_to_score")(x, PLANE.denoise(x, a, b), a, b),  # type: ignore[misc]
-                PLANE.diffuse(a, b),
+                lambda x, law=law, a=a, b=b: f("sde.denoiser_to_score")(x, law.denoise(x, a, b), a, b),  # type: ignore[misc]
+                law.diffuse(a, b),
             )
+            for law in (PLANE, SPACE)
             for a, b in LEVELS[1:].tolist()
         )
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from scratchgen import Mixture, NoiseSchedule, conformance
+from scratchgen.conformance import check_conservative_score
 from scratchgen.equations import BEYOND, EQUATIONS, PROPOSITIONS, check, find
 from scratchgen.report import cli
 
@@ -126,3 +127,53 @@ def test_results_of_another_shape_are_refused_by_name():
         conformance.check_edm_coefficients(lambda sigma: (sigma,) * 3)
     with pytest.raises(ValueError, match="p_x must sum to 1"):
         conformance.check_kl_parts(lambda p, q, r: (p, 0.0), [0.5, 0.4], [[1.0], [1.0]], [1.0])
+
+
+# --- a score that is a gradient, but not that of the law -----------------------------------------------------------
+
+
+def law_in(D):
+    rng = np.random.default_rng(D)
+    A = rng.standard_normal((3, D, D))
+    return Mixture([0.5, 0.2, 0.3], 2 * rng.standard_normal((3, D)), A @ A.swapaxes(1, 2) / D + 0.3 * np.eye(D))
+
+
+def swirl(law, x):
+    """A rotation in the plane of the last two coordinates, beside the mean of the law only."""
+    y = 0 * x
+    apart = x - law.mean()
+    y[:, -2], y[:, -1] = -apart[:, -1], apart[:, -2]
+    return np.exp(-0.05 * (apart**2).sum(axis=1, keepdims=True)) * y
+
+
+WRONG_SCORES = {
+    "a factor": lambda law, x: 0.9 * law.score(x),
+    "a small factor": lambda law, x: (1 + 1e-7) * law.score(x),
+    "a constant": lambda law, x: law.score(x) + 1e-6,
+    "the gradient of another law": lambda law, x: law.score(x) - 1e-6 * x,
+    "a rotation": lambda law, x: law.score(x) + 1e-3 * swirl(law, x),
+    "clipped": lambda law, x: np.clip(law.score(x), -5, 5),
+    "the sign": lambda law, x: -law.score(x),
+}
+
+
+@pytest.mark.parametrize("D", [2, 3, 8, 40])
+def test_the_conservative_score_is_that_of_its_law_in_any_dimension(D):
+    """Of D > 2 the check once saw the asymmetry only, and a factor and a constant passed."""
+    law = law_in(D)
+    assert check_conservative_score(law.score, law)
+    for name, wrong in WRONG_SCORES.items():
+        assert not check_conservative_score(lambda x, f=wrong: f(law, x), law), name
+    factor = check_conservative_score(lambda x: 0.9 * law.score(x), law)
+    assert "it is 0.9 times the right value" in factor.diagnosis
+    if D < 5:
+        assert check_conservative_score(lambda x: law.score(x).astype(np.float32), law).at(1e-5)
+        assert not check_conservative_score(lambda x: (0.9 * law.score(x)).astype(np.float32), law).at(1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e3])
+def test_sharp_changes_between_components_refuse_no_right_score(scale):
+    law = law_in(3)
+    narrow = Mixture(law.weights, law.means, scale * law.covariances)
+    assert check_conservative_score(narrow.score, narrow)
+    assert not check_conservative_score(lambda x: 1.001 * narrow.score(x), narrow)
