@@ -24,6 +24,18 @@ def rounding(condition: ArrayLike, least: float = 5e-14) -> float:
     return min(max(least, 64 * EPS * float(np.max(condition))), 1e-4)
 
 
+def by_entry(condition: ArrayLike, right: ArrayLike, least: float = 5e-14) -> tuple[float, Array]:
+    """The tolerance and the unit of `compare` with which every entry is judged by its own condition number.
+
+    `condition` broadcasts to right.  The tolerance is that of the entry with the smallest condition number; an entry
+    with a larger one has a larger unit.
+    """
+    right = np.asarray(right, dtype=np.float64)
+    each = np.clip(64 * EPS * np.broadcast_to(np.asarray(condition, dtype=np.float64), right.shape), least, 1e-4)
+    tolerance = float(each.min(initial=1e-4))
+    return tolerance, (1 + np.abs(right)) * each / tolerance
+
+
 def result(value: Any, what: str) -> Array:
     """The return value of the callable `what` as float64; raise ValueError if it is not an array of numbers."""
     return numbers(value, f"{what} must return a number or an array")

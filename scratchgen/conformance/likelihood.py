@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_probabilities, check_callable, takes_arrays
-from scratchgen.conformance.instances import argmin, at_each, result, rounding, through
+from scratchgen.conformance.instances import argmin, at_each, by_entry, result, rounding, through
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.validation import Array
 
@@ -65,14 +65,14 @@ def check_kl(kl: Callable[..., ArrayLike], p: Array, q: Array) -> Check:
     pairs = [(p, q), (q, p), (p, between), (between, q), (p, p)]
     labels = ["(p, q)", "(q, p)", "(p, r)", "(r, q)", "(p, p)"]
     right = [(a * np.log(a)).sum() - (a * np.log(b)).sum() for a, b in pairs]
-    condition = 1 - np.log(min(p.min(), q.min()))
+    tolerance, unit = by_entry([1 - np.log(min(a.min(), b.min())) for a, b in pairs], right)
     values = compare(
         "check_kl",
         "(2)",
         "KL(p‖q)",
         [result(kl(a, b), "kl") for a, b in pairs],
         right,
-        rounding(condition),
+        tolerance,
         at_each(
             pairs,
             {
@@ -101,6 +101,7 @@ def check_kl(kl: Callable[..., ArrayLike], p: Array, q: Array) -> Check:
             },
         ),
         labels=lambda index: f"KL{labels[index[0]].replace(', ', '‖')}, with r the geometric mean,",
+        unit=unit,
     )
     if values.left.shape != (len(pairs),):
         return values
@@ -163,14 +164,15 @@ def check_gaussian_kl(kl: Callable[..., ArrayLike], mean_p: Array, cov_p: Array,
     right = np.array([textbook(*pair) for pair in pairs])
     right[-1] = 0.0
     size = np.array([abs(textbook(*pair, weight=0, D=0)) + len(mean_p) for pair in pairs])
-    condition = max(np.linalg.cond(cov_p), np.linalg.cond(cov_q)) * size / (1 + np.abs(right))
+    condition = np.array([max(np.linalg.cond(S), np.linalg.cond(R)) for _, S, _, R in pairs]) * size
+    tolerance, unit = by_entry(condition / (1 + np.abs(right)), right)
     return compare(
         "check_gaussian_kl",
         "(2)",
         "KL(N_p‖N_q)",
         [result(kl(*pair), "kl") for pair in pairs],
         right,
-        rounding(condition),
+        tolerance,
         at_each(
             pairs,
             {
@@ -209,6 +211,7 @@ def check_gaussian_kl(kl: Callable[..., ArrayLike], mean_p: Array, cov_p: Array,
             },
         ),
         labels=lambda index: f"KL({labels[index[0]]})",
+        unit=unit,
     )
 
 
@@ -279,15 +282,18 @@ def check_diagonal_kl(kl: Callable[..., ArrayLike], mean: Array, log_variance: A
             for text, wrong in DIAGONAL_KLS.items()
         },
     }
+    right = np.array([terms(*instance).sum(axis=1) for instance in instances])
+    tolerance, unit = by_entry([1 + np.abs(log_v).max(axis=1) for _, log_v in instances], right)
     return compare(
         "check_diagonal_kl",
         "(14)",
         "KL(N(μ, σ²)‖N(0, I))",
         [result(kl(*instance), "kl") for instance in instances],
-        [terms(*instance).sum(axis=1) for instance in instances],
-        rounding(1 + np.abs(log_variance).max()),
+        right,
+        tolerance,
         at_each(instances, mistakes),
         labels=lambda index: f"KL(N(μ, σ²)‖N(0, I)) of example {index[1]}",
+        unit=unit,
     )
 
 
@@ -379,16 +385,37 @@ def check_bin_masses(
 
     right = log_masses(*edges(half))
     masses = through(np.exp, logs)
-    name, condition = "check_bin_masses", (1 + np.abs(means).max() + 1) / std
+    name, condition = "check_bin_masses", (1 + np.abs(means) + 1) / std  # of each mean
 
     def label(quantity: str) -> Callable[[tuple[int, ...]], str]:
         return lambda index: f"{quantity} of level {index[0]} at the mean {means[index[1]]:.4g}"
 
     with np.errstate(over="ignore"):
         given = np.exp(left)
+    tolerance, unit = by_entry(condition, np.exp(right))
+    for_sums, unit_of_sums = by_entry(condition * n_levels, np.ones(len(means)))
+    for_logs, unit_of_logs = by_entry(condition + 1 / half, right, 1e-12)
     checks = [
-        compare(name, "(21)", "P(level)", given, np.exp(right), rounding(condition), masses, labels=label("P(level)")),
-        compare(name, "(21)", "Σ P(level)", given.sum(axis=0), np.ones(len(means)), rounding(condition * n_levels)),
+        compare(
+            name,
+            "(21)",
+            "P(level)",
+            given,
+            np.exp(right),
+            tolerance,
+            masses,
+            labels=label("P(level)"),
+            unit=unit,
+        ),
+        compare(
+            name,
+            "(21)",
+            "Σ P(level)",
+            given.sum(axis=0),
+            np.ones(len(means)),
+            for_sums,
+            unit=unit_of_sums,
+        ),
     ]
     if not all(checks):
         return worst(*checks)
@@ -400,9 +427,10 @@ def check_bin_masses(
             "log P(level)",
             left,
             right,
-            rounding(condition + 1 / half, 1e-12),
+            for_logs,
             logs,
             labels=label("log P(level)"),
+            unit=unit_of_logs,
         ),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_probabilities, check_callable, parts, takes_arrays
-from scratchgen.conformance.instances import argmin, at_each, result, rounding
+from scratchgen.conformance.instances import argmin, at_each, by_entry, result, rounding
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.quadrature import central_difference, sigma_points
 from scratchgen.validation import Array
@@ -692,14 +692,15 @@ def check_linear_gaussian_elbo(
 
     sizes = [1 + sum(np.abs(piece) for piece in pieces(*q).values()) for q in instances]
     right = [exact(*q) for q in instances]
-    size = max(float((a / (1 + np.abs(b))).max()) for a, b in zip(sizes, right, strict=True))
+    digits = np.array([max(conditioned, np.linalg.cond(V)) for _, V in instances])[:, None]
+    tolerance, unit = by_entry(digits * np.array(sizes) / (1 + np.abs(right)), right)
     return compare(
         "check_linear_gaussian_elbo",
         "(8)",
         "the linear-Gaussian ELBO",
         [result(elbo(x, W, mean, s2, *q), "elbo") for q in instances],
         right,
-        rounding(max(conditioned, np.linalg.cond(q_cov)) * size),
+        tolerance,
         at_each(
             instances,
             {
@@ -736,6 +737,7 @@ def check_linear_gaussian_elbo(
             },
         ),
         labels=lambda index: f"the ELBO of example {index[1]} at {labels[index[0]]}",
+        unit=unit,
     )
 
 

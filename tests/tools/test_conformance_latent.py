@@ -5,6 +5,7 @@ Right code is written as people write it: by inverses, Cholesky factors, solves,
 
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ from scratchgen.equations.problems import (
     parameters_of,
     waves,
 )
-from scratchgen.likelihood import softmax
+from scratchgen.likelihood import log_bin_mass, softmax
 from scratchgen.museum.planting import planted
 
 PARAMETERS = parameters_of(PLANE)
@@ -840,3 +841,30 @@ def test_argmin_leaves_out_candidates_that_float32_cannot_order():
     noisy = exact + np.array([[1e-6, 0.0], [0.0, 0.0], [0.0, 0.0]])
     assert argmin(noisy, exact, (5, 6, 7)).tolist() == [5, 6]
     assert argmin(-exact, exact, (5, 6, 7)).tolist() == [7, 7]
+
+
+# --- an entry with many digits beside one with few ----------------------------------------------------------------
+
+
+def test_an_entry_with_many_digits_is_judged_by_them_beside_one_with_few():
+    """The tolerance was that of the worst entry; a mistake far above the rounding of the others passed."""
+    rng = np.random.default_rng(0)
+    mean, log_variance = rng.standard_normal((6, 3)), rng.standard_normal((6, 3))
+    log_variance[5] = -3e4  # log σ² of this example loses four digits more
+
+    def kl(mean, log_variance, error=0.0):
+        value = 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance).sum(axis=1)
+        value[0] *= 1 + error
+        return value
+
+    assert c.check_diagonal_kl(kl, mean, log_variance)
+    assert not c.check_diagonal_kl(partial(kl, error=1e-12), mean, log_variance)
+
+    def log_mass(level, mean, std, error=0.0):
+        value = log_bin_mass(level, mean, std, 17)
+        value[8, 0] *= 1 + error
+        return value
+
+    means = np.array([0.01, -0.4, 3e4])
+    assert c.check_bin_masses(log_mass, 17, means, 0.3)
+    assert not c.check_bin_masses(partial(log_mass, error=1e-11), 17, means, 0.3)
