@@ -21,7 +21,15 @@ from scratchgen.conformance.em import (
 )
 from scratchgen.conformance.instances import at_each, result, rounding, through
 from scratchgen.conformance.result import Check, compare, worst
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_number
+
+
+def _not_hidden(spread: Array, floor: float) -> float:
+    """The floor; ValueError if no eigenvalue of the covariances (…, D, D) is above it: all would be the floor."""
+    largest = float(np.linalg.eigvalsh(spread).max())
+    if not 0 <= floor < largest:
+        raise ValueError(f"floor must be in [0, {largest:.3g}), below the largest variance, got {floor}; lower it")
+    return floor
 
 
 def _plain_step(x: Array, weights: Array, means: Array, covariances: Array, floor: float) -> tuple[Array, Array, Array]:
@@ -67,6 +75,11 @@ def check_em_loop(
     -------
     Check
         Tolerance 5e-14, more if x − m or an inverse loses digits.
+
+    Raises
+    ------
+    ValueError
+        If floor is negative, or so large that every covariance is the floor.
     """
 
     def loop(n: int, floor: float = floor, delay: int = 0) -> tuple[list[float], list[tuple[Array, Array, Array]]]:
@@ -76,6 +89,8 @@ def check_em_loop(
             states.append(_plain_step(x, *states[max(i - delay, 0)], floor))
         return [float(log_sum(log_joint_by_inverses(x, *state)).mean()) for state in states], states
 
+    as_number(floor, "floor", low=0.0)
+    _not_hidden(np.array([_plain_step(x, *state, 0.0)[2] for state in loop(n_steps)[1]]), floor)
     objectives, states = loop(n_steps)
     longer, later = loop(n_steps + 1)
     left = parts(em(), 4, "em")
@@ -273,6 +288,9 @@ def check_kmeans(kmeans: Callable[[Array, Array], ArrayLike], x: Array, centres:
     )
 
 
+MOST_PSEUDO_COUNTS = 100.0  # of one example
+
+
 @takes_arrays
 def check_table_em(
     step: Callable[[Array, Array, Array], tuple[ArrayLike, ArrayLike, ArrayLike]],
@@ -299,8 +317,18 @@ def check_table_em(
     -------
     Check
         The largest of three residuals; tolerance 5e-14, more if a logarithm is large.
+
+    Raises
+    ------
+    ValueError
+        If pseudo_counts are negative, or so large that the examples do not count beside them.
     """
     check_callable(step, "step(x, weights, tables)")
+    if not ((pseudo_counts >= 0) & (pseudo_counts <= MOST_PSEUDO_COUNTS * len(x))).all():
+        raise ValueError(
+            f"pseudo_counts must be in [0, {MOST_PSEUDO_COUNTS * len(x):g}] for {len(x)} examples, so that they count, "
+            f"got up to {pseudo_counts.max():g}; lower them"
+        )
     levels = x.astype(np.int64)
     (N, D), K = x.shape, len(weights)
     log_joint = np.array(
@@ -414,8 +442,14 @@ def check_covariance_types(
     -------
     Check
         Divided by the largest variance; tolerance 1e-12.
+
+    Raises
+    ------
+    ValueError
+        If floor is negative, or so large that every covariance is the floor.
     """
     check_callable(maximum, "maximum(type, variance, count)")
+    _not_hidden(spread, floor)
     D = spread.shape[1]
     priors = ((1.0, 0.0), (0.7, 3.0))
     cases = [(kind, *prior) for kind in KINDS for prior in priors]

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scratchgen.conformance import audit, check_e_step, check_em, check_kmeans, check_sde
+from scratchgen.conformance import (
+    audit,
+    check_covariance_types,
+    check_e_step,
+    check_em,
+    check_em_loop,
+    check_kmeans,
+    check_sde,
+    check_table_em,
+)
 from scratchgen.conformance.em import log_joint_by_inverses, normalised
 from scratchgen.conformance.instances import result
 from scratchgen.equations import EQUATIONS, PROPOSITIONS, check, find
@@ -157,3 +166,21 @@ def test_an_sde_that_is_not_finite_fails(place, number, late):
         result = check_sde(**{**right, place: wrong}, horizon=1.0)
     assert not result
     assert "nan" in result.diagnosis or "inf" in result.diagnosis or "not finite" in result.diagnosis
+
+
+@pytest.mark.parametrize("floor", [-1.0, np.nan, 1e3, 1e12])
+def test_a_floor_that_hides_every_covariance_is_refused_where_x_is_fixed(floor):
+    spread = np.array([np.eye(2), [[2.0, 0.3], [0.3, 1.0]]])
+    with pytest.raises(
+        ValueError, match=r"^floor must be in \[0, 2\.08\), below the largest variance, got .*; lower it"
+    ):
+        check_covariance_types(lambda *a: spread, spread, np.array([3.0, 4.0]), floor)
+    with pytest.raises(ValueError, match=r"^floor must be in \[0"):
+        check_em_loop(lambda: (0.0, *STATE), X, *STATE, 2, floor)
+
+
+@pytest.mark.parametrize("count", [-1.0, np.nan, 1e9])
+def test_pseudo_counts_that_hide_the_examples_are_refused(count):
+    tables = np.full((1, 2, 2), 0.5)
+    with pytest.raises(ValueError, match=r"^pseudo_counts must be in \[0, 400\] for 4 examples, .*; lower them"):
+        check_table_em(lambda *a: None, np.zeros((4, 2)), np.ones(1), tables, np.full((2, 2), count))
