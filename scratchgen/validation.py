@@ -197,6 +197,22 @@ def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.i
     return float(value)
 
 
+MOST_STOCHASTIC = 1e6  # λ; with a larger one a step is noise only, and λ² may overflow
+
+
+def as_stochasticity(stochasticity: float) -> float:
+    """λ of the reverse SDE as a float; TypeError or ValueError unless it is a number in [0, 1e6]."""
+    return as_number(stochasticity, "stochasticity", low=0.0, high=MOST_STOCHASTIC)
+
+
+def as_guidance(guidance: Any, labels: object) -> float:
+    """Return guidance as a finite float; ValueError if it is not 1 and there are no labels."""
+    guidance = as_number(guidance, "guidance")
+    if labels is None and guidance != 1:
+        raise ValueError(f"guidance={guidance:g} needs labels y, got None; pass labels, or leave guidance at 1")
+    return guidance
+
+
 def check_positive(value: ArrayLike, name: str, remedy: str = "pass numbers above 0") -> None:
     """Raise ValueError unless every number of `value`, of any shape, is positive and finite; NaN is refused."""
     array = np.asarray(value)

@@ -15,7 +15,7 @@ import numpy as np
 from scratchgen.ddpm.kernels import check_time, predict_x0
 from scratchgen.nn import EpsCoefficients, NoisePredictor
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, IntArray, as_choice, as_number, check_shapes, column
+from scratchgen.validation import Array, IntArray, as_choice, as_guidance, check_shapes, column
 
 PREDICTIONS = ("noise", "x0", "v", "step")
 
@@ -61,14 +61,6 @@ def eps_to_prediction(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, ep
     check_shapes("eps_hat", eps_hat, "x_t", x_t)
     skip, gain = (column(value, x_t) for value in eps_coefficients(schedule, t, kind))
     return (eps_hat - skip * x_t) / gain
-
-
-def as_guidance(guidance: Any, labels: object) -> float:
-    """Return guidance as a finite float; ValueError if it is not 1 and there are no labels."""
-    guidance = as_number(guidance, "guidance")
-    if labels is None and guidance != 1:
-        raise ValueError(f"guidance={guidance:g} needs labels y, got None; pass labels, or leave guidance at 1")
-    return guidance
 
 
 def predict_noise(

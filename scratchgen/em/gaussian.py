@@ -230,7 +230,8 @@ def floor_eigenvalues(covariances: Array, floor: float) -> Array:
         If the floor is negative or not finite, or is below 64 ε times the largest eigenvalue of a covariance that
         needs it, with the machine's ε.
     """
-    floor = as_number(floor, "covariance_floor", low=0.0)
+    if not 0 <= floor < np.inf:
+        raise ValueError(f"covariance_floor must be finite and not negative, got {floor}; pass 0 for no floor")
     covariances = 0.5 * (covariances + covariances.swapaxes(-1, -2))
     try:
         np.linalg.cholesky(covariances - floor * np.eye(covariances.shape[-1]))

@@ -29,7 +29,6 @@ from scratchgen.ddpm import (
     reverse_variance,
     train,
 )
-from scratchgen.ddpm.predictions import as_guidance
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
 from scratchgen.models.estimator import Progress
@@ -37,7 +36,17 @@ from scratchgen.nn import CategoricalDenoiser
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler
 from scratchgen.vae import importance_weighted_bound
-from scratchgen.validation import RNG, Array, ArrayLike, IntArray, as_choice, as_count, as_generator, as_number
+from scratchgen.validation import (
+    RNG,
+    Array,
+    ArrayLike,
+    IntArray,
+    as_choice,
+    as_count,
+    as_generator,
+    as_guidance,
+    as_number,
+)
 
 
 @dataclass(eq=False, repr=False)

@@ -33,9 +33,8 @@ from scratchgen.sde import (
     score_and_divergence,
     train,
 )
-from scratchgen.sde.reverse import as_stochasticity
 from scratchgen.timestep_sampling import STEP_CHOICES
-from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as_generator, as_number
+from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as_generator, as_number, as_stochasticity
 
 
 @dataclass(eq=False, repr=False)

@@ -11,8 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from scratchgen.sde.reverse import as_stochasticity
-from scratchgen.validation import Array, check_shapes
+from scratchgen.validation import Array, as_stochasticity, check_shapes
 
 Level = tuple[float, float]  # (scale, std)
 

@@ -10,18 +10,12 @@ import numpy as np
 
 from scratchgen.quadrature import affine_map, integrate
 from scratchgen.sde.processes import LinearSDE
-from scratchgen.validation import Array, as_count, as_number
+from scratchgen.validation import Array, as_count, as_number, as_stochasticity
 
-MOST_STOCHASTIC = 1e6  # λ; with a larger one a step is noise only, and λ² may overflow
 Score = Callable[[Array, float], Array]  # ∇ log p_t(x) for one t, (N, D): exact or learned
 
 
-def as_stochasticity(stochasticity: float) -> float:
-    """λ of `reverse_drift` as a float; TypeError or ValueError unless it is a number in [0, 1e6]."""
-    return as_number(stochasticity, "stochasticity", low=0.0, high=MOST_STOCHASTIC)
-
-
-def as_finite_state(x: Array, t: float) -> Array:
+def _as_finite_state(x: Array, t: float) -> Array:
     """Return x, (N, D), the state of a sampler at time t; ArithmeticError if an element is NaN or infinite."""
     if not np.isfinite(x).all():
         raise ArithmeticError(f"x is not finite at t = {t:g}; take more steps, or lower stochasticity")
@@ -229,7 +223,7 @@ def euler_maruyama(
     draws = None if noise is None else noise.reshape(len(times) - 1, n_draws, *x.shape)
     yield float(times[0]), x
     for i, (t, s) in enumerate(pairwise(times.tolist())):
-        with np.errstate(over="ignore", invalid="ignore"):  # as_finite_state finds the result of an overflow
+        with np.errstate(over="ignore", invalid="ignore"):  # _as_finite_state finds the result of an overflow
             for k in range(n_draws):
                 if k == 0:
                     x, std = euler_step(sde, score(x, t), x, t, s, stochasticity)
@@ -239,4 +233,4 @@ def euler_maruyama(
                     x = x + std * draws[i, k]
                 elif std != 0 and rng is not None:
                     x = x + std * rng.standard_normal(x.shape, dtype=x.dtype)
-        yield s, as_finite_state(x, s)
+        yield s, _as_finite_state(x, s)

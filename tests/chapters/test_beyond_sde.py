@@ -678,7 +678,7 @@ def test_exact_scores_are_conservative():
         (lambda x: np.clip(field().score(x), -1, 1), "asymmetry"),
         (lambda x: denoiser_to_score(x, np.clip(PLANE.denoise(x, 0.6, 0.7), -1, 1), 0.6, 0.7), "asymmetry"),
         (lambda x: field().score(x) / np.linalg.norm(field().score(x), axis=1, keepdims=True), "asymmetry"),
-        (lambda x: field().score(x) * (1 + 1e-7), "E s(x) xᵀ"),
+        (lambda x: field().score(x) * (1 + 1e-7), "times the right value"),
         (lambda x: PLANE.score(x), "expected"),
         (lambda x: field().score(x) + 1e-6 * x @ np.array([[0.0, 1.0], [-1.0, 0.0]]), "asymmetry"),
     ],
