@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from scratchgen.conformance.result import Check, is_single
-from scratchgen.conformance.returns import numbers, several
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+SHORT_DIGITS = {"float16": 3, "bfloat16": 2}
+
+
+class CodeWarning(UserWarning):
+    """What the code under test does beside its results."""
+
 
 def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:
     """Decorate a check so that lists, tensors and integer arrays among its arguments become float64 arrays.
 
-    If a function among its arguments returns numbers in float32, the diagnosis is that for float32.
+    Functions among its arguments get copies of their arrays, as `on_copies` says.  If one returns numbers in float32,
+    the diagnosis is that for float32.
     """
     signature = inspect.signature(check)
 
@@ -29,8 +36,10 @@ def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:
     def with_arrays(*args: P.args, **kwargs: P.kwargs) -> R:
         bound, singles = signature.bind(*args, **kwargs), set[bool]()
         for name, value in bound.arguments.items():
-            if inspect.isroutine(value):
-                bound.arguments[name] = _watched(value, singles)
+            if name == "schedule":
+                as_schedule(value)
+            if inspect.isroutine(value) or isinstance(value, functools.partial):
+                bound.arguments[name] = on_copies(value, name, singles)
             if isinstance(value, list | tuple) or (hasattr(value, "__array__") and not np.isscalar(value)):
                 bound.arguments[name] = np.asarray(value, dtype=np.float64)
         result = check(*bound.args, **bound.kwargs)
@@ -41,17 +50,71 @@ def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:
     return with_arrays
 
 
-def _watched(f: Callable[..., Any], singles: set[bool]) -> Callable[..., Any]:
-    """`f`; True joins `singles` when f returns numbers in float32."""
+def on_copies(f: Callable[..., Any], name: str, singles: set[bool] | None = None) -> Callable[..., Any]:
+    """`f` called with copies of its arrays, and a `CodeWarning` if it changes one in place.
+
+    True joins `singles` when f returns numbers in float32.
+    """
 
     @functools.wraps(f)
     def watched(*args: Any, **kwargs: Any) -> Any:
-        value = f(*args, **kwargs)
-        if not singles and is_single(value):
+        own = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        value = f(*own, **kwargs)
+        warn_of_changes(f, name, args, own)
+        refuse_objects(value, name)
+        if singles is not None and not singles and is_single(value):
             singles.add(True)
         return value
 
     return watched
+
+
+def warn_of_changes(f: Callable[..., Any], name: str, before: Sequence[Any], after: Sequence[Any]) -> None:
+    """Warn if an array of `after` differs from that of `before`; f is asked for the name of the argument."""
+    pairs = enumerate(zip(before, after, strict=True))
+    changed = [i for i, (a, b) in pairs if isinstance(a, np.ndarray) and not _same(a, b)]
+    if changed:
+        try:
+            names = list(inspect.signature(f).parameters)
+        except (TypeError, ValueError):
+            names = []
+        which = " and ".join(names[i] if len(names) > i else f"number {i + 1}" for i in changed)
+        text = f"{name} changes its argument {which} in place; it got copies, but your own arrays would be overwritten"
+        warnings.warn(text, CodeWarning, stacklevel=3)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+
+def refuse_objects(value: Any, name: str) -> None:
+    """Refuse what a function under test may return, but no check can read.
+
+    Raises
+    ------
+    TypeError
+        If it is an array of float16 or bfloat16.
+    ValueError
+        If it is None, text, a mapping, a set, a generator or a sparse array.
+    """
+    dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
+    if dtype in SHORT_DIGITS:
+        raise TypeError(
+            f"{name} must return float32 or float64, got {dtype}, which keeps {SHORT_DIGITS[dtype]} digits; "
+            "run the code in float32 or float64 for a check"
+        )
+    if value is None or isinstance(value, str | bytes | Mapping | Set | Generator) or hasattr(value, "toarray"):
+        raise ValueError(f"{name} must return an array of real numbers, or a tuple of arrays, got {described(value)}")
+
+
+def as_schedule(value: Any) -> NoiseSchedule:
+    """Return `value` if it is a NoiseSchedule; raise TypeError otherwise."""
+    if not isinstance(value, NoiseSchedule):
+        raise TypeError(
+            f"schedule must be a NoiseSchedule, got {'None' if value is None else type(value).__name__}; pass "
+            "NoiseSchedule(variances), with the variances of the steps (Ho's betas)"
+        )
+    return value
 
 
 def as_probabilities(p: Array, name: str, axis: int | tuple[int, ...] = -1) -> None:
@@ -74,9 +137,34 @@ def as_sigma_squared(sigma_squared: Array, schedule: NoiseSchedule, zero: bool =
     return np.concatenate([[0.0], table[1:]])
 
 
+def numbers(value: Any, what: str, expected: str) -> Array:
+    """Convert the return value of a callable under test to float64; raise ValueError if it is not an array of numbers.
+
+    `expected` is what it must return: "an array of shape (5, 3)".
+    """
+    refuse_objects(value, what)
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} must return {expected}, got {described(value)}") from None
+
+
+def described(value: Any) -> str:
+    """The type of a value, and the types or shapes of the parts of a tuple."""
+    if value is None:
+        return "None; is its return statement missing?"
+    if isinstance(value, tuple | list):
+        shapes = [getattr(part, "shape", None) for part in value]
+        held = ", ".join(
+            type(v).__name__ if s is None else f"shape {tuple(s)}" for v, s in zip(value, shapes, strict=True)
+        )
+        return f"a {type(value).__name__} of {len(value)}" + (f": {held}" if 0 < len(value) < 9 else "")
+    return type(value).__name__
+
+
 def returned(value: Any, shape: tuple[int, ...], what: str) -> Array:
     """Convert the return value of a callable under test to float64; raise ValueError if its shape is not `shape`."""
-    array = numbers(value, f"{what} must return an array of shape {shape}")
+    array = numbers(value, what, f"an array of shape {shape}")
     if array.shape != shape:
         raise ValueError(f"{what} must return an array of shape {shape}, got shape {array.shape}")
     return array
@@ -84,8 +172,13 @@ def returned(value: Any, shape: tuple[int, ...], what: str) -> Array:
 
 def parts(value: Any, n: int, what: str) -> list[Array]:
     """Convert the n return values of a callable under test to float64 arrays; raise ValueError if there are not n."""
-    wanted = f"{what} must return {n} arrays; result {{}} must be an array of real numbers"
-    return [numbers(part, wanted.format(i)) for i, part in enumerate(several(value, n, what), start=1)]
+    refuse_objects(value, what)
+    if not hasattr(value, "__iter__"):
+        raise ValueError(f"{what} must return {n} arrays, got {described(value)}")
+    arrays = [numbers(part, what, f"{n} arrays") for part in value]
+    if len(arrays) != n:
+        raise ValueError(f"{what} must return {n} arrays, got {len(arrays)}")
+    return arrays
 
 
 def check_callable(f: Any, usage: str) -> None:

@@ -10,13 +10,14 @@ computed with tables and states rounded to that dtype.  Ten times the effect of 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import returned
+from scratchgen.conformance.arguments import as_schedule, check_callable, numbers, on_copies, returned
 from scratchgen.conformance.result import Check, Labels, Mistakes, compare
 from scratchgen.ddpm import (
     PREDICTIONS,
@@ -30,6 +31,7 @@ from scratchgen.ddpm import (
     reverse_variance,
 )
 from scratchgen.ddpm.kernels import check_time
+from scratchgen.likelihood import gaussian_log_prob
 from scratchgen.quadrature import central_difference
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE, flow_map, probability_flow_log_prob
@@ -85,6 +87,8 @@ def check_loss_of(
     TypeError, ValueError
         If an argument has a wrong shape, or two calls of the network differ.
     """
+    check_callable(loss, "loss(t, x0, noise); t counts 1..T")
+    schedule, loss = as_schedule(schedule), on_copies(loss, "loss")
     x0, noise = _examples(x0, noise)
     N, D = x0.shape
     kind = as_choice(prediction, "prediction", PREDICTIONS)
@@ -96,7 +100,9 @@ def check_loss_of(
     table = np.ones(schedule.T + 1) if weight is None else np.asarray(weight, dtype=np.float64)
     if table.shape != (schedule.T + 1,):
         raise ValueError(f"weight must have shape (T+1,) = ({schedule.T + 1},), got {table.shape}")
-    call = _Repeatable(network, x0, int(steps[0]))
+    if not ((table[1:] >= 0) & (table[1:] < np.inf)).all():
+        raise ValueError(f"weight must be finite and not negative from index 1, got {table[1:].min()}")
+    call = _Repeatable(network, x0, int(steps[0]), "network")
 
     def ours(
         schedule: NoiseSchedule = schedule,
@@ -122,12 +128,12 @@ def check_loss_of(
     def every(**mistake: Any) -> Callable[[], Array]:
         return lambda: shown(ours(**mistake))
 
-    right = ours()
-    whole = np.asarray(loss(steps, x0, noise), dtype=np.float64)
+    right = call.finite(ours(), "the loss")
+    whole = numbers(loss(steps, x0, noise), "loss", f"an array of shape ({N},), or a number")
     alone = whole.ndim == 0 and N > 1
     if alone:
-        one_by_one = [loss(steps[[n]], x0[[n]], noise[[n]]) for n in range(N)]
-        left = np.array([*(float(np.asarray(value)) for value in one_by_one), float(whole)])
+        one_by_one = [returned(np.squeeze(loss(steps[[n]], x0[[n]], noise[[n]])), (), "loss") for n in range(N)]
+        left = np.array([*one_by_one, whole])
     else:
         left = whole
 
@@ -230,9 +236,13 @@ def check_bound_of(
     Check
         Tolerance as for `check_loss_of`.
     """
-    x0, noise = as_samples(x0, "x0").astype(np.float64), np.asarray(noise, dtype=np.float64)
+    check_callable(bound, "bound(x0, noise)")
+    schedule, bound = as_schedule(schedule), on_copies(bound, "bound")
+    x0, noise = _not_zero(as_samples(x0, "x0").astype(np.float64)), np.asarray(noise, dtype=np.float64)
     D, T = x0.shape[1], schedule.T
-    call = _Repeatable(eps_hat, x0, 1)
+    if noise.shape != (T, *x0.shape):
+        raise ValueError(f"noise must have shape (T, N, D) = {(T, *x0.shape)}, got {noise.shape}")
+    call = _Repeatable(eps_hat, x0, 1, "eps_hat")
     sigma_squared = reverse_variance(schedule, variance)
 
     def ours(
@@ -245,8 +255,8 @@ def check_bound_of(
         predict = call.rounded(schedule, rounding, step_of, in_posterior=True)
         return bound_terms(schedule, x0, predict, noise, variance, n_levels)
 
-    terms = ours()
-    left = np.asarray(bound(x0, noise), dtype=np.float64)
+    terms = call.finite(ours(), "−ELBO")
+    left = numbers(bound(x0, noise), "bound", f"an array of shape ({len(x0)},) or {terms.shape}")
     by_term = left.shape == terms.shape
 
     def shown(terms: Array) -> Array:
@@ -330,11 +340,13 @@ def check_sampler_of(
     Check
         Tolerance as for `check_loss_of`.  A sampler magnifies rounding; ten times its effect is allowed.
     """
+    check_callable(sample, "sample(x_T, noise)")
+    schedule, sample = as_schedule(schedule), on_copies(sample, "sample")
     start, noise = as_samples(x_T, "x_T").astype(np.float64), np.asarray(noise, dtype=np.float64)
     T = schedule.T
     if noise.shape != (T, *start.shape):
         raise ValueError(f"noise must have shape (T, N, D) = {(T, *start.shape)}, got {noise.shape}")
-    call = _Repeatable(eps_hat, start, T)
+    call = _Repeatable(eps_hat, start, T, "eps_hat")
     if eta is not None:
         eta = as_number(eta, "eta", low=0.0, high=1.0)
     sigma_squared = reverse_variance(schedule, variance)
@@ -360,8 +372,8 @@ def check_sampler_of(
             steps = ddim_sampler(schedule, predict, start, rng, eta)
         return np.stack([x for _, x in steps])
 
-    path = ours()
-    left = np.asarray(sample(start, noise), dtype=np.float64)
+    path = call.finite(ours(), "x_0")
+    left = numbers(sample(start, noise), "sample", f"an array of shape {start.shape} or {path.shape}")
     whole = left.shape == path.shape
 
     def shown(path: Array) -> Array:
@@ -426,13 +438,14 @@ def check_flow_likelihood_of(
     t_min: float,
     divergence: Callable[[Array, float], ArrayLike] | None = None,
     rtol: float | None = None,
+    prior_std: float | None = None,
 ) -> Check:
     """log p^ODE(x) of every example, by the probability flow, with the score network of the code under test.
 
     Parameters
     ----------
     log_prob : callable
-        log_prob(x (N, D)) → (N,), nats: log π(x_T) + ∫ div f̃ dt from t_min to the horizon, π = N(0, std(T)² I).
+        log_prob(x (N, D)) → (N,), nats: log π(x_T) + ∫ div f̃ dt from t_min to the horizon, π = N(0, prior_std² I).
     score : callable
         score(x (N, D), t) → s_θ (N, D) for a float t, without dropout.
     x : (N, D)
@@ -444,6 +457,8 @@ def check_flow_likelihood_of(
         min(std(t), 1)/20.
     rtol : float, optional
         Relative tolerance of the integrator under test.  1e-7 if None, for a network in float32 1e-4.
+    prior_std : float, optional
+        Standard deviation of π; std(T) if None.  1.0 for code that starts from N(0, I).
 
     Returns
     -------
@@ -451,7 +466,13 @@ def check_flow_likelihood_of(
         Tolerance 10 rtol; more where ten times the difference between our integrations with rtol and with rtol/10
         is larger.
     """
+    check_callable(log_prob, "log_prob(x)")
+    if not isinstance(sde, LinearSDE):
+        raise TypeError(f"sde must be a LinearSDE such as VP(0.1, 20.0), got {type(sde).__name__}")
+    log_prob = on_copies(log_prob, "log_prob")
     x = as_samples(x, "x").astype(np.float64)
+    if prior_std is not None:
+        sde = _with_prior(sde, as_number(prior_std, "prior_std", low=0.0, open_low=True))
     t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon)
     call = _Repeatable(score, x, sde.horizon, "score")
     rtol = as_number(rtol or (1e-7 if call.eps < 1e-10 else 1e-4), "rtol", low=0.0, open_low=True)
@@ -478,13 +499,13 @@ def check_flow_likelihood_of(
         with np.errstate(over="ignore", invalid="ignore"):  # a trial step that is refused may lead far away
             return probability_flow_log_prob(sde, both, x, start, rtol)
 
-    right = ours(rtol / 10)
+    right = call.finite(ours(rtol / 10), "log p^ODE")
 
     def end() -> Array:
         return flow_map(sde, call, x, t_min, sde.horizon, rtol)
 
-    def prior() -> Array:
-        return sde.prior_log_prob(end())
+    def prior(of: LinearSDE = sde) -> Array:
+        return of.prior_log_prob(end())
 
     return _judged(
         "check_flow_likelihood_of",
@@ -496,9 +517,13 @@ def check_flow_likelihood_of(
         10 * rtol,
         {
             "∫ div f̃ dt has the wrong sign": lambda: 2 * prior() - right,
-            "π is N(0, I), not N(0, std(T)² I)": lambda: (
-                right - prior() - 0.5 * (end() ** 2 + np.log(2 * np.pi)).sum(axis=1)
-            ),
+            **{
+                text: lambda std=std: right - prior() + prior(_with_prior(sde, std))  # type: ignore[misc]
+                for text, std in {
+                    "π is N(0, I), not N(0, std(T)² I); pass prior_std=1.0 if this is meant": 1.0,
+                    "π is N(0, std(T)² I); pass prior_std=None if this is meant": float(sde.std(sde.horizon)),
+                }.items()
+            },
             "g² stands for ½g²: the drift is that of the reverse SDE": lambda: ours(rtol / 10, weight=2.0),
             "½g² is ¼g²": lambda: ours(rtol / 10, weight=0.5),
             "div f is missing in ∫ div f̃ dt": lambda: ours(rtol / 10, drift=False),
@@ -513,18 +538,26 @@ def check_flow_likelihood_of(
     )
 
 
+def _with_prior(sde: LinearSDE, std: float) -> LinearSDE:
+    """The process with the prior N(0, std² I)."""
+    other = copy.copy(sde)
+    object.__setattr__(other, "prior_log_prob", lambda x: gaussian_log_prob(x, np.zeros_like(x), 2 * np.log(std)))
+    return other
+
+
 class _Repeatable:
     """The network under test, with results in float64 and the machine epsilon of its own dtype.
 
     Raises
     ------
-    ValueError
-        If the result has another shape than x, or two calls with the same x and t differ.
+    TypeError, ValueError
+        If it cannot be called, the result has another shape than x, or two calls with the same x and t differ.
     """
 
-    def __init__(self, network: Network, x: Array, t: Any, name: str = "the network") -> None:
-        self.network, self.name = network, name
-        first, second = (np.asarray(network(x.copy(), t)) for _ in range(2))
+    def __init__(self, network: Network, x: Array, t: Any, name: str) -> None:
+        check_callable(network, f"{name}(x_t, t)")
+        self.network, self.name, self.first_wrong = on_copies(network, name), name, ""
+        first, second = (np.asarray(self.network(x, t)) for _ in range(2))
         if first.shape == x.shape and not np.array_equal(first, second, equal_nan=True):
             raise ValueError(
                 f"{name} must return the same for the same x and t, but two calls differ by "
@@ -534,7 +567,20 @@ class _Repeatable:
         self.tolerance = DOUBLE if self.eps <= np.finfo(np.float64).eps else ULPS * self.eps
 
     def __call__(self, x: Array, t: Any) -> Array:
-        return returned(self.network(x, t), x.shape, self.name)
+        value = returned(self.network(x, t), x.shape, self.name)
+        if not self.first_wrong and not np.isfinite(value).all() and np.isfinite(x).all():
+            self.first_wrong = f"got {value[~np.isfinite(value)][0]} at t = {t} for x_t of size {np.abs(x).max():.3g}"
+        return value
+
+    def finite(self, right: Array, quantity: str) -> Array:
+        """`right` if it is finite; otherwise ValueError that says whether the network or the loop is the cause."""
+        if not np.isfinite(right).all():
+            raise ValueError(
+                f"{self.name} must return finite numbers, {self.first_wrong}"
+                if self.first_wrong
+                else f"{quantity} overflows with this {self.name}; use one whose results are of the size of noise"
+            )
+        return right
 
     def rounded(
         self, schedule: NoiseSchedule, rounding: float, step_of: Callable[[int], int], in_posterior: bool = False
@@ -614,9 +660,16 @@ class _Given:
 
 def _examples(x0: ArrayLike, noise: ArrayLike) -> tuple[Array, Array]:
     """x_0 and noise as float64 arrays of one shape (N, D)."""
-    x, other = as_samples(x0, "x0").astype(np.float64), np.asarray(noise, dtype=np.float64)
+    x, other = _not_zero(as_samples(x0, "x0").astype(np.float64)), np.asarray(noise, dtype=np.float64)
     check_shapes("noise", other, "x0", x)
     return x, other
+
+
+def _not_zero(x0: Array) -> Array:
+    """x0; ValueError if it is zero everywhere, so that no mistake in the factor of x_0 shows."""
+    if not x0.any():
+        raise ValueError("x0 must hold examples of data, got zero everywhere; no mistake in the factor of x_0 shows")
+    return x0
 
 
 def _signs(shape: tuple[int, ...]) -> Array:

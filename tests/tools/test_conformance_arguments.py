@@ -1,9 +1,15 @@
 """The callables under test: their number and order of arguments is checked before a call, by their signature."""
 
+import functools
+
 import numpy as np
 import pytest
+import scipy.sparse
 
+from scratchgen import NoiseSchedule
+from scratchgen.conformance import check_forward_process, check_posterior
 from scratchgen.conformance.arguments import check_callable
+from scratchgen.ddpm import q_sample
 
 STEP = "step(t, s, x_t, eps_hat, noise); t counts 1..T"
 
@@ -48,3 +54,50 @@ def test_what_can_be_called_passes(step):
 def test_what_cannot_be_called_is_refused_with_the_call(step, got):
     with pytest.raises(TypeError, match=rf"^step must be callable as step\(t, s, x_t, eps_hat, noise\); t .*{got}"):
         check_callable(step, STEP)
+
+
+SCHEDULE = NoiseSchedule(np.array([0.1, 0.3, 0.2, 0.4]))
+
+
+def right(t, x0, noise):
+    return q_sample(SCHEDULE, t, x0, noise)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, functools.partial], ids=["function", "partial"])
+def test_code_that_writes_into_its_arguments_is_judged_on_copies_and_says_so(wrap):
+    def in_place(t, x0, noise):
+        value = right(t, x0, noise)
+        noise[:] = 0
+        return value
+
+    with pytest.warns(UserWarning, match="q_sample changes its argument noise in place; it got copies"):
+        assert check_forward_process(wrap(in_place), SCHEDULE)
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        (None, r"got None; is its return statement missing\?"),
+        ("text", "got str"),
+        ({"x": 1}, "got dict"),
+        ((z for z in "ab"), "got generator"),
+        (scipy.sparse.eye(3, format="csr"), "got csr"),
+        ((np.zeros(3), np.zeros(2)), r"got a tuple of 2: shape \(3,\), shape \(2,\)"),
+    ],
+)
+def test_what_is_no_array_is_named(value, got):
+    with pytest.raises(ValueError, match=f"q_sample must return an array .*{got}"):
+        check_forward_process(lambda t, x0, noise: value, SCHEDULE)
+
+
+@pytest.mark.parametrize(("value", "got"), [("ab", "str"), ({1: 2, 3: 4}, "dict"), (3.0, "float"), (None, "None")])
+def test_what_is_no_pair_is_named(value, got):
+    with pytest.raises(ValueError, match=f"q_posterior must return .* arrays, got {got}"):
+        check_posterior(lambda t, x_t, x0: value, SCHEDULE)
+
+
+def test_half_precision_and_another_schedule_are_refused():
+    with pytest.raises(TypeError, match=r"q_sample must return float32 or float64, got float16, .* 3 digits"):
+        check_forward_process(lambda *a: right(*a).astype(np.float16), SCHEDULE)
+    with pytest.raises(TypeError, match=r"schedule must be a NoiseSchedule, got None; pass NoiseSchedule\(variances\)"):
+        check_forward_process(right, None)

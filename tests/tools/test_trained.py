@@ -350,7 +350,7 @@ def test_a_coarse_integrator_passes_at_its_own_tolerance():
 def test_a_network_with_dropout_is_refused():
     problem, rng = Problem(SHORT), np.random.default_rng(0)
     problem.theirs.net = lambda x, t: x * (rng.random(x.shape) > 0.5)
-    with pytest.raises(ValueError, match=r"the network must return the same .*net\.eval\(\)"):
+    with pytest.raises(ValueError, match=r"network must return the same .*net\.eval\(\)"):
         problem.loss()
 
 
@@ -396,3 +396,125 @@ def test_wrong_options_of_the_others_are_named():
         problem.bound(variance="small")
     wrong_shape = problem.sampler(lambda x, noise: x[0])
     assert "has shape (3,), expected (5, 3)" in wrong_shape.diagnosis
+
+
+@pytest.mark.parametrize(
+    ("message", "check"),
+    [
+        (
+            r"loss must be callable as loss\(t, x0, noise\).*got int",
+            lambda p, f: check_loss_of(3, p.net, p.x0, p.eps, f),
+        ),
+        ("network must be callable", lambda p, f: check_loss_of(max, p.x0, p.x0, p.eps, f)),
+        (r"bound must be callable as bound\(x0, noise\)", lambda p, f: check_bound_of(0, p.net, p.x0, p.noise, f)),
+        (r"sample must be callable", lambda p, f: check_sampler_of(None, p.net, p.x0, p.noise, f)),
+        ("schedule must be a NoiseSchedule, got None", lambda p, f: check_sampler_of(max, p.net, p.x0, p.noise, None)),
+        ("schedule must be a NoiseSchedule, got ndarray", lambda p, f: check_loss_of(max, p.net, p.x0, p.eps, SHORT)),
+        (r"log_prob must be callable", lambda p, f: check_flow_likelihood_of(1, p.net, p.x0, VP(), 0.01)),
+        ("sde must be a LinearSDE", lambda p, f: check_flow_likelihood_of(max, p.net, p.x0, "VP", 0.01)),
+    ],
+)
+def test_what_is_no_function_or_no_process_is_named(message, check):
+    problem = Problem(SHORT)
+    with pytest.raises(TypeError, match=message):
+        check(problem, problem.schedule)
+
+
+@pytest.mark.parametrize("value", [None, "0.3", {"loss": 1.0}, (z for z in "ab"), [[1.0], [1.0, 2.0]]])
+def test_results_that_are_no_arrays_are_named(value):
+    p = Problem(SHORT)
+    for name, check in {
+        "loss": lambda f: check_loss_of(lambda t, x0, e: f, p.net, p.x0, p.eps, p.schedule),
+        "bound": lambda f: check_bound_of(lambda x0, e: f, p.eps_hat, p.x0, p.noise, p.schedule),
+        "sample": lambda f: check_sampler_of(lambda x, e: f, p.eps_hat, p.x0, p.noise, p.schedule),
+        "log_prob": lambda f: check_flow_likelihood_of(lambda x: f, lambda x, t: -x, p.x0, VP(), 0.01),
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} must return an array .*, got "):
+            check(value)
+
+
+def test_examples_that_are_zero_and_negative_weights_are_refused():
+    p, zero = Problem(SHORT), np.zeros((N, 3))
+    with pytest.raises(ValueError, match="x0 must hold examples of data, got zero everywhere"):
+        check_loss_of(lambda t, x0, e: e, p.net, zero, p.eps, p.schedule)
+    with pytest.raises(ValueError, match="x0 must hold examples of data, got zero everywhere"):
+        check_bound_of(lambda x0, e: x0, p.eps_hat, zero, p.noise, p.schedule)
+    for weight in -1.0, np.nan, np.inf:
+        with pytest.raises(ValueError, match="weight must be finite and not negative"):
+            p.loss(weight=np.full(7, weight))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_is_not_finite_gets_the_blame(value):
+    p = Problem(SHORT)
+
+    def broken(x, t):
+        return np.where(t == 2, value, 0.1 * x)
+
+    message = rf"must return finite numbers, got {value} at t = 2 for x_t of size"
+    with pytest.raises(ValueError, match=f"network {message}"):
+        check_loss_of(lambda t, x0, e: e, broken, p.x0, p.eps, p.schedule)
+    with pytest.raises(ValueError, match=f"eps_hat {message}"):
+        check_bound_of(lambda x0, e: x0, broken, p.x0, p.noise, p.schedule)
+    with pytest.raises(ValueError, match=f"eps_hat {message}"):
+        check_sampler_of(lambda x, e: x, broken, p.x0, p.noise, p.schedule)
+    with pytest.raises(ValueError, match="x_0 overflows with this eps_hat"), np.errstate(all="ignore"):
+        check_sampler_of(lambda x, e: x, lambda x, t: -1e100 * x, p.x0, p.noise, p.schedule)
+
+
+def test_a_sampler_and_a_network_that_write_into_their_arguments_get_copies():
+    p = Problem(SHORT)
+    right = p.theirs
+
+    def sampler(x, noise):
+        result = right.sampler(x, noise)
+        x[:] = 0
+        noise *= 0
+        return result
+
+    start, noise = p.x0.copy(), p.noise.copy()
+    with pytest.warns(UserWarning, match="sample changes its argument x and noise in place; it got copies"):
+        check = check_sampler_of(sampler, p.eps_hat, p.x0, p.noise, p.schedule, last_noise=False)
+    holds(check)
+    assert np.array_equal(p.x0, start)
+    assert np.array_equal(p.noise, noise)
+
+    def net(x, t):
+        value = p.eps_hat(x, t)
+        x += 1
+        return value
+
+    with pytest.warns(UserWarning, match="eps_hat changes its argument x in place"):
+        holds(check_sampler_of(right.sampler, net, p.x0, p.noise, p.schedule, last_noise=False))
+
+
+def test_results_in_half_precision_are_refused():
+    p = Problem(SHORT)
+    with pytest.raises(TypeError, match="loss must return float32 or float64, got float16, which keeps 3 digits"):
+        p.loss(lambda t, x0, e: np.zeros(N, np.float16))
+    with pytest.raises(TypeError, match="eps_hat must return float32 or float64, got float16"):
+        check_sampler_of(lambda x, e: x, lambda x, t: x.astype(np.float16), p.x0, p.noise, p.schedule)
+
+
+@pytest.mark.parametrize("sde", [VP(0.1, 8.0), SubVP(0.1, 8.0)], ids=repr)
+def test_the_prior_of_a_flow_may_be_a_standard_normal(sde):
+    """Another prior changes log p by log π(x_T) only; the true end is that of a multistep integrator."""
+    score, divergence = network(sde, np.float64)
+    x = MIXTURE.sample(3, rng=0)
+    of_end = own_flow(sde, score, divergence, 0.01, terms=(1.0, 0.0))
+    of_path = own_flow(sde, score, divergence, 0.01, terms=(0.0, 1.0))
+
+    def log_prob(x):
+        D, var = x.shape[1], float(sde.std(sde.horizon)) ** 2
+        square = -2 * var * (of_end(x) + 0.5 * D * np.log(2 * np.pi * var))
+        return of_path(x) - 0.5 * square - 0.5 * D * np.log(2 * np.pi)
+
+    given = (score, x, sde, 0.01, divergence)
+    holds(check_flow_likelihood_of(log_prob, *given, prior_std=1.0))
+    refused = check_flow_likelihood_of(log_prob, *given)
+    assert refused.diagnosis.endswith("π is N(0, I), not N(0, std(T)² I); pass prior_std=1.0 if this is meant")
+    ours = check_flow_likelihood_of(lambda x: of_end(x) + of_path(x), *given, prior_std=1.0)
+    assert ours.diagnosis.endswith("π is N(0, std(T)² I); pass prior_std=None if this is meant")
+    assert not check_flow_likelihood_of(log_prob, *given, prior_std=1.01)
+    with pytest.raises(ValueError, match="prior_std must be in"):
+        check_flow_likelihood_of(log_prob, *given, prior_std=0.0)
