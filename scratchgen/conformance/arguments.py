@@ -158,7 +158,9 @@ def described(value: Any) -> str:
         held = ", ".join(
             type(v).__name__ if s is None else f"shape {tuple(s)}" for v, s in zip(value, shapes, strict=True)
         )
-        return f"a {type(value).__name__} of {len(value)}" + (f": {held}" if 0 < len(value) < 9 else "")
+        return f"{'a list' if isinstance(value, list) else 'a tuple'} of {len(value)}" + (
+            f": {held}" if 0 < len(value) < 9 else ""
+        )
     return type(value).__name__
 
 

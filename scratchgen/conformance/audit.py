@@ -22,18 +22,26 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import CodeWarning
 from scratchgen.conformance.cases import CODE, Case, run
+from scratchgen.conformance.convention import SPREADS
+from scratchgen.conformance.given import NoDraw
+from scratchgen.conformance.result import Check
 from scratchgen.sde import LinearSDE
 
 WIDTH = 100  # columns of a printed table
 INDENT = 4 * " "
+HIDDEN = 1e-3  # a sampler's row that does not see smaller differences gets a note
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class Row:
         NaN if the callable raised.
     diagnosis : str
         The diagnosis of the check, or the error; empty if the check passed.
+    notes : tuple of str
+        What the code does beside its results, and what the check does not see.
     """
 
     argument: str
@@ -59,6 +69,7 @@ class Row:
     residual: float
     tolerance: float
     diagnosis: str
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -127,6 +138,7 @@ def audit(
     prediction: str | None = None,
     in_sigma: bool = False,
     posterior_spread: str = "variance",
+    clipped_posterior: bool = False,
     latent_spread: str = "log_variance",
     variance: str | ArrayLike = "beta",
     last_noise: bool = True,
@@ -139,6 +151,7 @@ def audit(
     decoder_variance: float | None = None,
     ridge: float = 0.0,
     t_min: float = 1e-3,
+    prior_std: float | None = None,
     arrays: Callable[[Any], Any] = np.asarray,
     dtype: Any = None,
     # networks, and examples for them
@@ -183,7 +196,7 @@ def audit(
 
     Functions take their arguments in the order below: t comes first, then data, then noise.  Networks, and functions
     of an SDE, take (x, t).  All results are compared example by example.  Code that draws its own noise runs within
-    `given_noise`.
+    `given_noise`.  All arrays are copies; code that changes one in place gets a note, and no verdict.
 
     Parameters
     ----------
@@ -205,6 +218,8 @@ def audit(
         `eps_hat` takes (x_t/√ᾱ_t, σ_t) with σ_t = √(1−ᾱ_t)/√ᾱ_t, as the networks of Karras et al.
     posterior_spread : {"variance", "std", "log_variance"}
         The second result of `q_posterior`.
+    clipped_posterior : bool
+        The variance of `q_posterior` at t = 1 is that of t = 2 in place of 0, as Ho's posterior_log_variance_clipped.
     latent_spread : {"log_variance", "variance", "std"}
         The form of the variance of q(z | x) in `vae_loss`, `kl` and `draw_z`.
     variance : {"beta", "posterior"} or (T,)
@@ -230,6 +245,8 @@ def audit(
         The number that `m_step` adds to every variance by choice, as reg_covar of scikit-learn.
     t_min : float
         Time of the density of `flow_log_prob`.
+    prior_std : float, optional
+        `flow_log_prob` has the prior N(0, prior_std² I) at the horizon: 1.0 for N(0, I).  If None, std(T) of `sde`.
     arrays : callable
         Converts NumPy arrays to your type: torch.as_tensor, jax.numpy.asarray.  Results are converted back.
     dtype : {"float32", "float64"}, optional
@@ -238,7 +255,8 @@ def audit(
     eps_hat : callable
         eps_hat(x_t, t): the network of the chain, in evaluation mode.  The functions with a network inside (`loss`,
         `bound`, `sampler`) must use the same network.  Its samples should be of order 1: an untrained network gives
-        samples of order 100, beside which float32 does not show a mistake of the last steps.  Needs x0.
+        samples of order 100, beside which float32 does not show a mistake of the last steps.  A note then says what
+        the row of `sampler` does not see.  Needs x0.
     score : callable
         score(x, t): the network of continuous time.  Needs x0.
     x0 : (N, …)
@@ -288,7 +306,9 @@ def audit(
         If an option has an unknown value, a callable lacks what it needs, or nothing is given.
     """
     items, title, not_given = plan(locals())
-    return Audit(title, tuple(item.row() for item in items), not_given, items[0].case.notes)
+    rows = tuple(item.row() for item in items)
+    notes = dict.fromkeys(note for row in rows for note in row.notes)  # a network may be in several rows
+    return Audit(title, rows, not_given, (*items[0].case.notes, *notes))
 
 
 # --- the plan of an audit ---------------------------------------------------------------------------------------------
@@ -315,12 +335,68 @@ class Item:
     def row(self) -> Row:
         """Run the check; an error of the code under test becomes the row "raised"."""
         try:
-            check = run(self.case, self.argument)
+            with _heard() as said:
+                check = run(self.case, self.argument)
         except (Exception, SystemExit) as error:  # code that calls sys.exit has not passed
-            text = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", []), *_hints(error)])
+            told = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", []), *_hints(error)]
+            text = "; ".join([*told, *self.other_convention()])
             return Row(self.argument, CODE[self.argument].check, "raised", float("nan"), float("nan"), text)
         verdict, name = "ok" if check else "FAILED", f"{check.name} {check.equation}"
-        return Row(self.argument, name, verdict, check.residual, check.tolerance, check.diagnosis)
+        others = [] if check else self.other_convention()
+        notes = [str(text) for text in said if not (check and isinstance(text, NoDraw))]
+        notes += _not_seen(check) if self.argument == "sampler" else []
+        text = "; ".join([check.diagnosis, *others])
+        return Row(self.argument, name, verdict, check.residual, check.tolerance, text, tuple(dict.fromkeys(notes)))
+
+    def other_convention(self) -> list[str]:
+        """The options with which the check of this argument passes, as a sentence; empty if there are none."""
+        options, given = OTHERS.get(self.argument, {}), self.case.given
+        for values in product(*options.values()):
+            changes = {k: v for k, v in zip(options, values, strict=True) if v != given[k]}
+            if changes and self._passes(changes):
+                told = ", ".join(f"{name}={value!r}" for name, value in changes.items())
+                return [f"the check passes with {told}; pass this if it is meant"]
+        return []
+
+    def _passes(self, changes: Mapping[str, Any]) -> bool:
+        try:
+            with _heard():
+                return bool(run(Case({**self.case.given, **changes}), self.argument))
+        except (Exception, SystemExit):  # code for one convention may raise in another
+            return False
+
+
+OTHERS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "q_posterior": {"clipped_posterior": (False, True), "posterior_spread": SPREADS},
+    **{name: {"latent_spread": SPREADS} for name in ("vae_loss", "kl", "draw_z")},
+}
+
+
+@contextmanager
+def _heard() -> Iterator[list[Warning]]:
+    """Collect the `CodeWarning`s of a check; others are shown at the end, as ever."""
+    said: list[Warning] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CodeWarning)
+        yield said
+    for one in caught:
+        if isinstance(one.message, CodeWarning):
+            said.append(one.message)
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+def _not_seen(check: Check) -> list[str]:
+    """A note if rounding hides differences of the samples above `HIDDEN`."""
+    if check.unit is None or check.left.shape != check.right.shape:
+        return []
+    hidden = float(np.median(check.tolerance * check.unit))
+    if not check or hidden <= HIDDEN:
+        return []
+    return [
+        f"sampler: rounding hides differences below {hidden:.1g}, since the samples are of size "
+        f"{np.abs(check.right).max():.1g}; use a trained network, whose samples are of size 1, or float64"
+    ]
 
 
 def _hints(error: BaseException) -> list[str]:

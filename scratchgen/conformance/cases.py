@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import check_callable
+from scratchgen.conformance.arguments import check_callable, described, refuse_objects, warn_of_changes
 from scratchgen.conformance.convention import DTYPES, Convention, as_numpy
 from scratchgen.conformance.em import check_e_step, check_em, log_joint_by_inverses, normalised
 from scratchgen.conformance.forward import (
@@ -39,7 +39,7 @@ from scratchgen.likelihood import softmax
 from scratchgen.mixture import Mixture
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE
-from scratchgen.validation import Array, IntArray, as_choice, as_number
+from scratchgen.validation import Array, IntArray, as_choice, as_number, as_samples
 
 SINGLE_TOLERANCE = 1e-5  # of code in float32
 STEPS_OF_DDIM = 12  # number of steps of the chain, clean data beside them, between which DDIM is checked
@@ -71,21 +71,23 @@ class Case:
         self.given = given
         betas, x0 = given["betas"], given["x0"]
         table = None if betas is None else as_numpy(betas)
-        self.schedule_or_none = None if table is None else NoiseSchedule(table)
+        self.schedule_or_none = None if table is None else _schedule(table)
         self.sde_or_none: LinearSDE | None = given["sde"]
         if self.sde_or_none is not None and not isinstance(self.sde_or_none, LinearSDE):
             raise ValueError(f"sde must be a LinearSDE such as VP(0.1, 20.0), got {self.sde_or_none!r}")
         examples = None if x0 is None else as_numpy(x0)
         if examples is not None and (examples.ndim < 2 or not len(examples)):
             raise ValueError(f"x0 must have shape (N, …) with one example a row, got {examples.shape}")
-        self.x0 = None if examples is None else examples.reshape(len(examples), -1).astype(np.float64)
+        self.x0 = None if examples is None else as_samples(examples.reshape(len(examples), -1), "x0").astype(np.float64)
+        if self.x0 is not None and not self.x0.any():
+            raise ValueError("x0 must hold examples of your data, got zero everywhere; mistakes would not show")
         own = "float32" if table is not None and table.dtype == np.float32 else "float64"
         wanted = own if given["dtype"] is None else given["dtype"]
         self.dtype = as_choice(str(getattr(wanted, "__name__", wanted)).removeprefix("torch."), "dtype", DTYPES)
         self.convention = Convention(
             zero_based=given["zero_based"],
             batched_t=given["batched_t"],
-            prediction=given["prediction"] or "noise",
+            prediction="noise" if given["prediction"] is None else given["prediction"],
             in_sigma=given["in_sigma"],
             posterior_spread=given["posterior_spread"],
             latent_spread=given["latent_spread"],
@@ -96,6 +98,11 @@ class Case:
         as_choice(given["reduction"], "reduction", ("sum", "mean"))
         as_choice(given["likelihood"], "likelihood", LIKELIHOODS)
         as_number(given["ridge"], "ridge", low=0.0)
+        for name in ("last_noise", "clipped_posterior"):
+            if not isinstance(given[name], bool):
+                raise ValueError(f"{name} must be True or False, got {given[name]!r}")
+        if given["prior_std"] is not None:
+            as_number(given["prior_std"], "prior_std", low=0.0, open_low=True)
         if not isinstance(given["etas"], tuple | list) or not given["etas"]:
             raise ValueError(f"etas must be a tuple of numbers in [0, 1], such as (0.0,), got {given['etas']!r}")
         for eta in (*given["etas"], *([] if given["sampler_eta"] is None else [given["sampler_eta"]])):
@@ -106,6 +113,10 @@ class Case:
                 shape = (T,) if isinstance(given[name], str | None) else as_numpy(given[name]).shape
                 if shape != (T,):
                     raise ValueError(f"{name} must have the shape ({T},), one number for each t = 1..{T}, got {shape}")
+                table = np.ones(T) if isinstance(given[name], str | None) else as_numpy(given[name])
+                if not (np.isfinite(table) & ((table > 0) if name == "variance" else (table >= 0))).all():
+                    least = "positive" if name == "variance" else "not negative"
+                    raise ValueError(f"{name} must be finite and {least} for each t = 1..{T}, got {table.min()}")
             reverse_variance(self.schedule, self.variance)
 
     # --- the problem --------------------------------------------------------------------------------------------------
@@ -153,12 +164,19 @@ class Case:
     # --- the code -----------------------------------------------------------------------------------------------------
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call the code under test; an error gets a note that says with which arguments."""
+        """Call the code under test; an error gets a note that says with which arguments.
+
+        All arrays among the arguments are copies.  A `CodeWarning` says which of them the code changes in place.
+        """
+        before = [_copied(a) for a in arguments]
         try:
-            return self.given[name](*arguments)
+            value = self.given[name](*arguments)
+            _check_result(value, name)
         except Exception as error:
             error.add_note(f"called as {name}({', '.join(map(_described, arguments))})")
             raise
+        warn_of_changes(self.given[name], name, before, [_copied(a) for a in arguments])
+        return value
 
     def at_step(self, name: str, t: Any, *arrays: Array) -> Array:
         """A function of the chain, name(t, *arrays), as a function of NumPy arrays."""
@@ -217,9 +235,48 @@ class Case:
         """The score of the code's own network of continuous time."""
         value = self.in_time("score", x, t)
         scale, std = self.sde.level(t)
-        kind = as_choice(self.given["prediction"] or "score", "prediction", FLOW_PREDICTIONS)
+        kind = "score" if self.given["prediction"] is None else self.given["prediction"]
+        as_choice(kind, "prediction", FLOW_PREDICTIONS)
         score = {"score": value, "noise": -value / std, "x0": (scale * value - x) / std**2}[kind]
         return score.astype(value.dtype)
+
+
+def _schedule(betas: Array) -> NoiseSchedule:
+    """The chain; an error calls the table `betas`."""
+    try:
+        return NoiseSchedule(betas)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("variances", "betas")) from None
+
+
+RESULTS = {
+    "q_posterior": "two results, (mean, spread)",
+    "marginal": "two results, (scale, std)",
+    "m_step": "three results, (weights, means, covariances)",
+}
+COUNTS = {"q_posterior": 2, "marginal": 2, "m_step": 3}
+SEQUENCES = ("bound", "sampler")  # these may return a tuple of arrays of one shape: terms, or a path
+
+
+def _check_result(value: Any, name: str) -> None:
+    """Raise TypeError or ValueError unless `value` holds as many arrays of real numbers as `name` must return."""
+    many = isinstance(value, tuple | list)
+    if name in COUNTS:
+        if not many or len(value) != COUNTS[name]:
+            raise ValueError(f"{name} must return {RESULTS[name]}, got {described(value)}")
+    elif isinstance(value, tuple) and name not in SEQUENCES:
+        raise ValueError(f"{name} must return one array, got {described(value)}; return the one that is checked")
+    for part in value if many else [value]:
+        refuse_objects(part, name)
+        try:
+            as_numpy(part)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name} must return real numbers: {error}") from None
+
+
+def _copied(argument: Any) -> Any:
+    """A copy of an array as NumPy's; anything else as it is."""
+    return np.array(as_numpy(argument)) if hasattr(argument, "shape") else argument
 
 
 def _described(argument: Any) -> str:
@@ -254,15 +311,12 @@ def _q_posterior(case: Case) -> Check:
 
     def q_posterior(t: Any, x_t: Array, x0: Array) -> tuple[Array, Array]:
         value = case.call("q_posterior", convention.time(t, len(x0)), convention.data(x_t), convention.data(x0))
-        if not isinstance(value, tuple | list) or len(value) != 2:
-            many = f" of {len(value)}" if isinstance(value, tuple | list) else ""
-            raise ValueError(f"q_posterior must return two results, (mean, spread), got a {type(value).__name__}{many}")
         variance = convention.variance(value[1])
         if variance.size in (1, len(x0)):
             variance = variance.reshape(() if variance.size == 1 else (-1, 1))
         return convention.examples(value[0], x0), variance
 
-    return check_posterior(q_posterior, case.schedule)
+    return check_posterior(q_posterior, case.schedule, case.given["clipped_posterior"])
 
 
 def _predict_x0(case: Case) -> Check:
@@ -448,6 +502,7 @@ def _flow_log_prob(case: Case) -> Check:
         case.examples,
         case.sde,
         case.given["t_min"],
+        prior_std=case.given["prior_std"],
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scratchgen.conformance.arguments import described
 from scratchgen.ddpm import eps_to_prediction, prediction_to_eps
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE
@@ -49,11 +50,18 @@ class EDM(LinearSDE):
 
 def as_numpy(value: Any) -> Any:
     """A NumPy array from any array; tensors of torch are detached and copied to the CPU."""
+    if isinstance(value, tuple | list) and any(hasattr(part, "detach") for part in value):
+        value = [as_numpy(part) for part in value]
     if hasattr(value, "detach"):
+        if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype
+            raise TypeError("arrays must be in float32 or float64, got bfloat16; convert them by .float()")
         value = value.detach().cpu()
-    array = np.asarray(value)
-    if array.dtype.kind in "cUS":
-        raise TypeError(f"arrays must hold real numbers, got one of dtype {array.dtype}")
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"arrays of one shape are expected, got {described(value)}") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"arrays must hold real numbers, got {type(value).__name__} of dtype {array.dtype}")
     return array
 
 
@@ -127,7 +135,7 @@ class Convention:
         return array.reshape(like.shape) if array.size == like.size and array.ndim >= like.ndim else array
 
     def variance(self, spread: Any) -> Array:
-        """The variance from what q_posterior returns."""
+        """The variance from the second result of q_posterior."""
         array = np.asarray(as_numpy(spread), dtype=np.float64)
         if self.posterior_spread != "log_variance" and (array < 0).any():
             raise ValueError(f"q_posterior must return a {self.posterior_spread} of 0 or more, got {array.min():.6g}")

@@ -308,7 +308,9 @@ def _posterior_weights(steps: Steps) -> tuple[Array, Array]:
 
 @takes_arrays
 def check_posterior(
-    q_posterior: Callable[[int, Array, Array], tuple[ArrayLike, ArrayLike]], schedule: NoiseSchedule
+    q_posterior: Callable[[int, Array, Array], tuple[ArrayLike, ArrayLike]],
+    schedule: NoiseSchedule,
+    clipped: bool = False,
 ) -> Check:
     """Mean and variance of q(x_{t−1} | x_t, x_0) for every t, by adding precisions.
 
@@ -320,6 +322,8 @@ def check_posterior(
     q_posterior : callable
         q_posterior(t, x_t, x0) → (mean (N, D), variance), where the variance is a number or broadcasts to (N, D).
     schedule : NoiseSchedule
+    clipped : bool
+        The variance at t = 1 is that of t = 2 in place of 0, as for the logarithm in Ho's code; T is 2 or more.
 
     Returns
     -------
@@ -376,13 +380,15 @@ def check_posterior(
     def over_beta(table: Array) -> Callable[[], Array]:
         return lambda: np.broadcast_to((table[1:] / v[1:])[:, None, None], (steps.T, *shape))
 
+    second = np.concatenate([posterior[:1], posterior[2:3], posterior[2:]]) if steps.T > 1 else posterior
+    expected = second if clipped else posterior
     beta_tilde = np.sqrt(posterior)
     spread = compare(
         name,
         "(24)",
         "the posterior variance over β²",
         np.array([variance(int(t)) for t in ts]) / v[1:, None, None],
-        over_beta(posterior)(),
+        over_beta(expected)(),
         tolerance,
         {
             "it is β_t², the variance of the forward step (β̄_t in place of β̄_{t−1} gives it)": over_beta(v),
@@ -397,9 +403,10 @@ def check_posterior(
             "ᾱ_{t−1} comes from a table padded on the wrong side": over_beta(_padded_variance(steps)),
             "it is β̃, a standard deviation": over_beta(beta_tilde),
             "it is β̃⁴: a variance is squared": over_beta(posterior**2),
-            "its first step is replaced by the second": over_beta(
-                np.concatenate([[0.0], posterior[2:3], posterior[2:]])
-            ),
+            "its first step is 0, as it is; pass clipped=False (to `audit`: clipped_posterior=False)"
+            if clipped
+            else "its first step is replaced by the second, as in Ho's code; pass clipped=True (to `audit`: "
+            "clipped_posterior=True) if this is meant": over_beta(posterior if clipped else second),
             "its first step is β_1²": over_beta(np.concatenate([v[:2], posterior[2:]])),
             "it is a log-variance, with the first step replaced by the second": over_beta(
                 np.log(np.concatenate([[1.0], posterior[2:3], posterior[2:]]))

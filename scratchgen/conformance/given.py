@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
-NORMAL = ("randn", "randn_like", "standard_normal")
+from scratchgen.conformance.arguments import CodeWarning
+
+STANDARD = ("randn", "randn_like", "standard_normal")
+
+
+class NoDraw(CodeWarning):
+    """Code that draws nothing of what it is given."""
 
 
 @contextmanager
 def given_noise(*noise: Any, t: Any = None) -> Iterator[None]:
     """Let draws of torch and NumPy return given arrays, in the order of the calls, and random integers be t.
 
-    `torch.randn`, `torch.randn_like`, `np.random.randn`, `np.random.standard_normal` and `standard_normal` of a
-    generator made by `np.random.default_rng` return the next array; `torch.randint`, `np.random.randint` and `integers`
-    of such a generator return t.  A generator made before is not reached.
+    `torch.randn`, `torch.randn_like`, `np.random.randn` and `np.random.standard_normal` return the next array.
+    `torch.normal`, `np.random.normal` and `normal_` of a tensor (and so `torch.nn.init.normal_` and
+    `torch.distributions.Normal`) return mean + std times it.  `torch.randint` and `np.random.randint` return t.  The
+    same holds for a generator that `np.random.default_rng` or `np.random.RandomState` makes within it.
+
+    A generator of NumPy made before is not reached, and `jax.random` is not: give such code its noise as an argument.
 
     Parameters
     ----------
@@ -34,6 +43,12 @@ def given_noise(*noise: Any, t: Any = None) -> Iterator[None]:
     ValueError
         Within it, if the code draws more arrays than there are.
 
+    Warns
+    -----
+    NoDraw
+        If the code draws none of the arrays, or no integers although t is given: it has another source of noise.  A
+        last step that adds no noise is right.
+
     Examples
     --------
     >>> import numpy as np
@@ -42,25 +57,43 @@ def given_noise(*noise: Any, t: Any = None) -> Iterator[None]:
     ...     np.random.randn(2)
     [0.5, -1.0]
     """
-    left = iter(noise)
+    left, drawn = iter(noise), {"noise": False, "t": False}
 
     def draw(*_: Any, **__: Any) -> Any:
+        drawn["noise"] = True
         for array in left:
             return array
         raise ValueError(f"the code draws more than {len(noise)} times; give given_noise one array for each draw")
 
+    def scaled(loc: Any = 0.0, scale: Any = 1.0, *_: Any, **named: Any) -> Any:
+        return named.get("mean", loc) + named.get("std", scale) * draw()
+
+    def filled(tensor: Any, mean: float = 0.0, std: float = 1.0, **_: Any) -> Any:
+        return tensor.copy_(mean + std * draw())
+
     def steps(*_: Any, **__: Any) -> Any:
+        drawn["t"] = True
         return t
 
-    make = np.random.default_rng
-
-    def generator(*seed: Any) -> SimpleNamespace:
-        return SimpleNamespace(standard_normal=draw, integers=make(*seed).integers if t is None else steps)
-
-    replaced = dict.fromkeys(NORMAL, draw) | ({} if t is None else {"randint": steps})
+    integers = {} if t is None else {"randint": steps, "integers": steps}
+    replaced = dict.fromkeys(STANDARD, draw) | {"normal": scaled} | integers
+    methods = {name: staticmethod(f) for name, f in replaced.items()}
+    generator = type("Generator", (np.random.Generator,), methods)
+    legacy = type("RandomState", (np.random.RandomState,), methods)
+    make, torch = np.random.default_rng, sys.modules.get("torch")
     with ExitStack() as stack:
-        stack.enter_context(patch.object(np.random, "default_rng", generator))
-        for module in filter(None, (np.random, sys.modules.get("torch"))):
+        stack.enter_context(
+            patch.object(np.random, "default_rng", lambda *seed, **named: generator(make(*seed, **named).bit_generator))
+        )
+        stack.enter_context(patch.object(np.random, "RandomState", legacy))
+        for module in filter(None, (np.random, torch)):
             for name in replaced.keys() & set(dir(module)):
                 stack.enter_context(patch.object(module, name, replaced[name]))
+        if torch is not None:
+            stack.enter_context(patch.object(torch.Tensor, "normal_", filled))
         yield
+    for what, given in ("noise", bool(noise)), ("t", t is not None):
+        if given and not drawn[what]:
+            source = "draws none of the given noise" if what == "noise" else "draws no random integers for the given t"
+            remedy = "a generator made before, or another library, is not reached; pass its numbers as an argument"
+            warnings.warn(f"the code {source}; {remedy}", NoDraw, stacklevel=3)

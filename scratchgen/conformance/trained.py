@@ -41,6 +41,7 @@ Network = Callable[[Array, Any], ArrayLike]  # (x_t (N, D), t) → (N, D), for o
 
 DOUBLE = 1e-12  # tolerance for a network in float64
 ULPS = 128.0  # tolerance for other networks, in units of the machine epsilon of their dtype
+LARGE = 1e30  # of x_t; the results of a network at larger ones may overflow
 ALLOWED = 10.0  # multiple of the effect of rounding that counts as equal
 
 
@@ -128,7 +129,7 @@ def check_loss_of(
     def every(**mistake: Any) -> Callable[[], Array]:
         return lambda: shown(ours(**mistake))
 
-    right = call.finite(ours(), "the loss")
+    right = call.finite(ours, "the loss")
     whole = numbers(loss(steps, x0, noise), "loss", f"an array of shape ({N},), or a number")
     alone = whole.ndim == 0 and N > 1
     if alone:
@@ -255,7 +256,7 @@ def check_bound_of(
         predict = call.rounded(schedule, rounding, step_of, in_posterior=True)
         return bound_terms(schedule, x0, predict, noise, variance, n_levels)
 
-    terms = call.finite(ours(), "−ELBO")
+    terms = call.finite(ours, "−ELBO")
     left = numbers(bound(x0, noise), "bound", f"an array of shape ({len(x0)},) or {terms.shape}")
     by_term = left.shape == terms.shape
 
@@ -372,7 +373,7 @@ def check_sampler_of(
             steps = ddim_sampler(schedule, predict, start, rng, eta)
         return np.stack([x for _, x in steps])
 
-    path = call.finite(ours(), "x_0")
+    path = call.finite(ours, "x_0")
     left = numbers(sample(start, noise), "sample", f"an array of shape {start.shape} or {path.shape}")
     whole = left.shape == path.shape
 
@@ -499,7 +500,7 @@ def check_flow_likelihood_of(
         with np.errstate(over="ignore", invalid="ignore"):  # a trial step that is refused may lead far away
             return probability_flow_log_prob(sde, both, x, start, rtol)
 
-    right = call.finite(ours(rtol / 10), "log p^ODE")
+    right = call.finite(lambda: ours(rtol / 10), "log p^ODE")
 
     def end() -> Array:
         return flow_map(sde, call, x, t_min, sde.horizon, rtol)
@@ -568,12 +569,14 @@ class _Repeatable:
 
     def __call__(self, x: Array, t: Any) -> Array:
         value = returned(self.network(x, t), x.shape, self.name)
-        if not self.first_wrong and not np.isfinite(value).all() and np.isfinite(x).all():
+        if not self.first_wrong and not np.isfinite(value).all() and np.abs(x).max() < LARGE:
             self.first_wrong = f"got {value[~np.isfinite(value)][0]} at t = {t} for x_t of size {np.abs(x).max():.3g}"
         return value
 
-    def finite(self, right: Array, quantity: str) -> Array:
-        """`right` if it is finite; otherwise ValueError that says whether the network or the loop is the cause."""
+    def finite(self, compute: Callable[[], Array], quantity: str) -> Array:
+        """The right side if it is finite; otherwise ValueError that blames the network or the loop."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            right = compute()
         if not np.isfinite(right).all():
             raise ValueError(
                 f"{self.name} must return finite numbers, {self.first_wrong}"

@@ -9,6 +9,7 @@ import platform
 import runpy
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,6 +150,14 @@ def museum() -> int:
     return 0
 
 
+def _place(error: BaseException, file: Path) -> str:
+    """The file and the line of an error: the deepest line in this file, or that of a SyntaxError."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    if isinstance(error, SyntaxError) and not lines:
+        return f"{error.filename}, line {error.lineno}"
+    return f"{file}, line {lines[-1]}" if lines else str(file)
+
+
 def audit(file: Path) -> int:
     """Run `audit_me()` of a Python file and print the table; return 1 if a check fails."""
     from scratchgen.conformance import Audit
@@ -159,11 +168,17 @@ def audit(file: Path) -> int:
         raise FileNotFoundError(f"there is no file {file}; name a Python file, and in it {remedy}")
     sys.path.insert(0, str(file.resolve().parent))  # the file may import its neighbours, as a script does
     try:
-        function = runpy.run_path(str(file)).get("audit_me")
+        try:
+            function = runpy.run_path(str(file)).get("audit_me")
+            result = function() if callable(function) else None
+        except Exception as error:
+            raise RuntimeError(f"{_place(error, file)}: {type(error).__name__}: {error}") from error
         if not callable(function):
             raise ValueError(f"{file} has no function audit_me; {remedy}")
-        result = function()
         if isinstance(result, dict):
+            other = [key for key in result if not isinstance(key, str)]
+            if other:
+                raise TypeError(f"the keys of the dict of audit_me() must be names of arguments, got {other[0]!r}")
             result = audit_of(**result)
     except SystemExit as error:
         raise RuntimeError(f"{file} called sys.exit({error.code!r}) before its audit ended; {remedy}") from None

@@ -397,7 +397,7 @@ def test_code_that_raises_is_a_row_with_the_error_and_the_call():
         audit(**{**given, "eps_hat": lambda t, x: x}), "bound"
     )
     wrong_shape = audit(betas=SHORT, zero_based=True, q_posterior=lambda t, x, x0: x0)
-    assert "q_posterior must return two results, (mean, spread), got a ndarray" in wrong_shape.rows[0].diagnosis
+    assert "q_posterior must return two results, (mean, spread), got ndarray" in wrong_shape.rows[0].diagnosis
 
 
 def test_require_raises_with_the_failing_rows_only():
@@ -744,7 +744,7 @@ def test_given_noise_ends_and_says_when_it_is_too_little():
         ("etas or sampler_eta must be in", {"etas": (0.0, 2.0)}),
         ("sde must be a LinearSDE", {"sde": "vp"}),
         (r"x0 must have shape \(N, …\)", {"x0": np.zeros(3)}),
-        ("variances must lie strictly between 0 and 1", {"betas": np.array([0.1, 1.0])}),
+        ("betas must lie strictly between 0 and 1", {"betas": np.array([0.1, 1.0])}),
     ],
 )
 def test_wrong_options_are_named(message, changes):
@@ -921,3 +921,238 @@ def test_an_option_of_another_form_is_refused_by_name(option, message):
 @pytest.mark.parametrize("dtype", [np.float32, "float32", np.dtype("float32"), "torch.float32"])
 def test_the_precision_is_named_in_any_form(dtype):
     assert "float32" in audit(betas=HO, alphas_cumprod=np.cumprod(1 - HO), dtype=dtype).title
+
+
+# --- what code does beside its results ---------------------------------------------------------------------------
+
+
+def test_code_that_writes_into_its_arguments_gets_a_note_and_no_verdict():
+    model, given = in_hos_convention(COSINE)
+
+    def q_sample(t, x0, noise):
+        noise *= np.sqrt(1 - model.acp[t])
+        return np.sqrt(model.acp[t]) * x0 + noise
+
+    def net(x, t):
+        value = model.net(x, t)
+        x += 1
+        return value
+
+    def loss(t, x0, noise):
+        return model.loss(t, x0, noise)
+
+    result = audit(**{**given, "q_sample": q_sample, "eps_hat": net})
+    passes(result)
+    assert "q_sample changes its argument noise in place; it got copies" in result.notes[0]
+    assert sum("eps_hat changes its argument x in place" in note for note in result.notes) == 1
+    assert len(result.notes) == 2
+    assert "note: q_sample changes its argument noise in place" in str(result)
+    assert audit(**given).notes == ()
+
+
+@pytest.mark.parametrize("spread", ["variance", "std", "log_variance"])
+def test_the_clipped_log_variance_of_ho_passes_by_its_option(spread):
+    for betas in (HO, COSINE, SHORT):
+        model = Ho(betas, 3)
+        clipped = np.append(model.posterior_variance[1], model.posterior_variance[1:])
+        table = {"variance": lambda v: v, "std": np.sqrt, "log_variance": np.log}[spread](clipped)
+
+        def q_posterior(t, x_t, x0, model=model, table=table):
+            return model.q_posterior(t, x_t, x0)[0], table[t]
+
+        given = {"betas": betas, "zero_based": True, "q_posterior": q_posterior}
+        passes(audit(**given, posterior_spread=spread, clipped_posterior=True))
+        refused = diagnosis_of(audit(**given, posterior_spread=spread), "q_posterior")
+        assert "the check passes with clipped_posterior=True; pass this if it is meant" in refused
+        assert "its first step is replaced by the second, as in Ho's code" in refused
+        other = diagnosis_of(audit(**given, posterior_spread="std" if spread != "std" else "variance"), "q_posterior")
+        assert f"passes with clipped_posterior=True, posterior_spread='{spread}'" in other
+        plain = {**given, "q_posterior": lambda *a, model=model: model.q_posterior(*a)[:2], "clipped_posterior": True}
+        assert "the check passes with clipped_posterior=False" in diagnosis_of(audit(**plain), "q_posterior")
+
+
+def test_another_spread_is_suggested_only_if_the_check_passes_with_it():
+    model = Ho(COSINE, 3)
+
+    def of(f):
+        return lambda *a: (model.q_posterior(*a)[0], f(model.q_posterior(*a)[1]))
+
+    given = {"betas": COSINE, "zero_based": True, "posterior_spread": "std"}
+    with np.errstate(divide="ignore"):
+        row = diagnosis_of(audit(**given, q_posterior=of(np.log)), "q_posterior")
+    assert "std of 0 or more" in row
+    assert row.endswith("the check passes with posterior_spread='log_variance'; pass this if it is meant")
+    assert "passes with" not in diagnosis_of(audit(**given, q_posterior=of(lambda v: 1.1 * np.sqrt(v))), "q_posterior")
+    for claimed in ("std", "variance"):
+        result = audit(kl=likelihood.kl_diag_standard, latent_spread=claimed)
+        assert "the check passes with latent_spread='log_variance'" in diagnosis_of(result, "kl")
+
+
+def test_a_flow_from_a_standard_normal_passes_by_its_option():
+    process = VP(0.1, 8.0)
+    std = float(process.std(1.0))
+
+    def score(x, t):  # exact for N(0, 1), so that the flow is the identity
+        return -x
+
+    def log_prob(x):
+        return -0.5 * (x**2 + np.log(2 * np.pi)).sum(axis=1)
+
+    given = {"sde": process, "score": score, "x0": examples(3, 2), "flow_log_prob": log_prob}
+    passes(audit(**given, prior_std=1.0))
+    assert "pass prior_std=1.0 if this is meant" in diagnosis_of(audit(**given), "flow_log_prob")
+    assert std != 1.0
+
+
+def test_a_sampler_whose_rounding_hides_mistakes_says_what_is_not_seen():
+    def untrained(x, t):
+        return (0.01 * np.sin(x)).astype(x.dtype)
+
+    for dtype, expected in (np.float32, 1), (np.float64, 0):
+        model, given = in_hos_convention(HO, dtype)
+        model.net = untrained
+        kept = {name: given[name] for name in ("betas", "zero_based", "last_noise", "x0", "sampler")}
+        result = audit(**kept, eps_hat=untrained)
+        passes(result)
+        assert len(result.notes) == expected, result.notes
+        assert all("sampler: rounding hides differences below" in note for note in result.notes)
+    assert audit(**in_hos_convention(SHORT, np.float32)[1]).notes == audit(**in_hos_convention(SHORT)[1]).notes
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_code_that_is_not_finite_gets_the_blame(value):
+    given = of_process(VP(0.1, 8.0))
+    kept = {name: given[name] for name in ("sde", "marginal", "drift", "diffusion")}
+    for name, changed in {
+        "marginal": {"marginal": lambda t: (value, 1.0)},
+        "drift": {"drift": lambda x, t: value + x},
+        "diffusion": {"diffusion": lambda t: value},
+    }.items():
+        text = diagnosis_of(audit(**{**kept, **changed}), "marginal")
+        assert re.search(rf"{name} at t = .* must be finite, got ", text), text
+    chain = in_hos_convention(SHORT)[1]
+    result = audit(**{**chain, "eps_hat": lambda x, t: np.full_like(x, value)})
+    for name in ("loss", "bound", "sampler"):
+        assert "must return finite numbers, got" in diagnosis_of(result, name)
+        assert "use another" not in diagnosis_of(result, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("q_sample", None, "q_sample must return an array of real numbers, or a tuple of arrays, got None; is its"),
+        ("q_sample", "text", "q_sample must return an array of real numbers, or a tuple of arrays, got str"),
+        ("q_sample", (z for z in "ab"), "got generator"),
+        ("q_sample", {"x_t": 1.0}, "got dict"),
+        ("q_sample", object(), "q_sample must return real numbers: arrays must hold real numbers, got object"),
+        ("q_sample", (np.zeros(2), np.zeros(3)), r"must return one array, got a tuple of 2: shape (2,), shape (3,)"),
+        ("q_sample", np.zeros(3, np.float16), "must return float32 or float64, got float16, which keeps 3 digits"),
+        ("q_posterior", (1.0, 2.0, 3.0), "two results, (mean, spread), got a tuple of 3"),
+        ("loss", None, "loss must return an array of real numbers"),
+        ("loss", (1.0, {}), "loss must return one array, got a tuple of 2"),
+        ("bound", {"elbo": 1.0}, "bound must return an array"),
+        ("sampler", [np.zeros(2), None], "sampler must return an array"),
+        ("eps_hat", None, "eps_hat must return an array of real numbers"),
+    ],
+)
+def test_results_of_another_kind_are_named(name, value, message):
+    result = audit(**{**in_hos_convention(SHORT)[1], name: lambda *a: value})
+    row = diagnosis_of(result, "loss" if name == "eps_hat" else name)
+    assert message in row, row
+    assert "called as" in row
+
+
+def test_results_of_continuous_time_and_em_of_another_kind_are_named():
+    process = of_process(VP(0.1, 8.0))
+    (row, *_) = audit(**{**process, "marginal": lambda t: 1.0}).rows
+    assert "marginal must return two results, (scale, std), got float" in row.diagnosis
+    (row,) = audit(m_step=lambda x, resp: (1.0, 2.0)).rows
+    assert "m_step must return three results, (weights, means, covariances), got a tuple of 2" in row.diagnosis
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        (r"^betas must lie strictly between 0 and 1, but betas\[1\] is 1.0", {"betas": np.array([0.1, 1.0])}),
+        (r"^betas must have shape \(T,\)", {"betas": np.array([[0.1], [0.2]])}),
+        ("last_noise must be True or False, got 'no'", {"last_noise": "no"}),
+        ("clipped_posterior must be True or False", {"clipped_posterior": 1}),
+        ("prediction must be one of .*, got ''", {"prediction": ""}),
+        ("loss_weight must be finite and not negative for each t = 1..6, got -1", {"loss_weight": -np.ones(6)}),
+        ("variance must be finite and positive for each t = 1..6, got 0", {"variance": np.zeros(6)}),
+        ("x0 must hold examples of your data, got zero everywhere", {"x0": np.zeros((4, 3))}),
+        ("x0 must be finite", {"x0": np.full((4, 3), np.nan)}),
+        ("prior_std must be in", {"prior_std": 0.0}),
+    ],
+)
+def test_values_that_were_accepted_silently_are_refused(message, changes):
+    with pytest.raises(ValueError, match=message):
+        audit(**{"betas": SHORT, "q_sample": lambda t, x0, e: x0, **changes})
+
+
+# --- noise for code that draws for itself ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: 2 * np.random.randn(2) + 3,  # noqa: NPY002
+        lambda: np.random.normal(3, 2, size=2),  # noqa: NPY002
+        lambda: np.random.normal(loc=3, scale=2, size=2),  # noqa: NPY002
+        lambda: np.random.default_rng(0).normal(3.0, 2.0, 2),
+        lambda: 2 * np.random.default_rng(seed=0).standard_normal((2,)) + 3,
+        lambda: np.random.RandomState(1).normal(3, 2, (2,)),
+        lambda: 2 * np.random.RandomState(1).randn(2) + 3,
+        lambda: 2 * np.random.RandomState(seed=1).standard_normal(2) + 3,
+    ],
+)
+def test_normal_draws_of_numpy_return_the_given_noise(draw):
+    with given_noise(np.array([0.5, -1.0])):
+        assert np.array_equal(draw(), [4.0, 1.0])
+    assert np.random.default_rng(0).normal() == np.random.default_rng(0).normal()
+    assert not np.array_equal(draw(), [4.0, 1.0])
+
+
+def test_generators_made_within_are_generators_and_draw_what_is_not_given():
+    with given_noise(np.zeros(2), t=np.array([3])):
+        rng = np.random.default_rng(5)
+        assert isinstance(rng, np.random.Generator)
+        assert isinstance(np.random.RandomState(2), np.random.RandomState)
+        uniform = rng.uniform(size=3)
+        assert (rng.standard_normal(2) == 0).all()
+        assert rng.integers(9) == np.random.RandomState(2).randint(9) == 3
+    assert np.array_equal(uniform, np.random.default_rng(5).uniform(size=3))
+
+
+def test_code_with_another_source_of_noise_gets_a_warning():
+    before = np.random.default_rng(0)
+    with pytest.warns(UserWarning, match="the code draws none of the given noise"), given_noise(np.zeros(2)):
+        before.standard_normal(2)
+    with (
+        pytest.warns(UserWarning, match="draws no random integers for the given t"),
+        given_noise(np.zeros(2), t=np.array([1])),
+    ):
+        np.random.randn(2)  # noqa: NPY002
+    with given_noise():
+        pass
+    with pytest.raises(KeyError), given_noise(np.zeros(2)):
+        raise KeyError
+
+
+def test_an_audit_reports_another_source_of_noise_where_a_check_fails():
+    model, given = in_hos_convention(COSINE)
+    rng = np.random.default_rng(0)
+
+    def step_of(draw):
+        def step(t, x, output, noise):
+            with given_noise(noise):
+                return model.step(t, x, output, draw(x.shape) if t else 0 * noise)
+
+        return step
+
+    right = audit(**{**given, "step": step_of(lambda shape: np.random.normal(size=shape))})  # noqa: NPY002
+    passes(right)
+    assert right.notes == ()
+    other = audit(**{**given, "step": step_of(rng.standard_normal)})
+    only(other, ["step"])
+    assert any("draws none of the given noise" in note for note in other.notes)
