@@ -812,6 +812,11 @@ def test_the_command_line_prints_the_table_of_a_file(root, status, tmp_path, cap
         ("def audit_me(): return 3", "must return a dict or an Audit, got int"),
         ("def audit_me(): return {'q_smaple': 1}", "q_smaple"),
         ("def audit_me(): return {}", "audit needs code to check"),
+        ("def audit_me(): return {3: 4}", "must be names of arguments, got 3"),
+        ("\n\ndef audit_me():\n    return 1 / 0", "mine.py, line 4: ZeroDivisionError: division by zero"),
+        ("import json\ndef f():\n    return json.loads('x')\ndef audit_me(): return f()", "mine.py, line 3: JSONDec"),
+        ("import no_such_thing", "mine.py, line 1: ModuleNotFoundError: No module named"),
+        ("def audit_me():\n    return (", "mine.py, line 2: SyntaxError"),
     ],
 )
 def test_the_command_line_says_what_is_wrong_with_a_file(text, message, tmp_path, capsys):
@@ -819,7 +824,9 @@ def test_the_command_line_says_what_is_wrong_with_a_file(text, message, tmp_path
     if text is not None:
         path.write_text(text)
     assert cli.main(["audit", str(path)]) == 2
-    assert message in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
 
 
 def test_the_command_line_accepts_an_audit_and_needs_no_extra(tmp_path):
