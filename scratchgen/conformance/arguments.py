@@ -30,6 +30,15 @@ def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:
     Functions among its arguments get copies of their arrays, as `on_copies` says.  If one returns numbers in float32,
     the diagnosis is that for float32.
     """
+    return _with_arrays(check, in_place=False)
+
+
+def takes_arrays_in_place(check: Callable[P, R]) -> Callable[P, R]:
+    """`takes_arrays` for a check whose functions may change their arrays in place: an optimiser, an average."""
+    return _with_arrays(check, in_place=True)
+
+
+def _with_arrays(check: Callable[P, R], in_place: bool) -> Callable[P, R]:
     signature = inspect.signature(check)
 
     @functools.wraps(check)
@@ -39,7 +48,7 @@ def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:
             if name == "schedule":
                 as_schedule(value)
             if inspect.isroutine(value) or isinstance(value, functools.partial):
-                bound.arguments[name] = on_copies(value, name, singles)
+                bound.arguments[name] = on_copies(value, name, singles, in_place)
             if isinstance(value, list | tuple) or (hasattr(value, "__array__") and not np.isscalar(value)):
                 bound.arguments[name] = np.asarray(value, dtype=np.float64)
         result = check(*bound.args, **bound.kwargs)
@@ -50,8 +59,10 @@ def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:
     return with_arrays
 
 
-def on_copies(f: Callable[..., Any], name: str, singles: set[bool] | None = None) -> Callable[..., Any]:
-    """`f` called with copies of its arrays, and a `CodeWarning` if it changes one in place.
+def on_copies(
+    f: Callable[..., Any], name: str, singles: set[bool] | None = None, in_place: bool = False
+) -> Callable[..., Any]:
+    """`f` called with copies of its arrays, and a `CodeWarning` if it changes one in place and may not.
 
     True joins `singles` when f returns numbers in float32.
     """
@@ -60,7 +71,8 @@ def on_copies(f: Callable[..., Any], name: str, singles: set[bool] | None = None
     def watched(*args: Any, **kwargs: Any) -> Any:
         own = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
         value = f(*own, **kwargs)
-        warn_of_changes(f, name, args, own)
+        if not in_place:
+            warn_of_changes(f, name, args, own)
         refuse_objects(value, name)
         if singles is not None and not singles and is_single(value):
             singles.add(True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import parts, returned, takes_arrays
+from scratchgen.conformance.arguments import parts, returned, takes_arrays, takes_arrays_in_place
 from scratchgen.conformance.em import normalised
 from scratchgen.conformance.instances import rounding
 from scratchgen.conformance.result import Check, compare, worst
@@ -97,7 +97,7 @@ def check_mlp(call: Callable[[Array], ArrayLike], layers: Layers, x: Array, acti
 CLIPPED = 10, 15, 20, 30, 50, 88  # guards of an exponential
 
 
-@takes_arrays
+@takes_arrays_in_place
 def check_activation(
     value: Callable[[Array], ArrayLike], value_and_slope: Callable[[Array], tuple[ArrayLike, ArrayLike]], z: Array
 ) -> Check:

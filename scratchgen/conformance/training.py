@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import check_callable, parts, returned, takes_arrays
+from scratchgen.conformance.arguments import check_callable, parts, returned, takes_arrays, takes_arrays_in_place
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.quadrature import central_difference
 from scratchgen.validation import Array
@@ -126,7 +126,7 @@ def check_loss_gradient(
 # --- steps and loops -------------------------------------------------------------------------------------------------
 
 
-@takes_arrays
+@takes_arrays_in_place
 def check_training_step(
     step: Callable[[Array], tuple[ArrayLike, ArrayLike]],
     losses: Callable[[Array], ArrayLike],
@@ -214,7 +214,7 @@ def check_training_step(
     )
 
 
-@takes_arrays
+@takes_arrays_in_place
 def check_training(
     train: Callable[[Array], tuple[ArrayLike, ArrayLike, ArrayLike]],
     loss: Callable[[Array, int], ArrayLike],
@@ -418,7 +418,7 @@ def check_learning_rate(rate: Callable[[int], float], n_steps: int, learning_rat
     )
 
 
-@takes_arrays
+@takes_arrays_in_place
 def check_moving_average(
     average: Callable[[Array, Array], ArrayLike], start: Array, parameters: Array, decay: float
 ) -> Check:
@@ -486,7 +486,7 @@ def check_moving_average(
     )
 
 
-@takes_arrays
+@takes_arrays_in_place
 def check_adam(
     run: Callable[[Array, Array], ArrayLike],
     parameters: Array,

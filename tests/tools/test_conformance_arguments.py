@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 from scratchgen import NoiseSchedule
-from scratchgen.conformance import check_forward_process, check_posterior
+from scratchgen.conformance import check_forward_process, check_moving_average, check_posterior
 from scratchgen.conformance.arguments import check_callable
 from scratchgen.ddpm import q_sample
 
@@ -101,3 +101,16 @@ def test_half_precision_and_another_schedule_are_refused():
         check_forward_process(lambda *a: right(*a).astype(np.float16), SCHEDULE)
     with pytest.raises(TypeError, match=r"schedule must be a NoiseSchedule, got None; pass NoiseSchedule\(variances\)"):
         check_forward_process(right, None)
+
+
+def test_an_optimiser_may_change_its_parameters_in_place():
+    def average(start, parameters):
+        path = []
+        for n, row in enumerate(parameters, 1):
+            decay = min(0.9, (1 + n) / (10 + n))
+            start *= decay
+            start += (1 - decay) * row
+            path.append(start.copy())
+        return path
+
+    assert check_moving_average(average, np.array([1.0, 2.0]), np.arange(6.0).reshape(3, 2) ** 2, 0.9)
