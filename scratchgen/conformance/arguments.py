@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from scratchgen.conformance.result import Check, is_single
+from scratchgen.conformance.returns import check_digits, numbers, several
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-SHORT_DIGITS = {"float16": 3, "bfloat16": 2}
 
 
 class CodeWarning(UserWarning):
@@ -73,7 +72,7 @@ def on_copies(
         value = f(*own, **kwargs)
         if not in_place:
             warn_of_changes(f, name, args, own)
-        refuse_objects(value, name)
+        check_digits(value, f"{name} must return float32 or float64")
         if singles is not None and not singles and is_single(value):
             singles.add(True)
         return value
@@ -97,26 +96,6 @@ def warn_of_changes(f: Callable[..., Any], name: str, before: Sequence[Any], aft
 
 def _same(a: Any, b: Any) -> bool:
     return a is b or np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
-
-
-def refuse_objects(value: Any, name: str) -> None:
-    """Refuse what a function under test may return, but no check can read.
-
-    Raises
-    ------
-    TypeError
-        If it is an array of float16 or bfloat16.
-    ValueError
-        If it is None, text, a mapping, a set, a generator or a sparse array.
-    """
-    dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
-    if dtype in SHORT_DIGITS:
-        raise TypeError(
-            f"{name} must return float32 or float64, got {dtype}, which keeps {SHORT_DIGITS[dtype]} digits; "
-            "run the code in float32 or float64 for a check"
-        )
-    if value is None or isinstance(value, str | bytes | Mapping | Set | Generator) or hasattr(value, "toarray"):
-        raise ValueError(f"{name} must return an array of real numbers, or a tuple of arrays, got {described(value)}")
 
 
 def as_schedule(value: Any) -> NoiseSchedule:
@@ -149,36 +128,9 @@ def as_sigma_squared(sigma_squared: Array, schedule: NoiseSchedule, zero: bool =
     return np.concatenate([[0.0], table[1:]])
 
 
-def numbers(value: Any, what: str, expected: str) -> Array:
-    """Convert the return value of a callable under test to float64; raise ValueError if it is not an array of numbers.
-
-    `expected` is what it must return: "an array of shape (5, 3)".
-    """
-    refuse_objects(value, what)
-    try:
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{what} must return {expected}, got {described(value)}") from None
-
-
-def described(value: Any) -> str:
-    """The type of a value, and the types or shapes of the parts of a tuple."""
-    if value is None:
-        return "None; is its return statement missing?"
-    if isinstance(value, tuple | list):
-        shapes = [getattr(part, "shape", None) for part in value]
-        held = ", ".join(
-            type(v).__name__ if s is None else f"shape {tuple(s)}" for v, s in zip(value, shapes, strict=True)
-        )
-        return f"{'a list' if isinstance(value, list) else 'a tuple'} of {len(value)}" + (
-            f": {held}" if 0 < len(value) < 9 else ""
-        )
-    return type(value).__name__
-
-
 def returned(value: Any, shape: tuple[int, ...], what: str) -> Array:
     """Convert the return value of a callable under test to float64; raise ValueError if its shape is not `shape`."""
-    array = numbers(value, what, f"an array of shape {shape}")
+    array = numbers(value, f"{what} must return an array of shape {shape}")
     if array.shape != shape:
         raise ValueError(f"{what} must return an array of shape {shape}, got shape {array.shape}")
     return array
@@ -186,13 +138,8 @@ def returned(value: Any, shape: tuple[int, ...], what: str) -> Array:
 
 def parts(value: Any, n: int, what: str) -> list[Array]:
     """Convert the n return values of a callable under test to float64 arrays; raise ValueError if there are not n."""
-    refuse_objects(value, what)
-    if not hasattr(value, "__iter__"):
-        raise ValueError(f"{what} must return {n} arrays, got {described(value)}")
-    arrays = [numbers(part, what, f"{n} arrays") for part in value]
-    if len(arrays) != n:
-        raise ValueError(f"{what} must return {n} arrays, got {len(arrays)}")
-    return arrays
+    wanted = f"{what} must return {n} arrays; result {{}} must be an array of real numbers"
+    return [numbers(part, wanted.format(i)) for i, part in enumerate(several(value, n, what), start=1)]
 
 
 def check_callable(f: Any, usage: str) -> None:

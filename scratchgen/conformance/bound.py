@@ -12,9 +12,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import as_sigma_squared, check_callable, numbers, returned, takes_arrays
+from scratchgen.conformance.arguments import as_sigma_squared, check_callable, returned, takes_arrays
 from scratchgen.conformance.reference_chain import EPS, EpsHat, Steps, compose, enlarged, reverse_mean, rounding
 from scratchgen.conformance.result import Check, Mistakes, compare, worst
+from scratchgen.conformance.returns import numbers
 from scratchgen.ddpm.kernels import check_time
 from scratchgen.quadrature import sigma_points
 from scratchgen.schedule import NoiseSchedule
@@ -505,7 +506,7 @@ def check_variational_bound(
     noise = np.broadcast_to(np.tile(points, (n, 1)), (T, len(x0), D))
     if noise.size < 1e6:  # every term sees every point, and neighbouring steps not the same one
         noise = np.stack([np.tile(np.roll(points, t, axis=0), (n, 1)) for t in range(T)])
-    values = numbers(bound(x0, lambda x, t: x @ A[t].T + b[t], noise), "bound", "an array of shape (N,)")
+    values = numbers(bound(x0, lambda x, t: x @ A[t].T + b[t], noise), "bound must return an array of shape (N,)")
     terms, losses, second = _terms(steps, data, A, b, sigma_squared)
     if values.shape not in ((len(x0),), (len(x0), T + 1)):
         raise ValueError(

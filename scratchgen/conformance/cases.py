@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import check_callable, described, refuse_objects, warn_of_changes
+from scratchgen.conformance.arguments import check_callable, warn_of_changes
 from scratchgen.conformance.convention import DTYPES, Convention, as_numpy
 from scratchgen.conformance.em import check_e_step, check_em, log_joint_by_inverses, normalised
 from scratchgen.conformance.forward import (
@@ -21,7 +21,7 @@ from scratchgen.conformance.forward import (
 )
 from scratchgen.conformance.likelihood import check_diagonal_kl, check_gaussian_kl, check_kl
 from scratchgen.conformance.result import NAMELESS, Check, worst
-from scratchgen.conformance.returns import several
+from scratchgen.conformance.returns import described, refuse_objects, several
 from scratchgen.conformance.reverse import check_ancestral_step, check_ddim_step
 from scratchgen.conformance.reverse_samplers import check_heun, check_reverse_sampler
 from scratchgen.conformance.reverse_sde import check_reverse_sde, check_reverse_step

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import described
+from scratchgen.conformance.returns import described
 from scratchgen.ddpm import eps_to_prediction, prediction_to_eps
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE

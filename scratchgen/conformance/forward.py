@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import check_callable, numbers, parts, takes_arrays
+from scratchgen.conformance.arguments import check_callable, parts, takes_arrays
 from scratchgen.conformance.reference_chain import (
     CANCELS,
     LATE,
@@ -34,6 +34,7 @@ from scratchgen.conformance.reference_chain import (
     shifted,
 )
 from scratchgen.conformance.result import Check, compare, worst
+from scratchgen.conformance.returns import numbers
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array
 
@@ -255,9 +256,9 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
     check_callable(q_sample, "q_sample(t, x0, noise); t counts 1..T")
     steps = compose(schedule)
     scale, std, inputs = steps.scale, steps.std, ("x_0", "ε")
-    first = numbers(q_sample(1, np.ones((1, D)), np.zeros((1, D))), "q_sample", f"an array of shape (N, {D})").ravel()[
-        :1
-    ]
+    first = numbers(
+        q_sample(1, np.ones((1, D)), np.zeros((1, D))), f"q_sample must return an array of shape (N, {D})"
+    ).ravel()[:1]
     after_a_step = {text: weighted(s.scale, s.std) for text, s in _after_a_step(steps, first).items()}
     check = check_linear(
         "check_forward_process",

@@ -9,6 +9,30 @@ import numpy as np
 
 from scratchgen.validation import Array
 
+SHORT_DIGITS = {"float16": 3, "bfloat16": 2}
+
+
+def refuse_objects(value: Any, name: str) -> None:
+    """Raise ValueError for a result that no check can read, TypeError for numbers of too few digits."""
+    check_digits(value, f"{name} must return float32 or float64")
+    if is_object(value):
+        raise ValueError(f"{name} must return numbers or arrays, got {described(value)}")
+
+
+def check_digits(value: Any, wanted: str) -> None:
+    """Raise TypeError for an array of float16 or bfloat16."""
+    dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
+    if dtype in SHORT_DIGITS:
+        raise TypeError(
+            f"{wanted}, got {dtype}, which keeps {SHORT_DIGITS[dtype]} digits; run the code in float32 or float64"
+        )
+
+
+def is_object(value: Any) -> bool:
+    """Whether a result is None, a text, a mapping, a set, a generator or a sparse array."""
+    sized = hasattr(value, "__len__") or hasattr(value, "__array__") or np.isscalar(value)
+    return not sized or hasattr(value, "toarray") or isinstance(value, Mapping | Set | str | bytes)
+
 
 def described(value: Any) -> str:
     """A return value in the text of an error, with a remedy where the kind of value has one."""
@@ -20,6 +44,10 @@ def described(value: Any) -> str:
         return f"a {type(value).__name__} with the keys {list(value)!r:.60}; return its values as arrays"
     if isinstance(value, Iterable) and not hasattr(value, "__len__") and not hasattr(value, "__array__"):
         return f"a {type(value).__name__}; return a list or an array of its values"
+    if isinstance(value, tuple | list):
+        shapes = [getattr(part, "shape", None) for part in value[:9]]
+        held = (type(v).__name__ if s is None else f"shape {tuple(s)}" for v, s in zip(value, shapes, strict=False))
+        return f"a {type(value).__name__} of {len(value)}: {', '.join(held)}{', …' if len(value) > 9 else ''}"
     return f"{type(value).__name__} {value!r:.60}; return an array of real numbers"
 
 
@@ -28,8 +56,8 @@ def numbers(value: Any, wanted: str) -> Array:
 
     NumPy alone would make NaN of None, a number of "3", and a real part of a complex number.
     """
-    sized = hasattr(value, "__len__") or hasattr(value, "__array__") or np.isscalar(value)
-    if not sized or hasattr(value, "toarray") or isinstance(value, Mapping | Set | str | bytes):
+    check_digits(value, wanted)
+    if is_object(value):
         raise ValueError(f"{wanted}, got {described(value)}")
     try:
         array = np.asarray(value)

@@ -24,12 +24,10 @@ LARGEST_ERROR = 1e-6  # of a quadrature in a tolerance; a larger one would hide 
 
 
 def number(value: Any, what: str) -> float:
-    """Convert the return value of a callable under test to a float; raise ValueError if it is not one finite number."""
+    """Convert the return value of a callable under test to a float; raise ValueError if it is not one number."""
     array = numbers(value, f"{what} must be one number for a time that is a number")
     if array.size != 1:
         raise ValueError(f"{what} must be one number for a time that is a number, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{what} must be finite, got {float(array.reshape(()))}")
     return float(array.reshape(()))
 
 
@@ -110,16 +108,13 @@ def check_sde(
     probes = np.array([[1.0, -2.0, 0.5], [0.0, 1.0, 3.0], [-1.5, 4.0, -0.7], [12.0, -15.0, 7.0], [-13.0, 0.3, 25.0]])
 
     def level(t: float) -> list[float]:
-        return [number(part, f"scale and std of marginal at t = {t:g}") for part in several(marginal(t), 2, "marginal")]
+        return [number(part, "scale and std") for part in several(marginal(t), 2, "marginal")]
 
     def g(t: float) -> float:
-        return number(diffusion(t), f"diffusion at t = {t:g}")
+        return number(diffusion(t), "diffusion")
 
     def drift_at(t: float) -> Array:
-        value = returned(drift(probes, t), probes.shape, "drift")
-        if not np.isfinite(value).all():
-            raise ValueError(f"drift at t = {t:g} must be finite, got {value[~np.isfinite(value)][0]}")
-        return value
+        return returned(drift(probes, t), probes.shape, "drift")
 
     def rate(t: float) -> float:
         near = probes[:3]

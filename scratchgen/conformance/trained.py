@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import as_schedule, check_callable, numbers, on_copies, returned
+from scratchgen.conformance.arguments import as_schedule, check_callable, on_copies, returned
 from scratchgen.conformance.result import Check, Labels, Mistakes, compare
+from scratchgen.conformance.returns import numbers
 from scratchgen.ddpm import (
     PREDICTIONS,
     EpsHat,
@@ -130,7 +131,7 @@ def check_loss_of(
         return lambda: shown(ours(**mistake))
 
     right = call.finite(ours, "the loss")
-    whole = numbers(loss(steps, x0, noise), "loss", f"an array of shape ({N},), or a number")
+    whole = numbers(loss(steps, x0, noise), f"loss must return an array of shape ({N},), or a number")
     alone = whole.ndim == 0 and N > 1
     if alone:
         one_by_one = [returned(np.squeeze(loss(steps[[n]], x0[[n]], noise[[n]])), (), "loss") for n in range(N)]
@@ -257,7 +258,7 @@ def check_bound_of(
         return bound_terms(schedule, x0, predict, noise, variance, n_levels)
 
     terms = call.finite(ours, "−ELBO")
-    left = numbers(bound(x0, noise), "bound", f"an array of shape ({len(x0)},) or {terms.shape}")
+    left = numbers(bound(x0, noise), f"bound must return an array of shape ({len(x0)},) or {terms.shape}")
     by_term = left.shape == terms.shape
 
     def shown(terms: Array) -> Array:
@@ -374,7 +375,7 @@ def check_sampler_of(
         return np.stack([x for _, x in steps])
 
     path = call.finite(ours, "x_0")
-    left = numbers(sample(start, noise), "sample", f"an array of shape {start.shape} or {path.shape}")
+    left = numbers(sample(start, noise), f"sample must return an array of shape {start.shape} or {path.shape}")
     whole = left.shape == path.shape
 
     def shown(path: Array) -> Array:

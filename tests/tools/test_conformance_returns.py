@@ -75,7 +75,7 @@ def test_a_marginal_is_two_numbers(value):
 @pytest.mark.parametrize("value", [(1, 2), {"weights": 1}, None, 3.0], ids=repr)
 def test_audit_says_what_an_m_step_must_return(value):
     (row,) = audit(m_step=lambda x, r: value).rows
-    assert "m_step must return 3 arrays, got " in row.diagnosis
+    assert "m_step must return three results, (weights, means, covariances), got " in row.diagnosis
 
 
 def test_numbers_of_any_kind_are_arrays():
