@@ -1036,7 +1036,7 @@ def test_code_that_is_not_finite_gets_the_blame(value):
         {"diffusion": lambda t: value},
     ):
         text = diagnosis_of(audit(**{**kept, **changed}), "marginal")
-        assert str(value) in text
+        assert str(value) in text or "the code under test returns a number that is not finite" in text
         assert "use another" not in text
     chain = in_hos_convention(SHORT)[1]
     result = audit(**{**chain, "eps_hat": lambda x, t: np.full_like(x, value)})
