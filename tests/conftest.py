@@ -15,6 +15,14 @@ import os
 import pytest
 from hypothesis import Phase, settings
 
+# One thread for BLAS in every process, also in those that tests start: the test command runs two processes, and more
+# threads than cores slow each other down.  OpenBLAS reads this when NumPy is imported, which is after this file.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The width of the output: readline, which pytest loads, sets these two for the processes of pytest-xdist.
+os.environ.pop("COLUMNS", None)
+os.environ.pop("LINES", None)
+
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25)
 settings.register_profile("explore", deadline=None, max_examples=300, print_blob=True)
 ci = settings.get_profile("ci")

@@ -39,7 +39,9 @@ def test_global_state_is_neither_read_nor_written():
 
 
 @pytest.mark.parametrize(
-    "rng", [True, np.True_, 1.0, np.float64(1), np.random.RandomState(0), "1", np.float32(1), object(), 1 + 0j], ids=str
+    "rng",
+    [True, np.True_, 1.0, np.float64(1), np.random.RandomState(0), "1", np.float32(1), object(), 1 + 0j],
+    ids=lambda rng: type(rng).__name__,
 )
 def test_rng_of_a_wrong_kind_is_a_type_error(rng):
     with pytest.raises(TypeError, match=r"^rng must be .*numpy\.random\.default_rng\(seed\)"):
