@@ -77,12 +77,12 @@ def test_code_that_writes_into_its_arguments_is_judged_on_copies_and_says_so(wra
 @pytest.mark.parametrize(
     ("value", "got"),
     [
-        (None, r"got None; is its return statement missing\?"),
+        (None, "got None; does the function end without a return"),
         ("text", "got str"),
-        ({"x": 1}, "got dict"),
-        ((z for z in "ab"), "got generator"),
-        (scipy.sparse.eye(3, format="csr"), "got csr"),
-        ((np.zeros(3), np.zeros(2)), r"got a tuple of 2: shape \(3,\), shape \(2,\)"),
+        ({"x": 1}, "got a dict"),
+        ((z for z in "ab"), "got a generator"),
+        (scipy.sparse.eye(3, format="csr"), "got a sparse csr"),
+        ((np.zeros(3), np.zeros(2)), "got tuple: .*inhomogeneous"),
     ],
 )
 def test_what_is_no_array_is_named(value, got):
@@ -90,7 +90,7 @@ def test_what_is_no_array_is_named(value, got):
         check_forward_process(lambda t, x0, noise: value, SCHEDULE)
 
 
-@pytest.mark.parametrize(("value", "got"), [("ab", "str"), ({1: 2, 3: 4}, "dict"), (3.0, "float"), (None, "None")])
+@pytest.mark.parametrize(("value", "got"), [("ab", "str"), ({1: 2, 3: 4}, "a dict"), (3.0, "one float"), (None, "None")])
 def test_what_is_no_pair_is_named(value, got):
     with pytest.raises(ValueError, match=f"q_posterior must return .* arrays, got {got}"):
         check_posterior(lambda t, x_t, x0: value, SCHEDULE)
