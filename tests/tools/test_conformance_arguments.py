@@ -90,7 +90,9 @@ def test_what_is_no_array_is_named(value, got):
         check_forward_process(lambda t, x0, noise: value, SCHEDULE)
 
 
-@pytest.mark.parametrize(("value", "got"), [("ab", "str"), ({1: 2, 3: 4}, "a dict"), (3.0, "one float"), (None, "None")])
+@pytest.mark.parametrize(
+    ("value", "got"), [("ab", "str"), ({1: 2, 3: 4}, "a dict"), (3.0, "one float"), (None, "None")]
+)
 def test_what_is_no_pair_is_named(value, got):
     with pytest.raises(ValueError, match=f"q_posterior must return .* arrays, got {got}"):
         check_posterior(lambda t, x_t, x0: value, SCHEDULE)
