@@ -284,7 +284,7 @@ def test_a_variance_that_never_moves_is_no_start_at_a_noise_level():
 
 
 def test_a_marginal_of_one_time_is_two_numbers():
-    with pytest.raises(ValueError, match="^scale and std must be one number for a time"):
+    with pytest.raises(ValueError, match=r"^scale and std must be one number for a time"):
         check_sde(lambda t: (np.ones(2), t), F, G, 1.7)
 
 
