@@ -838,3 +838,804 @@ def _():
 @wrong("optimal variance: loss subtracted, not added", *SIGN)
 def _():
     return optimal_of(FROM_SDE, lambda h, w, loss, D: h.post - w * loss / D)
+
+
+# --- check_step_loss -----------------------------------------------------------------------------------------------
+
+LOG_TAU = np.log(2 * np.pi)
+
+
+def slope_noise(x, t):
+    return 0.6 * np.tanh(x) + 0.02 * t
+
+
+def step_loss_of(schedule, t, formula, sigma2=None):
+    h = H(schedule)
+    s2 = h.b[t] if sigma2 is None else sigma2
+
+    def loss(t, x0, e1, e2, eps_hat):
+        prev = np.sqrt(h.prev[t]) * x0 + np.sqrt(1 - h.prev[t]) * e1
+        x = np.sqrt(h.a[t]) * prev + np.sqrt(h.b[t]) * e2
+        return formula(h, s2, t, x0, prev, x, e2, eps_hat(x, t), x0.shape[1])
+
+    return c.check_step_loss(loss, schedule, t, slope_noise, 0.3, 0.8, s2)
+
+
+def square(v):
+    return (v**2).sum(axis=1)
+
+
+@wrong("step loss: no ½ before the square", *HALF)
+def _():
+    return step_loss_of(
+        TEN, 4, lambda h, s, t, x0, p, x, e2, e, D: square(p - mu(h, t, x, e)) / s + D / 2 * (LOG_TAU + np.log(s))
+    )
+
+
+@wrong("step loss: constant ½ log 2π left out", "2π", "constant", *MISSING)
+def _():
+    return step_loss_of(
+        LINEAR, 20, lambda h, s, t, x0, p, x, e2, e, D: square(p - mu(h, t, x, e)) / (2 * s) + D / 2 * np.log(s)
+    )
+
+
+@wrong("step loss: constant counted once, not per dimension", "dimension", "D", "once", "constant")
+def _():
+    return step_loss_of(
+        RANDOM, 5, lambda h, s, t, x0, p, x, e2, e, D: square(p - mu(h, t, x, e)) / (2 * s) + (LOG_TAU + np.log(s)) / 2
+    )
+
+
+@wrong("step loss: divided by 2σ", *SQUARE)
+def _():
+    return step_loss_of(
+        CONSTANT,
+        7,
+        lambda h, s, t, x0, p, x, e2, e, D: (
+            square(p - mu(h, t, x, e)) / (2 * np.sqrt(s)) + D / 2 * (LOG_TAU + np.log(s))
+        ),
+    )
+
+
+@wrong(
+    "step loss: target is the noise of the last step", "ε_t", "one step", "total noise", "merged", "last step", "target"
+)
+def _():
+    def formula(h, s, t, x0, p, x, e2, e, D):
+        w = h.b[t] ** 2 / (2 * s * h.a[t] * (1 - h.ab[t]))
+        return w * square(e2 - e) + D / 2 * (LOG_TAU + np.log(s)) + D * h.post[t] / (2 * s)
+
+    return step_loss_of(TEN, 6, formula)
+
+
+@wrong("step loss: merged noise without the spread β̃² of x_{t−1}", "β̃", "ω", "spread", "constant", *MISSING)
+def _():
+    def formula(h, s, t, x0, p, x, e2, e, D):
+        w = h.b[t] ** 2 / (2 * s * h.a[t] * (1 - h.ab[t]))
+        eps = (x - np.sqrt(h.ab[t]) * x0) / np.sqrt(1 - h.ab[t])
+        return w * square(eps - e) + D / 2 * (LOG_TAU + np.log(s))
+
+    return step_loss_of(COSINE, 15, formula)
+
+
+@wrong("step loss: log σ for log σ²", *HALF, *SQUARE, "log")
+def _():
+    return step_loss_of(
+        FROM_SDE,
+        9,
+        lambda h, s, t, x0, p, x, e2, e, D: square(p - mu(h, t, x, e)) / (2 * s) + D / 2 * (LOG_TAU + np.log(s) / 2),
+        0.03,
+    )
+
+
+# --- check_bound_terms, check_variational_bound, check_bound_of ----------------------------------------------------
+
+
+def prior_kl(h, x0):
+    v = 1 - h.ab[-1]
+    return 0.5 * (h.ab[-1] * x0**2 + v - 1 - np.log(v)).sum(axis=1)
+
+
+def step_kl(h, s2, t, x0, x, e):
+    q = (np.sqrt(h.prev[t]) * h.b[t] * x0 + np.sqrt(h.a[t]) * (1 - h.prev[t]) * x) / (1 - h.ab[t])
+    ratio = h.post[t] / s2[t]
+    return 0.5 * ((q - mu(h, t, x, e)) ** 2 / s2[t] + ratio - 1 - np.log(ratio)).sum(axis=1)
+
+
+def decoder_nll(h, s2, x0, x, e):
+    return 0.5 * ((x0 - mu(h, 1, x, e)) ** 2 / s2[1] + np.log(2 * np.pi * s2[1])).sum(axis=1)
+
+
+def tables(schedule, variance):
+    h = H(schedule)
+    s2 = h.b.copy() if variance == "beta" else np.where(np.arange(h.T + 1) == 1, h.b, h.post)
+    s2[0] = 1.0
+    return h, s2
+
+
+def terms_of(schedule, prior=None, step=None, last=None, variance="beta"):
+    h, s2 = tables(schedule, variance)
+    return c.check_bound_terms(
+        lambda x0: (prior or prior_kl)(h, x0),
+        lambda t, x0, x, eps_hat: (step or step_kl)(h, s2, t, x0, x, eps_hat(x, t)),
+        lambda x0, x, eps_hat: (last or decoder_nll)(h, s2, x0, x, eps_hat(x, 1)),
+        schedule,
+        normal(21, 4, 3),
+        normal(22, 4, 3),
+        slope_noise,
+        s2,
+    )
+
+
+@wrong("bound terms: mean over D in L_{t−1}, Ho's mean_flat", *MEAN, "D", "dimension")
+def _():
+    return terms_of(LINEAR, step=lambda *a: step_kl(*a) / 3)
+
+
+@wrong("bound terms: KL(p‖q) for KL(q‖p)", "exchanged", "swapped", "KL(p", "other way", "reverse", "order")
+def _():
+    def step(h, s2, t, x0, x, e):
+        q = (np.sqrt(h.prev[t]) * h.b[t] * x0 + np.sqrt(h.a[t]) * (1 - h.prev[t]) * x) / (1 - h.ab[t])
+        ratio = s2[t] / h.post[t]
+        return 0.5 * ((q - mu(h, t, x, e)) ** 2 / h.post[t] + ratio - 1 - np.log(ratio)).sum(axis=1)
+
+    return terms_of(TEN, step=step)
+
+
+@wrong("bound terms: L_T of the mean alone", "L_T", "variance", "log", "constant", *MISSING)
+def _():
+    return terms_of(SHORT, prior=lambda h, x0: 0.5 * h.ab[-1] * (x0**2).sum(axis=1))
+
+
+@wrong("bound terms: L_T with log β̄ for log β̄²", *HALF, *SQUARE, "log")
+def _():
+    def prior(h, x0):
+        v = 1 - h.ab[-1]
+        return 0.5 * (h.ab[-1] * x0**2 + v - 1 - 0.5 * np.log(v)).sum(axis=1)
+
+    return terms_of(CONSTANT, prior=prior)
+
+
+@wrong("bound terms: L_0 with the variance of t = 2", "t = 2", "σ_2", "σ_1", "variance", *LATER)
+def _():
+    return terms_of(RANDOM, last=lambda h, s2, x0, x, e: decoder_nll(h, np.roll(s2, -1), x0, x, e))
+
+
+@wrong("bound terms: L_{t−1} of the means alone", "variance", "log", "constant", "β̃", *MISSING)
+def _():
+    def step(h, s2, t, x0, x, e):
+        q = (np.sqrt(h.prev[t]) * h.b[t] * x0 + np.sqrt(h.a[t]) * (1 - h.prev[t]) * x) / (1 - h.ab[t])
+        return 0.5 * ((q - mu(h, t, x, e)) ** 2 / s2[t]).sum(axis=1)
+
+    return terms_of(COSINE, step=step)
+
+
+@wrong("bound terms: bits", "log 2", "bits", "log(2)", "nats")
+def _():
+    bits = np.log(2)
+    return terms_of(
+        FROM_SDE,
+        lambda *a: prior_kl(*a) / bits,
+        lambda *a: step_kl(*a) / bits,
+        lambda *a: decoder_nll(*a) / bits,
+    )
+
+
+@wrong("bound terms: L_T of step T − 1", "T − 1", "T - 1", "ᾱ_{T−1}", *EARLIER)
+def _():
+    return terms_of(TEN, prior=lambda h, x0: 0.5 * (h.ab[-2] * x0**2 - h.ab[-2] - np.log(1 - h.ab[-2])).sum(axis=1))
+
+
+@wrong("bound terms: L_0 is the squared error", "constant", "σ", "variance", "log", *HALF, *MISSING)
+def _():
+    return terms_of(LINEAR, last=lambda h, s2, x0, x, e: ((x0 - mu(h, 1, x, e)) ** 2).sum(axis=1))
+
+
+def rows(h, s2, x0, eps_hat, noise, step=None):
+    """The terms L_0, …, L_T, a list of (N,)."""
+    out = []
+    for t in range(1, h.T + 1):
+        x = np.sqrt(h.ab[t]) * x0 + np.sqrt(1 - h.ab[t]) * noise[t - 1]
+        e = eps_hat(x, t)
+        out.append(decoder_nll(h, s2, x0, x, e) if t == 1 else (step or step_kl)(h, s2, t, x0, x, e))
+    return [*out, prior_kl(h, x0)]
+
+
+def bound_of(schedule, change=sum, variance="beta", step=None, D=2):
+    h, s2 = tables(schedule, variance)
+    A = normal(31, h.T + 1, D, D) * 0.2 + 0.3 * np.eye(D)
+    G = normal(32, D, D)
+    return c.check_variational_bound(
+        lambda x0, eps_hat, noise: change(rows(h, s2, x0, eps_hat, noise, step)),
+        schedule,
+        normal(33, D),
+        G @ G.T / D + 0.3 * np.eye(D),
+        A,
+        normal(34, h.T + 1, D) * 0.1,
+        s2,
+    )
+
+
+@wrong("bound: mean over the steps", "1/T", "divided by T", "mean", "average", "T")
+def _():
+    return bound_of(SHORT, lambda r: sum(r) / (len(r) - 1))
+
+
+@wrong("bound: L_T left out", "L_T", "prior", *MISSING)
+def _():
+    return bound_of(RANDOM, lambda r: sum(r[:-1]))
+
+
+@wrong("bound: the ELBO, not −ELBO", *SIGN)
+def _():
+    return bound_of(TEN, lambda r: -sum(r), "posterior")
+
+
+@wrong("bound: L_0 left out", "L_0", "reconstruction", *MISSING)
+def _():
+    return bound_of(CONSTANT, lambda r: sum(r[1:]))
+
+
+@wrong("bound: simple loss ‖ε − ε̂‖² for L_{t−1}", "weight", "simple", "w_t", "unweighted", "λ")
+def _():
+    def step(h, s2, t, x0, x, e):
+        return square((x - np.sqrt(h.ab[t]) * x0) / np.sqrt(1 - h.ab[t]) - e)
+
+    return bound_of(SHORT, step=step)
+
+
+@wrong("bound: steps t ≥ 2 times T, as if one t were drawn", "T", "times T", "factor T")
+def _():
+    return bound_of(TEN, lambda r: r[0] + (len(r) - 1) * sum(r[1:-1]) + r[-1])
+
+
+@wrong("bound: one entry a term, L_1 the last one", "order", "reversed", "shifted", "L_0", "L_1")
+def _():
+    return bound_of(SHORT, lambda r: np.stack(np.roll(r, 1, axis=0), axis=1))
+
+
+NETWORK = normal(41, 3, 3) * 0.5
+
+
+def network(x, t):
+    return (np.tanh(np.asarray(x) @ NETWORK) + 0.1 * np.sin(t)).astype(np.asarray(x).dtype)
+
+
+def own_bound(schedule, change=sum, variance="beta", asked=0, step=None, **options):
+    h, s2 = tables(schedule, variance)
+    return c.check_bound_of(
+        lambda x0, noise: change(rows(h, s2, x0, lambda x, t: network(x, t - asked), noise, step)),
+        network,
+        normal(42, 4, 3),
+        normal(43, h.T, 4, 3),
+        schedule,
+        variance,
+        **options,
+    )
+
+
+@wrong("bound of a network: it gets t − 1", *EARLIER)
+def _():
+    return own_bound(SHORT, asked=1)
+
+
+@wrong("bound of a network: bits per dimension", "bits", "log 2", "D", "nats")
+def _():
+    return own_bound(LINEAR, lambda r: sum(r) / (3 * np.log(2)))
+
+
+@wrong("bound of a network: β_t for β̃_t in p_θ", "β̃", "σ", "variance", "β_t")
+def _():
+    h, s2 = tables(TEN, "beta")
+    return c.check_bound_of(
+        lambda x0, noise: sum(rows(h, s2, x0, network, noise)),
+        network,
+        normal(42, 4, 3),
+        normal(43, h.T, 4, 3),
+        TEN,
+        "posterior",
+    )
+
+
+@wrong("bound of a network: density for the mass of a bin in L_0", "L_0", "bin", "density", "mass", "width", "whole")
+def _():
+    h, s2 = tables(SHORT, "beta")
+    levels = np.random.default_rng(44).integers(0, 16, (4, 3)) / 7.5 - 1
+    return c.check_bound_of(
+        lambda x0, noise: sum(rows(h, s2, x0, network, noise)),
+        network,
+        levels,
+        normal(43, h.T, 4, 3),
+        SHORT,
+        "beta",
+        16,
+    )
+
+
+@wrong("bound of a network: KL without ½", *HALF)
+def _():
+    return own_bound(RANDOM, step=lambda *a: 2 * step_kl(*a))
+
+
+# --- check_negative_elbo and check_chains --------------------------------------------------------------------------
+
+
+def elbo_of(schedule, weight=None, second=None, constant=None, prior=None, D=2):
+    h, s2 = tables(schedule, "beta")
+    A = normal(51, h.T + 1, D, D) * 0.2 + 0.3 * np.eye(D)
+    G = normal(52, D, D)
+
+    def run(loss, m2, D):
+        m2 = second(m2, D) if second else m2
+        v = 1 - h.ab[-1]
+        L_T = 0.5 * (h.ab[-1] * m2 + D * (v - 1 - np.log(v)))
+        w = np.zeros(h.T + 1)
+        w[1:] = h.b[1:] ** 2 / (2 * s2[1:] * h.a[1:] * (1 - h.ab[1:]))
+        w = weight(h, s2, w) if weight else w
+        ratio = h.post[2:] / s2[2:]
+        L_0 = constant(s2, D) if constant else D / 2 * np.log(2 * np.pi * s2[1])
+        fixed = L_0 + D / 2 * (ratio - 1 - np.log(ratio)).sum()
+        return (0 if prior == "none" else L_T) + fixed + (w[1:] * np.asarray(loss)[1:]).sum()
+
+    return c.check_negative_elbo(
+        run,
+        schedule,
+        normal(53, D),
+        G @ G.T / D + 0.3 * np.eye(D),
+        A,
+        normal(54, h.T + 1, D) * 0.1,
+        s2,
+    )
+
+
+@wrong("negative ELBO: E‖x_0‖² taken as D", "‖x_0‖²", "second moment", "x_0", "unit", "D")
+def _():
+    return elbo_of(SHORT, second=lambda m2, D: D)
+
+
+@wrong("negative ELBO: weights without ½", *HALF)
+def _():
+    return elbo_of(RANDOM, weight=lambda h, s2, w: 2 * w)
+
+
+@wrong("negative ELBO: weights without 1/α²", "α", *MISSING)
+def _():
+    return elbo_of(TEN, weight=lambda h, s2, w: w * h.a)
+
+
+@wrong("negative ELBO: log 2πσ_1² once for all dimensions", "D", "dimension", "once", "constant", "L_0")
+def _():
+    return elbo_of(CONSTANT, constant=lambda s2, D: 0.5 * np.log(2 * np.pi * s2[1]))
+
+
+@wrong("negative ELBO: no L_T", "L_T", "prior", *MISSING)
+def _():
+    return elbo_of(SHORT, prior="none")
+
+
+@wrong("negative ELBO: simple weights 1/T", "weight", "simple", "1/T", "mean")
+def _():
+    return elbo_of(TEN, weight=lambda h, s2, w: np.full(h.T + 1, 1 / h.T))
+
+
+def log_normal(x, mean, v):
+    return -0.5 * ((x - mean) ** 2 / v + np.log(2 * np.pi * v)).sum(axis=1)
+
+
+def chains_of(schedule, forward=None, reverse=None):
+    h, s2 = tables(schedule, "beta")
+
+    def q(path):
+        return sum((forward or log_normal)(path[t], np.sqrt(h.a[t]) * path[t - 1], h.b[t]) for t in range(1, h.T + 1))
+
+    def p(path, eps_hat):
+        out = log_normal(path[-1], 0.0, 1.0)
+        for t in range(1, h.T + 1):
+            out = out + log_normal(path[t - 1], mu(h, t, path[t], eps_hat(path[t], t)), s2[t])
+        return out
+
+    slopes = np.linspace(0.2, 0.9, h.T + 1)
+    return c.check_chains(
+        q,
+        (lambda path, eps_hat: reverse(h, s2, path, eps_hat)) if reverse else p,
+        schedule,
+        normal(61, h.T + 1, 4, 3),
+        slopes,
+        s2,
+    )
+
+
+def reverse_sum(h, s2, path, eps_hat, steps, at=0):
+    return sum(log_normal(path[t - 1], mu(h, t, path[t], eps_hat(path[t - at], t)), s2[t]) for t in steps)
+
+
+@wrong("chains: p(x_T) left out", "x_T", "prior", *MISSING)
+def _():
+    return chains_of(SHORT, reverse=lambda h, s2, p, e: reverse_sum(h, s2, p, e, range(1, h.T + 1)))
+
+
+@wrong("chains: ε̂ of x_{t−1}", "x_{t−1}", "ε̂", *EARLIER)
+def _():
+    return chains_of(
+        TEN,
+        reverse=lambda h, s2, p, e: log_normal(p[-1], 0.0, 1.0) + reverse_sum(h, s2, p, e, range(1, h.T + 1), 1),
+    )
+
+
+@wrong("chains: p_θ(x_0 | x_1) left out", "x_0", "x_1", "t = 1", "first", "last", *MISSING)
+def _():
+    return chains_of(
+        RANDOM, reverse=lambda h, s2, p, e: log_normal(p[-1], 0.0, 1.0) + reverse_sum(h, s2, p, e, range(2, h.T + 1))
+    )
+
+
+@wrong("chains: mean over dimensions", *MEAN, "D", "dimension")
+def _():
+    return chains_of(CONSTANT, forward=lambda x, m, v: log_normal(x, m, v) / x.shape[1])
+
+
+@wrong("chains: deviation in the density of q", *SQUARE)
+def _():
+    return chains_of(LINEAR, forward=lambda x, m, v: log_normal(x, m, np.sqrt(v)))
+
+
+# --- check_loss_weights --------------------------------------------------------------------------------------------
+
+
+def weights_of(schedule, name, formula):
+    h, s2 = tables(schedule, "beta")
+    snr = h.ab[1:] / (1 - h.ab[1:])
+    right = {
+        "simple": np.ones(h.T),
+        "x0": 1 / snr,
+        "v": 1 / h.ab[1:],
+        "min-snr": np.minimum(snr, 5) / snr,
+        "bound": h.T * h.b[1:] ** 2 / (2 * s2[1:] * h.a[1:] * (1 - h.ab[1:])),
+    }
+
+    def run(asked):
+        return np.concatenate([[0.0], formula(h, s2, snr) if asked == name else right[asked]])
+
+    return c.check_loss_weights(run, schedule, s2)
+
+
+@wrong("loss weights: SNR for 1/SNR, x0", "inverse", "1/SNR", "SNR", "recipro")
+def _():
+    return weights_of(LINEAR, "x0", lambda h, s2, snr: snr)
+
+
+@wrong("loss weights: ratio of deviations for SNR, x0", *SQUARE)
+def _():
+    return weights_of(RANDOM, "x0", lambda h, s2, snr: 1 / np.sqrt(snr))
+
+
+@wrong("loss weights: SNR + 1 for v, HF's min-snr with v", "1/SNR", "SNR", "1 − ᾱ", "inverse", "x_0")
+def _():
+    return weights_of(COSINE, "v", lambda h, s2, snr: snr + 1)
+
+
+@wrong("loss weights: 1/ᾱ for v", *SQUARE)
+def _():
+    return weights_of(FROM_SDE, "v", lambda h, s2, snr: 1 / np.sqrt(h.ab[1:]))
+
+
+@wrong("loss weights: min(SNR, 5), the weight of ‖x_0 − x̂_0‖²", "SNR", "x_0", "divided")
+def _():
+    return weights_of(SCALED, "min-snr", lambda h, s2, snr: np.minimum(snr, 5))
+
+
+@wrong("loss weights: max for min", "max", "min", "5", "γ")
+def _():
+    return weights_of(LINEAR, "min-snr", lambda h, s2, snr: np.maximum(snr, 5) / snr)
+
+
+@wrong("loss weights: bound without T", "T", *MISSING)
+def _():
+    return weights_of(TEN, "bound", lambda h, s2, snr: h.b[1:] ** 2 / (2 * s2[1:] * h.a[1:] * (1 - h.ab[1:])))
+
+
+@wrong("loss weights: bound without ½", *HALF)
+def _():
+    return weights_of(RANDOM, "bound", lambda h, s2, snr: h.T * h.b[1:] ** 2 / (s2[1:] * h.a[1:] * (1 - h.ab[1:])))
+
+
+@wrong("loss weights: √β to the fourth taken as β to the fourth", *SQUARE)
+def _():
+    return weights_of(
+        CONSTANT, "bound", lambda h, s2, snr: h.T * h.b[1:] ** 4 / (2 * s2[1:] * h.a[1:] * (1 - h.ab[1:]))
+    )
+
+
+# --- check_step_draws and check_time_draws -------------------------------------------------------------------------
+
+
+def grid(u, n=8):
+    return (u + np.arange(n) / n) % 1
+
+
+@wrong("step draws: steps 0..T − 1", "0", "T − 1", "off by one", "zero-based", "shifted", "step T")
+def _():
+    return c.check_step_draws(lambda u: (np.floor(grid(u) * 10).astype(int), np.ones(8)), 10)
+
+
+@wrong("step draws: T is never drawn", "T", "never", "last step", "randint", "excluded")
+def _():
+    return c.check_step_draws(lambda u: (1 + np.floor(grid(u) * 11).astype(int), np.ones(8)), 12)
+
+
+@wrong("step draws: rounded, not floored", "round", "0", "half", "ends", "step 0")
+def _():
+    return c.check_step_draws(lambda u: (np.rint(grid(u) * 10).astype(int), np.ones(8)), 10)
+
+
+def by_law(u, p):
+    return 1 + np.searchsorted(np.cumsum(p)[:-1], grid(u), side="right")
+
+
+LAW = np.arange(1, 9) / 36
+
+
+@wrong("step draws: importance sampling without weights", "weight", "importance", "biased", *MISSING)
+def _():
+    return c.check_step_draws(lambda u: (by_law(u, LAW), np.ones(8)), 8)
+
+
+@wrong("step draws: weights 1/p without 1/T", "T", "1/T", "factor", "times")
+def _():
+    return c.check_step_draws(lambda u: (by_law(u, LAW), 1 / LAW[by_law(u, LAW) - 1]), 8)
+
+
+@wrong("step draws: weights p T for 1/(p T)", "inverse", "multipl", "divided", "recipro", "weight")
+def _():
+    return c.check_step_draws(lambda u: (by_law(u, LAW), 8 * LAW[by_law(u, LAW) - 1]), 8)
+
+
+@wrong("time draws: t from 0, not from t_min", "t_min", "start", "0", "small")
+def _():
+    return c.check_time_draws(lambda u: (np.maximum(grid(u), 1e-3), np.ones(8)), lambda t: (t - 0.1) / 0.9)
+
+
+@wrong("time draws: even in log t where t should be even", "log", "weight", "clock", "even")
+def _():
+    return c.check_time_draws(lambda u: (0.01 * 100.0 ** grid(u), np.ones(8)), lambda t: (t - 0.01) / 0.99)
+
+
+@wrong(
+    "time draws: density of the importance law for its inverse", "inverse", "weight", "multipl", "divided", "recipro"
+)
+def _():
+    return c.check_time_draws(lambda u: (np.sqrt(grid(u)), 2 * np.sqrt(grid(u))), lambda t: t)
+
+
+@wrong("time draws: antithetic pairs of half the interval", "half", "½", "upper", "share", "only")
+def _():
+    return c.check_time_draws(lambda u: (np.append(grid(u, 4), grid(u, 4)) / 2, np.ones(8)), lambda t: t)
+
+
+# --- check_loss_of -------------------------------------------------------------------------------------------------
+
+
+def loss_of(
+    schedule, target=None, error=None, asked=0, given=None, prediction="noise", weight=None, reduction="sum", lam=None
+):
+    h = H(schedule)
+    w = np.ones(h.T + 1) if weight is None else weight(h)
+
+    def loss(t, x0, e):
+        s, n = np.sqrt(h.ab[t])[:, None], np.sqrt(1 - h.ab[t])[:, None]
+        x = s * x0 + n * e
+        enters = given(s, n, x0, e, x) if given else x
+        out = np.concatenate([network(enters[i : i + 1], int(k) - asked) for i, k in enumerate(t)])
+        goal = target(s, n, x0, e, h, t) if target else {"noise": e, "x0": x0, "v": s * e - n * x0}[prediction]
+        r = error(goal - out) if error else (goal - out) ** 2
+        r = r.mean(axis=1) if reduction == "mean" else r.sum(axis=1)
+        return r * (lam(h, t) if lam else w[t])
+
+    return c.check_loss_of(
+        loss,
+        network,
+        normal(71, 5, 3),
+        normal(72, 5, 3),
+        schedule,
+        prediction=prediction,
+        weight=None if weight is None else w,
+        reduction="mean" if reduction == "mean" else "sum",
+    )
+
+
+@wrong("loss: target x_0 in place of ε", "x_0", "target")
+def _():
+    return loss_of(LINEAR, lambda s, n, x0, e, h, t: x0)
+
+
+@wrong("loss: l1", "absolute", "l1", "L1", "|", "not squared", *SQUARE)
+def _():
+    return loss_of(TEN, error=np.abs)
+
+
+@wrong("loss: Huber", "Huber", "absolute", "l1", "large", "smooth")
+def _():
+    return loss_of(COSINE, error=lambda r: np.where(abs(r) < 1, r**2 / 2, abs(r) - 0.5))
+
+
+@wrong("loss: network gets t − 1", *EARLIER)
+def _():
+    return loss_of(RANDOM, asked=1)
+
+
+@wrong("loss: network gets x_0, not x_t", "x_0", "x_t", "clean")
+def _():
+    return loss_of(CONSTANT, given=lambda s, n, x0, e, x: x0)
+
+
+@wrong("loss: v with the other sign", *SIGN)
+def _():
+    return loss_of(FROM_SDE, lambda s, n, x0, e, h, t: n * x0 - s * e, prediction="v")
+
+
+@wrong("loss: weight of the step before", "λ_{t−1}", *EARLIER)
+def _():
+    return loss_of(
+        SHORT,
+        prediction="x0",
+        weight=lambda h: h.ab + 0.5,
+        lam=lambda h, t: (h.ab + 0.5)[t - 1],
+    )
+
+
+@wrong("loss: error mean over D, said to be the sum", *MEAN, "D", "dimension")
+def _():
+    return loss_of(LINEAR, error=lambda r: r**2 / r.shape[1])
+
+
+@wrong("loss: weight inside the square", *SQUARE, "weight", "λ")
+def _():
+    return loss_of(TEN, prediction="v", weight=lambda h: 0.5 + h.ab, lam=lambda h, t: (0.5 + h.ab[t]) ** 2)
+
+
+@wrong("loss: noise drawn with variance β̄², std missing in x_t", *SQUARE)
+def _():
+    return loss_of(SCALED, given=lambda s, n, x0, e, x: s * x0 + n**2 * e)
+
+
+@wrong("loss: x_t of EDM, x_0 + σ ε, to a network of Ho", "σ", "EDM", "scale", "ᾱ", "x_t")
+def _():
+    return loss_of(TEN, given=lambda s, n, x0, e, x: x0 + n / s * e)
+
+
+# --- check_sampler_of ----------------------------------------------------------------------------------------------
+
+
+def sampler_of(schedule, body, x=None, order=None, **options):
+    h, s2 = tables(schedule, options.get("variance", "beta"))
+
+    def sample(x_T, noise):
+        x = x_T
+        for t in range(h.T, 0, -1):
+            x = body(h, s2, t, x, noise[order(h.T, t) if order else h.T - t])
+        return x
+
+    return c.check_sampler_of(sample, network, 0.5 * normal(81, 4, 3), normal(82, h.T, 4, 3), schedule, **options)
+
+
+@wrong("sampler of a network: noise in the last step, which Ho omits", "last", "t = 1", "step 1", "noise")
+def _():
+    return sampler_of(TEN, lambda h, s, t, x, z: mu(h, t, x, network(x, t)) + np.sqrt(s[t]) * z, last_noise=False)
+
+
+@wrong("sampler of a network: β for β̃", "β̃", "β_t", "variance", "σ")
+def _():
+    return sampler_of(
+        RANDOM, lambda h, s, t, x, z: mu(h, t, x, network(x, t)) + np.sqrt(h.b[t]) * z, variance="posterior"
+    )
+
+
+@wrong("sampler of a network: it gets t − 1", *EARLIER)
+def _():
+    return sampler_of(
+        COSINE, lambda h, s, t, x, z: mu(h, t, x, network(x, t - 1)) + (t > 1) * np.sqrt(s[t]) * z, last_noise=False
+    )
+
+
+@wrong("sampler of a network: x̂_0 clipped", "clip", "[−1, 1]", "clamp", "±1")
+def _():
+    def body(h, s, t, x, z):
+        x0 = np.clip((x - np.sqrt(1 - h.ab[t]) * network(x, t)) / np.sqrt(h.ab[t]), -1, 1)
+        mean = (np.sqrt(h.prev[t]) * h.b[t] * x0 + np.sqrt(h.a[t]) * (1 - h.prev[t]) * x) / (1 - h.ab[t])
+        return mean + (t > 1) * np.sqrt(s[t]) * z
+
+    return sampler_of(SHORT, body, last_noise=False)
+
+
+@wrong("sampler of a network: noise in rising order of t", "order", "reversed", "noise")
+def _():
+    return sampler_of(
+        CONSTANT,
+        lambda h, s, t, x, z: mu(h, t, x, network(x, t)) + np.sqrt(s[t]) * z,
+        order=lambda T, t: t - 1,
+    )
+
+
+@wrong("sampler of a network: DDIM with a minus before ε̂", *SIGN)
+def _():
+    def body(h, s, t, x, z):
+        e = network(x, t)
+        x0 = (x - np.sqrt(1 - h.ab[t]) * e) / np.sqrt(h.ab[t])
+        return np.sqrt(h.prev[t]) * x0 - np.sqrt(1 - h.prev[t]) * e
+
+    return sampler_of(SHORT, body, eta=0.0)
+
+
+@wrong("sampler of a network: v network taken for ε̂", "v", "prediction", "velocity", "ε̂")
+def _():
+    def body(h, s, t, x, z):
+        v = network(x, t)
+        return mu(h, t, x, np.sqrt(h.ab[t]) * v + np.sqrt(1 - h.ab[t]) * x) + np.sqrt(s[t]) * z
+
+    return sampler_of(TEN, body)
+
+
+# --- check_flow_likelihood_of --------------------------------------------------------------------------------------
+
+
+def flow_of(sde, drift, divergence_scale=1.0, prior_std=None, trace=None, tell=None, t_min=0.05):
+    """Runge and Kutta's method with 400 steps for x and log p; drift(sde, x, t, s) for the score s."""
+    W = normal(91, 2, 2) * 0.4
+
+    def score(x, t):
+        return np.tanh(np.asarray(x) @ W) - 0.7 * np.asarray(x)
+
+    def div(x, t):
+        u = np.tanh(np.asarray(x) @ W)
+        return ((1 - u**2) * np.diag(W)).sum(axis=1) - 0.7 * 2
+
+    def log_prob(x):
+        x, n = np.asarray(x, dtype=float), 400
+        h = (sde.horizon - t_min) / n
+
+        def f(y, t):
+            d = y.shape[1]
+            beta = float(sde.diffusion(t)) ** 2
+            fx = np.asarray(sde.drift(y, t))
+            f1 = float(np.asarray(sde.drift(np.ones((1, 1)), t)).ravel()[0])
+            dx, factor = drift(fx, beta, score(y, t))
+            return dx, divergence_scale * (d * f1 + factor * beta * (trace or div)(y, t))
+
+        total = np.zeros(len(x))
+        for i in range(n):
+            t = t_min + i * h
+            k1, l1 = f(x, t)
+            k2, l2 = f(x + h / 2 * k1, t + h / 2)
+            k3, l3 = f(x + h / 2 * k2, t + h / 2)
+            k4, l4 = f(x + h * k3, t + h)
+            x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+            total = total + h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)
+        std = prior_std if prior_std else float(sde.prior_std)
+        return -0.5 * ((x / std) ** 2 + np.log(2 * np.pi * std**2)).sum(axis=1) + total
+
+    return c.check_flow_likelihood_of(log_prob, score, normal(92, 3, 2), sde, t_min, div, prior_std=tell)
+
+
+@wrong("flow likelihood: divergence subtracted", *SIGN, slow=True)
+def _():
+    return flow_of(VP(0.1, 4.0), lambda f, g2, s: (f - g2 / 2 * s, -0.5), -1.0)
+
+
+@wrong("flow likelihood: drift of the reverse SDE", "½", "reverse SDE", "g²", *HALF, slow=True)
+def _():
+    return flow_of(VP(0.1, 4.0), lambda f, g2, s: (f - g2 * s, -1.0))
+
+
+@wrong("flow likelihood: divergence of the score left out", "divergence", *MISSING, slow=True)
+def _():
+    return flow_of(VP(0.1, 4.0), lambda f, g2, s: (f - g2 / 2 * s, 0.0))
+
+
+@wrong("flow likelihood: prior N(0, I) of a VE process", "prior", "N(0, I)", "std(T)", "π", slow=True)
+def _():
+    return flow_of(VE(0.01, 3.0), lambda f, g2, s: (f - g2 / 2 * s, -0.5), prior_std=1.0)
+
+
+@wrong("flow likelihood: plus ½ g² s", *SIGN, slow=True)
+def _():
+    return flow_of(VP(0.1, 4.0), lambda f, g2, s: (f + g2 / 2 * s, 0.5))
