@@ -1639,3 +1639,833 @@ def _():
 @wrong("flow likelihood: plus ½ g² s", *SIGN, slow=True)
 def _():
     return flow_of(VP(0.1, 4.0), lambda f, g2, s: (f + g2 / 2 * s, 0.5))
+
+
+# --- check_gradient, check_loss_gradient, check_training_step ------------------------------------------------------
+
+X = normal(101, 6, 3)
+Y = normal(102, 6, 3)
+
+
+def linear_parts(p):
+    """The residual of x W + b for the flat vector of W (3, 3) and b (3,)."""
+    return X @ p[:9].reshape(3, 3) + p[9:] - Y
+
+
+def gradient_of(gradient):
+    def loss(p):
+        return (linear_parts(np.asarray(p)) ** 2).sum(axis=1).mean()
+
+    return c.check_gradient(loss, gradient, normal(103, 12), np.eye(12))
+
+
+def by_hand(p, factor=2 / 6):
+    r = linear_parts(p)
+    return factor * (X.T @ r), factor * r.sum(axis=0)
+
+
+@wrong("gradient: factor 2 of the square lost", *HALF)
+def _():
+    return gradient_of(lambda p: np.concatenate([g.ravel() for g in by_hand(p, 1 / 6)]))
+
+
+@wrong("gradient: sum over the batch, loss is a mean", "N", "mean", "sum", "batch", "times")
+def _():
+    return gradient_of(lambda p: np.concatenate([g.ravel() for g in by_hand(p, 2.0)]))
+
+
+@wrong("gradient: of W transposed", "transpos", "order", "exchanged")
+def _():
+    return gradient_of(lambda p: np.concatenate([g.T.ravel() for g in by_hand(p)]))
+
+
+@wrong("gradient: bias has none", "0", "zero", "bias", *MISSING)
+def _():
+    return gradient_of(lambda p: np.append(by_hand(p)[0].ravel(), np.zeros(3)))
+
+
+@wrong("gradient: descent direction, −∇", *SIGN)
+def _():
+    return gradient_of(lambda p: -np.concatenate([g.ravel() for g in by_hand(p)]))
+
+
+@wrong(
+    "gradient: mean over the batch for the bias too little, summed", "N", "mean", "sum", "batch", "bias", "parameter"
+)
+def _():
+    return gradient_of(lambda p: np.append(by_hand(p)[0].ravel(), by_hand(p, 2.0)[1]))
+
+
+def loss_gradient_of(pair):
+    noise = normal(111, 5, 3)
+
+    def losses(e):
+        return (noise**2).sum(axis=1) - 2 * (noise * e).sum(axis=1) + (np.asarray(e) ** 2).sum(axis=1)
+
+    return c.check_loss_gradient(lambda e: pair(e, noise), losses, normal(112, 5, 3))
+
+
+@wrong("loss gradient: ε − ε̂, the sign of the target", *SIGN)
+def _():
+    return loss_gradient_of(lambda e, n: (square(e - n), 2 * (n - e)))
+
+
+@wrong("loss gradient: without the 2", *HALF)
+def _():
+    return loss_gradient_of(lambda e, n: (square(e - n), e - n))
+
+
+@wrong("loss gradient: of the mean over the batch", "N", "mean", "batch", "divided", "average")
+def _():
+    return loss_gradient_of(lambda e, n: (square(e - n), 2 * (e - n) / len(e)))
+
+
+@wrong("loss gradient: loss mean over D, gradient of the sum", *MEAN, "D", "dimension")
+def _():
+    return loss_gradient_of(lambda e, n: (square(e - n) / 3, 2 * (e - n)))
+
+
+def training_step_of(result, weight):
+    def losses(p):
+        return (linear_parts(np.asarray(p)) ** 2).sum(axis=1)
+
+    def grad(p, w):
+        r = linear_parts(p) * np.reshape(w, (-1, 1))
+        return np.concatenate([(2 * X.T @ r / 6).ravel(), 2 * r.sum(axis=0) / 6])
+
+    p0 = np.random.default_rng(121).uniform(0.3, 1.5, 12)
+    return c.check_training_step(lambda p: result(losses(p), lambda w: grad(p, w)), losses, p0, weight)
+
+
+STEP_WEIGHT = np.array([0.2, 1.7, 0.6, 3.0, 1.1, 0.4])
+
+
+@wrong("training step: weights not in the gradient", "weight", "λ")
+def _():
+    return training_step_of(lambda v, g: (v, g(np.ones(6))), STEP_WEIGHT)
+
+
+@wrong("training step: sum over the batch", "sum", "mean", "N", "batch")
+def _():
+    return training_step_of(lambda v, g: (v, 6 * g(STEP_WEIGHT)), STEP_WEIGHT)
+
+
+@wrong("training step: weighted mean divided by Σw", "normal", "weight", "divided", "Σ", "sum of the weights", "times")
+def _():
+    return training_step_of(lambda v, g: (v, g(STEP_WEIGHT) * 6 / STEP_WEIGHT.sum()), STEP_WEIGHT)
+
+
+@wrong("training step: weights inside the square", *SQUARE, "weight")
+def _():
+    return training_step_of(lambda v, g: (v, g(STEP_WEIGHT**2)), STEP_WEIGHT)
+
+
+@wrong("training step: gradients clipped to norm 1", "clip", "norm", "length", "times", "factor")
+def _():
+    return training_step_of(lambda v, g: (v, g(1.0) / max(1.0, np.linalg.norm(g(1.0)))), 1.0)
+
+
+# --- check_adam, check_learning_rate, check_moving_average, check_training -----------------------------------------
+
+
+def adam(p, gradients, lr, b1=0.9, b2=0.999, eps=1e-8, wd=0.0, kind="right", rates=None):
+    p, m, v, out = np.array(p, dtype=float), 0.0, 0.0, []
+    for k, g in enumerate(gradients, 1):
+        g = np.asarray(g, dtype=float)
+        if callable(rates):
+            lr = rates(k - 1)
+        if kind == "L2":
+            g = g + wd * p
+        m = b1 * m + (1 - b1) * g if kind != "decays exchanged" else b2 * m + (1 - b2) * g
+        if kind == "abs":
+            v = b2 * v + (1 - b2) * abs(g)
+        elif kind == "decays exchanged":
+            v = b1 * v + (1 - b1) * g**2
+        elif kind == "sum":
+            v = v + g**2
+        else:
+            v = b2 * v + (1 - b2) * g**2
+        n = {"late": k + 1, "fixed": 1}.get(kind, k)
+        mh, vh = m / (1 - b1**n), v / (1 - b2**n)
+        if kind == "uncorrected":
+            mh, vh = m, v
+        if kind == "first only":
+            vh = v
+        if kind == "inside":
+            change = mh / np.sqrt(vh + eps)
+        elif kind == "before":
+            change = mh * np.sqrt(1 - b2**k) / (np.sqrt(v) + eps)
+        elif kind == "no root":
+            change = mh / (vh + eps)
+        else:
+            change = mh / (np.sqrt(vh) + eps)
+        if kind == "decay without rate":
+            p = p - lr * change - wd * p
+        elif kind == "L2":
+            p = p - lr * change
+        else:
+            p = p - lr * (change + wd * p)
+        out.append(p.copy())
+    return np.array(out)
+
+
+def adam_of(kind, lr=1e-2, eps=1e-8, wd=0.0, n=12):
+    return c.check_adam(
+        lambda p, g: adam(p, g, lr, eps=eps, wd=wd, kind=kind),
+        normal(131, 5),
+        normal(132, n, 5),
+        lr,
+        0.9,
+        0.999,
+        eps,
+        wd,
+    )
+
+
+@wrong("adam: no bias correction", "bias correction", "1 − β", "corrected", *MISSING)
+def _():
+    return adam_of("uncorrected")
+
+
+@wrong("adam: second moment not corrected", "second moment", "bias correction", "β_2", "v̂", "corrected")
+def _():
+    return adam_of("first only")
+
+
+@wrong("adam: bias correction counts from 2", "bias correction", "t + 1", "off by one", "one step", "from 0", "late")
+def _():
+    return adam_of("late")
+
+
+@wrong("adam: decays exchanged", "exchanged", "swapped", "interchanged")
+def _():
+    return adam_of("decays exchanged")
+
+
+@wrong("adam: ε inside the root", "inside", "ε", "root")
+def _():
+    return adam_of("inside", eps=1e-3)
+
+
+@wrong("adam: ε̂ of the paper's last note, not scaled by the correction", "ε", "bias correction", "before")
+def _():
+    return adam_of("before", eps=1e-3)
+
+
+@wrong("adam: no root", *SQUARE)
+def _():
+    return adam_of("no root")
+
+
+@wrong("adam: |g| in the second moment", "absolute", "|", *SQUARE)
+def _():
+    return adam_of("abs")
+
+
+@wrong("adam: weight decay in the gradient, L2", "L2", "gradient", "coupled", "AdamW", "decoupled")
+def _():
+    return adam_of("L2", wd=0.1)
+
+
+@wrong("adam: weight decay without the learning rate", "learning rate", "weight decay", "decay")
+def _():
+    return adam_of("decay without rate", wd=0.05)
+
+
+def rate_of(formula, n=40, lr=3e-4, warmup=8):
+    return c.check_learning_rate(lambda k: formula(k, n, lr, warmup), n, lr, warmup)
+
+
+def cosine(k, n, lr, w):
+    return lr * (k + 1) / w if k < w else lr / 2 * (1 + np.cos(np.pi * (k - w) / (n - w)))
+
+
+@wrong("learning rate: step/warmup, the first is 0", "step + 1", "first", "0", "warm", "off by one", "one step")
+def _():
+    return rate_of(lambda k, n, lr, w: lr * k / w if k < w else cosine(k, n, lr, w))
+
+
+@wrong("learning rate: cosine over all n_steps", "warmup", "n_steps", "warm-up", "after", "start")
+def _():
+    return rate_of(lambda k, n, lr, w: cosine(k, n, lr, w) if k < w else lr / 2 * (1 + np.cos(np.pi * k / n)))
+
+
+@wrong("learning rate: falls on a straight line", "linear", "straight", "cosine", "line")
+def _():
+    return rate_of(lambda k, n, lr, w: cosine(k, n, lr, w) if k < w else lr * (n - k) / (n - w))
+
+
+@wrong("learning rate: quarter of a cosine", "quarter", "half", "cos", "π/2", "½")
+def _():
+    return rate_of(lambda k, n, lr, w: cosine(k, n, lr, w) if k < w else lr * np.cos(np.pi / 2 * (k - w) / (n - w)))
+
+
+@wrong("learning rate: 1 + cos without ½", *HALF)
+def _():
+    return rate_of(lambda k, n, lr, w: cosine(k, n, lr, w) if k < w else 2 * cosine(k, n, lr, w), warmup=3)
+
+
+@wrong("learning rate: no warm-up", "warm", *MISSING)
+def _():
+    return rate_of(lambda k, n, lr, w: lr / 2 * (1 + np.cos(np.pi * k / n)), lr=1e-3, warmup=10)
+
+
+@wrong("learning rate: 0 at the last step, n_steps − 1", "n_steps − 1", "last", "off by one", "end", "one step")
+def _():
+    return rate_of(
+        lambda k, n, lr, w: cosine(k, n, lr, w) if k < w else lr / 2 * (1 + np.cos(np.pi * (k - w) / (n - 1 - w)))
+    )
+
+
+def ema(start, parameters, decays, late=False):
+    out, a = [], np.array(start, dtype=float)
+    for k, p in enumerate(parameters, 1):
+        d = decays(k)
+        a = d * a + (1 - d) * (parameters[k - 2] if late and k > 1 else start if late else p)
+        out.append(a.copy())
+    return np.array(out)
+
+
+def warm(d):
+    return lambda k: min(d, (1 + k) / (10 + k))
+
+
+def average_of(run, decay=0.95):
+    return c.check_moving_average(run, normal(141, 4), normal(142, 30, 4), decay)
+
+
+@wrong("EMA: decay and 1 − decay exchanged", "1 − decay", "exchanged", "swapped", "complement", "interchanged")
+def _():
+    return average_of(lambda s, p: ema(s, p, lambda k: 1 - warm(0.95)(k)))
+
+
+@wrong("EMA: constant decay", "warm", "constant", "(1 + k)/(10 + k)", "min", "same decay")
+def _():
+    return average_of(lambda s, p: ema(s, p, lambda k: 0.95))
+
+
+@wrong("EMA: k counts from 0", "k − 1", "from 0", "off by one", "one step", "counts")
+def _():
+    return average_of(lambda s, p: ema(s, p, lambda k: warm(0.95)(k - 1)), 0.9)
+
+
+@wrong("EMA: starts at 0, not at the parameters", "start", "0", "initial", "zero")
+def _():
+    return average_of(lambda s, p: ema(np.zeros(4), p, warm(0.95)))
+
+
+@wrong(
+    "EMA: averages the parameters before the step", "before", "previous", "one step", "late", "off by one", "shifted"
+)
+def _():
+    return average_of(lambda s, p: ema(s, p, warm(0.95), late=True))
+
+
+@wrong("EMA: max for min of the decays", "max", "min")
+def _():
+    return average_of(lambda s, p: ema(s, p, lambda k: max(0.8, (1 + k) / (10 + k))), 0.8)
+
+
+BATCHES = np.random.default_rng(151).standard_normal((6, 4))
+
+
+def train_loss(p, n):
+    r = np.asarray(p) - BATCHES[n]
+    return float((r**2).sum() + 0.1 * (np.asarray(p)[0] * np.asarray(p)[1]) ** 2)
+
+
+def train_gradient(p, n):
+    g = 2 * (p - BATCHES[n])
+    g[0] += 0.2 * p[0] * p[1] ** 2
+    g[1] += 0.2 * p[1] * p[0] ** 2
+    return g
+
+
+def training_of(kind, wd=0.0, decay=None, warmup=2, lr=0.05):
+    n_steps = len(BATCHES)
+
+    def train(start):
+        p = np.array(start, dtype=float)
+        m, v, average, losses = 0.0, 0.0, p.copy(), []
+        for k in range(n_steps):
+            batch = max(k - 1, 0) if kind == "batch before" else k
+            rate = cosine(k, n_steps, lr, warmup)
+            if kind == "warm-up from 0" and k < warmup:
+                rate = lr * k / warmup
+            if kind == "constant rate":
+                rate = lr
+            if kind != "loss after":
+                losses.append(train_loss(p, batch))
+            g = train_gradient(p, batch)
+            if kind == "accumulated" and k:
+                g = g + last
+            if kind == "L2":
+                g = g + wd * p
+            last = g
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            step = (m / (1 - 0.9 ** (k + 1))) / (np.sqrt(v / (1 - 0.999 ** (k + 1))) + 1e-8)
+            before = p.copy()
+            p = p - rate * (step + (0 if kind == "L2" else wd * p))
+            if kind == "sgd":
+                p = before - rate * g
+            if kind == "loss after":
+                losses.append(train_loss(p, batch))
+            if decay is not None:
+                d = decay if kind == "constant decay" else min(decay, (2 + k) / (11 + k))
+                average = d * average + (1 - d) * (before if kind == "EMA before the step" else p)
+        return np.array(losses), p, average
+
+    return c.check_training(train, train_loss, normal(152, 4) + 2, n_steps, lr, warmup, wd, decay)
+
+
+@wrong("training: batch before", "batch", "previous", "before", "off by one", "one step")
+def _():
+    return training_of("batch before")
+
+
+@wrong("training: warm-up from 0", "warm", "first", "step + 1", "off by one")
+def _():
+    return training_of("warm-up from 0")
+
+
+@wrong("training: learning rate constant", "constant", "cosine", "learning rate", "warm", "schedule")
+def _():
+    return training_of("constant rate")
+
+
+@wrong("training: loss of a step measured after it", "after", "before", "one step", "late", "updated")
+def _():
+    return training_of("loss after")
+
+
+@wrong("training: gradients accumulate, no zero_grad", "accumul", "added up", "zero_grad", "sum", "gradients", "reset")
+def _():
+    return training_of("accumulated")
+
+
+@wrong("training: L2 for AdamW", "L2", "decay", "coupled", "gradient")
+def _():
+    return training_of("L2", wd=0.1)
+
+
+@wrong("training: EMA of the parameters before the step", "before", "average", "one step", "EMA", "previous")
+def _():
+    return training_of("EMA before the step", decay=0.9)
+
+
+@wrong("training: EMA of constant decay", "decay", "constant", "warm", "(1 + k)/(10 + k)")
+def _():
+    return training_of("constant decay", decay=0.99)
+
+
+@wrong("training: plain gradient steps", "Adam", "SGD", "gradient descent", "plain", "moment")
+def _():
+    return training_of("sgd")
+
+
+# --- check_mlp, check_jvp, check_activation ------------------------------------------------------------------------
+
+LAYERS = [
+    (normal(161, 4, 4) * 0.6, normal(162, 4) * 0.3),
+    (normal(163, 4, 4) * 0.6, normal(164, 4) * 0.3),
+    (normal(165, 4, 2) * 0.6, normal(166, 2) * 0.3),
+]
+
+
+def sigmoid(z):
+    return 0.5 * (1 + np.tanh(z / 2))
+
+
+def silu(z):
+    return z * sigmoid(z)
+
+
+def forward(x, act=silu, last=None, use=lambda W, b, y, i: y @ W + b, residual=False):
+    y = np.asarray(x)
+    for i, (W, b) in enumerate(LAYERS):
+        z = use(W, b, y, i)
+        if i < len(LAYERS) - 1:
+            y = act(z) + (y if residual else 0)
+        else:
+            y = last(z) if last else z
+    return y
+
+
+def mlp_of(call, activation="silu"):
+    return c.check_mlp(call, LAYERS, normal(167, 7, 4), activation)
+
+
+@wrong("mlp: activation after the last layer too", "last layer", "output", "activation", "last")
+def _():
+    return mlp_of(lambda x: forward(x, last=silu))
+
+
+@wrong("mlp: hidden weights transposed", "transpos")
+def _():
+    return mlp_of(lambda x: forward(x, use=lambda W, b, y, i: y @ (W.T if i < 2 else W) + b))
+
+
+@wrong("mlp: biases left out", "bias", *MISSING)
+def _():
+    return mlp_of(lambda x: forward(x, use=lambda W, b, y, i: y @ W))
+
+
+@wrong("mlp: bias after the activation", "bias", "after", "order")
+def _():
+    def call(x):
+        y = np.asarray(x)
+        for i, (W, b) in enumerate(LAYERS):
+            y = (silu(y @ W) if i < 2 else y @ W) + b
+        return y
+
+    return mlp_of(call)
+
+
+@wrong("mlp: relu for silu", "relu", "ReLU", "activation")
+def _():
+    return mlp_of(lambda x: forward(x, act=lambda z: np.maximum(z, 0)))
+
+
+@wrong("mlp: quick GELU for SiLU", "1.702", "GELU", "gelu", "activation")
+def _():
+    return mlp_of(lambda x: forward(x, act=lambda z: z * sigmoid(1.702 * z)))
+
+
+@wrong("mlp: sigmoid for tanh", "sigmoid", "activation", "logistic")
+def _():
+    return mlp_of(lambda x: forward(x, act=sigmoid), "tanh")
+
+
+@wrong("mlp: residual connections", "residual", "input", "skip", "added")
+def _():
+    return mlp_of(lambda x: forward(x, residual=True))
+
+
+@wrong("mlp: layers in reversed order of the two hidden ones", "order", "exchanged", "swapped", "reversed", "layer")
+def _():
+    swapped = [LAYERS[1], LAYERS[0], LAYERS[2]]
+    return mlp_of(lambda x: forward(x, use=lambda W, b, y, i: y @ swapped[i][0] + swapped[i][1]))
+
+
+def silu_slope(z):
+    s = sigmoid(z)
+    return s + z * s * (1 - s)
+
+
+def tangent(x, d, slope=silu_slope, weight=lambda W: W, bias=False):
+    y, v = np.asarray(x), np.asarray(d)
+    for i, (W, b) in enumerate(LAYERS):
+        z, v = y @ W + b, v @ (weight(W) if i < 2 else W) + (b if bias else 0)
+        if i < 2:
+            y, v = silu(z), v * slope(z)
+    return z, v
+
+
+def jvp_of(derivative):
+    return c.check_jvp(lambda x, d: (forward(x), derivative(x, d)), forward, normal(168, 5, 4), normal(169, 5, 4))
+
+
+@wrong("jvp: weights transposed as in a backward pass", "transpos")
+def _():
+    return jvp_of(lambda x, d: tangent(x, d, weight=np.transpose)[1])
+
+
+@wrong("jvp: slope of the activation forgotten", "slope", "activation", "linear", "derivative", *MISSING)
+def _():
+    return jvp_of(lambda x, d: tangent(x, d, slope=np.ones_like)[1])
+
+
+@wrong("jvp: biases added to the tangent", "bias", "constant", "offset", "added")
+def _():
+    return jvp_of(lambda x, d: tangent(x, d, bias=True)[1])
+
+
+@wrong("jvp: one-sided difference with a step of 1e-3", "difference", "one-sided", "step", "finite", "digits", "error")
+def _():
+    return jvp_of(lambda x, d: (forward(np.asarray(x) + 1e-3 * d) - forward(x)) / 1e-3)
+
+
+@wrong("jvp: direction normalised to length 1", "length", "norm", "‖", "unit", "scaled")
+def _():
+    return jvp_of(lambda x, d: tangent(x, d / np.linalg.norm(d, axis=1, keepdims=True))[1])
+
+
+def activation_of(slope, value=silu):
+    z = np.concatenate([normal(170, 20) * 3, [-40.0, 0.0, 40.0]])
+    return c.check_activation(value, lambda z: (value(z), slope(z)), z)
+
+
+@wrong("activation: slope s(1 − s) of the sigmoid", "sigmoid", "s(1 − s)", "s (1 − s)", *MISSING)
+def _():
+    return activation_of(lambda z: sigmoid(z) * (1 - sigmoid(z)))
+
+
+@wrong("activation: slope s + z s, without 1 − s", "1 − s", *MISSING)
+def _():
+    return activation_of(lambda z: sigmoid(z) * (1 + z))
+
+
+@wrong("activation: slope with minus z s (1 − s)", *SIGN)
+def _():
+    return activation_of(lambda z: sigmoid(z) - z * sigmoid(z) * (1 - sigmoid(z)))
+
+
+@wrong(
+    "activation: slope of silu from its own value, y + s(1 − y) with y the argument's", "argument", "value", "s", "z"
+)
+def _():
+    return activation_of(lambda z: z + sigmoid(z) * (1 - z))
+
+
+@wrong("activation: tanh-based GELU for SiLU", "GELU", "gelu", "1.702", "activation")
+def _():
+    def gelu(z):
+        return 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+
+    def slope(z):
+        u = np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))
+        return 0.5 * (1 + u) + 0.5 * z * (1 - u**2) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * z**2)
+
+    return activation_of(slope, gelu)
+
+
+# --- check_noise_network -------------------------------------------------------------------------------------------
+
+N_TIME = 4
+IN = 2 + 2 * N_TIME + 3
+MIX = normal(181, IN, 2) * 0.4
+
+
+def net(u):
+    return np.tanh(np.asarray(u) @ MIX) + 0.2 * np.sin(np.asarray(u) @ np.roll(MIX, 1, axis=0))
+
+
+LABELS = np.array([0, 2, -1, 1, 1, -1])
+INDICATORS = (LABELS[:, None] == np.arange(3)).astype(float)
+
+
+def waves(log_snr, order="cos"):
+    freq = 0.125 * 16.0 ** (np.arange(N_TIME) / (N_TIME - 1))
+    a = log_snr[:, None] * freq
+    return np.concatenate([np.cos(a), np.sin(a)] if order == "cos" else [np.sin(a), np.cos(a)], axis=1)
+
+
+def network_of(
+    clock=lambda s, d: 2 * np.log(s / d),
+    order="cos",
+    entry=None,
+    label=INDICATORS,
+    skip=None,
+    gain=None,
+    edm=False,
+):
+    if edm:
+        scale, std = np.ones(6), np.array([0.02, 0.4, 1.3, 5.0, 20.0, 0.1])
+    else:
+        angle = np.array([0.2, 0.5, 0.8, 1.1, 1.4, 0.35])
+        scale, std = np.cos(angle), np.sin(angle)
+
+    def eps_hat(x, s, d):
+        s, d = np.broadcast_to(s, (len(x),)).astype(float), np.broadcast_to(d, (len(x),)).astype(float)
+        r = np.hypot(s, d)
+        y = x * (entry(s, d) if entry else 1 / r)[:, None]
+        lab = label if len(label) == len(x) else label[: len(x)]
+        F = net(np.concatenate([y, waves(clock(s, d), order), lab], axis=1))
+        k = skip(s, d) if skip else d / r**2
+        m = gain(s, d) if gain else s / r
+        return k[:, None] * x + m[:, None] * F
+
+    return c.check_noise_network(eps_hat, net, normal(182, 6, 2), scale, std, N_TIME, INDICATORS)
+
+
+@wrong("noise network: log(scale/std) for the log-SNR", *HALF, *SQUARE)
+def _():
+    return network_of(lambda s, d: np.log(s / d))
+
+
+@wrong("noise network: sin before cos", "sin", "cos", "order", "exchanged", "swapped")
+def _():
+    return network_of(order="sin")
+
+
+@wrong("noise network: −log-SNR, as some VDM codes", *SIGN)
+def _():
+    return network_of(lambda s, d: 2 * np.log(d / s))
+
+
+@wrong("noise network: c_noise = ¼ log σ of EDM", "log σ", "¼", "c_noise", "log-SNR", "std", "log std")
+def _():
+    return network_of(lambda s, d: np.log(d) / 4, edm=True)
+
+
+@wrong("noise network: x not divided by r, EDM levels", "r", "divided", "x/r", "scale", *MISSING)
+def _():
+    return network_of(entry=lambda s, d: np.ones_like(s), edm=True)
+
+
+@wrong("noise network: x without a label gets that of class 0", "label", "class", "indicator")
+def _():
+    return network_of(label=np.where(LABELS[:, None] < 0, np.eye(3)[:1], INDICATORS))
+
+
+@wrong("noise network: label indicators of the next class", "label", "class", "shifted", "indicator", "off by one")
+def _():
+    return network_of(label=np.roll(INDICATORS, 1, axis=1))
+
+
+@wrong("noise network: labels all dropped", "label", "indicator", "0", *MISSING)
+def _():
+    return network_of(label=np.zeros((6, 3)))
+
+
+@wrong("noise network: skip is std, not std/r²", "r²", "skip", "divided", "normal", *SQUARE)
+def _():
+    return network_of(skip=lambda s, d: d, edm=True)
+
+
+@wrong("noise network: gain and skip exchanged", "exchanged", "swapped", "interchanged", "gain", "skip")
+def _():
+    return network_of(skip=lambda s, d: s, gain=lambda s, d: d)
+
+
+@wrong("noise network: gain has the wrong sign, v = β̄ x_0 − ᾱ ε", *SIGN)
+def _():
+    return network_of(gain=lambda s, d: -s / np.hypot(s, d))
+
+
+@wrong("noise network: gain 1, the MLP taken for ε̂", "gain", "ᾱ", "scale", "F", *MISSING)
+def _():
+    return network_of(gain=lambda s, d: np.ones_like(s))
+
+
+# --- check_categorical_denoiser and check_categorical_draw ---------------------------------------------------------
+
+N_LEVELS, DIM, N_CAT_TIME = 5, 3, 3
+LEVELS = np.linspace(-1, 1, N_LEVELS)
+HIST = np.random.default_rng(191).dirichlet(np.ones(N_LEVELS) * 2, DIM)
+_G = normal(192, DIM, DIM)
+COV = 0.2 * (_G @ _G.T / DIM + 0.2 * np.eye(DIM))
+CAT_IN = 3 * DIM + 2 * N_CAT_TIME + 2
+CAT_MIX = normal(193, CAT_IN, 4 * DIM) * 0.3
+
+
+def cat_net(u):
+    return 0.8 * np.tanh(np.asarray(u) @ CAT_MIX)
+
+
+def soft(v):
+    w = np.exp(v - v.max(axis=-1, keepdims=True))
+    return w / w.sum(axis=-1, keepdims=True)
+
+
+def categorical_of(own=None, eps=None, wiener=None, basis=None, centre=True, order=False):
+    angle = np.array([0.3, 0.7, 1.1, 1.3])
+    scale, std = np.cos(angle), np.sin(angle)
+    x = normal(194, 4, DIM)
+    labels = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    mean = HIST @ LEVELS
+    s, d = scale[:, None], std[:, None]
+    default = np.log(HIST) - (x[:, :, None] - scale[:, None, None] * LEVELS) ** 2 / (2 * std[:, None, None] ** 2)
+    logits = own(x, scale[:, None, None], std[:, None, None]) if own else default
+    centred = x - s * (mean if centre else 0)
+    matrix = wiener or (lambda s, d: s * np.linalg.solve(s**2 * COV + d**2 * np.eye(DIM), COV).T)
+    linear = np.array([centred[i] @ matrix(scale[i], std[i]).T for i in range(4)])
+    freq = 0.125 * 16.0 ** (np.arange(N_CAT_TIME) / (N_CAT_TIME - 1))
+    a = 2 * np.log(scale / std)[:, None] * freq
+    u = np.concatenate(
+        [centred / np.hypot(s, d), soft(logits) @ LEVELS - mean, linear, np.cos(a), np.sin(a), labels], axis=1
+    )
+    B = basis if basis is not None else np.stack([np.eye(N_LEVELS)[0], np.eye(N_LEVELS)[-1], LEVELS, LEVELS**2])
+    F = cat_net(u)
+    F = F.reshape(4, 4, DIM).swapaxes(1, 2) if order else F.reshape(4, DIM, 4)
+    law = soft(logits + F @ B)
+    e = (eps or (lambda x, s, d, m: (x - s * m) / d))(x, s, d, law @ LEVELS)
+    return c.check_categorical_denoiser(lambda: law, lambda: e, cat_net, x, scale, std, HIST, COV, N_CAT_TIME, labels)
+
+
+@wrong("categorical denoiser: std for std² in the likelihood", *SQUARE)
+def _():
+    return categorical_of(lambda x, s, d: np.log(HIST) - (x[:, :, None] - s * LEVELS) ** 2 / (2 * d))
+
+
+@wrong("categorical denoiser: no ½ in the likelihood", *HALF)
+def _():
+    return categorical_of(lambda x, s, d: np.log(HIST) - (x[:, :, None] - s * LEVELS) ** 2 / d**2)
+
+
+@wrong("categorical denoiser: histograms not used", "histogram", "prior", "uniform", *MISSING)
+def _():
+    return categorical_of(lambda x, s, d: -((x[:, :, None] - s * LEVELS) ** 2) / (2 * d**2) + 0 * HIST)
+
+
+@wrong("categorical denoiser: histograms added, not their logarithm", "log", "histogram")
+def _():
+    return categorical_of(lambda x, s, d: HIST - (x[:, :, None] - s * LEVELS) ** 2 / (2 * d**2))
+
+
+@wrong("categorical denoiser: x_t not scaled, levels unscaled", "scale", "levels", "ᾱ", *MISSING)
+def _():
+    return categorical_of(lambda x, s, d: np.log(HIST) - (x[:, :, None] - LEVELS) ** 2 / (2 * d**2))
+
+
+@wrong("categorical denoiser: ε̂ = (x_t − x̂_0)/std", "scale", "x̂_0", "ᾱ", *MISSING)
+def _():
+    return categorical_of(eps=lambda x, s, d, m: (x - m) / d)
+
+
+@wrong("categorical denoiser: ε̂ divided by std²", *SQUARE, "std")
+def _():
+    return categorical_of(eps=lambda x, s, d, m: (x - s * m) / d**2)
+
+
+@wrong("categorical denoiser: linear denoiser without the noise std²", "noise", "std²", "covariance", *MISSING)
+def _():
+    return categorical_of(wiener=lambda s, d: np.eye(DIM) / s)
+
+
+@wrong("categorical denoiser: factors ordered by kind, not by dimension", "order", "transpos", "reshape", "dimension")
+def _():
+    return categorical_of(order=True)
+
+
+@wrong("categorical denoiser: first and last level exchanged", "exchanged", "swapped", "first", "last")
+def _():
+    unit = np.eye(N_LEVELS)
+    return categorical_of(basis=np.stack([unit[-1], unit[0], LEVELS, LEVELS**2]))
+
+
+def draw_of(draw):
+    law = np.random.default_rng(201).dirichlet(np.ones(4), (3, 2))
+    return c.check_categorical_draw(lambda u: draw(np.asarray(u), law), law)
+
+
+@wrong("categorical draw: one number for a whole row", "own", "same", "first", "shared", "entry", "uniform")
+def _():
+    return draw_of(lambda u, p: (u[:, :1, None] > p.cumsum(axis=2)[:, :, :-1]).sum(axis=2))
+
+
+@wrong("categorical draw: levels 1..n", "1", "shifted", "off by one", "one-based", "from 1")
+def _():
+    return draw_of(lambda u, p: (u[:, :, None] > p.cumsum(axis=2)[:, :, :-1]).sum(axis=2) + 1)
+
+
+@wrong("categorical draw: most likely level", "argmax", "most likely", "mode", "random", "depend")
+def _():
+    return draw_of(lambda u, p: p.argmax(axis=2) + 0 * u.astype(int))
+
+
+@wrong("categorical draw: mean level rounded", "mean", "round", "expected", "average", "depend", "random")
+def _():
+    return draw_of(lambda u, p: np.rint(p @ np.arange(4)).astype(int) + 0 * u.astype(int))
+
+
+@wrong("categorical draw: levels equally likely", "uniform", "equal", "law", "same")
+def _():
+    return draw_of(lambda u, p: np.floor(4 * u).astype(int))
+
+
+@wrong(
+    "categorical draw: sum that starts before the level", "before", "shifted", "off by one", "cumulative", "exclusive"
+)
+def _():
+    return draw_of(lambda u, p: (u[:, :, None] > (p.cumsum(axis=2) - p)[:, :, 1:-1]).sum(axis=2))
