@@ -59,8 +59,8 @@ SIGN = ("sign", "minus", "negative", "negated", "plus")
 EARLIER = ("t − 1", "t - 1", "off by one", "previous", "shifted", "one step", "step before", "zero-based", "from 0")
 LATER = ("t + 1", "off by one", "next", "shifted", "one step", "one-based")
 HALF = ("factor 2", "factor of 2", "½", "half", "twice", "doubled", "1/2")
-MEAN = ("mean", "divided by D", "1/D", "average")
-MISSING = ("missing", "omitted", "left out", "without", "lacks", "forgotten", "dropped", "no ")
+MEAN = ("mean over", "mean of", "divided by D", "1/D", "average", "mean in place")
+MISSING = ("missing", "omitted", "left out", "without", "lacks", "forgotten", "dropped", "not added")
 
 # --- check_schedule ------------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ def _():
     return c.check_schedule(SCALED, np.sqrt(h.ab), np.sqrt(1 - h.ab), h.post)
 
 
-@wrong("schedule: β̃ is √β, the other choice of Ho", "β_t in place of β̃", "not β̃", "β_t, ", "one step", "β_t for β̃")
+@wrong("schedule: β̃ is √β, the other choice of Ho", "β_t in place", "not β̃", "forward", "one step", "β_t for β̃")
 def _():
     h = H(TEN)
     return c.check_schedule(TEN, np.sqrt(h.ab), np.sqrt(1 - h.ab), np.sqrt(h.b))
@@ -161,7 +161,7 @@ def _():
     return c.check_forward_step(lambda t, x, n: x + np.sqrt(h.b[t]) * n, COSINE)
 
 
-@wrong("q_step: uses the tables of q_sample", "ᾱ", "cumulative", "β̄", "x_0", "product")
+@wrong("q_step: uses the tables of q_sample", "ᾱ_t", "cumulative", "β̄_t", "x_0", "product")
 def _():
     h = H(RANDOM)
     return c.check_forward_step(lambda t, x, n: np.sqrt(h.ab[t]) * x + np.sqrt(1 - h.ab[t]) * n, RANDOM)
@@ -222,7 +222,7 @@ def _():
     return c.check_forward_process(lambda t, x, n: np.sqrt(h.ab[t]) * (2 * x - 1) + np.sqrt(1 - h.ab[t]) * n, TEN)
 
 
-@wrong("q_sample: EDM's x_0 + σ ε", "σ", "EDM", "divided by ᾱ", "x_t/ᾱ", "exploding", "scale", "β̄/ᾱ")
+@wrong("q_sample: EDM's x_0 + σ ε", "σ_t", "EDM", "divided by ᾱ", "x_t/ᾱ", "exploding", "scale", "β̄/ᾱ")
 def _():
     h = H(LINEAR)
     return c.check_forward_process(lambda t, x, n: x + np.sqrt((1 - h.ab[t]) / h.ab[t]) * n, LINEAR)
@@ -331,7 +331,7 @@ def _():
     return x0_of(LINEAR, lambda h, t, x, e: (x - np.sqrt(1 - h.prev[t]) * e) / np.sqrt(h.prev[t]))
 
 
-@wrong("predict_x0: formula of a v-prediction", "v-prediction", "v ", "v,", "velocity", "ᾱ_t x_t", "multipl")
+@wrong("predict_x0: formula of a v-prediction", "v-prediction", "v-network", "of v", "velocity", "ᾱ_t x_t", "multipl")
 def _():
     return x0_of(CONSTANT, lambda h, t, x, e: np.sqrt(h.ab[t]) * x - np.sqrt(1 - h.ab[t]) * e)
 
@@ -341,7 +341,7 @@ def _():
     return x0_of(ONE, lambda h, t, x, e: x - np.sqrt(1 / h.ab[t] - 1) * e)
 
 
-@wrong("predict_x0: not divided by ᾱ, EDM's x − σ ε", "ᾱ", "divided", "σ", "scale", *MISSING)
+@wrong("predict_x0: not divided by ᾱ, EDM's x − σ ε", "ᾱ_t", "divided", "σ_t", "scale", *MISSING)
 def _():
     return x0_of(COSINE, lambda h, t, x, e: x - np.sqrt(1 - h.ab[t]) * e)
 
@@ -380,7 +380,7 @@ def _():
     return posterior_of(HO, variance=lambda h, t: np.sqrt(h.post[t]))
 
 
-@wrong("posterior: ᾱ_t for ᾱ_{t−1} in the weight of x_0", "ᾱ_t", "ᾱ", "weight of x_0", "factor of x_0", *LATER)
+@wrong("posterior: ᾱ_t for ᾱ_{t−1} in the weight of x_0", "ᾱ_t", "ᾱ_t", "weight of x_0", "factor of x_0", *LATER)
 def _():
     return posterior_of(
         RANDOM,
@@ -412,7 +412,7 @@ def _():
     return posterior_of(TEN, clipped=True)
 
 
-@wrong("posterior: fraction of the variance upside down", "inverse", "upside", "exchanged", "swapped", "recipro", "β̄")
+@wrong("posterior: fraction of the variance upside down", "inverse", "upside", "exchanged", "swapped", "recipro", "β̄_t")
 def _():
     return posterior_of(LINEAR, variance=lambda h, t: h.b[t] * (1 - h.ab[t]) / (1 - h.prev[t]) if t > 1 else 0.0)
 
@@ -443,7 +443,7 @@ def _():
     return step_of(LINEAR, lambda h, s, t, x, e, z: mu(h, t, x, e) + s[t] * z)
 
 
-@wrong("p_step: no noise at t = 1", "t = 1", "last step", "step 1", "Ho")
+@wrong("p_step: no noise at t = 1", "t = 1", "last step", "step 1", "Ho et al")
 def _():
     return step_of(HO, lambda h, s, t, x, e, z: mu(h, t, x, e) + (t > 1) * np.sqrt(s[t]) * z)
 
@@ -482,7 +482,7 @@ def _():
     return step_of(FROM_SDE, lambda h, s, t, x, e, z: mu(h, t, x, -e) + np.sqrt(s[t]) * z)
 
 
-@wrong("p_step: β̃ for σ = β", "β̃", "posterior", "variance", "σ")
+@wrong("p_step: β̃ for σ = β", "β̃", "posterior", "variance", "σ_t")
 def _():
     return step_of(LINEAR, lambda h, s, t, x, e, z: mu(h, t, x, e) + np.sqrt(h.post[t]) * z)
 
@@ -492,7 +492,7 @@ def _():
     return step_of(TEN, lambda h, s, t, x, e, z: mu(h, t, x, e) + np.exp(0.5 * s[t]) * z)
 
 
-@wrong("p_step: √ᾱ for √α in front", "ᾱ", "cumulative", "product")
+@wrong("p_step: √ᾱ for √α in front", "ᾱ_t", "cumulative", "product")
 def _():
     return step_of(RANDOM, lambda h, s, t, x, e, z: mu(h, t, x, e) * np.sqrt(h.a[t] / h.ab[t]) + np.sqrt(s[t]) * z)
 
@@ -544,7 +544,7 @@ def _():
     )
 
 
-@wrong("ddim: η ignored, η = 0.7", "η", "eta", "deterministic", "0")
+@wrong("ddim: η ignored, η = 0.7", "η", "eta", "deterministic", "is 0", "zero", "from 0")
 def _():
     return ddim_of(RANDOM, lambda h, t, s, x, e, z, x0, g: ddim_right(h, s, e, z, x0, 0.0), 0.7)
 
@@ -563,7 +563,7 @@ def _():
     return ddim_of(FROM_SDE, lambda h, t, s, x, e, z, x0, g: ddim_right(h, s, e, z, np.clip(x0, -1, 1), g), 0.0)
 
 
-@wrong("ddim: always steps to t − 1, η = 0", "t − 1", "t - 1", "s", "skip", "one step")
+@wrong("ddim: always steps to t − 1, η = 0", "t − 1", "t - 1", "s = ", "skip", "one step")
 def _():
     return ddim_of(TEN, lambda h, t, s, x, e, z, x0, g: ddim_right(h, t - 1, e, z, x0, 0.0), 0.0)
 
@@ -573,7 +573,7 @@ def _():
     return ddim_of(COSINE, lambda h, t, s, x, e, z, x0, g: h.ab[s] * x0 + np.sqrt(1 - h.ab[s]) * e, 0.0)
 
 
-@wrong("ddim: σ is η β_t, the variance of the forward step, η = 1", "β̃", "β_t", "σ", "forward")
+@wrong("ddim: σ is η β_t, the variance of the forward step, η = 1", "β̃", "β_t", "σ_t", "forward")
 def _():
     return ddim_of(
         LINEAR,
@@ -649,7 +649,7 @@ def loop_of(schedule, change=None, mean=0.4, variance=0.5, start=None, steps=Non
     return c.check_sampler(sample, schedule, mean, variance, sigma2)
 
 
-@wrong("sampler: no noise in the last step", "last", "t = 1", "step 1", "Ho")
+@wrong("sampler: no noise in the last step", "last", "t = 1", "step 1", "Ho et al")
 def _():
     return loop_of(TEN, lambda h, t, x, e, z, s, n: mu(h, t, x, e) + (t > 1) * s * z)
 
@@ -736,12 +736,12 @@ def _():
     return noise_of(COSINE, "noise", guide=lambda e0, e1, w: e1 + w * (e0 - e1))
 
 
-@wrong("predicted noise: x_0 not divided by β̄", "β̄", "divided", "std", *MISSING)
+@wrong("predicted noise: x_0 not divided by β̄", "β̄_t", "divided", "std", *MISSING)
 def _():
     return noise_of(RANDOM, "x0", lambda h, t, x, o: x - np.sqrt(h.ab[t]) * o)
 
 
-@wrong("predicted noise: step noise times β/β̄", "inverse", "multipl", "divided", "recipro", "β̄")
+@wrong("predicted noise: step noise times β/β̄", "inverse", "multipl", "divided", "recipro", "β̄_t")
 def _():
     return noise_of(CONSTANT, "step", lambda h, t, x, o: o * np.sqrt(h.b[t] / (1 - h.ab[t])))
 
@@ -751,7 +751,7 @@ def _():
     return noise_of(TEN, "noise", clip=lambda e, x, s, n: (x - s * np.clip((x - n * e) / s, 0, 1)) / n)
 
 
-@wrong("predicted noise: ε̂ itself clipped", "clip", "ε̂", "x̂_0", "clamp")
+@wrong("predicted noise: ε̂ itself clipped", "clip", "of ε̂", "x̂_0", "clamp")
 def _():
     return noise_of(FROM_SDE, "x0", clip=lambda e, x, s, n: np.clip(e, -1, 1))
 
@@ -820,7 +820,7 @@ def _():
     return optimal_of(LINEAR, lambda h, w, loss, D: w * loss / D)
 
 
-@wrong("optimal variance: not divided by D", "D", "mean", "dimension")
+@wrong("optimal variance: not divided by D", "over D", "times D", "D times", "mean", "dimension")
 def _():
     return optimal_of(RANDOM, lambda h, w, loss, D: h.post + w * loss)
 
@@ -879,7 +879,15 @@ def _():
     )
 
 
-@wrong("step loss: constant counted once, not per dimension", "dimension", "D", "once", "constant")
+@wrong(
+    "step loss: constant counted once, not per dimension",
+    "dimension",
+    "over D",
+    "times D",
+    "D times",
+    "once",
+    "constant",
+)
 def _():
     return step_loss_of(
         RANDOM, 5, lambda h, s, t, x0, p, x, e2, e, D: square(p - mu(h, t, x, e)) / (2 * s) + (LOG_TAU + np.log(s)) / 2
@@ -967,7 +975,7 @@ def terms_of(schedule, prior=None, step=None, last=None, variance="beta"):
     )
 
 
-@wrong("bound terms: mean over D in L_{t−1}, Ho's mean_flat", *MEAN, "D", "dimension")
+@wrong("bound terms: mean over D in L_{t−1}, Ho's mean_flat", *MEAN, "over D", "times D", "D times", "dimension")
 def _():
     return terms_of(LINEAR, step=lambda *a: step_kl(*a) / 3)
 
@@ -1026,7 +1034,7 @@ def _():
     return terms_of(TEN, prior=lambda h, x0: 0.5 * (h.ab[-2] * x0**2 - h.ab[-2] - np.log(1 - h.ab[-2])).sum(axis=1))
 
 
-@wrong("bound terms: L_0 is the squared error", "constant", "σ", "variance", "log", *HALF, *MISSING)
+@wrong("bound terms: L_0 is the squared error", "constant", "σ_t", "variance", "log", *HALF, *MISSING)
 def _():
     return terms_of(LINEAR, last=lambda h, s2, x0, x, e: ((x0 - mu(h, 1, x, e)) ** 2).sum(axis=1))
 
@@ -1056,7 +1064,7 @@ def bound_of(schedule, change=sum, variance="beta", step=None, D=2):
     )
 
 
-@wrong("bound: mean over the steps", "1/T", "divided by T", "mean", "average", "T")
+@wrong("bound: mean over the steps", "1/T", "divided by T", "mean", "average", "times T", "1/T", "T times")
 def _():
     return bound_of(SHORT, lambda r: sum(r) / (len(r) - 1))
 
@@ -1076,7 +1084,7 @@ def _():
     return bound_of(CONSTANT, lambda r: sum(r[1:]))
 
 
-@wrong("bound: simple loss ‖ε − ε̂‖² for L_{t−1}", "weight", "simple", "w_t", "unweighted", "λ")
+@wrong("bound: simple loss ‖ε − ε̂‖² for L_{t−1}", "weight", "simple", "w_t", "unweighted", "λ_t")
 def _():
     def step(h, s2, t, x0, x, e):
         return square((x - np.sqrt(h.ab[t]) * x0) / np.sqrt(1 - h.ab[t]) - e)
@@ -1084,12 +1092,12 @@ def _():
     return bound_of(SHORT, step=step)
 
 
-@wrong("bound: steps t ≥ 2 times T, as if one t were drawn", "T", "times T", "factor T")
+@wrong("bound: steps t ≥ 2 times T, as if one t were drawn", "times T", "1/T", "T times", "times T", "factor T")
 def _():
     return bound_of(TEN, lambda r: r[0] + (len(r) - 1) * sum(r[1:-1]) + r[-1])
 
 
-@wrong("bound: one entry a term, L_1 the last one", "order", "reversed", "shifted", "L_0", "L_1")
+@wrong("bound: terms with L_T first, then L_0, L_1, …", "order", "reversed", "shifted", "L_0", "L_1")
 def _():
     return bound_of(SHORT, lambda r: np.stack(np.roll(r, 1, axis=0), axis=1))
 
@@ -1119,12 +1127,12 @@ def _():
     return own_bound(SHORT, asked=1)
 
 
-@wrong("bound of a network: bits per dimension", "bits", "log 2", "D", "nats")
+@wrong("bound of a network: bits per dimension", "bits", "log 2", "over D", "times D", "D times", "nats")
 def _():
     return own_bound(LINEAR, lambda r: sum(r) / (3 * np.log(2)))
 
 
-@wrong("bound of a network: β_t for β̃_t in p_θ", "β̃", "σ", "variance", "β_t")
+@wrong("bound of a network: β_t for β̃_t in p_θ", "β̃", "σ_t", "variance", "β_t")
 def _():
     h, s2 = tables(TEN, "beta")
     return c.check_bound_of(
@@ -1188,7 +1196,7 @@ def elbo_of(schedule, weight=None, second=None, constant=None, prior=None, D=2):
     )
 
 
-@wrong("negative ELBO: E‖x_0‖² taken as D", "‖x_0‖²", "second moment", "x_0", "unit", "D")
+@wrong("negative ELBO: E‖x_0‖² taken as D", "‖x_0‖²", "second moment", "x_0", "unit", "over D", "times D", "D times")
 def _():
     return elbo_of(SHORT, second=lambda m2, D: D)
 
@@ -1198,12 +1206,21 @@ def _():
     return elbo_of(RANDOM, weight=lambda h, s2, w: 2 * w)
 
 
-@wrong("negative ELBO: weights without 1/α²", "α", *MISSING)
+@wrong("negative ELBO: weights without 1/α²", "1/α", "α_t", *MISSING)
 def _():
     return elbo_of(TEN, weight=lambda h, s2, w: w * h.a)
 
 
-@wrong("negative ELBO: log 2πσ_1² once for all dimensions", "D", "dimension", "once", "constant", "L_0")
+@wrong(
+    "negative ELBO: log 2πσ_1² once for all dimensions",
+    "over D",
+    "times D",
+    "D times",
+    "dimension",
+    "once",
+    "constant",
+    "L_0",
+)
 def _():
     return elbo_of(CONSTANT, constant=lambda s2, D: 0.5 * np.log(2 * np.pi * s2[1]))
 
@@ -1254,7 +1271,7 @@ def _():
     return chains_of(SHORT, reverse=lambda h, s2, p, e: reverse_sum(h, s2, p, e, range(1, h.T + 1)))
 
 
-@wrong("chains: ε̂ of x_{t−1}", "x_{t−1}", "ε̂", *EARLIER)
+@wrong("chains: ε̂ of x_{t−1}", "x_{t−1}", "of ε̂", *EARLIER)
 def _():
     return chains_of(
         TEN,
@@ -1269,7 +1286,7 @@ def _():
     )
 
 
-@wrong("chains: mean over dimensions", *MEAN, "D", "dimension")
+@wrong("chains: mean over dimensions", *MEAN, "over D", "times D", "D times", "dimension")
 def _():
     return chains_of(CONSTANT, forward=lambda x, m, v: log_normal(x, m, v) / x.shape[1])
 
@@ -1324,12 +1341,12 @@ def _():
     return weights_of(SCALED, "min-snr", lambda h, s2, snr: np.minimum(snr, 5))
 
 
-@wrong("loss weights: max for min", "max", "min", "5", "γ")
+@wrong("loss weights: max for min", "max", "min", "min(SNR", "at most")
 def _():
     return weights_of(LINEAR, "min-snr", lambda h, s2, snr: np.maximum(snr, 5) / snr)
 
 
-@wrong("loss weights: bound without T", "T", *MISSING)
+@wrong("loss weights: bound without T", "times T", "1/T", "T times", *MISSING)
 def _():
     return weights_of(TEN, "bound", lambda h, s2, snr: h.b[1:] ** 2 / (2 * s2[1:] * h.a[1:] * (1 - h.ab[1:])))
 
@@ -1339,7 +1356,7 @@ def _():
     return weights_of(RANDOM, "bound", lambda h, s2, snr: h.T * h.b[1:] ** 2 / (s2[1:] * h.a[1:] * (1 - h.ab[1:])))
 
 
-@wrong("loss weights: √β to the fourth taken as β to the fourth", *SQUARE)
+@wrong("loss weights: β⁴ of a table of variances, not β_t² of Ho", *SQUARE)
 def _():
     return weights_of(
         CONSTANT, "bound", lambda h, s2, snr: h.T * h.b[1:] ** 4 / (2 * s2[1:] * h.a[1:] * (1 - h.ab[1:]))
@@ -1353,17 +1370,17 @@ def grid(u, n=8):
     return (u + np.arange(n) / n) % 1
 
 
-@wrong("step draws: steps 0..T − 1", "0", "T − 1", "off by one", "zero-based", "shifted", "step T")
+@wrong("step draws: steps 0..T − 1", "is 0", "zero", "from 0", "T − 1", "off by one", "zero-based", "shifted", "step T")
 def _():
     return c.check_step_draws(lambda u: (np.floor(grid(u) * 10).astype(int), np.ones(8)), 10)
 
 
-@wrong("step draws: T is never drawn", "T", "never", "last step", "randint", "excluded")
+@wrong("step draws: T is never drawn", "times T", "1/T", "T times", "never", "last step", "randint", "excluded")
 def _():
     return c.check_step_draws(lambda u: (1 + np.floor(grid(u) * 11).astype(int), np.ones(8)), 12)
 
 
-@wrong("step draws: rounded, not floored", "round", "0", "half", "ends", "step 0")
+@wrong("step draws: rounded, not floored", "round", "is 0", "zero", "from 0", "half", "ends", "step 0")
 def _():
     return c.check_step_draws(lambda u: (np.rint(grid(u) * 10).astype(int), np.ones(8)), 10)
 
@@ -1380,7 +1397,7 @@ def _():
     return c.check_step_draws(lambda u: (by_law(u, LAW), np.ones(8)), 8)
 
 
-@wrong("step draws: weights 1/p without 1/T", "T", "1/T", "factor", "times")
+@wrong("step draws: weights 1/p without 1/T", "times T", "1/T", "T times", "1/T", "factor", "times")
 def _():
     return c.check_step_draws(lambda u: (by_law(u, LAW), 1 / LAW[by_law(u, LAW) - 1]), 8)
 
@@ -1390,7 +1407,7 @@ def _():
     return c.check_step_draws(lambda u: (by_law(u, LAW), 8 * LAW[by_law(u, LAW) - 1]), 8)
 
 
-@wrong("time draws: t from 0, not from t_min", "t_min", "start", "0", "small")
+@wrong("time draws: t from 0, not from t_min", "t_min", "start", "is 0", "zero", "from 0", "small")
 def _():
     return c.check_time_draws(lambda u: (np.maximum(grid(u), 1e-3), np.ones(8)), lambda t: (t - 0.1) / 0.9)
 
@@ -1448,7 +1465,7 @@ def _():
     return loss_of(LINEAR, lambda s, n, x0, e, h, t: x0)
 
 
-@wrong("loss: l1", "absolute", "l1", "L1", "|", "not squared", *SQUARE)
+@wrong("loss: l1", "absolute", "l1", "L1", "|g|", "not squared", *SQUARE)
 def _():
     return loss_of(TEN, error=np.abs)
 
@@ -1483,12 +1500,12 @@ def _():
     )
 
 
-@wrong("loss: error mean over D, said to be the sum", *MEAN, "D", "dimension")
+@wrong("loss: error mean over D, said to be the sum", *MEAN, "over D", "times D", "D times", "dimension")
 def _():
     return loss_of(LINEAR, error=lambda r: r**2 / r.shape[1])
 
 
-@wrong("loss: weight inside the square", *SQUARE, "weight", "λ")
+@wrong("loss: weight inside the square", *SQUARE, "weight", "λ_t")
 def _():
     return loss_of(TEN, prediction="v", weight=lambda h: 0.5 + h.ab, lam=lambda h, t: (0.5 + h.ab[t]) ** 2)
 
@@ -1498,7 +1515,7 @@ def _():
     return loss_of(SCALED, given=lambda s, n, x0, e, x: s * x0 + n**2 * e)
 
 
-@wrong("loss: x_t of EDM, x_0 + σ ε, to a network of Ho", "σ", "EDM", "scale", "ᾱ", "x_t")
+@wrong("loss: x_t of EDM, x_0 + σ ε, to a network of Ho", "σ_t", "EDM", "scale", "ᾱ_t", "x_t")
 def _():
     return loss_of(TEN, given=lambda s, n, x0, e, x: x0 + n / s * e)
 
@@ -1523,7 +1540,7 @@ def _():
     return sampler_of(TEN, lambda h, s, t, x, z: mu(h, t, x, network(x, t)) + np.sqrt(s[t]) * z, last_noise=False)
 
 
-@wrong("sampler of a network: β for β̃", "β̃", "β_t", "variance", "σ")
+@wrong("sampler of a network: β for β̃", "β̃", "β_t", "variance", "σ_t")
 def _():
     return sampler_of(
         RANDOM, lambda h, s, t, x, z: mu(h, t, x, network(x, t)) + np.sqrt(h.b[t]) * z, variance="posterior"
@@ -1566,7 +1583,7 @@ def _():
     return sampler_of(SHORT, body, eta=0.0)
 
 
-@wrong("sampler of a network: v network taken for ε̂", "v", "prediction", "velocity", "ε̂")
+@wrong("sampler of a network: v network taken for ε̂", "v-pred", "prediction", "velocity", "of ε̂")
 def _():
     def body(h, s, t, x, z):
         v = network(x, t)
@@ -1631,7 +1648,7 @@ def _():
     return flow_of(VP(0.1, 4.0), lambda f, g2, s: (f - g2 / 2 * s, 0.0))
 
 
-@wrong("flow likelihood: prior N(0, I) of a VE process", "prior", "N(0, I)", "std(T)", "π", slow=True)
+@wrong("flow likelihood: prior N(0, I) of a VE process", "prior", "N(0, I)", "std(T)", "prior_std", slow=True)
 def _():
     return flow_of(VE(0.01, 3.0), lambda f, g2, s: (f - g2 / 2 * s, -0.5), prior_std=1.0)
 
@@ -1669,7 +1686,7 @@ def _():
     return gradient_of(lambda p: np.concatenate([g.ravel() for g in by_hand(p, 1 / 6)]))
 
 
-@wrong("gradient: sum over the batch, loss is a mean", "N", "mean", "sum", "batch", "times")
+@wrong("gradient: sum over the batch, loss is a mean", "times N", "1/N", "N times", "mean", "sum", "batch", "times")
 def _():
     return gradient_of(lambda p: np.concatenate([g.ravel() for g in by_hand(p, 2.0)]))
 
@@ -1679,7 +1696,7 @@ def _():
     return gradient_of(lambda p: np.concatenate([g.T.ravel() for g in by_hand(p)]))
 
 
-@wrong("gradient: bias has none", "0", "zero", "bias", *MISSING)
+@wrong("gradient: bias has none", "is 0", "zero", "from 0", "zero", "bias", *MISSING)
 def _():
     return gradient_of(lambda p: np.append(by_hand(p)[0].ravel(), np.zeros(3)))
 
@@ -1690,7 +1707,15 @@ def _():
 
 
 @wrong(
-    "gradient: mean over the batch for the bias too little, summed", "N", "mean", "sum", "batch", "bias", "parameter"
+    "gradient: the bias sums over the batch, the weights average",
+    "times N",
+    "1/N",
+    "N times",
+    "mean",
+    "sum",
+    "batch",
+    "bias",
+    "parameter",
 )
 def _():
     return gradient_of(lambda p: np.append(by_hand(p)[0].ravel(), by_hand(p, 2.0)[1]))
@@ -1715,12 +1740,12 @@ def _():
     return loss_gradient_of(lambda e, n: (square(e - n), e - n))
 
 
-@wrong("loss gradient: of the mean over the batch", "N", "mean", "batch", "divided", "average")
+@wrong("loss gradient: of the mean over the batch", "times N", "1/N", "N times", "mean", "batch", "divided", "average")
 def _():
     return loss_gradient_of(lambda e, n: (square(e - n), 2 * (e - n) / len(e)))
 
 
-@wrong("loss gradient: loss mean over D, gradient of the sum", *MEAN, "D", "dimension")
+@wrong("loss gradient: loss mean over D, gradient of the sum", *MEAN, "over D", "times D", "D times", "dimension")
 def _():
     return loss_gradient_of(lambda e, n: (square(e - n) / 3, 2 * (e - n)))
 
@@ -1740,17 +1765,25 @@ def training_step_of(result, weight):
 STEP_WEIGHT = np.array([0.2, 1.7, 0.6, 3.0, 1.1, 0.4])
 
 
-@wrong("training step: weights not in the gradient", "weight", "λ")
+@wrong("training step: weights not in the gradient", "weight", "λ_t")
 def _():
     return training_step_of(lambda v, g: (v, g(np.ones(6))), STEP_WEIGHT)
 
 
-@wrong("training step: sum over the batch", "sum", "mean", "N", "batch")
+@wrong("training step: sum over the batch", "sum", "mean", "times N", "1/N", "N times", "batch")
 def _():
     return training_step_of(lambda v, g: (v, 6 * g(STEP_WEIGHT)), STEP_WEIGHT)
 
 
-@wrong("training step: weighted mean divided by Σw", "normal", "weight", "divided", "Σ", "sum of the weights", "times")
+@wrong(
+    "training step: weighted mean divided by Σw",
+    "normal",
+    "weight",
+    "divided",
+    "Σ weight",
+    "sum of the weights",
+    "times",
+)
 def _():
     return training_step_of(lambda v, g: (v, g(STEP_WEIGHT) * 6 / STEP_WEIGHT.sum()), STEP_WEIGHT)
 
@@ -1768,12 +1801,10 @@ def _():
 # --- check_adam, check_learning_rate, check_moving_average, check_training -----------------------------------------
 
 
-def adam(p, gradients, lr, b1=0.9, b2=0.999, eps=1e-8, wd=0.0, kind="right", rates=None):
+def adam(p, gradients, lr, b1=0.9, b2=0.999, eps=1e-8, wd=0.0, kind="right"):
     p, m, v, out = np.array(p, dtype=float), 0.0, 0.0, []
     for k, g in enumerate(gradients, 1):
         g = np.asarray(g, dtype=float)
-        if callable(rates):
-            lr = rates(k - 1)
         if kind == "L2":
             g = g + wd * p
         m = b1 * m + (1 - b1) * g if kind != "decays exchanged" else b2 * m + (1 - b2) * g
@@ -1781,11 +1812,9 @@ def adam(p, gradients, lr, b1=0.9, b2=0.999, eps=1e-8, wd=0.0, kind="right", rat
             v = b2 * v + (1 - b2) * abs(g)
         elif kind == "decays exchanged":
             v = b1 * v + (1 - b1) * g**2
-        elif kind == "sum":
-            v = v + g**2
         else:
             v = b2 * v + (1 - b2) * g**2
-        n = {"late": k + 1, "fixed": 1}.get(kind, k)
+        n = k + 1 if kind == "late" else k
         mh, vh = m / (1 - b1**n), v / (1 - b2**n)
         if kind == "uncorrected":
             mh, vh = m, v
@@ -1857,7 +1886,7 @@ def _():
     return adam_of("no root")
 
 
-@wrong("adam: |g| in the second moment", "absolute", "|", *SQUARE)
+@wrong("adam: |g| in the second moment", "absolute", "|g|", *SQUARE)
 def _():
     return adam_of("abs")
 
@@ -1880,7 +1909,17 @@ def cosine(k, n, lr, w):
     return lr * (k + 1) / w if k < w else lr / 2 * (1 + np.cos(np.pi * (k - w) / (n - w)))
 
 
-@wrong("learning rate: step/warmup, the first is 0", "step + 1", "first", "0", "warm", "off by one", "one step")
+@wrong(
+    "learning rate: step/warmup, the first is 0",
+    "step + 1",
+    "first",
+    "is 0",
+    "zero",
+    "from 0",
+    "warm",
+    "off by one",
+    "one step",
+)
 def _():
     return rate_of(lambda k, n, lr, w: lr * k / w if k < w else cosine(k, n, lr, w))
 
@@ -1949,7 +1988,7 @@ def _():
     return average_of(lambda s, p: ema(s, p, lambda k: warm(0.95)(k - 1)), 0.9)
 
 
-@wrong("EMA: starts at 0, not at the parameters", "start", "0", "initial", "zero")
+@wrong("EMA: starts at 0, not at the parameters", "start", "is 0", "zero", "from 0", "initial", "zero")
 def _():
     return average_of(lambda s, p: ema(np.zeros(4), p, warm(0.95)))
 
@@ -1986,7 +2025,7 @@ def training_of(kind, wd=0.0, decay=None, warmup=2, lr=0.05):
 
     def train(start):
         p = np.array(start, dtype=float)
-        m, v, average, losses = 0.0, 0.0, p.copy(), []
+        m, v, last, average, losses = 0.0, 0.0, 0.0, p.copy(), []
         for k in range(n_steps):
             batch = max(k - 1, 0) if kind == "batch before" else k
             rate = cosine(k, n_steps, lr, warmup)
@@ -1997,7 +2036,7 @@ def training_of(kind, wd=0.0, decay=None, warmup=2, lr=0.05):
             if kind != "loss after":
                 losses.append(train_loss(p, batch))
             g = train_gradient(p, batch)
-            if kind == "accumulated" and k:
+            if kind == "accumulated":
                 g = g + last
             if kind == "L2":
                 g = g + wd * p
@@ -2084,11 +2123,8 @@ def forward(x, act=silu, last=None, use=lambda W, b, y, i: y @ W + b, residual=F
     y = np.asarray(x)
     for i, (W, b) in enumerate(LAYERS):
         z = use(W, b, y, i)
-        if i < len(LAYERS) - 1:
-            y = act(z) + (y if residual else 0)
-        else:
-            y = last(z) if last else z
-    return y
+        y = act(z) + (y if residual else 0) if i < len(LAYERS) - 1 else z
+    return last(y) if last else y
 
 
 def mlp_of(call, activation="silu"):
@@ -2141,7 +2177,7 @@ def _():
     return mlp_of(lambda x: forward(x, residual=True))
 
 
-@wrong("mlp: layers in reversed order of the two hidden ones", "order", "exchanged", "swapped", "reversed", "layer")
+@wrong("mlp: the two hidden layers exchanged", "order", "exchanged", "swapped", "reversed", "layer")
 def _():
     swapped = [LAYERS[1], LAYERS[0], LAYERS[2]]
     return mlp_of(lambda x: forward(x, use=lambda W, b, y, i: y @ swapped[i][0] + swapped[i][1]))
@@ -2185,7 +2221,7 @@ def _():
     return jvp_of(lambda x, d: (forward(np.asarray(x) + 1e-3 * d) - forward(x)) / 1e-3)
 
 
-@wrong("jvp: direction normalised to length 1", "length", "norm", "‖", "unit", "scaled")
+@wrong("jvp: direction normalised to length 1", "length", "norm", "unit length", "unit", "scaled")
 def _():
     return jvp_of(lambda x, d: tangent(x, d / np.linalg.norm(d, axis=1, keepdims=True))[1])
 
@@ -2210,14 +2246,12 @@ def _():
     return activation_of(lambda z: sigmoid(z) - z * sigmoid(z) * (1 - sigmoid(z)))
 
 
-@wrong(
-    "activation: slope of silu from its own value, y + s(1 − y) with y the argument's", "argument", "value", "s", "z"
-)
+@wrong("activation: y + s(1 − y) with the argument for the value y", "argument", "value", "s = ", "its argument")
 def _():
     return activation_of(lambda z: z + sigmoid(z) * (1 - z))
 
 
-@wrong("activation: tanh-based GELU for SiLU", "GELU", "gelu", "1.702", "activation")
+@wrong("activation: tanh-based GELU for SiLU", "GELU", "gelu", "activation")
 def _():
     def gelu(z):
         return 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
@@ -2298,7 +2332,7 @@ def _():
     return network_of(lambda s, d: np.log(d) / 4, edm=True)
 
 
-@wrong("noise network: x not divided by r, EDM levels", "r", "divided", "x/r", "scale", *MISSING)
+@wrong("noise network: x not divided by r, EDM levels", "x/r", "by r", "divided", "x/r", "scale", *MISSING)
 def _():
     return network_of(entry=lambda s, d: np.ones_like(s), edm=True)
 
@@ -2313,7 +2347,7 @@ def _():
     return network_of(label=np.roll(INDICATORS, 1, axis=1))
 
 
-@wrong("noise network: labels all dropped", "label", "indicator", "0", *MISSING)
+@wrong("noise network: labels all dropped", "label", "indicator", "is 0", "zero", "from 0", *MISSING)
 def _():
     return network_of(label=np.zeros((6, 3)))
 
@@ -2333,7 +2367,7 @@ def _():
     return network_of(gain=lambda s, d: -s / np.hypot(s, d))
 
 
-@wrong("noise network: gain 1, the MLP taken for ε̂", "gain", "ᾱ", "scale", "F", *MISSING)
+@wrong("noise network: gain 1, the MLP taken for ε̂", "gain", "ᾱ_t", "scale", "gain F", *MISSING)
 def _():
     return network_of(gain=lambda s, d: np.ones_like(s))
 
@@ -2403,12 +2437,12 @@ def _():
     return categorical_of(lambda x, s, d: HIST - (x[:, :, None] - s * LEVELS) ** 2 / (2 * d**2))
 
 
-@wrong("categorical denoiser: x_t not scaled, levels unscaled", "scale", "levels", "ᾱ", *MISSING)
+@wrong("categorical denoiser: x_t not scaled, levels unscaled", "scale", "levels", "ᾱ_t", *MISSING)
 def _():
     return categorical_of(lambda x, s, d: np.log(HIST) - (x[:, :, None] - LEVELS) ** 2 / (2 * d**2))
 
 
-@wrong("categorical denoiser: ε̂ = (x_t − x̂_0)/std", "scale", "x̂_0", "ᾱ", *MISSING)
+@wrong("categorical denoiser: ε̂ = (x_t − x̂_0)/std", "scale", "x̂_0", "ᾱ_t", *MISSING)
 def _():
     return categorical_of(eps=lambda x, s, d, m: (x - m) / d)
 
@@ -2444,7 +2478,7 @@ def _():
     return draw_of(lambda u, p: (u[:, :1, None] > p.cumsum(axis=2)[:, :, :-1]).sum(axis=2))
 
 
-@wrong("categorical draw: levels 1..n", "1", "shifted", "off by one", "one-based", "from 1")
+@wrong("categorical draw: levels 1..n", "from 1", "shifted", "off by one", "one-based", "from 1")
 def _():
     return draw_of(lambda u, p: (u[:, :, None] > p.cumsum(axis=2)[:, :, :-1]).sum(axis=2) + 1)
 
