@@ -17,6 +17,9 @@ CASES: list[Wrong] = []
 LOG_2PI = np.log(2 * np.pi)
 GAUSS = np.polynomial.legendre.leggauss(80)
 RNG = np.random.default_rng(20)
+OF_D = ("dimension", "divided by D", "/D", "D times", "times D", "of D", "½D", "− D", "over D", "D log")
+OF_2 = ("√2", "factor 2", "2 times", "factor of 2", "twice", "half", "2 is")
+OF_T = ("horizon", "factor T", "by T", "1/T", "T times")
 
 
 def in_single(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,13 +145,24 @@ add(
     VAE,
     {
         "encoder's log-variance taken for log-std in the KL": ("log-std", "log std", "log σ", "standard deviation"),
-        "KL without a half": ("½", "half", "twice", "factor"),
+        "KL without a half": (
+            "half",
+            "the ½",
+            "without ½",
+            "no ½",
+            "factor ½",
+            "factor of ½",
+            "½ is",
+            "half",
+            "twice",
+            "factor",
+        ),
         "KL subtracted": ("sign", "subtract", "minus"),
         "mean of the squared error over pixels": ("mean over", "mean of", "average", "divided by D", "/D"),
         "no log 2 pi": ("2π", "constant"),
         "divides the error by the standard deviation": ("standard deviation", "squared", "std"),
         "KL averaged over the batch": ("batch", "examples", "mean over"),
-        "KL without the 1": ("constant", "without the 1", "without −1", "½k", "1"),
+        "KL without the 1": ("constant", "without the 1", "without −1", "½k", "the −1"),
     },
 )
 add(
@@ -156,11 +170,22 @@ add(
     vae_loss,
     VAE,
     {
-        "squared error without a half": ("½", "half", "twice", "factor"),
-        "log-variance of the decoder counted once, not for every pixel": ("once", "log-variance", "log σ", "D"),
+        "squared error without a half": (
+            "half",
+            "the ½",
+            "without ½",
+            "no ½",
+            "factor ½",
+            "factor of ½",
+            "½ is",
+            "half",
+            "twice",
+            "factor",
+        ),
+        "log-variance of the decoder counted once, not for every pixel": ("once", "log-variance", "log σ", *OF_D),
         "KL the other way round": ("reverse", "other way", "KL(N", "order", "swapped"),
         "KL averaged over latents": ("mean over", "average", "mean of", "latent"),
-        "beta-VAE weight 4": ("factor", "weight", "times", "β"),
+        "beta-VAE weight 4": ("factor", "weight", "times", "β-VAE", "beta"),
     },
     single=True,
 )
@@ -217,7 +242,7 @@ add(
     {
         "only x log p, without the other class": ("1 − x", "second term", "missing", "without"),
         "squared error of the probabilities": ("square", "Gaussian"),
-        "std in place of the variance in the KL": ("std", "standard deviation", "squared", "σ"),
+        "std in place of the variance in the KL": ("std", "standard deviation", "squared", "σ in place", "σ for"),
     },
     label="grey values",
     single=True,
@@ -258,7 +283,7 @@ add(
         "multiplies by the variance": ("variance", "log-std", "log std", "squared"),
         "one noise for all latents": ("one noise", "same noise", "shared", "noise of"),
         "without the mean": ("without the mean", "mean is missing", "without μ", "mean"),
-        "adds std without noise": ("without noise", "noise", "ξ"),
+        "adds std without noise": ("without noise", "noise", "ξ is", "without ξ"),
     },
 )
 add(
@@ -392,8 +417,8 @@ add(
     {
         "arguments swapped": ("swapped", "KL(q‖p)", "order", "other way"),
         "log-determinants the other way": ("determinant", "sign", "log|"),
-        "no D": ("D", "constant"),
-        "no half": ("½", "half", "twice", "factor"),
+        "no D": (*OF_D, "constant"),
+        "no half": ("half", "the ½", "without ½", "no ½", "factor ½", "factor of ½", "½ is", "half", "twice", "factor"),
         "trace of the inverse ratio": ("trace", "inverse", "tr"),
         "Mahalanobis distance in the metric of p": ("covariance of p", "metric", "mean", "cov_p"),
         "diagonals only": ("diagonal", "trace", "tr"),
@@ -453,9 +478,9 @@ add(
     diagonal_kl,
     DIAGONAL,
     {
-        "no half": ("½", "half", "twice", "factor"),
-        "std in place of the variance": ("std", "standard deviation", "squared", "σ"),
-        "without the mean": ("mean", "μ"),
+        "no half": ("half", "the ½", "without ½", "no ½", "factor ½", "factor of ½", "½ is", "half", "twice", "factor"),
+        "std in place of the variance": ("std", "standard deviation", "squared", "σ in place", "σ for"),
+        "without the mean": ("mean", "μ is", "without μ", "− μ"),
     },
     single=True,
 )
@@ -487,12 +512,12 @@ add(
         "nats": ("nats", "log 2", "log₂"),
         "no correction of the scale": ("scale", "cell", "log scale"),
         "sign of the correction": ("sign", "scale"),
-        "correction once, not per dimension": ("once", "D", "per dimension"),
-        "not divided by the dimension": ("D", "dimension", "divided"),
+        "correction once, not per dimension": ("once", *OF_D, "per dimension"),
+        "not divided by the dimension": (*OF_D, "dimension", "divided"),
         "multiplied by log 2": ("log 2", "multipl", "divided"),
     },
 )
-add("bits_per_dim", bits, (table(9), 3, 0.3), {"8 bits whatever the scale": ("8", "256", "scale")}, single=True)
+add("bits_per_dim", bits, (table(9), 3, 0.3), {"8 bits whatever the scale": ("256", "256", "scale")}, single=True)
 
 
 def bin_masses(flaw: str) -> tuple[Callable, ...]:
@@ -542,7 +567,7 @@ add(
         "variance in place of the std": ("variance", "std", "squared"),
         "clips the mass at 1e-12": ("clip", "clamp", "underflow", "1e-12"),
         "bins twice as wide": ("width", "twice", "half"),
-        "logistic in place of the Gaussian": ("logistic", "Φ"),
+        "logistic in place of the Gaussian": ("logistic", "Φ is", "normal distribution"),
     },
 )
 
@@ -904,7 +929,7 @@ add(
     LINEAR,
     {
         "no prior": ("prior", "I is missing", "without I", "least squares", "+ I"),
-        "data not centred": ("mean", "centred", "μ"),
+        "data not centred": ("mean", "centred", "μ is", "without μ", "− μ"),
         "mean not divided by the noise variance": ("σ²", "noise variance", "divided"),
         "precision returned": ("precision", "inverse"),
         "covariance is M⁻¹ without σ²": ("σ²", "noise variance", "factor"),
@@ -958,7 +983,7 @@ add(
         "log-determinant from the diagonal": ("diagonal", "determinant"),
         "no log-determinant": ("determinant", "log|", "entropy"),
         "KL added": ("sign", "added"),
-        "log σ² without D": ("D", "once", "log σ²"),
+        "log σ² without D": (*OF_D, "once", "log σ²"),
         "no log 2 pi": ("2π", "constant"),
         "variances of q only in the spread": ("diagonal", "off-diagonal", "trace"),
     },
@@ -997,7 +1022,7 @@ add(
         "standard deviations": ("std", "standard deviation", "square root", "root"),
         "no prior in the variances": ("prior",),
         "one pass from zero": ("coupl", "other latents", "diagonal", "one pass", "iteration"),
-        "not centred": ("mean", "centred", "μ"),
+        "not centred": ("mean", "centred", "μ is", "without μ", "− μ"),
     },
 )
 
@@ -1071,7 +1096,18 @@ add(
     {
         "no mixing weights": ("weight", "prior"),
         "normalised over the points": ("axis", "points", "examples", "columns"),
-        "exponent without a half": ("½", "half", "twice", "factor"),
+        "exponent without a half": (
+            "half",
+            "the ½",
+            "without ½",
+            "no ½",
+            "factor ½",
+            "factor of ½",
+            "½ is",
+            "half",
+            "twice",
+            "factor",
+        ),
         "sign of the log-determinant": ("determinant", "sign"),
         "densities without logarithms, plus 1e-10": ("underflow", "logarithm", "softmax", "1e-10", "added"),
         "hard assignment": ("hard", "nearest", "argmax", "one"),
@@ -1084,7 +1120,17 @@ add(
     e_step,
     GMM,
     {
-        "determinant without its root": ("determinant", "root", "½"),
+        "determinant without its root": (
+            "determinant",
+            "root",
+            "half",
+            "the ½",
+            "without ½",
+            "no ½",
+            "factor ½",
+            "factor of ½",
+            "½ is",
+        ),
         "diagonal of the covariances only": ("diagonal",),
         "weights without log": ("weight", "log"),
         "returns logarithms": ("log",),
@@ -1214,7 +1260,7 @@ add(
     partial(em_family, "spherical"),
     (POINTS, *MIX[:2], np.tile(np.eye(2), (3, 1, 1)) * np.array([0.5, 1.0, 2.0])[:, None, None]),
     {
-        "trace, not divided by D": ("D", "trace", "sum", "mean"),
+        "trace, not divided by D": (*OF_D, "trace", "sum", "mean"),
         "geometric mean": ("geometric", "determinant"),
     },
     label="spherical",
@@ -1302,7 +1348,7 @@ add(
     statistics,
     GMM,
     {
-        "shares in place of counts": ("N", "share", "weights", "divided"),
+        "shares in place of counts": ("divided by N", "/N", "share", "weights", "divided"),
         "sum of the log-likelihood": ("sum", "N times", "mean"),
         "old means in the covariance": ("old mean", "before", "old"),
         "no log 2 pi": ("2π", "constant"),
@@ -1341,7 +1387,7 @@ add(
         "log-likelihood, whatever q": ("log p_θ(x)", "log-likelihood", "evidence"),
         "no mixing weights": ("weight",),
         "half of the log-determinant, twice halved": ("determinant", "half", "¼"),
-        "2 pi once, not per dimension": ("2π", "once", "D"),
+        "2 pi once, not per dimension": ("2π", "once", *OF_D),
     },
 )
 
@@ -1392,9 +1438,9 @@ add(
         "count left out of the denominator": ("prior", "count", "denominator", "N_k"),
         "count left out of the prior": ("prior", "count"),
         "tied: components count equally": ("tied", "equal", "N_k", "mean over"),
-        "tied: prior once per component": ("tied", "prior", "K"),
+        "tied: prior once per component": ("tied", "prior", "K times", "each component"),
         "diag: keeps the off-diagonal entries": ("diag", "full", "off-diagonal"),
-        "spherical: trace": ("spherical", "trace", "D", "mean"),
+        "spherical: trace": ("spherical", "trace", *OF_D, "mean"),
         "spherical: largest variance": ("spherical", "largest", "mean"),
     },
 )
@@ -1485,7 +1531,7 @@ add(
         "tables divided by N_k alone": ("N_k", "normali", "pseudo", "sum"),
         "tables normalised over components": ("axis", "component", "over k"),
         "weights from counts with pseudo-counts": ("pseudo", "weight"),
-        "log P per dimension": ("D", "mean over", "per dimension"),
+        "log P per dimension": (*OF_D, "mean over", "per dimension"),
         "hard assignment": ("hard", "argmax"),
         "mean pseudo-count everywhere": ("pseudo", "mean"),
     },
@@ -1525,14 +1571,14 @@ add(
     (COV5, 2),
     {
         "sum of the rest": ("sum", "mean"),
-        "rest divided by D": ("D", "divided", "D − k"),
-        "noise not subtracted": ("σ²", "subtract", "λ"),
+        "rest divided by D": (*OF_D, "divided", "D − k"),
+        "noise not subtracted": ("σ²", "subtract", "λ g", "stochasticity"),
         "no square root": ("root", "squared"),
         "smallest eigenvalues": ("smallest", "order", "eigen"),
         "rows of the eigenvectors": ("transposed", "rows", "columns"),
     },
 )
-STD = ("std", "standard deviation", "root", "σ")
+STD = ("std", "standard deviation", "root", "σ in place", "σ for")
 add("ppca_maximum", ppca_maximum, (COV5, 3), {"std of the noise": STD}, single=True)
 
 
@@ -1569,13 +1615,13 @@ add(
     {
         "old W in the new variance": ("old W",),
         "divides by D - k": ("D − k", "divided"),
-        "not divided by D": ("D", "divided", "sum", "trace"),
+        "not divided by D": (*OF_D, "divided", "sum", "trace"),
         "posterior covariance left out of E zz": ("covariance", "E zz", "posterior", "spread"),
         "posterior without the noise": ("σ²", "noise", "posterior"),
-        "σ² I is I": ("σ²", "I"),
+        "σ² I is I": ("σ²", "identity", "+ I"),
     },
 )
-add("ppca_step", ppca_step, STEP, {"std": ("std", "standard deviation", "root", "σ")}, single=True)
+add("ppca_step", ppca_step, STEP, {"std": ("std", "standard deviation", "root", "σ in place", "σ for")}, single=True)
 
 
 def factor_step(flaw: str) -> tuple[Callable, ...]:
@@ -1704,13 +1750,45 @@ add(
     {
         "variance in place of the std": ("variance", "squared", "root"),
         "β(t) t in place of the integral": ("integral", "β(t)t", "β(t) t", "∫"),
-        "scale e^(-B)": ("scale²", "squared", "½", "half"),
-        "drift without a half": ("½", "half", "twice", "factor"),
+        "scale e^(-B)": (
+            "scale²",
+            "squared",
+            "half",
+            "the ½",
+            "without ½",
+            "no ½",
+            "factor ½",
+            "factor of ½",
+            "½ is",
+            "half",
+        ),
+        "drift without a half": (
+            "half",
+            "the ½",
+            "without ½",
+            "no ½",
+            "factor ½",
+            "factor of ½",
+            "½ is",
+            "half",
+            "twice",
+            "factor",
+        ),
         "drift with a plus": ("sign",),
         "g is β": ("squared", "g²", "root"),
         "std is 1 - scale": ("1 − scale", "squared", "root"),
-        "integral without the half of t²": ("½", "half", "integral"),
-        "g is the root of 2β": ("√2", "factor", "2", "twice"),
+        "integral without the half of t²": (
+            "half",
+            "the ½",
+            "without ½",
+            "no ½",
+            "factor ½",
+            "factor of ½",
+            "½ is",
+            "half",
+            "integral",
+        ),
+        "g is the root of 2β": ("√2", "factor", *OF_2, "twice"),
     },
     label="VP",
 )
@@ -1751,7 +1829,7 @@ add(
         "g of VP": ("VP", "1 − e", "sub-VP", "discount"),
         "discount 1 - e^(-B)": ("e^(−2B)", "2B", "exponent", "twice"),
         "discount outside the root": ("root", "squared"),
-        "time not divided by the horizon": ("horizon", "T"),
+        "time not divided by the horizon": ("horizon", *OF_T),
     },
     label="sub-VP, horizon 2",
 )
@@ -1792,10 +1870,10 @@ add(
     (3.0,),
     {
         "g is σ": ("g = σ", "log", "derivative", "dσ²/dt"),
-        "no 2 in the derivative": ("2", "twice", "half", "factor"),
-        "derivative without the horizon": ("horizon", "T"),
+        "no 2 in the derivative": (*OF_2, "twice", "half", "factor"),
+        "derivative without the horizon": ("horizon", *OF_T),
         "g is dσ/dt": ("derivative", "dσ²/dt", "squared"),
-        "drift of an OU process": ("drift", "f"),
+        "drift of an OU process": ("drift", "f x", "D f"),
         "log10 of the ratio": ("factor", "log"),
     },
     label="VE, horizon 3",
@@ -1835,7 +1913,7 @@ add(
     {
         "no chain rule": ("factor", "derivative", "drift"),
         "only d std²/dt": ("2 f", "drift", "dσ²/dt", "d std²"),
-        "no 2 in g²": ("half", "2", "twice", "factor"),
+        "no 2 in g²": ("half", *OF_2, "twice", "factor"),
         "squares": ("squared", "variance"),
     },
     label="cosine",
@@ -1864,7 +1942,7 @@ add(
     (80.0,),
     {
         "std is the root of t": ("root", "squared", "variance"),
-        "g² = t": ("2", "half", "factor"),
+        "g² = t": (*OF_2, "half", "factor"),
         "g = 2t": ("squared", "root", "g²"),
     },
     label="EDM",
@@ -1899,12 +1977,12 @@ VP_SHORT = VP(0.3, 9.0, 2.0)
 for mistake, phrases in {
     "first order, β(t_i) h": ("first", "β(t", "g²(t", "limit"),
     "std in place of the variance": ("root", "std", "standard deviation", "squared"),
-    "half of the integral": ("half", "½"),
+    "half of the integral": ("half", "half", "the ½", "without ½", "no ½", "factor ½", "factor of ½", "½ is"),
     "cumulative": ("cumulative", "ᾱ", "β̄", "from 0", "total"),
     "integral without 1 - exp": ("exp", "first", "integral", "∫"),
     "exp at the end of the step": ("end", "β(t", "g²(t", "integral"),
     "one step late": ("shift", "step", "late", "off by one", "index"),
-    "β(t_i) without h": ("h", "T", "factor", "Δt"),
+    "β(t_i) without h": ("length of a step", "1/h", *OF_T, "factor", "Δt"),
 }.items():
     CASES.append(Wrong(f"discretisation: {mistake}", partial(discretised, mistake), phrases))
 
@@ -1958,7 +2036,7 @@ def reverse_sde(sde: Any, mean: Any, cov: Any, lam: float) -> Callable:
 
 
 MEAN3, COV3 = RNG.normal(size=3), spd(3, 0.8)
-HALF = ("½", "half", "twice", "factor")
+HALF = ("half", "the ½", "without ½", "no ½", "factor ½", "factor of ½", "½ is", "half", "twice", "factor")
 add(
     "reverse_sde",
     reverse_sde(VP(), MEAN3, COV3, 1.0),
@@ -1970,7 +2048,7 @@ add(
         "score of the data, not diffused": ("data", "diffused", "clean", "not of x_t"),
         "no drift of x": ("drift", "f x"),
         "noise g²": ("g²", "squared"),
-        "no noise": ("noise", "flow", "G = 0", "0"),
+        "no noise": ("noise", "flow", "G = 0", "is 0", "zero"),
     },
     label="VP",
 )
@@ -1990,9 +2068,9 @@ add(
     reverse_sde(SubVP(0.1, 12.0, 1.5), MEAN3, COV3, 0.5),
     (SubVP(0.1, 12.0, 1.5), MEAN3, COV3, 0.5),
     {
-        "½(1 + λ)": ("λ²", "1 + λ", "λ"),
-        "λ² alone": ("λ²", "½(1", "λ"),
-        "noise λ² g": ("λ²", "squared", "λ"),
+        "½(1 + λ)": ("λ²", "1 + λ", "λ g", "stochasticity"),
+        "λ² alone": ("λ²", "½(1", "λ g", "stochasticity"),
+        "noise λ² g": ("λ²", "squared", "λ g", "stochasticity"),
         "sign of the forward drift": ("sign",),
         "mean of the data not scaled": ("mean", "scale"),
         "half of the forward drift": HALF,
@@ -2040,7 +2118,7 @@ def reverse_step(sde: Any, mean: float, variance: float, lam: float, scheme: str
     return code
 
 
-NOISE_WORDS = ("√(t − s)", "√dt", "√h", "root", "√Δt", "√")
+NOISE_WORDS = ("√(t − s)", "√dt", "√h", "root", "√Δt", "√(", "square root")
 add(
     "reverse_step",
     reverse_step(VP(0.1, 6.0, 2.0), 0.7, 0.5, 1.0),
@@ -2048,7 +2126,7 @@ add(
     {
         "noise times dt, not its root": NOISE_WORDS,
         "noise without the root of dt": NOISE_WORDS,
-        "noise without g": ("g", "diffusion"),
+        "noise without g": ("factor g", "without g", "g is", "diffusion"),
         "flow's half": ("flow", *HALF),
         "step forward in time": ("sign", "forward", "dt"),
         "score with a plus": ("sign",),
@@ -2063,7 +2141,7 @@ add(
     {
         "noise with g²": ("g²", "squared"),
         "g in place of g²": ("g²", "squared", "g in place"),
-        "noise twice": ("√2", "twice", "factor", "2"),
+        "noise twice": ("√2", "twice", "factor", *OF_2),
     },
     label="EDM",
 )
@@ -2213,7 +2291,19 @@ add(
         "Euler only": ("Euler",),
         "Euler in the last step": ("last", "Euler"),
         "second slope at the old time": ("old time", "at t", "start", "time"),
-        "slopes added, not averaged": ("mean", "half", "½", "sum", "twice"),
+        "slopes added, not averaged": (
+            "mean",
+            "half",
+            "half",
+            "the ½",
+            "without ½",
+            "no ½",
+            "factor ½",
+            "factor of ½",
+            "½ is",
+            "sum",
+            "twice",
+        ),
         "slope of the reverse SDE": ("reverse SDE", *HALF),
     },
     label="VP",
@@ -2282,11 +2372,11 @@ add(
     langevin(VE(0.01, 5.0), 0.7, 0.2),
     (VE(0.01, 5.0), 0.7, 0.2),
     {
-        "no 2 in δ": ("2", "half", "½", "factor"),
+        "no 2 in δ": (*OF_2, "half", "half", "the ½", "without ½", "no ½", "factor ½", "factor of ½", "½ is", "factor"),
         "std left out of δ": ("std",),
-        "noise 2δ": ("root", "√"),
+        "noise 2δ": ("root", "√(", "square root"),
         "std not squared": ("std", "squared"),
-        "score times std": ("std", "noise", "ε"),
+        "score times std": ("std", "noise", "ε is", "ε̂"),
     },
     label="VE",
 )
@@ -2385,14 +2475,24 @@ add(
     (LAW, RNG.normal(size=(6, 2))),
     {
         "no log 2 pi": ("2π", "constant"),
-        "2 pi once, not per dimension": ("2π", "once", "D"),
+        "2 pi once, not per dimension": ("2π", "once", *OF_D),
         "exponent without a half": HALF,
         "sign of the log-determinant": ("determinant", "sign"),
         "no mixing weights": ("weight",),
         "best component only": ("largest", "max", "one component", "best", "most probable"),
         "log of a sum of densities plus 1e-12": ("underflow", "logsumexp", "1e-12", "added", "floor"),
         "weighted mean of log densities": ("mean of log", "outside", "mean of the log", "Jensen"),
-        "half of the log-determinant, twice halved": ("determinant", "half", "½"),
+        "half of the log-determinant, twice halved": (
+            "determinant",
+            "half",
+            "half",
+            "the ½",
+            "without ½",
+            "no ½",
+            "factor ½",
+            "factor of ½",
+            "½ is",
+        ),
     },
 )
 add(
@@ -2496,7 +2596,7 @@ add(
         "denoising: divided by std²": ("std²", "std", "squared"),
         "implicit: divergence once": HALF,
         "implicit: divergence subtracted": ("sign",),
-        "sliced: derivative not projected": ("v", "direction", "project"),
+        "sliced: derivative not projected": ("vᵀ", "·v", "v·", "direction", "project"),
         "sliced: derivative once": HALF,
         "sliced: square of the sum": ("square", "sum"),
         "sliced: no square": ("square",),
@@ -2633,7 +2733,7 @@ add(
         "gradient of the sum of the outputs": ("sum of", "trace", "off-diagonal", "diagonal"),
         "mean over dimensions": ("mean over", "/D", "average", "mean of"),
         "sum over the probes": ("sum", "mean", "probes"),
-        "probes normalised": ("probe", "normali", "length", "D"),
+        "probes normalised": ("probe", "normali", "length", *OF_D),
         "first probe only": ("first", "one probe", "probe"),
         "divergence over the batch": ("batch", "examples"),
     },
@@ -2673,8 +2773,8 @@ add(
     {
         "no half": HALF,
         "g in place of g²": ("g²", "squared", "g in place"),
-        "no prior": ("prior", "π", "KL(p_T"),
-        "mean over t, not the integral": ("T", "horizon", "mean"),
+        "no prior": ("prior", "π =", "log π", "KL(p_T", "KL(p_T"),
+        "mean over t, not the integral": (*OF_T, "horizon", "mean"),
         "distance, not its square": ("square", "root"),
         "no g²": ("g²",),
     },
@@ -2739,10 +2839,10 @@ add(
     (VP(0.2, 5.0, 2.0), LINE, np.array([[-1.2], [0.1], [1.5]])),
     {
         "no half": HALF,
-        "no divergence of the drift": ("div f", "drift", "f"),
+        "no divergence of the drift": ("div f", "drift", "f x", "D f"),
         "sign of the divergence of the drift": ("sign",),
         "divergence of the score once": HALF,
-        "no prior": ("prior", "π", "log q_T"),
+        "no prior": ("prior", "π =", "log π", "KL(p_T", "log q_T"),
         "flow in place of the SDE": ("flow", "‖s", "square"),
         "g in place of g²": ("g²", "squared"),
         "prior at the mean of x_T": ("mean", "prior", "noise"),
@@ -2806,14 +2906,14 @@ add(
         "g² without a half": HALF,
         "sign of the divergence": ("sign",),
         "no divergence of f x": ("div f", "f x", "drift", "D f"),
-        "divergence f, not D f": ("D", "div f", "once"),
+        "divergence f, not D f": (*OF_D, "div f", "once"),
         "divergence without the score": ("score", "div s", "divergence"),
         "divergence with the whole g²": HALF,
         "prior at the data": ("prior", "x_T", "start", "at x"),
         "change of volume left out": ("divergence", "volume", "Jacobian"),
-        "no prior": ("prior", "π"),
+        "no prior": ("prior", "π =", "log π", "KL(p_T"),
         "mean of the divergence over the batch": ("batch", "examples"),
-        "per dimension": ("D", "dimension", "mean over"),
+        "per dimension": (*OF_D, "dimension", "mean over"),
     },
     label="VP",
     slow=True,
@@ -2863,7 +2963,7 @@ add(
         "no drift of x": ("drift", "f x"),
         "std in place of the variance": ("std", "standard deviation", "root"),
         "no noise": ("noise",),
-        "noise twice": ("noise", "2", "twice"),
+        "noise twice": ("noise", *OF_2, "twice"),
     },
 )
 
@@ -2907,7 +3007,7 @@ add(
         "c_out without the data's std": ("c_out", "σ_data", "data"),
         "c_in without the root": ("root", "squared", "c_in"),
         "weight upside down": ("c_out²", "inverse", "1/", "weight"),
-        "weight with the sum in the denominator": ("sum", "product", "weight", "+"),
+        "weight with the sum in the denominator": ("sum", "product", "weight", "plus"),
         "weight 1/σ²": ("1/σ²", "weight", "SNR"),
     },
 )
@@ -2943,10 +3043,10 @@ add(
     {
         "stops before sigma_min": ("n − 1", "sigma_min", "last", "off by one"),
         "rising": ("order", "rising", "reverse"),
-        "linear in σ": ("even", "ρ", "linear"),
+        "linear in σ": ("even", "1/ρ", "power ρ", "ρ =", "linear"),
         "even in log σ": ("log",),
-        "ρ for 1/ρ": ("1/ρ", "ρ"),
-        "not raised to ρ": ("power", "raised", "ρ"),
+        "ρ for 1/ρ": ("1/ρ", "1/ρ", "power ρ", "ρ ="),
+        "not raised to ρ": ("power", "raised", "1/ρ", "power ρ", "ρ ="),
     },
 )
 
@@ -3002,7 +3102,7 @@ add(
         "sign of the correction": ("sign",),
         "first order only": ("first order", "DDIM", "x0_hat_last", "last"),
         "scale of the old level": ("scale", "level"),
-        "log-SNR with its factor 2": ("log-SNR", "2", "twice"),
+        "log-SNR with its factor 2": ("log-SNR", *OF_2, "twice"),
         "ratio taken as 1": ("ratio", "even", "equal", "h′"),
     },
     label="2M",
@@ -3012,9 +3112,9 @@ add(
     exponential_step(1.0, False),
     (1.0, False),
     {
-        "noise with h, not 2h": ("2", "half", "twice"),
+        "noise with h, not 2h": (*OF_2, "half", "twice"),
         "gain of the flow": ("flow", "1 + c²", "expm1"),
-        "x without its decay": ("e^", "decay", "x"),
+        "x without its decay": ("e^", "decay", "x_t", "factor of x", "old x"),
         "variance of the noise for its std": ("root", "variance", "squared"),
         "ratio of the scales for x": ("scale", "std"),
     },
@@ -3094,7 +3194,7 @@ def weak_sampler(flaw: str) -> tuple[Callable, ...]:
                 gain, decay = -np.expm1(-h), 1.0
             if flaw == "no noise":
                 spread = 0.0
-            if flaw == "noise of the level before":
+            if flaw == "noise with twice the variance":
                 spread = spread * np.sqrt(2)
             if flaw == "one noise for all steps":
                 x = b2 / b * decay * x + a2 * gain * D + b2 * spread * noise[0]
@@ -3113,7 +3213,7 @@ add(
         "noise added to a step of the flow": ("order", "converge", "noise", "limit"),
         "no noise": ("order", "converge", "noise", "limit"),
         "one noise for all steps": ("order", "converge", "noise", "limit"),
-        "noise of the level before": ("order", "converge", "noise", "limit"),
+        "noise with twice the variance": ("order", "converge", "noise", "limit"),
     },
     slow=True,
 )
@@ -3266,13 +3366,13 @@ add(
     reverse_process(0.6),
     (straight, LAW, TIMES),
     {
-        "½(1 + λ)": ("λ²", "score", "½"),
+        "½(1 + λ)": ("λ²", "score", "half", "the ½", "without ½", "no ½", "factor ½", "factor of ½", "½ is"),
         "score with a plus": ("sign",),
         "g² = d std²/dt": ("g²", "2 f", "drift"),
         "no drift of x": ("drift", "f x"),
-        "noise λ² g": ("noise", "λ", "G"),
-        "noise g": ("noise", "λ", "G"),
-        "half of the score": ("½", "half", "score"),
+        "noise λ² g": ("noise", "λ g", "stochasticity", "G(t)", "diffusion"),
+        "noise g": ("noise", "λ g", "stochasticity", "G(t)", "diffusion"),
+        "half of the score": ("half", "the ½", "without ½", "no ½", "factor ½", "factor of ½", "½ is", "half", "score"),
     },
     label="straight, λ = 0.6",
 )
@@ -3320,7 +3420,7 @@ add(
         "no half": HALF,
         "sign": ("sign",),
         "log(scale/std)": HALF,
-        "integral over t": ("log-SNR", "t", "measure"),
+        "integral over t": ("log-SNR", "uniform in t", "over t", "measure"),
         "loss of x_0": ("x_0", "x̂_0", "SNR"),
         "bits": ("bits", "log 2"),
     },
@@ -3411,7 +3511,7 @@ add(
         "Hessian without the spread of the components": ("spread", "component", "between", "means"),
         "sign of the Hessian": ("sign",),
         "std not squared in the sum": ("std", "squared"),
-        "no I": ("I", "identity"),
+        "no I": ("identity", "+ I", "identity"),
         "not divided by the scale": ("scale",),
         "one factor std/scale": ("squared", "std/scale", "root"),
         "diagonal only": ("diagonal",),
@@ -3449,7 +3549,7 @@ add(
         "softmax at half the temperature": ("symmetric", "gradient", "temperature", "asymm", "responsib"),
         "whitened, not by the inverse covariance": ("symmetric", "gradient", "Cholesky", "root", "asymm"),
         "no mixing weights": ("weight",),
-        "twice the score": ("twice", "2", "factor"),
+        "twice the score": ("twice", *OF_2, "factor"),
     },
 )
 
@@ -3529,9 +3629,9 @@ add(
     sampler_density,
     (CHAIN,),
     {
-        "noise of one step for the total noise": ("noise", "β", "total"),
+        "noise of one step for the total noise": ("noise", "β-VAE", "beta", "total"),
         "not divided by the root": ("β̄", "root", "noise"),
-        "std added as a variance": ("std", "variance", "σ"),
+        "std added as a variance": ("std", "variance", "σ in place", "σ for"),
         "no noise in the last step": ("last step", "noise"),
         "slope not squared": ("squared", "variance"),
     },
@@ -3570,10 +3670,32 @@ add(
     (np.array([0.4, 1.3]), np.array([1.2, 1.7])),
     {
         "sign": ("sign",),
-        "density at the middle": ("middle", "centre", "½"),
+        "density at the middle": (
+            "middle",
+            "centre",
+            "half",
+            "the ½",
+            "without ½",
+            "no ½",
+            "factor ½",
+            "factor of ½",
+            "½ is",
+        ),
         "density at the whole number": ("corner", "whole number", "u = 0", "without u"),
-        "cells around the whole numbers": ("−½", "½", "around", "shift", "centred"),
-        "per dimension": ("D", "dimension", "mean over"),
+        "cells around the whole numbers": (
+            "−½",
+            "half",
+            "the ½",
+            "without ½",
+            "no ½",
+            "factor ½",
+            "factor of ½",
+            "½ is",
+            "around",
+            "shift",
+            "centred",
+        ),
+        "per dimension": (*OF_D, "dimension", "mean over"),
         "bits": ("bits", "log 2"),
     },
 )
@@ -3637,7 +3759,7 @@ add(
         "no constants in L_{t-1}": ("constant", "variance", "L_{t−1}"),
         "closed ends": ("open", "end", "first", "infinit"),
         "density in place of the mass": ("density", "width", "mass"),
-        "mean of L_0 over D": ("mean over", "D", "sum"),
+        "mean of L_0 over D": ("mean over", *OF_D, "sum"),
         "sign": ("sign",),
     },
     slow=True,
