@@ -1,4 +1,4 @@
-"""Wrong implementations of VAE, latent variables, EM and continuous time; see README.md of this folder."""
+"""Wrong implementations of VAE, latent variables, EM and continuous time."""
 
 import itertools
 from collections.abc import Callable
@@ -428,7 +428,7 @@ add(
     "gaussian_kl",
     gaussian_kl,
     PAIR,
-    {"1 in place of D": ("D", "constant"), "root of the Mahalanobis distance": ("square", "root")},
+    {"1 in place of D": (*OF_D, "constant"), "root of the Mahalanobis distance": ("square", "root")},
     single=True,
 )
 
@@ -1386,7 +1386,7 @@ add(
         "entropy subtracted": ("sign", "entropy"),
         "log-likelihood, whatever q": ("log p_θ(x)", "log-likelihood", "evidence"),
         "no mixing weights": ("weight",),
-        "half of the log-determinant, twice halved": ("determinant", "half", "¼"),
+        "half of the log-determinant, twice halved": ("determinant", "half", "quarter"),
         "2 pi once, not per dimension": ("2π", "once", *OF_D),
     },
 )
@@ -1749,7 +1749,7 @@ add(
     (1.0,),
     {
         "variance in place of the std": ("variance", "squared", "root"),
-        "β(t) t in place of the integral": ("integral", "β(t)t", "β(t) t", "∫"),
+        "β(t) t in place of the integral": ("integral", "β(t)t", "β(t) t", "∫g²", "∫β"),
         "scale e^(-B)": (
             "scale²",
             "squared",
@@ -1978,8 +1978,8 @@ for mistake, phrases in {
     "first order, β(t_i) h": ("first", "β(t", "g²(t", "limit"),
     "std in place of the variance": ("root", "std", "standard deviation", "squared"),
     "half of the integral": ("half", "half", "the ½", "without ½", "no ½", "factor ½", "factor of ½", "½ is"),
-    "cumulative": ("cumulative", "ᾱ", "β̄", "from 0", "total"),
-    "integral without 1 - exp": ("exp", "first", "integral", "∫"),
+    "cumulative": ("cumulative", "ᾱ_t", "1 − ᾱ", "β̄", "from 0", "total"),
+    "integral without 1 - exp": ("exp", "first", "integral", "∫g²", "∫β"),
     "exp at the end of the step": ("end", "β(t", "g²(t", "integral"),
     "one step late": ("shift", "step", "late", "off by one", "index"),
     "β(t_i) without h": ("length of a step", "1/h", *OF_T, "factor", "Δt"),
@@ -2230,7 +2230,7 @@ add(
     "reverse_sampler",
     reverse_sampler(VE(0.1, 3.0), 0.5, 0),
     (net, VE(0.1, 3.0), GRID, 0.5),
-    {"λ in place of λ²": ("λ²", "1 + λ", "λ"), "clips the states to [-3, 3]": ("clip",)},
+    {"λ in place of λ²": ("λ²", "1 + λ", "λ g"), "clips the states to [-3, 3]": ("clip",)},
     label="VE, λ = ½",
 )
 add(
@@ -2499,7 +2499,7 @@ add(
     "log_prob",
     log_prob,
     (LAW, RNG.normal(size=(6, 2))),
-    {"bits": ("bits", "log 2", "log₂"), "per dimension": ("D", "dimension", "mean over")},
+    {"bits": ("bits", "log 2", "log₂"), "per dimension": (*OF_D, "dimension", "mean over")},
     single=True,
 )
 
@@ -3380,7 +3380,7 @@ add(
     "fokker_planck",
     reverse_process(1.0),
     (straight, LAW, TIMES),
-    {"g² without the 2": ("g²", "2", "half", "twice"), "half of the score": ("½", "half", "score", "flow")},
+    {"g² without the 2": ("g²", "half", "twice"), "half of the score": ("the ½", "half", "score", "flow")},
     label="straight, λ = 1",
 )
 
