@@ -1,0 +1,905 @@
+"""Right implementations of the chain, its reverse process, bounds, losses, training and networks."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import integrate, special, stats
+
+import scratchgen.conformance as kit
+from scratchgen import VE, VP, NoiseSchedule, SubVP
+from tests.battery.case import Right
+
+Any_ = Any
+F = Callable[..., Any_]
+F32, F64 = np.float32, np.float64
+CASES: list[Right] = []
+
+
+def add(name: str, run: Callable[[], kit.Check], slow: bool = False) -> None:
+    CASES.append(Right(name, run, slow))
+
+
+# The betas (variances) of several schedules.
+
+
+def ho(T: int = 1000) -> Any_:
+    return np.linspace(1e-4, 0.02, T)
+
+
+def lucid_linear(T: int) -> Any_:
+    return np.linspace(1e-4 * 1000 / T, 0.02 * 1000 / T, T)
+
+
+def scaled_linear(T: int) -> Any_:
+    return np.linspace(0.00085**0.5, 0.012**0.5, T) ** 2
+
+
+def cosine(T: int, s: float = 0.008) -> Any_:
+    f = np.cos((np.arange(T + 1) / T + s) / (1 + s) * np.pi / 2) ** 2
+    return np.minimum(1 - f[1:] / f[:-1], 0.999)
+
+
+def vp_steps(T: int, low: float = 0.1, high: float = 20.0) -> Any_:
+    s = np.arange(T + 1) / T
+    return -np.expm1(-np.diff(low * s + 0.5 * (high - low) * s**2))
+
+
+def constant(T: int, value: float) -> Any_:
+    return np.full(T, value)
+
+
+def uneven(T: int, seed: int = 0, low: float = 0.05, high: float = 0.6) -> Any_:
+    return np.random.default_rng(seed).uniform(low, high, T)
+
+
+BETAS: dict[str, Any_] = {
+    "Ho's 1000 betas": ho(),
+    "lucidrains linear T=50": lucid_linear(50),
+    "scaled linear T=100": scaled_linear(100),
+    "cosine T=20": cosine(20),
+    "cosine T=200": cosine(200),
+    "VP T=10": vp_steps(10),
+    "VP T=40": vp_steps(40),
+    "constant .02 T=30": constant(30, 0.02),
+    "constant .3 T=6": constant(6, 0.3),
+    "random T=8": uneven(8),
+    "random T=15": uneven(15, 1),
+    "falling T=12": np.linspace(0.5, 0.02, 12),
+    "T=1": np.array([0.37]),
+    "T=2": np.array([0.2, 0.45]),
+    "T=3": np.array([0.5, 0.1, 0.9]),
+}
+TAME = "random T=8", "constant .3 T=6", "VP T=10", "random T=15", "T=3", "T=2"
+
+
+def chain(betas: Any_) -> NoiseSchedule:
+    return NoiseSchedule(betas)
+
+
+class Ho:
+    """Tables of Ho's code, counted from 0; computed in float64 and then stored in another type."""
+
+    def __init__(self, betas: Any_, kind: Any_ = F64) -> None:
+        b = np.asarray(betas, F64)
+        cum = np.cumprod(1 - b)
+        before = np.append(1.0, cum[:-1])
+        self.T = len(b)
+        self.betas = b.astype(kind)
+        self.alphas = (1 - b).astype(kind)
+        self.cum = cum.astype(kind)
+        self.cum_prev = before.astype(kind)
+        self.rest = (1 - cum).astype(kind)
+        self.rest_prev = (1 - before).astype(kind)
+        self.root = np.sqrt(cum).astype(kind)
+        self.root_rest = np.sqrt(1 - cum).astype(kind)
+        self.recip = np.sqrt(1 / cum).astype(kind)
+        self.recipm1 = np.sqrt(1 / cum - 1).astype(kind)
+        self.var = (b * (1 - before) / (1 - cum)).astype(kind)
+        self.coef1 = (b * np.sqrt(before) / (1 - cum)).astype(kind)
+        self.coef2 = ((1 - before) * np.sqrt(1 - b) / (1 - cum)).astype(kind)
+
+
+class Deck:
+    """Tables with entry 0 for clean data, by logarithms."""
+
+    def __init__(self, betas: Any_, kind: Any_ = F64) -> None:
+        b = np.append(0.0, np.asarray(betas, F64))
+        log = np.cumsum(np.log1p(-b))
+        self.T = len(b) - 1
+        self.beta = np.sqrt(b).astype(kind)
+        self.b2 = b.astype(kind)
+        self.alpha = np.exp(0.5 * np.log1p(-b)).astype(kind)
+        self.scale = np.exp(0.5 * log).astype(kind)
+        self.std = np.sqrt(-np.expm1(log)).astype(kind)
+        self.total = (-np.expm1(log)).astype(kind)
+        self.log = log
+        tilde = np.zeros_like(b)
+        tilde[2:] = b[2:] * np.expm1(log[1:-1]) / np.expm1(log[2:])
+        self.tilde2 = tilde.astype(kind)
+
+
+def pick(table: Any_, t: Any_) -> Any_:
+    """The entry of a step, or a column of entries for an array of steps."""
+    value = table[t]
+    return value[:, None] if np.ndim(t) else value
+
+
+def scalar_only(t: Any_) -> int:
+    if np.ndim(t):
+        raise TypeError("one step only")
+    return int(t)
+
+
+def single(f: F) -> F:
+    """The function within float32: arrays arrive in float32, and functions among the arguments return it."""
+
+    def low(a: Any_) -> Any_:
+        if callable(a):
+            return lambda *r: np.asarray(a(*r), F32)
+        if isinstance(a, np.ndarray) and a.dtype == F64:
+            return a.astype(F32)
+        return a
+
+    return lambda *args: f(*[low(a) for a in args])
+
+
+def softplus(x: Any_) -> Any_:
+    return np.logaddexp(0, x)
+
+
+def gammas(betas: Any_) -> Any_:
+    """The γ_t = −log SNR of Kingma et al. for t = 1..T, at index t−1."""
+    return np.log(np.expm1(-np.cumsum(np.log1p(-betas))))
+
+
+def wave(x: Any_, t: Any_) -> Any_:
+    """A smooth network of every entry."""
+    return 0.6 * np.tanh(x) + 0.1 * np.sin(0.7 * x + 0.3 * column(t)) + 0.05
+
+
+def mixing(x: Any_, t: Any_) -> Any_:
+    """A smooth network whose entries depend on the whole example."""
+    return 0.5 * x + 0.3 * np.tanh(x.sum(-1, keepdims=True) - 0.1 * column(t)) - 0.2 * np.roll(x, 1, -1)
+
+
+def column(t: Any_) -> Any_:
+    return np.asarray(t)[:, None] if np.ndim(t) else t
+
+
+def draws(seed: int, *shape: int) -> Any_:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+# check_schedule
+
+
+def tables_cumprod(b: Any_) -> Any_:
+    cum = np.append(1.0, np.cumprod(1 - b))
+    tilde = np.append(0.0, b * (1 - cum[:-1]) / (1 - cum[1:]))
+    return np.sqrt(cum), np.sqrt(1 - cum), np.sqrt(tilde)
+
+
+def tables_logs(b: Any_) -> Any_:
+    log = np.append(0.0, np.cumsum(np.log1p(-b)))
+    total = -np.expm1(log)
+    ratio = total[:-1] / total[1:]
+    return np.exp(log / 2), np.sqrt(total), np.append(0.0, np.sqrt(b * ratio))
+
+
+def tables_recursion(b: Any_) -> Any_:
+    scale, var, tilde = [1.0], [0.0], [0.0]
+    for value in b.tolist():
+        keep = 1 - value
+        tilde.append(math.sqrt(1 / (keep / value + 1 / var[-1])) if var[-1] > 0 else 0.0)
+        scale.append(scale[-1] * math.sqrt(keep))
+        var.append(keep * var[-1] + value)
+    return scale, [math.sqrt(v) for v in var], tilde
+
+
+def tables_vdm(b: Any_) -> Any_:
+    g = gammas(b)
+    scale = np.sqrt(special.expit(-g))
+    std = np.sqrt(special.expit(g))
+    step = -np.expm1(softplus(g[:-1]) - softplus(g[1:]))
+    tilde = np.sqrt(step * special.expit(g[:-1]) / special.expit(g[1:]))
+    return np.append(1, scale), np.append(0, std), np.concatenate([[0, 0], tilde])
+
+
+def tables_edm(b: Any_) -> Any_:
+    cum = np.append(1.0, np.cumprod(1 - b))
+    sigma = np.sqrt((1 - cum) / cum)
+    scale = 1 / np.sqrt(1 + sigma**2)
+    up = sigma[:-1] * np.sqrt(sigma[1:] ** 2 - sigma[:-1] ** 2) / sigma[1:]
+    return scale, sigma * scale, np.append(0.0, up * scale[:-1])
+
+
+def tables_angles(b: Any_) -> Any_:
+    """β̄ as the sine of an angle whose cosine is ᾱ: tan² = 1/ᾱ² − 1."""
+    cum = np.cumprod(1 - b)
+    phi = np.append(0.0, np.arctan(np.sqrt(1 / cum - 1)))
+    tilde = np.append(0.0, np.sqrt(b) * np.sin(phi[:-1]) / np.sin(phi[1:]))
+    return np.cos(phi), np.sin(phi), tilde
+
+
+def schedule_case(name: str, tables: F, betas: Any_, kind: Any_ = F64) -> None:
+    def run() -> kit.Check:
+        given = [np.asarray(a, kind) for a in tables(np.asarray(betas))]
+        check = kit.check_schedule(chain(betas), *given)
+        return check.at(1e-5) if kind == F32 else check
+
+    add(f"schedule: {name}", run)
+
+
+for title, key in [
+    ("cumprod", "Ho's 1000 betas"),
+    ("cumprod", "cosine T=200"),
+    ("cumprod", "T=1"),
+]:
+    schedule_case(f"{title}, {key}", tables_cumprod, BETAS[key])
+schedule_case("log1p, Ho's 1000 betas", tables_logs, ho())
+schedule_case("log1p, scaled linear T=100", tables_logs, BETAS["scaled linear T=100"])
+schedule_case("lists and math, cosine T=20", tables_recursion, cosine(20))
+schedule_case("lists and math, random T=15", tables_recursion, BETAS["random T=15"])
+schedule_case("sigmoid of log-SNR, VP T=10", tables_vdm, BETAS["VP T=10"])
+schedule_case("sigmoid of log-SNR, random T=8", tables_vdm, BETAS["random T=8"])
+schedule_case("from sigmas, constant .3 T=6", tables_edm, BETAS["constant .3 T=6"])
+schedule_case("angles, T=3", tables_angles, BETAS["T=3"])
+schedule_case("float32 tables from float64, Ho's 1000 betas", tables_cumprod, ho(), F32)
+schedule_case("float32 tables from logs, VP T=40", tables_logs, BETAS["VP T=40"], F32)
+
+
+def tables_vp(b: Any_) -> Any_:
+    s = np.arange(len(b) + 1) / len(b)
+    integral = 0.1 * s + 0.5 * 19.9 * s**2
+    return np.exp(-integral / 2), np.sqrt(-np.expm1(-integral))
+
+
+def tables_power(b: Any_) -> Any_:
+    t = np.arange(len(b) + 1)
+    log = t * np.log1p(-b[0])
+    return np.exp(log / 2), np.sqrt(-np.expm1(log))
+
+
+schedule_case("closed form of VP, T=40, no posterior", tables_vp, vp_steps(40))
+schedule_case("powers of one factor, T=30, no posterior", tables_power, constant(30, 0.02))
+
+
+# Kernels: every coding is a factory betas → function, so that the codings of one check can be compared.
+
+
+def step_plain(b: Any_, kind: Any_ = F64) -> F:
+    d = Deck(b, kind)
+    return lambda t, x, e: pick(d.alpha, t) * x + pick(d.beta, t) * e
+
+
+def step_ho(b: Any_, kind: Any_ = F64) -> F:
+    h = Ho(b, kind)
+    return lambda t, x, e: np.sqrt(1 - pick(h.betas, t - 1)) * x + np.sqrt(pick(h.betas, t - 1)) * e
+
+
+def step_log(b: Any_, kind: Any_ = F64) -> F:
+    def step(t: Any_, x: Any_, e: Any_) -> Any_:
+        now = b[scalar_only(t) - 1]
+        return math.exp(0.5 * math.log1p(-now)) * x + math.exp(0.5 * math.log(now)) * e
+
+    return step
+
+
+def step_vdm(b: Any_, kind: Any_ = F64) -> F:
+    soft = np.append(0.0, softplus(gammas(b)))
+
+    def step(t: Any_, x: Any_, e: Any_) -> Any_:
+        change = pick(soft, t - 1) - pick(soft, t)
+        return np.exp(change / 2) * x + np.sqrt(-np.expm1(change)) * e
+
+    return step
+
+
+def step_matrix(b: Any_, kind: Any_ = F64) -> F:
+    pairs = np.stack([np.sqrt(1 - b), np.sqrt(b)], 1)
+
+    def step(t: Any_, x: Any_, e: Any_) -> Any_:
+        rows = np.broadcast_to(pairs[np.asarray(t) - 1], (len(x), 2))
+        return np.einsum("nc,cnd->nd", rows, np.stack([x, e]))
+
+    return step
+
+
+def step_sde(b: Any_, kind: Any_ = F64) -> F:
+    """x + f with f = (√(1−β) − 1) x and the diffusion G, as the discretisation of score_sde."""
+    root = np.sqrt(b)
+
+    def step(t: Any_, x: Any_, e: Any_) -> Any_:
+        f = np.sqrt(1 - pick(b, t - 1)) * x - x
+        return x + f + pick(root, t - 1) * e
+
+    return step
+
+
+def step_rows(b: Any_, kind: Any_ = F64) -> F:
+    def step(t: Any_, x: Any_, e: Any_) -> Any_:
+        out = np.empty_like(x)
+        for n, now in enumerate(np.broadcast_to(t, (len(x),))):
+            for d in range(x.shape[1]):
+                out[n, d] = math.sqrt(1 - b[now - 1]) * x[n, d] + math.sqrt(b[now - 1]) * e[n, d]
+        return out
+
+    return step
+
+
+def sample_plain(b: Any_, kind: Any_ = F64) -> F:
+    d = Deck(b, kind)
+    return lambda t, x, e: pick(d.scale, t) * x + pick(d.std, t) * e
+
+
+def sample_ho(b: Any_, kind: Any_ = F64) -> F:
+    h = Ho(b, kind)
+    return lambda t, x, e: pick(h.root, t - 1) * x + pick(h.root_rest, t - 1) * e
+
+
+def sample_edm(b: Any_, kind: Any_ = F64) -> F:
+    h = Ho(b)
+    return lambda t, x, e: (x + pick(h.recipm1, t - 1) * e) / pick(h.recip, t - 1)
+
+
+def sample_vdm(b: Any_, kind: Any_ = F64) -> F:
+    g = gammas(b)
+
+    def sample(t: Any_, x: Any_, e: Any_) -> Any_:
+        now = pick(g, t - 1)
+        return np.sqrt(special.expit(-now)) * x + np.sqrt(special.expit(now)) * e
+
+    return sample
+
+
+def sample_flow(b: Any_, kind: Any_ = F64) -> F:
+    """On the line (1 − s) x_0 + s ε of flow matching, then rescaled."""
+    h = Ho(b)
+
+    def sample(t: Any_, x: Any_, e: Any_) -> Any_:
+        size = pick(h.root, t - 1) + pick(h.root_rest, t - 1)
+        s = pick(h.root_rest, t - 1) / size
+        return size * (x + s * (e - x))
+
+    return sample
+
+
+def sample_angle(b: Any_, kind: Any_ = F64) -> F:
+    phi = np.arcsin(np.sqrt(1 - np.cumprod(1 - b)))
+
+    def sample(t: Any_, x: Any_, e: Any_) -> Any_:
+        z = (x - 1j * e) * np.exp(1j * pick(phi, t - 1))
+        return z.real
+
+    return sample
+
+
+def sample_product(b: Any_, kind: Any_ = F64) -> F:
+    def sample(t: Any_, x: Any_, e: Any_) -> Any_:
+        keep = 1.0
+        for value in b[: scalar_only(t)]:
+            keep *= 1.0 - float(value)
+        return keep**0.5 * x + (1 - keep) ** 0.5 * e
+
+    return sample
+
+
+def posterior_ho(b: Any_, kind: Any_ = F64) -> F:
+    h = Ho(b, kind)
+    return lambda t, x, x0: (pick(h.coef1, t - 1) * x0 + pick(h.coef2, t - 1) * x, pick(h.var, t - 1))
+
+
+def posterior_precisions(b: Any_, kind: Any_ = F64) -> F:
+    d = Deck(b)
+
+    def q(t: Any_, x: Any_, x0: Any_) -> Any_:
+        t = scalar_only(t)
+        if t == 1:
+            return x0 + 0 * x, 0.0
+        here, before = d.alpha[t] ** 2 / d.b2[t], 1 / d.total[t - 1]
+        return (here * (x / d.alpha[t]) + before * (d.scale[t - 1] * x0)) / (here + before), 1 / (here + before)
+
+    return q
+
+
+def posterior_square(b: Any_, kind: Any_ = F64) -> F:
+    """−½(a u² − 2 c u): the two quadratics in u = x_{t−1} times β² β̄_{t−1}², so that t = 1 needs no branch."""
+    d = Deck(b)
+
+    def q(t: Any_, x: Any_, x0: Any_) -> Any_:
+        one, prev = pick(d.b2, t), pick(d.total, t - 1)
+        a = pick(d.alpha, t) ** 2 * prev + one
+        c = pick(d.alpha, t) * prev * x + pick(d.scale, t - 1) * one * x0
+        return c / a, np.broadcast_to(one * prev / a, x.shape)
+
+    return q
+
+
+def posterior_joint(b: Any_, kind: Any_ = F64) -> F:
+    """Conditioning of the joint Gaussian of (x_{t−1}, x_t) given x_0."""
+    d = Deck(b)
+
+    def q(t: Any_, x: Any_, x0: Any_) -> Any_:
+        t = scalar_only(t)
+        prev = d.total[t - 1]
+        joint = np.array([[prev, d.alpha[t] * prev], [d.alpha[t] * prev, d.alpha[t] ** 2 * prev + d.b2[t]]])
+        gain = joint[0, 1] / joint[1, 1]
+        mean = d.scale[t - 1] * x0 + gain * (x - d.scale[t] * x0)
+        return mean, np.full(x.shape[1], np.linalg.det(joint) / joint[1, 1])
+
+    return q
+
+
+def posterior_snr(b: Any_, kind: Any_ = F64) -> F:
+    g = np.append(-np.inf, gammas(b))
+    soft = softplus(g)
+
+    def q(t: Any_, x: Any_, x0: Any_) -> Any_:
+        g_s, g_t = pick(g, t - 1), pick(g, t)
+        change = pick(soft, t - 1) - pick(soft, t)
+        step, shrink = -np.expm1(change), special.expit(g_s) / special.expit(g_t)
+        mean = np.exp(change / 2) * shrink * x + np.sqrt(special.expit(-g_s)) * step / special.expit(g_t) * x0
+        return mean, step * shrink
+
+    return q
+
+
+def posterior_noise(b: Any_, kind: Any_ = F64) -> F:
+    h = Ho(b)
+
+    def q(t: Any_, x: Any_, x0: Any_) -> Any_:
+        e = (x - pick(h.root, t - 1) * x0) / pick(h.root_rest, t - 1)
+        var = pick(h.var, t - 1)
+        rest = np.sqrt(np.maximum(pick(h.rest_prev, t - 1) - var, 0))
+        return np.sqrt(pick(h.cum_prev, t - 1)) * x0 + rest * e, var
+
+    return q
+
+
+def posterior_sigma(b: Any_, kind: Any_ = F64) -> F:
+    d = Deck(b)
+    sigma2 = d.total / d.scale**2
+
+    def q(t: Any_, x: Any_, x0: Any_) -> Any_:
+        back = pick(d.scale, t - 1)
+        share = pick(sigma2, t - 1) / pick(sigma2, t)
+        mean = x0 + share * (x / pick(d.scale, t) - x0)
+        return back * mean, back**2 * share * (pick(sigma2, t) - pick(sigma2, t - 1))
+
+    return q
+
+
+def posterior_reparameterised(b: Any_, kind: Any_ = F64) -> F:
+    """The mean by the noise of x_t, and the variance as β² times a ratio."""
+    d = Deck(b)
+
+    def q(t: Any_, x: Any_, x0: Any_) -> Any_:
+        e = (x - pick(d.scale, t) * x0) / pick(d.std, t)
+        mean = (x - pick(d.b2, t) / pick(d.std, t) * e) / pick(d.alpha, t)
+        return mean, (pick(d.beta, t) * pick(d.std, t - 1) / pick(d.std, t)) ** 2
+
+    return q
+
+
+def posterior_clipped(b: Any_, kind: Any_ = F64) -> F:
+    h = Ho(b, kind)
+    log = np.log(np.append(h.var[1], h.var[1:]))
+    return lambda t, x, x0: (pick(h.coef1, t - 1) * x0 + pick(h.coef2, t - 1) * x, np.exp(pick(log, t - 1)))
+
+
+def kernel_cases(check: F, label: str, codings: list[tuple[str, F, tuple[str, ...]]], **options: Any_) -> None:
+    for name, factory, keys in codings:
+        for key in keys:
+
+            def run(factory: F = factory, key: str = key) -> kit.Check:
+                b = BETAS[key]
+                return check(factory(b), chain(b), **options)
+
+            add(f"{label}: {name}, {key}", run)
+
+
+def kernel_single(check: F, label: str, codings: list[tuple[str, F, tuple[str, ...]]], **options: Any_) -> None:
+    for name, factory, keys in codings:
+        for key in keys:
+
+            def run(factory: F = factory, key: str = key) -> kit.Check:
+                b = BETAS[key]
+                return check(single(factory(b, F32)), chain(b), **options).at(1e-5)
+
+            add(f"{label}: {name} in float32, {key}", run)
+
+
+STEPS = [
+    ("tables of the deck", step_plain, ("Ho's 1000 betas", "cosine T=20", "T=1")),
+    ("counted from 0", step_ho, ("lucidrains linear T=50", "T=3")),
+    ("logarithms, ints only", step_log, ("VP T=40", "falling T=12")),
+    ("softplus of log-SNR", step_vdm, ("random T=8", "constant .3 T=6")),
+    ("einsum of coefficients", step_matrix, ("random T=15", "cosine T=200")),
+    ("drift and diffusion", step_sde, ("VP T=10", "scaled linear T=100")),
+    ("loops over entries", step_rows, ("T=2", "random T=8")),
+]
+kernel_cases(kit.check_forward_step, "forward step", STEPS)
+kernel_single(kit.check_forward_step, "forward step", [("counted from 0", step_ho, ("Ho's 1000 betas", "VP T=10"))])
+
+SAMPLES = [
+    ("tables of the deck", sample_plain, ("Ho's 1000 betas", "T=2")),
+    ("counted from 0", sample_ho, ("cosine T=200", "lucidrains linear T=50")),
+    ("sigmas", sample_edm, ("VP T=40", "falling T=12")),
+    ("sigmoid of log-SNR", sample_vdm, ("random T=8", "constant .3 T=6")),
+    ("straight line rescaled", sample_flow, ("random T=15", "VP T=10")),
+    ("complex rotation", sample_angle, ("T=3", "random T=8")),
+    ("product in a loop, ints only", sample_product, ("cosine T=20", "T=1")),
+]
+kernel_cases(kit.check_forward_process, "forward process", SAMPLES)
+kernel_single(
+    kit.check_forward_process, "forward process", [("counted from 0", sample_ho, ("cosine T=20", "constant .02 T=30"))]
+)
+
+POSTERIORS = [
+    ("two coefficients", posterior_ho, ("Ho's 1000 betas", "cosine T=20", "T=1")),
+    ("precisions, ints only", posterior_precisions, ("VP T=40", "random T=15")),
+    ("completing the square", posterior_square, ("cosine T=200", "T=3")),
+    ("joint Gaussian", posterior_joint, ("random T=8", "constant .3 T=6")),
+    ("log-SNR", posterior_snr, ("VP T=10", "T=2")),
+    ("noise and fresh part", posterior_noise, ("random T=8", "random T=15")),
+    ("sigmas", posterior_sigma, ("constant .3 T=6", "T=3")),
+    ("noise of x_t", posterior_reparameterised, ("VP T=10", "falling T=12")),
+]
+kernel_cases(kit.check_posterior, "posterior", POSTERIORS)
+kernel_cases(
+    kit.check_posterior,
+    "clipped posterior",
+    [("log-variance with entry 2 first", posterior_clipped, ("Ho's 1000 betas", "cosine T=20", "T=2"))],
+    clipped=True,
+)
+kernel_single(kit.check_posterior, "posterior", [("two coefficients", posterior_ho, ("VP T=10", "lucidrains linear T=50"))])
+
+
+# check_noise_merging: a reflection of the plane of (ε̄_{t−1}, ε_t)
+
+
+def merge_direct(b: Any_, kind: Any_ = F64) -> tuple[F, F]:
+    d = Deck(b, kind)
+
+    def merge(t: Any_, e1: Any_, e2: Any_) -> Any_:
+        c = pick(d.alpha, t) * pick(d.std, t - 1) / pick(d.std, t)
+        s = pick(d.beta, t) / pick(d.std, t)
+        return c * e1 + s * e2, s * e1 - c * e2
+
+    def split(t: Any_, e: Any_, w: Any_) -> Any_:
+        return (pick(d.beta, t) * e - pick(d.alpha, t) * pick(d.std, t - 1) * w) / pick(d.std, t)
+
+    return merge, split
+
+
+def merge_angle(b: Any_, kind: Any_ = F64) -> tuple[F, F]:
+    d = Deck(b)
+    angle = np.append(0.0, np.arctan2(d.beta[1:], d.alpha[1:] * d.std[:-1]))
+
+    def merge(t: Any_, e1: Any_, e2: Any_) -> Any_:
+        z = np.exp(1j * pick(angle, t)) * np.conj(e1 + 1j * e2)
+        return z.real, z.imag
+
+    def split(t: Any_, e: Any_, w: Any_) -> Any_:
+        return (np.exp(1j * pick(angle, t)) * np.conj(e + 1j * w)).imag
+
+    return merge, split
+
+
+def merge_householder(b: Any_, kind: Any_ = F64) -> tuple[F, F]:
+    """R = I − 2 n nᵀ with n along (1 − c, −s): it maps (c, s) to the first axis."""
+    d = Deck(b)
+
+    def both(t: Any_, pair: Any_) -> Any_:
+        c, s = d.alpha[t] * d.std[t - 1] / d.std[t], d.beta[t] / d.std[t]
+        n = np.array([1 - c, -s]) / math.hypot(1 - c, s)
+        return np.einsum("ij,jnd->ind", np.eye(2) - 2 * np.outer(n, n), pair)
+
+    def merge(t: Any_, e1: Any_, e2: Any_) -> Any_:
+        return tuple(both(scalar_only(t), np.stack([e1, e2])))
+
+    def split(t: Any_, e: Any_, w: Any_) -> Any_:
+        return both(scalar_only(t), np.stack([e, w]))[1]
+
+    return merge, split
+
+
+def merge_solve(b: Any_, kind: Any_ = F64) -> tuple[F, F]:
+    """The split by solving the two equations of the merge."""
+    d = Deck(b)
+
+    def matrix(t: int) -> Any_:
+        row = np.array([d.alpha[t] * d.std[t - 1], d.beta[t]])
+        return np.stack([row, [row[1], -row[0]]]) / np.linalg.norm(row)
+
+    def merge(t: Any_, e1: Any_, e2: Any_) -> Any_:
+        m = matrix(scalar_only(t))
+        return m[0, 0] * e1 + m[0, 1] * e2, m[1, 0] * e1 + m[1, 1] * e2
+
+    def split(t: Any_, e: Any_, w: Any_) -> Any_:
+        both = np.linalg.solve(matrix(scalar_only(t)), np.stack([e.ravel(), w.ravel()]))
+        return both[1].reshape(e.shape)
+
+    return merge, split
+
+
+MERGES = [
+    ("two rows", merge_direct, ("Ho's 1000 betas", "cosine T=20", "T=1")),
+    ("conjugate and phase", merge_angle, ("random T=15", "VP T=10")),
+    ("Householder", merge_householder, ("random T=8", "constant .3 T=6")),
+    ("linear solve", merge_solve, ("T=3", "VP T=40")),
+]
+for title, merging, where in MERGES:
+    for key in where:
+
+        def run_merge(merging: F = merging, key: str = key) -> kit.Check:
+            return kit.check_noise_merging(*merging(BETAS[key]), chain(BETAS[key]))
+
+        add(f"noise merging: {title}, {key}", run_merge)
+
+
+def run_merge_single() -> kit.Check:
+    merge, split = merge_direct(BETAS["random T=8"], F32)
+    return kit.check_noise_merging(single(merge), single(split), chain(BETAS["random T=8"])).at(1e-5)
+
+
+add("noise merging: two rows in float32, random T=8", run_merge_single)
+
+
+# check_predict_x0
+
+
+def x0_ho(b: Any_, kind: Any_ = F64) -> F:
+    h = Ho(b, kind)
+    return lambda t, x, e: pick(h.recip, t - 1) * x - pick(h.recipm1, t - 1) * e
+
+
+def x0_deck(b: Any_, kind: Any_ = F64) -> F:
+    d = Deck(b, kind)
+    return lambda t, x, e: (x - pick(d.std, t) * e) / pick(d.scale, t)
+
+
+def x0_score(b: Any_, kind: Any_ = F64) -> F:
+    """Tweedie's formula, with the score −ε̂/β̄."""
+    h = Ho(b)
+
+    def predict(t: Any_, x: Any_, e: Any_) -> Any_:
+        score = -e / pick(h.root_rest, t - 1)
+        return (x + pick(h.rest, t - 1) * score) / pick(h.root, t - 1)
+
+    return predict
+
+
+def x0_edm(b: Any_, kind: Any_ = F64) -> F:
+    h = Ho(b)
+    sigma = np.sqrt((1 - h.cum) / h.cum)
+    return lambda t, x, e: x * np.sqrt(1 + pick(sigma, t - 1) ** 2) - pick(sigma, t - 1) * e
+
+
+def x0_velocity(b: Any_, kind: Any_ = F64) -> F:
+    """v from x_t and ε̂: ᾱ v = ε − β̄ x_t; then x_0 = ᾱ x_t − β̄ v."""
+    d = Deck(b)
+
+    def predict(t: Any_, x: Any_, e: Any_) -> Any_:
+        a, s = pick(d.scale, t), pick(d.std, t)
+        v = (e - s * x) / a
+        return a * x - s * v
+
+    return predict
+
+
+def x0_flow(b: Any_, kind: Any_ = F64) -> F:
+    d = Deck(b)
+
+    def predict(t: Any_, x: Any_, e: Any_) -> Any_:
+        size = pick(d.scale, t) + pick(d.std, t)
+        y, time = x / size, pick(d.std, t) / size
+        return y - time * (e - y) / (1 - time)
+
+    return predict
+
+
+PREDICT = [
+    ("reciprocal roots", x0_ho, ("Ho's 1000 betas", "cosine T=20")),
+    ("tables of the deck", x0_deck, ("cosine T=200", "T=1")),
+    ("score", x0_score, ("VP T=40", "random T=15")),
+    ("sigmas", x0_edm, ("scaled linear T=100", "T=3")),
+    ("velocity", x0_velocity, ("random T=8", "constant .3 T=6")),
+    ("straight line", x0_flow, ("random T=8", "T=2")),
+]
+kernel_cases(kit.check_predict_x0, "x0", PREDICT)
+kernel_single(kit.check_predict_x0, "x0", [("reciprocal roots", x0_ho, ("Ho's 1000 betas", "VP T=10"))])
+
+
+# check_ancestral_step
+
+
+def variances(b: Any_, law: str) -> Any_:
+    """σ_t² with entry 0: β_t², β̃_t² with β_1² first, or a table between them."""
+    h = Ho(b)
+    posterior = np.append(h.betas[0], h.var[1:])
+    table = {"beta": h.betas, "posterior": posterior, "between": np.sqrt(h.betas * posterior), "twice": 2 * h.betas}
+    return np.append(0.0, table[law])
+
+
+def ancestral_ho(b: Any_, sigma2: Any_, kind: Any_ = F64) -> F:
+    h, s = Ho(b, kind), sigma2.astype(kind)
+
+    def step(t: Any_, x: Any_, e: Any_, z: Any_) -> Any_:
+        mean = (x - pick(h.betas, t - 1) / pick(h.root_rest, t - 1) * e) / np.sqrt(pick(h.alphas, t - 1))
+        return mean + np.sqrt(pick(s, t)) * z
+
+    return step
+
+
+def ancestral_x0(b: Any_, sigma2: Any_, kind: Any_ = F64) -> F:
+    h = Ho(b, kind)
+    with np.errstate(divide="ignore"):
+        log = np.log(sigma2).astype(kind)
+
+    def step(t: Any_, x: Any_, e: Any_, z: Any_) -> Any_:
+        x0 = pick(h.recip, t - 1) * x - pick(h.recipm1, t - 1) * e
+        mean = pick(h.coef1, t - 1) * x0 + pick(h.coef2, t - 1) * x
+        return mean + np.exp(0.5 * pick(log, t)) * z
+
+    return step
+
+
+def ancestral_score(b: Any_, sigma2: Any_, kind: Any_ = F64) -> F:
+    d = Deck(b)
+
+    def step(t: Any_, x: Any_, e: Any_, z: Any_) -> Any_:
+        score = -e / pick(d.std, t)
+        return (x + pick(d.b2, t) * score) / np.sqrt(1 - pick(d.b2, t)) + np.sqrt(pick(sigma2, t)) * z
+
+    return step
+
+
+def ancestral_vdm(b: Any_, sigma2: Any_, kind: Any_ = F64) -> F:
+    g = np.append(-np.inf, gammas(b))
+
+    def step(t: Any_, x: Any_, e: Any_, z: Any_) -> Any_:
+        change = softplus(pick(g, t - 1)) - softplus(pick(g, t))
+        var = -np.expm1(change)
+        mean = np.exp(-change / 2) * (x - var / np.sqrt(special.expit(pick(g, t))) * e)
+        return mean + pick(sigma2, t) ** 0.5 * z
+
+    return step
+
+
+def ancestral_ddim(b: Any_, sigma2: Any_, kind: Any_ = F64) -> F:
+    """x̂_0, the direction to x_t with the posterior variance, and the noise."""
+    h = Ho(b)
+
+    def step(t: Any_, x: Any_, e: Any_, z: Any_) -> Any_:
+        x0 = (x - pick(h.root_rest, t - 1) * e) / pick(h.root, t - 1)
+        turn = np.sqrt(np.maximum(pick(h.rest_prev, t - 1) - pick(h.var, t - 1), 0))
+        return np.sqrt(pick(h.cum_prev, t - 1)) * x0 + turn * e + np.sqrt(pick(sigma2, t)) * z
+
+    return step
+
+
+ANCESTRAL = [
+    ("Algorithm 2", ancestral_ho, "beta", ("Ho's 1000 betas", "cosine T=20", "T=1")),
+    ("x0 and two coefficients", ancestral_x0, "posterior", ("VP T=40", "T=2")),
+    ("score", ancestral_score, "between", ("cosine T=200", "random T=15")),
+    ("log-SNR", ancestral_vdm, "twice", ("VP T=10", "random T=8")),
+    ("direction to x_t", ancestral_ddim, "posterior", ("random T=8", "constant .3 T=6")),
+]
+for title, coding, law, where in ANCESTRAL:
+    for key in where:
+
+        def run_step(coding: F = coding, law: str = law, key: str = key) -> kit.Check:
+            b = BETAS[key]
+            return kit.check_ancestral_step(coding(b, variances(b, law)), chain(b), variances(b, law))
+
+        add(f"ancestral step: {title}, {law}, {key}", run_step)
+for title, coding, key in [
+    ("Algorithm 2", ancestral_ho, "lucidrains linear T=50"),
+    ("x0", ancestral_x0, "random T=8"),
+]:
+
+    def run_single(coding: F = coding, key: str = key) -> kit.Check:
+        b = BETAS[key]
+        step = single(coding(b, variances(b, "posterior"), F32))
+        return kit.check_ancestral_step(step, chain(b), variances(b, "posterior")).at(1e-5)
+
+    add(f"ancestral step: {title} in float32, posterior, {key}", run_single)
+
+
+# check_ddim_step
+
+
+def ddim_song(b: Any_, eta: float, kind: Any_ = F64) -> F:
+    cum = np.append(1.0, np.cumprod(1 - b)).astype(kind)
+
+    def step(t: Any_, s: Any_, x: Any_, e: Any_, z: Any_) -> Any_:
+        now, before = pick(cum, t), pick(cum, s)
+        c1 = eta * np.sqrt((1 - now / before) * (1 - before) / (1 - now))
+        c2 = np.sqrt(np.maximum(1 - before - c1**2, 0))
+        return np.sqrt(before) * ((x - e * np.sqrt(1 - now)) / np.sqrt(now)) + c1 * z + c2 * e
+
+    return step
+
+
+def ddim_logs(b: Any_, eta: float, kind: Any_ = F64) -> F:
+    log = np.append(0.0, np.cumsum(np.log1p(-b)))
+
+    def step(t: Any_, s: Any_, x: Any_, e: Any_, z: Any_) -> Any_:
+        now, before = pick(log, t), pick(log, s)
+        v_t, v_s = -np.expm1(now), -np.expm1(before)
+        share = -np.expm1(now - before) / v_t
+        sigma = eta * np.sqrt(v_s * share)
+        direction = np.sqrt(np.maximum(v_s * (1 - eta**2 * share), 0))
+        up = np.exp((before - now) / 2)
+        return up * x + (direction - up * np.sqrt(v_t)) * e + sigma * z
+
+    return step
+
+
+def ddim_sigma(b: Any_, eta: float, kind: Any_ = F64) -> F:
+    """In the space x/ᾱ: the noise level is first brought down to √(σ_s² − up²), then raised."""
+    d = Deck(b)
+    sig = d.std / d.scale
+
+    def step(t: Any_, s: Any_, x: Any_, e: Any_, z: Any_) -> Any_:
+        hi, lo = pick(sig, t), pick(sig, s)
+        # η (β̄_s/β̄_t) √(1 − ᾱ_t²/ᾱ_s²) over ᾱ_s
+        ratio = np.sqrt((hi**2 - lo**2) / (1 + hi**2))
+        noise = eta * lo / hi * np.sqrt(1 + hi**2) * ratio
+        down = np.sqrt(np.maximum(lo**2 - noise**2, 0))
+        y = x / pick(d.scale, t) + (down - hi) * e
+        return pick(d.scale, s) * (y + noise * z)
+
+    return step
+
+
+def ddim_velocity(b: Any_, eta: float, kind: Any_ = F64) -> F:
+    """The deterministic step as a rotation by φ_s − φ_t in the plane of x and v; η is 0."""
+    phi = np.append(0.0, np.arctan(np.sqrt(1 / np.cumprod(1 - b) - 1)))
+
+    def step(t: Any_, s: Any_, x: Any_, e: Any_, z: Any_) -> Any_:
+        hi, lo = pick(phi, t), pick(phi, s)
+        v = (e - np.sin(hi) * x) / np.cos(hi)
+        return np.cos(lo - hi) * x + np.sin(lo - hi) * v
+
+    return step
+
+
+def ddim_ints(b: Any_, eta: float, kind: Any_ = F64) -> F:
+    def step(t: Any_, s: Any_, x: Any_, e: Any_, z: Any_) -> Any_:
+        keep_t = math.prod((1 - b[: scalar_only(t)]).tolist())
+        keep_s = math.prod((1 - b[: scalar_only(s)]).tolist())
+        x0 = (x - math.sqrt(1 - keep_t) * e) / math.sqrt(keep_t)
+        var = eta**2 * (1 - keep_s) / (1 - keep_t) * (1 - keep_t / keep_s)
+        return math.sqrt(keep_s) * x0 + math.sqrt(max(1 - keep_s - var, 0.0)) * e + math.sqrt(var) * z
+
+    return step
+
+
+DDIM = [
+    ("Song's code", ddim_song, 0.0, ("Ho's 1000 betas", "cosine T=20")),
+    ("Song's code", ddim_song, 1.0, ("VP T=10", "random T=15")),
+    ("one factor of x_t, logs", ddim_logs, 0.7, ("VP T=40", "T=3")),
+    ("one factor of x_t, logs", ddim_logs, 0.0, ("scaled linear T=100", "T=1")),
+    ("sigmas", ddim_sigma, 0.5, ("random T=8", "constant .3 T=6")),
+    ("rotation of x and v", ddim_velocity, 0.0, ("random T=8", "T=2")),
+    ("products, ints only", ddim_ints, 0.3, ("random T=8", "VP T=10")),
+]
+for title, coding, level, where in DDIM:
+    for key in where:
+
+        def run_ddim(coding: F = coding, level: float = level, key: str = key) -> kit.Check:
+            return kit.check_ddim_step(coding(BETAS[key], level), chain(BETAS[key]), level)
+
+        add(f"DDIM step: {title}, η = {level}, {key}", run_ddim)
+
+
+def run_ddim_single() -> kit.Check:
+    b = BETAS["constant .3 T=6"]
+    return kit.check_ddim_step(single(ddim_song(b, 0.7, F32)), chain(b), 0.7).at(1e-5)
+
+
+add("DDIM step: Song's code in float32, η = 0.7, constant .3 T=6", run_ddim_single)
