@@ -903,3 +903,487 @@ def run_ddim_single() -> kit.Check:
 
 
 add("DDIM step: Song's code in float32, η = 0.7, constant .3 T=6", run_ddim_single)
+
+
+# Samplers: every coding is a factory (betas, …) → sample(x_T, eps_hat, noise)
+
+
+def sampler_loop(step: F) -> F:
+    def sample(x: Any_, eps_hat: F, noise: Any_) -> Any_:
+        T = len(noise)
+        for i in range(T):
+            t = T - i
+            x = step(t, x, eps_hat(x, t), noise[i])
+        return x
+
+    return sample
+
+
+def sampler_batched(step: F) -> F:
+    """Steps as arrays (N,), as in torch code."""
+
+    def sample(x: Any_, eps_hat: F, noise: Any_) -> Any_:
+        for i, z in zip(reversed(range(len(noise))), noise, strict=True):
+            t = np.full(len(x), i + 1)
+            x = step(t, x, np.asarray(eps_hat(x, t)), z)
+        return x
+
+    return sample
+
+
+def sampler_recursive(step: F) -> F:
+    def sample(x: Any_, eps_hat: F, noise: Any_) -> Any_:
+        if len(noise) == 0:
+            return x
+        t = len(noise)
+        return sample(step(t, x, eps_hat(x, t), noise[0]), eps_hat, noise[1:])
+
+    return sample
+
+
+def sampler_sigma_space(b: Any_, sigma2: Any_) -> F:
+    """The state is y = x/ᾱ; one step is y + (σ_s²/σ_t² − 1)(y − x̂_0) in the mean."""
+    d = Deck(b)
+    sig2 = d.total / d.scale**2
+
+    def sample(x: Any_, eps_hat: F, noise: Any_) -> Any_:
+        y = x / d.scale[-1]
+        for t in range(d.T, 0, -1):
+            x0 = y - np.sqrt(sig2[t]) * eps_hat(d.scale[t] * y, t)
+            y = x0 + sig2[t - 1] / sig2[t] * (y - x0) + np.sqrt(sigma2[t]) / d.scale[t - 1] * noise[d.T - t]
+        return y
+
+    return sample
+
+
+def ddim_steps(b: Any_, eta: float, kind: Any_ = F64) -> F:
+    step = ddim_song(b, eta, kind)
+    return lambda t, x, e, z: step(t, t - 1, x, e, z)
+
+
+def ddim_pairs(b: Any_, eta: float) -> F:
+    """The loop over pairs of times of lucidrains, with −1 for clean data."""
+    cum = np.cumprod(1 - b)
+
+    def sample(x: Any_, eps_hat: F, noise: Any_) -> Any_:
+        times = [-1, *range(len(b))]
+        for (now, after), z in zip(zip(times[:0:-1], times[-2::-1], strict=True), noise, strict=True):
+            e = eps_hat(x, now + 1)
+            alpha, alpha_next = cum[now], cum[after] if after >= 0 else 1.0
+            x0 = np.sqrt(1 / alpha) * x - np.sqrt(1 / alpha - 1) * e
+            if after < 0:
+                x = x0
+                continue
+            sigma = eta * ((1 - alpha / alpha_next) * (1 - alpha_next) / (1 - alpha)) ** 0.5
+            x = x0 * alpha_next**0.5 + (1 - alpha_next - sigma**2) ** 0.5 * e + sigma * z
+        return x
+
+    return sample
+
+
+def ddim_rotating(b: Any_) -> F:
+    step = ddim_velocity(b, 0.0)
+
+    def sample(x: Any_, eps_hat: F, noise: Any_) -> Any_:
+        for t in range(len(b), 0, -1):
+            x = step(t, t - 1, x, eps_hat(x, t), None)
+        return x
+
+    return sample
+
+
+def ddim_as_ode(b: Any_) -> F:
+    """Euler steps of dy = ε̂ dσ for y = x/ᾱ, exact for DDIM with η = 0."""
+    sigma = np.append(0.0, np.sqrt(1 / np.cumprod(1 - b) - 1))
+
+    def sample(x: Any_, eps_hat: F, noise: Any_) -> Any_:
+        y = x * np.sqrt(1 + sigma[-1] ** 2)
+        for t in range(len(b), 0, -1):
+            y = y + (sigma[t - 1] - sigma[t]) * eps_hat(y / np.sqrt(1 + sigma[t] ** 2), t)
+        return y
+
+    return sample
+
+
+DDIM_SAMPLERS = [
+    ("loop", lambda b, eta: sampler_loop(ddim_steps(b, eta)), 0.0, ("VP T=10", "cosine T=20")),
+    ("loop", lambda b, eta: sampler_loop(ddim_steps(b, eta)), 1.0, ("random T=8",)),
+    ("batched steps", lambda b, eta: sampler_batched(ddim_steps(b, eta)), 0.6, ("constant .3 T=6", "VP T=40")),
+    ("recursion", lambda b, eta: sampler_recursive(ddim_steps(b, eta)), 0.3, ("T=3", "random T=15")),
+    ("pairs of times", ddim_pairs, 0.5, ("random T=8", "T=2")),
+    ("rotation", lambda b, eta: ddim_rotating(b), 0.0, ("constant .02 T=30", "random T=15")),
+    ("ODE in σ", lambda b, eta: ddim_as_ode(b), 0.0, ("falling T=12", "VP T=10")),
+]
+for title, coding, level, where in DDIM_SAMPLERS:
+    for key in where:
+
+        def run_ddim_sampler(coding: F = coding, level: float = level, key: str = key) -> kit.Check:
+            return kit.check_ddim_sampler(coding(BETAS[key], level), chain(BETAS[key]), level)
+
+        add(f"DDIM sampler: {title}, η = {level}, {key}", run_ddim_sampler)
+
+
+def run_ddim_sampler_single() -> kit.Check:
+    b = constant(10, 0.05)
+    return kit.check_ddim_sampler(single(sampler_loop(ddim_steps(b, 0.5, F32))), chain(b), 0.5).at(1e-5)
+
+
+add("DDIM sampler: loop in float32, constant .05 T=10", run_ddim_sampler_single)
+
+
+def best_variances(b: Any_, variance: float) -> Any_:
+    """Var(x_{t−1} | x_t) for data of this variance: precisions of the step and of the marginal add up."""
+    d = Deck(b)
+    marginal = d.scale[:-1] ** 2 * variance + d.total[:-1]
+    return np.append(0.0, 1 / (d.alpha[1:] ** 2 / d.b2[1:] + 1 / marginal))
+
+
+SAMPLERS = [
+    ("Algorithm 2 in a loop", lambda b, s: sampler_loop(ancestral_ho(b, s)), 0.4, 0.5, ("VP T=10", "cosine T=20")),
+    ("Algorithm 2, batched steps", lambda b, s: sampler_batched(ancestral_ho(b, s)), 0.0, 1.0, ("VP T=40", "T=1")),
+    ("x0 and coefficients", lambda b, s: sampler_loop(ancestral_x0(b, s)), -1.0, 0.2, ("random T=8", "random T=15")),
+    ("log-SNR, recursion", lambda b, s: sampler_recursive(ancestral_vdm(b, s)), 2.0, 3.0, ("constant .3 T=6", "T=2")),
+    ("score, batched steps", lambda b, s: sampler_batched(ancestral_score(b, s)), 0.3, 0.8, ("falling T=12",)),
+    ("state over ᾱ", sampler_sigma_space, -0.5, 1.5, ("random T=8", "T=3")),
+]
+for title, coding, mean, variance, where in SAMPLERS:
+    for key in where:
+
+        def run_sampler(
+            coding: F = coding, mean: float = mean, variance: float = variance, key: str = key
+        ) -> kit.Check:
+            b = BETAS[key]
+            sigma2 = best_variances(b, variance)
+            return kit.check_sampler(coding(b, sigma2), chain(b), mean, variance, sigma2)
+
+        add(f"sampler: {title}, N({mean}, {variance}), {key}", run_sampler)
+
+
+def run_sampler_single() -> kit.Check:
+    b = constant(10, 0.05)
+    sigma2 = best_variances(b, 0.7)
+    return kit.check_sampler(single(sampler_loop(ancestral_ho(b, sigma2, F32))), chain(b), 0.2, 0.7, sigma2).at(1e-5)
+
+
+add("sampler: Algorithm 2 in float32, constant .05 T=10", run_sampler_single)
+
+
+# check_predicted_noise
+
+
+def net_output(x: Any_, t: Any_, labelled: bool) -> Any_:
+    return 0.8 * np.tanh(x - 0.02 * column(t)) + (0.4 * np.cos(x) + 0.1 if labelled else 0.0)
+
+
+def to_noise(d: Deck, kind: str, x: Any_, t: Any_, out: Any_) -> Any_:
+    a, s = pick(d.scale, t), pick(d.std, t)
+    if kind == "noise":
+        return out
+    if kind == "x0":
+        return (x - a * out) / s
+    if kind == "v":
+        return s * x + a * out
+    return out * s / pick(d.beta, t)
+
+
+def to_x0(d: Deck, kind: str, x: Any_, t: Any_, out: Any_) -> Any_:
+    a, s = pick(d.scale, t), pick(d.std, t)
+    if kind == "x0":
+        return out
+    if kind == "v":
+        return a * x - s * out
+    e = out if kind == "noise" else out * s / pick(d.beta, t)
+    return (x - s * e) / a
+
+
+def guided_noise(b: Any_, kind: str) -> F:
+    """Both predictions become ε̂, are combined, and x̂_0 is clipped at the end."""
+    d = Deck(b)
+
+    def predict(x: Any_, t: Any_, guidance: float, clip: bool) -> Any_:
+        plain = to_noise(d, kind, x, t, net_output(x, t, False))
+        label = to_noise(d, kind, x, t, net_output(x, t, True))
+        e = plain + guidance * (label - plain)
+        if clip:
+            x0 = np.clip((x - pick(d.std, t) * e) / pick(d.scale, t), -1, 1)
+            e = (x - pick(d.scale, t) * x0) / pick(d.std, t)
+        return e
+
+    return predict
+
+
+def guided_x0(b: Any_, kind: str) -> F:
+    """Both predictions become x̂_0; the combination has weights of sum 1, so that it commutes with the affine map."""
+    d = Deck(b)
+
+    def predict(x: Any_, t: Any_, guidance: float, clip: bool) -> Any_:
+        x0 = (1 - guidance) * to_x0(d, kind, x, t, net_output(x, t, False))
+        x0 = x0 + guidance * to_x0(d, kind, x, t, net_output(x, t, True))
+        if clip:
+            x0 = np.minimum(np.maximum(x0, -1), 1)
+        return (x - pick(d.scale, t) * x0) / pick(d.std, t)
+
+    return predict
+
+
+def guided_output(b: Any_, kind: str) -> F:
+    """The guidance acts on the outputs of the network, with w = guidance − 1, as in Ho and Salimans."""
+    d = Deck(b)
+
+    def predict(x: Any_, t: Any_, guidance: float, clip: bool) -> Any_:
+        w = guidance - 1
+        out = (1 + w) * net_output(x, t, True) - w * net_output(x, t, False)
+        e = to_noise(d, kind, x, t, out)
+        if clip:
+            x0 = to_x0(d, kind, x, t, out)
+            inside = np.abs(x0) <= 1
+            e = np.where(inside, e, (x - pick(d.scale, t) * np.sign(x0)) / pick(d.std, t))
+        return e
+
+    return predict
+
+
+POINTS = np.array([[0.3, -4.0, 1.1], [2.5, 0.2, -0.7], [-6.0, 0.05, 3.0], [0.9, -1.4, 8.0]])
+for title, coding, kind, key in [
+    ("guidance of ε̂", guided_noise, "noise", "Ho's 1000 betas"),
+    ("guidance of ε̂", guided_noise, "x0", "VP T=10"),
+    ("guidance of ε̂", guided_noise, "v", "cosine T=20"),
+    ("guidance of ε̂", guided_noise, "step", "random T=8"),
+    ("guidance of x̂_0", guided_x0, "noise", "random T=8"),
+    ("guidance of x̂_0", guided_x0, "x0", "T=1"),
+    ("guidance of x̂_0", guided_x0, "v", "constant .3 T=6"),
+    ("guidance of x̂_0", guided_x0, "step", "T=3"),
+    ("guidance of outputs", guided_output, "noise", "VP T=40"),
+    ("guidance of outputs", guided_output, "x0", "random T=15"),
+    ("guidance of outputs", guided_output, "v", "T=2"),
+    ("guidance of outputs", guided_output, "step", "falling T=12"),
+]:
+
+    def run_noise(coding: F = coding, kind: str = kind, key: str = key) -> kit.Check:
+        b = BETAS[key]
+        return kit.check_predicted_noise(coding(b, kind), net_output, chain(b), kind, POINTS)
+
+    add(f"predicted noise: {title}, {kind}, {key}", run_noise)
+
+
+# check_reverse_variance
+
+
+def variance_ho(b: Any_) -> F:
+    h = Ho(b)
+    return lambda name: np.append(0, h.betas if name == "beta" else np.append(h.betas[0], h.var[1:]))
+
+
+def variance_precision(b: Any_) -> F:
+    d = Deck(b)
+
+    def variance(name: str) -> Any_:
+        if name == "beta":
+            return d.b2
+        out = d.b2.copy()
+        out[2:] = 1 / (d.alpha[2:] ** 2 / d.b2[2:] + 1 / d.total[1:-1])
+        return out
+
+    return variance
+
+
+def variance_lists(b: Any_) -> F:
+    def variance(name: str) -> Any_:
+        if name == "beta":
+            return [0.0, *b.tolist()]
+        out, keep = [0.0], 1.0
+        for i, beta in enumerate(b.tolist()):
+            before, keep = keep, keep * (1 - beta)
+            out.append(beta if i == 0 else beta * (1 - before) / (1 - keep))
+        return out
+
+    return variance
+
+
+def variance_vdm(b: Any_) -> F:
+    g = gammas(b)
+
+    def variance(name: str) -> Any_:
+        change = np.diff(softplus(np.append(-np.inf, g)))
+        steps = -np.expm1(-change)
+        if name == "posterior":
+            steps[1:] *= special.expit(g[:-1]) / special.expit(g[1:])
+        return np.append(0.0, steps)
+
+    return variance
+
+
+for title, coding, key in [
+    ("Ho's code", variance_ho, "Ho's 1000 betas"),
+    ("Ho's code", variance_ho, "T=1"),
+    ("precisions", variance_precision, "cosine T=200"),
+    ("precisions", variance_precision, "VP T=40"),
+    ("lists", variance_lists, "random T=15"),
+    ("log-SNR", variance_vdm, "random T=8"),
+]:
+
+    def run_variance(coding: F = coding, key: str = key) -> kit.Check:
+        return kit.check_reverse_variance(coding(BETAS[key]), chain(BETAS[key]))
+
+    add(f"reverse variance: {title}, {key}", run_variance)
+
+
+# check_optimal_variance: the law of total variance in three forms
+
+
+def optimal_noise(b: Any_, D: int) -> F:
+    h = Ho(b)
+    factor = h.betas**2 / (h.alphas * h.rest)
+    return lambda loss: np.append(0.0, h.var + factor * np.asarray(loss)[1:] / D)
+
+
+def optimal_x0(b: Any_, D: int) -> F:
+    h = Ho(b)
+
+    def square(loss: Any_) -> Any_:
+        error = h.rest / h.cum * loss[1:] / D
+        return np.append(0.0, h.var + h.coef1**2 * error)
+
+    return square
+
+
+def optimal_analytic(b: Any_, D: int) -> F:
+    """Analytic-DPM: β²/α less what is known of the noise, with D − ℓ_t = β̄² E‖score‖²."""
+    h = Ho(b)
+
+    def square(loss: Any_) -> Any_:
+        known = (D - loss[1:]) / h.rest / D
+        return np.append(0.0, h.betas / h.alphas * (1 - h.betas * known))
+
+    return square
+
+
+def optimal_loop(b: Any_, D: int) -> F:
+    d = Deck(b)
+
+    def square(loss: Any_) -> Any_:
+        out = [0.0]
+        for t in range(1, d.T + 1):
+            turn = d.scale[t - 1] * d.std[t] / d.scale[t] - math.sqrt(d.total[t - 1] - d.tilde2[t])
+            out.append(d.tilde2[t] + turn**2 * float(loss[t]) / D)
+        return out
+
+    return square
+
+
+def spd(D: int, seed: int = 0) -> Any_:
+    root = draws(seed, D, D) / math.sqrt(D)
+    return root @ root.T + 0.2 * np.eye(D)
+
+
+for title, coding, key, D in [
+    ("noise", optimal_noise, "Ho's 1000 betas", 2),
+    ("noise", optimal_noise, "T=1", 1),
+    ("x0", optimal_x0, "VP T=40", 3),
+    ("x0", optimal_x0, "random T=15", 16),
+    ("score", optimal_analytic, "VP T=10", 4),
+    ("score", optimal_analytic, "random T=8", 2),
+    ("loop", optimal_loop, "constant .3 T=6", 5),
+]:
+
+    def run_optimal(coding: F = coding, key: str = key, D: int = D) -> kit.Check:
+        return kit.check_optimal_variance(coding(BETAS[key], D), chain(BETAS[key]), spd(D))
+
+    add(f"optimal variance: {title}, {key}, D={D}", run_optimal)
+
+
+# check_step_loss
+
+
+def noised(d: Deck, t: int, x0: Any_, e1: Any_, e2: Any_) -> tuple[Any_, Any_]:
+    before = d.scale[t - 1] * x0 + d.std[t - 1] * e1
+    return before, d.alpha[t] * before + d.beta[t] * e2
+
+
+def constants(x: Any_, s2: float) -> float:
+    return x.shape[1] / 2 * math.log(2 * math.pi * s2)
+
+
+def step_loss_plain(b: Any_, s2: float) -> F:
+    d = Deck(b)
+
+    def loss(t: int, x0: Any_, e1: Any_, e2: Any_, eps_hat: F) -> Any_:
+        before, x = noised(d, t, x0, e1, e2)
+        mean = (x - d.b2[t] / d.std[t] * eps_hat(x, t)) / d.alpha[t]
+        return ((before - mean) ** 2).sum(1) / (2 * s2) + constants(x, s2)
+
+    return loss
+
+
+def step_loss_scipy(b: Any_, s2: float) -> F:
+    h = Ho(b)
+    d = Deck(b)
+
+    def loss(t: int, x0: Any_, e1: Any_, e2: Any_, eps_hat: F) -> Any_:
+        before, x = noised(d, t, x0, e1, e2)
+        guess = h.recip[t - 1] * x - h.recipm1[t - 1] * eps_hat(x, t)
+        mean = h.coef1[t - 1] * guess + h.coef2[t - 1] * x
+        return -stats.norm.logpdf(before, mean, math.sqrt(s2)).sum(axis=1)
+
+    return loss
+
+
+def step_loss_merged(b: Any_, s2: float) -> F:
+    """(28): only the merged noise is left; the part of ω has its expectation β̃² D."""
+    d = Deck(b)
+
+    def loss(t: int, x0: Any_, e1: Any_, e2: Any_, eps_hat: F) -> Any_:
+        e = (d.alpha[t] * d.std[t - 1] * e1 + d.beta[t] * e2) / d.std[t]
+        x = d.scale[t] * x0 + d.std[t] * e
+        square = ((e - eps_hat(x, t)) ** 2).sum(1)
+        factor = d.b2[t] ** 2 / (d.alpha[t] ** 2 * d.total[t])
+        return (factor * square + x.shape[1] * d.tilde2[t]) / (2 * s2) + constants(x, s2)
+
+    return loss
+
+
+def step_loss_step_noise(b: Any_, s2: float) -> F:
+    """(22)-(24): x_{t−1} = (x_t − β ε_t)/α, so that the loss compares ε_t with (β/β̄) ε̂."""
+    d = Deck(b)
+
+    def loss(t: int, x0: Any_, e1: Any_, e2: Any_, eps_hat: F) -> Any_:
+        _, x = noised(d, t, x0, e1, e2)
+        gap = e2 - d.beta[t] / d.std[t] * eps_hat(x, t)
+        return d.b2[t] / d.alpha[t] ** 2 * np.einsum("nd,nd->n", gap, gap) / (2 * s2) + constants(x, s2)
+
+    return loss
+
+
+def step_loss_kl(b: Any_, s2: float) -> F:
+    """Divergence of the posterior, plus its entropy; for t of 2 or more."""
+    d = Deck(b)
+
+    def loss(t: int, x0: Any_, e1: Any_, e2: Any_, eps_hat: F) -> Any_:
+        _, x = noised(d, t, x0, e1, e2)
+        D, tilde = x.shape[1], d.tilde2[t]
+        guess = (x - d.std[t] * eps_hat(x, t)) / d.scale[t]
+        gap = d.scale[t - 1] * d.b2[t] / d.total[t] * (x0 - guess)
+        kl = 0.5 * (D * (math.log(s2 / tilde) + tilde / s2 - 1) + (gap**2).sum(1) / s2)
+        return kl + D / 2 * (1 + math.log(2 * math.pi * tilde))
+
+    return loss
+
+
+for title, coding, key, t, s2 in [
+    ("squares", step_loss_plain, "VP T=10", 4, 0.3),
+    ("squares", step_loss_plain, "T=1", 1, 0.37),
+    ("squares", step_loss_plain, "Ho's 1000 betas", 500, 0.01),
+    ("logpdf of SciPy", step_loss_scipy, "random T=8", 8, 0.2),
+    ("logpdf of SciPy", step_loss_scipy, "cosine T=20", 11, 0.15),
+    ("merged noise", step_loss_merged, "random T=15", 6, 0.5),
+    ("merged noise", step_loss_merged, "T=2", 1, 0.2),
+    ("noise of the step", step_loss_step_noise, "constant .3 T=6", 3, 0.3),
+    ("noise of the step", step_loss_step_noise, "VP T=40", 40, 0.4),
+    ("divergence and entropy", step_loss_kl, "VP T=10", 7, 0.6),
+    ("divergence and entropy", step_loss_kl, "T=3", 2, 0.1),
+]:
+
+    def run_step_loss(coding: F = coding, key: str = key, t: int = t, s2: float = s2) -> kit.Check:
+        return kit.check_step_loss(coding(BETAS[key], s2), chain(BETAS[key]), t, wave, 0.3, 0.8, s2)
+
+    add(f"step loss: {title}, {key}, t={t}", run_step_loss)
