@@ -1387,3 +1387,583 @@ for title, coding, key, t, s2 in [
         return kit.check_step_loss(coding(BETAS[key], s2), chain(BETAS[key]), t, wave, 0.3, 0.8, s2)
 
     add(f"step loss: {title}, {key}, t={t}", run_step_loss)
+
+
+# The terms of the bound: every coding is a factory (betas, σ²) → (prior, step, reconstruction)
+
+
+def normal_kl(mean1: Any_, log1: Any_, mean2: Any_, log2: Any_) -> Any_:
+    return 0.5 * (-1.0 + log2 - log1 + np.exp(log1 - log2) + (mean1 - mean2) ** 2 * np.exp(-log2))
+
+
+def terms_ho(b: Any_, sigma2: Any_) -> tuple[F, F, F]:
+    h = Ho(b)
+
+    def model(t: int, x: Any_, eps_hat: F) -> Any_:
+        guess = h.recip[t - 1] * x - h.recipm1[t - 1] * eps_hat(x, t)
+        return h.coef1[t - 1] * guess + h.coef2[t - 1] * x
+
+    def prior(x0: Any_) -> Any_:
+        return normal_kl(h.root[-1] * x0, np.log(h.rest[-1]), 0.0, 0.0).sum(1)
+
+    def step(t: int, x0: Any_, x: Any_, eps_hat: F) -> Any_:
+        mean = h.coef1[t - 1] * x0 + h.coef2[t - 1] * x
+        return normal_kl(mean, np.log(h.var[t - 1]), model(t, x, eps_hat), np.log(sigma2[t])).sum(axis=1)
+
+    def reconstruction(x0: Any_, x: Any_, eps_hat: F) -> Any_:
+        log = np.log(sigma2[1])
+        gap = x0 - model(1, x, eps_hat)
+        return 0.5 * (math.log(2 * math.pi) + log + gap**2 * np.exp(-log)).sum(axis=-1)
+
+    return prior, step, reconstruction
+
+
+def terms_noise(b: Any_, sigma2: Any_) -> tuple[F, F, F]:
+    """By the noise of x_t: the two means differ by β²(ε̂ − ε)/(α β̄)."""
+    d = Deck(b)
+
+    def gap(t: int, x0: Any_, x: Any_, eps_hat: F) -> Any_:
+        e = (x - d.scale[t] * x0) / d.std[t]
+        square = np.square(e - eps_hat(x, t)).sum(1)
+        return d.b2[t] ** 2 / (2 * sigma2[t] * d.alpha[t] ** 2 * d.total[t]) * square
+
+    def prior(x0: Any_) -> Any_:
+        square = np.einsum("nd,nd->n", x0, x0)
+        return 0.5 * (d.scale[-1] ** 2 * square - x0.shape[1] * (d.scale[-1] ** 2 + np.log(d.total[-1])))
+
+    def step(t: int, x0: Any_, x: Any_, eps_hat: F) -> Any_:
+        ratio = d.tilde2[t] / sigma2[t]
+        return gap(t, x0, x, eps_hat) + x.shape[1] / 2 * (ratio - 1 - np.log(ratio))
+
+    def reconstruction(x0: Any_, x: Any_, eps_hat: F) -> Any_:
+        return gap(1, x0, x, eps_hat) + x.shape[1] / 2 * np.log(2 * np.pi * sigma2[1])
+
+    return prior, step, reconstruction
+
+
+def matrix_kl(m1: Any_, c1: Any_, m2: Any_, c2: Any_) -> float:
+    inverse = np.linalg.inv(c2)
+    log = np.linalg.slogdet(c2)[1] - np.linalg.slogdet(c1)[1]
+    return 0.5 * float(np.trace(inverse @ c1) - len(m1) + log + (m2 - m1) @ inverse @ (m2 - m1))
+
+
+def terms_matrices(b: Any_, sigma2: Any_) -> tuple[F, F, F]:
+    d = Deck(b)
+    step_mean = ancestral_score(b, 0 * sigma2)
+
+    def prior(x0: Any_) -> Any_:
+        one = np.eye(x0.shape[1])
+        return [matrix_kl(d.scale[-1] * row, d.total[-1] * one, 0 * row, one) for row in x0]
+
+    def step(t: int, x0: Any_, x: Any_, eps_hat: F) -> Any_:
+        mean, var = posterior_precisions(b)(t, x, x0)
+        guess = step_mean(t, x, eps_hat(x, t), 0)
+        one = np.eye(x.shape[1])
+        return [matrix_kl(p, var * one, q, sigma2[t] * one) for p, q in zip(mean, guess, strict=True)]
+
+    def reconstruction(x0: Any_, x: Any_, eps_hat: F) -> Any_:
+        mean = step_mean(1, x, eps_hat(x, 1), 0)
+        law = stats.multivariate_normal(np.zeros(x.shape[1]), sigma2[1] * np.eye(x.shape[1]))
+        return -law.logpdf(x0 - mean)
+
+    return prior, step, reconstruction
+
+
+def terms_snr(b: Any_, sigma2: Any_) -> tuple[F, F, F]:
+    """Kingma et al.: ½ (SNR(s) − SNR(t)) ‖x_0 − x̂_0‖², for σ_t² = β̃_t²."""
+    d = Deck(b)
+    with np.errstate(divide="ignore"):
+        snr = d.scale**2 / d.total
+
+    def guess(t: int, x: Any_, eps_hat: F) -> Any_:
+        return (x - d.std[t] * eps_hat(x, t)) / d.scale[t]
+
+    def prior(x0: Any_) -> Any_:
+        return 0.5 * np.sum(d.total[-1] + d.scale[-1] ** 2 * x0**2 - np.log(d.total[-1]) - 1, axis=1)
+
+    def step(t: int, x0: Any_, x: Any_, eps_hat: F) -> Any_:
+        return 0.5 * (snr[t - 1] - snr[t]) * np.linalg.norm(x0 - guess(t, x, eps_hat), axis=1) ** 2
+
+    def reconstruction(x0: Any_, x: Any_, eps_hat: F) -> Any_:
+        return -stats.norm.logpdf(x0, guess(1, x, eps_hat), np.sqrt(sigma2[1])).sum(1)
+
+    return prior, step, reconstruction
+
+
+TERMS = [
+    ("normal_kl", terms_ho, "beta", mixing, ("Ho's 1000 betas", "VP T=10")),
+    ("normal_kl", terms_ho, "posterior", wave, ("cosine T=20",)),
+    ("noise", terms_noise, "between", mixing, ("random T=15", "VP T=40")),
+    ("noise", terms_noise, "twice", wave, ("T=3", "falling T=12")),
+    ("matrices", terms_matrices, "beta", mixing, ("constant .3 T=6", "T=2")),
+    ("differences of SNR", terms_snr, "posterior", wave, ("random T=8", "VP T=10")),
+]
+SIZES = (2, 3, 8, 64)
+for i, (title, coding, law, net, where) in enumerate(TERMS):
+    for key in where:
+
+        def run_terms(
+            coding: F = coding, law: str = law, net: F = net, key: str = key, D: int = SIZES[i % 4]
+        ) -> kit.Check:
+            b = BETAS[key]
+            sigma2 = variances(b, law)
+            given = chain(b), 0.8 * draws(1, 4, D), draws(2, 4, D), net, sigma2
+            return kit.check_bound_terms(*coding(b, sigma2), *given)
+
+        slow = key.startswith("Ho") or SIZES[i % 4] > 8
+        add(f"bound terms: {title}, {law}, {key}, D={SIZES[i % 4]}", run_terms, slow)
+
+
+def run_terms_single() -> kit.Check:
+    b = BETAS["constant .3 T=6"]
+    sigma2 = variances(b, "beta")
+    three = [single(f) for f in terms_noise(b, sigma2.astype(F32))]
+    return kit.check_bound_terms(*three, chain(b), draws(1, 3, 2), draws(2, 3, 2), wave, sigma2).at(1e-5)
+
+
+add("bound terms: noise in float32, constant .3 T=6, D=2", run_terms_single)
+
+
+# check_variational_bound
+
+
+def all_terms(terms: F, b: Any_, sigma2: Any_) -> F:
+    d = Deck(b)
+    prior, step, reconstruction = terms(b, sigma2)
+
+    def bound(x0: Any_, eps_hat: F, noise: Any_) -> Any_:
+        out = [reconstruction(x0, d.scale[1] * x0 + d.std[1] * noise[0], eps_hat)]
+        out += [step(t, x0, d.scale[t] * x0 + d.std[t] * noise[t - 1], eps_hat) for t in range(2, d.T + 1)]
+        return np.stack([*out, prior(x0)], axis=1)
+
+    return bound
+
+
+def bound_sum(b: Any_, sigma2: Any_) -> F:
+    bound = all_terms(terms_noise, b, sigma2)
+    return lambda x0, eps_hat, noise: bound(x0, eps_hat, noise).sum(1)
+
+
+def bound_rows(b: Any_, sigma2: Any_) -> F:
+    return all_terms(terms_ho, b, sigma2)
+
+
+def bound_reversed(b: Any_, sigma2: Any_) -> F:
+    """From T down to 0, as in the loop of Ho's code."""
+    h = Ho(b)
+    prior, step, reconstruction = terms_ho(b, sigma2)
+
+    def bound(x0: Any_, eps_hat: F, noise: Any_) -> Any_:
+        out = [prior(x0)]
+        for t in reversed(range(h.T)):
+            x = h.root[t] * x0 + h.root_rest[t] * noise[t]
+            out.append(step(t + 1, x0, x, eps_hat) if t else reconstruction(x0, x, eps_hat))
+        return np.stack(out, 1)
+
+    return bound
+
+
+def bound_drawn_prior(b: Any_, sigma2: Any_) -> F:
+    """L_T as log q(x_T | x_0) − log p(x_T) at the drawn x_T: a quadratic with the right expectation."""
+    d = Deck(b)
+    _, step, reconstruction = terms_noise(b, sigma2)
+
+    def bound(x0: Any_, eps_hat: F, noise: Any_) -> Any_:
+        xs = d.scale[1:, None, None] * x0 + d.std[1:, None, None] * noise
+        last = 0.5 * (xs[-1] ** 2 - noise[-1] ** 2).sum(1) - x0.shape[1] * np.log(d.std[-1])
+        total = last + reconstruction(x0, xs[0], eps_hat)
+        for t in range(2, d.T + 1):
+            total = total + step(t, x0, xs[t - 1], eps_hat)
+        return total
+
+    return bound
+
+
+def bound_entropies(b: Any_, sigma2: Any_) -> F:
+    """−log p_θ(x_{t−1} | x_t) in expectation, less the entropy of the posterior."""
+    d = Deck(b)
+
+    def bound(x0: Any_, eps_hat: F, noise: Any_) -> Any_:
+        D = x0.shape[1]
+        total = 0.5 * (d.scale[-1] ** 2 * (x0**2).sum(1) + D * d.total[-1]) - D / 2 * (1 + math.log(d.total[-1]))
+        for t in range(1, d.T + 1):
+            x = d.scale[t] * x0 + d.std[t] * noise[t - 1]
+            mean, var = posterior_reparameterised(b)(t, x, x0)
+            guess = (x - d.b2[t] / d.std[t] * eps_hat(x, t)) / d.alpha[t]
+            cross = 0.5 * (((mean - guess) ** 2).sum(1) + D * var) / sigma2[t]
+            total = total + cross + D / 2 * math.log(2 * math.pi * sigma2[t])
+            if t > 1:
+                total = total - D / 2 * (1 + math.log(2 * math.pi * var))
+        return total
+
+    return bound
+
+
+def affine(T: int, D: int, seed: int = 5) -> tuple[Any_, Any_]:
+    return 0.4 * np.eye(D) + 0.2 * draws(seed, T + 1, D, D), 0.2 * draws(seed + 1, T + 1, D)
+
+
+BOUNDS = [
+    ("sum of terms", bound_sum, "beta", 2, ("VP T=10", "T=1")),
+    ("rows of terms", bound_rows, "between", 3, ("random T=8", "T=2")),
+    ("terms from T down", bound_reversed, "posterior", 2, ("constant .3 T=6", "random T=8")),
+    ("drawn prior term", bound_drawn_prior, "twice", 2, ("T=3", "VP T=10")),
+    ("cross-entropies and entropies", bound_entropies, "beta", 3, ("random T=8", "constant .3 T=6")),
+]
+for title, coding, law, D, where in BOUNDS:
+    for key in where:
+
+        def run_bound(coding: F = coding, law: str = law, D: int = D, key: str = key) -> kit.Check:
+            b = BETAS[key]
+            sigma2 = variances(b, law)
+            given = chain(b), 0.3 * draws(3, D), spd(D, 4), *affine(len(b), D), sigma2
+            return kit.check_variational_bound(coding(b, sigma2), *given)
+
+        add(f"variational bound: {title}, {law}, {key}, D={D}", run_bound, slow=len(BETAS[key]) > 7)
+
+
+# check_negative_elbo
+
+
+def elbo_sum(b: Any_, sigma2: Any_) -> F:
+    d = Deck(b)
+
+    def negative(loss: Any_, second: float, D: int) -> Any_:
+        factor = d.b2[1:] ** 2 / (2 * sigma2[1:] * d.alpha[1:] ** 2 * d.total[1:])
+        ratio = d.tilde2[2:] / sigma2[2:]
+        squares = factor @ np.asarray(loss)[1:]
+        first = D / 2 * np.log(2 * np.pi * sigma2[1])
+        last = 0.5 * (d.scale[-1] ** 2 * second - D * d.scale[-1] ** 2 - D * np.log(d.total[-1]))
+        return squares + first + D / 2 * np.sum(ratio - 1 - np.log(ratio)) + last
+
+    return negative
+
+
+def elbo_loop(b: Any_, sigma2: Any_) -> F:
+    h = Ho(b)
+
+    def negative(loss: Any_, second: float, D: int) -> Any_:
+        total = 0.5 * (h.cum[-1] * second + D * (h.rest[-1] - 1 - math.log(h.rest[-1])))
+        for i in range(h.T):
+            error = h.rest[i] / h.cum[i] * float(loss[i + 1])
+            total += h.coef1[i] ** 2 * error / (2 * sigma2[i + 1]) + D / 2 * math.log(2 * math.pi * sigma2[i + 1])
+            if i:
+                total += D / 2 * (h.var[i] / sigma2[i + 1] - 1 - math.log(2 * math.pi * h.var[i]))
+        return total
+
+    return negative
+
+
+def elbo_paths(b: Any_, sigma2: Any_) -> F:
+    """−E log p_θ(x_{0:T}) + E log q(x_{1:T} | x_0): the forward steps have the entropies of β_t²."""
+    d = Deck(b)
+
+    def negative(loss: Any_, second: float, D: int) -> Any_:
+        end = 0.5 * (d.scale[-1] ** 2 * second + D * d.total[-1]) + D / 2 * math.log(2 * math.pi)
+        turn = d.b2[1:] ** 2 / (d.alpha[1:] ** 2 * d.total[1:])
+        steps = (turn * loss[1:] + D * d.tilde2[1:]) / (2 * sigma2[1:]) + D / 2 * np.log(2 * np.pi * sigma2[1:])
+        entropy = D / 2 * np.sum(1 + np.log(2 * np.pi * d.b2[1:]))
+        return end + np.sum(steps) - entropy
+
+    return negative
+
+
+for title, coding, law, key, D in [
+    ("terms", elbo_sum, "beta", "VP T=10", 2),
+    ("terms", elbo_sum, "between", "T=1", 3),
+    ("loop in x̂_0", elbo_loop, "posterior", "random T=8", 2),
+    ("loop in x̂_0", elbo_loop, "twice", "T=3", 4),
+    ("entropies of the forward steps", elbo_paths, "beta", "constant .3 T=6", 3),
+    ("entropies of the forward steps", elbo_paths, "between", "T=2", 2),
+]:
+
+    def run_elbo(coding: F = coding, law: str = law, key: str = key, D: int = D) -> kit.Check:
+        b = BETAS[key]
+        sigma2 = variances(b, law)
+        given = chain(b), 0.3 * draws(3, D), spd(D, 4), *affine(len(b), D), sigma2
+        return kit.check_negative_elbo(coding(b, sigma2), *given)
+
+    add(f"negative ELBO: {title}, {law}, {key}, D={D}", run_elbo, slow=len(BETAS[key]) > 7)
+
+
+# check_chains
+
+
+def chains_scipy(b: Any_, sigma2: Any_) -> tuple[F, F]:
+    def forward(path: Any_) -> Any_:
+        steps = stats.norm.logpdf(path[1:], np.sqrt(1 - b)[:, None, None] * path[:-1], np.sqrt(b)[:, None, None])
+        return steps.sum(axis=(0, 2))
+
+    def reverse(path: Any_, eps_hat: F) -> Any_:
+        h = Ho(b)
+        total = stats.norm.logpdf(path[-1]).sum(1)
+        for t in range(h.T, 0, -1):
+            mean = (path[t] - h.betas[t - 1] / h.root_rest[t - 1] * eps_hat(path[t], t)) / np.sqrt(h.alphas[t - 1])
+            total = total + stats.norm.logpdf(path[t - 1], mean, np.sqrt(sigma2[t])).sum(1)
+        return total
+
+    return forward, reverse
+
+
+def chains_squares(b: Any_, sigma2: Any_) -> tuple[F, F]:
+    d = Deck(b)
+
+    def forward(path: Any_) -> Any_:
+        D = path.shape[2]
+        z = (path[1:] - d.alpha[1:, None, None] * path[:-1]) / d.beta[1:, None, None]
+        return -0.5 * np.einsum("tnd,tnd->n", z, z) - D * np.sum(np.log(d.beta[1:])) - d.T * D / 2 * np.log(2 * np.pi)
+
+    def reverse(path: Any_, eps_hat: F) -> Any_:
+        D = path.shape[2]
+        squares = np.square(path[-1]).sum(1)
+        for t in range(1, d.T + 1):
+            guess = (path[t] - d.std[t] * eps_hat(path[t], t)) / d.scale[t]
+            mean, _ = posterior_square(b)(t, path[t], guess)
+            squares = squares + np.square(path[t - 1] - mean).sum(1) / sigma2[t]
+        return -0.5 * squares - D / 2 * (np.log(sigma2[1:]).sum() + (d.T + 1) * np.log(2 * np.pi))
+
+    return forward, reverse
+
+
+def chains_joint(b: Any_, sigma2: Any_) -> tuple[F, F]:
+    """q as one Gaussian of T variables, whose covariance is ᾱ_j/ᾱ_i β̄_i² for i ≤ j."""
+    d = Deck(b)
+    low = np.minimum.outer(np.arange(1, d.T + 1), np.arange(1, d.T + 1))
+    high = np.maximum.outer(np.arange(1, d.T + 1), np.arange(1, d.T + 1))
+    covariance = d.scale[high] / d.scale[low] * d.total[low]
+    root = np.linalg.cholesky(covariance)
+
+    def forward(path: Any_) -> Any_:
+        gaps = path[1:] - d.scale[1:, None, None] * path[0]
+        z = np.linalg.solve(root, gaps.reshape(d.T, -1)).reshape(gaps.shape)
+        each = -0.5 * (z**2).sum(0) - np.log(np.diag(root)).sum() - d.T / 2 * np.log(2 * np.pi)
+        return each.sum(1)
+
+    return forward, chains_scipy(b, sigma2)[1]
+
+
+for title, coding, law, key, D in [
+    ("norm.logpdf", chains_scipy, "beta", "Ho's 1000 betas", 2),
+    ("norm.logpdf", chains_scipy, "posterior", "cosine T=20", 3),
+    ("squares", chains_squares, "between", "VP T=40", 8),
+    ("squares", chains_squares, "twice", "T=1", 2),
+    ("joint Gaussian", chains_joint, "beta", "random T=8", 2),
+    ("joint Gaussian", chains_joint, "posterior", "constant .3 T=6", 4),
+]:
+
+    def run_chains(coding: F = coding, law: str = law, key: str = key, D: int = D) -> kit.Check:
+        b = BETAS[key]
+        T, sigma2 = len(b), variances(b, law)
+        path = [0.7 * draws(8, 3, D)]
+        for t in range(T):
+            path.append(np.sqrt(1 - b[t]) * path[-1] + np.sqrt(b[t]) * draws(100 + t, 3, D))
+        slopes = np.linspace(0.2, 0.9, T + 1)
+        return kit.check_chains(*coding(b, sigma2), chain(b), np.stack(path), slopes, sigma2)
+
+    add(f"chains: {title}, {law}, {key}, D={D}", run_chains, slow=len(BETAS[key]) > 500)
+
+
+# check_loss_weights
+
+
+def weights_snr(b: Any_, sigma2: Any_) -> F:
+    h = Ho(b)
+    snr = h.cum / h.rest
+    table = {
+        "simple": np.ones(h.T),
+        "x0": 1 / snr,
+        "v": 1 / h.cum,
+        "min-snr": np.minimum(snr, 5) / snr,
+        "bound": h.T * h.betas**2 / (2 * sigma2[1:] * h.alphas * h.rest),
+    }
+    return lambda name: np.append(0.0, table[name])
+
+
+def weights_logs(b: Any_, sigma2: Any_) -> F:
+    g = gammas(b)
+    change = np.diff(softplus(np.append(-np.inf, g)))
+
+    def weights(name: str) -> Any_:
+        if name == "simple":
+            out = g * 0 + 1
+        elif name == "x0":
+            out = np.exp(g)
+        elif name == "v":
+            out = 1 + np.exp(g)
+        elif name == "min-snr":
+            out = np.exp(np.minimum(0, g + math.log(5)))
+        else:
+            out = len(b) * np.expm1(-change) ** 2 * np.exp(change) * (1 + np.exp(-g)) / (2 * sigma2[1:])
+        return np.concatenate([[0.0], out])
+
+    return weights
+
+
+def weights_loop(b: Any_, sigma2: Any_) -> F:
+    """By the factors of ε in x̂_0, v̂ and the mean of the step."""
+    d = Deck(b)
+
+    def weights(name: str) -> Any_:
+        out = [0.0]
+        for t in range(1, d.T + 1):
+            in_x0 = d.std[t] / d.scale[t]
+            in_v = d.scale[t] + d.std[t] * in_x0
+            in_mean = d.scale[t - 1] * d.b2[t] / d.total[t] * in_x0
+            clipped = in_x0**2 * min(in_x0**-2, 5.0)
+            options = {"simple": 1.0, "x0": in_x0**2, "v": in_v**2, "min-snr": clipped}
+            out.append(options[name] if name in options else d.T * in_mean**2 / (2 * sigma2[t]))
+        return out
+
+    return weights
+
+
+for title, coding, law, key, names in [
+    ("SNR", weights_snr, "beta", "Ho's 1000 betas", ()),
+    ("SNR", weights_snr, "posterior", "cosine T=20", ("bound", "x0")),
+    ("log-SNR", weights_logs, "between", "VP T=40", ()),
+    ("log-SNR", weights_logs, "beta", "T=1", ("v", "min-snr")),
+    ("factors of ε", weights_loop, "twice", "random T=15", ()),
+    ("factors of ε", weights_loop, "posterior", "cosine T=200", ()),
+]:
+
+    def run_weights(
+        coding: F = coding, law: str = law, key: str = key, names: tuple[str, ...] = names
+    ) -> kit.Check:
+        b = BETAS[key]
+        return kit.check_loss_weights(coding(b, variances(b, law)), chain(b), variances(b, law), names)
+
+    add(f"loss weights: {title}, {law}, {key}, {names or 'all'}", run_weights)
+
+
+# check_step_draws
+
+
+def one_draw(T: int) -> F:
+    return lambda u: (np.array([1 + math.floor(T * u)]), np.ones(1))
+
+
+def stratified_draws(T: int, n: int) -> F:
+    """The i-th step lies in the i-th of n equal cells."""
+    return lambda u: (1 + np.floor(T * (np.arange(n) + u) / n).astype(int), np.ones(n))
+
+
+def antithetic_draws(T: int) -> F:
+    def draw(u: float) -> Any_:
+        t = min(int(T * u), T - 1) + 1
+        return [t, T + 1 - t], [1.0, 1.0]
+
+    return draw
+
+
+def every_step(T: int) -> F:
+    return lambda u: (np.roll(np.arange(1, T + 1), int(u * T)), np.ones(T))
+
+
+def importance_draws(T: int, n: int) -> F:
+    """From p ∝ t, with weights 1/(T p); n numbers are spread evenly and wrap round."""
+    p = np.arange(1, T + 1) / (T * (T + 1) / 2)
+    edges = np.cumsum(p)
+
+    def draw(u: float) -> Any_:
+        us = (u + np.arange(n) / n) % 1
+        i = np.minimum(np.searchsorted(edges, us, side="right"), T - 1)
+        return i + 1, 1 / (T * p[i])
+
+    return draw
+
+
+def shifted_draws(T: int, n: int) -> F:
+    return lambda u: (np.floor(T * np.mod(u + np.linspace(0, 1, n, endpoint=False), 1)).astype(int) + 1, np.ones(n))
+
+
+def twisted_draws(T: int, n: int) -> F:
+    """One number for all: the second half counts the steps down; the weights are those of two equal groups."""
+
+    def draw(u: float) -> Any_:
+        t = 1 + np.floor(T * ((u * n) % 1)).astype(int)
+        return np.array([t, T + 1 - t, t]), np.array([0.75, 1.5, 0.75])
+
+    return draw
+
+
+for title, draw, T in [
+    ("one step", one_draw(10), 10),
+    ("one step", one_draw(1000), 1000),
+    ("cells", stratified_draws(20, 5), 20),
+    ("cells", stratified_draws(50, 50), 50),
+    ("mirrored pair", antithetic_draws(12), 12),
+    ("all steps rolled", every_step(7), 7),
+    ("all steps rolled", every_step(100), 100),
+    ("importance p ∝ t", importance_draws(8, 4), 8),
+    ("shifted", shifted_draws(16, 8), 16),
+    ("unequal weights", twisted_draws(10, 1), 10),
+    ("T=1", one_draw(1), 1),
+]:
+
+    def run_step_draws(draw: F = draw, T: int = T) -> kit.Check:
+        return kit.check_step_draws(draw, T)
+
+    add(f"step draws: {title}, T={T}", run_step_draws)
+
+
+# check_time_draws
+
+
+def time_case(name: str, draw: F, clock: F, n_moments: int = 4) -> None:
+    add(f"time draws: {name}", lambda: kit.check_time_draws(draw, clock, n_moments))
+
+
+def even(u: float, n: int) -> Any_:
+    return (u + np.arange(n) / n) % 1
+
+
+def cells(u: float, n: int) -> Any_:
+    return (np.arange(n) + u) / n
+
+
+time_case("uniform on [1e-5, 1]", lambda u: (1e-5 + (1 - 1e-5) * cells(u, 4), np.ones(4)), lambda t: (t - 1e-5) / (1 - 1e-5))
+time_case("one uniform time", lambda u: (np.array([u]), np.ones(1)), lambda t: t, 3)
+time_case("flow matching, mirrored", lambda u: (np.array([u, 1 - u]), np.ones(2)), lambda t: t, 6)
+time_case(
+    "EDM lognormal",
+    lambda u: (np.exp(-1.2 + 1.2 * special.ndtri(cells(u, 8))), np.ones(8)),
+    lambda t: special.ndtr((np.log(t) + 1.2) / 1.2),
+)
+time_case(
+    "VE, even in log σ",
+    lambda u: (0.01 * 5000.0 ** even(u, 16), np.ones(16)),
+    lambda t: np.log(t / 0.01) / np.log(5000.0),
+)
+time_case(
+    "Karras ρ = 7",
+    lambda u: ((0.002 ** (1 / 7) + cells(u, 3) * (80 ** (1 / 7) - 0.002 ** (1 / 7))) ** 7, np.ones(3)),
+    lambda t: (t ** (1 / 7) - 0.002 ** (1 / 7)) / (80 ** (1 / 7) - 0.002 ** (1 / 7)),
+)
+# uniform in t with the density of the clock as weight; the clock is t²
+time_case("uniform times with weight 2t", lambda u: (cells(u, 16), 2 * cells(u, 16)), lambda t: t**2)
+
+
+def vp_log_snr(t: Any_) -> Any_:
+    return -np.log(np.expm1(0.1 * t + 0.5 * 19.9 * t**2))
+
+
+def vp_clock(t: Any_) -> Any_:
+    top, end = vp_log_snr(1e-2), vp_log_snr(1.0)
+    return (top - vp_log_snr(t)) / (top - end)
+
+
+def vp_time(share: Any_) -> Any_:
+    top, end = vp_log_snr(1e-2), vp_log_snr(1.0)
+    integral = softplus(-(top + share * (end - top)))
+    return (-0.1 + np.sqrt(0.01 + 2 * 19.9 * integral)) / 19.9
+
+
+def vp_mixed(u: float) -> Any_:
+    """Clock readings from the density 1.5 − r, r in [0, 1], with the inverse density as weight."""
+    r = 1.5 - np.sqrt(2.25 - 2 * cells(u, 32))
+    return vp_time(r), 1 / (1.5 - r)
+
+
+time_case("VP, even in log-SNR", lambda u: (vp_time(cells(u, 8)), np.ones(8)), vp_clock)
+time_case("VP, log-SNR with importance", vp_mixed, vp_clock)
+time_case("cosine schedule, uniform", lambda u: (np.arccos(1 - 2 * cells(u, 8)) / np.pi, np.ones(8)), lambda t: np.sin(np.pi * t / 2) ** 2)
