@@ -1967,3 +1967,353 @@ def vp_mixed(u: float) -> Any_:
 time_case("VP, even in log-SNR", lambda u: (vp_time(cells(u, 8)), np.ones(8)), vp_clock)
 time_case("VP, log-SNR with importance", vp_mixed, vp_clock)
 time_case("cosine schedule, uniform", lambda u: (np.arccos(1 - 2 * cells(u, 8)) / np.pi, np.ones(8)), lambda t: np.sin(np.pi * t / 2) ** 2)
+
+
+# Code with its own network: check_loss_of, check_bound_of, check_sampler_of
+
+
+class Net:
+    """A small network of (x, t) with its own weights, in one type."""
+
+    def __init__(self, D: int, T: int, kind: Any_ = F64, seed: int = 11, width: int = 12) -> None:
+        self.kind, self.T = kind, T
+        self.w1 = (draws(seed, D + 2, width) / math.sqrt(D + 2)).astype(kind)
+        self.w2 = (0.7 * draws(seed + 1, width, D) / math.sqrt(width)).astype(kind)
+
+    def __call__(self, x: Any_, t: Any_) -> Any_:
+        x = np.asarray(x, self.kind)
+        time = np.broadcast_to(np.asarray(t) / self.T, (len(x),)).astype(self.kind)
+        inputs = np.concatenate([x, np.cos(3 * time)[:, None], np.sin(3 * time)[:, None]], axis=1)
+        return (np.tanh(inputs @ self.w1) @ self.w2).astype(self.kind)
+
+
+def target(prediction: str, d: Deck, t: Any_, x0: Any_, e: Any_) -> Any_:
+    if prediction == "noise":
+        return e
+    if prediction == "x0":
+        return x0
+    if prediction == "v":
+        return pick(d.scale, t) * e - pick(d.std, t) * x0
+    return pick(d.beta, t) / pick(d.std, t) * e
+
+
+def loss_batched(net: Net, b: Any_, prediction: str, weight: Any_, mean: bool) -> F:
+    d = Deck(b, net.kind)
+
+    def loss(t: Any_, x0: Any_, e: Any_) -> Any_:
+        x0, e = x0.astype(net.kind), e.astype(net.kind)
+        t = np.asarray(t)
+        x = pick(d.scale, t) * x0 + pick(d.std, t) * e
+        gap = (target(prediction, d, t, x0, e) - net(x, t)) ** 2
+        each = gap.mean(1) if mean else gap.sum(1)
+        return each if weight is None else each * weight[t].astype(net.kind)
+
+    return loss
+
+
+def loss_rows(net: Net, b: Any_, prediction: str, weight: Any_, mean: bool) -> F:
+    h = Ho(b)
+
+    def loss(t: Any_, x0: Any_, e: Any_) -> Any_:
+        out = []
+        for n, step in enumerate(np.asarray(t).tolist()):
+            row, noise = x0[n : n + 1], e[n : n + 1]
+            x = h.root[step - 1] * row + h.root_rest[step - 1] * noise
+            gap = target(prediction, Deck(b), step, row, noise) - net(x, step)
+            value = float(np.vdot(gap, gap)) * (1.0 if weight is None else float(weight[step]))
+            out.append(value / (x0.shape[1] if mean else 1))
+        return out
+
+    return loss
+
+
+def loss_one_number(net: Net, b: Any_, prediction: str, weight: Any_, mean: bool) -> F:
+    each = loss_batched(net, b, prediction, weight, mean)
+    return lambda t, x0, e: float(np.mean(each(t, x0, e)))
+
+
+def loss_by_noise(net: Net, b: Any_, prediction: str, weight: Any_, mean: bool) -> F:
+    """‖v − v̂‖² and ‖x_0 − x̂_0‖² as multiples of ‖ε − ε̂‖²."""
+    d = Deck(b)
+
+    def loss(t: Any_, x0: Any_, e: Any_) -> Any_:
+        x = pick(d.scale, t) * x0 + pick(d.std, t) * e
+        gap = np.linalg.norm(e - to_noise(d, prediction, x, t, net(x, t)), axis=1) ** 2
+        power = {"noise": 1 + 0 * d.b2[t], "x0": d.total[t] / d.scale[t] ** 2, "v": d.scale[t] ** -2.0}
+        power["step"] = d.b2[t] / d.total[t]
+        each = power[prediction] * gap / (x0.shape[1] if mean else 1)
+        return each if weight is None else weight[t] * each
+
+    return loss
+
+
+for title, coding, prediction, key, weighted, mean, kind, D in [
+    ("batched", loss_batched, "noise", "Ho's 1000 betas", False, False, F64, 3),
+    ("batched", loss_batched, "v", "cosine T=20", True, False, F64, 2),
+    ("batched", loss_batched, "x0", "VP T=40", False, True, F64, 8),
+    ("batched", loss_batched, "noise", "Ho's 1000 betas", False, True, F32, 16),
+    ("batched", loss_batched, "x0", "VP T=10", True, False, F32, 2),
+    ("batched", loss_batched, "v", "lucidrains linear T=50", False, False, F32, 4),
+    ("rows", loss_rows, "noise", "random T=8", True, False, F64, 1),
+    ("rows", loss_rows, "step", "T=3", False, True, F64, 3),
+    ("one number", loss_one_number, "noise", "cosine T=200", False, True, F64, 64),
+    ("one number", loss_one_number, "v", "random T=15", True, False, F64, 2),
+    ("multiples of the noise loss", loss_by_noise, "x0", "random T=8", False, False, F64, 3),
+    ("multiples of the noise loss", loss_by_noise, "v", "constant .3 T=6", True, True, F64, 2),
+    ("multiples of the noise loss", loss_by_noise, "step", "T=2", False, False, F64, 5),
+]:
+
+    def run_loss_of(
+        coding: F = coding,
+        prediction: str = prediction,
+        key: str = key,
+        weighted: bool = weighted,
+        mean: bool = mean,
+        kind: Any_ = kind,
+        D: int = D,
+    ) -> kit.Check:
+        b = BETAS[key]
+        net = Net(D, len(b), kind)
+        weight = weights_snr(b, variances(b, "beta"))("min-snr") + 0.5 if weighted else None
+        return kit.check_loss_of(
+            coding(net, b, prediction, weight, mean),
+            net,
+            draws(20, 6, D),
+            draws(21, 6, D),
+            chain(b),
+            prediction=prediction,
+            weight=weight,
+            reduction="mean" if mean else "sum",
+        )
+
+    add(f"loss of a network: {title}, {prediction}, {key}, {np.dtype(kind).name}, D={D}", run_loss_of)
+
+
+def bound_of(coding: F, net: F, b: Any_, sigma2: Any_) -> F:
+    inner = coding(b, sigma2)
+    return lambda x0, noise: inner(x0, net, noise)
+
+
+def bound_of_levels(net: F, b: Any_, sigma2: Any_, n: int) -> F:
+    """L_0 is the mass of a bin of the width 2/(n − 1); the outer bins reach to infinity."""
+    d = Deck(b)
+    prior, step, _ = terms_noise(b, sigma2)
+
+    def log_mass(x0: Any_, mean: Any_, std: float) -> Any_:
+        half = 1 / (n - 1)
+        high = np.where(x0 > 1 - half, np.inf, (x0 + half - mean) / std)
+        low = np.where(x0 < -1 + half, -np.inf, (x0 - half - mean) / std)
+        flip = low > 0
+        high, low = np.where(flip, -low, high), np.where(flip, -high, low)
+        top, bottom = special.log_ndtr(high), special.log_ndtr(low)
+        return top + np.log1p(-np.exp(bottom - top))
+
+    def bound(x0: Any_, noise: Any_) -> Any_:
+        xs = d.scale[1:, None, None] * x0 + d.std[1:, None, None] * noise
+        mean = (xs[0] - d.beta[1] * net(xs[0], 1)) / d.alpha[1]
+        out = [-log_mass(x0, mean, math.sqrt(sigma2[1])).sum(1)]
+        out += [step(t, x0, xs[t - 1], net) for t in range(2, d.T + 1)]
+        return np.stack([*out, prior(x0)], axis=1)
+
+    return bound
+
+
+for title, coding, law, key, D in [
+    ("sum of terms", bound_sum, "beta", "VP T=10", 3),
+    ("sum of terms", bound_sum, "between", "lucidrains linear T=50", 16),
+    ("rows of terms", bound_rows, "posterior", "cosine T=20", 4),
+    ("rows of terms", bound_rows, "beta", "T=1", 2),
+    ("cross-entropies and entropies", bound_entropies, "posterior", "random T=15", 2),
+    ("cross-entropies and entropies", bound_entropies, "twice", "T=3", 3),
+]:
+
+    def run_bound_of(coding: F = coding, law: str = law, key: str = key, D: int = D) -> kit.Check:
+        b = BETAS[key]
+        T, net = len(b), Net(D, len(b))
+        sigma2 = variances(b, law)
+        given = law if law in ("beta", "posterior") else sigma2
+        x0, noise = draws(22, 4, D), draws(23, T, 4, D)
+        return kit.check_bound_of(bound_of(coding, net, b, sigma2), net, x0, noise, chain(b), given)
+
+    add(f"bound of a network: {title}, {law}, {key}, D={D}", run_bound_of)
+
+for key, law, n in [("cosine T=20", "posterior", 17), ("random T=8", "beta", 5), ("lucidrains linear T=50", "beta", 256)]:
+
+    def run_levels(key: str = key, law: str = law, n: int = n) -> kit.Check:
+        b = BETAS[key]
+        T, net = len(b), Net(3, len(b))
+        x0 = np.round(np.clip(0.5 + 0.3 * draws(24, 5, 3), 0, 1) * (n - 1)) / (n - 1) * 2 - 1
+        bound = bound_of_levels(net, b, variances(b, law), n)
+        return kit.check_bound_of(bound, net, x0, draws(25, T, 5, 3), chain(b), law, n_levels=n)
+
+    add(f"bound of a network: bins of {n} levels, {law}, {key}", run_levels)
+
+
+def run_bound_single() -> kit.Check:
+    b = BETAS["constant .3 T=6"]
+    net = Net(2, 6, F32)
+    bound = bound_of(bound_sum, net, b, variances(b, "beta").astype(F32))
+    return kit.check_bound_of(single(bound), net, draws(22, 4, 2), draws(23, 6, 4, 2), chain(b), "beta")
+
+
+add("bound of a network: sum of terms in float32, constant .3 T=6", run_bound_single)
+
+
+def path_of(step: F, net: F, last_noise: bool, whole: bool) -> F:
+    def sample(x: Any_, noise: Any_) -> Any_:
+        path = [x]
+        for z, t in zip(noise, range(len(noise), 0, -1), strict=True):
+            path.append(step(t, path[-1], net(path[-1], t), z if t > 1 or last_noise else np.zeros_like(z)))
+        return np.stack(path) if whole else path[-1]
+
+    return sample
+
+
+for title, coding, law, key, last, whole, D in [
+    ("Algorithm 2, no last noise", ancestral_ho, "beta", "VP T=10", False, False, 3),
+    ("Algorithm 2, the path", ancestral_ho, "posterior", "cosine T=20", True, True, 2),
+    ("x0 and coefficients", ancestral_x0, "posterior", "VP T=40", False, True, 4),
+    ("x0 and coefficients", ancestral_x0, "between", "random T=15", True, False, 1),
+    ("score", ancestral_score, "twice", "constant .3 T=6", False, False, 16),
+    ("log-SNR", ancestral_vdm, "beta", "T=2", True, True, 2),
+    ("direction to x_t", ancestral_ddim, "posterior", "constant .02 T=30", False, False, 8),
+]:
+
+    def run_sampler_of(
+        coding: F = coding, law: str = law, key: str = key, last: bool = last, whole: bool = whole, D: int = D
+    ) -> kit.Check:
+        b = BETAS[key]
+        T, net, sigma2 = len(b), Net(D, len(b)), variances(b, law)
+        sample = path_of(coding(b, sigma2), net, last, whole)
+        given = law if law in ("beta", "posterior") else sigma2
+        x, noise = draws(26, 4, D), draws(27, T, 4, D)
+        return kit.check_sampler_of(sample, net, x, noise, chain(b), given, last_noise=last)
+
+    add(f"sampler of a network: {title}, {law}, {key}, D={D}", run_sampler_of)
+
+for title, eta, key, kind, whole in [
+    ("Song's step", 0.0, "VP T=10", F64, False),
+    ("Song's step", 0.8, "random T=8", F64, True),
+    ("Song's step", 1.0, "scaled linear T=100", F64, False),
+    ("Song's step", 0.5, "constant .02 T=30", F32, False),
+    ("logs", 0.0, "falling T=12", F64, True),
+]:
+
+    def run_ddim_of(title: str = title, eta: float = eta, key: str = key, kind: Any_ = kind, whole: bool = whole) -> kit.Check:
+        b = BETAS[key]
+        T, net = len(b), Net(3, len(b), kind)
+        two = ddim_logs(b, eta) if title == "logs" else ddim_song(b, eta, kind)
+        sample = path_of(lambda t, x, e, z: two(t, t - 1, x, e, z), net, True, whole)
+        sample = single(sample) if kind == F32 else sample
+        return kit.check_sampler_of(sample, net, draws(26, 4, 3), draws(27, T, 4, 3), chain(b), eta=eta)
+
+    add(f"sampler of a network: DDIM, {title}, η = {eta}, {key}, {np.dtype(kind).name}", run_ddim_of)
+
+
+# check_flow_likelihood_of
+
+
+def gaussian_score(sde: Any_, v: float) -> F:
+    """The score of N(0, v) data under the process."""
+    return lambda x, t: -x / (math.exp(2 * float(sde.log_scale(t))) * v + float(sde.std(t)) ** 2)
+
+
+def curved_score(sde: Any_, v: float) -> F:
+    plain = gaussian_score(sde, v)
+    return lambda x, t: plain(x, t) + 0.1 * np.sin(x)
+
+
+def curved_divergence(sde: Any_, v: float) -> F:
+    rate = gaussian_score(sde, v)
+    return lambda x, t: (rate(np.ones_like(x), t) + 0.1 * np.cos(x)).sum(1)
+
+
+def log_normal(x: Any_, std: float) -> Any_:
+    return stats.norm.logpdf(x, scale=std).sum(axis=1)
+
+
+def flow_closed(sde: Any_, v: float, t_min: float, prior: float | None) -> F:
+    """The flow of a Gaussian score is a rescaling by the marginal standard deviation."""
+
+    def size(t: float) -> float:
+        return math.sqrt(math.exp(2 * float(sde.log_scale(t))) * v + float(sde.std(t)) ** 2)
+
+    def log_prob(x: Any_) -> Any_:
+        factor = size(sde.horizon) / size(t_min)
+        std = float(sde.std(sde.horizon)) if prior is None else prior
+        return log_normal(x * factor, std) + x.shape[1] * math.log(factor)
+
+    return log_prob
+
+
+def flow_ivp(sde: Any_, v: float, t_min: float, prior: float | None, method: str = "RK45") -> F:
+    score, divergence = curved_score(sde, v), curved_divergence(sde, v)
+
+    def log_prob(x: Any_) -> Any_:
+        n, D = x.shape
+
+        def slope(t: float, state: Any_) -> Any_:
+            y = state[: n * D].reshape(n, D)
+            f, g2 = float(sde.rate(t)), float(sde.diffusion(t)) ** 2
+            move = f * y - 0.5 * g2 * score(y, t)
+            return np.append(move.ravel(), D * f - 0.5 * g2 * divergence(y, t))
+
+        start = np.append(x.ravel(), np.zeros(n))
+        end = integrate.solve_ivp(slope, (t_min, sde.horizon), start, method, rtol=1e-9, atol=1e-9).y[:, -1]
+        std = float(sde.std(sde.horizon)) if prior is None else prior
+        return log_normal(end[: n * D].reshape(n, D), std) + end[n * D :]
+
+    return log_prob
+
+
+def flow_runge_kutta(sde: Any_, v: float, t_min: float, prior: float | None) -> F:
+    """Fixed steps of order 4, even in √t."""
+    score, divergence = curved_score(sde, v), curved_divergence(sde, v)
+    times = np.linspace(math.sqrt(t_min), math.sqrt(sde.horizon), 401)
+
+    def log_prob(x: Any_) -> Any_:
+        def slope(r: float, y: Any_) -> Any_:
+            t = r * r
+            f, g2 = float(sde.rate(t)), float(sde.diffusion(t)) ** 2
+            return 2 * r * (f * y - 0.5 * g2 * score(y, t)), 2 * r * (y.shape[1] * f - 0.5 * g2 * divergence(y, t))
+
+        total = np.zeros(len(x))
+        for a, c in zip(times[:-1], times[1:], strict=True):
+            h = c - a
+            k1, l1 = slope(a, x)
+            k2, l2 = slope(a + h / 2, x + h / 2 * k1)
+            k3, l3 = slope(a + h / 2, x + h / 2 * k2)
+            k4, l4 = slope(c, x + h * k3)
+            x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+            total = total + h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)
+        return log_normal(x, float(sde.std(sde.horizon)) if prior is None else prior) + total
+
+    return log_prob
+
+
+for title, coding, net, sde, v, t_min, prior, exact in [
+    ("closed form, VP", flow_closed, gaussian_score, VP(), 0.5, 1e-3, None, False),
+    ("closed form, VE, prior 1", flow_closed, gaussian_score, VE(0.1, 5.0), 1.0, 1e-2, 1.0, False),
+    ("closed form, SubVP", flow_closed, gaussian_score, SubVP(0.1, 10.0), 2.0, 1e-2, None, False),
+    ("RK45, VP, prior 1", flow_ivp, curved_score, VP(0.1, 10.0), 0.6, 1e-2, 1.0, True),
+    ("RK45, VE", flow_ivp, curved_score, VE(0.2, 3.0), 1.2, 1e-2, None, True),
+    ("order 4 in √t, VP", flow_runge_kutta, curved_score, VP(0.1, 8.0), 0.8, 1e-2, None, True),
+    ("order 4 in √t, SubVP, prior 1", flow_runge_kutta, curved_score, SubVP(0.5, 6.0), 1.0, 2e-2, 1.0, False),
+]:
+
+    def run_flow(
+        coding: F = coding,
+        net: F = net,
+        sde: Any_ = sde,
+        v: float = v,
+        t_min: float = t_min,
+        prior: float | None = prior,
+        exact: bool = exact,
+    ) -> kit.Check:
+        divergence = curved_divergence(sde, v) if exact else None
+        log_prob = coding(sde, v, t_min, prior)
+        return kit.check_flow_likelihood_of(
+            log_prob, net(sde, v), 0.8 * draws(30, 4, 2), sde, t_min, divergence=divergence, prior_std=prior
+        )
+
+    add(f"flow likelihood: {title}", run_flow, slow=True)
