@@ -2317,3 +2317,812 @@ for title, coding, net, sde, v, t_min, prior, exact in [
         )
 
     add(f"flow likelihood: {title}", run_flow, slow=True)
+
+
+# Gradients
+
+
+def regression(seed: int) -> tuple[Any_, F, F]:
+    """Multinomial logistic regression with a penalty: the gradient is Xᵀ(p − y)/n + λw."""
+    x, y = draws(seed, 9, 3), np.eye(3)[np.arange(9) % 3]
+
+    def loss(w: Any_) -> float:
+        logits = x @ w.reshape(3, 3)
+        return float(np.mean(special.logsumexp(logits, axis=1) - (logits * y).sum(1)) + 0.05 * w @ w)
+
+    def gradient(w: Any_) -> Any_:
+        p = special.softmax(x @ w.reshape(3, 3), axis=1)
+        return (x.T @ (p - y) / 9).ravel() + 0.1 * w
+
+    return 0.5 * draws(seed + 1, 9), loss, gradient
+
+
+def gaussian_fit(seed: int) -> tuple[Any_, F, F]:
+    """−log likelihood in (means, log-variances)."""
+    x = 1 + draws(seed, 20, 2)
+
+    def loss(p: Any_) -> float:
+        return float(-stats.norm.logpdf(x, p[:2], np.exp(p[2:] / 2)).sum(1).mean())
+
+    def gradient(p: Any_) -> Any_:
+        gap = p[:2] - x.mean(0)
+        spread = x.var(axis=0) + gap**2
+        return np.concatenate([gap * np.exp(-p[2:]), 0.5 - 0.5 * spread * np.exp(-p[2:])])
+
+    return np.array([0.4, 1.5, -0.3, 0.6]), loss, gradient
+
+
+def two_layers(seed: int, complex_step: bool) -> tuple[Any_, F, F]:
+    """The denoising loss of a perceptron with one hidden layer, with weights in one vector."""
+    b = BETAS["random T=8"]
+    d = Deck(b)
+    t = np.arange(1, 9)
+    x0, e = draws(seed, 8, 2), draws(seed + 1, 8, 2)
+    x = d.scale[t][:, None] * x0 + d.std[t][:, None] * e
+
+    def parts(p: Any_) -> Any_:
+        return p[:8].reshape(2, 4), p[8:12], p[12:20].reshape(4, 2)
+
+    def loss(p: Any_) -> Any_:
+        w1, b1, w2 = parts(p)
+        return ((np.tanh(x @ w1 + b1) @ w2 - e) ** 2).sum() / 8
+
+    def backward(p: Any_) -> Any_:
+        w1, b1, w2 = parts(p)
+        h = np.tanh(x @ w1 + b1)
+        top = 2 * (h @ w2 - e) / 8
+        low = top @ w2.T * (1 - h**2)
+        return np.concatenate([(x.T @ low).ravel(), low.sum(0), (h.T @ top).ravel()])
+
+    def by_complex(p: Any_) -> Any_:
+        return np.array([loss(p + 1e-30j * row).imag / 1e-30 for row in np.eye(20)])
+
+    return 0.6 * draws(seed + 2, 20), loss, by_complex if complex_step else backward
+
+
+def mixture_fit(seed: int) -> tuple[Any_, F, F]:
+    """−log likelihood of two unit Gaussians on a line, in (logit, two means)."""
+    x = np.append(draws(seed, 6) - 2, draws(seed + 1, 6) + 1.5)
+
+    def joint(p: Any_) -> Any_:
+        weights = -softplus(np.array([-p[0], p[0]]))
+        return weights[:, None] + stats.norm.logpdf(x, p[1:, None])
+
+    def loss(p: Any_) -> float:
+        return float(-special.logsumexp(joint(p), axis=0).sum())
+
+    def gradient(p: Any_) -> Any_:
+        r = special.softmax(joint(p), axis=0)
+        means = -(r * (x - p[1:, None])).sum(1)
+        return np.append(len(x) * special.expit(p[0]) - r[0].sum(), means)
+
+    return np.array([0.3, -1.0, 0.8]), loss, gradient
+
+
+for title, problem, dense in [
+    ("logistic regression", regression(1), False),
+    ("logistic regression", regression(5), True),
+    ("Gaussian likelihood", gaussian_fit(2), False),
+    ("denoising loss, backward pass", two_layers(3, False), True),
+    ("denoising loss, complex step", two_layers(7, True), False),
+    ("mixture likelihood by responsibilities", mixture_fit(4), True),
+]:
+
+    def run_gradient(problem: Any_ = problem, dense: bool = dense) -> kit.Check:
+        start, loss, gradient = problem
+        directions = draws(9, 4, len(start)) / math.sqrt(len(start)) if dense else np.eye(len(start))
+        return kit.check_gradient(loss, gradient, start, directions)
+
+    add(f"gradient: {title}, {'dense' if dense else 'unit'} directions", run_gradient)
+
+
+def squares_pair(D: int) -> tuple[F, F]:
+    """‖ε − ε̂‖² and 2(ε̂ − ε); the other formula multiplies out."""
+    e = draws(31, 5, D)
+
+    def both(guess: Any_) -> Any_:
+        gap = guess - e
+        return np.einsum("nd,nd->n", gap, gap), 2 * gap
+
+    return both, lambda guess: (e**2).sum(1) - 2 * (e * guess).sum(1) + (guess**2).sum(1)
+
+
+def velocity_pair(D: int) -> tuple[F, F]:
+    """The loss of v̂ as a function of ε̂: ‖ε − ε̂‖²/ᾱ², and its derivative."""
+    d = Deck(BETAS["VP T=10"])
+    e, x0, t = draws(31, 5, D), draws(32, 5, D), np.array([1, 3, 5, 7, 9])
+    a, s = d.scale[t][:, None], d.std[t][:, None]
+
+    def both(guess: Any_) -> Any_:
+        gap = (guess - e) / a
+        return (gap**2).sum(axis=1), 2 * gap / a
+
+    def other(guess: Any_) -> Any_:
+        x = a * x0 + s * e
+        v_hat = a * guess - s * (x - s * guess) / a
+        return np.linalg.norm(a * e - s * x0 - v_hat, axis=1) ** 2
+
+    return both, other
+
+
+def likelihood_pair(D: int) -> tuple[F, F]:
+    """−log N(x; m, s² I) as a function of m."""
+    x, s2 = draws(33, 5, D), 0.4
+
+    def both(mean: Any_) -> Any_:
+        return ((x - mean) ** 2).sum(1) / (2 * s2) + D / 2 * np.log(2 * np.pi * s2), (mean - x) / s2
+
+    return both, lambda mean: -stats.norm.logpdf(x, mean, math.sqrt(s2)).sum(1)
+
+
+def bernoulli_pair(D: int) -> tuple[F, F]:
+    """Σ softplus(l) − x l, with σ(l) − x, against the logarithms of the probabilities."""
+    x = (draws(34, 5, D) > 0).astype(float)
+
+    def both(logits: Any_) -> Any_:
+        return (softplus(logits) - x * logits).sum(1), special.expit(logits) - x
+
+    return both, lambda logits: -(x * np.log(special.expit(logits)) + (1 - x) * np.log(special.expit(-logits))).sum(1)
+
+
+def huber_pair(D: int) -> tuple[F, F]:
+    """The pseudo-Huber loss of consistency models: √(‖ε̂ − ε‖² + c²) − c."""
+    e, c = draws(35, 5, D), 0.3
+
+    def both(guess: Any_) -> Any_:
+        root = np.sqrt(((guess - e) ** 2).sum(1) + c**2)
+        return root - c, (guess - e) / root[:, None]
+
+    def other(guess: Any_) -> Any_:
+        square = np.array([np.dot(r, r) for r in guess - e])
+        return square / (np.sqrt(square + c * c) + c)
+
+    return both, other
+
+
+PAIRS = [
+    ("noise, D=2", squares_pair(2)),
+    ("noise, D=64", squares_pair(64)),
+    ("velocity, D=3", velocity_pair(3)),
+    ("Gaussian likelihood, D=4", likelihood_pair(4)),
+    ("Bernoulli logits, D=8", bernoulli_pair(8)),
+    ("pseudo-Huber, D=3", huber_pair(3)),
+]
+for title, pair in PAIRS:
+
+    def run_loss_gradient(pair: Any_ = pair) -> kit.Check:
+        both, other = pair
+        return kit.check_loss_gradient(both, other, 0.8 * draws(36, 5, other_size(both)))
+
+    add(f"loss gradient: {title}", run_loss_gradient)
+
+
+def other_size(both: F) -> int:
+    """D of a pair, by its own noise."""
+    cells = [c.cell_contents for c in both.__closure__ or ()]
+    return next(c.shape[1] for c in cells if isinstance(c, np.ndarray) and c.ndim == 2 and c.shape[1] > 1)
+
+
+class Perceptron:
+    """tanh(x W + b) V, with parameters in one vector, as the ε̂ of a denoising loss."""
+
+    def __init__(self, key: str, D: int, N: int, width: int = 5, kind: Any_ = F64) -> None:
+        d = Deck(BETAS[key])
+        self.D, self.N, self.width, self.kind = D, N, width, kind
+        t = 1 + np.arange(N) % d.T
+        self.e = draws(40, N, D).astype(kind)
+        x0 = draws(41, N, D)
+        x = d.scale[t][:, None] * x0 + d.std[t][:, None] * self.e
+        self.x = np.concatenate([x, np.log(d.total[t])[:, None]], 1).astype(kind)
+        self.size = (D + 1) * width + width + width * D
+
+    def split(self, p: Any_) -> Any_:
+        p = np.asarray(p, self.kind)
+        n = (self.D + 1) * self.width
+        w, c, v = p[:n], p[n : n + self.width], p[n + self.width :]
+        return w.reshape(self.D + 1, -1), c, v.reshape(self.width, -1)
+
+    def losses(self, p: Any_) -> Any_:
+        w, c, v = self.split(p)
+        return ((np.tanh(self.x @ w + c) @ v - self.e) ** 2).sum(1)
+
+    def gradient(self, p: Any_, weight: Any_) -> tuple[Any_, Any_]:
+        w, c, v = self.split(p)
+        h = np.tanh(self.x @ w + c)
+        gap = h @ v - self.e
+        top = 2 * np.broadcast_to(weight, (self.N,)).astype(self.kind)[:, None] * gap / self.N
+        low = (top @ v.T) * (1 - h * h)
+        return (gap**2).sum(1), np.concatenate([(self.x.T @ low).ravel(), low.sum(0), (h.T @ top).ravel()])
+
+    def accumulated(self, p: Any_, weight: Any_) -> tuple[Any_, Any_]:
+        """One example after another, with the gradients added."""
+        w, c, v = self.split(p)
+        losses, total = [], np.zeros(self.size)
+        for n in range(self.N):
+            row = self.x[n]
+            h = np.tanh(row @ w + c)
+            gap = h @ v - self.e[n]
+            low = (v @ gap) * (1 - h**2)
+            one = np.concatenate([np.outer(row, low).ravel(), low, np.outer(h, gap).ravel()])
+            total += 2 * float(np.broadcast_to(weight, (self.N,))[n]) * one
+            losses.append(float(gap @ gap))
+        return losses, total / self.N
+
+    def complex_step(self, p: Any_, weight: Any_) -> tuple[Any_, Any_]:
+        def mean(q: Any_) -> Any_:
+            n = (self.D + 1) * self.width
+            w, c, v = q[:n].reshape(self.D + 1, -1), q[n : n + self.width], q[n + self.width :].reshape(self.width, -1)
+            return np.mean(weight * ((np.tanh(self.x @ w + c) @ v - self.e) ** 2).sum(1))
+
+        slopes = [mean(p + 1e-40j * row).imag / 1e-40 for row in np.eye(self.size)]
+        return self.losses(p), np.array(slopes)
+
+
+def away(n: int, seed: int) -> Any_:
+    """Parameters with no entry near 0."""
+    z = 0.4 * draws(seed, n)
+    return z + 0.2 * np.sign(z)
+
+
+for title, way, key, D, weighted in [
+    ("backward pass", "gradient", "VP T=10", 2, False),
+    ("backward pass", "gradient", "cosine T=20", 3, True),
+    ("backward pass", "gradient", "Ho's 1000 betas", 8, True),
+    ("added over examples", "accumulated", "random T=8", 2, True),
+    ("added over examples", "accumulated", "T=3", 1, False),
+    ("complex step", "complex_step", "constant .3 T=6", 2, True),
+]:
+
+    def run_training_step(way: str = way, key: str = key, D: int = D, weighted: bool = weighted) -> kit.Check:
+        net = Perceptron(key, D, 7)
+        weight = 0.5 + np.arange(7) / 3 if weighted else 1.0
+        return kit.check_training_step(lambda p: getattr(net, way)(p, weight), net.losses, away(net.size, 42), weight)
+
+    add(f"training step: {title}, {key}, D={D}, {'weights' if weighted else 'plain'}", run_training_step)
+
+
+# Adam in several forms: each is a factory of a stepper (parameters) → function of (gradient, learning rate)
+
+
+def adam_printed(p: Any_, b1: float, b2: float, eps: float, decay: float) -> F:
+    state = {"p": p.copy(), "m": np.zeros_like(p), "v": np.zeros_like(p), "k": 0}
+
+    def step(g: Any_, rate: Any_) -> Any_:
+        state["k"] += 1
+        state["m"] = b1 * state["m"] + (1 - b1) * g
+        state["v"] = b2 * state["v"] + (1 - b2) * g * g
+        m, v = state["m"] / (1 - b1 ** state["k"]), state["v"] / (1 - b2 ** state["k"])
+        state["p"] = state["p"] - rate * m / (np.sqrt(v) + eps) - rate * decay * state["p"]
+        return state["p"].copy()
+
+    return step
+
+
+def adam_torch(p: Any_, b1: float, b2: float, eps: float, decay: float) -> F:
+    """In place, with lerp, addcmul and the step size lr/(1 − β₁ⁿ)."""
+    p, m, v = p.copy(), np.zeros_like(p), np.zeros_like(p)
+    count = [0]
+
+    def step(g: Any_, rate: Any_) -> Any_:
+        nonlocal p, m, v
+        count[0] += 1
+        p *= (1 - rate * decay) if decay else 1
+        m += (1 - b1) * (g - m)
+        v *= b2
+        v += (1 - b2) * g**2
+        size = rate / (1 - b1 ** count[0])
+        p -= size * (m / (np.sqrt(v) / math.sqrt(1 - b2 ** count[0]) + eps))
+        return p.copy()
+
+    return step
+
+
+def adam_efficient(p: Any_, b1: float, b2: float, eps: float, decay: float) -> F:
+    """The order of the end of section 2 of the paper, with ε scaled so that it is the same."""
+    m = v = 0.0
+    power1 = power2 = 1.0
+
+    def step(g: Any_, rate: Any_) -> Any_:
+        nonlocal p, m, v, power1, power2
+        power1, power2 = power1 * b1, power2 * b2
+        m, v = m * b1 + g * (1 - b1), v * b2 + g * g * (1 - b2)
+        root = math.sqrt(1 - power2)
+        p = (1 - rate * decay) * p - rate * root / (1 - power1) * m / (np.sqrt(v) + eps * root)
+        return p
+
+    return step
+
+
+def adam_sums(p: Any_, b1: float, b2: float, eps: float, decay: float) -> F:
+    """The moments as weighted means over the whole history."""
+    history: list[Any_] = []
+
+    def step(g: Any_, rate: Any_) -> Any_:
+        nonlocal p
+        history.append(np.array(g))
+        age = np.arange(len(history))[::-1]
+        m = np.average(history, axis=0, weights=b1**age)
+        v = np.average(np.square(history), axis=0, weights=b2**age)
+        p = p - rate * (m / (np.sqrt(v) + eps) + decay * p)
+        return p
+
+    return step
+
+
+def adam_floats(p: Any_, b1: float, b2: float, eps: float, decay: float) -> F:
+    values = [[float(q), 0.0, 0.0] for q in p]
+    count = [0]
+
+    def step(g: Any_, rate: Any_) -> Any_:
+        count[0] += 1
+        rates = np.broadcast_to(rate, (len(values),))
+        for one, slope, lr in zip(values, np.asarray(g).tolist(), rates.tolist(), strict=True):
+            one[1] = b1 * one[1] + (1 - b1) * slope
+            one[2] = b2 * one[2] + (1 - b2) * slope**2
+            one[0] *= 1 - lr * decay
+            one[0] -= lr * one[1] / (1 - b1 ** count[0]) / ((one[2] / (1 - b2 ** count[0])) ** 0.5 + eps)
+        return np.array([one[0] for one in values])
+
+    return step
+
+
+for title, adam, options, P, n, kind in [
+    ("printed", adam_printed, {}, 4, 12, F64),
+    ("printed", adam_printed, {"weight_decay": 0.1, "learning_rate": 0.02}, 3, 30, F64),
+    ("torch's order", adam_torch, {"learning_rate": 0.01, "weight_decay": 0.05}, 5, 20, F64),
+    ("torch's order", adam_torch, {"beta1": 0.5, "beta2": 0.9}, 64, 8, F64),
+    ("torch's order", adam_torch, {"learning_rate": 0.01}, 6, 15, F32),
+    ("scaled ε", adam_efficient, {"epsilon": 1e-3, "learning_rate": 0.05}, 4, 25, F64),
+    ("scaled ε", adam_efficient, {"weight_decay": 0.2, "beta1": 0.8}, 2, 10, F64),
+    ("weighted means", adam_sums, {"beta2": 0.99, "learning_rate": 0.1}, 3, 40, F64),
+    ("floats", adam_floats, {"epsilon": 1e-2, "weight_decay": 0.01, "learning_rate": 0.03}, 4, 16, F64),
+    ("printed", adam_printed, {"weight_decay": 0.1, "learning_rate": 0.003}, 8, 10, F32),
+]:
+
+    def run_adam(
+        adam: F = adam, options: dict[str, float] = options, P: int = P, n: int = n, kind: Any_ = kind
+    ) -> kit.Check:
+        def run(start: Any_, gradients: Any_) -> Any_:
+            o = options
+            b1, b2 = o.get("beta1", 0.9), o.get("beta2", 0.999)
+            step = adam(start.astype(kind), b1, b2, o.get("epsilon", 1e-8), o.get("weight_decay", 0.0))
+            return np.stack([step(g.astype(kind), o.get("learning_rate", 1e-3)) for g in gradients])
+
+        tolerance = 1e-5 if kind == F32 else 1e-12
+        return kit.check_adam(run, draws(50, P), draws(51, n, P) + 0.3, **options, tolerance=tolerance)
+
+    add(f"Adam: {title}, {options}, {np.dtype(kind).name}", run_adam)
+
+
+# check_learning_rate
+
+
+def rate_plain(n: int, top: float, warmup: int) -> F:
+    def rate(step: int) -> float:
+        if step < warmup:
+            return top * (step + 1) / warmup
+        return 0.5 * top * (1 + math.cos(math.pi * (step - warmup) / (n - warmup)))
+
+    return rate
+
+
+def rate_half_angle(n: int, top: float, warmup: int) -> F:
+    """½(1 + cos θ) = cos²(θ/2)."""
+
+    def rate(step: int) -> float:
+        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        share = max(0, step - warmup) / (n - warmup)
+        return top * rise * math.cos(math.pi / 2 * share) ** 2
+
+    return rate
+
+
+def rate_table(n: int, top: float, warmup: int) -> F:
+    rise = top * np.arange(1, warmup + 1) / max(warmup, 1)
+    fall = top * (1 - np.sin(np.pi / 2 * np.arange(n - warmup) / (n - warmup)) ** 2)
+    table = np.concatenate([rise, fall])
+    return lambda step: table[step]
+
+
+def rate_lambda(n: int, top: float, warmup: int) -> F:
+    """A factor of the largest rate, as LambdaLR takes it, with the end of the cosine at 0."""
+
+    def factor(step: int) -> float:
+        done = (step - warmup) / (n - warmup)
+        return (step + 1) / warmup if step < warmup else 0.5 + 0.5 * np.exp(1j * np.pi * done).real
+
+    return lambda step: factor(step) * top
+
+
+for title, coding, n, top, warmup in [
+    ("as written", rate_plain, 100, 1e-3, 10),
+    ("as written", rate_plain, 20, 0.3, 0),
+    ("half angle", rate_half_angle, 57, 5e-3, 7),
+    ("half angle", rate_half_angle, 12, 1.0, 1),
+    ("table", rate_table, 200, 2e-4, 20),
+    ("table", rate_table, 30, 0.1, 0),
+    ("complex exponential", rate_lambda, 40, 1e-2, 39),
+]:
+
+    def run_rate(coding: F = coding, n: int = n, top: float = top, warmup: int = warmup) -> kit.Check:
+        return kit.check_learning_rate(coding(n, top, warmup), n, top, warmup)
+
+    add(f"learning rate: {title}, {n} steps, warmup {warmup}", run_rate)
+
+
+# check_moving_average
+
+
+def average_plain(decay: float) -> F:
+    def average(start: Any_, parameters: Any_) -> Any_:
+        out, now = [], start
+        for k, p in enumerate(parameters, 1):
+            d = min(decay, (1 + k) / (10 + k))
+            now = d * now + (1 - d) * p
+            out.append(now)
+        return out
+
+    return average
+
+
+def average_lerp(decay: float) -> F:
+    def average(start: Any_, parameters: Any_) -> Any_:
+        shadow, out = start.copy(), np.empty_like(parameters)
+        for i in range(len(parameters)):
+            one_minus = 1 - min(decay, (2 + i) / (11 + i))
+            shadow -= one_minus * (shadow - parameters[i])
+            out[i] = shadow
+        return out
+
+    return average
+
+
+def average_matrix(decay: float) -> F:
+    """The weights of all earlier vectors in one lower triangular matrix."""
+
+    def average(start: Any_, parameters: Any_) -> Any_:
+        n = len(parameters)
+        k = np.arange(1, n + 1)
+        d = np.minimum(decay, (1 + k) / (10 + k))
+        weights = np.zeros((n, n + 1))
+        for i in range(n):
+            weights[i] = weights[i - 1] * d[i] if i else 0.0
+            weights[i, 0] = np.prod(d[: i + 1])
+            weights[i, i + 1] = 1 - d[i]
+        return weights @ np.vstack([start, parameters])
+
+    return average
+
+
+for title, coding, decay, n, P, kind in [
+    ("as written", average_plain, 0.999, 30, 4, F64),
+    ("as written", average_plain, 0.5, 50, 2, F64),
+    ("lerp in place", average_lerp, 0.9999, 12, 64, F64),
+    ("lerp in place", average_lerp, 0.9, 100, 3, F32),
+    ("triangular weights", average_matrix, 0.99, 40, 5, F64),
+    ("triangular weights", average_matrix, 0.3, 6, 1, F64),
+]:
+
+    def run_average(coding: F = coding, decay: float = decay, n: int = n, P: int = P, kind: Any_ = kind) -> kit.Check:
+        average = coding(decay)
+        if kind == F32:
+            return kit.check_moving_average(single(average), draws(52, P), draws(53, n, P), decay).at(1e-5)
+        return kit.check_moving_average(average, draws(52, P), draws(53, n, P), decay)
+
+    add(f"moving average: {title}, {decay}, n={n}, P={P}, {np.dtype(kind).name}", run_average)
+
+
+# check_training
+
+
+class Batches:
+    """Batches of the denoising loss of ε̂ = A x + c, with a gradient by hand; parameters (A, c)."""
+
+    def __init__(self, key: str, D: int, n: int, kind: Any_ = F64) -> None:
+        d = Deck(BETAS[key])
+        t = 1 + np.arange(6) % d.T
+        self.D, self.kind = D, kind
+        self.e = draws(60, n, 6, D).astype(kind)
+        x0 = 0.7 + draws(61, n, 6, D)
+        self.x = (d.scale[t][:, None] * x0 + d.std[t][:, None] * self.e).astype(kind)
+
+    def split(self, p: Any_) -> Any_:
+        return p[: self.D**2].reshape(self.D, self.D), p[self.D**2 :]
+
+    def loss(self, p: Any_, n: int) -> float:
+        a, c = self.split(np.asarray(p, F64))
+        return float(np.mean(((self.x[n].astype(F64) @ a.T + c - self.e[n].astype(F64)) ** 2).sum(1)))
+
+    def both(self, p: Any_, n: int) -> tuple[float, Any_]:
+        a, c = self.split(p)
+        gap = self.x[n] @ a.T + c - self.e[n]
+        return float((gap**2).sum() / 6), np.append((gap.T @ self.x[n] / 3).ravel(), gap.sum(0) / 3)
+
+
+for title, adam, rates, average, key, D, n, warmup, decay, ema, kind in [
+    ("printed", adam_printed, rate_plain, average_plain, "VP T=10", 2, 8, 2, 0.0, 0.99, F64),
+    ("torch's order", adam_torch, rate_table, average_lerp, "cosine T=20", 2, 15, 5, 0.1, 0.999, F64),
+    ("scaled ε", adam_efficient, rate_half_angle, average_matrix, "random T=8", 1, 20, 0, 0.05, 0.5, F64),
+    ("weighted means", adam_sums, rate_lambda, average_plain, "T=3", 3, 6, 1, 0.0, None, F64),
+    ("floats", adam_floats, rate_plain, average_lerp, "constant .3 T=6", 2, 10, 3, 0.2, 0.9, F64),
+    ("torch's order", adam_torch, rate_plain, average_plain, "VP T=40", 2, 6, 2, 0.0, 0.9, F32),
+]:
+
+    def run_training(
+        adam: F = adam,
+        rates: F = rates,
+        average: F = average,
+        key: str = key,
+        D: int = D,
+        n: int = n,
+        warmup: int = warmup,
+        decay: float = decay,
+        ema: float | None = ema,
+        kind: Any_ = kind,
+    ) -> kit.Check:
+        batches = Batches(key, D, n, kind)
+        rate = rates(n, 0.03, warmup)
+
+        def train(start: Any_) -> Any_:
+            p = np.array(start, kind)
+            step = adam(p, 0.9, 0.999, 1e-8, decay)
+            losses, path = [], []
+            for i in range(n):
+                value, slope = batches.both(p, i)
+                p = step(slope, rate(i))
+                losses.append(value)
+                path.append(p)
+            shadow = average(ema)(np.array(start, kind), np.stack(path))[-1] if ema else p
+            return losses, p, shadow
+
+        start = away(D * D + D, 62)
+        check = kit.check_training(train, batches.loss, start, n, 0.03, warmup, decay, ema)
+        return check.at(1e-5) if kind == F32 else check
+
+    add(f"training: {title}, {key}, D={D}, {n} steps, {np.dtype(kind).name}", run_training)
+
+
+# Networks: check_mlp, check_jvp, check_activation
+
+
+SLOPES: dict[str, tuple[F, F]] = {
+    "silu": (lambda z: z * special.expit(z), lambda z: special.expit(z) * (1 + z * special.expit(-z))),
+    "tanh": (np.tanh, lambda z: 1 / np.cosh(z) ** 2),
+    "identity": (lambda z: z, np.ones_like),
+    "sigmoid": (lambda z: 0.5 + 0.5 * np.tanh(z / 2), lambda z: special.expit(z) * special.expit(-z)),
+    "relu": (lambda z: (z + np.abs(z)) / 2, lambda z: (z > 0) * 1.0),
+    "gelu": (lambda z: 0.5 * z * (1 + special.erf(z / math.sqrt(2))), lambda z: special.ndtr(z) + z * stats.norm.pdf(z)),
+}
+
+
+def layers_of(*sizes: int) -> list[Any_]:
+    return [
+        (draws(70 + i, m, n) / math.sqrt(m), 0.3 * draws(80 + i, n))
+        for i, (m, n) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+    ]
+
+
+def mlp_plain(layers: Any_, act: str, kind: Any_ = F64) -> F:
+    def call(x: Any_) -> Any_:
+        for i, (w, c) in enumerate(layers):
+            x = x @ w.astype(kind) + c.astype(kind)
+            x = SLOPES[act][0](x) if i + 1 < len(layers) else x
+        return x
+
+    return call
+
+
+def mlp_torch(layers: Any_, act: str, kind: Any_ = F64) -> F:
+    """Weights (out, in), and columns as examples."""
+    stored = [(w.T.copy(), c[:, None]) for w, c in layers]
+
+    def call(x: Any_) -> Any_:
+        h = stored[0][0] @ x.T + stored[0][1]
+        for w, c in stored[1:]:
+            h = w @ SLOPES[act][0](h) + c
+        return h.T
+
+    return call
+
+
+def mlp_augmented(layers: Any_, act: str, kind: Any_ = F64) -> F:
+    """The biases as a last row of the weights."""
+    stored = [np.vstack([w, c]) for w, c in layers]
+
+    def call(x: Any_) -> Any_:
+        for i, w in enumerate(stored):
+            x = SLOPES[act][0](x) if i else x
+            x = np.einsum("nm,mk->nk", np.hstack([x, np.ones((len(x), 1))]), w)
+        return x
+
+    return call
+
+
+def mlp_rows(layers: Any_, act: str, kind: Any_ = F64) -> F:
+    def one(row: Any_) -> Any_:
+        for i, (w, c) in enumerate(layers):
+            row = np.array([sum(row[m] * w[m, k] for m in range(len(row))) + c[k] for k in range(len(c))])
+            if i < len(layers) - 1:
+                row = SLOPES[act][0](row)
+        return row
+
+    return lambda x: [one(row) for row in x]
+
+
+for title, coding, act, sizes in [
+    ("as written", mlp_plain, "silu", (2, 64, 64, 1)),
+    ("as written", mlp_plain, "gelu", (5, 8, 3)),
+    ("weights (out, in)", mlp_torch, "tanh", (3, 16, 16, 3)),
+    ("weights (out, in)", mlp_torch, "sigmoid", (1, 7, 2)),
+    ("augmented", mlp_augmented, "relu", (4, 10, 10, 10, 2)),
+    ("augmented", mlp_augmented, "identity", (2, 3)),
+    ("rows", mlp_rows, "silu", (2, 5, 4)),
+    ("rows", mlp_rows, "tanh", (3, 4, 4, 1)),
+]:
+
+    def run_mlp(coding: F = coding, act: str = act, sizes: tuple[int, ...] = sizes) -> kit.Check:
+        layers = layers_of(*sizes)
+        return kit.check_mlp(coding(layers, act), layers, draws(71, 6, sizes[0]), act)
+
+    add(f"MLP: {title}, {act}, {sizes}", run_mlp)
+
+
+def run_mlp_single() -> kit.Check:
+    layers = layers_of(3, 32, 32, 3)
+    return kit.check_mlp(single(mlp_plain(layers, "silu", F32)), layers, draws(71, 6, 3), "silu").at(1e-5)
+
+
+add("MLP: as written in float32, silu", run_mlp_single)
+
+
+def jvp_forward(layers: Any_, act: str, kind: Any_ = F64) -> F:
+    def jvp(x: Any_, v: Any_) -> Any_:
+        for i, (w, c) in enumerate(layers):
+            x, v = x @ w.astype(kind) + c.astype(kind), v @ w.astype(kind)
+            if i + 1 < len(layers):
+                x, v = SLOPES[act][0](x), v * SLOPES[act][1](x)
+        return x, v
+
+    return jvp
+
+
+def jvp_complex(layers: Any_, act: str, kind: Any_ = F64) -> F:
+    def jvp(x: Any_, v: Any_) -> Any_:
+        h = x + 1e-30j * v
+        for i, (w, c) in enumerate(layers):
+            h = h @ w + c
+            if i + 1 < len(layers):
+                h = np.tanh(h) if act == "tanh" else h / (1 + np.exp(-h))
+        return h.real, h.imag / 1e-30
+
+    return jvp
+
+
+def jvp_jacobian(layers: Any_, act: str, kind: Any_ = F64) -> F:
+    """The Jacobians of all examples from the output down, applied to the direction at the end."""
+
+    def jvp(x: Any_, v: Any_) -> Any_:
+        zs, h = [], x
+        for i, (w, c) in enumerate(layers):
+            zs.append(h @ w + c)
+            h = SLOPES[act][0](zs[-1]) if i + 1 < len(layers) else zs[-1]
+        jacobian = np.broadcast_to(layers[-1][0].T, (len(x), *layers[-1][0].T.shape))
+        for (w, _), z in zip(layers[-2::-1], zs[-2::-1], strict=True):
+            jacobian = np.einsum("nok,nk,mk->nom", jacobian, SLOPES[act][1](z), w)
+        return h, np.einsum("nom,nm->no", jacobian, v)
+
+    return jvp
+
+
+for title, coding, act, sizes in [
+    ("forward mode", jvp_forward, "silu", (2, 16, 16, 2)),
+    ("forward mode", jvp_forward, "gelu", (4, 12, 3)),
+    ("complex step", jvp_complex, "tanh", (3, 10, 10, 3)),
+    ("complex step", jvp_complex, "silu", (2, 8, 2)),
+    ("Jacobians", jvp_jacobian, "sigmoid", (5, 9, 9, 2)),
+    ("Jacobians", jvp_jacobian, "tanh", (1, 6, 1)),
+]:
+
+    def run_jvp(coding: F = coding, act: str = act, sizes: tuple[int, ...] = sizes) -> kit.Check:
+        layers = layers_of(*sizes)
+        return kit.check_jvp(
+            coding(layers, act), mlp_plain(layers, act), draws(72, 5, sizes[0]), draws(73, 5, sizes[0])
+        )
+
+    add(f"JVP: {title}, {act}, {sizes}", run_jvp)
+
+
+def run_jvp_single() -> kit.Check:
+    layers = layers_of(2, 16, 16, 2)
+    call = single(mlp_plain(layers, "tanh", F32))
+    return kit.check_jvp(single(jvp_fixed(layers)), call, draws(72, 5, 2), draws(73, 5, 2)).at(1e-5)
+
+
+def jvp_fixed(layers: Any_) -> F:
+    """Forward mode of tanh in float32, with the slope 1 − h²."""
+
+    def jvp(x: Any_, v: Any_) -> Any_:
+        for i, (w, c) in enumerate(layers):
+            x, v = x @ w.astype(F32) + c.astype(F32), v @ w.astype(F32)
+            if i + 1 < len(layers):
+                x = np.tanh(x)
+                v = v * (1 - x * x)
+        return x, v
+
+    return jvp
+
+
+add("JVP: forward mode in float32, tanh", run_jvp_single)
+
+
+def silu_tanh(z: Any_) -> Any_:
+    return 0.5 * z * (1 + np.tanh(0.5 * z))
+
+
+def silu_both_tanh(z: Any_) -> Any_:
+    s = 0.5 * (1 + np.tanh(0.5 * z))
+    return z * s, s * (1 + z - z * s)
+
+
+def silu_log(z: Any_) -> Any_:
+    return z * np.exp(-softplus(-z))
+
+
+def silu_both_log(z: Any_) -> Any_:
+    low, high = np.exp(-softplus(-z)), np.exp(-softplus(z))
+    return z * low, low + z * low * high
+
+
+def silu_branches(z: Any_) -> Any_:
+    small = np.exp(-np.abs(z))
+    return np.where(z >= 0, z, z * small) / (1 + small)
+
+
+def silu_both_branches(z: Any_) -> Any_:
+    y = silu_branches(z)
+    small = np.exp(-np.abs(z))
+    return y, np.where(z >= 0, 1, small) / (1 + small) + z * small / (1 + small) ** 2
+
+
+def silu_in_place(z: Any_) -> Any_:
+    s = special.expit(z)
+    np.multiply(z, s, out=z)
+    return z
+
+
+def silu_both_in_place(z: Any_) -> Any_:
+    s = special.expit(z)
+    z *= s
+    slope = s + z * (1 - s)
+    return z, slope
+
+
+def silu_floats(z: Any_) -> Any_:
+    return [v / (1 + math.exp(-v)) if v > -700 else 0.0 for v in np.asarray(z).tolist()]
+
+
+def silu_both_floats(z: Any_) -> Any_:
+    s = special.expit(z)
+    return silu_floats(z), [float(v) * (1 + float(x) * (1 - float(v))) for v, x in zip(s, z, strict=True)]
+
+
+for title, value, both, z in [
+    ("tanh", silu_tanh, silu_both_tanh, np.linspace(-8, 8, 33)),
+    ("softplus", silu_log, silu_both_log, np.linspace(-20, 20, 41)),
+    ("two branches", silu_branches, silu_both_branches, np.linspace(-800, 800, 65)),
+    ("in place", silu_in_place, silu_both_in_place, draws(74, 50)),
+    ("in place", silu_in_place, silu_both_in_place, 5 * draws(75, 7)),
+    ("floats", silu_floats, silu_both_floats, np.linspace(-30, 30, 21)),
+]:
+
+    def run_activation(value: F = value, both: F = both, z: Any_ = z) -> kit.Check:
+        return kit.check_activation(value, both, z)
+
+    add(f"activation: {title}, {len(z)} numbers", run_activation)
+
+
+def run_activation_single() -> kit.Check:
+    return kit.check_activation(single(silu_tanh), single(silu_both_tanh), draws(76, 20)).at(1e-5)
+
+
+add("activation: tanh in float32", run_activation_single)
