@@ -1,5 +1,6 @@
 """Right implementations of the chain, its reverse process, bounds, losses, training and networks."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -554,7 +555,9 @@ kernel_cases(
     [("log-variance with entry 2 first", posterior_clipped, ("Ho's 1000 betas", "cosine T=20", "T=2"))],
     clipped=True,
 )
-kernel_single(kit.check_posterior, "posterior", [("two coefficients", posterior_ho, ("VP T=10", "lucidrains linear T=50"))])
+kernel_single(
+    kit.check_posterior, "posterior", [("two coefficients", posterior_ho, ("VP T=10", "lucidrains linear T=50"))]
+)
 
 
 # check_noise_merging: a reflection of the plane of (ε̄_{t−1}, ε_t)
@@ -1826,9 +1829,7 @@ for title, coding, law, key, names in [
     ("factors of ε", weights_loop, "posterior", "cosine T=200", ()),
 ]:
 
-    def run_weights(
-        coding: F = coding, law: str = law, key: str = key, names: tuple[str, ...] = names
-    ) -> kit.Check:
+    def run_weights(coding: F = coding, law: str = law, key: str = key, names: tuple[str, ...] = names) -> kit.Check:
         b = BETAS[key]
         return kit.check_loss_weights(coding(b, variances(b, law)), chain(b), variances(b, law), names)
 
@@ -1921,7 +1922,9 @@ def cells(u: float, n: int) -> Any_:
     return (np.arange(n) + u) / n
 
 
-time_case("uniform on [1e-5, 1]", lambda u: (1e-5 + (1 - 1e-5) * cells(u, 4), np.ones(4)), lambda t: (t - 1e-5) / (1 - 1e-5))
+time_case(
+    "uniform on [1e-5, 1]", lambda u: (1e-5 + (1 - 1e-5) * cells(u, 4), np.ones(4)), lambda t: (t - 1e-5) / (1 - 1e-5)
+)
 time_case("one uniform time", lambda u: (np.array([u]), np.ones(1)), lambda t: t, 3)
 time_case("flow matching, mirrored", lambda u: (np.array([u, 1 - u]), np.ones(2)), lambda t: t, 6)
 time_case(
@@ -1966,7 +1969,11 @@ def vp_mixed(u: float) -> Any_:
 
 time_case("VP, even in log-SNR", lambda u: (vp_time(cells(u, 8)), np.ones(8)), vp_clock)
 time_case("VP, log-SNR with importance", vp_mixed, vp_clock)
-time_case("cosine schedule, uniform", lambda u: (np.arccos(1 - 2 * cells(u, 8)) / np.pi, np.ones(8)), lambda t: np.sin(np.pi * t / 2) ** 2)
+time_case(
+    "cosine schedule, uniform",
+    lambda u: (np.arccos(1 - 2 * cells(u, 8)) / np.pi, np.ones(8)),
+    lambda t: np.sin(np.pi * t / 2) ** 2,
+)
 
 
 # Code with its own network: check_loss_of, check_bound_of, check_sampler_of
@@ -2137,7 +2144,11 @@ for title, coding, law, key, D in [
 
     add(f"bound of a network: {title}, {law}, {key}, D={D}", run_bound_of)
 
-for key, law, n in [("cosine T=20", "posterior", 17), ("random T=8", "beta", 5), ("lucidrains linear T=50", "beta", 256)]:
+for key, law, n in [
+    ("cosine T=20", "posterior", 17),
+    ("random T=8", "beta", 5),
+    ("lucidrains linear T=50", "beta", 256),
+]:
 
     def run_levels(key: str = key, law: str = law, n: int = n) -> kit.Check:
         b = BETAS[key]
@@ -2199,7 +2210,9 @@ for title, eta, key, kind, whole in [
     ("logs", 0.0, "falling T=12", F64, True),
 ]:
 
-    def run_ddim_of(title: str = title, eta: float = eta, key: str = key, kind: Any_ = kind, whole: bool = whole) -> kit.Check:
+    def run_ddim_of(
+        title: str = title, eta: float = eta, key: str = key, kind: Any_ = kind, whole: bool = whole
+    ) -> kit.Check:
         b = BETAS[key]
         T, net = len(b), Net(3, len(b), kind)
         two = ddim_logs(b, eta) if title == "logs" else ddim_song(b, eta, kind)
@@ -2278,7 +2291,7 @@ def flow_runge_kutta(sde: Any_, v: float, t_min: float, prior: float | None) -> 
             return 2 * r * (f * y - 0.5 * g2 * score(y, t)), 2 * r * (y.shape[1] * f - 0.5 * g2 * divergence(y, t))
 
         total = np.zeros(len(x))
-        for a, c in zip(times[:-1], times[1:], strict=True):
+        for a, c in itertools.pairwise(times):
             h = c - a
             k1, l1 = slope(a, x)
             k2, l2 = slope(a + h / 2, x + h / 2 * k1)
@@ -2891,14 +2904,17 @@ SLOPES: dict[str, tuple[F, F]] = {
     "identity": (lambda z: z, np.ones_like),
     "sigmoid": (lambda z: 0.5 + 0.5 * np.tanh(z / 2), lambda z: special.expit(z) * special.expit(-z)),
     "relu": (lambda z: (z + np.abs(z)) / 2, lambda z: (z > 0) * 1.0),
-    "gelu": (lambda z: 0.5 * z * (1 + special.erf(z / math.sqrt(2))), lambda z: special.ndtr(z) + z * stats.norm.pdf(z)),
+    "gelu": (
+        lambda z: 0.5 * z * (1 + special.erf(z / math.sqrt(2))),
+        lambda z: special.ndtr(z) + z * stats.norm.pdf(z),
+    ),
 }
 
 
 def layers_of(*sizes: int) -> list[Any_]:
     return [
         (draws(70 + i, m, n) / math.sqrt(m), 0.3 * draws(80 + i, n))
-        for i, (m, n) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+        for i, (m, n) in enumerate(itertools.pairwise(sizes))
     ]
 
 
@@ -3035,7 +3051,7 @@ for title, coding, act, sizes in [
 def run_jvp_single() -> kit.Check:
     layers = layers_of(2, 16, 16, 2)
     call = single(mlp_plain(layers, "tanh", F32))
-    return kit.check_jvp(single(jvp_fixed(layers)), call, draws(72, 5, 2), draws(73, 5, 2)).at(1e-5)
+    return kit.check_jvp(single(jvp_fixed(layers)), call, draws(72, 5, 2), 0.5 * draws(73, 5, 2)).at(1e-5)
 
 
 def jvp_fixed(layers: Any_) -> F:
@@ -3126,3 +3142,271 @@ def run_activation_single() -> kit.Check:
 
 
 add("activation: tanh in float32", run_activation_single)
+
+
+# check_noise_network: F is one perceptron; every coding builds its inputs in its own way
+
+
+def time_waves(log_snr: Any_, n: int) -> Any_:
+    angles = np.multiply.outer(np.asarray(log_snr), np.geomspace(0.125, 2, n))
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
+
+
+def noise_batched(mlp: F, n: int, octaves: int, labels: Any_, coefficients: Any_) -> F:
+    def eps_hat(x: Any_, scale: Any_, std: Any_) -> Any_:
+        N, D = x.shape
+        scale = np.broadcast_to(scale, (N,))[:, None]
+        std = np.broadcast_to(std, (N,))[:, None]
+        r = np.sqrt(scale**2 + std**2)
+        y = x / r
+        angles = (y[:, :, None] * 2.0 ** np.arange(1, octaves + 1)).reshape(N, D * octaves)
+        waves = time_waves(2 * np.log(scale[:, 0] / std[:, 0]), n)
+        out = mlp(np.concatenate([y, np.cos(angles), np.sin(angles), waves, labels], axis=1))
+        skip, gain = (std / r**2, scale / r) if coefficients is None else [c[:, None] for c in coefficients]
+        return skip * x + gain * out
+
+    return eps_hat
+
+
+def noise_rows(mlp: F, n: int, octaves: int, labels: Any_, coefficients: Any_) -> F:
+    """One example at a time, with the angles built in loops; r is c_in⁻¹ of Karras et al."""
+
+    def one(i: int, row: Any_, scale: float, std: float) -> Any_:
+        c_in = 1 / math.hypot(scale, std)
+        y = (c_in * row).tolist()
+        angles = [v * 2.0**k for v in y for k in range(1, octaves + 1)]
+        level = math.log(scale**2 / std**2)
+        frequencies = [0.125 * 16 ** (k / max(n - 1, 1)) for k in range(n)]
+        inputs = y + [math.cos(a) for a in angles] + [math.sin(a) for a in angles]
+        inputs += [math.cos(f * level) for f in frequencies] + [math.sin(f * level) for f in frequencies]
+        out = mlp(np.array([inputs + labels[i].tolist()]))[0]
+        if coefficients is None:
+            return std * c_in**2 * row + scale * c_in * out
+        return coefficients[0][i] * row + coefficients[1][i] * out
+
+    def eps_hat(x: Any_, scale: Any_, std: Any_) -> Any_:
+        levels = np.broadcast_to(scale, (len(x),)).tolist(), np.broadcast_to(std, (len(x),)).tolist()
+        return [one(i, *given) for i, given in enumerate(zip(x, *levels, strict=True))]
+
+    return eps_hat
+
+
+def noise_denoiser(mlp: F, n: int, octaves: int, labels: Any_, coefficients: Any_) -> F:
+    """As D = c_skip x + c_out F: with v = F, x̂_0 = (scale x − std r F)/r², and ε̂ = (x − scale x̂_0)/std."""
+
+    def eps_hat(x: Any_, scale: Any_, std: Any_) -> Any_:
+        a, s = (np.full(len(x), v)[:, None] if np.ndim(v) == 0 else np.asarray(v)[:, None] for v in (scale, std))
+        r2 = a * a + s * s
+        y = x * r2**-0.5
+        angles = np.einsum("nd,k->ndk", y, np.exp2(1 + np.arange(octaves))).reshape(len(x), -1)
+        level = np.log(a[:, 0]) * 2 - np.log(s[:, 0]) * 2
+        z = np.exp(1j * np.outer(level, np.geomspace(0.125, 2.0, n)))
+        f = mlp(np.hstack([y, np.cos(angles), np.sin(angles), z.real, z.imag, labels]))
+        x0 = (a * x - s * np.sqrt(r2) * f) / r2
+        return (x - a * x0) / s
+
+    return eps_hat
+
+
+for title, coding, D, n, octaves, classes, preserving, own in [
+    ("batched", noise_batched, 2, 8, 0, 0, True, False),
+    ("batched", noise_batched, 3, 4, 3, 2, False, False),
+    ("batched", noise_batched, 2, 3, 2, 0, True, True),
+    ("rows", noise_rows, 2, 5, 1, 3, True, False),
+    ("rows", noise_rows, 1, 2, 2, 0, False, True),
+    ("denoiser", noise_denoiser, 4, 6, 0, 2, True, False),
+    ("denoiser", noise_denoiser, 2, 4, 2, 0, False, False),
+]:
+
+    def run_noise_network(
+        coding: F = coding,
+        D: int = D,
+        n: int = n,
+        octaves: int = octaves,
+        classes: int = classes,
+        preserving: bool = preserving,
+        own: bool = own,
+    ) -> kit.Check:
+        N = 5
+        mlp = mlp_plain(layers_of(D + 2 * D * octaves + 2 * n + classes, 9, D), "silu")
+        labels = np.eye(N, classes + 1)[:, :classes]
+        scale = np.array([0.95, 0.8, 0.6, 0.4, 0.2])
+        std = np.sqrt(1 - scale**2) if preserving else np.array([0.1, 0.5, 1.0, 0.7, 2.0])
+        coefficients = (np.full(N, 0.3), np.full(N, 0.6)) if own else None
+        eps_hat = coding(mlp, n, octaves, labels, coefficients)
+        x = draws(90, N, D)
+        return kit.check_noise_network(eps_hat, mlp, x, scale, std, n, labels, octaves, coefficients)
+
+    add(f"noise network: {title}, D={D}, {n} waves, {octaves} octaves, {classes} classes", run_noise_network)
+
+
+# check_categorical_denoiser
+
+
+class Whole:
+    """A problem: histograms, covariance, noise levels and F."""
+
+    def __init__(self, D: int, K: int, n: int, classes: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.levels = np.linspace(-1, 1, K)
+        self.histograms = rng.dirichlet(np.full(K, 2.0), D)
+        self.mean = self.histograms @ self.levels
+        root = rng.standard_normal((D, D)) / math.sqrt(D)
+        self.covariance = 0.2 * root @ root.T + 0.1 * np.eye(D)
+        N = 5
+        self.scale = np.array([0.9, 0.8, 0.6, 0.5, 0.3])
+        self.std = np.sqrt(1 - self.scale**2)
+        self.x = self.scale[:, None] * rng.choice(self.levels, (N, D)) + self.std[:, None] * draws(seed + 1, N, D)
+        self.n, self.labels = n, np.eye(N, classes + 1)[:, :classes]
+        self.mlp = mlp_plain(layers_of(3 * D + 2 * n + classes, 7, 4 * D), "silu")
+
+
+def law_logs(p: Whole) -> Any_:
+    """Everything in logarithms, for all examples."""
+    a, s = p.scale[:, None], p.std[:, None]
+    centred = p.x - a * p.mean
+    like = np.log(p.histograms) - 0.5 * ((p.x[:, :, None] - a[:, :, None] * p.levels) / s[:, :, None]) ** 2
+    alone = special.softmax(like, axis=2) @ p.levels - p.mean
+    values, vectors = np.linalg.eigh(p.covariance)
+    wiener = (centred @ vectors * (a * values / (a**2 * values + s**2))) @ vectors.T
+    waves = time_waves(2 * np.log(p.scale / p.std), p.n)
+    inputs = np.concatenate([centred / np.sqrt(a**2 + s**2), alone, wiener, waves, p.labels], axis=1)
+    factors = p.mlp(inputs).reshape(*p.x.shape, 4)
+    K = len(p.levels)
+    basis = np.stack([np.eye(K)[0], np.eye(K)[-1], p.levels, p.levels**2])
+    return special.softmax(like + factors @ basis, axis=2)
+
+
+def law_rows(p: Whole) -> Any_:
+    """Example by example, pixel by pixel, with densities and linear solves."""
+    out = np.empty((*p.x.shape, len(p.levels)))
+    D = p.x.shape[1]
+    for i, x in enumerate(p.x):
+        a, s = p.scale[i], p.std[i]
+        like = [p.histograms[d] * stats.norm.pdf(x[d], a * p.levels, s) for d in range(D)]
+        alone = np.array([w @ p.levels / w.sum() for w in like]) - p.mean
+        total = a * a * p.covariance + s * s * np.eye(D)
+        wiener = a * p.covariance @ np.linalg.solve(total, x - a * p.mean)
+        inputs = np.concatenate([(x - a * p.mean) / math.hypot(a, s), alone, wiener])
+        inputs = np.concatenate([inputs, time_waves(math.log(a * a / (s * s)), p.n), p.labels[i]])
+        f = p.mlp(inputs[None])[0]
+        for d in range(D):
+            tilt = f[4 * d + 2] * p.levels + f[4 * d + 3] * p.levels**2
+            tilt[0] += f[4 * d]
+            tilt[-1] += f[4 * d + 1]
+            w = like[d] * np.exp(tilt)
+            out[i, d] = w / w.sum()
+    return out
+
+
+def eps_from_law(p: Whole, law: Any_) -> Any_:
+    return (p.x - p.scale[:, None] * np.einsum("ndk,k->nd", law, p.levels)) / p.std[:, None]
+
+
+def eps_mean_of_noise(p: Whole, law: Any_) -> Any_:
+    """The mean over the levels of the noise that belongs to each of them."""
+    noise = (p.x[:, :, None] - p.scale[:, None, None] * p.levels) / p.std[:, None, None]
+    return (law * noise).sum(2)
+
+
+for title, coding, eps, D, K, n, classes in [
+    ("softmax of logarithms", law_logs, eps_from_law, 3, 17, 4, 0),
+    ("softmax of logarithms", law_logs, eps_mean_of_noise, 2, 2, 2, 2),
+    ("softmax of logarithms", law_logs, eps_from_law, 6, 5, 8, 3),
+    ("rows of densities", law_rows, eps_mean_of_noise, 3, 4, 3, 0),
+    ("rows of densities", law_rows, eps_from_law, 1, 9, 5, 2),
+    ("rows of densities", law_rows, eps_from_law, 4, 3, 2, 0),
+]:
+
+    def run_categorical(
+        coding: F = coding, eps: F = eps, D: int = D, K: int = K, n: int = n, classes: int = classes
+    ) -> kit.Check:
+        p = Whole(D, K, n, classes, D)
+        return kit.check_categorical_denoiser(
+            lambda: coding(p),
+            lambda: eps(p, coding(p)),
+            p.mlp,
+            p.x,
+            p.scale,
+            p.std,
+            p.histograms,
+            p.covariance,
+            p.n,
+            p.labels,
+        )
+
+    add(f"categorical denoiser: {title}, D={D}, {K} levels, {classes} classes", run_categorical)
+
+
+# check_categorical_draw
+
+
+def draw_counts(law: Any_) -> F:
+    edges = np.cumsum(law, axis=2)[:, :, :-1]
+    return lambda u: (u[:, :, None] > edges).sum(2)
+
+
+def draw_argmax(law: Any_) -> F:
+    edges = np.cumsum(law, axis=-1)
+    edges[..., -1] = 1.0
+    return lambda u: np.argmax(edges >= u[..., None], axis=-1)
+
+
+def draw_search(law: Any_) -> F:
+    def draw(u: Any_) -> Any_:
+        out = np.zeros(u.shape, dtype=int)
+        for place in np.ndindex(u.shape):
+            out[place] = min(int(np.searchsorted(np.cumsum(law[place]), u[place])), law.shape[2] - 1)
+        return out
+
+    return draw
+
+
+def draw_from_top(law: Any_) -> F:
+    """The levels from the last to the first."""
+    edges = np.cumsum(law[:, :, ::-1], axis=2)[:, :, :-1]
+    return lambda u: law.shape[2] - 1 - (u[:, :, None] > edges).sum(2)
+
+
+def draw_alias(law: Any_) -> F:
+    """Walker's tables: a cell of K equal ones, with at most two levels each."""
+    N, D, K = law.shape
+    cut, other = np.ones(law.shape), np.broadcast_to(np.arange(K), law.shape).copy()
+    for i, d in np.ndindex(N, D):
+        mass = (K * law[i, d]).tolist()
+        small = [k for k in range(K) if mass[k] < 1]
+        large = [k for k in range(K) if mass[k] >= 1]
+        while small and large:
+            low, high = small.pop(), large[-1]
+            cut[i, d, low], other[i, d, low] = mass[low], high
+            mass[high] -= 1 - mass[low]
+            if mass[high] < 1:
+                small.append(large.pop())
+
+    def draw(u: Any_) -> Any_:
+        cell = np.minimum((K * u).astype(int), K - 1)
+        rest = K * u - cell
+        keep = rest < np.take_along_axis(cut, cell[:, :, None], 2)[:, :, 0]
+        return np.where(keep, cell, np.take_along_axis(other, cell[:, :, None], 2)[:, :, 0])
+
+    return draw
+
+
+for title, coding, N, D, K in [
+    ("counts of edges", draw_counts, 2, 3, 5),
+    ("counts of edges", draw_counts, 1, 16, 17),
+    ("argmax", draw_argmax, 3, 2, 4),
+    ("searchsorted in loops", draw_search, 2, 2, 3),
+    ("from the top", draw_from_top, 2, 4, 6),
+    ("alias tables", draw_alias, 2, 2, 4),
+]:
+
+    def run_draw(coding: F = coding, N: int = N, D: int = D, K: int = K) -> kit.Check:
+        law = np.random.default_rng(K).dirichlet(np.full(K, 1.5), (N, D))
+        return kit.check_categorical_draw(coding(law), law)
+
+    add(f"categorical draw: {title}, N={N}, D={D}, {K} levels", run_draw)
+
+
+# Names differ, so that a report names one case.
+assert len({case.name for case in CASES}) == len(CASES)
