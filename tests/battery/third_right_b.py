@@ -766,3 +766,704 @@ cross(
     {name: (*p, rng(53).normal(size=(len(p[0]), p[1].shape[1])), spd(54, p[1].shape[1])) for name, p in LG.items()},
     ("reconstruction − KL",),
 )
+
+
+# EM -------------------------------------------------------------------------------------------------------------------
+
+
+def logpdf_cholesky(x, m, C):
+    L = np.linalg.cholesky(C)
+    y = np.linalg.solve(L, (x - m).T)
+    return -0.5 * (y**2).sum(0) - np.log(np.diag(L)).sum() - 0.5 * x.shape[1] * x.dtype.type(LOG2PI)
+
+
+def logpdf_precision(x, m, C):
+    r = x - m
+    return -0.5 * (np.einsum("nd,de,ne->n", r, np.linalg.inv(C), r) + np.linalg.slogdet(C)[1] + x.shape[1] * LOG2PI)
+
+
+def logpdf_eigh(x, m, C):
+    lam, U = np.linalg.eigh(C)
+    y = (x - m) @ U / np.sqrt(lam)
+    return -0.5 * ((y**2).sum(1) + np.log(2 * math.pi * lam).sum())
+
+
+def logpdf_scipy(x, m, C):
+    return np.atleast_1d(scipy.stats.multivariate_normal(m, C).logpdf(x))
+
+
+def logpdf_sequential(x, m, C):
+    """A product of conditional laws, coordinate by coordinate."""
+    total = np.zeros(len(x))
+    for d in range(len(m)):
+        b = np.linalg.solve(C[:d, :d], C[:d, d]) if d else np.zeros(0)
+        v = C[d, d] - b @ C[:d, d]
+        r = x[:, d] - m[d] - (x[:, :d] - m[:d]) @ b
+        total += -0.5 * (r**2 / v + np.log(2 * np.pi * v))
+    return total
+
+
+def log_joint(x, w, m, C, logpdf=logpdf_cholesky):
+    return np.stack([np.log(w[k]) + logpdf(x, m[k], C[k]) for k in range(len(w))], axis=1)
+
+
+def e_logs(x, w, m, C, logpdf=logpdf_cholesky):
+    lj = log_joint(x, w, m, C, logpdf)
+    return np.exp(lj - scipy.special.logsumexp(lj, axis=1, keepdims=True))
+
+
+def e_odds(x, w, m, C):
+    lj = log_joint(x, w, m, C, logpdf_precision)
+    with np.errstate(over="ignore"):
+        return 1 / np.exp(lj[:, None, :] - lj[:, :, None]).sum(2)
+
+
+def e_sklearn(x, w, m, C):
+    """Factors of the precisions, as precisions_cholesky_ of scikit-learn."""
+    N, D = x.shape
+    out = np.empty((N, len(w)))
+    for k in range(len(w)):
+        L = np.linalg.cholesky(C[k])
+        P = scipy.linalg.solve_triangular(L, np.eye(D), lower=True).T
+        y = x @ P - m[k] @ P
+        out[:, k] = -0.5 * (D * LOG2PI + np.square(y).sum(1)) + np.log(np.diag(P)).sum() + np.log(w[k])
+    return np.exp(out - scipy.special.logsumexp(out, axis=1)[:, None])
+
+
+def em_problem(seed, N, D, K):
+    g = rng(seed)
+    centres = 2 * g.normal(size=(K, D))
+    x = centres[g.integers(0, K, N)] + g.normal(size=(N, D))
+    means = centres + 0.4 * g.normal(size=(K, D))
+    return x, table(seed + 1, K), means, np.stack([spd(seed + 2 + k, D) for k in range(K)])
+
+
+EM = {
+    "N=40 D=2 K=3": em_problem(60, 40, 2, 3),
+    "N=30 D=1 K=2": em_problem(70, 30, 1, 2),
+    "N=120 D=8 K=4": em_problem(80, 120, 8, 4),
+}
+cross(
+    c.check_e_step,
+    {
+        "Cholesky": e_logs,
+        "precision matrices": partial(e_logs, logpdf=logpdf_precision),
+        "eigenvectors": partial(e_logs, logpdf=logpdf_eigh),
+        "scipy": partial(e_logs, logpdf=logpdf_scipy),
+        "conditional laws": partial(e_logs, logpdf=logpdf_sequential),
+        "sums of odds": e_odds,
+        "precisions_cholesky": e_sklearn,
+        "softmax": lambda *p: scipy.special.softmax(log_joint(*p), axis=1),
+    },
+    EM,
+    ("Cholesky", "precision matrices"),
+)
+
+
+def m_textbook(x, r):
+    Nk = r.sum(0)
+    m = (r.T @ x) / Nk[:, None]
+    C = np.stack([(r[:, k, None] * (x - m[k])).T @ (x - m[k]) / Nk[k] for k in range(len(Nk))])
+    return Nk / len(x), m, C
+
+
+def m_moments(x, r):
+    shift = x.mean(0)
+    y = x - shift
+    Nk = np.einsum("nk->k", r)
+    first = np.einsum("nk,nd->kd", r, y) / Nk[:, None]
+    second = np.einsum("nk,nd,ne->kde", r, y, y) / Nk[:, None, None]
+    return r.mean(0), first + shift, second - np.einsum("kd,ke->kde", first, first)
+
+
+def m_weighted(x, r):
+    m = np.stack([np.average(x, axis=0, weights=r[:, k]) for k in range(r.shape[1])])
+    C = np.stack([np.cov(x.T, aweights=r[:, k], ddof=0).reshape(x.shape[1], -1) for k in range(r.shape[1])])
+    return r.sum(0) / r.sum(), m, C
+
+
+def m_loops(x, r):
+    N, D = x.shape
+    K = r.shape[1]
+    w, m, C = np.zeros(K), np.zeros((K, D)), np.zeros((K, D, D))
+    for k in range(K):
+        total = math.fsum(r[:, k])
+        w[k] = total / N
+        for n in range(N):
+            m[k] += r[n, k] * x[n] / total
+        for n in range(N):
+            C[k] += r[n, k] * np.outer(x[n] - m[k], x[n] - m[k]) / total
+    return w, m, C
+
+
+def m_qr(x, r):
+    Nk = r.sum(0)
+    m = r.T @ x / Nk[:, None]
+    C = []
+    for k in range(len(Nk)):
+        R = np.linalg.qr(np.sqrt(r[:, k] / Nk[k])[:, None] * (x - m[k]), mode="r")
+        C.append(R.T @ R)
+    return Nk / Nk.sum(), m, np.stack(C)
+
+
+def shaped(w, m, C, kind="full", ridge=0.0, floor=0.0):
+    """The family of covariances; then a ridge; then eigenvalues raised to the floor."""
+    D = m.shape[1]
+    eye = np.eye(D, dtype=C.dtype)
+    if kind == "tied":
+        C = np.broadcast_to(np.einsum("k,kde->de", w / w.sum(), C), C.shape)
+    elif kind == "diag":
+        C = C * eye
+    elif kind == "spherical":
+        C = (np.trace(C, axis1=1, axis2=2) / D)[:, None, None] * eye
+    C = C + ridge * eye
+    if floor:
+        lam, U = np.linalg.eigh(C)
+        C = (U * np.maximum(lam, floor)[:, None, :]) @ U.transpose(0, 2, 1)
+    return w, m, C
+
+
+def em_step(x, w, m, C, e=e_logs, m_step=m_textbook, **options):
+    return shaped(*m_step(x, e(x, w, m, C)), **options)
+
+
+cross(
+    c.check_em,
+    {
+        "textbook": em_step,
+        "moments about the mean": partial(em_step, m_step=m_moments),
+        "np.average and np.cov": partial(em_step, e=e_sklearn, m_step=m_weighted),
+        "loops": partial(em_step, e=partial(e_logs, logpdf=logpdf_precision), m_step=m_loops),
+        "QR": partial(em_step, e=partial(e_logs, logpdf=logpdf_scipy), m_step=m_qr),
+    },
+    {"N=40 D=2 K=3": EM["N=40 D=2 K=3"], "N=30 D=1 K=2": EM["N=30 D=1 K=2"]},
+    ("textbook", "QR"),
+)
+add("em: einsum; N=120 D=8 K=4", lambda: c.check_em(partial(em_step, m_step=m_moments), *EM["N=120 D=8 K=4"]))
+
+
+def tied_scatter(x, w, m, C):
+    """Tied: total scatter minus that between components, as scikit-learn."""
+    r = e_sklearn(x, w, m, C)
+    Nk = r.sum(0)
+    new = r.T @ x / Nk[:, None]
+    shared = (x.T @ x - (Nk * new.T) @ new) / Nk.sum()
+    return Nk / len(x), new, np.stack([shared] * len(w))
+
+
+def diagonal_sklearn(x, w, m, C):
+    r = e_logs(x, w, m, C, logpdf_eigh)
+    Nk = r.sum(0)
+    new = r.T @ x / Nk[:, None]
+    v = r.T @ x**2 / Nk[:, None] - new**2
+    return Nk / len(x), new, np.stack([np.diag(row) for row in v])
+
+
+def spherical_distances(x, w, m, C):
+    r = e_odds(x, w, m, C)
+    Nk = r.sum(0)
+    new = r.T @ x / Nk[:, None]
+    v = (r * scipy.spatial.distance.cdist(x, new, "sqeuclidean")).sum(0) / (Nk * x.shape[1])
+    return Nk / len(x), new, v[:, None, None] * np.eye(x.shape[1])
+
+
+for kind, other in {"tied": tied_scatter, "diag": diagonal_sklearn, "spherical": spherical_distances}.items():
+    for how, step in {"restricted": partial(em_step, kind=kind), "in its own way": other}.items():
+        add(
+            f"em: {kind}, {how}",
+            lambda kind=kind, step=step: c.check_em(step, *EM["N=40 D=2 K=3"], covariance_type=kind),
+        )
+    add(
+        f"em: {kind}, ridge 0.01",
+        lambda kind=kind: c.check_em(
+            partial(em_step, kind=kind, ridge=0.01), *EM["N=40 D=2 K=3"], covariance_type=kind, ridge=0.01
+        ),
+    )
+add("em: full, ridge 1e-6", lambda: c.check_em(partial(em_step, ridge=1e-6), *EM["N=40 D=2 K=3"], ridge=1e-6))
+add("em: full, floor 0.2", lambda: c.check_em(partial(em_step, floor=0.2), *EM["N=40 D=2 K=3"], floor=0.2))
+add(
+    "em: diag, floor 0.2",
+    lambda: c.check_em(
+        partial(em_step, kind="diag", floor=0.2), *EM["N=40 D=2 K=3"], floor=0.2, covariance_type="diag"
+    ),
+)
+
+
+def em_loop(x, w, m, C, n_steps, e=log_joint, m_step=m_textbook):
+    history = []
+    for i in range(n_steps + 1):
+        lj = e(x, w, m, C)
+        evidence = scipy.special.logsumexp(lj, axis=1)
+        history.append(evidence.mean())
+        if i < n_steps:
+            w, m, C = m_step(x, np.exp(lj - evidence[:, None]))
+    return history, w, m, C
+
+
+def em_loop_after(x, w, m, C, n_steps):
+    """Steps first, then the objective of every mixture that was visited."""
+    visited = [(w, m, C)]
+    for _ in range(n_steps):
+        visited.append(em_step(x, *visited[-1], e=e_sklearn, m_step=m_qr))
+    objective = [np.mean(np.logaddexp.reduce(log_joint(x, *v, logpdf_eigh), axis=1)) for v in visited]
+    return (objective, *visited[-1])
+
+
+def em_loop_case(loop, problem, n_steps, precision=np.float64):
+    given = [np.asarray(a, dtype=precision) for a in problem]
+    return c.check_em_loop(lambda: loop(*given, n_steps), *problem, n_steps)
+
+
+for what in "N=40 D=2 K=3", "N=30 D=1 K=2":
+    for how, loop in {
+        "one loop": em_loop,
+        "moments, precisions": partial(em_loop, e=partial(log_joint, logpdf=logpdf_precision), m_step=m_moments),
+        "objective afterwards": em_loop_after,
+    }.items():
+        for n in 1, 5:
+            add(f"em_loop: {how}; {what}; {n} steps", partial(em_loop_case, loop, EM[what], n))
+add(
+    "em_loop: one loop; N=40 D=2 K=3; 3 steps; float32",
+    lambda: em_loop_case(em_loop, EM["N=40 D=2 K=3"], 3, np.float32).at(1e-5),
+)
+
+
+def free_evidence(x, log_q, w, m, C):
+    lj = log_joint(x, w, m, C, logpdf_eigh)
+    evidence = scipy.special.logsumexp(lj, axis=1)
+    return evidence - scipy.special.rel_entr(np.exp(log_q), np.exp(lj - evidence[:, None])).sum(1)
+
+
+def free_split(x, log_q, w, m, C):
+    q = np.exp(log_q)
+    likelihood = np.stack([logpdf_scipy(x, a, b) for a, b in zip(m, C, strict=True)], axis=1)
+    return (q * likelihood).sum(1) + q @ np.log(w) + scipy.special.entr(q).sum(1)
+
+
+cross(
+    c.check_free_energy,
+    {
+        "E_q[log p − log q]": lambda x, log_q, w, m, C: (np.exp(log_q) * (log_joint(x, w, m, C) - log_q)).sum(1),
+        "evidence − KL": free_evidence,
+        "likelihood, prior and entropy": free_split,
+        "einsum": lambda x, lq, w, m, C: np.einsum(
+            "nk,nk->n", np.exp(lq), log_joint(x, w, m, C, logpdf_precision) - lq
+        ),
+    },
+    {name: (p[0], np.log(table(61, len(p[0]), len(p[1]), axis=1)), *p[1:]) for name, p in EM.items()},
+    ("E_q[log p − log q]",),
+)
+
+
+def statistics_of(problem, e=log_joint, m_step=m_textbook, blocks=False, precision=np.float64):
+    x, w, m, C = (np.asarray(a, dtype=precision) for a in problem)
+    lj = e(x, w, m, C)
+    evidence = np.logaddexp.reduce(lj, axis=1)
+    r = np.exp(lj - evidence[:, None])
+    if not blocks:
+        _, means, covs = m_step(x, r)
+        return r.sum(0), means, covs, evidence.mean()
+    zero, one, two = np.zeros(len(w)), np.zeros_like(m), np.zeros_like(C)
+    for start in range(0, len(x), 7):
+        part, y = r[start : start + 7], x[start : start + 7] - x[0]
+        zero += part.sum(0)
+        one += part.T @ y
+        two += np.einsum("nk,nd,ne->kde", part, y, y)
+    one, two = one / zero[:, None], two / zero[:, None, None]
+    return zero, one + x[0], two - one[:, :, None] * one[:, None, :], np.average(evidence)
+
+
+for what, problem in EM.items():
+    for how, options in {
+        "Cholesky": {},
+        "precisions, moments": {"e": partial(log_joint, logpdf=logpdf_precision), "m_step": m_moments},
+        "blocks of rows": {"blocks": True},
+        "conditional laws, QR": {"e": partial(log_joint, logpdf=logpdf_sequential), "m_step": m_qr},
+    }.items():
+        add(
+            f"statistics: {how}; {what}",
+            lambda p=problem, o=options: c.check_statistics(lambda: statistics_of(p, **o), *p),
+        )
+add(
+    "statistics: Cholesky; N=40 D=2 K=3; float32",
+    lambda: c.check_statistics(lambda: statistics_of(EM["N=40 D=2 K=3"], precision=np.float32), *EM["N=40 D=2 K=3"]).at(
+        1e-5
+    ),
+)
+
+
+def types_matrix(kind, variance, count, S, N, floor):
+    K, D = S.shape[:2]
+    eye = np.eye(D)
+    if kind == "tied":
+        shared = (np.einsum("k,kde->de", N, S) + count * variance * eye) / (N.sum() + count)
+        C = np.stack([shared] * K)
+    else:
+        C = (N[:, None, None] * S + count * variance * eye) / (N + count)[:, None, None]
+    if kind == "diag":
+        C = C * eye
+    if kind == "spherical":
+        C = np.einsum("kdd->k", C)[:, None, None] / D * eye
+    lam, U = np.linalg.eigh(C)
+    return np.einsum("kde,ke,kfe->kdf", U, np.maximum(lam, floor), U)
+
+
+def types_scalars(kind, variance, count, S, N, floor):
+    K, D = S.shape[:2]
+    out = np.zeros((K, D, D))
+    if kind in ("diag", "spherical"):
+        for k in range(K):
+            v = [(N[k] * S[k, d, d] + count * variance) / (N[k] + count) for d in range(D)]
+            if kind == "spherical":
+                v = [sum(v) / D] * D
+            for d in range(D):
+                out[k, d, d] = max(v[d], floor)
+        return out
+    if kind == "tied":
+        parts, total = [sum(n * s for n, s in zip(N, S, strict=True))] * K, [N.sum()] * K
+    else:
+        parts, total = [n * s for n, s in zip(N, S, strict=True)], N
+    for k in range(K):
+        C = (parts[k] + count * variance * np.identity(D)) / (total[k] + count)
+        lam, U = scipy.linalg.eigh(C)
+        out[k] = C + (U * np.maximum(floor - lam, 0)) @ U.T  # only what is missing is added
+    return out
+
+
+TYPES = (np.stack([spd(90 + k, 3, 0.02) for k in range(3)]), np.array([10.0, 4.5, 21.0]))
+for how, maximum in {"one matrix formula": types_matrix, "entry by entry": types_scalars}.items():
+    for floor in 0.0, 0.05, 0.3:
+        add(
+            f"covariance_types: {how}; floor {floor}",
+            lambda maximum=maximum, floor=floor: c.check_covariance_types(
+                partial(maximum, S=TYPES[0], N=TYPES[1], floor=floor), *TYPES, floor
+            ),
+        )
+add(
+    "covariance_types: one matrix formula; float32",
+    lambda: c.check_covariance_types(
+        single(partial(types_matrix, S=low(TYPES[0]), N=low(TYPES[1]), floor=0.05)), *TYPES, 0.05
+    ).at(1e-5),
+)
+
+
+def kmeans_lloyd(x, centres):
+    labels = None
+    while True:
+        new = ((x[:, None] - centres) ** 2).sum(2).argmin(1)
+        if labels is not None and (new == labels).all():
+            return centres
+        labels = new
+        centres = np.stack([x[labels == k].mean(0) for k in range(len(centres))])
+
+
+def kmeans_products(x, centres):
+    while True:
+        distance = (centres**2).sum(1) - 2 * x @ centres.T
+        one_hot = np.eye(len(centres), dtype=x.dtype)[distance.argmin(1)]
+        new = one_hot.T @ x / one_hot.sum(0)[:, None]
+        if np.array_equal(new, centres):
+            return centres
+        centres = new
+
+
+def kmeans_tree(x, centres):
+    for _ in range(300):
+        _, labels = scipy.spatial.cKDTree(centres).query(x)
+        sums = np.stack([np.bincount(labels, weights=column, minlength=len(centres)) for column in x.T], axis=1)
+        moved = sums / np.bincount(labels, minlength=len(centres))[:, None]
+        if np.allclose(moved, centres, rtol=0, atol=1e-14):
+            break
+        centres = moved
+    return moved
+
+
+def kmeans_problem(seed, N, D, K):
+    x = em_problem(seed, N, D, K)[0]
+    return x, x[:K].copy()
+
+
+cross(
+    c.check_kmeans,
+    {"differences": kmeans_lloyd, "products and one-hot rows": kmeans_products, "a tree of centres": kmeans_tree},
+    {
+        "N=60 D=2 K=3": kmeans_problem(100, 60, 2, 3),
+        "N=25 D=1 K=2": kmeans_problem(110, 25, 1, 2),
+        "N=200 D=10 K=5": kmeans_problem(120, 200, 10, 5),
+    },
+    ("differences",),
+)
+
+
+def table_one_hot(x, w, tables, counts):
+    hot = np.eye(tables.shape[2], dtype=tables.dtype)[x]
+    lj = np.log(w) + np.einsum("ndl,kdl->nk", hot, np.log(tables))
+    evidence = scipy.special.logsumexp(lj, axis=1)
+    r = np.exp(lj - evidence[:, None])
+    new = np.einsum("nk,ndl->kdl", r, hot) + counts
+    return evidence, r.mean(0), new / new.sum(2, keepdims=True)
+
+
+def table_loops(x, w, tables, counts):
+    N, D = x.shape
+    K, _, n_levels = tables.shape
+    joint = np.array([[w[k] * math.prod(tables[k, d, x[n, d]] for d in range(D)) for k in range(K)] for n in range(N)])
+    r = joint / joint.sum(1, keepdims=True)
+    new = np.zeros_like(tables)
+    for k in range(K):
+        for d in range(D):
+            new[k, d] = np.bincount(x[:, d], weights=r[:, k], minlength=n_levels) + counts[d]
+            new[k, d] /= new[k, d].sum()
+    return np.log(joint.sum(1)), r.sum(0) / N, new
+
+
+def table_gather(x, w, tables, counts):
+    dims = np.arange(x.shape[1])
+    lj = np.log(tables[:, dims, x]).sum(2).T + np.log(w)
+    q = scipy.special.softmax(lj, axis=1)
+    new = np.tile(counts.astype(float), (len(w), 1, 1))
+    for k in range(len(w)):
+        np.add.at(new[k], (dims[None, :], x), q[:, k, None])
+    return np.logaddexp.reduce(lj, axis=1), q.sum(0) / q.sum(), new / new.sum(-1)[..., None]
+
+
+def table_problem(seed, N, D, K, n_levels, smoothing):
+    g = rng(seed)
+    return (
+        g.integers(0, n_levels, (N, D)),
+        table(seed + 1, K),
+        table(seed + 2, K, D, n_levels, axis=2),
+        smoothing * table(seed + 3, D, n_levels),
+    )
+
+
+def as_code(step):
+    """The pseudo-counts belong to the model, so that step takes (x, weights, tables)."""
+
+    def check(code, x, w, t, counts):
+        return step(partial(code, counts=counts), x, w, t, counts)
+
+    check.__name__ = step.__name__
+    return check
+
+
+cross(
+    as_code(c.check_table_em),
+    {"one-hot": table_one_hot, "loops": table_loops, "gather and add.at": table_gather},
+    {
+        "D=4 K=3, 5 levels": table_problem(130, 30, 4, 3, 5, 0.0),
+        "smoothed": table_problem(135, 20, 3, 2, 4, 1.5),
+        "D=16 K=4, binary": table_problem(140, 25, 16, 4, 2, 0.3),
+    },
+)
+
+
+# PPCA and factor analysis ---------------------------------------------------------------------------------------------
+
+
+def ppca_eigh(S, k):
+    lam, U = np.linalg.eigh(S)
+    lam, U = lam[::-1], U[:, ::-1]
+    s2 = lam[k:].mean()
+    return U[:, :k] * np.sqrt(lam[:k] - s2), s2
+
+
+def ppca_svd(S, k):
+    U, s, _ = np.linalg.svd(np.linalg.cholesky(S))
+    s2 = (s[k:] ** 2).sum() / (len(S) - k)
+    return U[:, :k] @ np.diag(np.sqrt(s[:k] ** 2 - s2)), s2
+
+
+def ppca_rotated(S, k):
+    """Any rotation of the latents is a maximum as well."""
+    W, s2 = ppca_eigh(S, k)
+    R = np.linalg.qr(rng(7).normal(size=(k, k)))[0]
+    return W @ R, s2
+
+
+def ppca_trace(S, k):
+    lam, U = scipy.linalg.eigh(S, subset_by_index=[len(S) - k, len(S) - 1])
+    s2 = (np.trace(S) - lam.sum()) / (len(S) - k)
+    return U * (lam - s2) ** 0.5, s2
+
+
+cross(
+    c.check_ppca_maximum,
+    {
+        "eigh": ppca_eigh,
+        "SVD of a factor": ppca_svd,
+        "rotated": ppca_rotated,
+        "leading eigenvectors and the trace": ppca_trace,
+    },
+    {"D=5 k=2": (spd(150, 5), 2), "D=12 k=11": (spd(151, 12), 11), "D=2 k=1": (spd(152, 2), 1)},
+    ("eigh",),
+)
+
+
+def pp_tipping(S, W, s2):
+    D, k = W.shape
+    Mi = np.linalg.inv(W.T @ W + s2 * np.eye(k))
+    new = S @ W @ np.linalg.inv(s2 * np.eye(k) + Mi @ W.T @ S @ W)
+    return new, np.trace(S - S @ W @ Mi @ new.T) / D
+
+
+def pp_regression(S, W, s2):
+    D, k = W.shape
+    M = s2 * np.eye(k, dtype=W.dtype) + W.T @ W
+    B = np.linalg.solve(M, W.T)
+    Exz = S @ B.T
+    Ezz = s2 * np.linalg.inv(M) + B @ S @ B.T
+    new = np.linalg.solve(Ezz, Exz.T).T
+    return new, (np.trace(S) - 2 * np.sum(new * Exz) + np.sum((new @ Ezz) * new)) / D
+
+
+def pp_beta(S, W, s2):
+    D, k = W.shape
+    beta = np.linalg.solve(W @ W.T + s2 * np.eye(D), W).T
+    new = S @ beta.T @ np.linalg.inv(np.eye(k) - beta @ W + beta @ S @ beta.T)
+    return new, np.diag(S - new @ beta @ S).mean()
+
+
+def pp_data(S, W, s2):
+    """With D examples whose sample covariance is S, one by one."""
+    D, k = W.shape
+    X = math.sqrt(D) * np.linalg.cholesky(S).T
+    P = np.linalg.inv(np.eye(k) + W.T @ W / s2)
+    xz, zz = np.zeros((D, k)), np.zeros((k, k))
+    moments = []
+    for x in X:
+        z = P @ W.T @ x / s2
+        moments.append((z, P + np.outer(z, z)))
+        xz += np.outer(x, z)
+        zz += moments[-1][1]
+    new = xz @ np.linalg.inv(zz)
+    total = sum(x @ x - 2 * z @ new.T @ x + np.trace(Ez @ new.T @ new) for x, (z, Ez) in zip(X, moments, strict=True))
+    return new, total / D**2
+
+
+cross(
+    c.check_ppca_step,
+    {
+        "Tipping and Bishop": pp_tipping,
+        "regression": pp_regression,
+        "β of factor analysis": pp_beta,
+        "example by example": pp_data,
+    },
+    {
+        "D=5 k=2": (spd(155, 5), rng(156).normal(size=(5, 2)), 0.7),
+        "D=20 k=4": (spd(157, 20), rng(158).normal(size=(20, 4)), 0.2),
+        "D=2 k=1": (spd(159, 2), np.ones((2, 1)), 1.0),
+    },
+    ("Tipping and Bishop", "regression"),
+)
+
+
+def fa_beta(S, W, psi):
+    beta = W.T @ np.linalg.inv(np.diag(psi) + W @ W.T)
+    Ezz = np.eye(W.shape[1]) - beta @ W + beta @ S @ beta.T
+    new = S @ beta.T @ np.linalg.inv(Ezz)
+    return new, np.diag(S - new @ beta @ S)
+
+
+def fa_woodbury(S, W, psi):
+    scaled = W / psi[:, None]
+    G = np.linalg.inv(np.eye(W.shape[1], dtype=W.dtype) + W.T @ scaled)
+    beta = G @ scaled.T
+    Exz = S @ beta.T
+    Ezz = G + beta @ Exz
+    new = np.linalg.solve(Ezz, Exz.T).T
+    return new, np.diag(S) - np.einsum("dk,dk->d", new, Exz)
+
+
+def fa_full(S, W, psi):
+    """Ψ′ with every term of the expected square."""
+    D = len(psi)
+    X = math.sqrt(D) * np.linalg.cholesky(S).T
+    L = np.linalg.cholesky(np.eye(W.shape[1]) + (W.T / psi) @ W)
+    cov = scipy.linalg.cho_solve((L, True), np.eye(W.shape[1]))
+    Z = X / psi @ W @ cov
+    zz = D * cov + Z.T @ Z
+    new = scipy.linalg.solve(zz, Z.T @ X, assume_a="pos").T
+    return new, (((X - Z @ new.T) ** 2).sum(0) + D * np.einsum("di,ij,dj->d", new, cov, new)) / D
+
+
+def fa_dimensions(S, W, psi):
+    """The regression of each dimension on its own."""
+    k = W.shape[1]
+    joint = np.block([[np.eye(k), W.T], [W, W @ W.T + np.diag(psi)]])
+    gain = joint[:k, k:] @ np.linalg.inv(joint[k:, k:])
+    Ezz = joint[:k, :k] - gain @ joint[k:, :k] + gain @ S @ gain.T
+    rows = [np.linalg.solve(Ezz, gain @ S[:, d]) for d in range(len(psi))]
+    return np.stack(rows), [S[d, d] - row @ gain @ S[:, d] for d, row in enumerate(rows)]
+
+
+cross(
+    c.check_factor_analysis_step,
+    {
+        "Ghahramani and Hinton": fa_beta,
+        "Woodbury": fa_woodbury,
+        "from data": fa_full,
+        "a regression for each dimension": fa_dimensions,
+    },
+    {
+        "D=5 k=2": (spd(160, 5), rng(161).normal(size=(5, 2)), rng(162).uniform(0.3, 1.5, 5)),
+        "D=16 k=3": (spd(163, 16), rng(164).normal(size=(16, 3)), rng(165).uniform(0.1, 2.0, 16)),
+    },
+    ("Ghahramani and Hinton", "Woodbury"),
+)
+
+
+def missing_jacobian(x, w, m, C):
+    K, D = m.shape
+    r = e_logs(x, w, m, C)
+    Nk = r.sum(0)
+    J = np.zeros((K, D, K, D))
+    for k in range(K):
+        for j in range(K):
+            coupling = r[:, k] * ((k == j) - r[:, j])
+            J[k, :, j] = np.einsum("n,nd,ne->de", coupling, x - m[k], x - m[j]) @ np.linalg.inv(C[j]) / Nk[k]
+    return np.sort(np.linalg.eigvals(J.reshape(K * D, K * D)).real)[::-1]
+
+
+def missing_information(x, w, m, C):
+    """Generalised eigenvalues of the missing and the complete information, both symmetric."""
+    K, D = m.shape
+    r = e_logs(x, w, m, C, logpdf_precision)
+    g = np.stack([np.linalg.solve(C[k], (x - m[k]).T).T for k in range(K)], axis=1)
+    complete = scipy.linalg.block_diag(*[r[:, k].sum() * np.linalg.inv(C[k]) for k in range(K)])
+    mean = np.einsum("nk,nkd->nkd", r, g).reshape(len(x), -1)
+    second = np.zeros((K * D, K * D))
+    for k in range(K):
+        part = slice(k * D, (k + 1) * D)
+        second[part, part] = np.einsum("n,nd,ne->de", r[:, k], g[:, k], g[:, k])
+    return scipy.linalg.eigh(second - mean.T @ mean, complete, eigvals_only=True)[::-1]
+
+
+def missing_complex_step(x, w, m, C):
+    K, D = m.shape
+    inverse = np.linalg.inv(C)
+
+    def em(means):
+        d = x[:, None] - means
+        lj = np.log(w) - 0.5 * np.einsum("nkd,kde,nke->nk", d, inverse, d) - 0.5 * np.linalg.slogdet(C)[1]
+        e = np.exp(lj - lj.real.max(1, keepdims=True))
+        r = e / e.sum(1, keepdims=True)
+        return (r.T @ x) / r.sum(0)[:, None]
+
+    J = np.empty((K * D, K * D))
+    for i in range(K * D):
+        shift = np.zeros(K * D, dtype=complex)
+        shift[i] = 1e-30j
+        J[:, i] = em(m + shift.reshape(K, D)).imag.ravel() / 1e-30
+    return np.sort(np.linalg.eigvals(J).real)[::-1]
+
+
+cross(
+    c.check_missing_information,
+    {
+        "the Jacobian of a step": missing_jacobian,
+        "missing over complete information": missing_information,
+        "complex step": missing_complex_step,
+    },
+    {"N=40 D=2 K=3": EM["N=40 D=2 K=3"], "N=30 D=1 K=2": EM["N=30 D=1 K=2"]},
+)
