@@ -1467,3 +1467,778 @@ cross(
     },
     {"N=40 D=2 K=3": EM["N=40 D=2 K=3"], "N=30 D=1 K=2": EM["N=30 D=1 K=2"]},
 )
+
+
+# Continuous time ------------------------------------------------------------------------------------------------------
+
+
+def col(t, x):
+    """Times for rows of x: a number, or (N, 1)."""
+    return t[:, None] if np.ndim(t) else t
+
+
+def sde_song_vp(b0=0.1, b1=20.0):
+    def marginal(t):
+        lmc = -0.25 * t**2 * (b1 - b0) - 0.5 * t * b0
+        return np.exp(lmc), np.sqrt(1 - np.exp(2 * lmc))
+
+    return marginal, lambda x, t: -0.5 * (b0 + col(t, x) * (b1 - b0)) * x, lambda t: np.sqrt(b0 + t * (b1 - b0)), 1.0
+
+
+def sde_song_subvp(b0=0.1, b1=20.0):
+    def marginal(t):
+        lmc = -0.25 * t**2 * (b1 - b0) - 0.5 * t * b0
+        return np.exp(lmc), 1 - np.exp(2 * lmc)
+
+    def diffusion(t):
+        discount = 1 - np.exp(-2 * b0 * t - (b1 - b0) * t**2)
+        return np.sqrt((b0 + t * (b1 - b0)) * discount)
+
+    return marginal, lambda x, t: -0.5 * (b0 + col(t, x) * (b1 - b0)) * x, diffusion, 1.0
+
+
+def sde_song_ve(low_sigma=0.01, high=50.0):
+    def sigma(t):
+        return low_sigma * (high / low_sigma) ** t
+
+    return (
+        lambda t: (np.ones_like(t), sigma(t)),
+        lambda x, t: np.zeros_like(x),
+        lambda t: sigma(t) * np.sqrt(2 * (np.log(high) - np.log(low_sigma))),
+        1.0,
+    )
+
+
+def sde_clean_ve(low_sigma=0.02, high=10.0, T=3.0):
+    log_ratio = math.log(high / low_sigma)
+    return (
+        lambda t: (1.0, low_sigma * math.sqrt(math.expm1(2 * t / T * log_ratio))),
+        lambda x, t: 0.0 * x,
+        lambda t: low_sigma * math.exp(t / T * log_ratio) * math.sqrt(2 * log_ratio / T),
+        T,
+    )
+
+
+def sde_edm(T=80.0):
+    return lambda t: (1.0, t), lambda x, t: np.zeros(x.shape), lambda t: math.sqrt(2 * t), T
+
+
+def sde_rectified(T=0.95):
+    return lambda t: (1 - t, t), lambda x, t: -x / (1 - col(t, x)), lambda t: np.sqrt(2 * t / (1 - t)), T
+
+
+def sde_cosine(T=0.9):
+    h = math.pi / 2
+    return (
+        lambda t: (np.cos(h * t), np.sin(h * t)),
+        lambda x, t: -h * np.tan(h * col(t, x)) * x,
+        lambda t: np.sqrt(2 * h * np.tan(h * t)),
+        T,
+    )
+
+
+def sde_ornstein(theta=1.3, sigma=0.8, T=2.0):
+    return (
+        lambda t: (math.exp(-theta * t), sigma * math.sqrt(-math.expm1(-2 * theta * t) / (2 * theta))),
+        lambda x, t: -theta * x,
+        lambda t: sigma,
+        T,
+    )
+
+
+def sde_brownian(T=4.0):
+    return lambda t: (1.0, np.sqrt(t)), lambda x, t: np.zeros_like(x), lambda t: np.ones_like(t), T
+
+
+def sde_vdm(g0=-13.3, g1=5.0):
+    """Kingma's variational diffusion model: log-SNR −γ, and γ linear in t."""
+
+    def gamma(t):
+        return g0 + (g1 - g0) * t
+
+    def beta(t):
+        return (g1 - g0) * scipy.special.expit(gamma(t))
+
+    return (
+        lambda t: (np.sqrt(scipy.special.expit(-gamma(t))), np.sqrt(scipy.special.expit(gamma(t)))),
+        lambda x, t: -0.5 * beta(col(t, x)) * x,
+        lambda t: np.sqrt(beta(t)),
+        1.0,
+    )
+
+
+def sde_expm1_vp(b0=0.1, b1=20.0):
+    def B(t):
+        return t * (b0 + 0.5 * t * (b1 - b0))
+
+    return (
+        lambda t: (math.exp(-B(t) / 2), math.sqrt(-math.expm1(-B(t)))),
+        lambda x, t: -(b0 + t * (b1 - b0)) / 2 * x,
+        lambda t: (b0 + t * (b1 - b0)) ** 0.5,
+        1.0,
+    )
+
+
+for how, process in {
+    "score_sde's VP": sde_song_vp(),
+    "score_sde's VP, β to 5": sde_song_vp(0.3, 5.0),
+    "score_sde's sub-VP": sde_song_subvp(),
+    "score_sde's VE": sde_song_ve(),
+    "VE from clean data": sde_clean_ve(),
+    "EDM": sde_edm(),
+    "rectified flow": sde_rectified(),
+    "cosine": sde_cosine(),
+    "Ornstein-Uhlenbeck": sde_ornstein(),
+    "Brownian motion": sde_brownian(),
+    "VDM": sde_vdm(),
+    "VP by expm1": sde_expm1_vp(),
+}.items():
+    add(f"sde: {how}", lambda process=process: c.check_sde(*process))
+add("sde: Ornstein-Uhlenbeck; float32", lambda: c.check_sde(*[single(f) for f in sde_ornstein()[:3]], 2.0).at(1e-5))
+add(
+    "sde: EDM; float32",
+    lambda: c.check_sde(
+        lambda t: (np.float32(1), np.float32(t)),
+        lambda x, t: 0 * low(x),
+        lambda t: np.sqrt(np.float32(2) * np.float32(t)),
+        80.0,
+    ).at(1e-5),
+)
+
+VPS = {
+    "VP, T=10": (VP(), 10),
+    "VP, T=1000": (VP(), 1000),
+    "VP β to 3, horizon 2, T=37": (VP(0.2, 3.0, 2.0), 37),
+    "VP, T=1": (VP(0.1, 4.0), 1),
+}
+
+
+def disc_integral(sde, T):
+    slope = (sde.beta_max - sde.beta_min) / sde.horizon
+    t = np.linspace(0, sde.horizon, T + 1)
+    return -np.expm1(-np.diff(sde.beta_min * t + slope * t**2 / 2))
+
+
+def disc_midpoint(sde, T):
+    h = sde.horizon / T
+    middle = (np.arange(T) + 0.5) * h
+    return (
+        1 - np.exp(-(sde.beta_min + (sde.beta_max - sde.beta_min) * middle / sde.horizon) * h)
+        if T < 100
+        else -np.expm1(-(sde.beta_min + (sde.beta_max - sde.beta_min) * middle / sde.horizon) * h)
+    )
+
+
+def disc_trapezoid(sde, T):
+    grid = np.linspace(sde.beta_min, sde.beta_max, T + 1)
+    return [-math.expm1(-sde.horizon / T * (a + b) / 2) for a, b in zip(grid[:-1], grid[1:], strict=True)]
+
+
+def disc_quad(sde, T):
+    h = sde.horizon / T
+
+    def beta(s):
+        return sde.beta_min + (sde.beta_max - sde.beta_min) * s / sde.horizon
+
+    return [-math.expm1(-scipy.integrate.fixed_quad(beta, i * h, (i + 1) * h, n=3)[0]) for i in range(T)]
+
+
+for what, (sde, T) in VPS.items():
+    for how, code in {
+        "differences of B": disc_integral,
+        "midpoints": disc_midpoint,
+        "trapezoids": disc_trapezoid,
+        "quadrature": disc_quad,
+    }.items():
+        add(f"discretisation: {how}; {what}", lambda code=code, sde=sde, T=T: c.check_discretisation(code(sde, T), sde))
+add("discretisation: midpoints; float32", lambda: c.check_discretisation(low(disc_integral(VP(), 10)), VP()).at(1e-5))
+
+SDES = {
+    "VP": VP(),
+    "VP β to 6, horizon 2": VP(0.3, 6.0, 2.0),
+    "sub-VP": SubVP(0.1, 12.0),
+    "VE": VE(0.05, 8.0, 1.5),
+    "EDM": c.EDM(20.0),
+}
+MEAN, COV = np.array([0.5, -1.0, 0.2]), spd(170, 3)
+
+
+def gauss_score_solve(sde, x, t):
+    a, b = sde.level(t)
+    return -np.linalg.solve(a * a * COV + b * b * np.eye(3), (x - a * MEAN).T).T
+
+
+def gauss_score_eigh(sde, x, t):
+    a, b = sde.level(t)
+    lam, U = np.linalg.eigh(COV)
+    return -((x - a * MEAN) @ U / (a**2 * lam + b**2)) @ U.T
+
+
+def gauss_denoiser(sde, x, t):
+    a, b = sde.level(t)
+    gain = a * COV @ np.linalg.inv(a**2 * COV + b**2 * np.eye(3))
+    return MEAN + (x - a * MEAN) @ gain.T
+
+
+def only_number(t):
+    """A time as a float; TypeError for an array."""
+    return float(t) if np.ndim(t) == 0 else float("an array of times")
+
+
+def reverse_song(sde, lam, x, t):
+    t = only_number(t)
+    g = float(sde.diffusion(t))
+    return sde.drift(x, t) - g**2 * gauss_score_solve(sde, x, t) * (1 + lam**2) / 2
+
+
+def reverse_from_flow(sde, lam, x, t):
+    """The velocity of the flow, minus ½ λ² g² times the score."""
+    t = only_number(t)
+    s, half = gauss_score_eigh(sde, x, t), 0.5 * float(sde.diffusion(t)) ** 2
+    velocity = float(sde.rate(t)) * x - half * s
+    return velocity - lam**2 * half * s
+
+
+def reverse_by_rows(sde, lam, x, t):
+    times = np.broadcast_to(np.asarray(t, dtype=float), (len(x),))
+    return np.concatenate([reverse_song(sde, lam, row[None], float(s)) for row, s in zip(x, times, strict=True)])
+
+
+for what, sde in SDES.items():
+    for how, code in {
+        "score_sde's": reverse_song,
+        "velocity and score": reverse_from_flow,
+        "row by row": reverse_by_rows,
+    }.items():
+        for lam in (0.0, 0.6, 1.0) if how == "velocity and score" else (1.0,):
+            add(
+                f"reverse_sde: {how}; {what}, λ={lam}",
+                lambda sde=sde, code=code, lam=lam: c.check_reverse_sde(
+                    partial(code, sde, lam), lambda t: lam * sde.diffusion(t), sde, MEAN, COV, lam
+                ),
+            )
+
+
+def step_euler(sde, mean, var, lam, x, t, s, z):
+    """score_sde's Euler-Maruyama, with dt < 0."""
+    a, b = sde.level(t)
+    score = -(x - a * mean) / (a * a * var + b * b)
+    g = float(sde.diffusion(t))
+    drift = float(sde.rate(t)) * x - 0.5 * (1 + lam**2) * g**2 * score
+    dt = s - t
+    return x + drift * dt + lam * g * math.sqrt(-dt) * z
+
+
+def step_noise(sde, mean, var, lam, x, t, s, z):
+    """Euler-Maruyama with predicted noise, in positive time."""
+    a, b = sde.level(t)
+    eps = b * (x - a * mean) / (a * a * var + b * b)
+    h, g2 = t - s, float(sde.diffusion(t)) ** 2
+    return x - h * (float(sde.rate(t)) * x + 0.5 * g2 * (1 + lam * lam) * eps / b) + lam * np.sqrt(g2 * h) * z
+
+
+def step_ddim(sde, mean, var, lam, x, t, s, z):
+    """DDIM with η = λ: the posterior of the forward process for η = 1, and the flow for 0."""
+    a, b = sde.level(t)
+    a2, b2 = sde.level(s)
+    x0 = mean + a * var / (a * a * var + b * b) * (x - a * mean)
+    eps = (x - a * x0) / b
+    sigma2 = lam**2 * (b2 / b) ** 2 * (b**2 - (a / a2) ** 2 * b2**2)
+    return a2 * x0 + np.sqrt(b2**2 - sigma2 / 1.0) * eps + math.sqrt(sigma2) * z if a2 else x
+
+
+def step_exponential(sde, mean, var, lam, x, t, s, z):
+    """The stochastic exponential integrator in log-SNR."""
+    a, b = sde.level(t)
+    a2, b2 = sde.level(s)
+    h = math.log(a2 / b2) - math.log(a / b)
+    x0 = mean + a * var / (a * a * var + b * b) * (x - a * mean)
+    c2 = lam * lam
+    return (
+        b2 / b * math.exp(-c2 * h) * x
+        - a2 * math.expm1(-(1 + c2) * h) * x0
+        + b2 * math.sqrt(-math.expm1(-2 * c2 * h)) * z
+    )
+
+
+def step_ddim_scaled(sde, mean, var, lam, x, t, s, z):
+    """DDIM's variance with the ratio of signals of a general process."""
+    a, b = sde.level(t)
+    a2, b2 = sde.level(s)
+    x0 = mean + a * var / (a * a * var + b * b) * (x - a * mean)
+    forward = b * b - (a * b2 / a2) ** 2  # variance of x_t given x_s
+    sigma2 = lam**2 * forward * (b2 / b) ** 2
+    return a2 * x0 + math.sqrt(b2**2 - sigma2) * (x - a * x0) / b + math.sqrt(sigma2) * z
+
+
+MEAN2, VAR2 = np.array([0.4, -0.7]), np.array([0.5, 2.0])
+for what, sde in SDES.items():
+    for how, code in {
+        "Euler, dt < 0": step_euler,
+        "Euler, noise": step_noise,
+        "exponential in log-SNR": step_exponential,
+    }.items():
+        for lam in (0.0, 1.0):
+            if how == "exponential in log-SNR" and what not in ("VP", "EDM", "VE"):
+                continue
+            add(
+                f"reverse_step: {how}; {what}, λ={lam}",
+                lambda sde=sde, code=code, lam=lam: c.check_reverse_step(
+                    partial(code, sde, MEAN2, VAR2, lam), sde, MEAN2, VAR2, lam
+                ),
+            )
+for lam in 0.0, 1.0:
+    add(
+        f"reverse_step: DDIM η={lam}; VP",
+        lambda lam=lam: c.check_reverse_step(partial(step_ddim_scaled, VP(), MEAN2, VAR2, lam), VP(), MEAN2, VAR2, lam),
+    )
+    add(
+        f"reverse_step: DDIM η={lam}; sub-VP",
+        lambda lam=lam: c.check_reverse_step(
+            partial(step_ddim_scaled, SDES["sub-VP"], MEAN2, VAR2, lam), SDES["sub-VP"], MEAN2, VAR2, lam
+        ),
+    )
+add(
+    "reverse_step: Euler; VP, D=1, λ=0.5",
+    lambda: c.check_reverse_step(partial(step_euler, VP(), 0.3, 1.5, 0.5), VP(), 0.3, 1.5, 0.5),
+)
+
+
+def any_score(x, t):
+    """Neither affine nor exact."""
+    return -0.7 * x + 0.5 * np.sin(x + t) + 0.2 * np.roll(x, 1, axis=1)
+
+
+def sampler_loop(sde, lam, x, times, noise):
+    for i in range(len(times) - 1):
+        t, dt = float(times[i]), float(times[i + 1] - times[i])
+        g = float(sde.diffusion(t))
+        x = (
+            x
+            + (sde.drift(x, t) - 0.5 * g * g * (1 + lam**2) * any_score(x, t)) * dt
+            + lam * g * math.sqrt(-dt) * noise[i]
+        )
+    return x
+
+
+def sampler_mean_first(sde, lam, x, times, noise):
+    """Mean, then noise; score_sde's `discretize`, with λ."""
+    for t, s, z in zip(times[:-1], times[1:], noise, strict=True):
+        h = t - s
+        G = sde.diffusion(t) * np.sqrt(h)
+        mean = x - (float(sde.rate(t)) * x) * h + 0.5 * G**2 * any_score(x, t) + 0.5 * (lam * G) ** 2 * any_score(x, t)
+        x = mean + lam * G * z
+    return x
+
+
+def sampler_pc(sde, snr, n, x, times, noise):
+    """Predictor and corrector."""
+    for i, (t, s) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True)):
+        g = float(sde.diffusion(t))
+        x = x + (t - s) * (g**2 * any_score(x, t) - float(sde.rate(t)) * x) + g * math.sqrt(t - s) * noise[i, 0]
+        for j in range(n):
+            step = 2 * (snr * float(sde.std(s))) ** 2
+            x = x + step * any_score(x, s) + math.sqrt(2 * step) * noise[i, 1 + j]
+    return x
+
+
+def fall(sde, n=9, end=0.02):
+    return sde.horizon * (end + (0.6 - end) * np.linspace(1, 0, n + 1) ** 1.5)
+
+
+for what, sde in SDES.items():
+    if what == "EDM":
+        sde = c.EDM(3.0)
+    for lam in 0.0, 0.5, 1.0:
+        for how, code in {"a loop": sampler_loop, "mean first": sampler_mean_first}.items():
+            if how == "mean first" and lam == 0.5 and what != "VP":
+                continue
+            add(
+                f"reverse_sampler: {how}; {what}, λ={lam}",
+                lambda sde=sde, code=code, lam=lam: c.check_reverse_sampler(
+                    partial(code, sde, lam), any_score, sde, fall(sde), lam
+                ),
+            )
+    add(
+        f"reverse_sampler: predictor and corrector; {what}",
+        lambda sde=sde: c.check_reverse_sampler(
+            partial(sampler_pc, sde, 0.12, 2), any_score, sde, fall(sde, 5), 1.0, 2, 0.12
+        ),
+    )
+
+
+def heun_textbook(sde, x, times):
+    def slope(x, t):
+        return sde.drift(x, t) - 0.5 * sde.diffusion(t) ** 2 * any_score(x, t)
+
+    for t, s in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+        k1 = slope(x, t)
+        k2 = slope(x + (s - t) * k1, s)
+        x = x + (s - t) * (k1 + k2) / 2
+    return x
+
+
+def heun_corrected(sde, x, times):
+    """Karras' form: Euler's result, corrected; x kept as a function of positive steps."""
+    for i in range(len(times) - 1):
+        t, s = float(times[i]), float(times[i + 1])
+        d = float(sde.rate(t)) * x - float(sde.diffusion(t)) ** 2 / 2 * any_score(x, t)
+        euler = x - (t - s) * d
+        d2 = float(sde.rate(s)) * euler - float(sde.diffusion(s)) ** 2 / 2 * any_score(euler, s)
+        x = euler + 0.5 * (t - s) * (d - d2)
+    return x
+
+
+def heun_edm(x, times):
+    def denoise(x, sigma):
+        return x + sigma**2 * any_score(x, sigma)
+
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        d = (x - denoise(x, t)) / t
+        y = x + (s - t) * d
+        x = x + (s - t) * (0.5 * d + 0.5 * (y - denoise(y, s)) / s)
+    return x
+
+
+for what, sde in {**SDES, "EDM": c.EDM(3.0)}.items():
+    for how, code in {"two slopes": heun_textbook, "Euler corrected": heun_corrected}.items():
+        add(
+            f"heun: {how}; {what}",
+            lambda sde=sde, code=code: c.check_heun(partial(code, sde), any_score, sde, fall(sde)),
+        )
+add("heun: (x − D)/σ; EDM", lambda: c.check_heun(heun_edm, any_score, c.EDM(3.0), fall(c.EDM(3.0), 12)))
+add(
+    "heun: two slopes; VP; float32",
+    lambda: c.check_heun(
+        lambda x, t: heun_textbook(VP(0.1, 4.0), low(x), t).astype(np.float32), any_score, VP(0.1, 4.0), fall(VP())
+    ).at(1e-5),
+)
+
+
+def langevin_song(sde, variance, snr, x, t, z):
+    step = 2 * (snr * sde.std(t)) ** 2
+    grad = -x / variance
+    return x + step * grad + np.sqrt(2 * step) * z
+
+
+def langevin_factor(sde, variance, snr, x, t, z):
+    r = snr * float(sde.std(t))
+    return (1 - 2 * r * r / variance) * x + 2 * r * z
+
+
+for what, sde in SDES.items():
+    for how, code in {"score_sde's": langevin_song, "shrink and add": langevin_factor}.items():
+        for variance in 1.7, np.array([0.4, 1.0, 3.0]):
+            add(
+                f"langevin_step: {how}; {what}, {np.size(variance)} variances",
+                lambda code=code, sde=sde, v=variance: c.check_langevin_step(partial(code, sde, v, 0.16), sde, v, 0.16),
+            )
+
+# Mixtures -------------------------------------------------------------------------------------------------------------
+
+
+def mixture_problem(seed, D, K, spread=1.5, least=0.3):
+    g = rng(seed)
+    return Mixture(
+        table(seed, K), spread * g.normal(size=(K, D)), np.stack([spd(seed + 1 + k, D, least) for k in range(K)])
+    )
+
+
+LINE = Mixture(np.array([0.3, 0.7]), np.array([[-1.2], [0.8]]), np.array([[[0.3]], [[0.5]]]))
+MIXTURES = {"D=1 K=2": LINE, "D=2 K=3": mixture_problem(180, 2, 3), "D=10 K=2": mixture_problem(190, 10, 2)}
+
+
+def parts(mix):
+    return np.asarray(mix.weights), np.asarray(mix.means), np.asarray(mix.covariances)
+
+
+def log_prob_of(logpdf, mix, x):
+    w, m, C = (np.asarray(a, dtype=x.dtype) for a in parts(mix))
+    return scipy.special.logsumexp(log_joint(x, w, m, C, logpdf), axis=1)
+
+
+def noisy(mix, a, b):
+    w, m, C = parts(mix)
+    return w, a * m, a * a * C + b * b * np.eye(m.shape[1])
+
+
+def score_sum(w, m, C, x):
+    r = e_logs(x, w, m, C)
+    return sum(r[:, k, None] * np.linalg.solve(C[k], (m[k] - x).T).T for k in range(len(w)))
+
+
+def score_information(w, m, C, x):
+    """Mean natural parameters: Σ r P m − (Σ r P) x."""
+    r = scipy.special.softmax(log_joint(x, w, m, C, logpdf_eigh), axis=1)
+    P = np.linalg.inv(C)
+    return np.einsum("nk,kde,ke->nd", r, P, m) - np.einsum("nk,kde,ne->nd", r, P, x)
+
+
+def score_rows(w, m, C, x):
+    out = []
+    for row in x:
+        logs = [math.log(w[k]) + logpdf_sequential(row[None], m[k], C[k])[0] for k in range(len(w))]
+        top = max(logs)
+        e = [math.exp(v - top) for v in logs]
+        out.append(
+            -sum(
+                a / sum(e) * scipy.linalg.cho_solve(scipy.linalg.cho_factor(C[k]), row - m[k]) for k, a in enumerate(e)
+            )
+        )
+    return np.stack(out)
+
+
+def score_typed(code, mix, x):
+    return code(*[np.asarray(a, dtype=x.dtype) for a in parts(mix)], x)
+
+
+def denoise_gain(mix, x, a, b):
+    w, m, C = parts(mix)
+    r = e_logs(x, *noisy(mix, a, b))
+    out = np.zeros_like(x)
+    for k in range(len(w)):
+        gain = np.linalg.solve(a * a * C[k] + b * b * np.eye(x.shape[1]), a * C[k]).T
+        out += r[:, k, None] * (m[k] + (x - a * m[k]) @ gain.T)
+    return out
+
+
+def denoise_precision(mix, x, a, b):
+    w, m, C = parts(mix)
+    r = e_logs(x, *noisy(mix, a, b), logpdf_eigh)
+    P = np.linalg.inv(C)
+    V = np.linalg.inv(P + (a / b) ** 2 * np.eye(x.shape[1]))
+    natural = np.einsum("kde,ke->kd", P, m)[None] + (a / b**2) * x[:, None]
+    return np.einsum("nk,kde,nke->nd", r, V, natural)
+
+
+def denoise_eigh(mix, x, a, b):
+    w, m, C = parts(mix)
+    lam, U = np.linalg.eigh(C)
+    y = np.einsum("kde,nkd->nke", U, x[:, None] - a * m)
+    s2 = a * a * lam + b * b
+    lj = np.log(w) - 0.5 * (y**2 / s2 + np.log(s2)).sum(2)
+    r = np.exp(lj - np.logaddexp.reduce(lj, axis=1)[:, None])
+    return np.einsum("nk,nkd->nd", r, m + np.einsum("kde,nke->nkd", U, a * lam / s2 * y))
+
+
+for what, mix in MIXTURES.items():
+    x = 2 * rng(200).normal(size=(6, mix.dimension))
+    for how, logpdf in {
+        "Cholesky": logpdf_cholesky, "precisions": logpdf_precision, "eigenvectors": logpdf_eigh, "scipy": logpdf_scipy,
+        "conditional laws": logpdf_sequential,
+    }.items():  # fmt: skip
+        add(
+            f"log_prob: {how}; {what}",
+            lambda logpdf=logpdf, mix=mix, x=x: c.check_log_prob(partial(log_prob_of, logpdf, mix), mix, x),
+        )
+    for how, code in {
+        "Σ r C⁻¹(m − x)": score_sum,
+        "natural parameters": score_information,
+        "row by row": score_rows,
+    }.items():
+        add(
+            f"score: {how}; {what}",
+            lambda code=code, mix=mix, x=x: c.check_score(partial(score_typed, code, mix), mix, x),
+        )
+    for how, code in {"gain": denoise_gain, "precisions": denoise_precision, "eigenvectors": denoise_eigh}.items():
+        for process, (a, b) in {"VP": (0.8, 0.6), "EDM": (1.0, 0.5), "flow matching": (0.3, 0.7)}.items():
+            add(
+                f"denoiser: {how}; {what}, {process}",
+                lambda code=code, mix=mix, x=x, a=a, b=b: c.check_denoiser(partial(code, mix), mix, x, a, b),
+            )
+X2 = 2 * rng(201).normal(size=(6, 2))
+add(
+    "log_prob: Cholesky; D=2 K=3; float32",
+    lambda: c.check_log_prob(
+        single(partial(log_prob_of, logpdf_cholesky, MIXTURES["D=2 K=3"])), MIXTURES["D=2 K=3"], X2
+    ).at(1e-5),
+)
+add(
+    "score: Σ r C⁻¹(m − x); D=2 K=3; float32",
+    lambda: c.check_score(single(partial(score_typed, score_sum, MIXTURES["D=2 K=3"])), MIXTURES["D=2 K=3"], X2).at(
+        1e-5
+    ),
+)
+
+DENOISING = {
+    "‖s + ε/b‖²": lambda s, e, b: ((s + e / b) ** 2).sum(1),
+    "of the predicted noise": lambda s, e, b: (np.square(e - (-b * s)) / b**2).sum(-1),
+    "expanded": lambda s, e, b: (
+        np.einsum("nd,nd->n", s, s) + 2 / b * np.einsum("nd,nd->n", s, e) + (e**2).sum(1) / b**2
+    ),
+    "score_sde's, undone weights": lambda s, e, b: ((s * b + e) ** 2).sum(1) / b**2,
+}
+IMPLICIT = [
+    lambda s, d: (s**2).sum(1) + 2 * d,
+    lambda s, d: 2 * (0.5 * np.linalg.norm(s, axis=1) ** 2 + d),
+    lambda s, d: np.einsum("nd,nd->n", s, s) + d + d,
+]
+SLICED = [
+    lambda s, v, dv: (s * v).sum(1) ** 2 + 2 * (v * dv).sum(1),
+    lambda s, v, dv: (s**2).sum(1) + 2 * np.einsum("nd,nd->n", v, dv),  # variance reduced
+    lambda s, v, dv: [2 * (a @ d + 0.5 * (a @ b) ** 2) for a, b, d in zip(v, s, dv, strict=True)],
+]
+
+
+def tanh_score(x):
+    return -0.6 * x + 0.4 * np.tanh(x)
+
+
+def tanh_divergence(x):
+    return (-0.6 + 0.4 / np.cosh(x) ** 2).sum(1)
+
+
+for i, (how, denoising) in enumerate(DENOISING.items()):
+    for what in "D=1 K=2", "D=2 K=3":
+        for a, b in ((0.8, 0.6), (1.0, 0.9)):
+            add(
+                f"score_matching: {how}; {what}, scale {a}, std {b}",
+                lambda i=i, denoising=denoising, what=what, a=a, b=b: c.check_score_matching(
+                    denoising, IMPLICIT[i % 3], SLICED[i % 3], MIXTURES[what], a, b, tanh_score, tanh_divergence
+                ),
+                what == "D=2 K=3",
+            )
+add(
+    "score_matching: ‖s + ε/b‖²; D=1; float32",
+    lambda: c.check_score_matching(
+        single(DENOISING["‖s + ε/b‖²"]),
+        single(IMPLICIT[0]),
+        single(SLICED[0]),
+        LINE,
+        0.8,
+        0.6,
+        tanh_score,
+        tanh_divergence,
+    ).at(1e-5),
+)
+
+
+def cb_prior(sde, x0):
+    a, b = sde.level(sde.horizon)
+    return 0.5 * (a / b) ** 2 * (x0**2).sum(1)
+
+
+def cb_prior_kl(sde, x0):
+    """By the KL of two Gaussians, example by example."""
+    a, b = sde.level(sde.horizon)
+    D = x0.shape[1]
+    return [gkl_inverse(a * row, b**2 * np.eye(D), np.zeros(D), b**2 * np.eye(D)) for row in x0]
+
+
+def log_snr_range(sde, t_min):
+    (a, b), (aT, bT) = sde.level(t_min), sde.level(sde.horizon)
+    return 2 * (math.log(a / b) - math.log(aT / bT))
+
+
+def cb_noise(sde, t_min, slope, x0, t, e):
+    a, b = (np.asarray(v)[:, None] for v in sde.marginal(t))
+    return 0.5 * log_snr_range(sde, t_min) * ((e - slope * (a * x0 + b * e)) ** 2).sum(1)
+
+
+def cb_x0(sde, t_min, slope, x0, t, e):
+    """VDM's: SNR times the squared error of x̂_0."""
+    a, b = (np.asarray(v)[:, None] for v in sde.marginal(t))
+    x = a * x0 + b * e
+    x0_hat = (x - b * (slope * x)) / a
+    return log_snr_range(sde, t_min) / 2 * np.squeeze(a / b, 1) ** 2 * ((x0 - x0_hat) ** 2).sum(1)
+
+
+def cb_score(sde, t_min, slope, x0, t, e):
+    a, b = (np.asarray(v)[:, None] for v in sde.marginal(t))
+    s = -slope * (a * x0 + b * e) / b
+    return log_snr_range(sde, t_min) * np.einsum("nd,nd->n", b * s + e, b * s + e) / 2
+
+
+def cb_reconstruction(sde, t_min, x0, e):
+    a, b = sde.level(t_min)
+    return 0.5 * (e**2 + math.log(2 * math.pi) + 2 * math.log(b / a)).sum(1)
+
+
+def cb_reconstruction_logpdf(sde, t_min, x0, e):
+    a, b = sde.level(t_min)
+    return -scipy.stats.norm(x0 + b / a * e, b / a).logpdf(x0).sum(1)
+
+
+X0 = rng(203).normal(size=(4, 2))
+for what, (sde, t_min) in {
+    "VP": (VP(), 0.01),
+    "sub-VP": (SubVP(0.1, 8.0), 0.05),
+    "VE": (VE(0.05, 8.0), 0.1),
+    "EDM": (c.EDM(10.0), 0.1),
+}.items():
+    for how, (prior, loss, rec) in {
+        "noise": (cb_prior, cb_noise, cb_reconstruction),
+        "x̂_0, as VDM": (cb_prior_kl, cb_x0, cb_reconstruction_logpdf),
+        "score": (cb_prior, cb_score, cb_reconstruction),
+    }.items():
+        add(
+            f"continuous_bound: {how}; {what}",
+            lambda sde=sde, t_min=t_min, prior=prior, loss=loss, rec=rec: c.check_continuous_bound(
+                partial(prior, sde), partial(loss, sde, t_min, 0.4), partial(rec, sde, t_min), sde, t_min, 0.4, X0
+            ),
+        )
+
+A3, B3 = rng(204).normal(size=(3, 3)), rng(205).normal(size=3)
+
+
+def net(x):
+    return np.tanh(x @ A3 + B3) + 0.3 * x
+
+
+def div_analytic(x, probes, std):
+    h = np.tanh(x @ A3 + B3)
+    J = A3.T[None] * (1 - h**2)[:, :, None] + 0.3 * np.eye(3)  # J[n, i, j] = ∂ε̂_i/∂x_j
+    s = -(h + 0.3 * x) / std
+    if probes is None:
+        return s, -np.trace(J, axis1=1, axis2=2) / std
+    return s, -np.einsum("pni,nij,pnj->pn", probes, J, probes).mean(0) / std
+
+
+def div_forward(x, probes, std):
+    h = np.tanh(x @ A3 + B3)
+
+    def jvp(v):
+        return (v @ A3) * (1 - h * h) + 0.3 * v
+
+    if probes is None:
+        total = sum(jvp(np.eye(3)[[d] * len(x)])[:, d] for d in range(3))
+    else:
+        total = sum((v * jvp(v)).sum(1) for v in probes) / len(probes)
+    return -net(x) / std, -total / std
+
+
+def div_backward(x, probes, std):
+    h = np.tanh(x @ A3 + B3)
+
+    def vjp(v):
+        return (v * (1 - h * h)) @ A3.T + 0.3 * v
+
+    if probes is None:
+        return -net(x) / std, [-sum(vjp(np.eye(3)[[d] * len(x)])[n, d] for d in range(3)) / std for n in range(len(x))]
+    return net(x) / -std, -np.mean([(vjp(v) * v).sum(1) for v in probes], axis=0) / std
+
+
+def div_complex(x, probes, std):
+    tiny = 1e-30
+    probes_or_units = [np.sqrt(3) * row * np.ones((len(x), 1)) for row in np.eye(3)] if probes is None else list(probes)
+    values = [(v * net(x + 1j * tiny * v).imag / tiny).sum(1) for v in probes_or_units]
+    return -net(x) / std, -np.mean(values, axis=0) / std
+
+
+for how, code in {
+    "Jacobians": div_analytic,
+    "forward": div_forward,
+    "backward": div_backward,
+    "complex step": div_complex,
+}.items():
+    for std in 0.7, 0.05:
+        add(
+            f"divergence: {how}; std {std}",
+            lambda code=code, std=std: c.check_divergence(
+                lambda x, v: code(x, v, std),
+                net,
+                std,
+                rng(206).normal(size=(4, 3)),
+                rng(207).choice([-1.0, 1.0], (2, 4, 3)),
+            ),
+        )
