@@ -1622,11 +1622,8 @@ def disc_integral(sde, T):
 def disc_midpoint(sde, T):
     h = sde.horizon / T
     middle = (np.arange(T) + 0.5) * h
-    return (
-        1 - np.exp(-(sde.beta_min + (sde.beta_max - sde.beta_min) * middle / sde.horizon) * h)
-        if T < 100
-        else -np.expm1(-(sde.beta_min + (sde.beta_max - sde.beta_min) * middle / sde.horizon) * h)
-    )
+    exponent = (sde.beta_min + (sde.beta_max - sde.beta_min) * middle / sde.horizon) * h
+    return 1 - np.exp(-exponent) if T < 100 else -np.expm1(-exponent)
 
 
 def disc_trapezoid(sde, T):
@@ -1651,7 +1648,14 @@ for what, (sde, T) in VPS.items():
         "quadrature": disc_quad,
     }.items():
         add(f"discretisation: {how}; {what}", lambda code=code, sde=sde, T=T: c.check_discretisation(code(sde, T), sde))
-add("discretisation: midpoints; float32", lambda: c.check_discretisation(low(disc_integral(VP(), 10)), VP()).at(1e-5))
+
+
+def disc_single():
+    t = np.linspace(0, 1, 11, dtype=np.float32)
+    return -np.expm1(-np.diff(np.float32(0.1) * t + np.float32(19.9 / 2) * t * t))
+
+
+add("discretisation: differences of B; VP, T=10; float32", lambda: c.check_discretisation(disc_single(), VP()).at(1e-5))
 
 SDES = {
     "VP": VP(),
@@ -1737,23 +1741,14 @@ def step_noise(sde, mean, var, lam, x, t, s, z):
     return x - h * (float(sde.rate(t)) * x + 0.5 * g2 * (1 + lam * lam) * eps / b) + lam * np.sqrt(g2 * h) * z
 
 
-def step_ddim(sde, mean, var, lam, x, t, s, z):
-    """DDIM with η = λ: the posterior of the forward process for η = 1, and the flow for 0."""
-    a, b = sde.level(t)
-    a2, b2 = sde.level(s)
-    x0 = mean + a * var / (a * a * var + b * b) * (x - a * mean)
-    eps = (x - a * x0) / b
-    sigma2 = lam**2 * (b2 / b) ** 2 * (b**2 - (a / a2) ** 2 * b2**2)
-    return a2 * x0 + np.sqrt(b2**2 - sigma2 / 1.0) * eps + math.sqrt(sigma2) * z if a2 else x
-
-
 def step_exponential(sde, mean, var, lam, x, t, s, z):
     """The stochastic exponential integrator in log-SNR."""
     a, b = sde.level(t)
     a2, b2 = sde.level(s)
-    h = math.log(a2 / b2) - math.log(a / b)
     x0 = mean + a * var / (a * a * var + b * b) * (x - a * mean)
-    c2 = lam * lam
+    if b2 == 0:
+        return x0
+    h, c2 = math.log(a2 / b2) - math.log(a / b), lam * lam
     return (
         b2 / b * math.exp(-c2 * h) * x
         - a2 * math.expm1(-(1 + c2) * h) * x0
@@ -2241,4 +2236,845 @@ for how, code in {
                 rng(206).normal(size=(4, 3)),
                 rng(207).choice([-1.0, 1.0], (2, 4, 3)),
             ),
+        )
+
+
+# Bounds and likelihoods in continuous time ----------------------------------------------------------------------------
+
+
+def legendre(n, start, end):
+    x, w = np.polynomial.legendre.leggauss(n)
+    return (start + end) / 2 + (end - start) / 2 * x, (end - start) / 2 * w
+
+
+def kb_legendre(sde, error, prior_kl):
+    t, w = legendre(200, 0.0, sde.horizon)
+    return prior_kl + 0.5 * sum(a * float(sde.diffusion(s)) ** 2 * error(float(s)) for s, a in zip(t, w, strict=True))
+
+
+def kb_quad(sde, error, prior_kl):
+    value, _ = scipy.integrate.quad(
+        lambda t: float(sde.diffusion(t)) ** 2 * error(t), 0, sde.horizon, epsabs=1e-13, epsrel=1e-12, limit=400
+    )
+    return value / 2 + prior_kl
+
+
+def kb_substituted(sde, error, prior_kl):
+    """With t = T u²."""
+    u, w = legendre(160, 0.0, 1.0)
+    T = sde.horizon
+    values = np.array([0.5 * sde.diffusion(T * v * v) ** 2 * error(float(T * v * v)) * 2 * T * v for v in u])
+    return w @ values + prior_kl
+
+
+def kb_double_exponential(sde, error, prior_kl):
+    k = np.arange(-150, 151) / 40
+    inner = 0.5 * math.pi * np.sinh(k)
+    t = sde.horizon * 0.5 * (1 + np.tanh(inner))
+    w = sde.horizon * 0.25 * math.pi * np.cosh(k) / np.cosh(inner) ** 2 / 40
+    keep = (t > 0) & (t < sde.horizon)
+    values = [0.5 * float(sde.diffusion(s)) ** 2 * error(float(s)) for s in t[keep]]
+    return prior_kl + np.dot(w[keep], values)
+
+
+KB = {
+    "VP": (VP(0.1, 8.0, 2.0), MEAN2, spd(210, 2), -MEAN2, spd(212, 2)),
+    "sub-VP": (SubVP(0.2, 5.0, 1.5), MEAN2, spd(213, 2), MEAN2 / 2, spd(214, 2)),
+    "VE": (VE(0.1, 5.0, 2.5), np.array([0.4]), np.array([[0.7]]), np.array([-0.2]), np.array([[1.4]])),
+    "EDM": (c.EDM(6.0), MEAN, COV, -MEAN, spd(215, 3)),
+}
+for what, problem in KB.items():
+    for how, code in {
+        "Gauss-Legendre": kb_legendre,
+        "quad": kb_quad,
+        "t = T u²": kb_substituted,
+        "double exponential": kb_double_exponential,
+    }.items():
+        add(f"kl_bound: {how}; {what}", lambda code=code, p=problem: c.check_kl_bound(partial(code, p[0]), *p))
+
+WIDE = Mixture(np.array([0.4, 0.6]), np.array([[-0.4], [0.3]]), np.array([[[1.0]], [[1.4]]]))
+WIDE2 = Mixture(
+    np.array([0.5, 0.5]), np.array([[-0.3, 0.2], [0.4, 0.0]]), np.stack([spd(216, 2, 0.8), spd(217, 2, 0.8)])
+)
+
+
+def normal_nodes(D, rule):
+    if rule == "trapezoid":
+        u = np.arange(-170, 171) * 0.05
+        w = np.exp(-0.5 * u * u) * 0.05 / math.sqrt(2 * math.pi)
+    else:
+        u, w = np.polynomial.hermite_e.hermegauss(80 if D == 1 else 36)
+        w = w / math.sqrt(2 * math.pi)
+    nodes = np.stack(np.meshgrid(*[u] * D, indexing="ij"), -1).reshape(-1, D)
+    weights = np.prod(np.stack(np.meshgrid(*[w] * D, indexing="ij"), -1).reshape(-1, D), axis=1)
+    return nodes, weights
+
+
+def lpb(sde, rule, stein, score_and_divergence, prior_log_prob, x):
+    N, D = x.shape
+    e, we = normal_nodes(D, rule)
+
+    def mean(t, f):
+        a, b = sde.level(t)
+        points = (a * x[:, None] + b * e).reshape(-1, D)
+        return np.asarray(f(points)).reshape(N, len(e)) @ we
+
+    def integrand(t):
+        a, b = sde.level(t)
+
+        def f(points):
+            s, div = score_and_divergence(points, t)
+            s = np.asarray(s)
+            if stein:  # E div s = E s·ε/std
+                div = (s.reshape(N, len(e), D) * e / b).sum(-1).ravel()
+            return (s**2).sum(1) + 2 * np.asarray(div)
+
+        return float(sde.diffusion(t)) ** 2 * mean(t, f) - 2 * D * float(sde.rate(t))
+
+    t, wt = legendre(60, 0.0, sde.horizon)
+    return mean(sde.horizon, prior_log_prob) - 0.5 * sum(w * integrand(float(s)) for s, w in zip(t, wt, strict=True))
+
+
+for what, sde in {"VP": VP(0.1, 6.0, 1.5), "sub-VP": SubVP(0.2, 5.0), "VE": VE(0.2, 4.0, 2.0)}.items():
+    for how, (rule, stein) in {
+        "trapezoid": ("trapezoid", False),
+        "Gauss-Hermite": ("hermite", False),
+        "by Stein's identity": ("trapezoid", True),
+    }.items():
+        add(
+            f"log_prob_bound: {how}; {what}",
+            lambda sde=sde, rule=rule, stein=stein: c.check_log_prob_bound(
+                partial(lpb, sde, rule, stein), sde, WIDE, np.array([[-1.0], [0.2], [1.5]])
+            ),
+            True,
+        )
+add(
+    "log_prob_bound: Gauss-Hermite; VP, D=2",
+    lambda: c.check_log_prob_bound(
+        partial(lpb, VP(0.1, 6.0, 1.5), "hermite", False), VP(0.1, 6.0, 1.5), WIDE2, X2[:2] / 2
+    ),
+    True,
+)
+
+
+def score_and_trace(w, m, C, x):
+    P = np.linalg.inv(C)
+    r = e_logs(x, w, m, C, logpdf_eigh)
+    g = np.einsum("kde,nke->nkd", P, m - x[:, None])
+    s = np.einsum("nk,nkd->nd", r, g)
+    trace = np.einsum("nk,nk->n", r, (g**2).sum(2) - np.trace(P, axis1=1, axis2=2)) - (s**2).sum(1)
+    return s, trace
+
+
+def flow_ivp(sde, mix, x):
+    N, D = x.shape
+
+    def slope(t, y):
+        p = y[: N * D].reshape(N, D)
+        f, half = float(sde.rate(t)), 0.5 * float(sde.diffusion(t)) ** 2
+        s, div = score_and_trace(*noisy(mix, *sde.level(t)), p)
+        return np.concatenate([(f * p - half * s).ravel(), f * D - half * div])
+
+    end = scipy.integrate.solve_ivp(
+        slope, (0, sde.horizon), np.concatenate([x.ravel(), np.zeros(N)]), method="DOP853", rtol=1e-12, atol=1e-12
+    ).y[:, -1]
+    w, m, C = noisy(mix, *sde.level(sde.horizon))
+    return np.logaddexp.reduce(log_joint(end[: N * D].reshape(N, D), w, m, C), axis=1) + end[N * D :]
+
+
+def flow_sigma(mix, x, sigma_max=8.0):
+    """In σ with scale 1: dy/dσ = −σ ∇log p, whatever the process."""
+    N, D = x.shape
+
+    def slope(sigma, y):
+        s, div = score_and_trace(*noisy(mix, 1.0, sigma), y[: N * D].reshape(N, D))
+        return -sigma * np.concatenate([s.ravel(), div])
+
+    end = scipy.integrate.solve_ivp(
+        slope, (0, sigma_max), np.concatenate([x.ravel(), np.zeros(N)]), method="DOP853", rtol=1e-12, atol=1e-12
+    ).y[:, -1]
+    w, m, C = noisy(mix, 1.0, sigma_max)
+    return (
+        scipy.special.logsumexp(log_joint(end[: N * D].reshape(N, D), w, m, C, logpdf_precision), axis=1) + end[N * D :]
+    )
+
+
+def flow_kutta(mix, x, n=500, last=5.0):
+    """The classical Runge-Kutta method in the clock B = ∫β of a variance-preserving process."""
+
+    def slope(B, p):
+        s, div = score_and_trace(*noisy(mix, math.exp(-B / 2), math.sqrt(-math.expm1(-B))), p)
+        return -0.5 * (p + s), -0.5 * (p.shape[1] + div)
+
+    h, total = last / n, np.zeros(len(x))
+    for i in range(n):
+        k1, l1 = slope(i * h, x)
+        k2, l2 = slope((i + 0.5) * h, x + h / 2 * k1)
+        k3, l3 = slope((i + 0.5) * h, x + h / 2 * k2)
+        k4, l4 = slope((i + 1) * h, x + h * k3)
+        x, total = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), total + h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)
+    return (
+        np.logaddexp.reduce(log_joint(x, *noisy(mix, math.exp(-last / 2), math.sqrt(-math.expm1(-last)))), axis=1)
+        + total
+    )
+
+
+for what, (mix, x) in {"D=1": (WIDE, np.array([[-1.0], [0.4]])), "D=2": (WIDE2, X2[:3] / 2)}.items():
+    for name, sde in {"VP": VP(0.1, 8.0), "VE": VE(0.1, 6.0), "EDM": c.EDM(8.0), "sub-VP": SubVP(0.1, 8.0)}.items():
+        add(
+            f"probability_flow_likelihood: solve_ivp; {name}, {what}",
+            lambda sde=sde, mix=mix, x=x: c.check_probability_flow_likelihood(partial(flow_ivp, sde, mix), mix, x, sde),
+            True,
+        )
+    add(
+        f"probability_flow_likelihood: in σ; {what}",
+        lambda mix=mix, x=x: c.check_probability_flow_likelihood(partial(flow_sigma, mix), mix, x),
+        True,
+    )
+    add(
+        f"probability_flow_likelihood: Runge-Kutta in B; {what}",
+        lambda mix=mix, x=x: c.check_probability_flow_likelihood(partial(flow_kutta, mix), mix, x).at(1e-7),
+        True,
+    )
+
+
+def law_closed(integral, D, score):
+    """Affine scores by probing; each eigenvalue in closed form."""
+    kappa = np.asarray(score(np.zeros((1, D)), 0.5))[0]
+    A = np.asarray(score(np.eye(D), 0.5)).T - kappa[:, None] + 0.5 * np.eye(D)
+    lam, U = np.linalg.eig(A)
+    Ui = np.linalg.inv(U)
+    mean = U @ (np.where(lam == 0, integral, np.expm1(lam * integral) / lam) * (Ui @ kappa))
+    grown = U @ np.diag(np.exp(lam * integral)) @ Ui
+    noise = Ui @ Ui.T * np.expm1((lam[:, None] + lam) * integral) / (lam[:, None] + lam)
+    return mean.real, (grown @ grown.T + U @ noise @ U.T).real
+
+
+def law_van_loan(integral, D, score):
+    kappa = np.asarray(score(np.zeros((1, D)), 0.1))[0]
+    A = np.asarray(score(np.eye(D), 0.1)).T - kappa[:, None] + 0.5 * np.eye(D)
+    block = np.block([[-A, np.eye(D)], [np.zeros((D, D)), A.T]])
+    E = scipy.linalg.expm(block * integral)
+    Phi = E[D:, D:].T
+    affine = scipy.linalg.expm(np.block([[A, kappa[:, None]], [np.zeros((1, D + 1))]]) * integral)
+    return affine[:D, D], Phi @ Phi.T + Phi @ E[:D, D:]
+
+
+def law_ivp(integral, D, score):
+    def slope(_, y):
+        m, V = y[:D], y[D:].reshape(D, D)
+        s0 = np.asarray(score(m[None], 0.3))[0]
+        A = np.stack([np.asarray(score((m + e)[None], 0.3))[0] - s0 for e in np.eye(D)], axis=1) + 0.5 * np.eye(D)
+        return np.concatenate([0.5 * m + s0, (A @ V + V @ A.T + np.eye(D)).ravel()])
+
+    start = np.concatenate([np.zeros(D), np.eye(D).ravel()])
+    y = scipy.integrate.solve_ivp(slope, (0, integral), start, method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
+    return y[:D], y[D:].reshape(D, D)
+
+
+for how, code in {"eigenvalues": law_closed, "matrix exponentials": law_van_loan, "moment equations": law_ivp}.items():
+    for D, integral, delta in (1, 3.0, 0.5), (3, 1.2, 0.3), (2, 6.0, -0.2):
+        add(
+            f"reverse_law: {how}; D={D}, B={integral}, δ={delta}",
+            lambda code=code, D=D, B=integral, delta=delta: c.check_reverse_law(partial(code, B, D), B, delta),
+            how == "moment equations",
+        )
+
+
+# Beyond the deck ------------------------------------------------------------------------------------------------------
+
+HALF_PI = math.pi / 2
+# level, its derivative, and the times of a check
+PATHS = {
+    "rectified flow": (lambda t: (1 - t, t), lambda t: (-1.0, 1.0), np.array([0.1, 0.5, 0.9])),
+    "cosine": (
+        lambda t: (math.cos(HALF_PI * t), math.sin(HALF_PI * t)),
+        lambda t: (-HALF_PI * math.sin(HALF_PI * t), HALF_PI * math.cos(HALF_PI * t)),
+        np.array([0.15, 0.6, 0.9]),
+    ),
+    "EDM": (lambda t: (1.0, t), lambda t: (0.0, 1.0), np.array([0.3, 1.0, 5.0])),
+    "VP": (
+        lambda t: (math.exp(-t * t - 0.1 * t), math.sqrt(-math.expm1(-2 * t * t - 0.2 * t))),
+        lambda t: (
+            -(2 * t + 0.1) * math.exp(-t * t - 0.1 * t),
+            (2 * t + 0.1) * math.exp(-2 * t * t - 0.2 * t) / math.sqrt(-math.expm1(-2 * t * t - 0.2 * t)),
+        ),
+        np.array([0.2, 0.7, 1.2]),
+    ),
+}
+
+
+def fp_coefficients(level, slope, mix, lam, x, t):
+    (a, b), (a1, b1) = level(t), slope(t)
+    f = a1 / a
+    g2 = 2 * b * (b1 - f * b)
+    return f * x - 0.5 * (1 + lam**2) * g2 * score_information(*noisy(mix, a, b), x)
+
+
+def fp_velocity(level, slope, mix, lam, x, t):
+    """a′ x̂_0 + b′ ε̂, and Langevin's part."""
+    (a, b), (a1, b1) = level(t), slope(t)
+    x0 = denoise_gain(mix, x, a, b)
+    eps = (x - a * x0) / b
+    return a1 * x0 + b1 * eps + 0.5 * lam**2 * (2 * b * (b1 - a1 / a * b)) * eps / b
+
+
+def fp_noise(level, slope, lam, t):
+    (a, b), (a1, b1) = level(t), slope(t)
+    return lam * math.sqrt(2 * b * b1 - 2 * a1 / a * b * b)
+
+
+FP_LAWS = {"D=1": LINE, "D=3": mixture_problem(220, 3, 2)}
+for what, (level, slope, times) in PATHS.items():
+    for how, code in {"f and g²": fp_coefficients, "velocity": fp_velocity}.items():
+        for lam in 0.0, 1.0, 0.4:
+            mix = FP_LAWS["D=3" if lam == 0.4 else "D=1"]
+            add(
+                f"fokker_planck: {how}; {what}, λ={lam}",
+                lambda level=level, slope=slope, times=times, code=code, lam=lam, mix=mix: c.check_fokker_planck(
+                    partial(code, level, slope, mix, lam), partial(fp_noise, level, slope, lam), level, mix, times
+                ),
+            )
+
+
+def sit_drift(mix, x, t):
+    """Stochastic interpolants: the velocity of the rectified flow, and noise of any size."""
+    x0 = denoise_precision(mix, x, 1 - t, t)
+    return (x - x0) / t - 0.5 * t * score_sum(*noisy(mix, 1 - t, t), x)
+
+
+add(
+    "fokker_planck: rectified flow, G = √t",
+    lambda: c.check_fokker_planck(
+        partial(sit_drift, LINE), math.sqrt, PATHS["rectified flow"][0], LINE, PATHS["rectified flow"][2]
+    ),
+)
+
+VELOCITIES = {
+    "rectified flow": [
+        lambda x0, e, t: e - x0,
+        lambda x0, e, t: (((1 - col(t, x0)) * x0 + col(t, x0) * e) - x0) / col(t, x0),
+    ],
+    "cosine": [
+        lambda x0, e, t: HALF_PI * (np.cos(HALF_PI * col(t, x0)) * e - np.sin(HALF_PI * col(t, x0)) * x0),
+        lambda x0, e, t: HALF_PI * (math.cos(HALF_PI * float(t)) * e - math.sin(HALF_PI * float(t)) * x0),
+    ],
+    "EDM": [lambda x0, e, t: e, lambda x0, e, t: ((x0 + col(t, x0) * e) - x0) / col(t, x0)],
+    "VP": [lambda x0, e, t: PATHS["VP"][1](float(t))[0] * x0 + PATHS["VP"][1](float(t))[1] * e],
+}
+for what, codes in VELOCITIES.items():
+    for i, code in enumerate(codes):
+        for D, law in FP_LAWS.items():
+            add(
+                f"flow_velocity: {what}, form {i + 1}; {D}",
+                lambda code=code, what=what, law=law: c.check_flow_velocity(code, PATHS[what][0], law, PATHS[what][2]),
+            )
+add(
+    "flow_velocity: rectified flow; float32",
+    lambda: c.check_flow_velocity(
+        single(VELOCITIES["rectified flow"][0]), PATHS["rectified flow"][0], LINE, PATHS["rectified flow"][2]
+    ).at(1e-5),
+)
+
+
+def mi_log_snr(sde, loss, t_min):
+    lam, w = legendre(70, float(sde.log_snr(sde.horizon)), float(sde.log_snr(t_min)))
+    return 0.5 * sum(a * loss(float(sde.time_at(v))) for v, a in zip(lam, w, strict=True))
+
+
+def mi_log_time(sde, loss, t_min):
+    """−d log-SNR/dt = g²/std²."""
+    u, w = legendre(80, math.log(t_min), math.log(sde.horizon))
+    return 0.5 * sum(
+        a * math.exp(v) * (float(sde.diffusion(math.exp(v))) / float(sde.std(math.exp(v)))) ** 2 * loss(math.exp(v))
+        for v, a in zip(u, w, strict=True)
+    )
+
+
+GAUSS = Mixture(np.array([1.0]), np.array([[0.5]]), np.array([[[0.8]]]))
+for how, code in {"in log-SNR": mi_log_snr, "in log t": mi_log_time}.items():
+    add(
+        f"mutual_information: {how}",
+        lambda code=code: c.check_mutual_information(
+            code, [(VP(0.5, 6.0), 0.05), (VE(0.2, 5.0), 0.1), (c.EDM(5.0), 0.1)], [GAUSS, WIDE]
+        ),
+        True,
+    )
+
+
+def edm_angle(sigma, sd):
+    angle = np.arctan2(sigma, sd)
+    return np.cos(angle) ** 2, sd * np.sin(angle), np.cos(angle) / sd, 1 / (sd * np.sin(angle)) ** 2
+
+
+def edm_hypot(sigma, sd):
+    r = np.hypot(sigma, sd)
+    return (sd / r) ** 2, sigma / r * sd, 1 / r, (r / (sigma * sd)) ** 2
+
+
+EDM_CODINGS = {
+    "as printed": lambda s, sd: (
+        sd**2 / (s**2 + sd**2),
+        s * sd / np.sqrt(s**2 + sd**2),
+        1 / np.sqrt(s**2 + sd**2),
+        (s**2 + sd**2) / (s * sd) ** 2,
+    ),
+    "hypot": edm_hypot,
+    "an angle": edm_angle,
+    "k-diffusion's": lambda s, sd: (
+        sd**2 / (s**2 + sd**2),
+        s * sd * (s**2 + sd**2) ** -0.5,
+        (s**2 + sd**2) ** -0.5,
+        1 / sd**2 + 1 / s**2,
+    ),
+}
+for how, code in EDM_CODINGS.items():
+    for sd in 0.5, 1.0:
+        add(
+            f"edm_coefficients: {how}; data {sd}",
+            lambda code=code, sd=sd: c.check_edm_coefficients(lambda s: code(s, sd), sd),
+        )
+add(
+    "edm_coefficients: as printed; float32",
+    lambda: c.check_edm_coefficients(single(lambda s: EDM_CODINGS["as printed"](s, 0.5)), 0.5).at(1e-5),
+)
+
+GRIDS = {
+    "as printed": lambda n, a, b, rho: (
+        (b ** (1 / rho) + np.arange(n) / (n - 1) * (a ** (1 / rho) - b ** (1 / rho))) ** rho
+    ),
+    "linspace, and a zero": lambda n, a, b, rho: np.append(np.linspace(b ** (1 / rho), a ** (1 / rho), n) ** rho, 0.0),
+    "flipped": lambda n, a, b, rho: np.linspace(a ** (1 / rho), b ** (1 / rho), n)[::-1] ** rho,
+    "k-diffusion's": lambda n, a, b, rho: np.concatenate(
+        [(b ** (1 / rho) + np.linspace(0, 1, n) * (a ** (1 / rho) - b ** (1 / rho))) ** rho, np.zeros(1)]
+    ),
+}
+for how, code in GRIDS.items():
+    for options in (0.002, 80.0, 7.0), (0.01, 10.0, 3.0), (0.1, 5.0, 1.0):
+        add(f"sigma_grid: {how}; {options}", lambda code=code, options=options: c.check_sigma_grid(code, *options))
+
+
+def exp_general(cc, multi, x, x0, last, levels, z):
+    (a0, b0), (a, b), (a2, b2) = levels
+    h, h0 = math.log(a2 * b / (b2 * a)), math.log(a * b0 / (b * a0))
+    D = x0 + (h / (2 * h0) * (x0 - last) if multi else 0)
+    c2 = cc * cc
+    return (
+        b2 / b * math.exp(-c2 * h) * x
+        - a2 * math.expm1(-(1 + c2) * h) * D
+        + b2 * math.sqrt(-math.expm1(-2 * c2 * h)) * z
+    )
+
+
+def exp_dpm(x, x0, last, levels, z):
+    """DPM-Solver++(2M), multistep."""
+    lam = np.log(levels[:, 0]) - np.log(levels[:, 1])
+    h = lam[2] - lam[1]
+    r = (lam[1] - lam[0]) / h
+    D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * last
+    return levels[2, 1] / levels[1, 1] * x - levels[2, 0] * (np.exp(-h) - 1) * D
+
+
+def exp_diffusers(x, x0, last, levels, z):
+    """The same in the form D0, D1."""
+    lam = [math.log(a / b) for a, b in levels]
+    h, h0 = lam[2] - lam[1], lam[1] - lam[0]
+    D1 = (x0 - last) / (h0 / h)
+    (a, b), b1 = levels[2], levels[1, 1]
+    return (b / b1) * x - (a * (math.exp(-h) - 1.0)) * x0 - 0.5 * (a * (math.exp(-h) - 1.0)) * D1
+
+
+def exp_sde_dpm(x, x0, last, levels, z):
+    """SDE-DPM-Solver++(2M), the midpoint form."""
+    lam = [math.log(a / b) for a, b in levels]
+    h, h0 = lam[2] - lam[1], lam[1] - lam[0]
+    (a, b), b1 = levels[2], levels[1, 1]
+    D = x0 + 0.5 * h / h0 * (x0 - last)
+    return b / b1 * math.exp(-h) * x + a * (1 - math.exp(-2 * h)) * D + b * math.sqrt(1 - math.exp(-2 * h)) * z
+
+
+def exp_ddim(x, x0, last, levels, z):
+    (a, b), (a2, b2) = levels[1:]
+    return a2 * x0 + b2 * (x - a * x0) / b
+
+
+def exp_ancestral(x, x0, last, levels, z):
+    (a, b), (a2, b2) = levels[1:]
+    ratio = a / a2
+    step = b * b - ratio**2 * b2**2
+    return (ratio * b2**2 * x + a2 * step * x0) / b**2 + math.sqrt(step) * b2 / b * z
+
+
+for how, (code, cc, multi) in {
+    "general, c=0": (partial(exp_general, 0.0, True), 0.0, True),
+    "general, c=0.7": (partial(exp_general, 0.7, True), 0.7, True),
+    "general, c=1, one step": (partial(exp_general, 1.0, False), 1.0, False),
+    "DPM-Solver++(2M)": (exp_dpm, 0.0, True),
+    "D0 and D1": (exp_diffusers, 0.0, True),
+    "SDE-DPM-Solver++(2M)": (exp_sde_dpm, 1.0, True),
+    "DDIM": (exp_ddim, 0.0, False),
+    "ancestral": (exp_ancestral, 1.0, False),
+}.items():
+    add(f"exponential_step: {how}", lambda code=code, cc=cc, multi=multi: c.check_exponential_step(code, cc, multi))
+add(
+    "exponential_step: DPM-Solver++(2M); float32", lambda: c.check_exponential_step(single(exp_dpm), 0.0, True).at(1e-5)
+)
+
+
+def order_ddim(denoise, x, levels):
+    for (a, b), (a2, b2) in zip(levels[:-1], levels[1:], strict=True):
+        x0 = denoise(x, float(a), float(b))
+        x = a2 * x0 + b2 / b * (x - a * x0)
+    return x
+
+
+def order_2m(denoise, x, levels):
+    last = None
+    for i in range(len(levels) - 1):
+        x0 = denoise(x, *map(float, levels[i]))
+        x = (
+            exp_ddim(x, x0, None, levels[i - 1 : i + 2] if i else np.stack([levels[0], levels[0], levels[1]]), None)
+            if last is None
+            else exp_dpm(x, x0, last, levels[i - 1 : i + 2], None)
+        )
+        last = x0
+    return x
+
+
+def order_heun(denoise, x, levels):
+    """Heun's method in (x/scale, σ), as EDM."""
+    y = x / levels[0, 0]
+    for (a, b), (a2, b2) in zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True):
+        s, s2 = b / a, b2 / a2
+        d = (y - denoise(a * y, a, b)) / s
+        euler = y + (s2 - s) * d
+        d2 = (euler - denoise(a2 * euler, a2, b2)) / s2
+        y = y + (s2 - s) * (d + d2) / 2
+    return y * levels[-1, 0]
+
+
+def order_midpoint(denoise, x, levels):
+    """DPM-Solver++(2S): half of a step in log-SNR first."""
+    for (a, b), (a2, b2) in zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True):
+        h = math.log(a2 * b / (a * b2))
+        snr = a / b * math.exp(h / 2)
+        am, bm = snr / math.hypot(1, snr), 1 / math.hypot(1, snr)  # on the circle; any scale would do
+        x0 = denoise(x, a, b)
+        u = bm / b * x - am * math.expm1(-h / 2) * x0
+        x = b2 / b * x - a2 * math.expm1(-h) * denoise(u, am, bm)
+    return x
+
+
+def edm_level(u):
+    return 1.0, (10 ** (1 / 7) + u * (0.05 ** (1 / 7) - 10 ** (1 / 7))) ** 7
+
+
+def rectified_level(u):
+    t = 0.98 + u * (0.03 - 0.98)
+    return 1 - t, t
+
+
+for how, (code, order) in {
+    "DDIM": (order_ddim, 1.0),
+    "DPM-Solver++(2M)": (order_2m, 2.0),
+    "Heun": (order_heun, 2.0),
+    "DPM-Solver++(2S)": (order_midpoint, 2.0),
+}.items():
+    for what, law in {"D=1": WIDE, "D=2": WIDE2}.items():
+        add(
+            f"flow_order: {how}; {what}",
+            lambda code=code, order=order, law=law: c.check_flow_order(code, law, order),
+            True,
+        )
+add("flow_order: Heun on EDM's levels", lambda: c.check_flow_order(order_heun, WIDE, 2.0, edm_level), True)
+add("flow_order: DDIM on a rectified flow", lambda: c.check_flow_order(order_ddim, WIDE, 1.0, rectified_level), True)
+
+
+def weak_ancestral(denoise, x, levels, noise):
+    for i, z in enumerate(noise):
+        x = exp_ancestral(
+            x, denoise(x, *map(float, levels[i])), None, np.stack([levels[i], levels[i], levels[i + 1]]), z
+        )
+    return x
+
+
+def weak_exponential(cc, denoise, x, levels, noise):
+    for i, z in enumerate(noise):
+        x = exp_general(
+            cc, False, x, denoise(x, *map(float, levels[i])), None, [(0.1, 1.0), levels[i], levels[i + 1]], z
+        )
+    return x
+
+
+def weak_ddim(eta, denoise, x, levels, noise):
+    for i, z in enumerate(noise):
+        (a, b), (a2, b2) = levels[i].tolist(), levels[i + 1].tolist()
+        x0 = denoise(x, a, b)
+        sigma = eta * b2 / b * math.sqrt(b * b - (a * b2 / a2) ** 2)
+        x = a2 * x0 + math.sqrt(b2 * b2 - sigma**2) * (x - a * x0) / b + sigma * z
+    return x
+
+
+for how, code in {
+    "ancestral": weak_ancestral,
+    "exponential, c=1": partial(weak_exponential, 1.0),
+    "exponential, c=0.5": partial(weak_exponential, 0.5),
+    "DDIM η=1": partial(weak_ddim, 1.0),
+}.items():
+    for D in 1, 2:
+        add(
+            f"weak_order: {how}; D={D}",
+            lambda code=code, D=D: c.check_weak_order(code, MEAN2[:D], spd(230 + D, D)),
+            True,
+        )
+
+SCHEDULES = {
+    "linear T=12": NoiseSchedule.linear(12),
+    "cosine T=50": NoiseSchedule.cosine(50),
+    "Ho's T=1000": NoiseSchedule.from_variances(np.linspace(1e-4, 0.02, 1000)),
+    "constant T=1": NoiseSchedule.from_variances(np.array([0.3])),
+}
+for what, schedule in SCHEDULES.items():
+    for how, code in {
+        "x̂_0, then noise again": lambda n, s, t, x, e: (
+            n.alpha_bar[t] * (x - n.beta_bar[s] * e) / n.alpha_bar[s] + n.beta_bar[t] * e
+        ),
+        "Ho's tables of squares": lambda n, s, t, x, e: (
+            np.sqrt(np.prod(1 - n.beta[s + 1 : t + 1] ** 2)) * (x - n.beta_bar[s] * e) + n.beta_bar[t] * e
+        ),
+        "in σ": lambda n, s, t, x, e: (
+            n.alpha_bar[t]
+            * (x / n.alpha_bar[s] + (n.beta_bar[t] / n.alpha_bar[t] - n.beta_bar[s] / n.alpha_bar[s]) * e)
+        ),
+    }.items():
+        add(
+            f"ddim_inversion: {how}; {what}",
+            lambda code=code, schedule=schedule: c.check_ddim_inversion(partial(code, schedule), schedule),
+        )
+
+
+def tilt_grid(mix, p_label, x, a, b, w):
+    """Weights of x_0 on a grid, for D = 1 or 2."""
+    D = mix.dimension
+    u = np.linspace(-9, 9, 3001 if D == 1 else 181)
+    grid = np.stack(np.meshgrid(*[u] * D, indexing="ij"), -1).reshape(-1, D)
+    lj = log_joint(grid, *parts(mix))
+    log_p = np.logaddexp.reduce(lj, axis=1)
+    log_py = scipy.special.logsumexp(lj, b=p_label, axis=1)
+    log_tilt = log_p + w * (log_py - log_p)
+    logs = log_tilt - 0.5 * (((x[:, None] - a * grid) / b) ** 2).sum(2)
+    q = scipy.special.softmax(logs, axis=1)
+    return (a * q @ grid - x) / b**2
+
+
+def tilt_gradient(mix, p_label, x, a, b, w):
+    """The same with the score of x_0 inside: ∇log p_t = E[∇log tilt(x_0) | x_t]/a."""
+    u = np.linspace(-9, 9, 3001)[:, None]
+    lj = log_joint(u, *parts(mix))
+    wk, m, C = parts(mix)
+    log_p = np.logaddexp.reduce(lj, axis=1)
+    log_py = scipy.special.logsumexp(lj, b=p_label, axis=1)
+    with np.errstate(divide="ignore"):
+        labelled = score_sum(wk * p_label / (wk @ p_label), m, C, u)
+    slope = (1 - w) * score_sum(wk, m, C, u) + w * labelled
+    q = scipy.special.softmax(log_p + w * (log_py - log_p) - 0.5 * ((x - a * u.T) / b) ** 2, axis=1)
+    return q @ slope / a
+
+
+LEVELS = np.array([[0.9, 0.45], [0.6, 0.8], [1.0, 1.0]])
+add(
+    "tilted_score: posterior mean; D=1",
+    lambda: c.check_tilted_score(partial(tilt_grid, LINE, np.array([0.9, 0.2])), LINE, np.array([0.9, 0.2]), LEVELS),
+    True,
+)
+add(
+    "tilted_score: mean of the slope; D=1",
+    lambda: c.check_tilted_score(
+        partial(tilt_gradient, LINE, np.array([0.9, 0.2])), LINE, np.array([0.9, 0.2]), LEVELS
+    ),
+    True,
+)
+add(
+    "tilted_score: posterior mean; D=1, w=1.7",
+    lambda: c.check_tilted_score(
+        partial(tilt_grid, LINE, np.array([0.4, 0.8])), LINE, np.array([0.4, 0.8]), LEVELS, 1.7
+    ),
+    True,
+)
+add(
+    "tilted_score: posterior mean; D=2",
+    lambda: c.check_tilted_score(
+        partial(tilt_grid, WIDE2, np.array([0.3, 0.6])), WIDE2, np.array([0.3, 0.6]), LEVELS[1:], 2.0
+    ),
+    True,
+)
+
+
+def tweedie_posterior(mix, x, a, b):
+    w, m, C = parts(mix)
+    r = e_logs(x, *noisy(mix, a, b))
+    eye = np.eye(x.shape[1])
+    gains = [np.linalg.solve(a * a * Ck + b * b * eye, a * Ck).T for Ck in C]
+    means = np.stack([mk + (x - a * mk) @ G.T for mk, G in zip(m, gains, strict=True)], axis=1)
+    V = np.stack([Ck - G @ (a * Ck) for Ck, G in zip(C, gains, strict=True)])
+    centred = means - np.einsum("nk,nkd->nd", r, means)[:, None]
+    return np.einsum("nk,kde->nde", r, V) + np.einsum("nk,nkd,nke->nde", r, centred, centred)
+
+
+def tweedie_hessian(mix, x, a, b):
+    w, m, C = noisy(mix, a, b)
+    P = np.linalg.inv(C)
+    r = e_logs(x, w, m, C, logpdf_precision)
+    g = np.einsum("kde,nke->nkd", P, m - x[:, None])
+    s = np.einsum("nk,nkd->nd", r, g)
+    H = np.einsum("nk,nkd,nke->nde", r, g, g) - np.einsum("nd,ne->nde", s, s) - np.einsum("nk,kde->nde", r, P)
+    return (b / a) ** 2 * (np.eye(x.shape[1]) + b * b * H)
+
+
+def tweedie_complex(mix, x, a, b):
+    """The derivative of the denoiser, (b²/a) ∂x̂_0/∂x, by the complex step."""
+    w, m, C = noisy(mix, a, b)
+    P, D = np.linalg.inv(C), x.shape[1]
+    out = np.empty((len(x), D, D))
+    for d in range(D):
+        y = x + 1e-40j * np.eye(D)[d]
+        r = y[:, None] - m
+        lj = np.log(w) - 0.5 * np.linalg.slogdet(C)[1] - 0.5 * np.einsum("nkd,kde,nke->nk", r, P, r)
+        e = np.exp(lj - lj.real.max(1, keepdims=True))
+        s = -np.einsum("nk,kde,nke->nd", e / e.sum(1, keepdims=True), P, r)
+        x0 = (y + b * b * s) / a
+        out[:, :, d] = x0.imag / 1e-40 * b * b / a
+    return out
+
+
+for what, law in {"D=1": LINE, "D=2": MIXTURES["D=2 K=3"], "D=10": MIXTURES["D=10 K=2"]}.items():
+    for how, code in {
+        "posterior": tweedie_posterior,
+        "Hessian": tweedie_hessian,
+        "complex step": tweedie_complex,
+    }.items():
+        add(
+            f"tweedie_covariance: {how}; {what}",
+            lambda code=code, law=law: c.check_tweedie_covariance(partial(code, law), law, LEVELS),
+        )
+
+for what, law in {"D=2 K=3": MIXTURES["D=2 K=3"], "D=2 wide": WIDE2, "D=10 K=2": MIXTURES["D=10 K=2"]}.items():
+    for how, code in {
+        "Σ r C⁻¹(m − x)": score_sum,
+        "natural parameters": score_information,
+        "with the divergence": lambda *p: score_and_trace(*p)[0],
+    }.items():
+        add(
+            f"conservative_score: {how}; {what}",
+            lambda code=code, law=law: c.check_conservative_score(partial(code, *parts(law)), law),
+            True,
+        )
+
+
+def rate_grid(sde, p, q, t):
+    a, b = sde.level(t)
+    P, Q = noisy(p, a, b), noisy(q, a, b)
+    x = np.linspace(-16, 16, 6401)[:, None] * max(1.0, b)
+    weight = np.exp(np.logaddexp.reduce(log_joint(x, *P), axis=1)) * (x[1, 0] - x[0, 0])
+    error = (score_sum(*P, x) - score_sum(*Q, x))[:, 0]
+    return -0.5 * float(sde.diffusion(t)) ** 2 * (weight @ error**2)
+
+
+def rate_gaussian(sde, p, q, t):
+    """E‖A x + c‖² of two Gaussians."""
+    a, b = sde.level(t)
+    (_, mp, Cp), (_, mq, Cq) = noisy(p, a, b), noisy(q, a, b)
+    Pp, Pq = np.linalg.inv(Cp[0]), np.linalg.inv(Cq[0])
+    A = Pq - Pp
+    offset = Pq @ (mp[0] - mq[0])  # at the mean of p the score of p is 0
+    return -0.5 * float(sde.diffusion(t)) ** 2 * (np.trace(A @ Cp[0] @ A.T) + offset @ offset)
+
+
+ONE, OTHER = Mixture(np.ones(1), MEAN2[None], spd(240, 2)[None]), Mixture(np.ones(1), -MEAN2[None], spd(241, 2)[None])
+for what, sde in {"VP": VP(0.1, 8.0), "VE": VE(0.1, 4.0, 2.0), "EDM": c.EDM(5.0), "sub-VP": SubVP(0.1, 8.0)}.items():
+    times = sde.horizon * np.array([0.1, 0.4, 0.8])
+    add(
+        f"kl_rate: on a grid; {what}, D=1",
+        lambda sde=sde, times=times: c.check_kl_rate(partial(rate_grid, sde, LINE, WIDE), sde, LINE, WIDE, times),
+        True,
+    )
+    add(
+        f"kl_rate: Gaussians; {what}, D=2",
+        lambda sde=sde, times=times: c.check_kl_rate(partial(rate_gaussian, sde, ONE, OTHER), sde, ONE, OTHER, times),
+        True,
+    )
+
+
+def density_grid(n, eps_hat, variance):
+    """p_{t−1}(y) = ∫ N(y; mean(x), σ²) p_t(x) dx on one grid."""
+    x = np.linspace(-14, 14, 1401)
+    p = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    for t in range(n.T, 0, -1):
+        eps = np.asarray(eps_hat(x[:, None], t))[:, 0]
+        mean = (x - n.beta[t] ** 2 / n.beta_bar[t] * eps) / n.alpha[t]
+        kernel = np.exp(-0.5 * (x[:, None] - mean) ** 2 / variance[t]) / math.sqrt(2 * math.pi * variance[t])
+        p = kernel @ p * (x[1] - x[0])
+    return x, p
+
+
+def density_affine(n, eps_hat, variance):
+    """Mean and variance of the affine chain, by two values of ε̂ at every step."""
+    m, v = 0.0, 1.0
+    for t in range(n.T, 0, -1):
+        at0, at1 = (float(np.asarray(eps_hat(np.full((1, 1), u), t))[0, 0]) for u in (0.0, 1.0))
+        k = n.beta[t] ** 2 / n.beta_bar[t]
+        gain = (1 - k * (at1 - at0)) / n.alpha[t]
+        m, v = gain * m - k * at0 / n.alpha[t], gain**2 * v + variance[t]
+    x = m + math.sqrt(v) * np.linspace(-12, 12, 2001)
+    return x[:, None], scipy.stats.norm(m, math.sqrt(v)).pdf(x)
+
+
+for what, schedule in {
+    "T=5": NoiseSchedule.linear(5),
+    "T=3 constant": NoiseSchedule.from_variances(np.array([0.3, 0.4, 0.5])),
+    "T=10 cosine": NoiseSchedule.cosine(10),
+}.items():
+    for how, code in {"on a grid": density_grid, "affine": density_affine}.items():
+        add(
+            f"data_processing: {how}; {what}",
+            lambda code=code, schedule=schedule: c.check_data_processing(partial(code, schedule), schedule),
+            True,
+        )
+
+
+def exact_bound(rule, schedule, x0, eps_hat, variance, n_levels):
+    """−L_T − Σ L_{t−1} + E log P(x_0 | x_1); the expectation of each term on its own."""
+    T = schedule.T
+    e, w = normal_nodes(2, rule) if rule == "hermite" else normal_grid()
+    a, b = schedule.alpha_bar, schedule.beta_bar
+    prior = 0.5 * (a[T] ** 2 * x0**2 + b[T] ** 2 - 1 - np.log(b[T] ** 2)).sum(1)
+    out = -prior
+    for t in range(1, T + 1):
+        x = (a[t] * x0[:, None] + b[t] * e).reshape(-1, 2)
+        eps = np.asarray(eps_hat(x, t))
+        mean = (x - schedule.beta[t] ** 2 / b[t] * eps) / schedule.alpha[t]
+        clean = np.repeat(x0, len(e), axis=0)
+        if t == 1:
+            level = np.rint((clean + 1) * (n_levels - 1) / 2)
+            value = mass_flip(level, mean, math.sqrt(variance[1]), n_levels).sum(1)
+        else:
+            wanted = (schedule.alpha[t] * b[t - 1] ** 2 * x + a[t - 1] * schedule.beta[t] ** 2 * clean) / b[t] ** 2
+            ratio = schedule.beta[t] ** 2 * b[t - 1] ** 2 / b[t] ** 2 / variance[t]
+            value = -(ratio - 1 - math.log(ratio)) - ((wanted - mean) ** 2).sum(1) / (2 * variance[t])
+        out = out + value.reshape(len(x0), -1) @ w
+    return out
+
+
+def normal_grid():
+    u = np.arange(-45, 46) * 0.2
+    w = np.exp(-0.5 * u * u) * 0.2 / math.sqrt(2 * math.pi)
+    return np.stack(np.meshgrid(u, u, indexing="ij"), -1).reshape(-1, 2), np.outer(w, w).ravel()
+
+
+for how in "hermite", "trapezoid":
+    for n in 2, 3, 5:
+        add(
+            f"discrete_bound: {how}; {n} levels",
+            lambda how=how, n=n: c.check_discrete_bound(partial(exact_bound, how), n).at(1e-6),
+            True,
         )
