@@ -1,5 +1,6 @@
 """Right implementations for the checks of VAE, latent variables, EM, continuous time, and beyond the deck."""
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -680,12 +681,16 @@ LG = {
 cross(
     c.check_linear_gaussian_posterior,
     {
-        "PPCA's M": lg_ppca, "precision, Cholesky": lg_information, "Woodbury": lg_joint, "SVD": lg_svd, "Kalman, row by row": lg_kalman,
+        "PPCA's M": lg_ppca,
+        "precision, Cholesky": lg_information,
+        "Woodbury": lg_joint,
+        "SVD": lg_svd,
+        "Kalman, row by row": lg_kalman,
         "QR of a regression": lg_lstsq,
     },
     LG,
     ("PPCA's M", "precision, Cholesky"),
-)  # fmt: skip
+)
 
 
 def mf_precision(x, W, mu, s2):
@@ -1628,7 +1633,7 @@ def disc_midpoint(sde, T):
 
 def disc_trapezoid(sde, T):
     grid = np.linspace(sde.beta_min, sde.beta_max, T + 1)
-    return [-math.expm1(-sde.horizon / T * (a + b) / 2) for a, b in zip(grid[:-1], grid[1:], strict=True)]
+    return [-math.expm1(-sde.horizon / T * (a + b) / 2) for a, b in itertools.pairwise(grid)]
 
 
 def disc_quad(sde, T):
@@ -1888,7 +1893,7 @@ def heun_edm(x, times):
     def denoise(x, sigma):
         return x + sigma**2 * any_score(x, sigma)
 
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         d = (x - denoise(x, t)) / t
         y = x + (s - t) * d
         x = x + (s - t) * (0.5 * d + 0.5 * (y - denoise(y, s)) / s)
@@ -1998,7 +2003,7 @@ def denoise_gain(mix, x, a, b):
 
 
 def denoise_precision(mix, x, a, b):
-    w, m, C = parts(mix)
+    _w, m, C = parts(mix)
     r = e_logs(x, *noisy(mix, a, b), logpdf_eigh)
     P = np.linalg.inv(C)
     V = np.linalg.inv(P + (a / b) ** 2 * np.eye(x.shape[1]))
@@ -2320,7 +2325,7 @@ def lpb(sde, rule, stein, score_and_divergence, prior_log_prob, x):
         return np.asarray(f(points)).reshape(N, len(e)) @ we
 
     def integrand(t):
-        a, b = sde.level(t)
+        _a, b = sde.level(t)
 
         def f(points):
             s, div = score_and_divergence(points, t)
@@ -2346,14 +2351,12 @@ for what, sde in {"VP": VP(0.1, 6.0, 1.5), "sub-VP": SubVP(0.2, 5.0), "VE": VE(0
             lambda sde=sde, rule=rule, stein=stein: c.check_log_prob_bound(
                 partial(lpb, sde, rule, stein), sde, WIDE, np.array([[-1.0], [0.2], [1.5]])
             ),
-            True,
         )
 add(
     "log_prob_bound: Gauss-Hermite; VP, D=2",
     lambda: c.check_log_prob_bound(
         partial(lpb, VP(0.1, 6.0, 1.5), "hermite", False), VP(0.1, 6.0, 1.5), WIDE2, X2[:2] / 2
     ),
-    True,
 )
 
 
@@ -2424,12 +2427,10 @@ for what, (mix, x) in {"D=1": (WIDE, np.array([[-1.0], [0.4]])), "D=2": (WIDE2, 
         add(
             f"probability_flow_likelihood: solve_ivp; {name}, {what}",
             lambda sde=sde, mix=mix, x=x: c.check_probability_flow_likelihood(partial(flow_ivp, sde, mix), mix, x, sde),
-            True,
         )
     add(
         f"probability_flow_likelihood: in σ; {what}",
         lambda mix=mix, x=x: c.check_probability_flow_likelihood(partial(flow_sigma, mix), mix, x),
-        True,
     )
     add(
         f"probability_flow_likelihood: Runge-Kutta in B; {what}",
@@ -2477,7 +2478,6 @@ for how, code in {"eigenvalues": law_closed, "matrix exponentials": law_van_loan
         add(
             f"reverse_law: {how}; D={D}, B={integral}, δ={delta}",
             lambda code=code, D=D, B=integral, delta=delta: c.check_reverse_law(partial(code, B, D), B, delta),
-            how == "moment equations",
         )
 
 
@@ -2598,7 +2598,6 @@ for how, code in {"in log-SNR": mi_log_snr, "in log t": mi_log_time}.items():
         lambda code=code: c.check_mutual_information(
             code, [(VP(0.5, 6.0), 0.05), (VE(0.2, 5.0), 0.1), (c.EDM(5.0), 0.1)], [GAUSS, WIDE]
         ),
-        True,
     )
 
 
@@ -2722,7 +2721,7 @@ add(
 
 
 def order_ddim(denoise, x, levels):
-    for (a, b), (a2, b2) in zip(levels[:-1], levels[1:], strict=True):
+    for (a, b), (a2, b2) in itertools.pairwise(levels):
         x0 = denoise(x, float(a), float(b))
         x = a2 * x0 + b2 / b * (x - a * x0)
     return x
@@ -2784,10 +2783,9 @@ for how, (code, order) in {
         add(
             f"flow_order: {how}; {what}",
             lambda code=code, order=order, law=law: c.check_flow_order(code, law, order),
-            True,
         )
-add("flow_order: Heun on EDM's levels", lambda: c.check_flow_order(order_heun, WIDE, 2.0, edm_level), True)
-add("flow_order: DDIM on a rectified flow", lambda: c.check_flow_order(order_ddim, WIDE, 1.0, rectified_level), True)
+add("flow_order: Heun on EDM's levels", lambda: c.check_flow_order(order_heun, WIDE, 2.0, edm_level))
+add("flow_order: DDIM on a rectified flow", lambda: c.check_flow_order(order_ddim, WIDE, 1.0, rectified_level))
 
 
 def weak_ancestral(denoise, x, levels, noise):
@@ -2825,7 +2823,6 @@ for how, code in {
         add(
             f"weak_order: {how}; D={D}",
             lambda code=code, D=D: c.check_weak_order(code, MEAN2[:D], spd(230 + D, D)),
-            True,
         )
 
 SCHEDULES = {
@@ -2856,7 +2853,7 @@ for what, schedule in SCHEDULES.items():
 def tilt_grid(mix, p_label, x, a, b, w):
     """Weights of x_0 on a grid, for D = 1 or 2."""
     D = mix.dimension
-    u = np.linspace(-9, 9, 3001 if D == 1 else 181)
+    u = np.linspace(-25, 25, 8001) if D == 1 else np.linspace(-14, 14, 281)
     grid = np.stack(np.meshgrid(*[u] * D, indexing="ij"), -1).reshape(-1, D)
     lj = log_joint(grid, *parts(mix))
     log_p = np.logaddexp.reduce(lj, axis=1)
@@ -2869,7 +2866,7 @@ def tilt_grid(mix, p_label, x, a, b, w):
 
 def tilt_gradient(mix, p_label, x, a, b, w):
     """The same with the score of x_0 inside: ∇log p_t = E[∇log tilt(x_0) | x_t]/a."""
-    u = np.linspace(-9, 9, 3001)[:, None]
+    u = np.linspace(-25, 25, 8001)[:, None]
     lj = log_joint(u, *parts(mix))
     wk, m, C = parts(mix)
     log_p = np.logaddexp.reduce(lj, axis=1)
@@ -2885,21 +2882,18 @@ LEVELS = np.array([[0.9, 0.45], [0.6, 0.8], [1.0, 1.0]])
 add(
     "tilted_score: posterior mean; D=1",
     lambda: c.check_tilted_score(partial(tilt_grid, LINE, np.array([0.9, 0.2])), LINE, np.array([0.9, 0.2]), LEVELS),
-    True,
 )
 add(
     "tilted_score: mean of the slope; D=1",
     lambda: c.check_tilted_score(
         partial(tilt_gradient, LINE, np.array([0.9, 0.2])), LINE, np.array([0.9, 0.2]), LEVELS
     ),
-    True,
 )
 add(
     "tilted_score: posterior mean; D=1, w=1.7",
     lambda: c.check_tilted_score(
         partial(tilt_grid, LINE, np.array([0.4, 0.8])), LINE, np.array([0.4, 0.8]), LEVELS, 1.7
     ),
-    True,
 )
 add(
     "tilted_score: posterior mean; D=2",
@@ -2911,7 +2905,7 @@ add(
 
 
 def tweedie_posterior(mix, x, a, b):
-    w, m, C = parts(mix)
+    _w, m, C = parts(mix)
     r = e_logs(x, *noisy(mix, a, b))
     eye = np.eye(x.shape[1])
     gains = [np.linalg.solve(a * a * Ck + b * b * eye, a * Ck).T for Ck in C]
@@ -2967,7 +2961,6 @@ for what, law in {"D=2 K=3": MIXTURES["D=2 K=3"], "D=2 wide": WIDE2, "D=10 K=2":
         add(
             f"conservative_score: {how}; {what}",
             lambda code=code, law=law: c.check_conservative_score(partial(code, *parts(law)), law),
-            True,
         )
 
 
@@ -2996,18 +2989,16 @@ for what, sde in {"VP": VP(0.1, 8.0), "VE": VE(0.1, 4.0, 2.0), "EDM": c.EDM(5.0)
     add(
         f"kl_rate: on a grid; {what}, D=1",
         lambda sde=sde, times=times: c.check_kl_rate(partial(rate_grid, sde, LINE, WIDE), sde, LINE, WIDE, times),
-        True,
     )
     add(
         f"kl_rate: Gaussians; {what}, D=2",
         lambda sde=sde, times=times: c.check_kl_rate(partial(rate_gaussian, sde, ONE, OTHER), sde, ONE, OTHER, times),
-        True,
     )
 
 
 def density_grid(n, eps_hat, variance):
     """p_{t−1}(y) = ∫ N(y; mean(x), σ²) p_t(x) dx on one grid."""
-    x = np.linspace(-14, 14, 1401)
+    x = np.linspace(-30, 30, 2001)
     p = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
     for t in range(n.T, 0, -1):
         eps = np.asarray(eps_hat(x[:, None], t))[:, 0]
@@ -3030,22 +3021,24 @@ def density_affine(n, eps_hat, variance):
 
 
 for what, schedule in {
-    "T=5": NoiseSchedule.linear(5),
+    "T=5": NoiseSchedule.from_variances(np.array([0.1, 0.15, 0.2, 0.25, 0.3])),
     "T=3 constant": NoiseSchedule.from_variances(np.array([0.3, 0.4, 0.5])),
     "T=10 cosine": NoiseSchedule.cosine(10),
 }.items():
     for how, code in {"on a grid": density_grid, "affine": density_affine}.items():
+        if how == "on a grid" and "cosine" in what:
+            continue  # the first steps leave the grid
         add(
             f"data_processing: {how}; {what}",
             lambda code=code, schedule=schedule: c.check_data_processing(partial(code, schedule), schedule),
-            True,
+            how == "on a grid",
         )
 
 
 def exact_bound(rule, schedule, x0, eps_hat, variance, n_levels):
     """−L_T − Σ L_{t−1} + E log P(x_0 | x_1); the expectation of each term on its own."""
     T = schedule.T
-    e, w = normal_nodes(2, rule) if rule == "hermite" else normal_grid()
+    e, w = normal_grid(rule)
     a, b = schedule.alpha_bar, schedule.beta_bar
     prior = 0.5 * (a[T] ** 2 * x0**2 + b[T] ** 2 - 1 - np.log(b[T] ** 2)).sum(1)
     out = -prior
@@ -3065,16 +3058,24 @@ def exact_bound(rule, schedule, x0, eps_hat, variance, n_levels):
     return out
 
 
-def normal_grid():
-    u = np.arange(-45, 46) * 0.2
-    w = np.exp(-0.5 * u * u) * 0.2 / math.sqrt(2 * math.pi)
+def normal_grid(rule):
+    if rule == "panels":
+        edges = np.linspace(-9, 9, 19)
+        u, w = (
+            np.concatenate(part)
+            for part in zip(*[legendre(9, *ends) for ends in itertools.pairwise(edges)], strict=True)
+        )
+    else:
+        u = np.linspace(-9, 9, 181)
+        w = np.full(181, 0.1)
+    w = w * np.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
     return np.stack(np.meshgrid(u, u, indexing="ij"), -1).reshape(-1, 2), np.outer(w, w).ravel()
 
 
-for how in "hermite", "trapezoid":
+for how in "panels", "trapezoid":
     for n in 2, 3, 5:
         add(
             f"discrete_bound: {how}; {n} levels",
             lambda how=how, n=n: c.check_discrete_bound(partial(exact_bound, how), n).at(1e-6),
-            True,
+            n > 2,
         )
