@@ -1,16 +1,14 @@
 """`python -m tests.battery first`: the result of a battery, as printed in RESULTS.md."""
 
-import importlib
 import sys
 from collections import Counter
 
-from tests.battery.case import judged
+from tests.battery.case import cases_of, judged
 
 
 def main(battery: str) -> None:
     """Print the totals, every wrong implementation that is not named, and every right one that is refused."""
-    wrong = importlib.import_module(f"tests.battery.{battery}_wrong").CASES
-    right = importlib.import_module(f"tests.battery.{battery}_right").CASES
+    wrong, right = cases_of(battery, "wrong"), cases_of(battery, "right")
     checks = [case.run() for case in wrong]
     verdicts = [judged(check, case.words) for case, check in zip(wrong, checks, strict=True)]
     count = Counter(verdicts)

@@ -1,6 +1,8 @@
 """One case of a battery: a wrong implementation with its mistake, or a right implementation."""
 
+import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from scratchgen.conformance import Check
@@ -23,6 +25,12 @@ class Right(NamedTuple):
     name: str  # the convention, precision, schedule, D and T
     run: Callable[[], Check]
     slow: bool = False
+
+
+def cases_of(battery: str, kind: str) -> list[Wrong] | list[Right]:
+    """The cases of all modules of a battery, "first", "second" or "third", and of a kind, "wrong" or "right"."""
+    modules = sorted(path.stem for path in Path(__file__).parent.glob(f"{battery}_{kind}*.py"))
+    return [case for name in modules for case in importlib.import_module(f"tests.battery.{name}").CASES]
 
 
 def verdict(case: Wrong) -> str:

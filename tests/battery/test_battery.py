@@ -3,14 +3,13 @@
 `python -m pytest tests/battery --battery` runs the slow cases too.
 """
 
-import importlib
 from pathlib import Path
 
 import pytest
 
 from scratchgen.conformance import Check
 from scratchgen.conformance.result import NAMELESS, SINGLE, compare
-from tests.battery.case import Wrong, verdict
+from tests.battery.case import Wrong, cases_of, verdict
 
 EXPECTED = {  # wrong implementations with another verdict than "named" or "silent"
     "q_sample: t broadcast over dimensions, not examples": (
@@ -27,20 +26,15 @@ FIRST_RESULTS = "".join(path.read_text() for path in sorted(Path(__file__).paren
 
 
 def pytest_generate_tests(metafunc):
-    """The cases of `second_wrong.py` or `second_right.py`; with --battery also the first battery and the slow cases."""
+    """The cases of the second battery; with --battery those of all batteries, and the slow cases."""
     kind = next((name for name in ("wrong", "right") if name in metafunc.fixturenames), None)
     if kind is None:
         return
     everything = metafunc.config.getoption("--battery")
-    modules = [f"first_{kind}", f"second_{kind}"] if everything else [f"second_{kind}"]
-    cases = {f"{name}-{case.name}": case for name in modules for case in module(name).CASES}
+    batteries = ["first", "second", "third"] if everything else ["second"]
+    cases = {f"{name}-{case.name}": case for name in batteries for case in cases_of(name, kind)}
     wanted = {name: case for name, case in cases.items() if everything or not case.slow}
     metafunc.parametrize(kind, wanted.values(), ids=wanted)
-
-
-def module(name):
-    """A module of this folder."""
-    return importlib.import_module(f"tests.battery.{name}")
 
 
 def test_a_wrong_implementation_fails_and_is_not_named_wrongly(wrong):
