@@ -48,7 +48,7 @@ def _with_arrays(check: Callable[P, R], in_place: bool) -> Callable[P, R]:
                 as_schedule(value)
             if inspect.isroutine(value) or isinstance(value, functools.partial):
                 bound.arguments[name] = on_copies(value, name, singles, in_place)
-            if isinstance(value, list | tuple) or (hasattr(value, "__array__") and not np.isscalar(value)):
+            if _is_array(value):
                 bound.arguments[name] = np.asarray(value, dtype=np.float64)
         result = check(*bound.args, **bound.kwargs)
         if singles and isinstance(result, Check) and not result.passed:
@@ -56,6 +56,13 @@ def _with_arrays(check: Callable[P, R], in_place: bool) -> Callable[P, R]:
         return result
 
     return with_arrays
+
+
+def _is_array(value: Any) -> bool:
+    """Whether an argument of a check is an array, or a list or tuple of numbers; names are none."""
+    if isinstance(value, list | tuple):
+        return not any(isinstance(part, str) for part in value)
+    return hasattr(value, "__array__") and not np.isscalar(value)
 
 
 def on_copies(
@@ -160,6 +167,8 @@ def check_callable(f: Any, usage: str) -> None:
         signature.bind(*call)
     except TypeError:
         raise TypeError(f"{message}, got a callable with the parameters {signature}") from None
+    if len(call) == 1:  # there is one order only
+        return
     positional = [
         name
         for name, parameter in signature.parameters.items()

@@ -479,8 +479,16 @@ def _check_em(
     ahead = parts(step(x, *start), 3, "step")
     found = float(np.trace(ahead[2][0] - spread[0])) / x.shape[1] if ahead[2].shape == spread.shape else 0.0
     meant = f"not {ridge:.3g}" if ridge else "which is no maximum of (15); pass ridge= if it is meant"
-    wrong = wrong_responsibilities(x, *start)
     scales = np.array(1.0), length, variance
+
+    def gives_all(resp: Callable[[], ArrayLike]) -> bool:
+        """Whether wrong responsibilities explain weights, means and covariances together."""
+        found = ahead[0], ahead[1], ahead[2] - added
+        pairs = zip(found, after(np.asarray(resp())), scales, strict=True)
+        return all(a.shape == b.shape and np.abs(a - b).max() <= 1e-4 * s for a, b, s in pairs)
+
+    with np.errstate(all="ignore"):
+        wrong = {text: resp for text, resp in wrong_responsibilities(x, *start).items() if gives_all(resp)}
 
     def steps(i: int) -> dict[str, Callable[[], ArrayLike]]:
         """Part i of the step from wrong responsibilities."""

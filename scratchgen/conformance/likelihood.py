@@ -458,7 +458,7 @@ def check_bits_per_dim(
         Tolerance 5e-14.
     """
     check_callable(bits_per_dim, "bits_per_dim(nats, dimension, scale)")
-    nats = -np.log(masses / scale**dimension)
+    nats = dimension * np.log(scale) - np.log(masses)
     return compare(
         "check_bits_per_dim",
         "(21)",

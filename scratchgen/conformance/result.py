@@ -292,8 +292,12 @@ def _reasons(
 
 
 def _widest(texts: list[str]) -> list[str]:
-    """The sentences without the special cases of another one: of "a" and "a, for b" only "a"."""
-    return [text for text in texts if not any(text.startswith(f"{other}, ") for other in texts)]
+    """The sentences without special cases and combinations of another: of "a", "a, for b" and "a; c" only "a"."""
+
+    def contains(text: str, other: str) -> bool:
+        return text.startswith((f"{other}, ", f"{other}; ")) or text.endswith(f"; {other}")
+
+    return [text for text in texts if not any(contains(text, other) for other in texts)]
 
 
 def _observation(left: Array, right: Array, unit: Array, limit: float) -> str:

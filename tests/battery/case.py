@@ -38,12 +38,17 @@ def verdict(case: Wrong) -> str:
     return judged(case.run(), case.words)
 
 
+def told_by(check: Check) -> list[str]:
+    """The parts of a diagnosis that say what the numbers are."""
+    text = check.diagnosis.replace(CANCELS, "").replace(SINGLE, NAMELESS)
+    return [part for found in text.split(ALSO) for part in found.split("; ")[1:] if part != NAMELESS]
+
+
 def judged(check: Check, words: tuple[str, ...]) -> str:
     """`verdict` for the result of a check and the phrases that name the mistake."""
     if check.passed:
         return "passed"
-    text = check.diagnosis.replace(CANCELS, "").replace(SINGLE, NAMELESS)
-    told = [part for found in text.split(ALSO) for part in found.split("; ")[1:] if part != NAMELESS]
+    told = told_by(check)
     if any(phrase in "; ".join(told) for phrase in words):
         return "named"
     return "named wrongly" if any(not is_fact(part) for part in told) else "silent"

@@ -9,12 +9,16 @@ import pytest
 
 from scratchgen.conformance import Check
 from scratchgen.conformance.result import NAMELESS, SINGLE, compare
-from tests.battery.case import Wrong, cases_of, verdict
+from tests.battery.case import Wrong, cases_of, judged, told_by, verdict
 
 EXPECTED = {  # wrong implementations with another verdict than "named" or "silent"
     "q_sample: t broadcast over dimensions, not examples": (
         "passed",
         "it is right for an int t, and raises for an array of them: a callable that raises takes ints only",
+    ),
+    "flow_order (Heun): Adams and Bashforth without the ratio of steps": (
+        "passed",
+        "neighbouring steps of the default levels differ by O(h) only, so that the order stays 2",
     ),
 }
 REFUSED = {  # right implementations of another problem than the check's, by the check
@@ -22,6 +26,8 @@ REFUSED = {  # right implementations of another problem than the check's, by the
     "check_covariance_types": "the tied prior is counted once for each component, as an earlier docstring said",
     "check_learning_rate: transformers": "another warm-up, step/warmup",
 }
+# Names that the phrases of a case do not contain, each judged to be right by hand: "case => name".
+BY_HAND = set((Path(__file__).parent / "third_by_hand.txt").read_text(encoding="utf-8").splitlines())
 FIRST_RESULTS = "".join(path.read_text() for path in sorted(Path(__file__).parent.glob("*.txt")))
 
 
@@ -39,8 +45,11 @@ def pytest_generate_tests(metafunc):
 
 def test_a_wrong_implementation_fails_and_is_not_named_wrongly(wrong):
     expected = EXPECTED.get(wrong.name, ("named", ""))[0]
-    found = verdict(wrong)
-    assert found in {expected, "silent" if expected == "named" else expected}, wrong.run().diagnosis
+    check = wrong.run()
+    found = judged(check, wrong.words)
+    if found == "named wrongly" and f"{wrong.name} => {'; '.join(told_by(check))}" in BY_HAND:
+        found = "named"
+    assert found in {expected, "silent" if expected == "named" else expected}, check.diagnosis
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, about torch.jit

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from scratchgen import NoiseSchedule
-from scratchgen.conformance import check_forward_process, check_moving_average, check_posterior
+from scratchgen import Mixture, NoiseSchedule
+from scratchgen.conformance import (
+    check_bits_per_dim,
+    check_em,
+    check_forward_process,
+    check_loss_weights,
+    check_moving_average,
+    check_posterior,
+)
 from scratchgen.conformance.arguments import check_callable
+from scratchgen.conformance.result import compare
 from scratchgen.ddpm import q_sample
 
 STEP = "step(t, s, x_t, eps_hat, noise); t counts 1..T"
@@ -116,3 +124,52 @@ def test_an_optimiser_may_change_its_parameters_in_place():
         return path
 
     assert check_moving_average(average, np.array([1.0, 2.0]), np.arange(6.0).reshape(3, 2) ** 2, 0.9)
+
+
+def test_names_among_the_arguments_stay_names():
+    tables = {"bound": lambda s: s.snr, "simple": lambda s: np.ones(s.T + 1)}
+    for names in (("simple",), ["simple"], ("simple", "simple")):
+        check = check_loss_weights(lambda name: tables[name](SCHEDULE), SCHEDULE, SCHEDULE.beta**2, weightings=names)
+        assert check, check.diagnosis
+
+
+def test_one_parameter_has_no_wrong_order():
+    check_callable(lambda x: x, "diffusion(t)")
+    with pytest.raises(TypeError, match="another order"):
+        check_callable(lambda x, t: x, "drift(t, x)")
+
+
+def test_bits_of_large_pictures_do_not_underflow():
+    """scale^D = 256⁻³⁰⁷² is 0 in float64; its logarithm is not."""
+    masses = np.array([1e-300, 0.25, 0.5])
+    check = check_bits_per_dim(lambda nats, D, scale: nats / (D * np.log(2)) - np.log2(scale), masses, 3072, 1 / 256)
+    assert check, check.diagnosis
+    assert not check_bits_per_dim(lambda nats, D, scale: nats / (D * np.log(2)), masses, 3072, 1 / 256)
+
+
+def test_the_simplest_name_is_told():
+    mistakes = {
+        "a; b": lambda: [2.0, 3.0],
+        "b; a": lambda: [2.0, 3.0],
+        "a": lambda: [2.0, 3.0],
+        "a, twice": lambda: [2, 3],
+    }
+    assert compare("c", "(0)", "q", [2.0, 3.0], [1.0, 2.0], 1e-9, mistakes).diagnosis.endswith("; a")
+    other = {"a; b": lambda: [2.0, 3.0], "a; c": lambda: [2.0, 3.0]}
+    assert compare("c", "(0)", "q", [2.0, 3.0], [1.0, 2.0], 1e-9, other).diagnosis.endswith("; a; b or a; c")
+
+
+def test_a_mistake_of_the_e_step_must_explain_the_whole_step():
+    """The tied covariance about the mean of the data is also that after an E-step of the prior; the means are not."""
+    rng = np.random.default_rng(0)
+    x, weights = rng.standard_normal((30, 2)), np.array([0.3, 0.7])
+    means, covariances = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([np.eye(2)] * 2)
+
+    def step(x, *theta):
+        resp = np.exp(Mixture(*theta).log_joint(x))
+        resp /= resp.sum(axis=1, keepdims=True)
+        counts = resp.sum(axis=0)
+        return counts / len(x), resp.T @ x / counts[:, None], np.array([np.cov(x.T, bias=True)] * 2)
+
+    told = check_em(step, x, weights, means, covariances, covariance_type="tied").diagnosis
+    assert told.endswith("; they are taken about the mean of the data")
