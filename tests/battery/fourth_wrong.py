@@ -874,3 +874,708 @@ def _():
         return t, density
 
     return c.check_time_draws(draw, lambda t: (t - lo) / (hi - lo))
+
+
+# With the network of the code under test
+
+
+def rows(net, x, t):
+    """A network for one step, at one step an example."""
+    return np.concatenate([net(x[i : i + 1], int(step)) for i, step in enumerate(t)])
+
+
+def batch(seed, n=5, dim=3):
+    return rng(seed).normal(size=(n, dim)), rng(seed + 1).normal(size=(n, dim))
+
+
+@wrong(
+    "loss_of: x_t of the whole batch at the step of its first example",
+    "first example",
+    "first",
+    "same",
+    "one step",
+    "batch",
+    "broadcast",
+)
+def _():
+    s, net = HO200, network(20)
+
+    def loss(t, x0, e):
+        x_t = s.alpha_bar[t[0]] * x0 + s.beta_bar[t[0]] * e
+        return ((e - rows(net, x_t, t)) ** 2).sum(1)
+
+    return c.check_loss_of(loss, net, *batch(20), s)
+
+
+@wrong("loss_of: smooth L1 with its corner at 1", "Huber", "huber", "L1", "absolute", "smooth")
+def _():
+    s, net = LINEAR, network(22)
+
+    def loss(t, x0, e):
+        d = np.abs(e - rows(net, col(s.alpha_bar, t) * x0 + col(s.beta_bar, t) * e, t))
+        return np.where(d < 1, 0.5 * d**2, d - 0.5).mean(1)
+
+    return c.check_loss_of(loss, net, *batch(22), s, reduction="mean")
+
+
+@wrong("loss_of: v with x_t in place of x_0", "x_t", "x_0", "target", "noisy")
+def _():
+    s, net = COSINE, network(24)
+
+    def loss(t, x0, e):
+        a, b = col(s.alpha_bar, t), col(s.beta_bar, t)
+        x_t = a * x0 + b * e
+        return ((a * e - b * x_t - rows(net, x_t, t)) ** 2).sum(1)
+
+    return c.check_loss_of(loss, net, *batch(24), s, prediction="v")
+
+
+@wrong("bound_of: one noise for all steps", "noise[0]", "one noise", "same noise", "noise", "first")
+def _():
+    s, net = RANDOM, network(26)
+    x0, noise = rng(26).normal(size=(4, 3)), rng(27).normal(size=(s.T, 4, 3))
+
+    def bound(x0, noise):
+        return all_terms(s, s.beta**2, x0, net, np.broadcast_to(noise[0], noise.shape))
+
+    return c.check_bound_of(bound, net, x0, noise, s)
+
+
+@wrong("bound_of: bins of 256 levels around data of 8 levels", "bin", "255", "256", "level", "width", "narrow")
+def _():
+    s, net = FROM_SDE, network(28)
+    x0, noise = rng(28).integers(0, 8, (3, 3)) / 3.5 - 1, rng(29).normal(size=(s.T, 3, 3))
+
+    def bound(x0, noise):
+        terms = all_terms(s, s.beta**2, x0, net, noise)
+        x_1 = s.alpha_bar[1] * x0 + s.beta_bar[1] * noise[0]
+        gap = x0 - ancestral(s, 1, x_1, net(x_1, 1))
+        upper = np.where(x0 > 0.999, 1.0, ndtr((gap + 1 / 255) / s.beta[1]))
+        lower = np.where(x0 < -0.999, 0.0, ndtr((gap - 1 / 255) / s.beta[1]))
+        terms[:, 0] = -np.log(np.maximum(upper - lower, 1e-300)).sum(1)
+        return terms.sum(1)
+
+    return c.check_bound_of(bound, net, x0, noise, s, n_levels=8)
+
+
+@wrong(
+    "sampler_of: range(T − 1, 0, −1) leaves out the first step",
+    "first step",
+    "T−1",
+    "T − 1",
+    "skip",
+    "left out",
+    "step from T",
+)
+def _():
+    s, net = LINEAR, network(30)
+    x, noise = rng(30).normal(size=(3, 3)), rng(31).normal(size=(s.T, 3, 3))
+
+    def sample(x, noise):
+        for i, t in enumerate(range(s.T - 1, 0, -1)):
+            x = ancestral(s, t, x, net(x, t)) + s.beta[t] * noise[i]
+        return x
+
+    return c.check_sampler_of(sample, net, x, noise, s)
+
+
+@wrong("sampler_of: DDIM's ε̂ from the x_0 that was clipped", "clip", "[−1, 1]", "x̂_0")
+def _():
+    s, net = COSINE, network(32)
+    x, noise = rng(32).normal(size=(3, 3)), rng(33).normal(size=(s.T, 3, 3))
+
+    def sample(x, noise):
+        for t in range(s.T, 0, -1):
+            x0 = np.clip((x - s.beta_bar[t] * net(x, t)) / s.alpha_bar[t], -1, 1)
+            e = (x - s.alpha_bar[t] * x0) / s.beta_bar[t]
+            x = s.alpha_bar[t - 1] * x0 + s.beta_bar[t - 1] * e
+        return x
+
+    return c.check_sampler_of(sample, net, x, noise, s, eta=0.0)
+
+
+@wrong(
+    "sampler_of: the path without x_T's first step of noise, z shifted by one",
+    "noise",
+    "shift",
+    "order",
+    "previous",
+    "late",
+    "off by one",
+)
+def _():
+    s, net = CONSTANT, network(34)
+    x, noise = rng(34).normal(size=(3, 3)), rng(35).normal(size=(s.T, 3, 3))
+
+    def sample(x, noise):
+        path, z = [x], np.zeros_like(x)
+        for i, t in enumerate(range(s.T, 0, -1)):
+            x = ancestral(s, t, x, net(x, t)) + s.beta[t] * z
+            z = noise[i]
+            path.append(x)
+        return np.stack(path)
+
+    return c.check_sampler_of(sample, net, x, noise, s)
+
+
+def affine_score(x, t):
+    return -x * np.array([0.8, 0.5]) + 0.2 * np.sin(x[:, ::-1])
+
+
+def flow_log_prob(x, sde, t_min, score, factor=1.0, prior_std=None, n=300, div=None):
+    """Runge-Kutta over the probability flow; `factor` multiplies the divergence of the score."""
+    div = div or (lambda x, t: np.full(len(x), -1.3))
+
+    def slope(x, t):
+        g2 = float(sde.diffusion(t)) ** 2
+        f = float(sde.rate(t))
+        return f * x - 0.5 * g2 * score(x, t), x.shape[1] * f - factor * 0.5 * g2 * div(x, t)
+
+    times, total = t_min + (sde.horizon - t_min) * np.linspace(0, 1, n + 1) ** 2, 0.0
+    for t, u in pairwise(times):
+        h = u - t
+        a, da = slope(x, t)
+        b, db = slope(x + h / 2 * a, t + h / 2)
+        d, dd = slope(x + h / 2 * b, t + h / 2)
+        e, de = slope(x + h * d, u)
+        x, total = x + h / 6 * (a + 2 * b + 2 * d + e), total + h / 6 * (da + 2 * db + 2 * dd + de)
+    std = sde.prior_std if prior_std is None else prior_std
+    return total + gauss(x, 0.0, std**2)
+
+
+@wrong(
+    "flow_likelihood_of: the divergence of the reverse SDE, g² in place of ½g²",
+    "½",
+    "g²",
+    "reverse SDE",
+    "twice",
+    "divergence",
+)
+def _():
+    sde, x = VP(0.1, 6.0, 1.5), rng(36).normal(size=(4, 2))
+    return c.check_flow_likelihood_of(
+        lambda x: flow_log_prob(x, sde, 0.01, affine_score, factor=2.0), affine_score, x, sde, 0.01
+    )
+
+
+@wrong(
+    "flow_likelihood_of: N(0, I) at the end of a variance-exploding process", "prior", "N(0, I)", "π", "σ_max", "std(T)"
+)
+def _():
+    sde, x = VE(0.05, 5.0), rng(37).normal(size=(3, 2))
+    score = lambda x, t: affine_score(x, t) / (1 + float(sde.std(t)) ** 2)  # noqa: E731
+    div = lambda x, t: np.full(len(x), -1.3) / (1 + float(sde.std(t)) ** 2)  # noqa: E731
+    return c.check_flow_likelihood_of(
+        lambda x: flow_log_prob(x, sde, 0.01, score, prior_std=1.0, div=div), score, x, sde, 0.01
+    )
+
+
+@wrong(
+    "flow_likelihood_of: the density of t_min divided by scale(t_min), once for all dimensions",
+    "scale",
+    "constant",
+    "shift",
+    "t_min",
+    "factor",
+)
+def _():
+    sde, x = VP(0.5, 4.0, 2.0), rng(38).normal(size=(4, 2))
+
+    def log_prob(x):
+        return flow_log_prob(x, sde, 0.1, affine_score) + float(sde.log_scale(0.1))
+
+    return c.check_flow_likelihood_of(log_prob, affine_score, x, sde, 0.1)
+
+
+# Latent variables
+
+
+def kl_rows(mean, log_var):
+    return 0.5 * (mean**2 + np.exp(log_var) - 1 - log_var).sum(1)
+
+
+def vae_case(loss, seed):
+    draw = rng(seed)
+    x, W, bias = draw.normal(size=(4, 5)), draw.normal(size=(5, 2)), draw.normal(size=5)
+    return c.check_vae_loss(loss, x, W, bias, 0.6, draw.normal(size=(4, 2)), draw.normal(size=(4, 2)) - 1)
+
+
+@wrong(
+    "vae_loss: D log s² without the ½, as of a standard deviation",
+    "½",
+    "log",
+    "twice",
+    "factor",
+    "standard deviation",
+    "σ²",
+)
+def _():
+    def loss(x, x_hat, mean, log_var, s):
+        log_std = s  # the network's output is taken as log σ in the constant only
+        nll = (x - x_hat) ** 2 / (2 * np.exp(s)) + log_std + 0.5 * np.log(2 * np.pi)
+        return nll.sum(1) + kl_rows(mean, log_var)
+
+    return vae_case(loss, 40)
+
+
+@wrong("vae_loss: the KL as a mean over the latents", "mean", "latent", "k", "KL", "divided")
+def _():
+    def loss(x, x_hat, mean, log_var, s):
+        nll = 0.5 * ((x - x_hat) ** 2 / np.exp(s) + s + np.log(2 * np.pi))
+        return nll.sum(1) - 0.5 * (1 + log_var - mean**2 - np.exp(log_var)).mean(1)
+
+    return vae_case(loss, 41)
+
+
+@wrong("vae_loss: F.gaussian_nll_loss without full=True", "2π", "2 π", "constant", "log 2π")
+def _():
+    def loss(x, x_hat, mean, log_var, s):
+        var = np.maximum(np.exp(s), 1e-6)
+        return 0.5 * (np.log(var) + (x - x_hat) ** 2 / var).sum(1) + kl_rows(mean, log_var)
+
+    return vae_case(loss, 42)
+
+
+def tables(seed, X=4, Z=3):
+    """p(x), q(z | x), p(x | z), p(z) and the joint p(x, z)."""
+    draw = rng(seed)
+    p, q = draw.dirichlet(np.full(X, 3.0)), draw.dirichlet(np.full(Z, 2.0), X)
+    decoder, prior = draw.dirichlet(np.full(X, 2.0), Z).T.copy(), draw.dirichlet(np.full(Z, 3.0))
+    return p, q, decoder, prior, decoder * prior
+
+
+@wrong("vae_objective: the average over x without p(x)", "p(x)", "uniform", "weight", "mean", "average")
+def _():
+    p, q, decoder, prior, _ = tables(43)
+
+    def loss(p, q, decoder, prior):
+        return (q * (np.log(q / prior) - np.log(decoder))).sum(1).mean()
+
+    return c.check_vae_objective(loss, p, q, decoder, prior)
+
+
+@wrong("vae_objective: free bits, KL at least 0.5 a example", "KL", "at least", "free bits", "max", "clip")
+def _():
+    p, q, decoder, prior, _ = tables(44)
+
+    def loss(p, q, decoder, prior):
+        kl = np.maximum((q * np.log(q / prior)).sum(1), 0.5)
+        return p @ (kl - (q * np.log(decoder)).sum(1))
+
+    return c.check_vae_objective(loss, p, q, decoder, prior)
+
+
+def bernoulli_case(loss, seed):
+    draw = rng(seed)
+    x = draw.uniform(size=(4, 6))
+    return c.check_bernoulli_loss(
+        loss, x, draw.normal(size=(4, 6)) * 2, draw.normal(size=(4, 3)), draw.normal(size=(4, 3))
+    )
+
+
+@wrong(
+    "bernoulli_loss: sigmoid in the decoder and again in BCEWithLogits", "sigmoid", "twice", "probabilit", "logistic"
+)
+def _():
+    def loss(x, logits, mean, log_var):
+        out = expit(logits)
+        return (np.logaddexp(0, out) - x * out).sum(1) + kl_rows(mean, log_var)
+
+    return bernoulli_case(loss, 45)
+
+
+@wrong("bernoulli_loss: log(p + 1e-3) against log 0", "0.001", "1e-3", "1e-03", "added", "eps", "log(p +")
+def _():
+    def loss(x, logits, mean, log_var):
+        p = expit(logits)
+        bce = -(x * np.log(p + 1e-3) + (1 - x) * np.log(1 - p + 1e-3)).sum(1)
+        return bce + kl_rows(mean, log_var)
+
+    return bernoulli_case(loss, 46)
+
+
+@wrong("bernoulli_loss: pixels rounded to 0 or 1 inside the loss", "round", "binar", "0 or 1", "threshold", "x")
+def _():
+    def loss(x, logits, mean, log_var):
+        hard = (x > 0.5).astype(float)
+        return (np.logaddexp(0, logits) - hard * logits).sum(1) + kl_rows(mean, log_var)
+
+    return bernoulli_case(loss, 47)
+
+
+@wrong("reparameterisation: softplus of the log-variance as σ", "softplus", "log(1 +", "log1p")
+def _():
+    a, b = batch(48)
+    return c.check_reparameterisation(lambda m, v, e: m + np.logaddexp(0, v) * e, a, b, rng(50).normal(size=a.shape))
+
+
+@wrong(
+    "reparameterisation: one draw for the batch", "one noise", "first", "broadcast", "same", "every example", "batch"
+)
+def _():
+    a, b = batch(51)
+    return c.check_reparameterisation(lambda m, v, e: m + np.exp(v / 2) * e[:1], a, b, rng(53).normal(size=a.shape))
+
+
+def log_mean(w, axis=0):
+    return logsumexp(w, axis=axis) - np.log(w.shape[axis])
+
+
+@wrong("importance_weighted_bound: log of the batch size in place of log n", "log", "number", "batch", "n", "constant")
+def _():
+    *_, joint = tables(54)
+    return c.check_importance_weighted_bound(
+        lambda w: logsumexp(w, axis=0) - np.log(w.shape[-1]), joint, tables(55)[1], 3
+    )
+
+
+@wrong(
+    "importance_weighted_bound: Σ w̃ log w, the surrogate for gradients",
+    "normalised",
+    "surrogate",
+    "softmax",
+    "weighted",
+    "self",
+)
+def _():
+    *_, joint = tables(56)
+
+    def bound(w):
+        p = np.exp(w - logsumexp(w, axis=0))
+        return (p * w).sum(0)
+
+    return c.check_importance_weighted_bound(bound, joint, tables(57)[1], 2)
+
+
+def exact_iwae(joint, q, n, draws=product):
+    out = []
+    for p, guide in zip(joint, q, strict=True):
+        log_w, total, mass = np.log(p / guide), 0.0, 0.0
+        for tuple_ in draws(
+            range(len(p)), *([n] if draws is permutations else []), **({} if draws is permutations else {"repeat": n})
+        ):
+            index = list(tuple_)
+            chance = np.prod(guide[index])
+            total, mass = total + chance * log_mean(log_w[index]), mass + chance
+        out.append(total / mass)
+    return np.array(out)
+
+
+@wrong("iwae_ladder: draws without replacement", "replacement", "distinct", "different", "permutation", "repeat")
+def _():
+    *_, joint = tables(58, 3, 5)
+    return c.check_iwae_ladder(lambda j, q, n: exact_iwae(j, q, n, permutations), joint, tables(59, 3, 5)[1], 3)
+
+
+@wrong("iwae_ladder: the jackknife's n L_n − (n−1) L_{n−1}", "jackknife", "bias", "n L", "extrapol", "previous", "L_{n")
+def _():
+    *_, joint = tables(60)
+
+    def iwae(j, q, n):
+        out = n * exact_iwae(j, q, n)
+        return out - (n - 1) * exact_iwae(j, q, n - 1) if n > 1 else out
+
+    return c.check_iwae_ladder(iwae, joint, tables(61)[1], 3)
+
+
+@wrong("kl: F.kl_div with probabilities where it wants log-probabilities", "log q", "log", "probabilit")
+def _():
+    p, q = tables(62)[0], tables(63)[0]
+    return c.check_kl(lambda p, q: (p * (np.log(p) - q)).sum(), p, q)
+
+
+@wrong(
+    "kl: scipy's jensenshannon, the root of a symmetric divergence",
+    "Jensen",
+    "symmetric",
+    "root",
+    "mean of p and q",
+    "mixture",
+)
+def _():
+    p, q = tables(64)[0], tables(65)[0]
+
+    def js(p, q):
+        m = (p + q) / 2
+        return np.sqrt(np.maximum(0.5 * (p * np.log(p / m)).sum() + 0.5 * (q * np.log(q / m)).sum(), 0))
+
+    return c.check_kl(js, p, q)
+
+
+def gaussians(seed, dim=3):
+    draw = rng(seed)
+    a, b = draw.normal(size=(2, dim, dim))
+    return draw.normal(size=dim), a @ a.T + np.eye(dim), draw.normal(size=dim), b @ b.T + np.eye(dim)
+
+
+def gaussian_kl(mean_p, cov_p, mean_q, cov_q, metric=None, logdet=lambda m: np.linalg.slogdet(m)[1]):
+    d = mean_q - mean_p
+    quad = d @ np.linalg.solve(cov_q if metric is None else metric, d)
+    return 0.5 * (np.trace(np.linalg.solve(cov_q, cov_p)) + quad - len(d) + logdet(cov_q) - logdet(cov_p))
+
+
+@wrong(
+    "gaussian_kl: the first result of slogdet, the sign",
+    "log|",
+    "determinant",
+    "log det",
+    "log-det",
+    "missing",
+    "without",
+)
+def _():
+    return c.check_gaussian_kl(lambda *a: gaussian_kl(*a, logdet=lambda m: np.linalg.slogdet(m)[0]), *gaussians(66))
+
+
+@wrong(
+    "gaussian_kl: Mahalanobis distance in the covariance of p",
+    "S_p",
+    "cov_p",
+    "covariance of p",
+    "other covariance",
+    "inverse",
+    "S_q",
+)
+def _():
+    return c.check_gaussian_kl(lambda *a: gaussian_kl(*a, metric=a[1]), *gaussians(67, 2))
+
+
+@wrong("diagonal_kl: μ not squared", "μ", "squared", "mean")
+def _():
+    return c.check_diagonal_kl(lambda m, v: -0.5 * (1 + v - m - np.exp(v)).sum(1), *batch(68))
+
+
+@wrong("diagonal_kl: exp(v)² beside v, log σ and log σ² mixed", "σ⁴", "square", "standard deviation", "log σ", "exp")
+def _():
+    return c.check_diagonal_kl(lambda m, v: 0.5 * (m**2 + np.exp(v) ** 2 - 1 - v).sum(1), *batch(70))
+
+
+@wrong(
+    "bits_per_dim: the 7 bits of images in [−1, 1], whatever the scale", "scale", "128", "127.5", "7", "8", "constant"
+)
+def _():
+    masses = rng(72).dirichlet(np.ones(6))
+    return c.check_bits_per_dim(lambda nats, d, scale: nats / (d * np.log(2)) + 7.0, masses, 3, 0.25)
+
+
+@wrong("bits_per_dim: log of the cell in nats among bits", "nats", "log 2", "ln 2", "log₂", "bits")
+def _():
+    masses = rng(73).dirichlet(np.ones(5))
+    return c.check_bits_per_dim(lambda nats, d, scale: nats / (d * np.log(2)) - np.log(scale), masses, 4, 2 / 255)
+
+
+def bins(level, mean, std, n, half, cdf=ndtr):
+    x = 2 * level / (n - 1) - 1
+    upper = np.where(level == n - 1, 1.0, cdf((x + half - mean) / std))
+    lower = np.where(level == 0, 0.0, cdf((x - half - mean) / std))
+    return np.log(np.maximum(upper - lower, 1e-300))
+
+
+@wrong("bin_masses: half a bin as 1/n", "1/n", "n_levels", "width", "edge", "gap", "narrow")
+def _():
+    return c.check_bin_masses(lambda k, m, s: bins(k, m, s, 6, 1 / 6), 6, np.array([-0.4, 0.1, 0.8]), 0.5)
+
+
+@wrong("bin_masses: Ho's tanh for Φ", "tanh", "approxim", "Φ", "logistic")
+def _():
+    cdf = lambda z: 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))  # noqa: E731
+    return c.check_bin_masses(lambda k, m, s: bins(k, m, s, 5, 1 / 4, cdf), 5, np.array([-0.7, 0.2, 0.5]), 0.6)
+
+
+@wrong("joint_kl: without p(x) in the logarithm, the loss of a VAE", "entropy", "H(p)", "p(x)", "log p")
+def _():
+    p, q, decoder, prior, _ = tables(74)
+    return c.check_joint_kl(lambda p, q, d, pr: (p[:, None] * q * np.log(q / (d * pr))).sum(), p, q, decoder, prior)
+
+
+@wrong("joint_kl: the aggregated posterior in the place of the prior", "aggregate", "q̄", "q(z)", "marginal", "prior")
+def _():
+    p, q, decoder, prior, _ = tables(75)
+
+    def joint_kl(p, q, d, pr):
+        return (p[:, None] * q * np.log(p[:, None] * q / (d * (p @ q)))).sum()
+
+    return c.check_joint_kl(joint_kl, p, q, decoder, prior)
+
+
+@wrong("elbo: the logarithm outside, log E_q p/q", "log p(x)", "evidence", "Jensen", "log of", "outside")
+def _():
+    *_, joint = tables(76)
+    return c.check_elbo(lambda j, q: np.log((q * (j / q)).sum(1)), joint, tables(77)[1])
+
+
+@wrong("elbo: the entropy of q from scipy with base=2", "log2", "log₂", "bits", "ln 2", "base", "entropy")
+def _():
+    *_, joint = tables(78)
+    return c.check_elbo(lambda j, q: (q * np.log(j)).sum(1) - (q * np.log2(q)).sum(1), joint, tables(79)[1])
+
+
+@wrong("split_elbo: kl_divergence(prior, q)", "KL(p", "reverse", "direction", "order", "swapped", "exchanged")
+def _():
+    _, q, decoder, prior, _ = tables(80)
+    return c.check_split_elbo(lambda d, pr, q: (q * np.log(d)).sum(1) - (pr * np.log(pr / q)).sum(1), decoder, prior, q)
+
+
+@wrong("split_elbo: likelihood averaged over the prior", "prior", "p(z)", "under", "average", "expectation")
+def _():
+    _, q, decoder, prior, _ = tables(81)
+    return c.check_split_elbo(lambda d, pr, q: np.log(d) @ pr - (q * np.log(q / pr)).sum(1), decoder, prior, q)
+
+
+@wrong(
+    "latent_posterior: normalised over x, the likelihood p(x | z)",
+    "over x",
+    "axis",
+    "column",
+    "p(x | z)",
+    "p(x|z)",
+    "likelihood",
+)
+def _():
+    *_, joint = tables(82)
+    return c.check_latent_posterior(lambda j: (j / j.sum(0), j.sum(1)), joint)
+
+
+@wrong("latent_posterior: softmax of the joint, not of its logarithm", "softmax", "exp", "log")
+def _():
+    *_, joint = tables(83)
+    return c.check_latent_posterior(lambda j: (np.exp(j) / np.exp(j).sum(1, keepdims=True), j.sum(1)), joint)
+
+
+@wrong("posterior_kl: the joint is not normalised", "log p(x)", "ELBO", "normal", "joint", "evidence")
+def _():
+    *_, joint = tables(84)
+    return c.check_posterior_kl(lambda j, q: (q * np.log(q / j)).sum(1), joint, tables(85)[1])
+
+
+@wrong(
+    "posterior_kl: KL(p(z | x)‖q), expectation propagation's",
+    "reverse",
+    "KL(p",
+    "direction",
+    "order",
+    "swapped",
+    "exchanged",
+)
+def _():
+    *_, joint = tables(86)
+
+    def kl(j, q):
+        post = j / j.sum(1, keepdims=True)
+        return (post * np.log(post / q)).sum(1)
+
+    return c.check_posterior_kl(kl, joint, tables(87)[1])
+
+
+@wrong("kl_parts: q̄ as the mean of the rows of q", "uniform", "mean", "p(x)", "weight", "average")
+def _():
+    p, q, _, prior, _ = tables(88)
+
+    def parts(p, q, prior):
+        bar = q.mean(0)
+        return (q * np.log(q / bar)).sum(1), (bar * np.log(bar / prior)).sum()
+
+    return c.check_kl_parts(parts, p, q, prior)
+
+
+@wrong("kl_parts: the second part as KL(prior‖q̄)", "reverse", "KL(prior", "direction", "order", "swapped", "exchanged")
+def _():
+    p, q, _, prior, _ = tables(89)
+
+    def parts(p, q, prior):
+        bar = p @ q
+        return (q * np.log(q / bar)).sum(1), (prior * np.log(prior / bar)).sum()
+
+    return c.check_kl_parts(parts, p, q, prior)
+
+
+def linear_model(seed, n=4, D=5, k=2):
+    draw = rng(seed)
+    return draw.normal(size=(n, D)), draw.normal(size=(D, k)), draw.normal(size=D), 0.7
+
+
+def linear_posterior(x, W, mean, var):
+    precision = np.eye(W.shape[1]) + W.T @ W / var
+    return np.linalg.solve(precision, W.T @ (x - mean).T / var).T, precision
+
+
+@wrong("mean_field: one sweep over the latents from 0", "sweep", "converge", "iteration", "one step", "mean")
+def _():
+    def mean_field(x, W, mean, var):
+        _, precision = linear_posterior(x, W, mean, var)
+        pull, m = (x - mean) @ W / var, np.zeros((len(x), W.shape[1]))
+        for i in range(W.shape[1]):
+            m[:, i] = (pull[:, i] - m @ precision[:, i] + m[:, i] * precision[i, i]) / precision[i, i]
+        return m, 1 / np.diag(precision)
+
+    return c.check_mean_field(mean_field, *linear_model(90, k=3))
+
+
+@wrong("mean_field: the variances of the exact posterior", "marginal", "inverse", "diagonal of", "posterior", "P⁻¹")
+def _():
+    def mean_field(x, W, mean, var):
+        m, precision = linear_posterior(x, W, mean, var)
+        return m, np.diag(np.linalg.inv(precision))
+
+    return c.check_mean_field(mean_field, *linear_model(91))
+
+
+def linear_elbo(x, W, mean, var, m, S, spread=1.0, half=0.5):
+    D, k = W.shape
+    d = x - mean - m @ W.T
+    fit = -0.5 * (D * np.log(2 * np.pi * var) + ((d**2).sum(1) + spread * np.trace(W.T @ W @ S)) / var)
+    return fit - 0.5 * ((m**2).sum(1) + np.trace(S) - k) + half * np.linalg.slogdet(S)[1]
+
+
+@wrong(
+    "linear_gaussian_elbo: reconstruction at the mean of q", "trace", "tr", "spread", "mean of q", "q_cov", "covariance"
+)
+def _():
+    S = np.array([[0.5, 0.1], [0.1, 0.3]])
+    return c.check_linear_gaussian_elbo(
+        lambda *a: linear_elbo(*a, spread=0.0), *linear_model(92), rng(93).normal(size=(4, 2)), S
+    )
+
+
+@wrong(
+    "linear_gaussian_elbo: log|S| of the diagonal of q_cov",
+    "diagonal",
+    "determinant",
+    "log|",
+    "off-diagonal",
+    "correlation",
+    "mean-field",
+)
+def _():
+    S = np.array([[0.5, 0.25], [0.25, 0.3]])
+
+    def elbo(x, W, mean, var, m, S):
+        return linear_elbo(x, W, mean, var, m, S, half=0.0) + 0.5 * np.log(np.diag(S)).sum()
+
+    return c.check_linear_gaussian_elbo(elbo, *linear_model(94), rng(95).normal(size=(4, 2)), S)
+
+
+@wrong("linear_gaussian_posterior: M⁻¹ of Tipping and Bishop without σ²", "σ²", "factor", "M⁻¹", "times")
+def _():
+    def posterior(x, W, mean, var):
+        inverse = np.linalg.inv(W.T @ W + var * np.eye(W.shape[1]))
+        return (x - mean) @ W @ inverse, inverse
+
+    return c.check_linear_gaussian_posterior(posterior, *linear_model(96))
+
+
+@wrong(
+    "linear_gaussian_posterior: projection by the pseudo-inverse of W",
+    "prior",
+    "pseudo",
+    "least squares",
+    "projection",
+    "identity",
+    "shrink",
+)
+def _():
+    def posterior(x, W, mean, var):
+        precision = np.eye(W.shape[1]) + W.T @ W / var
+        return (x - mean) @ np.linalg.pinv(W).T, np.linalg.inv(precision)
+
+    return c.check_linear_gaussian_posterior(posterior, *linear_model(97))
