@@ -1022,7 +1022,7 @@ def affine_score(x, t):
     return -x * np.array([0.8, 0.5]) + 0.2 * np.sin(x[:, ::-1])
 
 
-def flow_log_prob(x, sde, t_min, score, factor=1.0, prior_std=None, n=300, div=None):
+def flow_log_prob(x, sde, t_min, score, factor=1.0, prior_std=None, n=150, div=None):
     """Runge-Kutta over the probability flow; `factor` multiplies the divergence of the score."""
     div = div or (lambda x, t: np.full(len(x), -1.3))
 
@@ -1039,7 +1039,7 @@ def flow_log_prob(x, sde, t_min, score, factor=1.0, prior_std=None, n=300, div=N
         d, dd = slope(x + h / 2 * b, t + h / 2)
         e, de = slope(x + h * d, u)
         x, total = x + h / 6 * (a + 2 * b + 2 * d + e), total + h / 6 * (da + 2 * db + 2 * dd + de)
-    std = sde.prior_std if prior_std is None else prior_std
+    std = float(sde.std(sde.horizon)) if prior_std is None else prior_std
     return total + gauss(x, 0.0, std**2)
 
 
@@ -1247,14 +1247,12 @@ def _():
     return c.check_importance_weighted_bound(bound, joint, tables(57)[1], 2)
 
 
-def exact_iwae(joint, q, n, draws=product):
+def exact_iwae(joint, q, n, replace=True):
     out = []
     for p, guide in zip(joint, q, strict=True):
         log_w, total, mass = np.log(p / guide), 0.0, 0.0
-        for tuple_ in draws(
-            range(len(p)), *([n] if draws is permutations else []), **({} if draws is permutations else {"repeat": n})
-        ):
-            index = list(tuple_)
+        for draw in product(range(len(p)), repeat=n) if replace else permutations(range(len(p)), n):
+            index = list(draw)
             chance = np.prod(guide[index])
             total, mass = total + chance * log_mean(log_w[index]), mass + chance
         out.append(total / mass)
@@ -1264,7 +1262,7 @@ def exact_iwae(joint, q, n, draws=product):
 @wrong("iwae_ladder: draws without replacement", "replacement", "distinct", "different", "permutation", "repeat")
 def _():
     *_, joint = tables(58, 3, 5)
-    return c.check_iwae_ladder(lambda j, q, n: exact_iwae(j, q, n, permutations), joint, tables(59, 3, 5)[1], 3)
+    return c.check_iwae_ladder(lambda j, q, n: exact_iwae(j, q, n, replace=False), joint, tables(59, 3, 5)[1], 3)
 
 
 @wrong("iwae_ladder: the jackknife's n L_n − (n−1) L_{n−1}", "jackknife", "bias", "n L", "extrapol", "previous", "L_{n")
@@ -1579,3 +1577,754 @@ def _():
         return (x - mean) @ np.linalg.pinv(W).T, np.linalg.inv(precision)
 
     return c.check_linear_gaussian_posterior(posterior, *linear_model(97))
+
+
+# EM
+
+
+def mixture_of(seed, K=3, D=2, n=12):
+    """Data, and weights, means and covariances of a mixture."""
+    draw = rng(seed)
+    roots = draw.normal(size=(K, D, D)) / 2
+    means, covariances = 2 * draw.normal(size=(K, D)), roots @ roots.transpose(0, 2, 1) + 0.4 * np.eye(D)
+    return 2 * draw.normal(size=(n, D)), draw.dirichlet(np.full(K, 4.0)), means, covariances
+
+
+def log_joint(x, w, m, C, half=0.5):
+    diff = x[:, None] - m
+    quad = np.einsum("nkd,kde,nke->nk", diff, np.linalg.inv(C), diff)
+    return np.log(w) - 0.5 * (quad + x.shape[1] * np.log(2 * np.pi)) - half * np.linalg.slogdet(C)[1]
+
+
+def e_step(x, w, m, C):
+    joint = log_joint(x, w, m, C)
+    return np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+
+
+def m_step(x, r, about=None):
+    counts = r.sum(0)
+    means = r.T @ x / counts[:, None]
+    diff = x[:, None] - (means if about is None else about)
+    return counts / len(x), means, np.einsum("nk,nkd,nke->kde", r, diff, diff) / counts[:, None, None]
+
+
+@wrong("e_step: densities divided by their sum plus 1e-300", "underflow", "softmax", "log", "0", "uniform")
+def _():
+    def responsibilities(*a):
+        p = np.exp(log_joint(*a))
+        return (p + 1e-300) / (p + 1e-300).sum(1, keepdims=True)
+
+    return c.check_e_step(responsibilities, *mixture_of(100))
+
+
+@wrong(
+    "e_step: ½ Σ log diag of the Cholesky factor, the fourth root of |C|",
+    "determinant",
+    "½",
+    "log|",
+    "Cholesky",
+    "root",
+    "factor",
+)
+def _():
+    def responsibilities(*a):
+        joint = log_joint(*a, half=0.25)
+        return np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+
+    return c.check_e_step(responsibilities, *mixture_of(101))
+
+
+@wrong("em: covariances around the means before the step", "old", "before", "previous means", "means of the last")
+def _():
+    return c.check_em(lambda x, w, m, C: m_step(x, e_step(x, w, m, C), about=m), *mixture_of(102, n=30))
+
+
+@wrong(
+    "em: one example added to every component's weight",
+    "added",
+    "prior",
+    "smooth",
+    "+ 1",
+    "pseudo",
+    "Dirichlet",
+    "weight",
+)
+def _():
+    def step(x, w, m, C):
+        r = e_step(x, w, m, C)
+        _, means, covariances = m_step(x, r)
+        return (r.sum(0) + 1) / (len(x) + len(w)), means, covariances
+
+    return c.check_em(step, *mixture_of(103, K=2, n=25))
+
+
+@wrong("em: every diagonal component gets the mean of its variances", "spherical", "mean", "average", "one variance")
+def _():
+    x, w, m, _ = mixture_of(104, n=30)
+
+    def step(x, w, m, C):
+        weights, means, new = m_step(x, e_step(x, w, m, C))
+        return weights, means, np.einsum("kdd->k", new)[:, None, None] / x.shape[1] * np.eye(x.shape[1])
+
+    C = np.stack([np.diag(v) for v in rng(105).uniform(0.5, 2, (3, 2))])
+    return c.check_em(step, x, w, m, C, covariance_type="diag")
+
+
+def mean_log_prob(x, *mixture):
+    return logsumexp(log_joint(x, *mixture), axis=1).mean()
+
+
+@wrong(
+    "em_loop: the objective noted after the M-step",
+    "after",
+    "shift",
+    "M-step",
+    "next",
+    "one step",
+    "off by one",
+    "later",
+)
+def _():
+    x, *start = mixture_of(106, n=20)
+
+    def em():
+        mixture, history = start, []
+        for _ in range(4):
+            mixture = m_step(x, e_step(x, *mixture))
+            history.append(mean_log_prob(x, *mixture))
+        return [*history, history[-1]], *mixture
+
+    return c.check_em_loop(em, x, *start, 4)
+
+
+@wrong(
+    "em_loop: responsibilities of the start in every M-step",
+    "once",
+    "start",
+    "first",
+    "fixed",
+    "old",
+    "one step",
+    "recompute",
+)
+def _():
+    x, *start = mixture_of(107, n=20)
+
+    def em():
+        r, mixture, history = e_step(x, *start), start, [mean_log_prob(x, *start)]
+        for _ in range(3):
+            mixture = m_step(x, r)
+            history.append(mean_log_prob(x, *mixture))
+        return history, *mixture
+
+    return c.check_em_loop(em, x, *start, 3)
+
+
+def log_q(seed, n=12, K=3):
+    return np.log(rng(seed).dirichlet(np.full(K, 2.0), n))
+
+
+@wrong(
+    "free_energy: the expectation of log p(x | z), the weights only in the KL's sign",
+    "weights",
+    "prior",
+    "log w",
+    "mixing",
+    "log π",
+)
+def _():
+    def free_energy(x, lq, w, m, C):
+        q = np.exp(lq)
+        return (q * (log_joint(x, w, m, C) - np.log(w))).sum(1) - (q * (np.log(w) - lq)).sum(1)
+
+    return c.check_free_energy(free_energy, mixture_of(108)[0], log_q(109), *mixture_of(108)[1:])
+
+
+@wrong("free_energy: logsumexp of log p + log q", "logsumexp", "log of", "outside", "product", "log E")
+def _():
+    return c.check_free_energy(
+        lambda x, lq, *mix: logsumexp(log_joint(x, *mix) + lq, axis=1),
+        mixture_of(110)[0],
+        log_q(111),
+        *mixture_of(110)[1:],
+    )
+
+
+@wrong("free_m_step: columns of q divided by their sums, without p(x)", "p(x)", "uniform", "weight", "without p")
+def _():
+    p, q, _, prior, _ = tables(112)
+    return c.check_free_m_step(lambda p, q: (q / q.sum(0), p @ q), p, q, prior)
+
+
+@wrong("free_m_step: q(z) as the mean of q over x", "p(x)", "uniform", "mean", "average", "weight", "1/X")
+def _():
+    p, q, _, prior, _ = tables(113)
+    return c.check_free_m_step(lambda p, q: (p[:, None] * q / (p @ q), q.mean(0)), p, q, prior)
+
+
+def maximum_covariances(kind, variance, count, S, n, floor, tied=None, divide=True):
+    K, D, _ = S.shape
+    prior = count * variance * np.eye(D)
+    if kind == "tied":
+        pooled = (np.einsum("k,kde->de", n, S) + prior) / (n.sum() + count) if tied is None else tied
+        out = np.repeat(pooled[None], K, axis=0)
+    else:
+        out = (n[:, None, None] * S + prior) / (n[:, None, None] + count)
+    if kind == "diag":
+        out = out * np.eye(D)
+    if kind == "spherical":
+        out = np.einsum("kdd->k", out)[:, None, None] * np.eye(D) / (D if divide else 1)
+    values, vectors = np.linalg.eigh(out)
+    return (vectors * np.maximum(values, floor)[:, None]) @ vectors.transpose(0, 2, 1)
+
+
+@wrong("covariance_types: 'tied' as a mean over components without N_k", "N_k", "weight", "mean", "counts", "equal")
+def _():
+    S, n = mixture_of(114)[3], np.array([3.0, 9.0, 20.0])
+
+    def maximum(kind, variance, count):
+        tied = (S.mean(0) * n.sum() + count * variance * np.eye(2)) / (n.sum() + count)
+        return maximum_covariances(kind, variance, count, S, n, 0.01, tied)
+
+    return c.check_covariance_types(maximum, S, n, 0.01)
+
+
+@wrong("covariance_types: 'spherical' is the trace", "trace", "D", "mean", "sum", "divided")
+def _():
+    S, n = mixture_of(115)[3], np.array([5.0, 7.0, 11.0])
+    return c.check_covariance_types(lambda *a: maximum_covariances(*a, S, n, 0.001, divide=False), S, n, 0.001)
+
+
+def assign(x, centres, power=2):
+    return (np.abs(x[:, None] - centres) ** power).sum(2).argmin(1)
+
+
+POINTS = rng(116).normal(size=(40, 2)) * [3.0, 0.7] + rng(117).integers(0, 2, (40, 1)) * [1.0, 4.0]
+
+
+@wrong("kmeans: a loop of one step", "iteration", "one step", "first", "converge", "stops")
+def _():
+    def kmeans(x, centres):
+        label = assign(x, centres)
+        return np.stack([x[label == k].mean(0) for k in range(len(centres))])
+
+    return c.check_kmeans(kmeans, POINTS, POINTS[[0, 1, 2]])
+
+
+@wrong("kmeans: the median of the points", "median")
+def _():
+    def kmeans(x, centres):
+        for _ in range(60):
+            label = assign(x, centres)
+            centres = np.stack([np.median(x[label == k], axis=0) for k in range(len(centres))])
+        return centres
+
+    return c.check_kmeans(kmeans, POINTS, POINTS[[0, 9, 20]])
+
+
+@wrong("statistics: covariances as second moments around 0", "centred", "second moment", "m mᵀ", "mean", "around 0")
+def _():
+    x, *mix = mixture_of(118)
+
+    def statistics():
+        r = e_step(x, *mix)
+        _, means, second = m_step(x, r, about=np.zeros_like(mix[1]))
+        return r.sum(0), means, second, mean_log_prob(x, *mix)
+
+    return c.check_statistics(statistics, x, *mix)
+
+
+@wrong("statistics: the log-likelihood without mixing weights", "weights", "log w", "mixing", "prior", "π")
+def _():
+    x, *mix = mixture_of(119)
+
+    def statistics():
+        r = e_step(x, *mix)
+        _, means, covariances = m_step(x, r)
+        return r.sum(0), means, covariances, mean_log_prob(x, np.ones(3), *mix[1:])
+
+    return c.check_statistics(statistics, x, *mix)
+
+
+def table_case(step, seed):
+    draw = rng(seed)
+    return c.check_table_em(
+        step,
+        draw.integers(0, 3, (15, 4)),
+        draw.dirichlet(np.full(2, 3.0)),
+        draw.dirichlet(np.full(3, 2.0), (2, 4)),
+        PSEUDO,
+    )
+
+
+PSEUDO = rng(120).uniform(0.1, 0.9, (4, 3))
+
+
+def table_joint(x, w, P):
+    return np.log(w) + np.log(P[:, np.arange(x.shape[1]), x]).sum(2).T
+
+
+@wrong("table_em: tables divided by N_k, without the pseudo-counts in the sum", "normal", "sum", "pseudo", "N_k")
+def _():
+    def step(x, w, P):
+        joint = table_joint(x, w, P)
+        r = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+        counts = np.einsum("nk,ndl->kdl", r, np.eye(3)[x]) + PSEUDO
+        return logsumexp(joint, axis=1), r.mean(0), counts / r.sum(0)[:, None, None]
+
+    return table_case(step, 121)
+
+
+@wrong(
+    "table_em: pseudo-counts shared by the levels of all dimensions",
+    "pseudo",
+    "mean",
+    "average",
+    "dimension",
+    "uniform",
+)
+def _():
+    def step(x, w, P):
+        joint = table_joint(x, w, P)
+        r = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+        counts = np.einsum("nk,ndl->kdl", r, np.eye(3)[x]) + PSEUDO.mean(0)
+        return logsumexp(joint, axis=1), r.mean(0), counts / counts.sum(2, keepdims=True)
+
+    return table_case(step, 122)
+
+
+def sample_covariance(seed, D=5):
+    x = rng(seed).normal(size=(40, D)) * np.linspace(2, 0.6, D) @ np.linalg.qr(rng(seed + 1).normal(size=(D, D)))[0]
+    return np.cov(x.T, bias=True)
+
+
+@wrong("ppca_maximum: W = U Λ^½, as scaled principal components", "− σ²", "σ²", "Λ", "eigenvalue", "without")
+def _():
+    def maximum(S, k):
+        values, vectors = np.linalg.eigh(S)
+        return vectors[:, -k:] * np.sqrt(values[-k:]), values[:-k].mean()
+
+    return c.check_ppca_maximum(maximum, sample_covariance(123), 2)
+
+
+@wrong("ppca_maximum: σ² as the (k+1)st eigenvalue", "eigenvalue", "largest", "next", "λ_{k+1}", "mean", "first of")
+def _():
+    def maximum(S, k):
+        values, vectors = np.linalg.eigh(S)
+        var = values[-k - 1]
+        return vectors[:, -k:] * np.sqrt(values[-k:] - var), var
+
+    return c.check_ppca_maximum(maximum, sample_covariance(125), 2)
+
+
+def ppca_step(S, W, var, spread=1.0, degrees=0):
+    M = W.T @ W + var * np.eye(W.shape[1])
+    inverse = np.linalg.inv(M)
+    second = spread * var * np.eye(len(M)) + inverse @ W.T @ S @ W
+    new = S @ W @ np.linalg.inv(second)
+    return new, np.trace(S - S @ W @ inverse @ new.T) / (len(S) - degrees)
+
+
+@wrong(
+    "ppca_step: E zzᵀ without the posterior covariance",
+    "posterior covariance",
+    "σ² I",
+    "σ²I",
+    "covariance of z",
+    "M⁻¹",
+    "variance of z",
+)
+def _():
+    return c.check_ppca_step(
+        lambda *a: ppca_step(*a, spread=0.0), sample_covariance(127), rng(129).normal(size=(5, 2)), 0.5
+    )
+
+
+@wrong("ppca_step: σ² divided by D − k", "D − k", "D-k", "D/(D", "divided", "latents")
+def _():
+    return c.check_ppca_step(
+        lambda *a: ppca_step(*a, degrees=2), sample_covariance(130), rng(132).normal(size=(5, 2)), 0.8
+    )
+
+
+def factor_step(S, W, psi):
+    beta = W.T @ np.linalg.inv(W @ W.T + np.diag(psi))
+    second = np.eye(W.shape[1]) - beta @ W + beta @ S @ beta.T
+    new = S @ beta.T @ np.linalg.inv(second)
+    return beta, second, new
+
+
+@wrong(
+    "factor_analysis_step: the new Ψ averaged over dimensions, as in PPCA",
+    "mean",
+    "PPCA",
+    "isotropic",
+    "average",
+    "one number",
+)
+def _():
+    def step(S, W, psi):
+        beta, _, new = factor_step(S, W, psi)
+        return new, np.full(len(S), np.trace(S - new @ beta @ S) / len(S))
+
+    return c.check_factor_analysis_step(
+        step, sample_covariance(133), rng(135).normal(size=(5, 2)), rng(136).uniform(0.3, 1, 5)
+    )
+
+
+@wrong(
+    "factor_analysis_step: posterior covariance I + β W", "sign", "I + ", "minus", "posterior covariance", "β W", "plus"
+)
+def _():
+    def step(S, W, psi):
+        beta = W.T @ np.linalg.inv(W @ W.T + np.diag(psi))
+        new = S @ beta.T @ np.linalg.inv(np.eye(W.shape[1]) + beta @ W + beta @ S @ beta.T)
+        return new, np.diag(S - new @ beta @ S)
+
+    return c.check_factor_analysis_step(
+        step, sample_covariance(137), rng(139).normal(size=(5, 2)), rng(140).uniform(0.3, 1, 5)
+    )
+
+
+def em_rates(x, w, m, C, cross=True):
+    r, K, D = e_step(x, w, m, C), *m.shape
+    out = np.zeros((K, D, K, D))
+    new = r.T @ x / r.sum(0)[:, None]
+    pull = np.einsum("jde,nje->njd", np.linalg.inv(C), x[:, None] - m)
+    for k in range(K):
+        for j in range(K):
+            if cross or k == j:
+                weight = r[:, k] * ((k == j) - r[:, j])
+                out[k, :, j] = np.einsum("n,nd,ne->de", weight, x - new[k], pull[:, j]) / r[:, k].sum()
+    return np.sort(np.linalg.eigvals(out.reshape(K * D, K * D)).real)[::-1]
+
+
+def overlapping(seed):
+    draw = rng(seed)
+    x = draw.normal(size=(60, 2)) + np.repeat([[-1.3, 0.0], [1.3, 0.5]], 30, axis=0)
+    return x, np.array([0.45, 0.55]), np.array([[-1.0, 0.2], [1.1, 0.1]]), np.stack([np.eye(2), 1.2 * np.eye(2)])
+
+
+@wrong("missing_information: every component alone", "block", "cross", "between", "component", "off-diagonal")
+def _():
+    return c.check_missing_information(lambda *a: em_rates(*a, cross=False), *overlapping(141))
+
+
+@wrong("missing_information: the share of observed information", "1 −", "1 - ", "complement", "observed")
+def _():
+    return c.check_missing_information(lambda *a: np.sort(1 - em_rates(*a))[::-1], *overlapping(142))
+
+
+# Continuous time
+
+
+@wrong("sde: sub-VP's diffusion beside VP's marginal", "sub", "VP", "square root", "root", "1 − e", "std", "g")
+def _():
+    right = SubVP(0.1, 8.0, 1.0)
+
+    def marginal(t):
+        B = right.beta_integral(t)
+        return np.exp(-B / 2), np.sqrt(-np.expm1(-B))
+
+    return c.check_sde(marginal, right.drift, right.diffusion, 1.0)
+
+
+@wrong("sde: B = β(t) t in place of the integral", "integral", "β(t) t", "∫", "½", "B")
+def _():
+    right = VP(0.3, 5.0, 2.0)
+
+    def marginal(t):
+        B = right.beta(t) * t
+        return np.exp(-B / 2), np.sqrt(-np.expm1(-B))
+
+    return c.check_sde(marginal, right.drift, right.diffusion, 2.0)
+
+
+@wrong("sde: VE's g for a horizon of 1", "horizon", "1/T", "T", "factor", "√")
+def _():
+    low, ratio, T = 0.02, 500.0, 3.0
+
+    def marginal(t):
+        return np.ones_like(t), low * np.sqrt(ratio ** (2 * np.asarray(t) / T) - 1)
+
+    return c.check_sde(
+        marginal,
+        lambda x, t: np.zeros_like(x),
+        lambda t: low * ratio ** (np.asarray(t) / T) * np.sqrt(2 * np.log(ratio)),
+        T,
+    )
+
+
+@wrong("discretisation: g² at the start of every step", "first order", "first-order", "start", "left", "g²", "β(t", "h")
+def _():
+    sde, T = VP(0.1, 10.0, 1.5), 50
+    h = sde.horizon / T
+    return c.check_discretisation(sde.beta(h * np.arange(T)) * h, sde)
+
+
+@wrong(
+    "discretisation: 1 − exp(−½∫β), the mean's factor without its square",
+    "½",
+    "half",
+    "square root",
+    "α",
+    "1 − α",
+    "factor",
+)
+def _():
+    sde = VP(0.2, 6.0, 1.0)
+    B = sde.beta_integral(np.linspace(0, 1, 21))
+    return c.check_discretisation(-np.expm1(-np.diff(B) / 2), sde)
+
+
+def gaussian_score(sde, mean, covariance):
+    mean, covariance = np.atleast_1d(mean), np.atleast_2d(covariance)
+
+    def score(x, t):
+        a, b = (float(v) for v in sde.marginal(t))
+        return -np.linalg.solve(a**2 * covariance + b**2 * np.eye(len(mean)), (x - a * mean).T).T
+
+    return score
+
+
+@wrong("reverse_sde: ½(1 + λ) in place of ½(1 + λ²)", "λ²", "1 + λ", "squared", "1+λ", "stochasticity")
+def _():
+    sde, mean = VP(0.1, 7.0, 1.2), np.array([0.5, -1.0])
+    score = gaussian_score(sde, mean, WIDE)
+    return c.check_reverse_sde(
+        lambda x, t: sde.drift(x, t) - 0.5 * 1.4 * float(sde.diffusion(t)) ** 2 * score(x, t),
+        lambda t: 0.4 * sde.diffusion(t),
+        sde,
+        mean,
+        WIDE,
+        0.4,
+    )
+
+
+@wrong("reverse_sde: the drift of a process in T − t", "sign", "dt", "direction", "minus", "negative", "−1", "backward")
+def _():
+    sde, mean = SubVP(0.2, 6.0, 1.0), np.array([0.2, 0.7])
+    score = gaussian_score(sde, mean, WIDE)
+    return c.check_reverse_sde(
+        lambda x, t: float(sde.diffusion(t)) ** 2 * score(x, t) - sde.drift(x, t), sde.diffusion, sde, mean, WIDE
+    )
+
+
+@wrong("reverse_step: noise times h, without the root", "square root", "√", "root", "t − s", "h")
+def _():
+    sde = VP(0.1, 5.0, 2.0)
+    score = gaussian_score(sde, 0.4, 0.6)
+
+    def step(x, t, s, z):
+        g = float(sde.diffusion(t))
+        return x + (sde.drift(x, t) - g**2 * score(x, t)) * (s - t) + g * (t - s) * z
+
+    return c.check_reverse_step(step, sde, 0.4, 0.6)
+
+
+@wrong(
+    "reverse_step: the score of x_t given x_0 = the mean",
+    "scale²",
+    "std²",
+    "given",
+    "conditional",
+    "variance of the data",
+    "data",
+)
+def _():
+    sde = VE(0.1, 6.0)
+
+    def step(x, t, s, z):
+        g = float(sde.diffusion(t))
+        score = -(x - 0.3) / (float(sde.std(t)) ** 2 + 1e-12)
+        return x + (sde.drift(x, t) - g**2 * score) * (s - t) + g * np.sqrt(t - s) * z
+
+    return c.check_reverse_step(step, sde, 0.3, 0.9)
+
+
+def wavy(x, t):
+    return -x / (1 + t) + 0.2 * np.sin(x[:, ::-1])
+
+
+@wrong("reverse_sampler: noise with g of the end of the step", "g(s)", "end", "at s", "next", "time")
+def _():
+    sde = VP(0.2, 4.0, 1.0)
+
+    def sample(x, times, noise):
+        for (t, s), z in zip(pairwise(times), noise, strict=True):
+            g = float(sde.diffusion(t))
+            x = x + (sde.drift(x, t) - g**2 * wavy(x, t)) * (s - t) + float(sde.diffusion(s)) * np.sqrt(t - s) * z
+        return x
+
+    return c.check_reverse_sampler(sample, wavy, sde, np.linspace(1, 0.05, 13))
+
+
+@wrong(
+    "reverse_sampler: the corrector before the predictor",
+    "before",
+    "order",
+    "corrector",
+    "predictor",
+    "at t",
+    "std(t)",
+    "Langevin",
+)
+def _():
+    sde, snr = VP(0.1, 5.0, 1.5), 0.16
+
+    def sample(x, times, noise):
+        for (t, s), (z, y) in zip(pairwise(times), noise, strict=True):
+            delta = 2 * (snr * float(sde.std(t))) ** 2
+            x = x + delta * wavy(x, t) + np.sqrt(2 * delta) * y
+            g = float(sde.diffusion(t))
+            x = x + (sde.drift(x, t) - g**2 * wavy(x, t)) * (s - t) + g * np.sqrt(t - s) * z
+        return x
+
+    return c.check_reverse_sampler(sample, wavy, sde, np.linspace(1.5, 0.1, 9), n_corrections=1, snr=snr)
+
+
+def flow_slope(sde, x, t):
+    return sde.drift(x, t) - 0.5 * float(sde.diffusion(t)) ** 2 * wavy(x, t)
+
+
+@wrong("heun: the second slope at the time of the first", "time", "at t", "end", "t in place of s", "start")
+def _():
+    sde = VP(0.1, 6.0, 1.0)
+
+    def sample(x, times):
+        for t, s in pairwise(times):
+            first = flow_slope(sde, x, t)
+            x = x + (s - t) / 2 * (first + flow_slope(sde, x + (s - t) * first, t))
+        return x
+
+    return c.check_heun(sample, wavy, sde, np.linspace(1, 0.02, 12))
+
+
+@wrong("heun: the last step by Euler, although the grid does not end at 0", "Euler", "last step", "final", "last")
+def _():
+    sde = SubVP(0.3, 5.0, 2.0)
+
+    def sample(x, times):
+        for t, s in pairwise(times):
+            first = flow_slope(sde, x, t)
+            euler = x + (s - t) * first
+            x = euler if s == times[-1] else x + (s - t) / 2 * (first + flow_slope(sde, euler, s))
+        return x
+
+    return c.check_heun(sample, wavy, sde, np.linspace(2, 0.2, 10))
+
+
+@wrong("langevin_step: noise √δ", "√2", "√(2δ)", "2δ", "factor", "noise", "√δ")
+def _():
+    sde, var = VP(0.1, 9.0, 1.0), np.array([0.5, 1.0, 2.0])
+
+    def step(x, t, z):
+        delta = 2 * (0.2 * float(sde.std(t))) ** 2
+        return x - delta * x / var + np.sqrt(delta) * z
+
+    return c.check_langevin_step(step, sde, var, 0.2)
+
+
+@wrong("langevin_step: δ from the norms of noise and score", "norm", "‖", "size", "length", "noise")
+def _():
+    sde, var = VE(0.05, 4.0), 1.5
+
+    def step(x, t, z):
+        score = -x / var
+        ratio = np.linalg.norm(z, axis=1).mean() / (np.linalg.norm(score, axis=1).mean() + 1e-12)
+        delta = 2 * (0.16 * ratio) ** 2
+        return x + delta * score + np.sqrt(2 * delta) * z
+
+    return c.check_langevin_step(step, sde, var, 0.16)
+
+
+def denoise(w, m, C, x, scale, std, w_of=None):
+    noisy = scale**2 * C + std**2 * np.eye(m.shape[1])
+    joint = log_joint(x, w, scale * m, noisy) if w_of is None else w_of(x)
+    r = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+    means = m + np.einsum("kde,nke->nkd", scale * C @ np.linalg.inv(noisy), x[:, None] - scale * m)
+    return np.einsum("nk,nkd->nd", r, means)
+
+
+@wrong(
+    "denoiser: responsibilities under the clean mixture",
+    "responsib",
+    "posterior",
+    "clean",
+    "without noise",
+    "p(k",
+    "diffus",
+)
+def _():
+    x, *mix = mixture_of(150)
+    return c.check_denoiser(
+        lambda x, a, b: denoise(*mix, x, a, b, w_of=lambda x: log_joint(x, *mix)), Mixture(*mix), x, 0.6, 0.8
+    )
+
+
+@wrong("denoiser: Tweedie without the division by scale", "scale", "divid", "factor")
+def _():
+    x, *mix = mixture_of(151, K=2, D=3)
+    law = Mixture(*mix)
+    return c.check_denoiser(lambda x, a, b: a * denoise(*mix, x, a, b), law, x, 0.4, 0.9)
+
+
+@wrong("log_prob: log 2π once, not once a dimension", "2π", "D", "dimension", "once", "constant")
+def _():
+    x, *mix = mixture_of(152, D=3)
+    return c.check_log_prob(
+        lambda x: logsumexp(log_joint(x, *mix), axis=1) + np.log(2 * np.pi) * (x.shape[1] - 1) / 2, Mixture(*mix), x
+    )
+
+
+@wrong("log_prob: the nearest component only", "largest", "max", "component", "logsumexp", "nearest")
+def _():
+    x, *mix = mixture_of(153)
+    return c.check_log_prob(lambda x: log_joint(x, *mix).max(1), Mixture(*mix), x)
+
+
+@wrong("score: mixing weights in place of responsibilities", "weights", "responsib", "w_k", "prior", "posterior")
+def _():
+    x, w, m, C = mixture_of(154)
+    pull = lambda x: np.einsum("kde,nke->nkd", np.linalg.inv(C), x[:, None] - m)  # noqa: E731
+    return c.check_score(lambda x: -np.einsum("k,nkd->nd", w, pull(x)), Mixture(w, m, C), x)
+
+
+@wrong("score: the whitened difference L⁻¹(x − m)", "Cholesky", "L⁻¹", "whiten", "root", "standard deviation", "C⁻¹")
+def _():
+    x, w, m, C = mixture_of(155)
+
+    def score(x):
+        pull = np.einsum("kde,nke->nkd", np.linalg.inv(np.linalg.cholesky(C)), x[:, None] - m)
+        return -np.einsum("nk,nkd->nd", e_step(x, w, m, C), pull)
+
+    return c.check_score(score, Mixture(w, m, C), x)
+
+
+def matching_case(seed, denoising=None, implicit=None, sliced=None):
+    _, *mix = mixture_of(seed)
+    return c.check_score_matching(
+        denoising or (lambda s, e, b: ((s + e / b) ** 2).sum(1)),
+        implicit or (lambda s, d: (s**2).sum(1) + 2 * d),
+        sliced or (lambda s, v, u: (s * v).sum(1) ** 2 + 2 * (v * u).sum(1)),
+        Mixture(*mix),
+        0.7,
+        0.6,
+        lambda x: -0.7 * x + 0.2 * np.sin(x),
+        lambda x: (-0.7 + 0.2 * np.cos(x)).sum(1),
+    )
+
+
+@wrong("score_matching: denoising loss with the weight std²", "std²", "weight", "factor", "λ")
+def _():
+    return matching_case(156, denoising=lambda s, e, b: ((b * s + e) ** 2).sum(1))
+
+
+@wrong("score_matching: target −ε/std² of an unscaled noise", "std²", "squared", "ε/std", "−ε", "target", "noise")
+def _():
+    return matching_case(157, denoising=lambda s, e, b: ((s + e / b**2) ** 2).sum(1))
+
+
+@wrong("score_matching: sliced with Σ ∇s v, not vᵀ∇s v", "v ·", "v·", "dot", "direction", "project", "vᵀ")
+def _():
+    return matching_case(158, sliced=lambda s, v, u: (s * v).sum(1) ** 2 + 2 * u.sum(1))
