@@ -1,0 +1,1367 @@
+"""Right implementations, fourth battery: other codings again, hard corners of the documented problems included."""
+
+import functools
+import itertools
+import math
+import operator
+
+import numpy as np
+from scipy import integrate, linalg, optimize, special, stats
+
+import scratchgen.conformance as c
+from scratchgen import VE, VP, Mixture, NoiseSchedule, SubVP
+from tests.battery.case import Right
+
+CASES: list[Right] = []
+
+
+def add(name, run, slow=False):
+    CASES.append(Right(name, run, slow))
+
+
+def single(*arrays):
+    return tuple(np.asarray(a, dtype=np.float32) for a in arrays)
+
+
+def rng(seed):
+    return np.random.default_rng(seed)
+
+
+def at(table, t):
+    """Entries t of a table, with an axis for the dimensions: t is an int or (N,)."""
+    return np.asarray(table)[t][..., None]
+
+
+HO = NoiseSchedule.from_variances(np.linspace(1e-4, 0.02, 1000))
+LINEAR = NoiseSchedule.linear(20)
+COSINE = NoiseSchedule.cosine(50)
+ONE = NoiseSchedule.from_variances([0.3])
+ONE_SMALL = NoiseSchedule.from_variances([1e-9])
+ONE_LARGE = NoiseSchedule.from_variances([0.999999])
+CONSTANT = NoiseSchedule.from_variances(np.full(37, 0.05))
+RANDOM = NoiseSchedule.from_variances(rng(0).uniform(0.001, 0.7, 12))
+TINY = NoiseSchedule.from_variances(np.full(15, 1e-8))
+EXTREME = NoiseSchedule.from_variances([1e-7, 0.95, 1e-5, 0.5, 0.9])
+FROM_VP = NoiseSchedule.from_sde(VP(), 30)
+FALLING = NoiseSchedule.from_variances(np.linspace(0.4, 0.01, 9))
+TWO = NoiseSchedule.from_variances([0.2, 0.6])
+LONG = NoiseSchedule.cosine(1000)
+
+# ---------------------------------------------------------------- tables of a schedule
+
+
+def tables_by_logs(s):
+    half = np.concatenate([[0.0], np.cumsum(0.5 * np.log1p(-(s.beta[1:] ** 2)))])
+    return np.exp(half), np.sqrt(-np.expm1(2 * half))
+
+
+def tables_by_recursion(s):
+    a, b = [1.0], [0.0]
+    for v in s.beta[1:] ** 2:
+        b.append(math.sqrt((1 - v) * b[-1] ** 2 + v))
+        a.append(a[-1] * math.sqrt(1 - v))
+    return a, b
+
+
+def tables_with_tilde(s):
+    a, b = tables_by_logs(s)
+    total = b**2
+    tilde = np.zeros(s.T + 1)
+    precision = (1 - s.beta[2:] ** 2) / s.beta[2:] ** 2 + 1 / total[1:-1]
+    tilde[2:] = 1 / np.sqrt(precision)
+    return a, b, tilde
+
+
+def tables_from_log_snr(s):
+    a, b = tables_by_logs(s)
+    lam = np.log(a[1:] ** 2) - np.log(b[1:] ** 2)  # as VDM: gamma = −λ
+    return (
+        np.concatenate([[1], np.sqrt(special.expit(lam))]),
+        np.concatenate([[0], np.sqrt(special.expit(-lam))]),
+    )
+
+
+add("schedule: logs, T = 1000 Ho", lambda: c.check_schedule(HO, *tables_by_logs(HO)))
+add("schedule: lists by recursion, T = 1", lambda: c.check_schedule(ONE, *tables_by_recursion(ONE)))
+add(
+    "schedule: with beta tilde by precisions, extreme betas",
+    lambda: c.check_schedule(EXTREME, *tables_with_tilde(EXTREME)),
+)
+add("schedule: gamma as VDM, cosine T = 1000", lambda: c.check_schedule(LONG, *tables_from_log_snr(LONG)))
+add("schedule: recursion, betas of 1e-8", lambda: c.check_schedule(TINY, *tables_by_recursion(TINY)))
+add("schedule: one step of 1e-9, tilde", lambda: c.check_schedule(ONE_SMALL, *tables_with_tilde(ONE_SMALL)))
+add("schedule: float32 tables, T = 50", lambda: c.check_schedule(COSINE, *single(*tables_with_tilde(COSINE))).at(1e-5))
+add(
+    "schedule: Ho's beta tilde as a keyword, T = 2",
+    lambda: c.check_schedule(
+        schedule=TWO,
+        alpha_bar=np.r_[1, np.sqrt(np.cumprod([0.8, 0.4]))],
+        beta_bar=np.r_[0, np.sqrt(1 - np.cumprod([0.8, 0.4]))],
+        beta_tilde=np.r_[0, 0, np.sqrt(0.6 * 0.2 / (1 - 0.32))],
+    ),
+)
+
+# ---------------------------------------------------------------- forward step
+
+
+class Forward:
+    """A forward process as a class: betas zero-based as in Ho's code."""
+
+    def __init__(self, schedule, dtype=np.float64):
+        self.betas = (schedule.beta[1:] ** 2).astype(dtype)
+        self.log_ac = np.cumsum(np.log1p(-(schedule.beta[1:] ** 2)))
+        self.dtype = dtype
+
+    def __call__(self, t, x, noise):
+        b = at(self.betas, np.asarray(t) - 1)
+        return np.sqrt(1 - b) * x.astype(self.dtype) + np.sqrt(b) * noise.astype(self.dtype)
+
+    def q_sample(self, t, x0, noise):
+        logs = at(self.log_ac, np.asarray(t) - 1)
+        mean = np.exp(0.5 * logs).astype(self.dtype) * x0.astype(self.dtype)
+        return mean + np.sqrt(-np.expm1(logs)).astype(self.dtype) * noise.astype(self.dtype)
+
+
+def forward_step_ints(s, t, x, noise):
+    v = float(s.beta[operator.index(t)]) ** 2
+    return [[math.sqrt(1 - v) * a + math.sqrt(v) * z for a, z in zip(r, q, strict=True)] for r, q in zip(x, noise)]
+
+
+def forward_step_rotation(s, t, x, noise):
+    angle = at(np.arcsin(s.beta), t)  # the step as a rotation of (x, z)
+    return np.cos(angle) * x + np.sin(angle) * noise
+
+
+def forward_step_einsum(s, t, x, noise):
+    alpha, beta = np.broadcast_to(s.alpha[t], len(x)), np.broadcast_to(s.beta[t], len(x))
+    return np.einsum("n,nd->nd", alpha, x) + np.einsum("n,nd->nd", beta, noise)
+
+
+add("forward_step: class with __call__, Ho T = 1000", lambda: c.check_forward_step(Forward(HO), HO))
+add(
+    "forward_step: class in float32, cosine T = 1000",
+    lambda: c.check_forward_step(Forward(LONG, np.float32), LONG).at(1e-5),
+)
+add(
+    "forward_step: nested lists, ints only, T = 1",
+    lambda: c.check_forward_step(functools.partial(forward_step_ints, ONE_LARGE), ONE_LARGE),
+)
+add(
+    "forward_step: a rotation, random betas",
+    lambda: c.check_forward_step(functools.partial(forward_step_rotation, RANDOM), RANDOM),
+)
+add(
+    "forward_step: einsum, extreme betas",
+    lambda: c.check_forward_step(lambda t, x, e: forward_step_einsum(EXTREME, t, x, e), EXTREME),
+)
+
+# ---------------------------------------------------------------- forward process
+
+
+def q_sample_composed(s, t, x0, noise):
+    a, v = 1.0, 0.0
+    for i in range(1, operator.index(t) + 1):
+        a, v = a * s.alpha[i], s.alpha[i] ** 2 * v + s.beta[i] ** 2
+    return a * x0 + math.sqrt(v) * noise
+
+
+def q_sample_edm(s, t, x0, noise):
+    sigma = at(s.beta_bar / s.alpha_bar, t)  # x/scale = x_0 + σ ε
+    return (x0 + sigma * noise) / np.sqrt(1 + sigma**2)
+
+
+def q_sample_vdm(s, t, x0, noise):
+    gamma = at(np.r_[-np.inf, -np.log(s.snr[1:])], t)
+    return np.sqrt(special.expit(-gamma)) * x0 + np.sqrt(special.expit(gamma)) * noise
+
+
+add(
+    "forward_process: composed, ints only, T = 37",
+    lambda: c.check_forward_process(functools.partial(q_sample_composed, CONSTANT), CONSTANT),
+)
+add("forward_process: EDM's sigma, Ho", lambda: c.check_forward_process(functools.partial(q_sample_edm, HO), HO))
+add(
+    "forward_process: gamma, cosine T = 50",
+    lambda: c.check_forward_process(functools.partial(q_sample_vdm, COSINE), COSINE),
+)
+add("forward_process: bound method, betas of 1e-8", lambda: c.check_forward_process(Forward(TINY).q_sample, TINY))
+add(
+    "forward_process: bound method in float32, Ho",
+    lambda: c.check_forward_process(Forward(HO, np.float32).q_sample, HO).at(1e-5),
+)
+add(
+    "forward_process: composed, one step of 0.999999",
+    lambda: c.check_forward_process(functools.partial(q_sample_composed, ONE_LARGE), ONE_LARGE),
+)
+
+# ---------------------------------------------------------------- posterior
+
+
+def posterior_ho(s, dtype, t, x_t, x0):
+    beta = s.beta**2
+    total = s.beta_bar**2
+    k = np.asarray(t)
+    c0 = (s.alpha_bar[k - 1] * beta[k] / total[k])[..., None].astype(dtype)
+    ct = (s.alpha[k] * total[k - 1] / total[k])[..., None].astype(dtype)
+    var = (beta[k] * total[k - 1] / total[k])[..., None].astype(dtype)
+    return c0 * x0.astype(dtype) + ct * x_t.astype(dtype), var
+
+
+def posterior_of_noise(s, t, x_t, x0):
+    """Mean through the noise of x_t, and DDIM's coefficient of it with η = 1."""
+    a, b, b1 = at(s.alpha_bar, t), at(s.beta_bar, t), at(s.beta_bar, np.asarray(t) - 1)
+    a1 = at(s.alpha_bar, np.asarray(t) - 1)
+    var = (b1 / b) ** 2 * at(s.beta, t) ** 2
+    eps = (x_t - a * x0) / b
+    keep = at(s.alpha, t) * b1**2 / b  # √(β̄²_{t−1} − β̃²)
+    return a1 * x0 + keep * eps, np.broadcast_to(var, x_t.shape)
+
+
+def posterior_kalman(s, t, x_t, x0):
+    """Prior x_{t−1} = ᾱ x_0 ± β̄, seen through x_t = α x_{t−1} + β z."""
+    t = operator.index(t)
+    prior_mean, prior = s.alpha_bar[t - 1] * x0, s.beta_bar[t - 1] ** 2
+    gain = prior * s.alpha[t] / (s.alpha[t] ** 2 * prior + s.beta[t] ** 2)
+    return prior_mean + gain * (x_t - s.alpha[t] * prior_mean), gain * s.beta[t] ** 2 / s.alpha[t]
+
+
+def posterior_clipped(s, t, x_t, x0):
+    mean, var = posterior_ho(s, np.float64, t, x_t, x0)
+    _, second = posterior_ho(s, np.float64, 2, x_t, x0)
+    return mean, np.where(np.asarray(t)[..., None] == 1, second, var)
+
+
+add(
+    "posterior: Ho's coefficients, T = 1000",
+    lambda: c.check_posterior(functools.partial(posterior_ho, HO, np.float64), HO),
+)
+add(
+    "posterior: float32, cosine T = 50",
+    lambda: c.check_posterior(functools.partial(posterior_ho, COSINE, np.float32), COSINE).at(1e-5),
+)
+add(
+    "posterior: by the noise, broadcast variance, random",
+    lambda: c.check_posterior(functools.partial(posterior_of_noise, RANDOM), RANDOM),
+)
+add(
+    "posterior: Kalman gain, falling betas",
+    lambda: c.check_posterior(functools.partial(posterior_kalman, FALLING), FALLING),
+)
+add("posterior: Kalman gain, T = 1", lambda: c.check_posterior(functools.partial(posterior_kalman, ONE), ONE))
+add(
+    "posterior: clipped, T = 2", lambda: c.check_posterior(functools.partial(posterior_clipped, TWO), TWO, clipped=True)
+)
+add(
+    "posterior: clipped, extreme betas",
+    lambda: c.check_posterior(lambda t, x, y: posterior_clipped(EXTREME, t, x, y), EXTREME, True),
+)
+
+# ---------------------------------------------------------------- merged noise
+
+
+def merge_matrix(s, t):
+    one, two = at(s.alpha, t) * at(s.beta_bar, np.asarray(t) - 1) / at(s.beta_bar, t), at(s.beta, t) / at(s.beta_bar, t)
+    return one, two
+
+
+def merge(s, t, prev, eps):
+    cos, sin = merge_matrix(s, t)
+    return cos * prev + sin * eps, sin * prev - cos * eps
+
+
+def split(s, t, eps, omega):
+    cos, sin = merge_matrix(s, t)
+    return sin * eps - cos * omega
+
+
+def merge_angle(s, t, prev, eps):
+    phi = np.arctan2(at(s.beta, t), at(s.alpha, t) * at(s.beta_bar, np.asarray(t) - 1))
+    return [np.cos(phi) * prev + np.sin(phi) * eps, np.sin(phi) * prev - np.cos(phi) * eps]
+
+
+def split_angle(s, t, eps, omega):
+    phi = np.arctan2(at(s.beta, t), at(s.alpha, t) * at(s.beta_bar, np.asarray(t) - 1))
+    return np.sin(phi) * eps - np.cos(phi) * omega
+
+
+def merge_householder(s, t, prev, eps):
+    """A symmetric orthogonal matrix I − 2 n nᵀ; its last row is that of (27)."""
+    t = operator.index(t)
+    phi = math.atan2(s.beta[t], s.alpha[t] * s.beta_bar[t - 1])
+    n = np.array([-math.sin(phi / 2), math.cos(phi / 2)])
+    r = np.eye(2) - 2 * np.outer(n, n)
+    return np.einsum("ij,jnd->ind", r, np.stack([prev, eps]))
+
+
+def merge_single(s, t, prev, eps):
+    cos, sin = (np.float32(a) for a in merge_matrix(s, t))
+    prev, eps = single(prev, eps)
+    return cos * prev + sin * eps, sin * prev - cos * eps
+
+
+add(
+    "noise_merging: matrix, Ho",
+    lambda: c.check_noise_merging(functools.partial(merge, HO), functools.partial(split, HO), HO),
+)
+add(
+    "noise_merging: angles, betas of 1e-8",
+    lambda: c.check_noise_merging(functools.partial(merge_angle, TINY), functools.partial(split_angle, TINY), TINY),
+)
+add(
+    "noise_merging: Householder, ints only, cosine",
+    lambda: c.check_noise_merging(
+        functools.partial(merge_householder, COSINE), functools.partial(split_angle, COSINE), COSINE
+    ),
+)
+add(
+    "noise_merging: float32, random betas",
+    lambda: c.check_noise_merging(functools.partial(merge_single, RANDOM), functools.partial(split, RANDOM), RANDOM).at(
+        1e-5
+    ),
+)
+add("noise_merging: T = 1", lambda: c.check_noise_merging(lambda t, p, e: (e, p), lambda t, e, w: e, ONE))
+
+# ---------------------------------------------------------------- x0 from noise
+
+
+def x0_ho(s, dtype, t, x_t, eps):
+    ac = s.alpha_bar**2
+    recip = at(1 / np.sqrt(ac), t).astype(dtype)
+    recipm1 = at(s.beta_bar / s.alpha_bar, t).astype(dtype)
+    return recip * x_t.astype(dtype) - recipm1 * eps.astype(dtype)
+
+
+def x0_from_v(s, t, x_t, eps):
+    a, b = at(s.alpha_bar, t), at(s.beta_bar, t)
+    x0 = (x_t - b * eps) / a
+    v = a * eps - b * x0
+    return a * x_t - b * v
+
+
+def x0_by_score(s, t, x_t, eps):
+    score = -eps / at(s.beta_bar, t)
+    return (x_t + at(s.beta_bar, t) ** 2 * score) / at(s.alpha_bar, t)
+
+
+def x0_solved(s, t, x_t, eps):
+    k = operator.index(t)
+    return np.linalg.solve(s.alpha_bar[k] * np.eye(x_t.shape[1]), (x_t - s.beta_bar[k] * eps).T).T
+
+
+add("predict_x0: Ho's reciprocals, T = 1000", lambda: c.check_predict_x0(functools.partial(x0_ho, HO, np.float64), HO))
+add(
+    "predict_x0: Ho's reciprocals in float32",
+    lambda: c.check_predict_x0(functools.partial(x0_ho, HO, np.float32), HO).at(1e-5),
+)
+add("predict_x0: by Tweedie, cosine T = 1000", lambda: c.check_predict_x0(functools.partial(x0_by_score, LONG), LONG))
+add(
+    "predict_x0: linear solve, ints only, T = 1",
+    lambda: c.check_predict_x0(functools.partial(x0_solved, ONE_LARGE), ONE_LARGE),
+)
+add("predict_x0: through v, from an SDE", lambda: c.check_predict_x0(functools.partial(x0_from_v, FROM_VP), FROM_VP))
+
+# ---------------------------------------------------------------- ancestral step
+
+
+def ancestral_ho(s, sigma2, dtype, t, x_t, eps, z):
+    """Through x̂_0 and the posterior mean, as Ho's p_mean_variance."""
+    x0 = x0_ho(s, dtype, t, x_t, eps)
+    mean, _ = posterior_ho(s, dtype, t, x_t, x0)
+    return mean + at(np.sqrt(sigma2), t).astype(dtype) * z.astype(dtype)
+
+
+def ancestral_direct(s, sigma2, t, x_t, eps, z):
+    b = at(s.beta, t) ** 2
+    return (x_t - b / at(s.beta_bar, t) * eps) / np.sqrt(1 - b) + np.exp(0.5 * at(np.log(np.r_[1, sigma2[1:]]), t)) * z
+
+
+def ancestral_score(s, sigma2, t, x_t, eps, z):
+    """As score_sde: (x + β score)/√(1 − β)."""
+    b = at(s.beta, t) ** 2
+    score = -eps / at(s.beta_bar, t)
+    return (x_t + b * score) / at(s.alpha, t) + np.sqrt(at(sigma2, t)) * z
+
+
+def ancestral_rows(s, sigma2, t, x_t, eps, z):
+    t = np.broadcast_to(t, len(x_t))
+    rows = []
+    for i, k in enumerate(t):
+        k = int(k)
+        rows.append((x_t[i] - s.beta[k] ** 2 / s.beta_bar[k] * eps[i]) / s.alpha[k] + sigma2[k] ** 0.5 * z[i])
+    return rows
+
+
+add(
+    "ancestral: through x0, Ho T = 1000, beta",
+    lambda: c.check_ancestral_step(functools.partial(ancestral_ho, HO, HO.beta**2, np.float64), HO, HO.beta**2),
+)
+add(
+    "ancestral: direct, cosine, arbitrary variances",
+    lambda: c.check_ancestral_step(
+        functools.partial(ancestral_direct, COSINE, np.geomspace(1e-6, 1e3, 51)), COSINE, np.geomspace(1e-6, 1e3, 51)
+    ),
+)
+add(
+    "ancestral: by the score, random betas",
+    lambda: c.check_ancestral_step(functools.partial(ancestral_score, RANDOM, RANDOM.beta**2), RANDOM, RANDOM.beta**2),
+)
+add(
+    "ancestral: rows in a list, T = 1",
+    lambda: c.check_ancestral_step(functools.partial(ancestral_rows, ONE, ONE.beta**2), ONE, ONE.beta**2),
+)
+add(
+    "ancestral: float32 through x0, linear T = 20",
+    lambda: c.check_ancestral_step(
+        functools.partial(ancestral_ho, LINEAR, LINEAR.beta**2, np.float32), LINEAR, LINEAR.beta**2
+    ).at(1e-5),
+)
+
+# ---------------------------------------------------------------- DDIM
+
+
+def ddim_paper(s, eta, t, u, x_t, eps, z):
+    """(12) and (16) of Song et al. 2021, with their ᾱ = ᾱ² here."""
+    at_, as_ = s.alpha_bar[t] ** 2, s.alpha_bar[u] ** 2
+    vt, vs = s.beta_bar[t] ** 2, s.beta_bar[u] ** 2
+    step = -np.expm1(s.log_signal_ratio(u, t))
+    sigma = eta * np.sqrt(vs / vt * step)
+    root = np.sqrt(np.maximum(vs - sigma**2, 0))
+    col = lambda a: np.asarray(a)[..., None]  # noqa: E731
+    return col(np.sqrt(as_ / at_)) * (x_t - col(np.sqrt(vt)) * eps) + col(root) * eps + col(sigma) * z
+
+
+def ddim_sigma(s, t, u, x_t, eps, z):
+    """Deterministic, as Euler's step in x/scale and σ."""
+    sig = s.beta_bar / s.alpha_bar
+    y = x_t / at(s.alpha_bar, t) + (at(sig, u) - at(sig, t)) * eps
+    return at(s.alpha_bar, u) * y
+
+
+def ddim_angles(s, t, u, x_t, eps, z):
+    """v-prediction's rotation: φ = arctan(β̄/ᾱ)."""
+    phi = np.arctan2(s.beta_bar, s.alpha_bar)
+    x0 = (x_t - at(np.sin(phi), t) * eps) / at(np.cos(phi), t)
+    v = at(np.cos(phi), t) * eps - at(np.sin(phi), t) * x0
+    d = at(phi, u) - at(phi, t)
+    return np.cos(d) * x_t + np.sin(d) * v
+
+
+def ddim_full_noise(s, t, u, x_t, eps, z):
+    """η = 1: the posterior of the respaced chain."""
+    ratio = np.exp(s.log_signal_ratio(u, t))[..., None]  # ᾱ_t²/ᾱ_s²
+    beta2 = -np.expm1(s.log_signal_ratio(u, t))[..., None]
+    x0 = (x_t - at(s.beta_bar, t) * eps) / at(s.alpha_bar, t)
+    vs, vt = at(s.beta_bar, u) ** 2, at(s.beta_bar, t) ** 2
+    mean = at(s.alpha_bar, u) * beta2 / vt * x0 + np.sqrt(ratio) * vs / vt * x_t
+    return mean + np.sqrt(beta2 * vs / vt) * z
+
+
+def ddim_single(s, eta, t, u, x_t, eps, z):
+    return ddim_paper(s, eta, t, u, *single(x_t, eps, z)).astype(np.float32)
+
+
+add(
+    "ddim: paper, eta 0.7, random betas",
+    lambda: c.check_ddim_step(functools.partial(ddim_paper, RANDOM, 0.7), RANDOM, 0.7),
+)
+add("ddim: Euler in sigma, Ho T = 1000", lambda: c.check_ddim_step(functools.partial(ddim_sigma, HO), HO, 0.0))
+add("ddim: rotation, falling betas", lambda: c.check_ddim_step(functools.partial(ddim_angles, FALLING), FALLING, 0.0))
+add(
+    "ddim: eta 1 as a posterior, Ho T = 1000",
+    lambda: c.check_ddim_step(functools.partial(ddim_full_noise, HO), HO, 1.0),
+)
+add(
+    "ddim: float32, eta 0.3, linear",
+    lambda: c.check_ddim_step(functools.partial(ddim_single, LINEAR, 0.3), LINEAR, 0.3).at(1e-5),
+)
+add("ddim: eta 0.5, T = 1", lambda: c.check_ddim_step(functools.partial(ddim_paper, ONE, 0.5), ONE, 0.5))
+
+
+def ddim_loop(s, eta, x, eps_hat, noise):
+    for i, t in enumerate(range(s.T, 0, -1)):
+        x = ddim_paper(s, eta, t, t - 1, x, eps_hat(x, t), noise[i])
+    return x
+
+
+def ddim_loop_batched(s, x, eps_hat, noise):
+    for t in reversed(range(1, s.T + 1)):
+        e = eps_hat(x, np.full(len(x), t))
+        x0 = (x - s.beta_bar[t] * e) / s.alpha_bar[t]
+        x = s.alpha_bar[t - 1] * x0 + s.beta_bar[t - 1] * e
+    return x
+
+
+def ddim_recursive(s, x, eps_hat, noise):
+    def down(x, t):
+        return x if t == 0 else down(ddim_sigma(s, t, t - 1, x, eps_hat(x, t), None), t - 1)
+
+    return down(x, s.T)
+
+
+def ddim_reduce(s, x, eps_hat, noise):
+    steps = zip(range(s.T, 0, -1), noise, strict=True)
+    return functools.reduce(lambda y, k: ddim_full_noise(s, k[0], k[0] - 1, y, eps_hat(y, k[0]), k[1]), steps, x)
+
+
+add(
+    "ddim_sampler: eta 0.4, linear T = 20",
+    lambda: c.check_ddim_sampler(functools.partial(ddim_loop, LINEAR, 0.4), LINEAR, 0.4),
+)
+add(
+    "ddim_sampler: t as an array, constant betas",
+    lambda: c.check_ddim_sampler(functools.partial(ddim_loop_batched, CONSTANT), CONSTANT, 0.0),
+)
+add(
+    "ddim_sampler: recursion, T = 12",
+    lambda: c.check_ddim_sampler(functools.partial(ddim_recursive, RANDOM), RANDOM, 0.0),
+)
+add(
+    "ddim_sampler: reduce with eta 1, T = 9",
+    lambda: c.check_ddim_sampler(functools.partial(ddim_reduce, FALLING), FALLING, 1.0),
+)
+add("ddim_sampler: T = 1, eta 0.9", lambda: c.check_ddim_sampler(functools.partial(ddim_loop, ONE, 0.9), ONE, 0.9))
+
+
+def invert_sigma(s, u, t, x, eps):
+    sig = s.beta_bar / s.alpha_bar
+    return s.alpha_bar[t] * (x / s.alpha_bar[u] + (sig[t] - sig[u]) * eps)
+
+
+def invert_x0(s, u, t, x, eps):
+    x0 = (x - at(s.beta_bar, u) * eps) / at(s.alpha_bar, u)
+    return at(s.alpha_bar, t) * x0 + at(s.beta_bar, t) * eps
+
+
+def invert_angle(s, u, t, x, eps):
+    phi = np.arctan2(s.beta_bar, s.alpha_bar)
+    # x_t = cos φ_t/cos φ_s x + sin(φ_t − φ_s)/cos φ_s ε
+    return (np.cos(phi[t]) * x + np.sin(phi[t] - phi[u]) * eps) / np.cos(phi[u])
+
+
+def invert_single(s, u, t, x, eps):
+    x, eps = single(x, eps)
+    return (
+        np.float32(s.alpha_bar[t] / s.alpha_bar[u]) * x
+        + np.float32(
+            math.sin(math.atan2(s.beta_bar[t], s.alpha_bar[t]) - math.atan2(s.beta_bar[u], s.alpha_bar[u]))
+            / s.alpha_bar[u]
+        )
+        * eps
+    )
+
+
+add(
+    "ddim_inversion: sigma, ints, constant",
+    lambda: c.check_ddim_inversion(lambda u, t, x, e: invert_sigma(CONSTANT, int(u), int(t), x, e), CONSTANT),
+)
+add("ddim_inversion: x0 kept, Ho T = 1000", lambda: c.check_ddim_inversion(functools.partial(invert_x0, HO), HO))
+add(
+    "ddim_inversion: angle, T = 1",
+    lambda: c.check_ddim_inversion(lambda u, t, x, e: invert_angle(ONE, int(u), int(t), x, e), ONE),
+)
+add(
+    "ddim_inversion: float32, linear",
+    lambda: c.check_ddim_inversion(lambda u, t, x, e: invert_single(LINEAR, int(u), int(t), x, e), LINEAR).at(1e-5),
+)
+
+# ---------------------------------------------------------------- whole sampler
+
+
+def optimal(s, v):
+    """σ_t² of exact denoising of N(m, v), by conditioning of two Gaussians."""
+    out = np.zeros(s.T + 1)
+    prev = s.alpha_bar[:-1] ** 2 * v + s.beta_bar[:-1] ** 2
+    out[1:] = prev * s.beta[1:] ** 2 / (s.alpha[1:] ** 2 * prev + s.beta[1:] ** 2)
+    return out
+
+
+def ancestral_loop(s, sigma2, x, eps_hat, noise):
+    for z, t in zip(noise, range(s.T, 0, -1), strict=True):
+        x = ancestral_direct(s, sigma2, t, x, eps_hat(x, t), z)
+    return x
+
+
+def ancestral_loop_x0(s, sigma2, x, eps_hat, noise):
+    for i in range(s.T):
+        t = s.T - i
+        x = ancestral_ho(s, sigma2, np.float64, t, x, eps_hat(x, np.full(len(x), t)), noise[i])
+    return x
+
+
+class Sampler:
+    def __init__(self, s, sigma2):
+        self.s, self.sd = s, [math.sqrt(v) for v in sigma2]
+
+    def run(self, x, eps_hat, noise):
+        todo = list(noise)
+        t = self.s.T
+        while t:
+            beta2 = self.s.beta[t] ** 2
+            x = x / self.s.alpha[t] - beta2 / (self.s.alpha[t] * self.s.beta_bar[t]) * np.asarray(eps_hat(x, t))
+            x = x + self.sd[t] * todo.pop(0)
+            t -= 1
+        return x.tolist()
+
+
+def sampler_case(s, sigma2, make, mean, variance):
+    return c.check_sampler(make(s, sigma2), s, mean, variance, sigma2)
+
+
+add(
+    "sampler: direct, beta variances, mean 3",
+    lambda: sampler_case(LINEAR, LINEAR.beta**2, lambda s, v: functools.partial(ancestral_loop, s, v), 3.0, 0.25),
+)
+add(
+    "sampler: through x0, t as an array, optimal variances",
+    lambda: sampler_case(
+        FALLING, optimal(FALLING, 4.0), lambda s, v: functools.partial(ancestral_loop_x0, s, v), -1.0, 4.0
+    ),
+)
+add(
+    "sampler: bound method that returns a list, T = 1",
+    lambda: sampler_case(ONE, ONE.beta**2, lambda s, v: Sampler(s, v).run, 0.5, 1.0),
+)
+add(
+    "sampler: bound method, T = 50 cosine",
+    lambda: sampler_case(COSINE, COSINE.beta**2, lambda s, v: Sampler(s, v).run, 0.0, 1.0),
+)
+
+# ---------------------------------------------------------------- predicted noise
+
+
+def some_output(x, t, labelled):
+    return np.sin(1.3 * x + 0.1 * np.asarray(t)) + (0.4 * np.cos(x) if labelled else 0.0)
+
+
+def to_noise(s, kind, out, x, t):
+    a, b = at(s.alpha_bar, t), at(s.beta_bar, t)
+    if kind == "x0":
+        return (x - a * out) / b
+    if kind == "v":
+        return a * out + b * x
+    return out * b / at(s.beta, t) if kind == "step" else out
+
+
+def predict_cfg(s, kind, x, t, w, clip):
+    free = to_noise(s, kind, some_output(x, t, False), x, t)
+    cond = to_noise(s, kind, some_output(x, t, True), x, t)
+    eps = (1 - w) * free + w * cond
+    if clip:
+        a, b = at(s.alpha_bar, t), at(s.beta_bar, t)
+        eps = (x - a * np.clip((x - b * eps) / a, -1, 1)) / b
+    return eps
+
+
+def predict_in_x0(s, kind, x, t, w, clip):
+    """Guidance and clipping of x̂_0: x̂_0 is affine in ε̂, so that guidance commutes."""
+    a, b = at(s.alpha_bar, t), at(s.beta_bar, t)
+
+    def x0(labelled):
+        out = some_output(x, t, labelled)
+        return out if kind == "x0" else a * x - b * out if kind == "v" else (x - b * to_noise(s, kind, out, x, t)) / a
+
+    guided = x0(False) + w * (x0(True) - x0(False))
+    if clip:
+        guided = np.minimum(np.maximum(guided, -1.0), 1.0)
+    return (x - a * guided) / b
+
+
+WIDE = 3 * rng(1).standard_normal((7, 4))
+for kind_, s_, how_ in [
+    ("noise", LINEAR, predict_cfg),
+    ("x0", COSINE, predict_cfg),
+    ("v", FROM_VP, predict_in_x0),
+    ("step", CONSTANT, predict_cfg),
+    ("noise", ONE, predict_cfg),
+    ("x0", FALLING, predict_in_x0),
+]:
+    add(
+        f"predicted_noise: {kind_}, {how_.__name__}, T = {s_.T}",
+        lambda kind=kind_, s=s_, how=how_: c.check_predicted_noise(
+            functools.partial(how, s, kind), some_output, s, kind, WIDE
+        ),
+    )
+
+# ---------------------------------------------------------------- variances
+
+
+def variance_dict(s):
+    post = np.zeros(s.T + 1)
+    post[1] = s.beta[1] ** 2
+    post[2:] = 1 / ((1 / s.beta[2:] ** 2 - 1) + 1 / s.beta_bar[1:-1] ** 2)
+    return {"beta": s.beta**2, "posterior": post}
+
+
+def variance_logs(s, name):
+    log_beta = 2 * np.log(s.beta[1:])
+    if name == "beta":
+        return np.exp(np.r_[0.0, log_beta])
+    tail = log_beta[1:] + 2 * np.log(s.beta_bar[1:-1]) - 2 * np.log(s.beta_bar[2:])
+    return np.exp(np.r_[0.0, log_beta[0], tail])
+
+
+add("reverse_variance: a dictionary's method, Ho", lambda: c.check_reverse_variance(variance_dict(HO).__getitem__, HO))
+add(
+    "reverse_variance: logs, index 0 is 1, random",
+    lambda: c.check_reverse_variance(functools.partial(variance_logs, RANDOM), RANDOM),
+)
+add("reverse_variance: dictionary, T = 1", lambda: c.check_reverse_variance(variance_dict(ONE).get, ONE))
+add(
+    "reverse_variance: float32, cosine T = 1000",
+    lambda: c.check_reverse_variance(lambda n: variance_logs(LONG, n).astype(np.float32), LONG).at(1e-5),
+)
+add(
+    "reverse_variance: nan at index 0, extreme",
+    lambda: c.check_reverse_variance(lambda n: np.r_[np.nan, variance_dict(EXTREME)[n][1:]], EXTREME),
+)
+
+
+def best_variance(s, D, loss):
+    out = np.zeros(s.T + 1)
+    out[1:] = s.beta_tilde[1:] ** 2 + s.beta[1:] ** 4 * np.asarray(loss)[1:] / (
+        D * s.alpha[1:] ** 2 * s.beta_bar[1:] ** 2
+    )
+    return out
+
+
+def best_variance_of_x0(s, D, loss):
+    """β̃² + (coefficient of x_0)² E‖x_0 − x̂_0‖²/D, the law of total variance."""
+    out = [0.0]
+    for t in range(1, s.T + 1):
+        mse = loss[t] * (s.beta_bar[t] / s.alpha_bar[t]) ** 2 / D
+        coefficient = s.alpha_bar[t - 1] * s.beta[t] ** 2 / s.beta_bar[t] ** 2
+        out.append((s.beta[t] * s.beta_bar[t - 1] / s.beta_bar[t]) ** 2 + coefficient**2 * mse)
+    return out
+
+
+SPD = {d: (lambda a: a @ a.T / d + 0.1 * np.eye(d))(rng(d).standard_normal((d, d))) for d in (1, 2, 3, 4, 5, 8, 16, 64)}
+add(
+    "optimal_variance: formula, D = 64, Ho",
+    lambda: c.check_optimal_variance(functools.partial(best_variance, HO, 64), HO, SPD[64]),
+)
+add(
+    "optimal_variance: by x0, D = 1, T = 1",
+    lambda: c.check_optimal_variance(functools.partial(best_variance_of_x0, ONE, 1), ONE, np.array([[2.0]])),
+)
+add(
+    "optimal_variance: by x0, D = 3, data of size 1e3",
+    lambda: c.check_optimal_variance(functools.partial(best_variance_of_x0, CONSTANT, 3), CONSTANT, 1e6 * SPD[3]),
+)
+add(
+    "optimal_variance: formula, data of size 1e-3",
+    lambda: c.check_optimal_variance(functools.partial(best_variance, RANDOM, 2), RANDOM, 1e-6 * SPD[2]),
+)
+
+# ---------------------------------------------------------------- losses of one step and bounds
+
+LOG_TAU = math.log(2 * math.pi)
+
+
+def normal_nll(x, mean, var):
+    return 0.5 * np.sum((x - mean) ** 2 / var + np.log(var) + LOG_TAU, axis=-1)
+
+
+def step_loss_density(s, var, t, x0, prev, eps, eps_hat):
+    before = s.alpha_bar[t - 1] * x0 + s.beta_bar[t - 1] * prev
+    x_t = s.alpha[t] * before + s.beta[t] * eps
+    mean = (x_t - s.beta[t] ** 2 / s.beta_bar[t] * eps_hat(x_t, t)) / s.alpha[t]
+    return -stats.norm.logpdf(before, mean, math.sqrt(var)).sum(axis=1)
+
+
+def step_loss_26(s, var, t, x0, prev, eps, eps_hat):
+    before = s.alpha_bar[t - 1] * x0 + s.beta_bar[t - 1] * prev
+    x_t = s.alpha[t] * before + s.beta[t] * eps
+    one_step = s.beta[t] / s.beta_bar[t] * eps_hat(x_t, t)
+    factor = s.beta[t] ** 2 / (2 * s.alpha[t] ** 2 * var)
+    return x0.shape[1] / 2 * math.log(2 * math.pi * var) + factor * np.linalg.norm(eps - one_step, axis=1) ** 2
+
+
+def step_loss_29(s, var, t, x0, prev, eps, eps_hat):
+    merged = (s.alpha[t] * s.beta_bar[t - 1] * prev + s.beta[t] * eps) / s.beta_bar[t]
+    err = merged - eps_hat(s.alpha_bar[t] * x0 + s.beta_bar[t] * merged, t)
+    D = x0.shape[1]
+    weight = s.beta[t] ** 4 / (2 * s.beta_bar[t] ** 2 * s.alpha[t] ** 2 * var)
+    return (
+        D / 2 * (LOG_TAU + math.log(var))
+        + D * s.beta_tilde[t] ** 2 / (2 * var)
+        + weight * np.einsum("nd,nd->n", err, err)
+    )
+
+
+def smooth(x, t):
+    return 0.8 * np.sin(x) + 0.1 * np.cos(0.5 * x)
+
+
+add(
+    "step_loss: density, T = 1",
+    lambda: c.check_step_loss(functools.partial(step_loss_density, ONE, 0.3), ONE, 1, smooth, 0.2, 1.0, 0.3),
+)
+add(
+    "step_loss: (26), t = 1 of 20",
+    lambda: c.check_step_loss(functools.partial(step_loss_26, LINEAR, 0.01), LINEAR, 1, smooth, 0.0, 2.0, 0.01),
+)
+add(
+    "step_loss: (29), t = 500 of Ho",
+    lambda: c.check_step_loss(
+        functools.partial(step_loss_29, HO, HO.beta[500] ** 2), HO, 500, smooth, -1.0, 0.5, HO.beta[500] ** 2
+    ),
+)
+add(
+    "step_loss: (29), t = T, variance of 40",
+    lambda: c.check_step_loss(
+        functools.partial(step_loss_29, RANDOM, 40.0), RANDOM, 12, np.tanh and (lambda x, t: 0.3 * x), 1.0, 0.1, 40.0
+    ),
+)
+add(
+    "step_loss: density with a zero network",
+    lambda: c.check_step_loss(
+        functools.partial(step_loss_density, CONSTANT, 0.05), CONSTANT, 7, lambda x, t: np.zeros_like(x), 0.0, 1.0, 0.05
+    ),
+)
+
+
+def prior_kl(s, x0):
+    a, v = s.alpha_bar[s.T], s.beta_bar[s.T] ** 2
+    return 0.5 * ((a * x0) ** 2 + v - 1 - np.log(v)).sum(-1)
+
+
+def prior_kl_sums(s, x0):
+    v = s.beta_bar[-1] ** 2
+    return 0.5 * s.alpha_bar[-1] ** 2 * np.einsum("nd,nd->n", x0, x0) + 0.5 * x0.shape[1] * (np.log(1 / v) + v - 1)
+
+
+def reverse_mean(s, t, x_t, eps):
+    return (x_t - s.beta[t] ** 2 / s.beta_bar[t] * eps) / s.alpha[t]
+
+
+def step_kl(s, sigma2, t, x0, x_t, eps_hat):
+    q_mean, q_var = posterior_ho(s, np.float64, t, x_t, x0)
+    diff = q_mean - reverse_mean(s, t, x_t, eps_hat(x_t, t))
+    log_ratio = np.log(q_var) - np.log(sigma2[t])  # as Ho's normal_kl
+    return 0.5 * np.sum(-1 - log_ratio + np.exp(log_ratio) + diff**2 / sigma2[t], axis=-1)
+
+
+def step_kl_noise(s, sigma2, t, x0, x_t, eps_hat):
+    eps = (x_t - s.alpha_bar[t] * x0) / s.beta_bar[t]
+    ratio = s.beta_tilde[t] ** 2 / sigma2[t]
+    weight = s.beta[t] ** 4 / (2 * sigma2[t] * s.alpha[t] ** 2 * s.beta_bar[t] ** 2)
+    return weight * ((eps - eps_hat(x_t, t)) ** 2).sum(1) + x0.shape[1] / 2 * (ratio - 1 - math.log(ratio))
+
+
+def first_nll(s, sigma2, x0, x1, eps_hat):
+    return normal_nll(x0, reverse_mean(s, 1, x1, eps_hat(x1, 1)), sigma2[1])
+
+
+def first_nll_scipy(s, sigma2, x0, x1, eps_hat):
+    mean = reverse_mean(s, 1, x1, eps_hat(x1, 1))
+    return [-stats.multivariate_normal.logpdf(a, m, sigma2[1] * np.eye(len(a))) for a, m in zip(x0, mean, strict=True)]
+
+
+def bound_terms_case(s, sigma2, prior, step, first, D, size=1.0, seed=0):
+    x0, noise = size * rng(seed).standard_normal((4, D)), rng(seed + 1).standard_normal((4, D))
+    return c.check_bound_terms(
+        functools.partial(prior, s),
+        functools.partial(step, s, sigma2),
+        functools.partial(first, s, sigma2),
+        s,
+        x0,
+        noise,
+        lambda x, t: np.sin(x) + 0.01 * t,
+        sigma2,
+    )
+
+
+add(
+    "bound_terms: Ho's normal_kl, T = 1000",
+    lambda: bound_terms_case(HO, HO.beta**2, prior_kl, step_kl, first_nll, 2),
+    slow=True,
+)
+add(
+    "bound_terms: by the noise, D = 64",
+    lambda: bound_terms_case(LINEAR, LINEAR.beta**2, prior_kl_sums, step_kl_noise, first_nll_scipy, 64),
+)
+add("bound_terms: T = 1, D = 3", lambda: bound_terms_case(ONE, ONE.beta**2, prior_kl, step_kl, first_nll, 3))
+add(
+    "bound_terms: large variances, random betas",
+    lambda: bound_terms_case(RANDOM, 1 + RANDOM.beta**2, prior_kl_sums, step_kl_noise, first_nll, 5),
+)
+add(
+    "bound_terms: data of size 100, T = 9",
+    lambda: bound_terms_case(FALLING, FALLING.beta**2, prior_kl, step_kl, first_nll, 2, size=100.0),
+)
+
+
+def whole_bound(s, sigma2, order, x0, eps_hat, noise):
+    columns = []
+    for t in range(1, s.T + 1):
+        x_t = s.alpha_bar[t] * x0 + s.beta_bar[t] * noise[t - 1]
+        columns.append(first_nll(s, sigma2, x0, x_t, eps_hat) if t == 1 else step_kl(s, sigma2, t, x0, x_t, eps_hat))
+    columns.append(prior_kl(s, x0))
+    if order == "sum":
+        return np.sum(columns, axis=0)
+    return np.stack(columns if order == "rising" else columns[::-1], axis=1)
+
+
+def whole_bound_21(s, sigma2, x0, eps_hat, noise):
+    """(21): cross-entropies minus entropies of the forward steps, each with its noise integrated where it can be."""
+    D = x0.shape[1]
+    total = D / 2 * LOG_TAU + 0.5 * (s.alpha_bar[-1] ** 2 * (x0**2).sum(1) + D * s.beta_bar[-1] ** 2)
+    for t in range(s.T, 0, -1):
+        x_t = s.alpha_bar[t] * x0 + s.beta_bar[t] * noise[t - 1]
+        miss = ((noise[t - 1] - eps_hat(x_t, t)) ** 2).sum(1)
+        total = (
+            total + D / 2 * math.log(sigma2[t] / s.beta[t] ** 2) - D / 2 + D * s.beta_tilde[t] ** 2 / (2 * sigma2[t])
+        )
+        total = total + s.beta[t] ** 4 / (2 * sigma2[t] * s.alpha[t] ** 2 * s.beta_bar[t] ** 2) * miss
+    return total
+
+
+def bound_problem(s, D, seed, size=1.0):
+    r = rng(seed)
+    A = 0.5 * np.eye(D) + 0.1 * r.standard_normal((s.T + 1, D, D))
+    return size * r.standard_normal(D), size**2 * SPD[D], A, 0.1 * r.standard_normal((s.T + 1, D))
+
+
+def bound_case(s, sigma2, bound, D, seed, size=1.0):
+    return c.check_variational_bound(bound, s, *bound_problem(s, D, seed, size), sigma2)
+
+
+add(
+    "variational_bound: sum, T = 9, D = 2",
+    lambda: bound_case(FALLING, FALLING.beta**2, functools.partial(whole_bound, FALLING, FALLING.beta**2, "sum"), 2, 0),
+)
+add(
+    "variational_bound: terms in rising order, T = 12",
+    lambda: bound_case(RANDOM, RANDOM.beta**2, functools.partial(whole_bound, RANDOM, RANDOM.beta**2, "rising"), 3, 1),
+)
+add(
+    "variational_bound: terms from L_T down, T = 2",
+    lambda: bound_case(TWO, TWO.beta**2, functools.partial(whole_bound, TWO, TWO.beta**2, "falling"), 1, 2),
+)
+add(
+    "variational_bound: (21), T = 20",
+    lambda: bound_case(LINEAR, LINEAR.beta**2, functools.partial(whole_bound_21, LINEAR, LINEAR.beta**2), 2, 3),
+)
+add(
+    "variational_bound: T = 1, variance of 5",
+    lambda: bound_case(ONE, np.array([0, 5.0]), functools.partial(whole_bound, ONE, [0, 5.0], "sum"), 4, 4),
+)
+add(
+    "variational_bound: data of size 0.01",
+    lambda: bound_case(TWO, TWO.beta**2, functools.partial(whole_bound_21, TWO, TWO.beta**2), 3, 5, 0.01),
+)
+
+
+def negative_elbo_terms(s, sigma2, loss, moment, D):
+    total = 0.5 * (s.alpha_bar[-1] ** 2 * moment + D * (s.beta_bar[-1] ** 2 - 1 - 2 * math.log(s.beta_bar[-1])))
+    weight = s.beta[1:] ** 4 / (2 * sigma2[1:] * s.alpha[1:] ** 2 * s.beta_bar[1:] ** 2)
+    total += float(np.dot(weight, loss[1:]))
+    ratio = s.beta_tilde[2:] ** 2 / sigma2[2:]
+    return total + D / 2 * np.sum(ratio - 1 - np.log(ratio)) + D / 2 * math.log(2 * math.pi * sigma2[1])
+
+
+def negative_elbo_21(s, sigma2, loss, moment, D):
+    cross = [0.5 * D * math.log(2 * math.pi) + 0.5 * (s.alpha_bar[s.T] ** 2 * moment + D * s.beta_bar[s.T] ** 2)]
+    for t in range(1, s.T + 1):
+        v = sigma2[t]
+        cross.append(D / 2 * math.log(2 * math.pi * v) + D * s.beta_tilde[t] ** 2 / (2 * v))
+        cross.append(s.beta[t] ** 4 / (2 * s.beta_bar[t] ** 2 * s.alpha[t] ** 2 * v) * loss[t])
+        cross.append(-D / 2 * math.log(2 * math.pi * math.e * s.beta[t] ** 2))
+    return math.fsum(cross)
+
+
+def negative_case(s, sigma2, f, D, seed, size=1.0):
+    mean, cov, A, b = bound_problem(s, D, seed, size)
+    return c.check_negative_elbo(functools.partial(f, s, sigma2), s, mean, cov, A, b, sigma2)
+
+
+add("negative_elbo: by terms, T = 12, D = 5", lambda: negative_case(RANDOM, RANDOM.beta**2, negative_elbo_terms, 5, 0))
+add("negative_elbo: (21), T = 20, D = 1", lambda: negative_case(LINEAR, LINEAR.beta**2, negative_elbo_21, 1, 1))
+add("negative_elbo: by terms, T = 1", lambda: negative_case(ONE, ONE.beta**2, negative_elbo_terms, 3, 2))
+add(
+    "negative_elbo: (21), other variances, data of size 30",
+    lambda: negative_case(FALLING, np.linspace(0.1, 2, 10), negative_elbo_21, 2, 3, 30.0),
+)
+
+
+def forward_density(s, path):
+    x = np.asarray(path)
+    return sum(-normal_nll(x[t], s.alpha[t] * x[t - 1], s.beta[t] ** 2) for t in range(1, s.T + 1))
+
+
+def forward_density_logpdf(s, path):
+    a, b = s.alpha[1:, None, None], s.beta[1:, None, None]
+    return stats.norm.logpdf(path[1:], a * path[:-1], b).sum(axis=(0, 2))
+
+
+def reverse_density(s, sigma2, path, eps_hat):
+    total = stats.norm.logpdf(path[s.T]).sum(1)
+    for t in range(s.T, 0, -1):
+        total -= normal_nll(path[t - 1], reverse_mean(s, t, path[t], eps_hat(path[t], t)), sigma2[t])
+    return total
+
+
+def reverse_density_x0(s, sigma2, path, eps_hat):
+    out = [-normal_nll(path[-1], 0.0, np.ones(path.shape[2]))]
+    for t in range(1, s.T + 1):
+        x0 = (path[t] - s.beta_bar[t] * eps_hat(path[t], t)) / s.alpha_bar[t]
+        mean = posterior_kalman(s, t, path[t], x0)[0]
+        out.append(stats.norm.logpdf(path[t - 1], mean, math.sqrt(sigma2[t])).sum(1))
+    return np.sum(out, axis=0)
+
+
+def chains_case(s, sigma2, f, g, D, seed, size=1.0):
+    path = size * rng(seed).standard_normal((s.T + 1, 3, D))
+    slopes = rng(seed + 9).uniform(0, 0.9, s.T + 1)
+    return c.check_chains(functools.partial(f, s), functools.partial(g, s, sigma2), s, path, slopes, sigma2)
+
+
+add("chains: loops, T = 12", lambda: chains_case(RANDOM, RANDOM.beta**2, forward_density, reverse_density, 3, 0))
+add(
+    "chains: logpdf in one call, cosine T = 50",
+    lambda: chains_case(COSINE, COSINE.beta**2, forward_density_logpdf, reverse_density_x0, 2, 1),
+)
+add("chains: T = 1, D = 8", lambda: chains_case(ONE, ONE.beta**2, forward_density, reverse_density_x0, 8, 2))
+add(
+    "chains: large paths, T = 9",
+    lambda: chains_case(FALLING, 0.5 + FALLING.beta, forward_density_logpdf, reverse_density, 2, 3, 50.0),
+)
+
+
+def weights_if(s, sigma2, name):
+    snr = s.snr[1:]
+    rows = {
+        "simple": np.ones(s.T),
+        "x0": 1 / snr,
+        "v": 1 + 1 / snr,  # 1/ᾱ²
+        "min-snr": np.minimum(snr, 5) / snr,
+        "bound": s.T * s.beta[1:] ** 4 / (2 * sigma2[1:] * s.alpha[1:] ** 2 * s.beta_bar[1:] ** 2),
+    }
+    return np.concatenate([[0.0], rows[name]])
+
+
+def weights_list(s, sigma2, name):
+    out = [0.0]
+    for t in range(1, s.T + 1):
+        a, b = s.alpha_bar[t], s.beta_bar[t]
+        x0 = (b / a) ** 2
+        mean_slope = s.beta[t] ** 2 / (s.alpha[t] * b)
+        out.append(
+            {
+                "simple": 1,
+                "x0": x0,
+                "v": a**-2,
+                "min-snr": x0 * min(a * a / b / b, 5.0),
+                "bound": s.T * mean_slope**2 / 2 / sigma2[t],
+            }[name]
+        )
+    return out
+
+
+add(
+    "loss_weights: all five, Ho",
+    lambda: c.check_loss_weights(functools.partial(weights_if, HO, HO.beta**2), HO, HO.beta**2),
+)
+add(
+    "loss_weights: lists, cosine T = 50",
+    lambda: c.check_loss_weights(functools.partial(weights_list, COSINE, COSINE.beta**2), COSINE, COSINE.beta**2),
+)
+add(
+    "loss_weights: two names only, T = 1",
+    lambda: c.check_loss_weights(
+        {"v": [0, 1 / 0.7], "x0": np.array([0, 3 / 7])}.__getitem__, ONE, ONE.beta**2, weightings=("v", "x0")
+    ),
+)
+add(
+    "loss_weights: 'bound' of other variances",
+    lambda: c.check_loss_weights(
+        functools.partial(weights_list, RANDOM, np.arange(13) + 1.0), RANDOM, np.arange(13) + 1.0, ("bound", "simple")
+    ),
+)
+add(
+    "loss_weights: float32, linear",
+    lambda: c.check_loss_weights(
+        lambda n: weights_if(LINEAR, LINEAR.beta**2, n).astype(np.float32), LINEAR, LINEAR.beta**2
+    ).at(1e-5),
+)
+
+
+def draw_systematic(T, n, u):
+    place = (np.arange(n) + u) / n
+    return 1 + np.floor(place * T).astype(int), np.ones(n)
+
+
+def draw_antithetic(T, u):
+    t = 1 + int(u * T)
+    return [t, T + 1 - t], [1.0, 1.0]  # as lucidrains' and Song's (t, T + 1 − t)
+
+
+def draw_importance(p, u):
+    t = 1 + int(np.searchsorted(np.cumsum(p), u, side="right"))
+    return np.array([t]), np.array([1 / (len(p) * p[t - 1])])
+
+
+def draw_alternating(T, u):
+    """All steps at once, with weight 1."""
+    return np.roll(np.arange(1, T + 1), int(u * T)), np.ones(T)
+
+
+add("step_draws: systematic, T = 1000", lambda: c.check_step_draws(functools.partial(draw_systematic, 1000, 8), 1000))
+add("step_draws: antithetic lists, T = 7", lambda: c.check_step_draws(functools.partial(draw_antithetic, 7), 7))
+add(
+    "step_draws: importance, T = 10",
+    lambda: c.check_step_draws(functools.partial(draw_importance, np.arange(1, 11) / 55), 10),
+)
+add("step_draws: T = 1", lambda: c.check_step_draws(lambda u: ([1], [1.0]), 1))
+add("step_draws: every step, T = 50", lambda: c.check_step_draws(functools.partial(draw_alternating, 50), 50))
+
+
+def times_uniform(lo, hi, n, u):
+    t = lo + (hi - lo) * ((np.arange(n) / n + u) % 1)
+    return t, np.ones(n)
+
+
+def times_quadratic(u):
+    """t = u² has the density 1/(2√t) on (0, 1)."""
+    t = np.array([u**2])
+    return t, 2 * np.sqrt(t)
+
+
+def times_log_snr(sde, lo, n, u):
+    a, b = (math.log((sde.marginal(t)[0] / sde.marginal(t)[1]) ** 2) for t in (lo, sde.horizon))
+    lam = a + (b - a) * (np.arange(n) + u) / n
+    return np.array([sde.time_at(v) for v in lam]), np.ones(n)
+
+
+add(
+    "time_draws: stratified, uniform in [1e-5, 1]",
+    lambda: c.check_time_draws(functools.partial(times_uniform, 1e-5, 1.0, 16), lambda t: (t - 1e-5) / (1 - 1e-5)),
+)
+add(
+    "time_draws: weighted by the density, 6 moments",
+    lambda: c.check_time_draws(times_quadratic, lambda t: t, n_moments=6),
+)
+add(
+    "time_draws: uniform in log-SNR, lists",
+    lambda: c.check_time_draws(
+        lambda u: [v.tolist() for v in times_log_snr(VP(), 1e-3, 4, u)],
+        lambda t: (VP().log_snr(1e-3) - VP().log_snr(t)) / (VP().log_snr(1e-3) - VP().log_snr(1.0)),
+    ),
+)
+add(
+    "time_draws: log-uniform sigma of EDM, tiny units",
+    lambda: c.check_time_draws(
+        lambda u: (np.array([1e-9 * 1e4**u]), np.ones(1)), lambda t: np.log(t / 1e-9) / math.log(1e4), 2
+    ),
+)
+
+# ---------------------------------------------------------------- with the network of the code under test
+
+
+class Net:
+    """A small network: `net(x, t)` for an int t or (N,)."""
+
+    def __init__(self, D, seed=0, dtype=np.float64, gain=0.5):
+        self.w = (rng(seed).standard_normal((D, D)) / math.sqrt(D)).astype(dtype)
+        self.gain, self.dtype = dtype(gain), dtype
+
+    def __call__(self, x, t):
+        x = np.asarray(x, self.dtype)
+        clock = np.asarray(np.asarray(t) / 100, self.dtype)[..., None]
+        return self.gain * np.tanh(x @ self.w + clock) + self.dtype(0.3) * x
+
+
+def target(s, kind, t, x0, e):
+    a, b = at(s.alpha_bar, t), at(s.beta_bar, t)
+    return {"noise": e, "x0": x0, "v": a * e - b * x0, "step": at(s.beta, t) / b * e}[kind]
+
+
+def loss_rows(s, net, kind, weight, mean, t, x0, e):
+    t = np.asarray(t)
+    x_t = at(s.alpha_bar, t) * x0 + at(s.beta_bar, t) * e
+    err = (target(s, kind, t, x0, e) - net(x_t, t)) ** 2
+    per = err.mean(1) if mean else err.sum(1)
+    return per if weight is None else np.asarray(weight)[t] * per
+
+
+def loss_scalar(s, net, kind, weight, mean, t, x0, e):
+    return float(np.mean(loss_rows(s, net, kind, weight, mean, t, x0, e)))
+
+
+def loss_of_case(s, D, kind, f, weight=None, mean=False, t=None, dtype=np.float64, N=6, size=1.0):
+    net = Net(D, dtype=dtype)
+    x0, e = (size * rng(3).standard_normal((N, D))).astype(dtype), rng(4).standard_normal((N, D)).astype(dtype)
+    loss = functools.partial(f, s, net, kind, weight, mean)
+    return c.check_loss_of(loss, net, x0, e, s, t, kind, weight, "mean" if mean else "sum")
+
+
+add("loss_of: noise, rows, Ho, D = 64", lambda: loss_of_case(HO, 64, "noise", loss_rows))
+add("loss_of: v, mean, one number, cosine", lambda: loss_of_case(COSINE, 8, "v", loss_scalar, mean=True))
+add(
+    "loss_of: x0, weighted by min-SNR",
+    lambda: loss_of_case(LINEAR, 3, "x0", loss_rows, weight=np.r_[0, np.minimum(LINEAR.snr[1:], 5)]),
+)
+add(
+    "loss_of: step, given t with repeats, D = 1",
+    lambda: loss_of_case(RANDOM, 1, "step", loss_rows, t=[12, 1, 1, 5, 12, 7]),
+)
+add("loss_of: noise, float32 network, D = 16", lambda: loss_of_case(LINEAR, 16, "noise", loss_rows, dtype=np.float32))
+add(
+    "loss_of: D = 3072, T = 1, one example",
+    lambda: loss_of_case(ONE, 3072, "noise", loss_rows, mean=True, N=1),
+    slow=True,
+)
+add(
+    "loss_of: positional lists",
+    lambda: c.check_loss_of(
+        lambda t, x, e: (
+            ((np.asarray(e) - 0.1 * np.asarray(x)) ** 2).sum(-1) * 0
+            + loss_rows(TWO, Net(2), "noise", None, False, t, x, e)
+        ),
+        Net(2),
+        [[1.0, 2.0], [0.5, -1.0]],
+        [[0.0, 1.0], [1.0, -2.0]],
+        TWO,
+    ),
+)
+
+
+def bound_of(s, net, sigma2, how, x0, noise):
+    return whole_bound(s, sigma2, how, np.asarray(x0), net, noise)
+
+
+def log_bin(levels, x0, mean, std):
+    """log P of the bin of x0, as Ho's discretized_gaussian_log_likelihood, with logarithms."""
+    half = 1 / (levels - 1)
+    sign = np.where(x0 > mean, -1.0, 1.0)  # towards the side where Φ is small
+    hi = np.where(x0 > 1 - half / 2, np.inf, (x0 + half - mean) / std)
+    lo = np.where(x0 < -1 + half / 2, -np.inf, (x0 - half - mean) / std)
+    big, small = np.where(sign > 0, hi, -lo), np.where(sign > 0, lo, -hi)
+    a, b = special.log_ndtr(big), special.log_ndtr(small)
+    return a + np.log1p(-np.exp(b - a))
+
+
+def bound_of_levels(s, net, sigma2, levels, x0, noise):
+    terms = whole_bound(s, sigma2, "rising", x0, net, noise)
+    x1 = s.alpha_bar[1] * x0 + s.beta_bar[1] * noise[0]
+    terms[:, 0] = -log_bin(levels, x0, reverse_mean(s, 1, x1, net(x1, 1)), math.sqrt(sigma2[1])).sum(1)
+    return terms
+
+
+def bound_of_case(s, D, how, variance, sigma2, levels=None, dtype=np.float64):
+    net = Net(D, dtype=dtype)
+    r = rng(8)
+    x0 = r.standard_normal((3, D)) if levels is None else 2 * r.integers(0, levels, (3, D)) / (levels - 1) - 1
+    noise = r.standard_normal((s.T, 3, D))
+    if levels is None:
+        return c.check_bound_of(functools.partial(bound_of, s, net, sigma2, how), net, x0, noise, s, variance)
+    return c.check_bound_of(
+        functools.partial(bound_of_levels, s, net, sigma2, levels), net, x0, noise, s, variance, levels
+    )
+
+
+add("bound_of: sum, beta, T = 20", lambda: bound_of_case(LINEAR, 3, "sum", "beta", LINEAR.beta**2))
+add(
+    "bound_of: terms, posterior, T = 12",
+    lambda: bound_of_case(RANDOM, 5, "rising", "posterior", variance_dict(RANDOM)["posterior"]),
+)
+add("bound_of: a table of variances, T = 1", lambda: bound_of_case(ONE, 2, "sum", np.array([0, 0.8]), [0, 0.8]))
+add("bound_of: 256 levels, cosine T = 50", lambda: bound_of_case(COSINE, 4, "rising", "beta", COSINE.beta**2, 256))
+add(
+    "bound_of: 2 levels, D = 1, T = 9",
+    lambda: bound_of_case(FALLING, 1, "rising", "posterior", variance_dict(FALLING)["posterior"], 2),
+)
+add(
+    "bound_of: float32 network, T = 37",
+    lambda: bound_of_case(CONSTANT, 2, "sum", "beta", CONSTANT.beta**2, dtype=np.float32),
+)
+
+
+def sampler_path(s, net, sigma2, last, x, noise):
+    path = [x]
+    for t in range(s.T, 0, -1):
+        z = noise[s.T - t] if last or t > 1 else 0.0
+        path.append(reverse_mean(s, t, path[-1], net(path[-1], t)) + math.sqrt(sigma2[t]) * z)
+    return np.stack(path)
+
+
+def sampler_end(s, net, sigma2, last, x, noise):
+    return sampler_path(s, net, sigma2, last, x, noise)[-1]
+
+
+def sampler_ddim(s, net, eta, last, x, noise):
+    for t in range(s.T, 0, -1):
+        x = ddim_paper(s, eta, t, t - 1, x, net(x, t), noise[s.T - t])
+    return x
+
+
+def sampler_of_case(s, D, f, arg, dtype=np.float64, **options):
+    net = Net(D, dtype=dtype)
+    x, noise = rng(5).standard_normal((4, D)), rng(6).standard_normal((s.T, 4, D))
+    return c.check_sampler_of(
+        functools.partial(f, s, net, arg, options.get("last_noise", True)), net, x, noise, s, **options
+    )
+
+
+add("sampler_of: path, beta, T = 20", lambda: sampler_of_case(LINEAR, 3, sampler_path, LINEAR.beta**2))
+add(
+    "sampler_of: no last noise, posterior, T = 12",
+    lambda: sampler_of_case(
+        RANDOM, 2, sampler_end, variance_dict(RANDOM)["posterior"], variance="posterior", last_noise=False
+    ),
+)
+add(
+    "sampler_of: own variances, T = 1",
+    lambda: sampler_of_case(ONE, 5, sampler_path, [0, 2.0], variance=np.array([0, 2.0])),
+)
+add("sampler_of: DDIM eta 0, T = 37", lambda: sampler_of_case(CONSTANT, 1, sampler_ddim, 0.0, eta=0.0))
+add("sampler_of: DDIM eta 0.6, T = 9", lambda: sampler_of_case(FALLING, 8, sampler_ddim, 0.6, eta=0.6))
+add(
+    "sampler_of: Ho T = 1000, float32 network",
+    lambda: sampler_of_case(HO, 2, sampler_end, HO.beta**2, dtype=np.float32, last_noise=False),
+    slow=True,
+)
+
+
+def own_score(x, t):
+    return -x / (1.0 + 0.2 * t) + 0.2 * np.tanh(x)
+
+
+def own_divergence(x, t):
+    return (-1 / (1.0 + 0.2 * t) + 0.2 / np.cosh(x) ** 2).sum(1)
+
+
+def flow_log_prob(sde, t_min, prior_std, rtol, x):
+    N, D = x.shape
+
+    def slope(t, y):
+        z = y[: N * D].reshape(N, D)
+        f, g2 = float(sde.rate(t)), float(sde.diffusion(t)) ** 2
+        d_log = D * f - 0.5 * g2 * own_divergence(z, t)
+        return np.concatenate([(f * z - 0.5 * g2 * own_score(z, t)).ravel(), d_log])
+
+    out = integrate.solve_ivp(
+        slope, (t_min, sde.horizon), np.r_[x.ravel(), np.zeros(N)], method="DOP853", rtol=rtol, atol=rtol
+    )
+    end = out.y[:, -1]
+    return stats.norm.logpdf(end[: N * D].reshape(N, D), scale=prior_std).sum(1) + end[N * D :]
+
+
+def flow_case(sde, t_min, D, rtol=1e-10, prior=None, **options):
+    x = rng(7).standard_normal((3, D))
+    run = functools.partial(flow_log_prob, sde, t_min, float(sde.std(sde.horizon)) if prior is None else prior, rtol)
+    return c.check_flow_likelihood_of(run, own_score, x, sde, t_min, prior_std=prior, **options)
+
+
+add(
+    "flow_likelihood_of: VP, D = 2, exact divergence",
+    lambda: flow_case(VP(), 1e-3, 2, divergence=own_divergence),
+    slow=True,
+)
+add("flow_likelihood_of: sub-VP, prior N(0, I)", lambda: flow_case(SubVP(), 1e-2, 1, prior=1.0), slow=True)
+add(
+    "flow_likelihood_of: VP of horizon 3, rtol 1e-4",
+    lambda: flow_case(VP(0.1, 2.0, 3.0), 0.01, 3, 1e-6, rtol=1e-4, divergence=own_divergence),
+    slow=True,
+)
+add("flow_likelihood_of: VE", lambda: flow_case(VE(0.1, 3.0), 0.05, 2, prior=3.0, divergence=own_divergence), slow=True)
