@@ -124,7 +124,10 @@ class Forward:
 
 def forward_step_ints(s, t, x, noise):
     v = float(s.beta[operator.index(t)]) ** 2
-    return [[math.sqrt(1 - v) * a + math.sqrt(v) * z for a, z in zip(r, q, strict=True)] for r, q in zip(x, noise)]
+    return [
+        [math.sqrt(1 - v) * a + math.sqrt(v) * z for a, z in zip(r, q, strict=True)]
+        for r, q in zip(x, noise, strict=True)
+    ]
 
 
 def forward_step_rotation(s, t, x, noise):
@@ -809,7 +812,7 @@ add(
 add(
     "step_loss: (29), t = T, variance of 40",
     lambda: c.check_step_loss(
-        functools.partial(step_loss_29, RANDOM, 40.0), RANDOM, 12, np.tanh and (lambda x, t: 0.3 * x), 1.0, 0.1, 40.0
+        functools.partial(step_loss_29, RANDOM, 40.0), RANDOM, 12, lambda x, t: 0.3 * x, 1.0, 0.1, 40.0
     ),
 )
 add(
@@ -1177,7 +1180,7 @@ def target(s, kind, t, x0, e):
 
 
 def loss_rows(s, net, kind, weight, mean, t, x0, e):
-    t = np.asarray(t)
+    t, x0, e = np.asarray(t), np.asarray(x0), np.asarray(e)
     x_t = at(s.alpha_bar, t) * x0 + at(s.beta_bar, t) * e
     err = (target(s, kind, t, x0, e) - net(x_t, t)) ** 2
     per = err.mean(1) if mean else err.sum(1)
@@ -1212,12 +1215,9 @@ add(
     slow=True,
 )
 add(
-    "loss_of: positional lists",
+    "loss_of: lists, T = 2",
     lambda: c.check_loss_of(
-        lambda t, x, e: (
-            ((np.asarray(e) - 0.1 * np.asarray(x)) ** 2).sum(-1) * 0
-            + loss_rows(TWO, Net(2), "noise", None, False, t, x, e)
-        ),
+        functools.partial(loss_rows, TWO, Net(2), "noise", None, False),
         Net(2),
         [[1.0, 2.0], [0.5, -1.0]],
         [[0.0, 1.0], [1.0, -2.0]],
@@ -1365,3 +1365,621 @@ add(
     slow=True,
 )
 add("flow_likelihood_of: VE", lambda: flow_case(VE(0.1, 3.0), 0.05, 2, prior=3.0, divergence=own_divergence), slow=True)
+
+# ---------------------------------------------------------------- VAE
+
+
+def vae_loss_sums(x, x_hat, mean, log_variance, decoder_log_variance):
+    D = x.shape[-1]
+    rec = 0.5 * (D * (LOG_TAU + decoder_log_variance) + np.exp(-decoder_log_variance) * ((x - x_hat) ** 2).sum(-1))
+    return rec + 0.5 * (np.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1)
+
+
+def vae_loss_scipy(x, x_hat, mean, log_variance, decoder_log_variance):
+    rec = -stats.norm(x_hat, np.exp(decoder_log_variance / 2)).logpdf(x).sum(axis=1)
+    sd = np.exp(0.5 * log_variance)
+    return (
+        rec
+        - np.sum(0.5 * log_variance, axis=1)
+        + 0.5 * (np.einsum("nk,nk->n", mean, mean) + np.sum(np.square(sd) - 1, axis=1))
+    )
+
+
+def vae_loss_expm1(x, x_hat, mean, log_variance, decoder_log_variance):
+    total = []
+    for a, b, m, v in zip(x, x_hat, mean, log_variance, strict=True):
+        kl = math.fsum((p * p + math.expm1(q) - q) / 2 for p, q in zip(m, v, strict=True))
+        total.append(kl + float(normal_nll(a, b, np.exp(decoder_log_variance))))
+    return total
+
+
+def vae_loss_single(*arguments):
+    return vae_loss_sums(*single(*arguments))
+
+
+def vae_case(loss, N, D, k, variance, seed, spread=1.0):
+    r = rng(seed)
+    size = math.sqrt(variance)
+    return c.check_vae_loss(
+        loss,
+        size * r.standard_normal((N, D)),
+        size * r.standard_normal((D, k)),
+        size * r.standard_normal(D),
+        variance,
+        r.standard_normal((N, k)),
+        spread * r.standard_normal((N, k)),
+    )
+
+
+add("vae_loss: sums, D = 64", lambda: vae_case(vae_loss_sums, 5, 64, 3, 0.5, 0))
+add("vae_loss: scipy, D = 1, tiny units", lambda: vae_case(vae_loss_scipy, 4, 1, 1, 1e-12, 1))
+add("vae_loss: lists and fsum, huge units", lambda: vae_case(vae_loss_expm1, 3, 5, 4, 1e10, 2))
+add("vae_loss: narrow and wide q", lambda: vae_case(vae_loss_sums, 6, 4, 5, 1.0, 3, 4.0))
+add("vae_loss: float32", lambda: vae_case(vae_loss_single, 6, 8, 2, 0.3, 4).at(1e-5))
+add("vae_loss: D = 3072, one example", lambda: vae_case(vae_loss_scipy, 1, 3072, 2, 1.0, 5))
+
+
+def bernoulli_logaddexp(x, logits, mean, log_variance):
+    ce = (np.logaddexp(0, logits) - x * logits).sum(1)
+    return ce + 0.5 * (np.exp(log_variance) + mean**2 - 1 - log_variance).sum(1)
+
+
+def bernoulli_two_sided(x, logits, mean, log_variance):
+    log_p, log_not = special.log_expit(logits), special.log_expit(-logits)
+    return -(x * log_p + (1 - x) * log_not).sum(-1) + diagonal_kl_scipy(mean, log_variance)
+
+
+def bernoulli_torch_like(x, logits, mean, log_variance):
+    """max(l, 0) − l x + log(1 + e^{−|l|})."""
+    ce = np.maximum(logits, 0) - logits * x + np.log1p(np.exp(-np.abs(logits)))
+    return ce.sum(axis=1) - 0.5 * np.sum(1 + log_variance - mean**2 - np.exp(log_variance), axis=1)
+
+
+def diagonal_kl_scipy(mean, log_variance):
+    sd = np.exp(log_variance / 2)
+    cross = 0.5 * LOG_TAU + 0.5 * (mean**2 + sd**2)
+    return (cross - stats.norm.entropy(scale=sd)).sum(1)
+
+
+def diagonal_kl_ints(mean, log_variance):
+    return [
+        0.5 * math.fsum(math.exp(v) + m * m - 1 - v for m, v in zip(a, b, strict=True))
+        for a, b in zip(mean, log_variance, strict=True)
+    ]
+
+
+def diagonal_kl_full(mean, log_variance):
+    out = []
+    for m, v in zip(mean, log_variance, strict=True):
+        cov = np.diag(np.exp(v))
+        out.append(0.5 * (np.trace(cov) + m @ m - len(m) - v.sum()))
+    return np.array(out)
+
+
+for loss_, N_, D_, k_, scale_ in [
+    (bernoulli_logaddexp, 5, 64, 2, 1.0),
+    (bernoulli_two_sided, 4, 3, 3, 20.0),
+    (bernoulli_torch_like, 2, 1, 1, 300.0),
+]:
+    add(
+        f"bernoulli_loss: {loss_.__name__}, logits of size {scale_}",
+        lambda loss=loss_, N=N_, D=D_, k=k_, size=scale_: c.check_bernoulli_loss(
+            loss,
+            rng(0).uniform(0, 1, (N, D)),
+            size * rng(1).standard_normal((N, D)),
+            rng(2).standard_normal((N, k)),
+            rng(3).standard_normal((N, k)),
+        ),
+    )
+add(
+    "bernoulli_loss: binary x, D = 3072",
+    lambda: c.check_bernoulli_loss(
+        bernoulli_logaddexp,
+        rng(0).integers(0, 2, (2, 3072)).astype(float),
+        rng(1).standard_normal((2, 3072)),
+        np.ones((2, 1)),
+        np.zeros((2, 1)),
+    ),
+)
+
+add(
+    "diagonal_kl: scipy's entropy, k = 8",
+    lambda: c.check_diagonal_kl(diagonal_kl_scipy, rng(0).standard_normal((4, 8)), rng(1).standard_normal((4, 8))),
+)
+add(
+    "diagonal_kl: lists, k = 1",
+    lambda: c.check_diagonal_kl(diagonal_kl_ints, rng(0).standard_normal((3, 1)), rng(1).standard_normal((3, 1))),
+)
+add(
+    "diagonal_kl: traces, wide log-variances",
+    lambda: c.check_diagonal_kl(diagonal_kl_full, rng(0).standard_normal((5, 3)), 6 * rng(1).standard_normal((5, 3))),
+)
+add(
+    "diagonal_kl: float32, k = 64",
+    lambda: c.check_diagonal_kl(
+        lambda m, v: diagonal_kl_full(*single(m, v)), rng(0).standard_normal((2, 64)), rng(1).standard_normal((2, 64))
+    ).at(1e-5),
+)
+
+
+class Encoder:
+    def draw(self, mean, log_variance, noise):
+        return mean + np.exp(log_variance * 0.5) * noise
+
+
+def draw_cholesky(mean, log_variance, noise):
+    return [m + np.linalg.cholesky(np.diag(np.exp(v))) @ e for m, v, e in zip(mean, log_variance, noise, strict=True)]
+
+
+def draw_power(mean, log_variance, noise):
+    return np.add(mean, np.multiply(np.sqrt(math.e**log_variance), noise))
+
+
+def draw_inverse(mean, log_variance, noise):
+    return stats.norm(mean, np.exp(log_variance / 2)).ppf(0.5) + np.exp(log_variance / 2) * noise
+
+
+for draw_, N_, k_, size_ in [
+    (Encoder().draw, 4, 3, 1.0),
+    (draw_cholesky, 3, 1, 3.0),
+    (draw_power, 2, 64, 1.0),
+    (draw_inverse, 5, 2, 0.1),
+]:
+    add(
+        f"reparameterisation: {draw_.__name__}, k = {k_}",
+        lambda draw=draw_, N=N_, k=k_, size=size_: c.check_reparameterisation(
+            draw, rng(0).standard_normal((N, k)), size * rng(1).standard_normal((N, k)), rng(2).standard_normal((N, k))
+        ),
+    )
+add(
+    "reparameterisation: float32, means of 1e-3",
+    lambda: c.check_reparameterisation(
+        lambda *a: Encoder().draw(*single(*a)),
+        1e-3 * rng(0).standard_normal((4, 3)),
+        rng(1).standard_normal((4, 3)),
+        rng(2).standard_normal((4, 3)),
+    ).at(1e-5),
+)
+
+# ---------------------------------------------------------------- tables
+
+
+def simplex(seed, *shape, axis=-1, power=1.0):
+    p = rng(seed).gamma(power, size=shape) + 1e-9
+    return p / (p.sum() if axis is None else p.sum(axis, keepdims=True))
+
+
+def joint_table(X, Z, seed, power=1.0):
+    return simplex(seed, X, Z, axis=None, power=power)
+
+
+def kl_rel_entr(p, q):
+    return special.rel_entr(p, q).sum()
+
+
+def kl_cross(p, q):
+    return stats.entropy(p, q)
+
+
+def kl_loop(p, q):
+    return math.fsum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True))
+
+
+def kl_bits(p, q):
+    return np.dot(p, np.log2(p / q)) * math.log(2)
+
+
+for kl_, n_, power_ in [(kl_rel_entr, 2, 1.0), (kl_cross, 1000, 1.0), (kl_loop, 5, 0.1), (kl_bits, 64, 3.0)]:
+    add(
+        f"kl: {kl_.__name__}, {n_} entries",
+        lambda kl=kl_, n=n_, power=power_: c.check_kl(kl, simplex(0, n, power=power), simplex(1, n, power=power)),
+    )
+add(
+    "kl: float32",
+    lambda: c.check_kl(lambda p, q: kl_rel_entr(*single(p, q)), simplex(2, 7, power=3.0), simplex(3, 7, power=3.0)).at(
+        1e-5
+    ),
+)
+
+
+def posterior_divide(joint):
+    p_x = joint.sum(1)
+    return joint / p_x[:, None], p_x
+
+
+def posterior_softmax(joint):
+    logs = np.log(joint)
+    return special.softmax(logs, axis=1), np.exp(special.logsumexp(logs, axis=1))
+
+
+def posterior_bayes(joint):
+    prior = joint.sum(0)
+    likelihood = joint / prior
+    evidence = likelihood @ prior
+    return (likelihood * prior / evidence[:, None]).tolist(), evidence.tolist()
+
+
+for f_, X_, Z_ in [
+    (posterior_divide, 1, 3),
+    (posterior_softmax, 6, 4),
+    (posterior_bayes, 40, 2),
+    (posterior_softmax, 3, 1),
+]:
+    add(
+        f"latent_posterior: {f_.__name__}, {X_} x {Z_}",
+        lambda f=f_, X=X_, Z=Z_: c.check_latent_posterior(f, joint_table(X, Z, X)),
+    )
+
+
+def posterior_kl_log(joint, q):
+    return np.sum(q * (np.log(q) - special.log_softmax(np.log(joint), axis=1)), axis=1)
+
+
+def posterior_kl_elbo(joint, q):
+    p_x = joint.sum(1)
+    return np.log(p_x) - np.einsum("xz,xz->x", q, np.log(joint / q))
+
+
+def posterior_kl_scipy(joint, q):
+    return [stats.entropy(a, b) for a, b in zip(q, joint, strict=True)]
+
+
+for f_, X_, Z_ in [(posterior_kl_log, 5, 4), (posterior_kl_elbo, 1, 2), (posterior_kl_scipy, 8, 16)]:
+    add(
+        f"posterior_kl: {f_.__name__}, {X_} x {Z_}",
+        lambda f=f_, X=X_, Z=Z_: c.check_posterior_kl(f, joint_table(X, Z, 1), simplex(2, X, Z)),
+    )
+add(
+    "posterior_kl: float32",
+    lambda: c.check_posterior_kl(
+        lambda j, q: posterior_kl_log(*single(j, q)), joint_table(4, 3, 1, 3.0), simplex(2, 4, 3, power=3.0)
+    ).at(1e-5),
+)
+
+
+def elbo_ratio(joint, q):
+    return (q * np.log(joint / q)).sum(axis=1)
+
+
+def elbo_entropy(joint, q):
+    return np.einsum("xz,xz->x", q, np.log(joint)) + special.entr(q).sum(1)
+
+
+def elbo_identity(joint, q):
+    return np.log(joint.sum(1)) - posterior_kl_log(joint, q)
+
+
+for f_, X_, Z_, power_ in [(elbo_ratio, 5, 4, 1.0), (elbo_entropy, 2, 2, 0.2), (elbo_identity, 10, 30, 1.0)]:
+    add(
+        f"elbo: {f_.__name__}, {X_} x {Z_}",
+        lambda f=f_, X=X_, Z=Z_, p=power_: c.check_elbo(f, joint_table(X, Z, 3, p), simplex(4, X, Z, power=p)),
+    )
+add(
+    "elbo: float32",
+    lambda: c.check_elbo(
+        lambda j, q: elbo_ratio(*single(j, q)), joint_table(4, 3, 1, 3.0), simplex(2, 4, 3, power=3.0)
+    ).at(1e-5),
+)
+
+
+def split_direct(decoder, prior, q):
+    return (q * np.log(decoder)).sum(1) - special.rel_entr(q, prior[None]).sum(1)
+
+
+def split_joint(decoder, prior, q):
+    return elbo_ratio(decoder * prior, q)
+
+
+def split_rows(decoder, prior, q):
+    return [float(r @ np.log(d)) - float(stats.entropy(r, prior)) for d, r in zip(decoder, q, strict=True)]
+
+
+for f_, X_, Z_ in [(split_direct, 6, 3), (split_joint, 2, 9), (split_rows, 20, 2)]:
+    add(
+        f"split_elbo: {f_.__name__}, {X_} x {Z_}",
+        lambda f=f_, X=X_, Z=Z_: c.check_split_elbo(f, simplex(5, X, Z, axis=0), simplex(6, Z), simplex(7, X, Z)),
+    )
+add(
+    "split_elbo: peaked tables",
+    lambda: c.check_split_elbo(
+        split_direct, simplex(5, 5, 4, axis=0, power=0.05), simplex(6, 4, power=0.3), simplex(7, 5, 4, power=0.05)
+    ),
+)
+
+
+def joint_kl_sum(p_x, q, decoder, prior):
+    left = p_x[:, None] * q
+    return special.rel_entr(left, decoder * prior).sum()
+
+
+def joint_kl_chain(p_x, q, decoder, prior):
+    joint = decoder * prior
+    return stats.entropy(p_x, joint.sum(1)) + p_x @ posterior_kl_log(joint, q)
+
+
+def joint_kl_einsum(p_x, q, decoder, prior):
+    logs = np.log(p_x)[:, None] + np.log(q) - np.log(decoder) - np.log(prior)
+    return np.einsum("x,xz,xz->", p_x, q, logs)
+
+
+def objective_direct(p_x, q, decoder, prior):
+    return p_x @ (special.rel_entr(q, prior[None]).sum(1) - (q * np.log(decoder)).sum(1))
+
+
+def objective_joint(p_x, q, decoder, prior):
+    return joint_kl_sum(p_x, q, decoder, prior) + special.entr(p_x).sum()
+
+
+def objective_loop(p_x, q, decoder, prior):
+    return math.fsum(
+        p * a * (math.log(a / b) - math.log(d))
+        for p, row, dec in zip(p_x, q, decoder, strict=True)
+        for a, d, b in zip(row, dec, prior, strict=True)
+    )
+
+
+for f_, X_, Z_, power_ in [(joint_kl_sum, 5, 3, 1.0), (joint_kl_chain, 2, 2, 1.0), (joint_kl_einsum, 30, 8, 0.3)]:
+    add(
+        f"joint_kl: {f_.__name__}, {X_} x {Z_}",
+        lambda f=f_, X=X_, Z=Z_, p=power_: c.check_joint_kl(
+            f, simplex(8, X, power=p), simplex(9, X, Z, power=p), simplex(10, X, Z, axis=0, power=p), simplex(11, Z)
+        ),
+    )
+for f_, X_, Z_, power_ in [(objective_direct, 4, 6, 1.0), (objective_joint, 12, 2, 0.4), (objective_loop, 3, 3, 1.0)]:
+    add(
+        f"vae_objective: {f_.__name__}, {X_} x {Z_}",
+        lambda f=f_, X=X_, Z=Z_, p=power_: c.check_vae_objective(
+            f, simplex(8, X, power=p), simplex(9, X, Z, power=p), simplex(10, X, Z, axis=0, power=p), simplex(11, Z)
+        ),
+    )
+add(
+    "joint_kl: float32",
+    lambda: c.check_joint_kl(
+        lambda *a: joint_kl_sum(*single(*a)),
+        simplex(8, 4, power=3.0),
+        simplex(9, 4, 3, power=3.0),
+        simplex(10, 4, 3, axis=0, power=3.0),
+        simplex(11, 3, power=3.0),
+    ).at(1e-5),
+)
+add(
+    "vae_objective: float32",
+    lambda: c.check_vae_objective(
+        lambda *a: objective_direct(*single(*a)),
+        simplex(8, 4, power=3.0),
+        simplex(9, 4, 3, power=3.0),
+        simplex(10, 4, 3, axis=0, power=3.0),
+        simplex(11, 3, power=3.0),
+    ).at(1e-5),
+)
+
+
+def free_m_divide(p_x, q):
+    joint = p_x[:, None] * q
+    q_z = joint.sum(0)
+    return joint / q_z, q_z
+
+
+def free_m_logs(p_x, q):
+    logs = np.log(p_x)[:, None] + np.log(q)
+    return special.softmax(logs, axis=0), np.exp(special.logsumexp(logs, axis=0))
+
+
+def free_m_counts(p_x, q):
+    q_z = [sum(p * row[z] for p, row in zip(p_x, q, strict=True)) for z in range(q.shape[1])]
+    return [[p * row[z] / q_z[z] for z in range(q.shape[1])] for p, row in zip(p_x, q, strict=True)], q_z
+
+
+for f_, X_, Z_ in [(free_m_divide, 5, 3), (free_m_logs, 2, 2), (free_m_counts, 9, 4)]:
+    add(
+        f"free_m_step: {f_.__name__}, {X_} x {Z_}",
+        lambda f=f_, X=X_, Z=Z_: c.check_free_m_step(f, simplex(12, X), simplex(13, X, Z), simplex(14, Z)),
+    )
+add(
+    "free_m_step: peaked tables",
+    lambda: c.check_free_m_step(
+        free_m_logs, simplex(12, 6, power=0.5), simplex(13, 6, 3, power=0.2), simplex(14, 3, power=0.5)
+    ),
+)
+
+
+def kl_parts_rel(p_x, q, prior):
+    bar = p_x @ q
+    return special.rel_entr(q, bar[None]).sum(1), special.rel_entr(bar, prior).sum()
+
+
+def kl_parts_entropy(p_x, q, prior):
+    bar = np.einsum("x,xz->z", p_x, q)
+    per_x = -special.entr(q).sum(1) - q @ np.log(bar)
+    return per_x.tolist(), float(-special.entr(bar).sum() - bar @ np.log(prior))
+
+
+def kl_parts_scipy(p_x, q, prior):
+    bar = np.average(q, axis=0, weights=p_x)
+    return [stats.entropy(r, bar) for r in q], stats.entropy(bar, prior)
+
+
+for f_, X_, Z_ in [(kl_parts_rel, 5, 3), (kl_parts_entropy, 2, 2), (kl_parts_scipy, 30, 6)]:
+    add(
+        f"kl_parts: {f_.__name__}, {X_} x {Z_}",
+        lambda f=f_, X=X_, Z=Z_: c.check_kl_parts(f, simplex(12, X), simplex(13, X, Z), simplex(14, Z)),
+    )
+
+
+def iw_logsumexp(log_w):
+    return special.logsumexp(log_w, axis=0) - math.log(len(log_w))
+
+
+def iw_reduce(log_w):
+    return np.logaddexp.reduce(np.asarray(log_w), axis=0) - np.log(np.shape(log_w)[0])
+
+
+def iw_max(log_w):
+    top = log_w.max(0)
+    return top + np.log(np.exp(log_w - top).mean(0))
+
+
+def iw_weighted(log_w):
+    return special.logsumexp(log_w, axis=0, b=1 / len(log_w))
+
+
+for f_, X_, Z_, n_ in [(iw_logsumexp, 4, 3, 2), (iw_reduce, 2, 2, 5), (iw_max, 3, 4, 3), (iw_weighted, 1, 6, 1)]:
+    add(
+        f"importance_weighted_bound: {f_.__name__}, {n_} draws",
+        lambda f=f_, X=X_, Z=Z_, n=n_: c.check_importance_weighted_bound(
+            f, joint_table(X, Z, 15), simplex(16, X, Z), n_draws=n
+        ),
+    )
+add(
+    "importance_weighted_bound: float32",
+    lambda: c.check_importance_weighted_bound(
+        lambda w: iw_max(w.astype(np.float32)), joint_table(3, 3, 15, 3.0), simplex(16, 3, 3, power=3.0)
+    ).at(1e-5),
+)
+
+
+def ladder_tuples(joint, q, n):
+    out = np.zeros(len(joint))
+    for z in itertools.product(range(joint.shape[1]), repeat=n):
+        p = np.prod(q[:, z], axis=1)
+        out += p * np.log(np.mean(joint[:, z] / q[:, z], axis=1))
+    return out
+
+
+def ladder_counts(joint, q, n):
+    """By multisets, with multinomial coefficients."""
+    X, Z = joint.shape
+    out = np.zeros(X)
+    for z in itertools.combinations_with_replacement(range(Z), n):
+        count = np.bincount(z, minlength=Z)
+        p = math.factorial(n) / math.prod(map(math.factorial, count)) * np.prod(q**count, axis=1)
+        out += p * np.log(joint / q @ count / n)
+    return out
+
+
+add(
+    "iwae_ladder: tuples, 4 draws", lambda: c.check_iwae_ladder(ladder_tuples, joint_table(3, 3, 17), simplex(18, 3, 3))
+)
+add(
+    "iwae_ladder: multisets, 6 draws",
+    lambda: c.check_iwae_ladder(ladder_counts, joint_table(2, 4, 17), simplex(18, 2, 4), n_most=6),
+)
+add(
+    "iwae_ladder: 1 draw",
+    lambda: c.check_iwae_ladder(lambda j, q, n: elbo_ratio(j, q), joint_table(5, 4, 17), simplex(18, 5, 4), 1),
+)
+
+# ---------------------------------------------------------------- Gaussians, bins, bits
+
+
+def gaussian_kl_solve(mean_p, cov_p, mean_q, cov_q):
+    d = mean_q - mean_p
+    logdet = np.linalg.slogdet(cov_q)[1] - np.linalg.slogdet(cov_p)[1]
+    return 0.5 * (np.trace(np.linalg.solve(cov_q, cov_p)) + d @ np.linalg.solve(cov_q, d) - len(d) + logdet)
+
+
+def gaussian_kl_cholesky(mean_p, cov_p, mean_q, cov_q):
+    lp, lq = np.linalg.cholesky(cov_p), np.linalg.cholesky(cov_q)
+    m = linalg.solve_triangular(lq, lp, lower=True)
+    z = linalg.solve_triangular(lq, mean_p - mean_q, lower=True)
+    return 0.5 * ((m**2).sum() + z @ z - len(z)) - np.log(np.diag(lp) / np.diag(lq)).sum()
+
+
+def gaussian_kl_eigen(mean_p, cov_p, mean_q, cov_q):
+    values = linalg.eigh(cov_p, cov_q, eigvals_only=True)
+    d = np.subtract(mean_p, mean_q)
+    return float(0.5 * np.sum(values - 1 - np.log(values)) + 0.5 * d @ linalg.cho_solve(linalg.cho_factor(cov_q), d))
+
+
+for f_, D_, size_ in [
+    (gaussian_kl_solve, 1, 1.0),
+    (gaussian_kl_cholesky, 16, 1.0),
+    (gaussian_kl_eigen, 5, 1e-4),
+    (gaussian_kl_cholesky, 3, 1e5),
+]:
+    add(
+        f"gaussian_kl: {f_.__name__}, D = {D_}, units {size_}",
+        lambda f=f_, D=D_, u=size_: c.check_gaussian_kl(
+            f,
+            u * rng(0).standard_normal(D),
+            u * u * SPD[D],
+            u * rng(1).standard_normal(D),
+            u * u * (SPD[D] + np.eye(D)),
+        ),
+    )
+add(
+    "gaussian_kl: float32",
+    lambda: c.check_gaussian_kl(
+        lambda *a: gaussian_kl_solve(*single(*a)),
+        rng(0).standard_normal(2),
+        np.eye(2) + 0.1,
+        rng(1).standard_normal(2),
+        2 * np.eye(2),
+    ).at(1e-5),
+)
+
+
+def bin_log_ndtr(n, level, mean, std):
+    return log_bin(n, 2 * np.asarray(level) / (n - 1) - 1, mean, std)
+
+
+def bin_logcdf(n, level, mean, std):
+    """In the tail below the mean, by symmetry where needed."""
+    x = 2 * np.asarray(level, float) / (n - 1) - 1
+    hi = np.where(level == n - 1, np.inf, (x + 1 / (n - 1) - mean) / std)
+    lo = np.where(level == 0, -np.inf, (x - 1 / (n - 1) - mean) / std)
+    flip = lo + hi > 0
+    hi, lo = np.where(flip, -lo, hi), np.where(flip, -hi, lo)
+    a, b = stats.norm.logcdf(hi), stats.norm.logcdf(lo)
+    return a + np.log(-np.expm1(b - a))
+
+
+def bin_quadrature(n, level, mean, std):
+    """Inner bins by Gauss-Legendre over the density scaled by its value at the nearer edge."""
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    half = 1 / (n - 1)
+    x = 2 * np.asarray(level, float) / (n - 1) - 1
+    z = (np.expand_dims(x, -1) + half * nodes - np.expand_dims(mean, -1)) / std
+    inner = special.logsumexp(-0.5 * z**2, b=weights * half / std, axis=-1) - 0.5 * LOG_TAU
+    first = special.log_ndtr((x + half - mean) / std)
+    last = special.log_ndtr(-(x - half - mean) / std)
+    return np.where(level == 0, first, np.where(level == n - 1, last, inner))
+
+
+for f_, n_, means_, std_ in [
+    (bin_log_ndtr, 256, [-0.5, 0.0, 0.3], 0.2),
+    (bin_logcdf, 2, [0.1, -3.0], 1.0),
+    (bin_quadrature, 17, [0.9, -1.5], 0.3),
+    (bin_log_ndtr, 3, [0.0], 5.0),
+]:
+    add(
+        f"bin_masses: {f_.__name__}, {n_} levels",
+        lambda f=f_, n=n_, m=means_, s=std_: c.check_bin_masses(functools.partial(f, n), n, np.array(m), s),
+    )
+
+
+add(
+    "bits_per_dim: image of D = 3072",
+    lambda: c.check_bits_per_dim(lambda nats, D, a: (nats / D - np.log(a)) / np.log(2), simplex(0, 5), 3072, 2 / 255),
+)
+add(
+    "bits_per_dim: D = 1, unit cells, lists",
+    lambda: c.check_bits_per_dim(
+        lambda nats, D, a: [(v - D * math.log(a)) / (D * math.log(2)) for v in nats], simplex(1, 2), 1, 1.0
+    ),
+)
+add(
+    "bits_per_dim: log2, tiny cells",
+    lambda: c.check_bits_per_dim(
+        lambda nats, D, a: nats * math.log2(math.e) / D - math.log2(a), simplex(2, 40), 3, 1e-6
+    ),
+)
+add(
+    "bits_per_dim: huge cells, float32",
+    lambda: c.check_bits_per_dim(
+        lambda nats, D, a: (np.float32(nats) / np.float32(D) - np.float32(math.log(a))) / np.float32(math.log(2)),
+        simplex(3, 6, power=3.0),
+        2,
+        50.0,
+    ).at(1e-5),
+)
