@@ -1983,3 +1983,807 @@ add(
         50.0,
     ).at(1e-5),
 )
+
+# ---------------------------------------------------------------- linear-Gaussian models
+
+
+def posterior_precision(x, W, mean, v):
+    precision = np.eye(W.shape[1]) + W.T @ W / v
+    return np.linalg.solve(precision, W.T @ (x - mean).T / v).T, np.linalg.inv(precision)
+
+
+def posterior_gain(x, W, mean, v):
+    gain = np.linalg.solve(W @ W.T + v * np.eye(len(W)), W).T
+    return (x - mean) @ gain.T, np.eye(W.shape[1]) - gain @ W
+
+
+def posterior_svd(x, W, mean, v):
+    u, d, vt = np.linalg.svd(W, full_matrices=True)
+    d = np.r_[d, np.zeros(W.shape[1] - len(d))]
+    shrink = d / (d**2 + v)
+    n = min(W.shape)
+    means = ((x - mean) @ u[:, :n] * shrink[:n]) @ vt[:n]
+    return means.tolist(), (vt.T * (v / (d**2 + v))) @ vt
+
+
+def posterior_ridge(x, W, mean, v):
+    """Ridge regression with scaled rows, by least squares."""
+    rows = np.vstack([W / math.sqrt(v), np.eye(W.shape[1])])
+    y = np.hstack([(x - mean) / math.sqrt(v), np.zeros((len(x), W.shape[1]))])
+    r = np.linalg.qr(rows, mode="r")
+    return np.linalg.lstsq(rows, y.T, rcond=None)[0].T, np.linalg.inv(r.T @ r)
+
+
+def linear_elbo(x, W, mean, v, q_mean, q_cov):
+    D, k = W.shape
+    err = x - mean - q_mean @ W.T
+    fit = -0.5 * (D * math.log(2 * math.pi * v) + ((err**2).sum(1) + np.trace(W @ q_cov @ W.T)) / v)
+    return fit - 0.5 * (np.trace(q_cov) + (q_mean**2).sum(1) - k - np.linalg.slogdet(q_cov)[1])
+
+
+def linear_elbo_gap(x, W, mean, v, q_mean, q_cov):
+    m, s = posterior_precision(x, W, mean, v)
+    evidence = stats.multivariate_normal(mean, W @ W.T + v * np.eye(len(mean))).logpdf(x)
+    return np.atleast_1d(evidence) - [gaussian_kl_cholesky(a, q_cov, b, s) for a, b in zip(q_mean, m, strict=True)]
+
+
+def linear_elbo_joint(x, W, mean, v, q_mean, q_cov):
+    """E_q log p(x, z) by sigma points of q, plus the entropy of q."""
+    k = W.shape[1]
+    root = np.linalg.cholesky(q_cov) * math.sqrt(k)
+    total = 0.0
+    for step in np.vstack([root.T, -root.T]):
+        z = q_mean + step
+        total = total - normal_nll(x, z @ W.T + mean, np.full(len(W), v)) - normal_nll(z, 0.0, np.ones(k))
+    return total / (2 * k) + 0.5 * (k * (1 + LOG_TAU) + np.linalg.slogdet(q_cov)[1])
+
+
+def mean_field_direct(x, W, mean, v):
+    return posterior_precision(x, W, mean, v)[0], 1 / (1 + (W**2).sum(0) / v)
+
+
+def mean_field_coordinates(x, W, mean, v):
+    """Coordinate ascent until nothing moves."""
+    precision = W.T @ W / v + np.eye(W.shape[1])
+    b = (x - mean) @ W / v
+    m = np.zeros_like(b)
+    for _ in range(500):
+        for i in range(m.shape[1]):
+            m[:, i] += (b[:, i] - m @ precision[i]) / precision[i, i]
+    return m, 1 / np.diag(precision)
+
+
+def mean_field_gain(x, W, mean, v):
+    return posterior_gain(x, W, mean, v)[0].tolist(), [v / (v + col @ col) for col in W.T]
+
+
+def linear_problem(N, D, k, v, seed):
+    r = rng(seed)
+    return r.standard_normal((N, D)), r.standard_normal((D, k)), r.standard_normal(D), v
+
+
+for f_, p_ in [
+    (posterior_precision, (4, 5, 2, 0.5)),
+    (posterior_gain, (3, 1, 1, 2.0)),
+    (posterior_svd, (5, 3, 6, 1.0)),
+    (posterior_ridge, (2, 64, 4, 0.7)),
+]:
+    add(
+        f"linear_gaussian_posterior: {f_.__name__}, N, D, k, v = {p_}",
+        lambda f=f_, p=p_: c.check_linear_gaussian_posterior(f, *linear_problem(*p, 0)),
+    )
+for f_, p_ in [
+    (linear_elbo, (4, 5, 2, 0.5)),
+    (linear_elbo_gap, (3, 2, 3, 1.0)),
+    (linear_elbo_joint, (5, 8, 3, 0.9)),
+    (linear_elbo, (2, 1, 1, 100.0)),
+]:
+    add(
+        f"linear_gaussian_elbo: {f_.__name__}, N, D, k, v = {p_}",
+        lambda f=f_, p=p_: c.check_linear_gaussian_elbo(
+            f, *linear_problem(*p, 1), rng(2).standard_normal((p[0], p[2])), SPD[p[2]]
+        ),
+    )
+for f_, p_ in [
+    (mean_field_direct, (4, 5, 2, 0.5)),
+    (mean_field_coordinates, (3, 4, 3, 1.5)),
+    (mean_field_gain, (2, 8, 1, 1.0)),
+]:
+    add(
+        f"mean_field: {f_.__name__}, N, D, k, v = {p_}",
+        lambda f=f_, p=p_: c.check_mean_field(f, *linear_problem(*p, 3)),
+    )
+
+# ---------------------------------------------------------------- mixtures and EM
+
+
+def log_joint_cholesky(x, w, means, covs):
+    out = []
+    for a, m, cov in zip(w, means, covs, strict=True):
+        low = np.linalg.cholesky(cov)
+        z = linalg.solve_triangular(low, (x - m).T, lower=True)
+        out.append(np.log(a) - 0.5 * ((z**2).sum(0) + len(m) * LOG_TAU) - np.log(np.diag(low)).sum())
+    return np.stack(out, axis=1)
+
+
+def log_joint_eigen(x, w, means, covs):
+    values, vectors = np.linalg.eigh(covs)
+    z = np.einsum("nkd,kde->nke", x[:, None] - means, vectors) / np.sqrt(values)
+    return np.log(w) - 0.5 * (np.square(z) + np.log(values) + LOG_TAU).sum(-1)
+
+
+def log_joint_precision(x, w, means, covs):
+    precision = np.linalg.inv(covs)
+    d = x[:, None, :] - means
+    maha = np.einsum("nki,kij,nkj->nk", d, precision, d)
+    return np.log(w) - 0.5 * (maha + np.linalg.slogdet(2 * np.pi * np.asarray(covs))[1])
+
+
+def resp_softmax(joint, x, w, means, covs):
+    return special.softmax(joint(x, w, means, covs), axis=1)
+
+
+def resp_minus_max(x, w, means, covs):
+    logs = log_joint_precision(x, w, means, covs)
+    p = np.exp(logs - logs.max(1, keepdims=True))
+    return p / p.sum(1, keepdims=True)
+
+
+def resp_logs(x, w, means, covs):
+    logs = log_joint_cholesky(x, w, means, covs)
+    return np.exp(logs - np.logaddexp.reduce(logs, axis=1)[:, None]).tolist()
+
+
+def resp_single(x, w, means, covs):
+    return resp_softmax(log_joint_cholesky, *single(x, w, means, covs))
+
+
+def mixture_of(K, D, seed, size=1.0, gap=1.5):
+    r = rng(seed)
+    a = r.standard_normal((K, D, D)) / math.sqrt(D)
+    covs = a @ np.swapaxes(a, 1, 2) + 0.5 * np.eye(D)
+    return simplex(seed + 1, K, power=3.0), size * gap * r.standard_normal((K, D)), size**2 * covs
+
+
+def points(N, D, seed, size=1.0):
+    return size * 1.5 * rng(seed).standard_normal((N, D))
+
+
+for f_, p_ in [
+    (functools.partial(resp_softmax, log_joint_eigen), (6, 3, 4, 1.0)),
+    (resp_minus_max, (5, 1, 2, 1e6)),
+    (resp_logs, (4, 8, 3, 1e-5)),
+    (functools.partial(resp_softmax, log_joint_cholesky), (3, 64, 2, 1.0)),
+    (functools.partial(resp_softmax, log_joint_precision), (5, 2, 1, 1.0)),
+]:
+    add(
+        f"e_step: {getattr(f_, '__name__', 'softmax')}, N, D, K, units = {p_}",
+        lambda f=f_, p=p_: c.check_e_step(f, points(p[0], p[1], 0, p[3]), *mixture_of(p[2], p[1], 1, p[3])),
+    )
+add("e_step: float32", lambda: c.check_e_step(resp_single, points(5, 2, 0), *mixture_of(3, 2, 1)).at(1e-5))
+
+
+def energy_sum(x, log_r, w, means, covs):
+    return (np.exp(log_r) * (log_joint_cholesky(x, w, means, covs) - log_r)).sum(1)
+
+
+def energy_gap(x, log_r, w, means, covs):
+    logs = log_joint_eigen(x, w, means, covs)
+    evidence = special.logsumexp(logs, axis=1)
+    r = np.exp(log_r)
+    return evidence - np.einsum("nk,nk->n", r, log_r - logs + evidence[:, None])
+
+
+def energy_entropy(x, log_r, w, means, covs):
+    r = np.exp(log_r)
+    return [
+        float(a @ b + special.entr(a).sum()) for a, b in zip(r, log_joint_precision(x, w, means, covs), strict=True)
+    ]
+
+
+for f_, p_ in [
+    (energy_sum, (6, 3, 4, 1.0)),
+    (energy_gap, (4, 1, 2, 10.0)),
+    (energy_entropy, (3, 8, 3, 0.1)),
+    (energy_sum, (5, 2, 1, 1.0)),
+]:
+    add(
+        f"free_energy: {f_.__name__}, N, D, K, units = {p_}",
+        lambda f=f_, p=p_: c.check_free_energy(
+            f, points(p[0], p[1], 2, p[3]), np.log(simplex(5, p[0], p[2])), *mixture_of(p[2], p[1], 3, p[3])
+        ),
+    )
+
+
+def restrict(S, counts, kind, floor=0.0):
+    S = np.array(S, float)
+    K, D, _ = S.shape
+    if kind == "tied":
+        S = np.broadcast_to(np.average(S, axis=0, weights=counts), S.shape)
+    if kind in ("diag", "spherical"):
+        d = np.diagonal(S, axis1=1, axis2=2)
+        d = d if kind == "diag" else np.repeat(d.mean(1, keepdims=True), D, axis=1)
+        return np.stack([np.diag(np.maximum(row, floor)) for row in d])
+    if floor:
+        values, vectors = np.linalg.eigh(S)
+        S = (vectors * np.maximum(values, floor)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    return S
+
+
+def em_moments(x, logs):
+    share = special.softmax(logs, axis=0)  # of the points in every component
+    counts = np.exp(special.logsumexp(logs, axis=0))
+    means = share.T @ x
+    d = x[:, None] - means
+    return counts, means, np.einsum("nk,nki,nkj->kij", share, d, d)
+
+
+def em_step(kind, floor, ridge, x, w, means, covs):
+    logs = special.log_softmax(log_joint_cholesky(x, w, means, covs), axis=1)
+    counts, means, S = em_moments(x, logs)
+    return counts / len(x), means, restrict(S, counts, kind, floor) + ridge * np.eye(x.shape[1])
+
+
+def em_step_loop(x, w, means, covs):
+    """Component by component with np.cov and np.average."""
+    r = np.asarray(resp_minus_max(x, w, means, covs))
+    new_means = [np.average(x, axis=0, weights=r[:, k]) for k in range(len(w))]
+    new_covs = [np.atleast_2d(np.cov(x.T, aweights=r[:, k], ddof=0)) for k in range(len(w))]
+    return r.mean(0).tolist(), new_means, new_covs
+
+
+def em_step_sklearn(kind, reg, x, w, means, covs):
+    """As scikit-learn: resp.T @ x, weights normalised, reg_covar on every variance."""
+    resp = resp_softmax(log_joint_precision, x, w, means, covs)
+    nk = resp.sum(axis=0)
+    new = np.dot(resp.T, x) / nk[:, None]
+    K, D = new.shape
+    if kind == "tied":
+        total = sum(((resp[:, k, None] * (x - new[k])).T @ (x - new[k])) for k in range(K)) / nk.sum()
+        total.flat[:: D + 1] += reg
+        out = np.array([total] * K)
+    else:
+        out = np.empty((K, D, D))
+        for k in range(K):
+            diff = x - new[k]
+            out[k] = np.dot(resp[:, k] * diff.T, diff) / nk[k]
+            out[k].flat[:: D + 1] += reg
+        if kind != "full":
+            var = np.diagonal(out, axis1=1, axis2=2)
+            var = var if kind == "diag" else np.repeat(var.mean(1)[:, None], D, 1)
+            out = np.einsum("kd,de->kde", var, np.eye(D))
+    return nk / nk.sum(), new, out
+
+
+def em_case(step, N, D, K, size=1.0, seed=0, start=None, **options):
+    w, m, covs = mixture_of(K, D, seed, size)
+    if start:
+        covs = restrict(covs, np.ones(K), start)
+    return c.check_em(step, points(N, D, seed + 7, size), w, m, covs, **options)
+
+
+add("em: logs, D = 2, K = 3", lambda: em_case(functools.partial(em_step, "full", 0.0, 0.0), 40, 2, 3))
+add("em: np.cov, D = 1, K = 2, units of 1e-4", lambda: em_case(em_step_loop, 30, 1, 2, 1e-4))
+add(
+    "em: tied, as scikit-learn, units of 1e5",
+    lambda: em_case(
+        functools.partial(em_step_sklearn, "tied", 0.0), 50, 3, 2, 1e5, start="tied", covariance_type="tied"
+    ),
+)
+add(
+    "em: diag with a floor",
+    lambda: em_case(
+        functools.partial(em_step, "diag", 0.8, 0.0), 40, 3, 3, start="diag", covariance_type="diag", floor=0.8
+    ),
+)
+add(
+    "em: spherical with reg_covar",
+    lambda: em_case(
+        functools.partial(em_step_sklearn, "spherical", 1e-3),
+        40,
+        2,
+        3,
+        start="spherical",
+        covariance_type="spherical",
+        ridge=1e-3,
+    ),
+)
+add(
+    "em: full with a floor of eigenvalues, 2 iterations",
+    lambda: em_case(functools.partial(em_step, "full", 0.5, 0.0), 40, 4, 2, floor=0.5, n_iterations=2),
+)
+add("em: K = 1, full", lambda: em_case(functools.partial(em_step, "full", 0.0, 0.0), 20, 2, 1))
+add(
+    "em: float32, diag",
+    lambda: em_case(
+        lambda x, w, m, s: em_step("diag", 0.0, 0.0, *single(x, w, m, s)),
+        40,
+        2,
+        2,
+        start="diag",
+        covariance_type="diag",
+    ).at(1e-5),
+)
+
+
+def em_run(x, w, m, covs, n, floor, lists):
+    trace = []
+    for i in range(n + 1):
+        logs = log_joint_eigen(x, w, m, covs)
+        trace.append(special.logsumexp(logs, axis=1).mean())
+        if i < n:
+            counts, m, S = em_moments(x, special.log_softmax(logs, axis=1))
+            w, covs = counts / len(x), restrict(S, counts, "full", floor)
+    return (trace, list(w), list(m), list(covs)) if lists else (np.array(trace), w, m, covs)
+
+
+def em_run_elbo(x, w, m, covs, n):
+    """The objective as a free energy at the responsibilities of the E-step."""
+    out = []
+    for _ in range(n):
+        r = resp_minus_max(x, w, m, covs)
+        out.append(np.mean(energy_entropy(x, np.log(r), w, m, covs)))
+        w, m, covs = em_step_loop(x, w, m, covs)
+        w, m, covs = np.array(w), np.array(m), np.array(covs)
+    r = resp_minus_max(x, w, m, covs)
+    return [*out, np.mean(energy_entropy(x, np.log(r), w, m, covs))], w, m, covs
+
+
+def em_loop_case(make, N, D, K, n, floor=0.0, size=1.0):
+    x, (w, m, covs) = points(N, D, 3, size), mixture_of(K, D, 4, size, 1.0)
+    return c.check_em_loop(functools.partial(make, x, w, m, covs, n), x, w, m, covs, n, floor)
+
+
+add("em_loop: 5 steps", lambda: em_loop_case(lambda *a: em_run(*a, 0.0, False), 30, 2, 3, 5))
+add("em_loop: lists, floor, 3 steps", lambda: em_loop_case(lambda *a: em_run(*a, 0.6, True), 30, 3, 2, 3, 0.6))
+add("em_loop: free energies, 2 steps", lambda: em_loop_case(em_run_elbo, 25, 2, 2, 2))
+add(
+    "em_loop: 1 step, D = 1, units of 1e3",
+    lambda: em_loop_case(lambda *a: em_run(*a, 0.0, False), 25, 1, 2, 1, size=1e3),
+)
+
+
+def statistics_logs(x, w, m, covs):
+    logs = log_joint_cholesky(x, w, m, covs)
+    return (*em_moments(x, special.log_softmax(logs, axis=1)), special.logsumexp(logs, axis=1).mean())
+
+
+def statistics_blocks(x, w, m, covs):
+    """Sums over blocks of rows, centred at the mean of all data."""
+    centre = x.mean(0)
+    n = np.zeros(len(w))
+    s1, s2, total = np.zeros_like(m), np.zeros_like(covs), 0.0
+    for block in np.array_split(x, 4):
+        logs = log_joint_precision(block, w, m, covs)
+        lse = special.logsumexp(logs, axis=1)
+        r, y = np.exp(logs - lse[:, None]), block - centre
+        n += r.sum(0)
+        s1 += r.T @ y
+        s2 += np.einsum("nk,ni,nj->kij", r, y, y)
+        total += lse.sum()
+    mean = s1 / n[:, None]
+    return n, mean + centre, s2 / n[:, None, None] - np.einsum("ki,kj->kij", mean, mean), total / len(x)
+
+
+def statistics_loop(x, w, m, covs):
+    _, means, new = em_step_loop(x, w, m, covs)
+    r = resp_minus_max(x, w, m, covs)
+    pdf = sum(a * stats.multivariate_normal(b, s).pdf(x) for a, b, s in zip(w, m, covs, strict=True))
+    return r.sum(0).tolist(), means, new, np.mean(np.log(pdf))
+
+
+def statistics_case(f, N, D, K, size=1.0):
+    problem = points(N, D, 5, size), *mixture_of(K, D, 6, size, 1.0)
+    return c.check_statistics(functools.partial(f, *problem), *problem)
+
+
+for f_, p_ in [
+    (statistics_logs, (30, 3, 4, 1.0)),
+    (statistics_blocks, (40, 2, 2, 1.0)),
+    (statistics_loop, (20, 2, 3, 0.1)),
+    (statistics_logs, (10, 1, 1, 1e-8)),
+]:
+    add(f"statistics: {f_.__name__}, N, D, K, units = {p_}", lambda f=f_, p=p_: statistics_case(f, *p))
+
+
+def covariance_maximum(spread, counts, floor, kind, variance, count):
+    K, D, _ = spread.shape
+    prior = variance * count * np.eye(D)
+    if kind == "tied":
+        one = (np.einsum("k,kij->ij", counts, spread) + prior) / (counts.sum() + count)
+        return restrict(np.stack([one] * K), np.ones(K), "full", floor)
+    full = (counts[:, None, None] * spread + prior) / (counts + count)[:, None, None]
+    return restrict(full, counts, kind, floor)
+
+
+def covariance_maximum_points(spread, counts, floor, kind, variance, count):
+    """The prior as further scatter, with loops."""
+    K, D, _ = spread.shape
+    scatter = [n * s for n, s in zip(counts, spread, strict=True)]
+    sizes = list(counts)
+    if kind == "tied":
+        scatter, sizes = [sum(scatter)], [sum(sizes)]
+    out = []
+    for s, n in zip(scatter, sizes, strict=True):
+        cov = (s + count * variance * np.eye(D)) / (n + count)
+        if kind == "spherical":
+            cov = np.trace(cov) / D * np.eye(D)
+        elif kind == "diag":
+            cov = np.diag(np.diag(cov))
+        u, d, _ = np.linalg.svd(cov, hermitian=True)
+        out.append(u @ np.diag(np.where(d < floor, floor, d)) @ u.T)
+    return out * K if kind == "tied" else out
+
+
+def covariance_case(f, K, D, floor, size=1.0, counts=None):
+    spread = mixture_of(K, D, 9, size)[2]
+    counts = rng(3).uniform(2, 40, K) if counts is None else counts
+    return c.check_covariance_types(functools.partial(f, spread, counts, floor), spread, counts, floor)
+
+
+add("covariance_types: einsum, K = 3, D = 4", lambda: covariance_case(covariance_maximum, 3, 4, 0.0))
+add("covariance_types: scatter, floor", lambda: covariance_case(covariance_maximum_points, 2, 3, 0.7))
+add("covariance_types: D = 1, units of 1e-3", lambda: covariance_case(covariance_maximum, 4, 1, 1e-9, 1e-3))
+add(
+    "covariance_types: K = 1, counts are integers",
+    lambda: covariance_case(covariance_maximum_points, 1, 5, 0.6, counts=np.array([12.0])),
+)
+
+
+def kmeans_while(x, centres):
+    label = None
+    while True:
+        new = ((x[:, None] - centres) ** 2).sum(-1).argmin(1)
+        if label is not None and (new == label).all():
+            return centres
+        label = new
+        centres = np.stack([x[label == k].mean(0) for k in range(len(centres))])
+
+
+def kmeans_bincount(x, centres):
+    centres = np.array(centres, float)
+    for _ in range(1000):
+        near = np.argmin(-2 * x @ centres.T + (centres**2).sum(1), axis=1)
+        count = np.bincount(near, minlength=len(centres))
+        new = np.stack([np.bincount(near, weights=col, minlength=len(centres)) / count for col in x.T], axis=1)
+        if np.allclose(new, centres, rtol=0, atol=0):
+            break
+        centres = new
+    return centres.tolist()
+
+
+def kmeans_python(x, centres):
+    points_, centres = [tuple(p) for p in x], [tuple(p) for p in centres]
+    while True:
+        groups = [[] for _ in centres]
+        for p in points_:
+            groups[min(range(len(centres)), key=lambda k, p=p: math.dist(p, centres[k]))].append(p)
+        new = [tuple(math.fsum(v) / len(g) for v in zip(*g, strict=True)) for g in groups]
+        if all(math.dist(a, b) < 1e-14 for a, b in zip(new, centres, strict=True)):
+            return new
+        centres = new
+
+
+def blobs(N, D, K, seed, size=1.0):
+    r = rng(seed)
+    centres = 5 * r.standard_normal((K, D))
+    x = centres[r.integers(0, K, N)] + r.standard_normal((N, D))
+    return size * x, size * x[:K]
+
+
+for f_, p_ in [
+    (kmeans_while, (60, 2, 4, 0)),
+    (kmeans_bincount, (40, 8, 3, 1)),
+    (kmeans_python, (30, 1, 2, 2)),
+    (kmeans_while, (10, 3, 1, 3)),
+]:
+    add(f"kmeans: {f_.__name__}, N, D, K = {p_[:3]}", lambda f=f_, p=p_: c.check_kmeans(f, *blobs(*p)))
+
+
+def table_em_onehot(pseudo, x, w, tables):
+    hot = np.eye(tables.shape[2])[x]  # (N, D, L)
+    logs = np.log(w) + np.einsum("ndl,kdl->nk", hot, np.log(tables))
+    lse = special.logsumexp(logs, axis=1)
+    r = np.exp(logs - lse[:, None])
+    counts = np.einsum("nk,ndl->kdl", r, hot) + pseudo
+    return lse, r.mean(0), counts / counts.sum(-1, keepdims=True)
+
+
+def table_em_loop(pseudo, x, w, tables):
+    K, D, L = tables.shape
+    joint = np.array([[w[k] * math.prod(tables[k, d, row[d]] for d in range(D)) for k in range(K)] for row in x])
+    p = joint.sum(1)
+    r = joint / p[:, None]
+    counts = np.zeros((K, D, L)) + pseudo
+    for n, row in enumerate(x):
+        for d, level in enumerate(row):
+            counts[:, d, level] += r[n]
+    return np.log(p).tolist(), r.sum(0) / len(x), counts / counts.sum(2)[..., None]
+
+
+def table_em_bincount(pseudo, x, w, tables):
+    K, D, L = tables.shape
+    logs = np.log(w) + sum(np.log(tables[:, d, x[:, d]]).T for d in range(D))
+    top = logs.max(1, keepdims=True)
+    p = np.exp(logs - top)
+    r = p / p.sum(1, keepdims=True)
+    new = np.array([[np.bincount(x[:, d], r[:, k], L) for d in range(D)] for k in range(K)]) + pseudo
+    return np.log(p.sum(1)) + top[:, 0], r.mean(axis=0), new / new.sum(-1)[..., None]
+
+
+def table_case(f, N, D, K, L, pseudo, integer=np.int64):
+    counts = np.full((D, L), pseudo) if pseudo is not None else rng(2).uniform(0, 1, (D, L))
+    x = rng(0).integers(0, L, (N, D)).astype(integer)
+    return c.check_table_em(
+        functools.partial(f, counts), x, simplex(1, K, power=3.0), simplex(2, K, D, L, power=2.0), counts
+    )
+
+
+add("table_em: one-hot, pseudo-counts of 0.5", lambda: table_case(table_em_onehot, 30, 4, 3, 5, 0.5))
+add("table_em: loops, no pseudo-counts", lambda: table_case(table_em_loop, 40, 2, 2, 3, 0.0))
+add("table_em: bincount, uneven pseudo-counts, D = 64", lambda: table_case(table_em_bincount, 20, 64, 2, 17, None))
+add("table_em: one-hot, K = 1, D = 1, small integers", lambda: table_case(table_em_onehot, 10, 1, 1, 2, 1e-3, np.uint8))
+
+
+def ppca_tipping(S, W, v):
+    D, k = W.shape
+    M = W.T @ W + v * np.eye(k)
+    new = S @ W @ np.linalg.inv(v * np.eye(k) + np.linalg.solve(M, W.T @ S @ W))
+    return new, np.trace(S - S @ W @ np.linalg.solve(M, new.T)) / D
+
+
+def ppca_moments(S, W, v):
+    D, k = W.shape
+    gain = np.linalg.solve(W @ W.T + v * np.eye(D), W).T
+    xz, zz = S @ gain.T, np.eye(k) - gain @ W + gain @ S @ gain.T
+    new = np.linalg.solve(zz, xz.T).T
+    return new, (np.trace(S) - 2 * np.sum(new * xz) + np.trace(zz @ new.T @ new)) / D
+
+
+def ppca_data(S, W, v):
+    """By data whose covariance is S: rows √D of a Cholesky factor."""
+    D, k = W.shape
+    x = np.linalg.cholesky(S).T * math.sqrt(D)
+    cov = np.linalg.inv(np.eye(k) + W.T @ W / v)
+    z = x @ W @ cov / v
+    zz = z.T @ z / D + cov
+    new = (x.T @ z / D) @ np.linalg.inv(zz)
+    rest = ((x - z @ new.T) ** 2).sum() / D + np.trace(new @ cov @ new.T)
+    return new.tolist(), [rest / D][0]
+
+
+for f_, D_, k_, v_ in [
+    (ppca_tipping, 5, 2, 0.3),
+    (ppca_moments, 8, 3, 1.0),
+    (ppca_data, 3, 1, 0.1),
+    (ppca_moments, 2, 1, 4.0),
+]:
+    add(
+        f"ppca_step: {f_.__name__}, D = {D_}, k = {k_}",
+        lambda f=f_, D=D_, k=k_, v=v_: c.check_ppca_step(f, SPD[D], rng(0).standard_normal((D, k)), v),
+    )
+
+
+def ppca_eigh(S, k):
+    values, vectors = np.linalg.eigh(S)
+    v = values[:-k].mean()
+    return vectors[:, -k:] * np.sqrt(values[-k:] - v), v
+
+
+def ppca_svd_rotated(S, k):
+    u, d, _ = np.linalg.svd(S)
+    v = (np.trace(S) - d[:k].sum()) / (len(S) - k)
+    turn = linalg.qr(rng(k).standard_normal((k, k)))[0]
+    return (u[:, :k] @ np.diag(np.sqrt(d[:k] - v)) @ turn).tolist(), float(v)
+
+
+def ppca_scipy(S, k):
+    D = len(S)
+    values, vectors = linalg.eigh(S, subset_by_index=[D - k, D - 1])
+    v = (np.trace(S) - values.sum()) / (D - k)
+    return vectors @ np.diag(np.sqrt(values - v)), np.array(v)
+
+
+for f_, D_, k_, u_ in [
+    (ppca_eigh, 8, 3, 1.0),
+    (ppca_svd_rotated, 5, 4, 1e3),
+    (ppca_scipy, 16, 2, 1e-3),
+    (ppca_eigh, 2, 1, 1.0),
+]:
+    add(
+        f"ppca_maximum: {f_.__name__}, D = {D_}, k = {k_}, units {u_}",
+        lambda f=f_, D=D_, k=k_, u=u_: c.check_ppca_maximum(f, u * u * SPD[D], k),
+    )
+
+
+def fa_gain(S, W, psi):
+    beta = W.T @ np.linalg.inv(W @ W.T + np.diag(psi))
+    new = S @ beta.T @ np.linalg.inv(np.eye(W.shape[1]) - beta @ W + beta @ S @ beta.T)
+    return new, np.diag(S - new @ beta @ S)
+
+
+def fa_precision(S, W, psi):
+    cov = np.linalg.inv(np.eye(W.shape[1]) + (W.T / psi) @ W)
+    beta = cov @ W.T / psi
+    xz, zz = S @ beta.T, cov + beta @ S @ beta.T
+    new = np.linalg.solve(zz, xz.T).T
+    return new.tolist(), (np.diag(S) - 2 * (new * xz).sum(1) + np.einsum("dk,kl,dl->d", new, zz, new)).tolist()
+
+
+def fa_rows(S, W, psi):
+    """Every row of W' as its own regression."""
+    beta = np.linalg.solve(W @ W.T + np.diag(psi), W).T
+    zz = np.eye(W.shape[1]) - beta @ W + beta @ S @ beta.T
+    rows = [np.linalg.solve(zz, beta @ s) for s in S.T]
+    return np.array(rows), np.array([S[d, d] - r @ beta @ S[:, d] for d, r in enumerate(rows)])
+
+
+for f_, D_, k_, u_ in [
+    (fa_gain, 5, 2, 1.0),
+    (fa_precision, 8, 3, 1e-2),
+    (fa_rows, 3, 1, 1.0),
+    (fa_precision, 16, 1, 30.0),
+]:
+    add(
+        f"factor_analysis_step: {f_.__name__}, D = {D_}, k = {k_}, units {u_}",
+        lambda f=f_, D=D_, k=k_, u=u_: c.check_factor_analysis_step(
+            f, u * u * SPD[D], u * rng(0).standard_normal((D, k)), u * u * rng(1).uniform(0.2, 2, D)
+        ),
+    )
+
+
+def fractions_jacobian(x, w, m, covs):
+    r = resp_minus_max(x, w, m, covs)
+    K, D = m.shape
+    score = np.einsum("kij,nkj->nki", np.linalg.inv(covs), x[:, None] - m)
+    jac = np.zeros((K, D, K, D))
+    for k in range(K):
+        for j in range(K):
+            d = r[:, k] * ((k == j) - r[:, j])
+            jac[k, :, j] = np.einsum("n,ni,nj->ij", d, x - m[k], score[:, j]) / r[:, k].sum()
+    return np.sort(np.linalg.eigvals(jac.reshape(K * D, K * D)).real)[::-1]
+
+
+def fractions_information(x, w, m, covs):
+    r = resp_minus_max(x, w, m, covs)
+    K, D = m.shape
+    precision = np.linalg.inv(covs)
+    score = np.einsum("kij,nkj->nki", precision, x[:, None] - m)
+    missing = np.einsum("nk,kj,nka,njb->kajb", r, np.eye(K), score, score) - np.einsum(
+        "nk,nj,nka,njb->kajb", r, r, score, score
+    )
+    complete = linalg.block_diag(*(r.sum(0)[:, None, None] * precision))
+    return linalg.eigh(missing.reshape(K * D, K * D), complete, eigvals_only=True)[::-1]
+
+
+for f_, N_, D_, K_ in [
+    (fractions_jacobian, 40, 2, 2),
+    (fractions_information, 60, 1, 3),
+    (fractions_information, 30, 2, 2),
+]:
+    add(
+        f"missing_information: {f_.__name__}, N, D, K = {N_, D_, K_}",
+        lambda f=f_, N=N_, D=D_, K=K_: c.check_missing_information(
+            f, blobs(N, D, K, 5)[0], np.full(K, 1 / K), blobs(N, D, K, 5)[0][:K], np.array([1.5 * np.eye(D)] * K)
+        ),
+    )
+
+# ---------------------------------------------------------------- laws, scores and denoisers
+
+
+def law_of(K, D, seed, size=1.0):
+    return Mixture(*mixture_of(K, D, seed, size))
+
+
+def log_prob_of(joint, law, x):
+    return special.logsumexp(joint(x, law.weights, law.means, law.covariances), axis=1)
+
+
+def log_prob_reduce(law, x):
+    logs = log_joint_precision(x, law.weights, law.means, law.covariances)
+    return functools.reduce(np.logaddexp, logs.T).tolist()
+
+
+def score_precision(law, x):
+    r = resp_minus_max(x, law.weights, law.means, law.covariances)
+    return -np.einsum(
+        "nk,nki->ni", r, np.einsum("kij,nkj->nki", np.linalg.inv(law.covariances), x[:, None] - law.means)
+    )
+
+
+def score_solve(law, x):
+    r = resp_softmax(log_joint_eigen, x, law.weights, law.means, law.covariances)
+    return sum(r[:, [k]] * np.linalg.solve(law.covariances[k], (law.means[k] - x).T).T for k in range(len(law.weights)))
+
+
+def score_rows(law, x):
+    out = []
+    for row in x:
+        r = resp_minus_max(row[None], law.weights, law.means, law.covariances)[0]
+        pull = [
+            linalg.cho_solve(linalg.cho_factor(s), m - row) for m, s in zip(law.means, law.covariances, strict=True)
+        ]
+        out.append(np.average(pull, axis=0, weights=r))
+    return out
+
+
+class Diffused:
+    """A mixture after noise: functions of (x, scale, std)."""
+
+    def __init__(self, law):
+        self.law = law
+
+    def at(self, scale, std):
+        D = self.law.means.shape[1]
+        return Mixture(self.law.weights, scale * self.law.means, scale**2 * self.law.covariances + std**2 * np.eye(D))
+
+    def denoise_kalman(self, x, scale, std):
+        law = self.at(scale, std)
+        r = resp_softmax(log_joint_cholesky, x, law.weights, law.means, law.covariances)
+        gain = scale * self.law.covariances @ np.linalg.inv(law.covariances)
+        means = self.law.means + np.einsum("kij,nkj->nki", gain, x[:, None] - law.means)
+        return np.einsum("nk,nki->ni", r, means)
+
+    def denoise_precision(self, x, scale, std):
+        """Every component's posterior by adding precisions."""
+        law = self.at(scale, std)
+        r = resp_softmax(log_joint_eigen, x, law.weights, law.means, law.covariances)
+        out = np.zeros_like(x)
+        for k, (m, s) in enumerate(zip(self.law.means, self.law.covariances, strict=True)):
+            p = np.linalg.inv(s)
+            post = np.linalg.inv(p + scale**2 / std**2 * np.eye(len(m)))
+            out += r[:, [k]] * ((p @ m + scale / std**2 * x) @ post)
+        return out
+
+    def denoise_eigen(self, x, scale, std):
+        law = self.at(scale, std)
+        r = resp_minus_max(x, law.weights, law.means, law.covariances)
+        values, vectors = np.linalg.eigh(self.law.covariances)
+        d = np.einsum("nki,kij->nkj", x[:, None] - scale * self.law.means, vectors)
+        d = d * (scale * values / (scale**2 * values + std**2))
+        return (r[..., None] * (self.law.means + np.einsum("nkj,kij->nki", d, vectors))).sum(1)
+
+
+for joint_, K_, D_, u_ in [
+    (log_joint_cholesky, 3, 2, 1.0),
+    (log_joint_eigen, 2, 16, 1e3),
+    (log_joint_precision, 1, 1, 1e-4),
+]:
+    add(
+        f"log_prob: {joint_.__name__}, K, D, units = {K_, D_, u_}",
+        lambda f=joint_, K=K_, D=D_, u=u_: c.check_log_prob(
+            functools.partial(log_prob_of, f, law_of(K, D, 0, u)), law_of(K, D, 0, u), points(4, D, 1, u)
+        ),
+    )
+add(
+    "log_prob: reduce to a list",
+    lambda: c.check_log_prob(functools.partial(log_prob_reduce, law_of(4, 3, 2)), law_of(4, 3, 2), points(5, 3, 3)),
+)
+for f_, K_, D_, u_ in [(score_precision, 3, 2, 1.0), (score_solve, 2, 8, 1e3), (score_rows, 4, 1, 1e-4)]:
+    add(
+        f"score: {f_.__name__}, K, D, units = {K_, D_, u_}",
+        lambda f=f_, K=K_, D=D_, u=u_: c.check_score(
+            functools.partial(f, law_of(K, D, 0, u)), law_of(K, D, 0, u), points(4, D, 1, u)
+        ),
+    )
+add(
+    "score: of a diffused mixture, std given",
+    lambda: c.check_score(
+        functools.partial(score_precision, Diffused(law_of(2, 2, 0)).at(0.8, 0.6)),
+        Diffused(law_of(2, 2, 0)).at(0.8, 0.6),
+        points(4, 2, 1),
+        std=0.6,
+    ),
+)
+for name_, K_, D_, scale_, std_ in [
+    ("denoise_kalman", 3, 2, 0.8, 0.6),
+    ("denoise_precision", 2, 1, 1.0, 5.0),
+    ("denoise_eigen", 2, 8, 0.5, 0.5),
+    ("denoise_kalman", 1, 3, 0.99, 0.14),
+]:
+    add(
+        f"denoiser: {name_}, K, D = {K_, D_}, scale {scale_}, std {std_}",
+        lambda f=name_, K=K_, D=D_, a=scale_, b=std_: c.check_denoiser(
+            getattr(Diffused(law_of(K, D, 1)), f), law_of(K, D, 1), points(4, D, 2), a, b
+        ),
+    )
