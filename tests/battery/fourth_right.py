@@ -6,7 +6,7 @@ import math
 import operator
 
 import numpy as np
-from scipy import integrate, linalg, optimize, special, stats
+from scipy import integrate, linalg, special, stats
 
 import scratchgen.conformance as c
 from scratchgen import VE, VP, Mixture, NoiseSchedule, SubVP
@@ -2387,7 +2387,7 @@ for f_, p_ in [
 
 
 def covariance_maximum(spread, counts, floor, kind, variance, count):
-    K, D, _ = spread.shape
+    K, D = spread.shape[:2]
     prior = variance * count * np.eye(D)
     if kind == "tied":
         one = (np.einsum("k,kij->ij", counts, spread) + prior) / (counts.sum() + count)
@@ -2398,7 +2398,7 @@ def covariance_maximum(spread, counts, floor, kind, variance, count):
 
 def covariance_maximum_points(spread, counts, floor, kind, variance, count):
     """The prior as further scatter, with loops."""
-    K, D, _ = spread.shape
+    D = spread.shape[1]
     scatter = [n * s for n, s in zip(counts, spread, strict=True)]
     sizes = list(counts)
     if kind == "tied":
@@ -2426,7 +2426,7 @@ add("covariance_types: scatter, floor", lambda: covariance_case(covariance_maxim
 add("covariance_types: D = 1, units of 1e-3", lambda: covariance_case(covariance_maximum, 4, 1, 1e-9, 1e-3))
 add(
     "covariance_types: K = 1, counts are integers",
-    lambda: covariance_case(covariance_maximum_points, 1, 5, 0.6, counts=np.array([12.0])),
+    lambda: covariance_case(covariance_maximum_points, 1, 5, 0.6, counts=np.array([12])),
 )
 
 
@@ -2549,7 +2549,7 @@ def ppca_data(S, W, v):
     zz = z.T @ z / D + cov
     new = (x.T @ z / D) @ np.linalg.inv(zz)
     rest = ((x - z @ new.T) ** 2).sum() / D + np.trace(new @ cov @ new.T)
-    return new.tolist(), [rest / D][0]
+    return new.tolist(), np.float64(rest / D)
 
 
 for f_, D_, k_, v_ in [
@@ -2786,4 +2786,560 @@ for name_, K_, D_, scale_, std_ in [
         lambda f=name_, K=K_, D=D_, a=scale_, b=std_: c.check_denoiser(
             getattr(Diffused(law_of(K, D, 1)), f), law_of(K, D, 1), points(4, D, 2), a, b
         ),
+    )
+
+# ---------------------------------------------------------------- SDEs
+
+
+class CosineProcess:
+    """Variance-preserving with scale = cos(πt/2H); f = −(π/2H) tan, g² = −2f."""
+
+    def __init__(self, horizon):
+        self.h = horizon
+
+    def marginal(self, t):
+        return np.cos(np.pi * t / 2 / self.h), np.sin(np.pi * t / 2 / self.h)
+
+    def drift(self, x, t):
+        return -np.pi / 2 / self.h * np.tan(np.pi * np.asarray(t) / 2 / self.h)[..., None] * x
+
+    def diffusion(self, t):
+        return np.sqrt(np.pi / self.h * np.tan(np.pi * t / 2 / self.h))
+
+
+def vp_marginal(lo, hi, T, t):
+    integral = t * lo + 0.5 * t * t * (hi - lo) / T
+    return math.exp(-0.5 * integral), math.sqrt(-math.expm1(-integral))
+
+
+def vp_drift(lo, hi, T, x, t):
+    return -0.5 * (lo + t / T * (hi - lo)) * x
+
+
+add(
+    "sde: cosine, horizon 2", lambda: (lambda p: c.check_sde(p.marginal, p.drift, p.diffusion, 2.0))(CosineProcess(2.0))
+)
+add(
+    "sde: VP of score_sde, times are numbers only",
+    lambda: c.check_sde(
+        functools.partial(vp_marginal, 0.1, 20, 1),
+        lambda x, t: vp_drift(0.1, 20, 1, x, float(t)),
+        lambda t: math.sqrt(0.1 + t * 19.9),
+        1.0,
+    ),
+)
+add(
+    "sde: EDM with sigma for t, horizon 80",
+    lambda: c.check_sde(
+        lambda t: (np.ones_like(t, dtype=float), t),
+        lambda x, t: np.zeros_like(x),
+        lambda t: np.sqrt(2 * np.asarray(t)),
+        80.0,
+    ),
+)
+add(
+    "sde: VE that starts at sigma_min",
+    lambda: c.check_sde(
+        lambda t: (1.0, 0.01 * 5000.0**t),
+        lambda x, t: 0 * x,
+        lambda t: 0.01 * 5000.0**t * math.sqrt(2 * math.log(5000.0)),
+        1.0,
+    ),
+)
+add(
+    "sde: straight path of flow matching",
+    lambda: c.check_sde(
+        lambda t: (1 - t, t), lambda x, t: -x / np.asarray(1 - t)[..., None], lambda t: np.sqrt(2 * t / (1 - t)), 1.0
+    ),
+)
+add(
+    "sde: Ornstein and Uhlenbeck, horizon 1e-4",
+    lambda: c.check_sde(
+        lambda t: (np.exp(-5e3 * t), np.sqrt(-np.expm1(-1e4 * t))), lambda x, t: -5e3 * x, lambda t: 100.0, 1e-4
+    ),
+)
+add(
+    "sde: sub-VP",
+    lambda: c.check_sde(
+        lambda t: (np.exp(-t), -np.expm1(-2 * t)), lambda x, t: -x, lambda t: np.sqrt(-2 * np.expm1(-4 * t)), 3.0
+    ),
+)
+
+
+def steps_of(lo, hi, T, n):
+    edges = np.linspace(0, T, n + 1)
+    left, right = edges[:-1], edges[1:]
+    mean_rate = lo + (hi - lo) * (left + right) / (2 * T)
+    return -np.expm1(-mean_rate * T / n)
+
+
+def steps_quad(sde, n):
+    edges = [sde.horizon * i / n for i in range(n + 1)]
+    return [
+        1 - math.exp(-integrate.quad(lambda t: float(sde.diffusion(t)) ** 2, a, b)[0])
+        for a, b in itertools.pairwise(edges)
+    ]
+
+
+add("discretisation: middle of every step, T = 1000", lambda: c.check_discretisation(steps_of(0.1, 20, 1, 1000), VP()))
+add(
+    "discretisation: quad, a list, T = 7",
+    lambda: c.check_discretisation(steps_quad(VP(0.5, 3.0, 4.0), 7), VP(0.5, 3.0, 4.0)),
+)
+add("discretisation: T = 1, constant rate", lambda: c.check_discretisation([-math.expm1(-6.0)], VP(2.0, 2.0, 3.0)))
+add(
+    "discretisation: float32",
+    lambda: c.check_discretisation(steps_of(0.1, 20, 1, 50).astype(np.float32), VP()).at(1e-5),
+)
+
+
+def gaussian_score(sde, mean, cov, x, t):
+    scale, std = sde.marginal(t)
+    scale, std = np.asarray(scale)[..., None], np.asarray(std)[..., None]
+    if np.ndim(t):
+        return np.stack([gaussian_score(sde, mean, cov, r[None], float(s))[0] for r, s in zip(x, t, strict=True)])
+    return -np.linalg.solve(scale[0] ** 2 * cov + std[0] ** 2 * np.eye(len(mean)), (x - scale * mean).T).T
+
+
+def reverse_drift_lambda(sde, mean, cov, lam, x, t):
+    g = np.asarray(sde.diffusion(t))[..., None]
+    return sde.drift(x, t) - (1 + lam**2) / 2 * g**2 * gaussian_score(sde, mean, cov, x, t)
+
+
+def reverse_drift_eps(sde, mean, cov, lam, x, t):
+    """Through ε̂ = −std · score, with times as numbers."""
+    t = float(t)
+    eps = -float(sde.std(t)) * gaussian_score(sde, mean, cov, x, t)
+    return float(sde.rate(t)) * x + (1 + lam * lam) / 2 * float(sde.diffusion(t)) ** 2 / float(sde.std(t)) * eps
+
+
+for sde_, f_, D_, lam_, u_ in [
+    (VP(), reverse_drift_lambda, 3, 1.0, 1.0),
+    (VE(0.01, 50.0), reverse_drift_eps, 2, 0.0, 1.0),
+    (SubVP(0.1, 5.0, 2.0), reverse_drift_lambda, 1, 0.5, 1.0),
+    (c.EDM(), reverse_drift_eps, 8, 1.0, 0.5),
+    (VP(0.1, 2.0, 5.0), reverse_drift_lambda, 2, 2.0, 100.0),
+]:
+    add(
+        f"reverse_sde: {type(sde_).__name__}, {f_.__name__}, D = {D_}, stochasticity {lam_}",
+        lambda s=sde_, f=f_, D=D_, lam=lam_, u=u_: c.check_reverse_sde(
+            functools.partial(f, s, u * np.ones(D), u * u * SPD[D], lam),
+            lambda t: lam * s.diffusion(t),
+            s,
+            u * np.ones(D),
+            u * u * SPD[D],
+            lam,
+        ),
+    )
+
+
+def em_reverse(sde, m, v, lam, x, t, s, z):
+    scale, std = sde.marginal(t)
+    g, h = float(sde.diffusion(t)), t - s
+    score = -(x - scale * np.asarray(m)) / (scale**2 * np.asarray(v) + std**2)
+    return x - h * (float(sde.rate(t)) * x - 0.5 * (1 + lam**2) * g**2 * score) + lam * g * math.sqrt(h) * z
+
+
+def exact_reverse(sde, m, v, lam, x, t, s, z):
+    """The exact q(x_s | x_t) for λ = 1: Bayes' rule for two Gaussians."""
+    (at_, bt), (as_, bs) = sde.marginal(t), sde.marginal(s)
+    keep = at_ / as_
+    noise = bt**2 - keep**2 * bs**2
+    prior_mean, prior = as_ * np.asarray(m), as_**2 * np.asarray(v) + bs**2
+    gain = keep * prior / (keep**2 * prior + noise)
+    return prior_mean + gain * (x - keep * prior_mean) + np.sqrt(gain * noise / keep) * z
+
+
+def exact_flow(sde, m, v, lam, x, t, s, z):
+    (at_, bt), (as_, bs) = sde.marginal(t), sde.marginal(s)
+    m, v = np.asarray(m), np.asarray(v)
+    return as_ * m + np.sqrt((as_**2 * v + bs**2) / (at_**2 * v + bt**2)) * (x - at_ * m)
+
+
+for sde_, f_, m_, v_, lam_ in [
+    (VP(), em_reverse, 0.5, 2.0, 1.0),
+    (VE(0.01, 50.0), em_reverse, np.array([1.0, -2.0]), np.array([0.5, 3.0]), 0.0),
+    (VP(0.1, 3.0, 2.0), exact_reverse, 0.0, 1.5, 1.0),
+    (SubVP(0.5, 4.0, 1.0), exact_flow, np.zeros(3), np.array([0.1, 1.0, 4.0]), 0.0),
+    (c.EDM(10.0), em_reverse, 3.0, 0.25, 0.3),
+]:
+    add(
+        f"reverse_step: {type(sde_).__name__}, {f_.__name__}, stochasticity {lam_}",
+        lambda s=sde_, f=f_, m=m_, v=v_, lam=lam_: c.check_reverse_step(
+            functools.partial(f, s, m, v, lam), s, m, v, stochasticity=lam
+        ),
+    )
+
+
+def bent_score(x, t):
+    return -np.tanh(x) / (1 + t) + 0.1 * np.cos(x)
+
+
+def euler_loop(sde, lam, corrections, snr, x, times, noise):
+    for i, (t, s) in enumerate(itertools.pairwise(times)):
+        h = s - t
+        g = float(sde.diffusion(t))
+        z = noise[i] if corrections == 0 else noise[i][0]
+        x = (
+            x
+            + (float(sde.rate(t)) * x - 0.5 * (1 + lam**2) * g**2 * bent_score(x, t)) * h
+            + lam * g * math.sqrt(-h) * z
+        )
+        for j in range(corrections):
+            step = 2 * (snr * float(sde.std(s))) ** 2
+            x = x + step * bent_score(x, s) + math.sqrt(2 * step) * noise[i][1 + j]
+    return x
+
+
+def euler_reduce(sde, lam, x, times, noise):
+    def step(x, item):
+        t, s, z = item
+        beta = float(sde.diffusion(t)) ** 2
+        f = np.asarray(sde.drift(x, t)) - beta * bent_score(x, t) * (0.5 + 0.5 * lam**2)
+        return x - (t - s) * f + lam * np.sqrt(beta * (t - s)) * z
+
+    return functools.reduce(step, zip(times[:-1], times[1:], noise, strict=True), x)
+
+
+TIMES = np.linspace(1.0, 1e-3, 11)
+for sde_, f_, times_, options_ in [
+    (VP(), euler_loop, TIMES, {}),
+    (VE(0.1, 5.0), euler_loop, TIMES**2, {"stochasticity": 0.0}),
+    (SubVP(), euler_reduce, np.array([0.9, 0.5, 0.45]), {"stochasticity": 0.5}),
+    (VP(0.1, 4.0), euler_loop, TIMES[:6], {"n_corrections": 2, "snr": 0.1}),
+    (c.EDM(3.0), euler_reduce, np.array([3.0, 2.0]), {}),
+]:
+    if f_ is euler_loop:
+        args_ = (sde_, options_.get("stochasticity", 1.0), options_.get("n_corrections", 0), options_.get("snr", 0.16))
+    else:
+        args_ = (sde_, options_.get("stochasticity", 1.0))
+    add(
+        f"reverse_sampler: {type(sde_).__name__}, {f_.__name__}, {len(times_) - 1} steps, {options_}",
+        lambda f=functools.partial(f_, *args_), s=sde_, t=times_, o=options_: c.check_reverse_sampler(
+            f, bent_score, s, t, **o
+        ),
+    )
+
+
+def heun_loop(sde, x, times):
+    def slope(x, t):
+        return float(sde.rate(t)) * x - 0.5 * float(sde.diffusion(t)) ** 2 * bent_score(x, t)
+
+    for t, s in itertools.pairwise(times):
+        d = slope(x, t)
+        x = x + (s - t) * (0.5 * d + 0.5 * slope(x + (s - t) * d, s))
+    return x
+
+
+def heun_recursive(sde, x, times):
+    if len(times) == 1:
+        return x
+    t, s = times[:2]
+    first = sde.drift(x, t) - sde.diffusion(t) ** 2 / 2 * bent_score(x, t)
+    end = x + (s - t) * first
+    second = sde.drift(end, s) - sde.diffusion(s) ** 2 / 2 * bent_score(end, s)
+    return heun_recursive(sde, (end + x + (s - t) * second) / 2, times[1:])
+
+
+for sde_, f_, times_ in [
+    (VP(0.1, 4.0), heun_loop, TIMES),
+    (VE(0.1, 3.0), heun_recursive, TIMES[:4]),
+    (c.EDM(2.0), heun_loop, np.array([2.0, 1.2, 0.1])),
+    (SubVP(0.2, 3.0), heun_recursive, np.array([1.0, 0.2])),
+]:
+    add(
+        f"heun: {type(sde_).__name__}, {f_.__name__}, {len(times_) - 1} steps",
+        lambda f=f_, s=sde_, t=times_: c.check_heun(functools.partial(f, s), bent_score, s, t),
+    )
+
+
+def langevin(sde, v, snr, x, t, z):
+    d = 2 * (snr * np.asarray(sde.std(t))) ** 2
+    return x - d * x / v + np.sqrt(2 * d) * z
+
+
+def langevin_song(sde, v, snr, x, t, z):
+    """√(2δ) = 2 snr std."""
+    a = 2 * snr * float(sde.std(t))
+    return (1 - 0.5 * a**2 / np.asarray(v)) * x + a * z
+
+
+for sde_, f_, v_, snr_ in [
+    (VP(), langevin, 1.0, 0.16),
+    (VE(0.01, 50.0), langevin_song, np.array([1.0, 4.0, 9.0]), 0.01),
+    (SubVP(), langevin, np.array([0.1, 0.2, 0.3]), 0.3),
+    (c.EDM(), langevin_song, 1e4, 0.5),
+]:
+    add(
+        f"langevin_step: {type(sde_).__name__}, {f_.__name__}, snr {snr_}",
+        lambda f=f_, s=sde_, v=v_, snr=snr_: c.check_langevin_step(functools.partial(f, s, v, snr), s, v, snr),
+    )
+
+
+def matching_case(denoising, implicit, sliced, D, scale, std, seed):
+    w = 0.2 * rng(seed).standard_normal((D, D))
+    return c.check_score_matching(
+        denoising, implicit, sliced, law_of(2, D, seed), scale, std,
+        lambda x: np.tanh(x @ w) - 0.5 * x,
+        lambda x: ((1 - np.tanh(x @ w) ** 2) * np.diag(w)).sum(1) - 0.5 * D,
+    )  # fmt: skip
+
+
+add(
+    "score_matching: sums, v·s squared, D = 1",
+    lambda: matching_case(
+        lambda s, e, std: ((s + e / std) ** 2).sum(1),
+        lambda s, d: (s**2).sum(1) + 2 * d,
+        lambda s, v, j: (v * s).sum(1) ** 2 + 2 * (v * j).sum(1),
+        1,
+        0.8,
+        0.6,
+        0,
+    ),
+)
+add(
+    "score_matching: variance reduced, D = 2",
+    lambda: matching_case(
+        lambda s, e, std: np.linalg.norm(s * std + e, axis=1) ** 2 / std**2,
+        lambda s, d: np.einsum("nd,nd->n", s, s) + 2 * d,
+        lambda s, v, j: np.einsum("nd,nd->n", s, s) + 2 * np.einsum("nd,nd->n", v, j),
+        2,
+        0.3,
+        0.9,
+        1,
+    ),
+    slow=True,
+)
+add(
+    "score_matching: expanded squares, lists",
+    lambda: matching_case(
+        lambda s, e, std: [a @ a + 2 * (a @ b) / std + b @ b / std**2 for a, b in zip(s, e, strict=True)],
+        lambda s, d: [a @ a + 2 * b for a, b in zip(s, d, strict=True)],
+        lambda s, v, j: [(a @ b) ** 2 + 2 * (b @ k) for a, b, k in zip(s, v, j, strict=True)],
+        1,
+        1.0,
+        2.0,
+        2,
+    ),
+)
+
+
+def continuous_case(sde, t_min, slope, D, how, size=1.0):
+    T = sde.horizon
+    (a, b), (a0, b0) = (tuple(map(float, sde.marginal(t))) for t in (T, t_min))
+    width = 2 * math.log(a0 / b0) - 2 * math.log(a / b)
+
+    def prior(x0):
+        if how == "closed":
+            return 0.5 * (a / b) ** 2 * (x0**2).sum(1)
+        return [gaussian_kl_solve(a * r, b * b * np.eye(D), np.zeros(D), b * b * np.eye(D)) for r in x0]
+
+    def diffusion(x0, t, noise):
+        s, d = (np.asarray(v)[:, None] for v in sde.marginal(t))
+        return width / 2 * ((noise - slope * (s * x0 + d * noise)) ** 2).sum(1)
+
+    def reconstruction(x0, noise):
+        ratio = b0 / a0
+        if how == "closed":
+            return np.full(len(x0), D * (0.5 + math.log(ratio) + 0.5 * LOG_TAU))
+        return normal_nll(x0, x0 + ratio * noise, np.full(D, ratio**2))
+
+    return c.check_continuous_bound(
+        prior, diffusion, reconstruction, sde, t_min, slope, size * rng(0).standard_normal((3, D))
+    )
+
+
+for sde_, t_, slope_, D_, how_ in [
+    (VP(), 1e-3, 0.5, 2, "closed"),
+    (SubVP(0.1, 6.0, 2.0), 0.01, 0.9, 5, "drawn"),
+    (VE(0.01, 50.0), 1e-2, 0.01, 1, "drawn"),
+    (VP(0.5, 5.0, 3.0), 0.1, 0.0, 3, "closed"),
+]:
+    add(
+        f"continuous_bound: {type(sde_).__name__}, {how_}, D = {D_}, slope {slope_}",
+        lambda s=sde_, t=t_, k=slope_, D=D_, h=how_: continuous_case(s, t, k, D, h),
+    )
+
+
+def divergence_case(D, std, seed, how):
+    w = rng(seed).standard_normal((D, D)) / math.sqrt(D)
+
+    def eps_hat(x):
+        return np.sin(x @ w) + 0.3 * x
+
+    def score_and_divergence(x, probes):
+        c_ = np.cos(x @ w)  # Jacobian of sin(x w)_j by x_i is c_j w_ij
+        s = -eps_hat(x) / std
+        if probes is None:
+            if how == "trace":
+                return s, -((c_ * np.diag(w)).sum(1) + 0.3 * D) / std
+            return s, [-np.trace(row * w + 0.3 * np.eye(D)) / std for row in c_]
+        return s, np.mean([-((v @ w * c_ + 0.3 * v) * v).sum(1) / std for v in probes], axis=0)
+
+    return c.check_divergence(
+        score_and_divergence, eps_hat, std, rng(1).standard_normal((3, D)), np.sign(rng(2).standard_normal((4, 3, D)))
+    )
+
+
+for D_, std_, how_ in [(1, 1.0, "trace"), (16, 0.05, "rows"), (3, 30.0, "trace")]:
+    add(f"divergence: {how_}, D = {D_}, std {std_}", lambda D=D_, std=std_, h=how_: divergence_case(D, std, 5, h))
+
+
+def gl(lo, hi, n, panels=1):
+    u, w = np.polynomial.legendre.leggauss(n)
+    edges = np.linspace(lo, hi, panels + 1)
+    half = np.diff(edges)[:, None] / 2
+    return (edges[:-1, None] + half * (1 + u)).ravel(), (half * w).ravel()
+
+
+def kl_bound_gl(sde, error, prior):
+    t, w = gl(0, sde.horizon, 60, 6)
+    return prior + 0.5 * math.fsum(
+        a * float(sde.diffusion(s)) ** 2 * float(error(s)) for s, a in zip(t, w, strict=True)
+    )
+
+
+def kl_bound_quad(sde, error, prior):
+    return (
+        prior
+        + integrate.quad(
+            lambda t: 0.5 * float(sde.diffusion(t)) ** 2 * float(error(t)),
+            0,
+            sde.horizon,
+            epsabs=1e-12,
+            epsrel=1e-12,
+            limit=400,
+        )[0]
+    )
+
+
+def kl_bound_mean(sde, error, prior):
+    """As an expectation over t ~ U(0, T), times T."""
+    u, w = gl(0, 1, 64, 6)
+    return (
+        sde.horizon * np.dot(w, [0.5 * float(sde.diffusion(t)) ** 2 * float(error(t)) for t in sde.horizon * u]) + prior
+    )
+
+
+for sde_, f_, D_ in [
+    (VP(0.1, 3.0, 2.0), kl_bound_gl, 2),
+    (VP(0.5, 4.0, 0.5), kl_bound_quad, 1),
+    (SubVP(0.2, 2.0, 3.0), kl_bound_mean, 3),
+]:
+    add(
+        f"kl_bound: {type(sde_).__name__}, {f_.__name__}, D = {D_}",
+        lambda s=sde_, f=f_, D=D_: c.check_kl_bound(
+            functools.partial(f, s), s, np.zeros(D), SPD[D] + np.eye(D), 0.3 * np.ones(D), 1.5 * np.eye(D)
+        ),
+        slow=True,
+    )
+
+
+def bound_for_one(sde, n_time, score_and_divergence, prior_log_prob, x):
+    """Expectations over x_t given x by the trapezoid rule, in one dimension."""
+    z = np.linspace(-9, 9, 181)
+    p = stats.norm.pdf(z) * (z[1] - z[0])
+
+    def expect(f, t):
+        a, b = (float(v) for v in sde.marginal(t))
+        nodes = (a * x + b * z).reshape(-1, 1)
+        return np.asarray(f(nodes)).reshape(len(x), len(z)) @ p
+
+    total = expect(prior_log_prob, sde.horizon)
+    for t, w in zip(*gl(0, sde.horizon, n_time, 3), strict=True):
+        g2, f = float(sde.diffusion(t)) ** 2, float(sde.rate(t))
+
+        def integrand(y, t=t, g2=g2, f=f):
+            s, d = score_and_divergence(y, t)
+            return g2 * ((np.asarray(s) ** 2).sum(1) + 2 * np.asarray(d)) - 2 * f
+
+        total = total - 0.5 * w * expect(integrand, t)
+    return total
+
+
+for sde_, K_ in [(VP(0.1, 3.0, 2.0), 2), (VP(0.5, 2.0, 1.0), 1), (SubVP(0.5, 3.0, 1.5), 2)]:
+    add(
+        f"log_prob_bound: {type(sde_).__name__}, K = {K_}, horizon {sde_.horizon}",
+        lambda s=sde_, K=K_: c.check_log_prob_bound(
+            functools.partial(bound_for_one, s, 40), s, law_of(K, 1, 0), np.array([[0.3], [-1.2]])
+        ),
+        slow=True,
+    )
+
+
+def flow_density(sde, law, x):
+    """Along the probability flow with every row integrated alone; the divergence by the Jacobian of the score."""
+    out = []
+    for row in x:
+
+        def slope(t, y):
+            a, b = (float(v) for v in sde.marginal(t))
+            p = Diffused(law).at(a, b)
+            f, g2 = float(sde.rate(t)), float(sde.diffusion(t)) ** 2
+            point = y[None, :-1]
+            trace = np.trace(p.score_jacobian(point)[0])
+            return np.r_[f * y[:-1] - 0.5 * g2 * score_precision(p, point)[0], len(row) * f - 0.5 * g2 * trace]
+
+        run = integrate.solve_ivp(slope, (0.0, sde.horizon), np.r_[row, 0.0], method="DOP853", rtol=1e-11, atol=1e-12)
+        end = Diffused(law).at(*(float(v) for v in sde.marginal(sde.horizon)))
+        out.append(log_prob_of(log_joint_cholesky, end, run.y[None, :-1, -1])[0] + run.y[-1, -1])
+    return np.array(out)
+
+
+for sde_, K_, D_ in [(VP(0.1, 3.0), 2, 1), (SubVP(0.5, 3.0), 1, 3), (VP(0.5, 1.0, 2.0), 2, 2)]:
+    add(
+        f"probability_flow_likelihood: {type(sde_).__name__}, K, D = {K_, D_}",
+        lambda s=sde_, K=K_, D=D_: c.check_probability_flow_likelihood(
+            functools.partial(flow_density, s, law_of(K, D, 3)), law_of(K, D, 3), points(2, D, 1), sde=s
+        ),
+        slow=True,
+    )
+
+
+def affine_of(score, D, t=0.5):
+    zero = np.asarray(score(np.zeros((1, D)), t))[0]
+    slope = np.asarray(score(np.eye(D), t)) - zero
+    return zero, slope
+
+
+def reverse_moments_closed(B, D, score):
+    kappa, slope = affine_of(score, D)
+    rate = -0.5 - slope[0, 0]  # −(½ + s'): with s' = −(1 + δ) it is ½ + δ
+    decay = math.exp(-rate * B)
+    mean = kappa * (1 - decay) / rate
+    return mean, (decay**2 + (1 - decay**2) / (2 * rate)) * np.eye(D)
+
+
+def reverse_moments_expm(B, D, score):
+    """Linear equations of the moments, by a matrix exponential (Van Loan)."""
+    kappa, slope = affine_of(score, D)
+    A = 0.5 * np.eye(D) + slope.T
+    big = linalg.expm(B * np.block([[-A, np.eye(D)], [np.zeros((D, D)), A.T]]))
+    F = big[D:, D:].T
+    grow = linalg.expm(B * np.block([[A, kappa[:, None]], [np.zeros((1, D + 1))]]))
+    return grow[:D, D], F @ F.T + F @ big[:D, D:]
+
+
+def reverse_moments_ode(B, D, score):
+    kappa, slope = affine_of(score, D)
+    run = integrate.solve_ivp(
+        lambda t, y: np.r_[0.5 * y[:D] + y[:D] @ slope + kappa, (1 + 2 * slope[0, 0]) * y[D] + 1],
+        (0, B),
+        np.r_[np.zeros(D), 1.0],
+        method="DOP853",
+        rtol=1e-12,
+        atol=1e-13,
+    )
+    return run.y[:D, -1].tolist(), run.y[D, -1] * np.eye(D)
+
+
+for f_, B_, delta_, D_ in [
+    (reverse_moments_closed, 10.0, 0.5, 2),
+    (reverse_moments_expm, 2.0, 0.1, 3),
+    (reverse_moments_ode, 5.0, 1.0, 1),
+    (reverse_moments_closed, 0.01, 3.0, 16),
+]:
+    add(
+        f"reverse_law: {f_.__name__}, B = {B_}, delta = {delta_}, D = {D_}",
+        lambda f=f_, B=B_, d=delta_, D=D_: c.check_reverse_law(functools.partial(f, B, D), B, d),
     )
