@@ -2197,7 +2197,7 @@ for f_, p_ in [
 
 def restrict(S, counts, kind, floor=0.0):
     S = np.array(S, float)
-    K, D, _ = S.shape
+    D = S.shape[1]
     if kind == "tied":
         S = np.broadcast_to(np.average(S, axis=0, weights=counts), S.shape)
     if kind in ("diag", "spherical"):
@@ -2412,7 +2412,7 @@ def covariance_maximum_points(spread, counts, floor, kind, variance, count):
             cov = np.diag(np.diag(cov))
         u, d, _ = np.linalg.svd(cov, hermitian=True)
         out.append(u @ np.diag(np.where(d < floor, floor, d)) @ u.T)
-    return out * K if kind == "tied" else out
+    return out * len(spread) if kind == "tied" else out
 
 
 def covariance_case(f, K, D, floor, size=1.0, counts=None):
@@ -3009,14 +3009,11 @@ for sde_, f_, times_, options_ in [
     (VP(0.1, 4.0), euler_loop, TIMES[:6], {"n_corrections": 2, "snr": 0.1}),
     (c.EDM(3.0), euler_reduce, np.array([3.0, 2.0]), {}),
 ]:
-    if f_ is euler_loop:
-        args_ = (sde_, options_.get("stochasticity", 1.0), options_.get("n_corrections", 0), options_.get("snr", 0.16))
-    else:
-        args_ = (sde_, options_.get("stochasticity", 1.0))
+    args_ = (sde_, options_.get("stochasticity", 1.0), options_.get("n_corrections", 0), options_.get("snr", 0.16))
     add(
         f"reverse_sampler: {type(sde_).__name__}, {f_.__name__}, {len(times_) - 1} steps, {options_}",
-        lambda f=functools.partial(f_, *args_), s=sde_, t=times_, o=options_: c.check_reverse_sampler(
-            f, bent_score, s, t, **o
+        lambda f=f_, a=args_, s=sde_, t=times_, o=options_: c.check_reverse_sampler(
+            functools.partial(f, *(a if f is euler_loop else a[:2])), bent_score, s, t, **o
         ),
     )
 
@@ -3272,7 +3269,7 @@ def flow_density(sde, law, x):
     out = []
     for row in x:
 
-        def slope(t, y):
+        def slope(t, y, row=row):
             a, b = (float(v) for v in sde.marginal(t))
             p = Diffused(law).at(a, b)
             f, g2 = float(sde.rate(t)), float(sde.diffusion(t)) ** 2
@@ -3343,3 +3340,920 @@ for f_, B_, delta_, D_ in [
         f"reverse_law: {f_.__name__}, B = {B_}, delta = {delta_}, D = {D_}",
         lambda f=f_, B=B_, d=delta_, D=D_: c.check_reverse_law(functools.partial(f, B, D), B, d),
     )
+
+# ---------------------------------------------------------------- networks and training
+
+
+def layers_of(sizes, seed, size=1.0):
+    r = rng(seed)
+    return [
+        (size * r.standard_normal((m, n)) / math.sqrt(m), 0.1 * r.standard_normal(n))
+        for m, n in itertools.pairwise(sizes)
+    ]
+
+
+ACTIVATIONS = {
+    "silu": lambda z: z * special.expit(z),
+    "tanh": np.tanh,
+    "identity": lambda z: z,
+    "sigmoid": special.expit,
+    "relu": lambda z: np.where(z > 0, z, 0),
+    "gelu": lambda z: z * special.ndtr(z),
+}
+
+
+def mlp_loop(layers, name, x):
+    h = x
+    for i, (w, b) in enumerate(layers):
+        h = np.dot(h, w) + b
+        if i < len(layers) - 1:
+            h = ACTIVATIONS[name](h)
+    return h
+
+
+def mlp_columns(layers, name, x):
+    """Column vectors and transposed weights, as nn.Linear."""
+    h = np.transpose(x)
+    *hidden, (w, b) = layers
+    for v, a in hidden:
+        h = ACTIVATIONS[name](v.T @ h + a[:, None])
+    return (w.T @ h + b[:, None]).T
+
+
+def mlp_homogeneous(layers, name, x):
+    def affine(h, layer):
+        return np.hstack([h, np.ones((len(h), 1))]) @ np.vstack(layer)
+
+    return affine(functools.reduce(lambda h, layer: ACTIVATIONS[name](affine(h, layer)), layers[:-1], x), layers[-1])
+
+
+for f_, sizes_, name_ in [
+    (mlp_loop, (3, 16, 2), "silu"),
+    (mlp_columns, (1, 8, 8, 8, 1), "tanh"),
+    (mlp_homogeneous, (64, 32, 5), "sigmoid"),
+    (mlp_loop, (2, 3), "identity"),
+    (mlp_columns, (4, 7, 7, 3), "relu"),
+    (mlp_homogeneous, (2, 20, 2), "gelu"),
+]:
+    add(
+        f"mlp: {f_.__name__}, {name_}, sizes {sizes_}",
+        lambda f=f_, s=sizes_, n=name_: c.check_mlp(
+            functools.partial(f, layers_of(s, 0), n), layers_of(s, 0), rng(1).standard_normal((4, s[0])), n
+        ),
+    )
+add(
+    "mlp: D = 3072, float32",
+    lambda: c.check_mlp(
+        lambda x: mlp_loop([single(*p) for p in layers_of((3072, 8, 1), 0)], "silu", x.astype(np.float32)),
+        layers_of((3072, 8, 1), 0),
+        rng(1).standard_normal((2, 3072)),
+        activation="silu",
+    ).at(1e-5),
+)
+
+
+def jvp_tanh(layers, x, v):
+    for i, (w, b) in enumerate(layers):
+        x, v = x @ w + b, v @ w
+        if i < len(layers) - 1:
+            x = np.tanh(x)
+            v = (1 - x**2) * v
+    return x, v
+
+
+def jvp_complex(layers, x, v):
+    y = mlp_loop(layers, "tanh", x + 1e-30j * v)
+    return y.real, y.imag / 1e-30
+
+
+def jvp_jacobian(layers, x, v):
+    (w, b), (u, a) = layers
+    h = np.tanh(x @ w + b)
+    J = np.einsum("im,nm,mo->nio", w, 1 - h**2, u)
+    return h @ u + a, np.einsum("ni,nio->no", v, J)
+
+
+for f_, sizes_ in [(jvp_tanh, (3, 16, 16, 2)), (jvp_complex, (1, 8, 1)), (jvp_jacobian, (16, 8, 4))]:
+    add(
+        f"jvp: {f_.__name__}, sizes {sizes_}",
+        lambda f=f_, s=sizes_: c.check_jvp(
+            functools.partial(f, layers_of(s, 2)),
+            functools.partial(mlp_loop, layers_of(s, 2), "tanh"),
+            rng(3).standard_normal((4, s[0])),
+            rng(4).standard_normal((4, s[0])),
+        ),
+    )
+
+
+def silu_tanh(z):
+    return 0.5 * z * (1 + np.tanh(0.5 * z))
+
+
+def silu_slope_expit(z):
+    s = special.expit(z)
+    return z * s, s + z * s * special.expit(-z)
+
+
+def silu_in_place(z):
+    s = special.expit(z)
+    z *= s
+    return z
+
+
+def silu_branches(z):
+    e = np.exp(-np.abs(z))
+    s = np.where(z >= 0, 1 / (1 + e), e / (1 + e))
+    other = np.where(z >= 0, e / (1 + e), 1 / (1 + e))
+    return (z * s).tolist(), (s * (1 + z * other)).tolist()
+
+
+add("activation: tanh and expit", lambda: c.check_activation(silu_tanh, silu_slope_expit, np.linspace(-8, 8, 33)))
+add(
+    "activation: branches, huge arguments",
+    lambda: c.check_activation(
+        lambda z: z * special.expit(z), silu_branches, np.array([-1e4, -745.0, -30.0, 0.0, 1e-300, 30.0, 745.0, 1e4])
+    ),
+)
+add("activation: in place, one number", lambda: c.check_activation(silu_in_place, silu_slope_expit, np.array([0.3])))
+add(
+    "activation: float32",
+    lambda: c.check_activation(
+        lambda z: silu_in_place(z.astype(np.float32)),
+        lambda z: silu_slope_expit(z.astype(np.float32)),
+        rng(0).standard_normal(50),
+    ).at(1e-5),
+)
+
+
+def waves_of(log_snr, n):
+    frequency = np.geomspace(0.125, 2.0, n) if n > 1 else np.full(n, 0.125)
+    angle = np.outer(log_snr, frequency)
+    return np.hstack([np.cos(angle), np.sin(angle)])
+
+
+def noise_network(mlp, n_time, labels, octaves, coefficients, x, scale, std):
+    N, D = x.shape
+    scale, std = np.broadcast_to(scale, N)[:, None], np.broadcast_to(std, N)[:, None]
+    r = np.hypot(scale, std)
+    y = x / r
+    angle = (y[..., None] * 2.0 ** np.arange(1, octaves + 1)).reshape(N, D * octaves)
+    inputs = [y, np.cos(angle), np.sin(angle), waves_of(2 * np.log(scale / std)[:, 0], n_time), labels]
+    skip, gain = (std / r**2, scale / r) if coefficients is None else (np.asarray(v)[:, None] for v in coefficients)
+    return skip * x + gain * mlp(np.concatenate(inputs, axis=1))
+
+
+def network_case(D, n_time, classes, octaves, seed, coefficients=False, N=5):
+    r = rng(seed)
+    labels = np.eye(classes)[r.integers(0, classes, N)] if classes else np.zeros((N, 0))
+    scale, std = r.uniform(0.2, 1, N), r.uniform(0.2, 2, N)
+    pair = (r.standard_normal(N), r.standard_normal(N)) if coefficients else None
+    mlp = functools.partial(mlp_loop, layers_of((D * (1 + 2 * octaves) + 2 * n_time + classes, 8, D), seed), "tanh")
+    run = functools.partial(noise_network, mlp, n_time, labels, octaves, pair)
+    return c.check_noise_network(run, mlp, r.standard_normal((N, D)), scale, std, n_time, labels, octaves, pair)
+
+
+for p_ in [(2, 8, 0, 0), (1, 1, 3, 2), (8, 4, 2, 1)]:
+    add(f"noise_network: D, times, classes, octaves = {p_}", lambda p=p_: network_case(*p, 0))
+add("noise_network: own coefficients", lambda: network_case(3, 2, 2, 0, 1, True))
+
+
+def categorical_parts(mlp, x, scale, std, histograms, covariance, n_time, labels):
+    D, L = histograms.shape
+    level = np.linspace(-1, 1, L)
+    a, b = scale[:, None], std[:, None]
+    mean = histograms @ level
+    own = np.log(histograms) + stats.norm.logpdf(x[..., None], a[..., None] * level, b[..., None])
+    own_mean = special.softmax(own, axis=-1) @ level - mean
+    centred = x - a * mean
+    wiener = np.stack(
+        [
+            s * covariance @ np.linalg.solve(s * s * covariance + d * d * np.eye(D), y)
+            for s, d, y in zip(scale, std, centred, strict=True)
+        ]
+    )
+    inputs = np.hstack(
+        [centred / np.sqrt(a**2 + b**2), own_mean, wiener, waves_of(2 * np.log(scale / std), n_time), labels]
+    )
+    factor = np.asarray(mlp(inputs)).reshape(len(x), D, 4)
+    basis = np.vstack([np.arange(L) == 0, np.arange(L) == L - 1, level, level**2]).astype(float)
+    law = special.softmax(own + factor @ basis, axis=-1)
+    return law, (x - a * (law @ level)) / b
+
+
+def categorical_case(D, L, n_time, classes, seed, N=4):
+    r = rng(seed)
+    labels = np.eye(classes)[r.integers(0, classes, N)] if classes else np.zeros((N, 0))
+    histograms = simplex(seed, D, L, power=3.0)
+    mlp = functools.partial(mlp_loop, layers_of((3 * D + 2 * n_time + classes, 8, 4 * D), seed), "silu")
+    problem = (
+        r.standard_normal((N, D)),
+        r.uniform(0.3, 1, N),
+        r.uniform(0.3, 1, N),
+        histograms,
+        0.2 * SPD[D],
+        n_time,
+        labels,
+    )
+    law, eps = categorical_parts(mlp, *problem)
+    return c.check_categorical_denoiser(lambda: law, lambda: eps, mlp, *problem)
+
+
+for p_ in [(2, 3, 2, 0), (1, 2, 1, 2), (5, 17, 4, 3)]:
+    add(f"categorical_denoiser: D, levels, times, classes = {p_}", lambda p=p_: categorical_case(*p, 0))
+
+
+def draw_cumsum(law, u):
+    return (np.cumsum(law, axis=-1) < u[..., None]).sum(-1).clip(max=law.shape[-1] - 1)
+
+
+def draw_search(law, u):
+    N, D, L = law.shape
+    return [[min(int(np.searchsorted(np.cumsum(law[i, j]), u[i, j])), L - 1) for j in range(D)] for i in range(N)]
+
+
+def draw_from_above(law, u):
+    """Levels from the highest: the complement of u, so that another order of the same law."""
+    tail = np.cumsum(law[..., ::-1], axis=-1)
+    k = np.minimum((tail < u[..., None]).sum(-1), law.shape[-1] - 1)
+    return law.shape[-1] - 1 - k
+
+
+for f_, N_, D_, L_, n_ in [(draw_cumsum, 3, 2, 5, 500), (draw_search, 2, 1, 2, 300), (draw_from_above, 1, 8, 17, 1000)]:
+    add(
+        f"categorical_draw: {f_.__name__}, {L_} levels",
+        lambda f=f_, N=N_, D=D_, L=L_, n=n_: c.check_categorical_draw(
+            functools.partial(f, simplex(0, N, D, L)), simplex(0, N, D, L), n_uniform=n
+        ),
+    )
+
+
+def ridge_loss(X, y, p):
+    return 0.5 * ((X @ p - y) ** 2).mean() + 0.05 * p @ p
+
+
+def ridge_gradient(X, y, p):
+    return X.T @ (X @ p - y) / len(y) + 0.1 * p
+
+
+def logistic_losses(X, y, p):
+    return np.logaddexp(0, X @ p) - y * (X @ p)
+
+
+def logistic_gradient(X, y, weight, p):
+    return logistic_losses(X, y, p), X.T @ (weight * (special.expit(X @ p) - y)) / len(y)
+
+
+def regression(N, P, seed):
+    r = rng(seed)
+    return r.standard_normal((N, P)), (r.uniform(size=N) > 0.5).astype(float)
+
+
+add(
+    "gradient: ridge, unit vectors",
+    lambda: c.check_gradient(
+        functools.partial(ridge_loss, *regression(20, 5, 0)),
+        functools.partial(ridge_gradient, *regression(20, 5, 0)),
+        rng(1).standard_normal(5),
+        np.eye(5),
+    ),
+)
+add(
+    "gradient: P = 1, own h",
+    lambda: c.check_gradient(
+        lambda p: math.exp(p[0]), lambda p: [math.exp(p[0])], np.array([0.3]), np.array([[1.0]]), h=0.01
+    ),
+)
+add(
+    "gradient: logistic, dense directions",
+    lambda: c.check_gradient(
+        lambda p: logistic_losses(*regression(30, 64, 2), p).mean(),
+        lambda p: logistic_gradient(*regression(30, 64, 2), 1.0, p)[1],
+        rng(3).standard_normal(64),
+        rng(4).standard_normal((3, 64)) / 8,
+    ),
+)
+add(
+    "gradient: huge loss",
+    lambda: c.check_gradient(
+        lambda p: 1e12 * np.sin(p).sum(), lambda p: 1e12 * np.cos(p), rng(5).standard_normal(4), np.eye(4)
+    ),
+)
+
+
+def huber(e):
+    return (np.sqrt(1 + e**2) - 1).sum(1)
+
+
+add(
+    "loss_gradient: squares",
+    lambda: c.check_loss_gradient(
+        lambda a: (np.einsum("nd,nd->n", a - 0.5, a - 0.5), 2 * a - 1),
+        lambda a: ((a - 0.5) ** 2).sum(1),
+        rng(0).standard_normal((5, 3)),
+    ),
+)
+add(
+    "loss_gradient: pseudo-Huber, an equation named",
+    lambda: c.check_loss_gradient(
+        lambda a: (huber(a).tolist(), a / np.hypot(1, a)), huber, rng(1).standard_normal((4, 2)), equation="(14)"
+    ),
+)
+add(
+    "loss_gradient: cross-entropy of logits, mean over D",
+    lambda: c.check_loss_gradient(
+        lambda a: (np.logaddexp(0, a).mean(1) - 0.3 * a.mean(1), (special.expit(a) - 0.3) / a.shape[1]),
+        lambda a: (np.maximum(a, 0) + np.log1p(np.exp(-abs(a))) - 0.3 * a).mean(1),
+        rng(2).standard_normal((3, 8)),
+    ),
+)
+
+
+for N_, P_, weighted_ in [(12, 3, False), (5, 16, True), (1, 2, False)]:
+    add(
+        f"training_step: logistic, N = {N_}, P = {P_}, weights {weighted_}",
+        lambda N=N_, P=P_, g=weighted_: (
+            lambda w: c.check_training_step(
+                lambda p: logistic_gradient(*regression(N, P, 6), w, p),
+                functools.partial(logistic_losses, *regression(N, P, 6)),
+                0.5 + rng(7).uniform(size=P),
+                weight=w,
+                equation="(14)",
+            )
+        )(rng(8).uniform(0.5, 2, N) if g else 1.0),
+    )
+
+
+class AdamState:
+    """Adam with running powers of the betas, as in a textbook's class."""
+
+    def __init__(self, lr=1e-3, b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
+        self.lr, self.b1, self.b2, self.eps, self.decay = lr, b1, b2, eps, decay
+        self.m = self.v = 0.0
+        self.p1 = self.p2 = 1.0
+
+    def step(self, p, g, lr=None):
+        lr = self.lr if lr is None else lr
+        self.p1, self.p2 = self.p1 * self.b1, self.p2 * self.b2
+        self.m = self.m + (1 - self.b1) * (g - self.m)
+        self.v = self.v + (1 - self.b2) * (g * g - self.v)
+        return p - lr * (self.m / (1 - self.p1) / (np.sqrt(self.v / (1 - self.p2)) + self.eps) + self.decay * p)
+
+    def run(self, p, gradients):
+        fresh = AdamState(self.lr, self.b1, self.b2, self.eps, self.decay)
+        return list(itertools.accumulate(gradients, fresh.step, initial=p))[1:]
+
+
+def adam_sums(lr, b1, b2, eps, p, gradients):
+    """Moments as explicit weighted sums over all gradients so far."""
+    g, out = np.asarray(gradients), []
+    for n in range(1, len(g) + 1):
+        w1, w2 = b1 ** np.arange(n - 1, -1, -1), b2 ** np.arange(n - 1, -1, -1)
+        m, v = w1 @ g[:n] / w1.sum(), w2 @ g[:n] ** 2 / w2.sum()
+        p = p - lr * m / (np.sqrt(v) + eps)
+        out.append(p)
+    return np.array(out)
+
+
+def adam_pytorch(lr, b1, b2, eps, decay, p, gradients):
+    m, v, out, p = np.zeros_like(p), np.zeros_like(p), [], p.copy()
+    for t, g in enumerate(gradients, 1):
+        p = p * (1 - lr * decay)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        p = p - lr / (1 - b1**t) * m / (np.sqrt(v) / math.sqrt(1 - b2**t) + eps)
+        out.append(p)
+    return out
+
+
+def gradients_of(n, P, size=1.0):
+    return rng(0).standard_normal(P), size * rng(1).standard_normal((n, P))
+
+
+add("adam: a class, defaults", lambda: c.check_adam(AdamState().run, *gradients_of(20, 5)))
+add(
+    "adam: explicit sums, other options",
+    lambda: c.check_adam(
+        functools.partial(adam_sums, 0.1, 0.5, 0.9, 1e-3),
+        *gradients_of(15, 3),
+        learning_rate=0.1,
+        beta1=0.5,
+        beta2=0.9,
+        epsilon=1e-3,
+    ),
+)
+add(
+    "adam: AdamW as PyTorch, tiny gradients",
+    lambda: c.check_adam(
+        functools.partial(adam_pytorch, 0.01, 0.9, 0.99, 1e-8, 0.1),
+        *gradients_of(10, 4, 1e-6),
+        0.01,
+        0.9,
+        0.99,
+        1e-8,
+        weight_decay=0.1,
+    ),
+)
+add(
+    "adam: float32, its tolerance",
+    lambda: c.check_adam(
+        lambda p, g: adam_pytorch(np.float32(1e-3), 0.9, 0.999, 1e-8, 0.0, *single(p, g)),
+        *gradients_of(10, 6),
+        tolerance=1e-5,
+    ),
+)
+add(
+    "adam: one step, P = 1, huge gradients",
+    lambda: c.check_adam(AdamState(1.0).run, *gradients_of(1, 1, 1e8), learning_rate=1.0),
+)
+
+
+def rate_of(n, lr, warmup, step):
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    return 0.5 * lr * (1 + math.cos(math.pi * (step - warmup) / (n - warmup)))
+
+
+def rate_table(n, lr, warmup):
+    up = np.arange(1, warmup + 1) / max(warmup, 1)
+    down = np.cos(np.pi / 2 * np.arange(n - warmup) / (n - warmup)) ** 2
+    return lr * np.concatenate([up, down])
+
+
+for how_, n_, lr_, warm_ in [(False, 100, 1e-3, 10), (True, 50, 3.0, 0), (True, 1000, 1e-8, 999), (False, 1, 0.1, 0)]:
+    add(
+        f"learning_rate: {'table' if how_ else 'function'}, {n_} steps, warm-up {warm_}",
+        lambda how=how_, n=n_, lr=lr_, w=warm_: c.check_learning_rate(
+            rate_table(n, lr, w).__getitem__ if how else functools.partial(rate_of, n, lr, w), n, lr, w
+        ),
+    )
+
+
+def average_loop(decay, start, parameters):
+    out = []
+    for k, p in enumerate(parameters, 1):
+        d = min(decay, (1 + k) / (10 + k))
+        start = d * start + (1 - d) * p
+        out.append(start)
+    return out
+
+
+def average_lerp(decay, start, parameters):
+    ks = np.arange(1, len(parameters) + 1)
+    keep = np.minimum(decay, (1 + ks) / (10 + ks))
+    steps = itertools.accumulate(
+        zip(keep, parameters, strict=True), lambda a, item: a + (1 - item[0]) * (item[1] - a), initial=start
+    )
+    return np.array(list(steps)[1:])
+
+
+for f_, n_, P_, decay_ in [
+    (average_loop, 30, 4, 0.9999),
+    (average_lerp, 100, 2, 0.5),
+    (average_loop, 1, 1, 0.99),
+    (average_lerp, 20, 3, 0.0),
+]:
+    add(
+        f"moving_average: {f_.__name__}, {n_} steps, decay {decay_}",
+        lambda f=f_, n=n_, P=P_, d=decay_: c.check_moving_average(
+            functools.partial(f, d), rng(0).standard_normal(P), rng(1).standard_normal((n, P)), d
+        ),
+    )
+
+
+def train_logistic(N, P, n, lr, warmup, decay, ema, start):
+    adam, p, losses, path = AdamState(decay=decay), np.array(start), [], []
+    for k in range(n):
+        X, y = regression(N, P, 100 + k)
+        value, grad = logistic_gradient(X, y, 1.0, p)
+        losses.append(value.mean())
+        p = adam.step(p, grad, rate_of(n, 1.0, warmup, k) * np.asarray(lr))
+        path.append(p)
+    return losses, p, average_lerp(ema or 0.0, np.asarray(start), np.array(path))[-1]
+
+
+def training_case(N, P, n, lr, warmup=0, decay=0.0, ema=None, equation="(29)"):
+    return c.check_training(
+        functools.partial(train_logistic, N, P, n, lr, warmup, decay, ema),
+        lambda p, k: logistic_losses(*regression(N, P, 100 + k), p).mean(),
+        rng(9).standard_normal(P),
+        n,
+        lr,
+        warmup,
+        decay,
+        ema,
+        equation,
+    )
+
+
+add("training: 5 steps", lambda: training_case(10, 3, 5, 0.01))
+add("training: warm-up, weight decay, average", lambda: training_case(8, 2, 12, 0.05, 4, 0.1, 0.99, "(14)"))
+add(
+    "training: a rate for each parameter",
+    lambda: training_case(6, 4, 6, np.array([0.1, 0.01, 0.001, 0.2]), 2, 0.0, 0.5),
+)
+add("training: one step", lambda: training_case(5, 1, 1, 0.1, ema=0.9))
+
+# ---------------------------------------------------------------- beyond the deck
+
+
+def discrete_elbo(s, x0, eps_hat, sigma2, n):
+    """Every term over x_t given x_0, by the trapezoid rule in two dimensions."""
+    line = np.linspace(-8.5, 8.5, 86)
+    z = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    p = stats.norm.pdf(z).prod(1) * (line[1] - line[0]) ** 2
+    out = []
+    for row in np.asarray(x0):
+        x = np.repeat(row[None], len(z), axis=0)
+        total = prior_kl(s, row[None])[0]
+        for t in range(1, s.T + 1):
+            x_t = s.alpha_bar[t] * x + s.beta_bar[t] * z
+            if t == 1:
+                mean = reverse_mean(s, 1, x_t, eps_hat(x_t, 1))
+                total -= p @ log_bin(n, x, mean, math.sqrt(sigma2[1])).sum(1)
+            else:
+                total += p @ step_kl_noise(s, sigma2, t, x, x_t, eps_hat)
+        out.append(-total)
+    return np.array(out)
+
+
+for n_ in (2, 3, 5):
+    add(
+        f"discrete_bound: trapezoid rule, {n_} levels", lambda n=n_: c.check_discrete_bound(discrete_elbo, n), slow=True
+    )
+
+
+def sampler_density(s, spread, eps_hat, sigma2):
+    """Mean and variance of N(0, 1) under affine steps; the network is read at 0 and 1."""
+    m, v = 0.0, 1.0
+    for t in range(s.T, 0, -1):
+        zero, one = np.asarray(eps_hat(np.array([[0.0], [1.0]]), t)).ravel()
+        k = s.beta[t] ** 2 / s.beta_bar[t]
+        slope = (1 - k * (one - zero)) / s.alpha[t]
+        m, v = slope * m - k * zero / s.alpha[t], slope**2 * v + sigma2[t]
+    grid = m + spread * math.sqrt(v) * np.linspace(-1, 1, 4001)
+    return grid, stats.norm.pdf(grid, m, math.sqrt(v))
+
+
+add(
+    "data_processing: affine moments, T = 20",
+    lambda: c.check_data_processing(functools.partial(sampler_density, LINEAR, 14), LINEAR),
+)
+add("data_processing: T = 1", lambda: c.check_data_processing(functools.partial(sampler_density, ONE, 14), ONE))
+add(
+    "data_processing: points (M, 1), T = 12",
+    lambda: c.check_data_processing(
+        lambda e, v: (lambda g, p: (g[:, None], p))(*sampler_density(RANDOM, 14, e, v)), RANDOM
+    ),
+)
+
+for f_, K_, D_ in [(score_precision, 2, 2), (score_solve, 3, 3), (score_rows, 1, 2)]:
+    add(
+        f"conservative_score: {f_.__name__}, K, D = {K_, D_}",
+        lambda f=f_, K=K_, D=D_: c.check_conservative_score(functools.partial(f, law_of(K, D, 4)), law_of(K, D, 4)),
+        slow=True,
+    )
+
+
+def dequantisation_cost(n, log_prob, k):
+    D = k.shape[1]
+    u, w = gl(0, 1, n)
+    nodes = np.array(list(itertools.product(u, repeat=D)))
+    weights = np.prod(list(itertools.product(w, repeat=D)), axis=1)
+    logs = np.asarray(log_prob((k[:, None] + nodes).reshape(-1, D))).reshape(len(k), -1)
+    return special.logsumexp(logs, axis=1, b=weights) - logs @ weights
+
+
+for n_, D_, std_ in [(20, 1, 1.0), (14, 2, 3.0), (12, 3, 10.0)]:
+    add(
+        f"dequantisation: D = {D_}, std {std_}",
+        lambda n=n_, D=D_, s=std_: c.check_dequantisation(
+            functools.partial(dequantisation_cost, n), rng(0).standard_normal(D), np.full(D, s)
+        ),
+    )
+
+
+def edm_paper(sd, sigma):
+    total = sigma**2 + sd**2
+    return sd**2 / total, sigma * sd / np.sqrt(total), 1 / np.sqrt(total), total / (sigma * sd) ** 2
+
+
+def edm_angle(sd, sigma):
+    phi = np.arctan2(sigma, sd)
+    return np.cos(phi) ** 2, sd * np.sin(phi), np.cos(phi) / sd, (sd * np.sin(phi)) ** -2.0
+
+
+add("edm_coefficients: paper, 0.5", lambda: c.check_edm_coefficients(functools.partial(edm_paper, 0.5)))
+add(
+    "edm_coefficients: angle, data of size 20",
+    lambda: c.check_edm_coefficients(functools.partial(edm_angle, 20.0), data_std=20.0),
+)
+add(
+    "edm_coefficients: own levels, lists",
+    lambda: c.check_edm_coefficients(
+        lambda s: [v.tolist() for v in edm_paper(0.1, s)], 0.1, np.array([1e-4, 0.1, 1e4])
+    ),
+)
+
+
+def dpm_step(cc, multi, x, now, last, levels, noise):
+    (a0, b0), (a1, b1), (a2, b2) = levels
+    l0, l1, l2 = (math.log(a / b) for a, b in levels)
+    h = l2 - l1
+    D = now + (now - last) * h / (2 * (l1 - l0)) if multi else now
+    mean = b2 / b1 * math.exp(-(cc**2) * h) * x - a2 * math.expm1(-(1 + cc**2) * h) * D
+    return mean + b2 * math.sqrt(-math.expm1(-2 * cc**2 * h)) * noise
+
+
+def ddim_levels(x, now, last, levels, noise):
+    (a1, b1), (a2, b2) = levels[1:]
+    return a2 * now + b2 * (x - a1 * now) / b1
+
+
+for cc_, multi_ in [(0.0, True), (1.0, True), (0.5, False)]:
+    add(
+        f"exponential_step: DPM-Solver++, stochasticity {cc_}, multistep {multi_}",
+        lambda k=cc_, m=multi_: c.check_exponential_step(functools.partial(dpm_step, k, m), k, m),
+    )
+add("exponential_step: DDIM", lambda: c.check_exponential_step(ddim_levels, multistep=False))
+
+
+def sample_ddim(denoise, x, levels):
+    for (a, b), (a2, b2) in itertools.pairwise(levels):
+        x0 = denoise(x, a, b)
+        x = a2 * x0 + b2 / b * (x - a * x0)
+    return x
+
+
+def sample_heun(denoise, x, levels):
+    """Karras: Heun in σ on y = x/scale."""
+    sigma, y = levels[:, 1] / levels[:, 0], x / levels[0, 0]
+    for i in range(len(levels) - 1):
+        h = sigma[i + 1] - sigma[i]
+        d = (y - denoise(levels[i, 0] * y, *levels[i])) / sigma[i]
+        e = y + h * d
+        y = y + h / 2 * (d + (e - denoise(levels[i + 1, 0] * e, *levels[i + 1])) / sigma[i + 1])
+    return levels[-1, 0] * y
+
+
+def sample_dpm2m(denoise, x, levels):
+    last = None
+    for i in range(len(levels) - 1):
+        now = denoise(x, *levels[i])
+        triple = levels[[max(i - 1, 0), i, i + 1]]
+        x = dpm_step(0.0, last is not None, x, now, last, triple, 0.0)
+        last = now
+    return x
+
+
+for f_, order_, options_ in [
+    (sample_ddim, 1.0, {}),
+    (sample_heun, 2.0, {"n_steps": 60}),
+    (sample_dpm2m, 2.0, {}),
+    (sample_ddim, 1.0, {"level": lambda u: (math.cos(1.4 * (1 - u) + 0.05), math.sin(1.4 * (1 - u) + 0.05))}),
+]:
+    add(
+        f"flow_order: {f_.__name__}, {', '.join(options_) or 'defaults'}",
+        lambda f=f_, q=order_, o=options_: c.check_flow_order(f, law_of(2, 2, 5), q, **o),
+        slow=True,
+    )
+
+
+def sample_ancestral(denoise, x, levels, noise):
+    """The exact posterior of x_s given x_t and x̂_0, at every step."""
+    for (a, b), (a2, b2), z in zip(levels[:-1], levels[1:], noise, strict=True):
+        keep = a / a2
+        var = b**2 - keep**2 * b2**2
+        x = (a2 * var * denoise(x, a, b) + keep * b2**2 * x) / b**2 + math.sqrt(var) * b2 / b * z
+    return x
+
+
+def sample_churn(denoise, x, levels, noise):
+    """DPM-Solver++ of first order with noise."""
+    for i, z in enumerate(noise):
+        x = dpm_step(1.0, False, x, denoise(x, *levels[i]), None, levels[[i, i, i + 1]], z)
+    return x
+
+
+add(
+    "weak_order: ancestral, D = 2",
+    lambda: c.check_weak_order(sample_ancestral, np.array([0.5, -1.0]), SPD[2]),
+    slow=True,
+)
+add(
+    "weak_order: stochastic DPM-Solver++, D = 1, own level",
+    lambda: c.check_weak_order(
+        sample_churn, np.array([1.0]), np.array([[0.5]]), 1.0, lambda u: (1.0, 10.0 * (0.01**u)), 30
+    ),
+    slow=True,
+)
+add(
+    "weak_order: deterministic Heun under the same check",
+    lambda: c.check_weak_order(
+        lambda d, x, levels, noise: sample_heun(d, x, levels), np.zeros(3), SPD[3], order=2.0, n_steps=40
+    ),
+    slow=True,
+)
+
+
+def straight(t):
+    return 1 - t, t
+
+
+def trigonometric(t):
+    return np.cos(math.pi * t / 2), np.sin(math.pi * t / 2)
+
+
+def vp_path(t):
+    return np.exp(-0.5 * t * t - 0.1 * t), np.sqrt(-np.expm1(-t * t - 0.2 * t))
+
+
+def velocity_vp(x0, e, t):
+    t = np.asarray(t)[..., None]
+    a, b = np.exp(-0.5 * t * t - 0.1 * t), np.sqrt(-np.expm1(-t * t - 0.2 * t))
+    rate = t + 0.1  # −f
+    return -rate * a * x0 + rate * a * a / b * e
+
+
+MIDDLE = np.array([0.1, 0.5, 0.9])
+add(
+    "flow_velocity: rectified flow, D = 2",
+    lambda: c.check_flow_velocity(lambda x, e, t: e - x, straight, law_of(2, 2, 6), MIDDLE),
+)
+add(
+    "flow_velocity: trigonometric, D = 1, t is a number",
+    lambda: c.check_flow_velocity(
+        lambda x, e, t: math.pi / 2 * (math.cos(math.pi / 2 * float(t)) * e - math.sin(math.pi / 2 * float(t)) * x),
+        trigonometric,
+        law_of(3, 1, 7),
+        MIDDLE,
+    ),
+)
+add(
+    "flow_velocity: VP, D = 8",
+    lambda: c.check_flow_velocity(velocity_vp, vp_path, law_of(2, 8, 8), np.array([0.05, 2.0])),
+)
+
+
+def planck_case(sde, lam, law, times):
+    def drift(x, t):
+        p = Diffused(law).at(*map(float, sde.marginal(float(t))))
+        return sde.drift(x, t) - 0.5 * (1 + lam**2) * float(sde.diffusion(t)) ** 2 * score_precision(p, x)
+
+    return c.check_fokker_planck(
+        drift, lambda t: lam * float(sde.diffusion(t)), lambda t: tuple(map(float, sde.marginal(t))), law, times
+    )
+
+
+for sde_, lam_, K_, D_ in [(VP(), 1.0, 2, 2), (VE(0.1, 10.0), 0.0, 3, 1), (SubVP(0.2, 4.0, 2.0), 0.7, 1, 5)]:
+    add(
+        f"fokker_planck: {type(sde_).__name__}, stochasticity {lam_}, D = {D_}",
+        lambda s=sde_, lam=lam_, K=K_, D=D_: planck_case(s, lam, law_of(K, D, 9), np.array([0.1, 0.4, 0.8])),
+    )
+add(
+    "fokker_planck: a straight path and its velocity",
+    lambda: c.check_fokker_planck(
+        lambda x, t: (x - Diffused(law_of(2, 1, 0)).denoise_kalman(x, 1 - t, t)) / t,
+        lambda t: 0.0,
+        straight,
+        law_of(2, 1, 0),
+        MIDDLE,
+    ),
+)
+
+
+def grid_over(law, width=11, n=3001):
+    sd = np.sqrt(law.covariances[:, 0, 0])
+    x = np.linspace((law.means[:, 0] - width * sd).min(), (law.means[:, 0] + width * sd).max(), n)
+    return x[:, None], x[1] - x[0]
+
+
+def kl_rate_grid(sde, p, q, t):
+    a, b = (float(v) for v in sde.marginal(t))
+    p, q = Diffused(p).at(a, b), Diffused(q).at(a, b)
+    x, h = grid_over(p)
+    gap = ((score_precision(p, x) - score_precision(q, x)) ** 2).sum(1)
+    return -0.5 * float(sde.diffusion(t)) ** 2 * h * (np.exp(log_prob_of(log_joint_cholesky, p, x)) @ gap)
+
+
+for sde_, K_ in [(VP(), 2), (VE(0.1, 5.0), 1), (SubVP(0.1, 6.0, 2.0), 3)]:
+    add(
+        f"kl_rate: {type(sde_).__name__}, K = {K_}",
+        lambda s=sde_, K=K_: c.check_kl_rate(
+            functools.partial(kl_rate_grid, s, law_of(K, 1, 1), law_of(2, 1, 2)),
+            s,
+            law_of(K, 1, 1),
+            law_of(2, 1, 2),
+            np.array([0.1, 0.5, 0.9]) * s.horizon,
+        ),
+        slow=True,
+    )
+
+
+def information(n, sde, loss, t_min):
+    lam, w = gl(float(sde.log_snr(sde.horizon)), float(sde.log_snr(t_min)), n, 8)
+    return 0.5 * sum(a * float(loss(float(sde.time_at(v)))) for v, a in zip(lam, w, strict=True))
+
+
+add(
+    "mutual_information: two processes, two laws",
+    lambda: c.check_mutual_information(
+        functools.partial(information, 16), [(VP(), 1e-2), (VE(0.01, 20.0), 0.2)], [law_of(2, 1, 3), law_of(1, 1, 4)]
+    ).at(1e-8),
+    slow=True,
+)
+add(
+    "mutual_information: sub-VP, 24 nodes",
+    lambda: c.check_mutual_information(
+        functools.partial(information, 24), [(SubVP(0.1, 5.0, 2.0), 0.2)], [law_of(2, 1, 5)]
+    ),
+    slow=True,
+)
+
+
+def karras(n, lo, hi, rho):
+    return (hi ** (1 / rho) + np.arange(n) / (n - 1) * (lo ** (1 / rho) - hi ** (1 / rho))) ** rho
+
+
+add("sigma_grid: Karras's formula", lambda: c.check_sigma_grid(karras))
+add("sigma_grid: a 0 at the end, rho 1", lambda: c.check_sigma_grid(lambda *a: [*karras(*a), 0.0], rho=1.0))
+add(
+    "sigma_grid: other levels",
+    lambda: c.check_sigma_grid(
+        lambda n, lo, hi, r: np.linspace(lo ** (1 / r), hi ** (1 / r), n)[::-1] ** r, 1e-4, 1e3, 3.0
+    ),
+)
+
+
+def tilted(law, label, x_t, scale, std, w):
+    x0, _ = grid_over(law, 10, 6001)
+    joint = log_joint_cholesky(x0, law.weights, law.means, law.covariances)
+    log_p = special.logsumexp(joint, axis=1)
+    log_y = special.logsumexp(joint, axis=1, b=label) - log_p
+    logs = log_p + w * log_y - 0.5 * ((x_t - scale * x0.T) / std) ** 2  # (N, M)
+    return (special.softmax(logs, axis=1) @ (scale * x0) - x_t) / std**2
+
+
+add(
+    "tilted_score: one dimension, guidance 3",
+    lambda: c.check_tilted_score(
+        functools.partial(tilted, law_of(3, 1, 6), np.array([0.9, 0.2, 0.5])),
+        law_of(3, 1, 6),
+        np.array([0.9, 0.2, 0.5]),
+        np.array([[0.9, 0.4], [0.3, 0.95]]),
+    ),
+    slow=True,
+)
+add(
+    "tilted_score: guidance 1.5, K = 2",
+    lambda: c.check_tilted_score(
+        functools.partial(tilted, law_of(2, 1, 7), np.array([0.99, 0.3])),
+        law_of(2, 1, 7),
+        np.array([0.99, 0.3]),
+        np.array([[1.0, 2.0]]),
+        guidance=1.5,
+    ),
+    slow=True,
+)
+
+
+def posterior_covariance(law, x, scale, std):
+    """Within and between the components."""
+    p = Diffused(law).at(scale, std)
+    r = resp_minus_max(x, p.weights, p.means, p.covariances)
+    gain = scale * law.covariances @ np.linalg.inv(p.covariances)
+    within = law.covariances - scale * gain @ law.covariances
+    means = law.means + np.einsum("kij,nkj->nki", gain, x[:, None] - p.means)
+    d = means - np.einsum("nk,nki->ni", r, means)[:, None]
+    return np.einsum("nk,kij->nij", r, within) + np.einsum("nk,nki,nkj->nij", r, d, d)
+
+
+def tweedie_hessian(law, x, scale, std):
+    p = Diffused(law).at(scale, std)
+    return (std / scale) ** 2 * (np.eye(x.shape[1]) + std**2 * p.score_jacobian(x))
+
+
+for f_, K_, D_ in [(posterior_covariance, 3, 2), (tweedie_hessian, 2, 1), (posterior_covariance, 2, 8)]:
+    add(
+        f"tweedie_covariance: {f_.__name__}, K, D = {K_, D_}",
+        lambda f=f_, K=K_, D=D_: c.check_tweedie_covariance(
+            functools.partial(f, law_of(K, D, 8)), law_of(K, D, 8), np.array([[0.9, 0.4], [0.5, 0.8], [1.0, 3.0]])
+        ),
+    )
+
+# ---------------------------------------------------------------- code that draws its own noise
+
+
+def q_sample_own(s, t, x0):
+    noise = np.random.default_rng(0).standard_normal(np.shape(x0))
+    return at(s.alpha_bar, t) * x0 + at(s.beta_bar, t) * noise
+
+
+def within_noise(f, t, x, noise):
+    with c.given_noise(noise):
+        return f(t, x)
+
+
+add(
+    "given_noise: forward process that draws its noise",
+    lambda: c.check_forward_process(functools.partial(within_noise, functools.partial(q_sample_own, RANDOM)), RANDOM),
+)
