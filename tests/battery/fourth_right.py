@@ -1113,7 +1113,7 @@ add(
 )
 add(
     "time_draws: weighted by the density, 6 moments",
-    lambda: c.check_time_draws(times_quadratic, lambda t: t, n_moments=6),
+    lambda: c.check_time_draws(times_quadratic, np.positive, n_moments=6),
 )
 add(
     "time_draws: uniform in log-SNR, lists",
@@ -1448,8 +1448,8 @@ add(
     lambda: c.check_diagonal_kl(diagonal_kl_scipy, rng(0).standard_normal((4, 8)), rng(1).standard_normal((4, 8))),
 )
 add(
-    "diagonal_kl: lists, k = 1",
-    lambda: c.check_diagonal_kl(diagonal_kl_ints, rng(0).standard_normal((3, 1)), rng(1).standard_normal((3, 1))),
+    "diagonal_kl: lists, integer arrays, k = 1",
+    lambda: c.check_diagonal_kl(diagonal_kl_ints, np.array([[1], [-2], [0]]), np.array([[0], [1], [-3]])),
 )
 add(
     "diagonal_kl: traces, wide log-variances",
@@ -2694,11 +2694,11 @@ for f_, K_, D_, u_ in [(score_precision, 3, 2, 1.0), (score_solve, 2, 8, 1e3), (
         ),
     )
 add(
-    "score: of a diffused mixture, std given",
+    "score: of a diffused mixture, std given, integer points",
     lambda: c.check_score(
         functools.partial(score_precision, Diffused(law_of(2, 2, 0)).at(0.8, 0.6)),
         Diffused(law_of(2, 2, 0)).at(0.8, 0.6),
-        points(4, 2, 1),
+        np.array([[1, 2], [0, -1]]),
         std=0.6,
     ),
 )
@@ -3811,11 +3811,15 @@ add(
     ),
 )
 
-for f_, K_, D_ in [(score_precision, 2, 2), (score_solve, 3, 3), (score_rows, 1, 2)]:
+for f_, K_, D_ in [(score_precision, 2, 2), (score_solve, 3, 3)]:
     add(
         f"conservative_score: {f_.__name__}, K, D = {K_, D_}",
         lambda f=f_, K=K_, D=D_: c.check_conservative_score(functools.partial(f, law_of(K, D, 4)), law_of(K, D, 4)),
     )
+add(
+    "conservative_score: a ufunc, N(0, I)",
+    lambda: c.check_conservative_score(np.negative, Mixture([1.0], [[0.0, 0.0]], [[[1.0, 0.0], [0.0, 1.0]]])),
+)
 
 
 def dequantisation_cost(n, log_prob, k):
