@@ -43,7 +43,7 @@ def check_kl_parts(
     as_probabilities(prior, "prior")
     joint = p_x[:, None] * q
     aggregate = np.array([sum(column) for column in joint.T.tolist()])
-    priors = [prior, aggregate]
+    priors = [prior, 0.5 * (prior + aggregate), aggregate]
     found = [parts(kl_parts(p_x, q, each), 2, "kl_parts") for each in priors]
     entropies = -(q * np.log(q)).sum(axis=1)
     information = -(q @ np.log(aggregate)) - entropies
@@ -57,16 +57,33 @@ def check_kl_parts(
             "(13)",
             "KL(q(z | x)‖q̄(z))",
             [value[0] for value in found],
-            [information] * 2,
+            [information] * len(priors),
             2e-14,
             {
                 "it is the KL to the prior, not to the aggregate posterior": lambda: to_prior,
-                "q̄ is the mean of q(z | x) without p(x)": lambda: [-(q @ np.log(q.mean(axis=0))) - entropies] * 2,
-                "it is weighted by p(x)": lambda: [p_x * information] * 2,
+                "q̄ is the mean of q(z | x) without p(x)": lambda: (
+                    [-(q @ np.log(q.mean(axis=0))) - entropies] * len(priors)
+                ),
+                "the arguments are swapped: it is KL(q̄(z)‖q(z | x))": lambda: (
+                    [np.log(aggregate) @ aggregate - np.log(q) @ aggregate] * len(priors)
+                ),
+                "it is weighted by p(x)": lambda: [p_x * information] * len(priors),
             },
-            labels=(["at the prior", "at prior = q̄"], [f"x = {i}" for i in range(len(p_x))]),
+            labels=(["at the prior", "halfway to q̄", "at prior = q̄"], [f"x = {i}" for i in range(len(p_x))]),
         ),
-        compare(name, "(13)", "KL(q̄(z)‖prior)", [value[1] for value in found], second, 2e-14),
+        compare(
+            name,
+            "(13)",
+            "KL(q̄(z)‖prior)",
+            [value[1] for value in found],
+            second,
+            2e-14,
+            {
+                "the arguments are swapped: it is KL(prior‖q̄(z))": lambda: [
+                    float(each @ np.log(each / aggregate)) for each in priors
+                ]
+            },
+        ),
     )
 
 
@@ -108,14 +125,15 @@ def check_iwae_ladder(iwae: Callable[[Array, Array, int], ArrayLike], joint: Arr
     evidence = joint.sum(axis=1)
     laws = [q, joint / evidence[:, None]]
 
-    def ladder(law: Array, bound: Callable[[Array, Array], Array]) -> list[Array]:
-        """E bound(counts/n, w) for n = 1..n_most."""
+    def ladder(law: Array, bound: Callable[[Array, Array], Array], draws: Array | None = None) -> list[Array]:
+        """E bound(counts/n, w) for n = 1..n_most, with draws from the law or from another one."""
+        source = law if draws is None else draws
         w, values = joint / law, list[Array]()
         for n in range(1, n_most + 1):
             total = np.zeros(len(joint))
             for counts in _counts(n, q.shape[1]):
                 ways = factorial(n) / np.prod([float(factorial(c)) for c in counts])
-                total += ways * np.prod(law ** np.array(counts), axis=1) * bound(np.array(counts) / n, w)
+                total += ways * np.prod(source ** np.array(counts), axis=1) * bound(np.array(counts) / n, w)
             values.append(total)
         return values
 
@@ -134,6 +152,13 @@ def check_iwae_ladder(iwae: Callable[[Array, Array, int], ArrayLike], joint: Arr
         {
             "it is the ELBO for every n: the mean of log w, not the log of the mean": lambda: of(
                 lambda share, w: np.log(w) @ share
+            ),
+            "it is n L_n − (n − 1) L_{n−1}, a jackknife of two rungs": lambda: (
+                right * n - (n - 1) * np.concatenate([0 * right[:, :1], right[:, :-1]], axis=1)
+            ),
+            "it is divided by n − 1, not by n": lambda: right + np.log(n / np.maximum(n - 1, 1)),
+            "the draws are those of p(z | x), beside weights of q": lambda: np.array(
+                [ladder(law, lambda share, w: np.log(w @ share), draws=laws[1]) for law in laws]
             ),
             "log n is not subtracted": lambda: right + np.log(n),
             "it is log E w = log p(x) for every n": lambda: right * 0 + np.log(evidence),

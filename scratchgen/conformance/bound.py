@@ -138,6 +138,10 @@ def check_chains(
                     [s * np.sqrt(v) for s, v in zip(squares, steps.variance[1:], strict=True)],
                     constants - 0.5 * D * np.log(steps.variance[1:]).sum(),
                 ),
+                "β_t² is given where β_t belongs, as the scale of a normal law": q_with(
+                    [s / v for s, v in zip(squares, steps.variance[1:], strict=True)],
+                    constants + D * np.log(steps.variance[1:]).sum(),
+                ),
                 "the last step is missing": q_with(
                     squares[:-1], constants - D * np.log(2 * np.pi * steps.variance[-1])
                 ),
@@ -330,11 +334,16 @@ def check_step_loss(
         labels=([f"x_0 = {x:.3g}" for x in x0s],),
         unit=(1 + np.abs(constant) + fit) * condition + error / tolerance,
     )
-    return worst(expectation, _check_columns(loss, t, eps_hat, x0s, tolerance))
+    return worst(expectation, _check_columns(loss, t, eps_hat, x0s, tolerance, float(constant)))
 
 
 def _check_columns(
-    loss: Callable[[int, Array, Array, Array, EpsHat], ArrayLike], t: int, eps_hat: EpsHat, x0s: Array, tolerance: float
+    loss: Callable[[int, Array, Array, Array, EpsHat], ArrayLike],
+    t: int,
+    eps_hat: EpsHat,
+    x0s: Array,
+    tolerance: float,
+    constant: float,
 ) -> Check:
     """The loss of a batch in three dimensions is, example by example, the sum of the losses of its single numbers."""
     numbers = np.sin(1.7 * np.arange(1.0, 46.0) ** 1.3).reshape(3, 5, 3)
@@ -354,6 +363,7 @@ def _check_columns(
         tolerance,
         {
             "it is averaged over the D dimensions": lambda: right / 3,
+            "½ log 2πσ² is counted once, not D times": lambda: right - 2 * constant,
             "it is the loss of the first dimension": lambda: by_column[0],
             "it is averaged over the examples": lambda: np.full(5, right.mean()),
             "it is summed over the examples": lambda: np.full(5, right.sum()),
@@ -441,6 +451,18 @@ def _mistaken_bounds(
         ),
         "it is averaged over the D dimensions": lambda: bound / D,
         "it is averaged over the T steps": lambda: bound / steps.T,
+        "it is T times the mean of its T + 1 terms": lambda: bound * steps.T / (steps.T + 1),
+        "ᾱ_T stands for ᾱ_T² in L_T": lambda: bound + 0.5 * (steps.scale[T] - steps.scale[T] ** 2) * second,
+        "E‖x_0‖² is taken as D in L_T": lambda: bound + 0.5 * steps.scale[T] ** 2 * (D - second),
+        "½ D is missing in every divergence, as where the entropies of the steps lack their e": lambda: (
+            bound + 0.5 * D * T
+        ),
+        "½ log 2πσ_1² is counted once in L_0, not D times": lambda: bound - 0.5 * (D - 1) * np.log(2 * np.pi * s2[0]),
+        "the L_{t−1} are multiplied by T, as if one t were drawn": lambda: bound + (T - 1) * terms[:, 1:T].sum(axis=1),
+        "the L_{t−1} are E‖ε − ε̂‖², without weights and constants": lambda: L_0 + L_T + losses[:, 2:].sum(axis=1),
+        "L_0 and the L_{t−1} are E‖ε − ε̂‖²/T": lambda: L_T + losses[:, 1:].sum(axis=1) / T,
+        "the noise losses are E‖ε − ε̂‖²/T, without weights and constants": lambda: losses.sum(axis=1) / T,
+        "the squares have lost their ½ in every L_{t−1}": lambda: bound + fits[:, 1:].sum(axis=1),
         "it is averaged over its T + 1 terms": lambda: bound / (steps.T + 1),
         "the mean over the examples stands for every example": lambda: np.full(N, bound.mean()),
         "the sum over the examples stands for every example": lambda: np.full(N, bound.sum()),
@@ -709,6 +731,9 @@ def check_bound_terms(
                 **means_of(L_T),
                 "β̄_T stands for β̄_T² in the logarithm": lambda: L_T + 0.25 * D * np.log(total),
                 "the ½ is missing": lambda: 2 * L_T,
+                "the terms of the variance are missing: it is ½ ᾱ_T² ‖x_0‖²": lambda: (
+                    0.5 * steps.scale[-1] ** 2 * _squares(x0)
+                ),
                 "it is −log N(ᾱ_T x_0; 0, I)": lambda: -_log_normal(steps.scale[-1] * x0, 1.0),
                 "‖x_0‖² is missing": lambda: L_T - 0.5 * steps.scale[-1] ** 2 * _squares(x0),
                 "it is that of step T − 1": lambda: (
@@ -735,6 +760,7 @@ def check_bound_terms(
                 "½ log 2πσ² is counted once, not D times": lambda: (
                     L_0 - 0.5 * (D - 1) * np.log(2 * np.pi * sigma_squared[1])
                 ),
+                "σ² is that of t = 2": lambda: -_log_normal(difference(1), sigma_squared[min(2, steps.T)]),
                 "it is the squared error": lambda: 2 * sigma_squared[1] * squares,
                 "σ stands for σ² under the squares": lambda: L_0 + squares * (np.sqrt(sigma_squared[1]) - 1),
                 "½ D log 2π is missing": lambda: L_0 - 0.5 * D * np.log(2 * np.pi),
@@ -830,6 +856,12 @@ def check_loss_weights(
     def with_table(one: str, table: Array) -> Callable[[], Array]:
         return lambda: np.array([np.append(0.0, table if name == one else tables[name]) for name in names])
 
+    def by_snr(rows: slice) -> Array:
+        """VDM's difference of the SNR at some steps as the weight of the bound."""
+        table = tables["bound"].copy()
+        table[rows] = (T / 2 * (np.append(np.inf, snr[:-1]) / snr - 1))[rows]
+        return with_table("bound", table)()
+
     return compare(
         "check_loss_weights",
         "(29)",
@@ -850,6 +882,14 @@ def check_loss_weights(
             "the weight of v is 1/(SNR + 1)": with_table("v", 1 / (snr + 1)),
             "the weight of v is 1/ᾱ, without its square": with_table("v", 1 / scale),
             "the weight of min-snr has max(SNR, 5), not min": with_table("min-snr", np.maximum(snr, 5) / snr),
+            "the weight of min-snr is min(SNR, 5)/(SNR + 1), that of a loss in v": with_table(
+                "min-snr", np.minimum(snr, 5) / (snr + 1)
+            ),
+            "the weight of v is 1/ᾱ⁴: ᾱ² is taken for ᾱ": with_table("v", 1 / scale**4),
+            "the weight of the bound is T/2 (SNR_{t−1}/SNR_t − 1), right for σ² = β̃² only": lambda: by_snr(slice(None)),
+            "the weight of the bound is T/2 (SNR_{t−1}/SNR_t − 1) from t = 2 on, right for σ² = β̃² only": lambda: (
+                by_snr(slice(1, None))
+            ),
             "the weight of min-snr is min(SNR, 5), that of a loss in x_0": with_table("min-snr", np.minimum(snr, 5)),
             "the weight of min-snr is min(1/SNR, 5)": with_table("min-snr", np.minimum(1 / snr, 5)),
             "they are the weights of step t−1": lambda: np.concatenate([0 * right[:, :1], right[:, :-1]], axis=1),

@@ -157,6 +157,9 @@ def wrong_log_joints(x: Array, weights: Array, means: Array, covariances: Array)
         "the mixing weights stand for their logarithms": lambda: log_joint(weights=np.exp(weights)),
         "the log-determinants are missing": lambda: log_joint() + 0.5 * log_det,
         "the ½ of the log-determinants is missing": lambda: log_joint() - 0.5 * log_det,
+        "the ½ of the log-determinants stands twice, as ½ Σ log diag of the Cholesky factor": lambda: (
+            log_joint() + 0.25 * log_det
+        ),
         "the log-determinants have the wrong sign": lambda: log_joint() + log_det,
         "the ½ of the quadratic form is missing": lambda: (
             2 * (log_joint(weights=np.ones(len(weights))) + 0.5 * log_det) - 0.5 * log_det + np.log(weights)
@@ -332,6 +335,12 @@ def check_free_energy(
                 "the KL is added": lambda q: 2 * log_prob - exact(q),
                 "it is log p_θ(x): E_q stands under the logarithm": lambda q: log_prob,
                 "it is the loss, −ELBO": lambda q: -exact(q),
+                "the KL to the mixing weights is added, not subtracted": lambda q: (
+                    np.exp(q) * (log_joint + q - 2 * np.log(weights))
+                ).sum(axis=1),
+                "it is the logsumexp of log p + log q, log Σ q p: E_q stands under the logarithm": lambda q: log_sum(
+                    log_joint + q
+                )[:, 0],
                 "(D/2) log 2π is missing": lambda q: exact(q) + 0.5 * x.shape[1] * np.log(2 * np.pi),
                 "½ log 2π stands where (D/2) log 2π belongs": lambda q: (
                     exact(q) + 0.5 * (x.shape[1] - 1) * np.log(2 * np.pi)
@@ -508,6 +517,35 @@ def _check_em(
         "they are not divided by N_k": lambda: spread * counts[:, None, None] / variance,
         "they are standard deviations": lambda: np.sqrt(np.abs(spread)) / variance,
         "they are the precisions": lambda: np.linalg.inv(spread) / variance,
+        "they are the inverse of the diagonal of the precision": lambda: (
+            of_kind(
+                np.array([np.diag(1 / np.diagonal(np.linalg.inv(C))) for C in moments(shares, counts, kind="full")[1]]),
+                counts,
+                covariance_type,
+            )
+            / variance
+        ),
+        "they are weighted by the squared responsibilities": lambda: (
+            of_kind(
+                np.einsum(
+                    "nk,nkd,nke->kde",
+                    resp**2 / (resp**2).sum(axis=0),
+                    x[:, None] - best_means,
+                    x[:, None] - best_means,
+                ),
+                counts,
+                covariance_type,
+            )
+            / variance
+        ),
+        "they are sums with the squared responsibilities, divided by N_k": lambda: (
+            of_kind(
+                np.einsum("nk,nkd,nke->kde", resp**2 / counts, x[:, None] - best_means, x[:, None] - best_means),
+                counts,
+                covariance_type,
+            )
+            / variance
+        ),
         "they are the traces, not divided by D": lambda: x.shape[1] * spread / variance,
         "they are the plain average of the components, not weighted by N_k": lambda: (
             of_kind(moments(shares, counts, kind="full")[1], np.ones(K), "tied") / variance
@@ -530,6 +568,7 @@ def _check_em(
             {
                 "they are the old ones: mixing weights are never updated": lambda: weights,
                 "they are not normalised": lambda: counts,
+                "one example is added to every component": lambda: (counts + 1) / (N + K),
                 "they are equal": lambda: np.full(K, 1 / K),
                 **{text: value for text, value in steps(0).items() if not text.endswith(PRIOR)},  # the old weights
             },

@@ -92,6 +92,16 @@ def check_em_loop(
     as_number(floor, "floor", low=0.0)
     _not_hidden(np.array([_plain_step(x, *state, 0.0)[2] for state in loop(n_steps)[1]]), floor)
     objectives, states = loop(n_steps)
+
+    def unbiased() -> tuple[Array, Array, Array]:
+        """The last mixture, where every covariance is divided by N_k − 1."""
+        state = weights, means, covariances
+        for _ in range(n_steps):
+            state = _plain_step(x, *state, 0.0)
+            counts = (state[0] * len(x))[:, None, None]
+            state = (*state[:2], np.array([floored(C, floor) for C in state[2] * counts / (counts - 1)]))
+        return state
+
     longer, later = loop(n_steps + 1)
     left = parts(em(), 4, "em")
     name, tolerance = "check_em_loop", rounding(10 * condition_of_mixture(x, means, covariances))
@@ -124,6 +134,7 @@ def check_em_loop(
             "there is one M-step too many": lambda i=i: later[-1][i],
             "there is one M-step too few": lambda i=i: states[-2][i],
             "they are those of the start": lambda i=i: states[0][i],
+            "they are divided by N_k − 1": lambda i=i: unbiased()[i],
             "the floor is not applied": lambda i=i: loop(n_steps, 0.0)[1][-1][i],
             "the responsibilities are those of the start in every step": lambda i=i: loop(n_steps, delay=n_steps)[1][
                 -1
@@ -279,6 +290,9 @@ def check_kmeans(kmeans: Callable[[Array, Array], ArrayLike], x: Array, centres:
         1e-12,
         {
             "points join the farthest centre": lambda: lloyd(farthest=True),
+            "the centres are the points nearest to them": lambda: np.array(
+                [x[((x - centre) ** 2).sum(axis=1).argmin()] for centre in lloyd()]
+            ),
             "the centres are medians, not means": lambda: lloyd(centre=np.median),
             "the distance is L1: Σ|x − c|": lambda: lloyd(power=1.0),
             "the distance is L1 and the centres are medians": lambda: lloyd(power=1.0, centre=np.median),
@@ -383,6 +397,13 @@ def check_table_em(
             tolerance,
             {
                 "they are the old ones": lambda: weights,
+                "the pseudo-counts are added to the weights": lambda: (
+                    (resp.sum(axis=0) + pseudo_counts.sum()) / (resp.sum() + K * pseudo_counts.sum())
+                ),
+                "the pseudo-counts of a dimension are added to the weights": lambda: (
+                    (resp.sum(axis=0) + pseudo_counts.sum(axis=1).mean())
+                    / (resp.sum() + K * pseudo_counts.sum(axis=1).mean())
+                ),
                 "they are counts, not divided by N": lambda: resp.sum(axis=0),
                 **through(lambda resp: resp.mean(axis=0), responsibilities, "in the E-step "),
             },
@@ -408,6 +429,18 @@ def check_table_em(
                 ),
                 "the pseudo-counts are added after the normalisation": lambda: (
                     normalised_tables(plain_counts()) + pseudo_counts
+                ),
+                "they are divided by N_k alone, without the sum of the pseudo-counts": lambda: (
+                    (plain_counts() + pseudo_counts) / resp.sum(axis=0)[:, None, None]
+                ),
+                "the pseudo-counts are their mean everywhere": lambda: counted(
+                    0 * pseudo_counts + pseudo_counts.mean()
+                ),
+                "the pseudo-counts are their mean over the dimensions": lambda: counted(
+                    0 * pseudo_counts + pseudo_counts.mean(axis=0)
+                ),
+                "the pseudo-counts are their mean over the levels of a dimension": lambda: counted(
+                    0 * pseudo_counts + pseudo_counts.mean(axis=1, keepdims=True)
                 ),
                 "the pseudo-counts are 1": lambda: counted(1 + 0 * pseudo_counts),
                 **through(lambda resp: counted(pseudo_counts, resp), responsibilities, "in the E-step "),

@@ -103,6 +103,12 @@ def check_schedule(
             {
                 "it is ᾱ², which is Ho's α-bar; ᾱ here is its square root": lambda: steps.scale**2,
                 "it is the product of the β, not of the α": lambda: np.cumprod(np.append(1.0, beta[1:])),
+                "ᾱ is exp(−½ Σβ²), the limit of many small steps, not the product": lambda: np.exp(
+                    -0.5 * np.cumsum(np.append(0.0, steps.variance[1:]))
+                ),
+                "ᾱ is ᾱ − ᾱ_T: it is shifted to 0 at t = T, and not rescaled": lambda: np.append(
+                    1.0, steps.scale[1:] - steps.scale[-1]
+                ),
                 "it is α_t of one step": lambda: steps.alpha,
             },
         ),
@@ -136,6 +142,9 @@ def check_schedule(
                 {
                     "it is β̃², a variance": lambda: steps.posterior,
                     "it is β_t": lambda: beta,
+                    "β̄_{t−1}²/β̄_t² stands where its root belongs, β̄_{t−1}/β̄_t": lambda: (
+                        beta * shifted(steps.total) / np.append(1.0, steps.total[1:])
+                    ),
                     "1/β̄_t is missing": lambda: beta * shifted(steps.std),
                 },
                 {
@@ -231,6 +240,7 @@ def check_forward_step(q_step: Callable[[int, Array, Array], ArrayLike], schedul
             "x_{t−1} has factor 1: the variance grows": weighted(0 * alpha + 1, beta),
             "x_{t−1} has factor 1 − β²/2, the first order of the root": weighted(1 - v / 2, beta),
             "it is x_t from x_0, all steps at once": weighted(steps.scale, steps.std),
+            "α is that of step t+1, beside β_t": weighted(np.append(alpha[1:], alpha[-1]), beta),
             "the noise is subtracted": weighted(alpha, -beta),
             **_mistakes(lambda s: weighted(s.alpha, np.sqrt(s.variance)), steps, inputs),
         },
@@ -279,6 +289,11 @@ def check_forward_process(q_sample: Callable[[int, Array, Array], ArrayLike], sc
             "the factors are swapped": weighted(std, scale),
             "the noise is subtracted: the distribution is right, the noise of this x_t has the other sign": weighted(
                 scale, -std
+            ),
+            "x_0 is rescaled to 2x_0 − 1 inside": lambda t, x, e: at(scale, t) * (2 * x - 1) + at(std, t) * e,
+            "it is divided by ᾱ, x_0 + σ ε with σ = β̄/ᾱ as in EDM": weighted(0 * scale + 1, std / scale),
+            "it is the straight path (1 − t/T) x_0 + (t/T) ε of flow matching": weighted(
+                1 - np.arange(steps.T + 1) / steps.T, np.arange(steps.T + 1) / steps.T
             ),
             "it is one step, not t steps": weighted(steps.alpha, np.sqrt(steps.variance)),
             "there is no noise": weighted(scale, 0 * std),
@@ -337,6 +352,8 @@ def check_posterior(
     by_x_t, by_x0 = _posterior_weights(steps)
     v, before, total, posterior = steps.variance, shifted(steps.total), steps.total, steps.posterior
     safe, condition, inputs = np.append(1.0, total[1:]), steps.posterior_condition[1:], ("x_t", "x_0")
+    before_or_1 = np.where(before > 0, before, 1.0)
+    without = v * before / np.where(v + before > 0, v + before, 1.0)  # 1/(1/β_t² + 1/β̄_{t−1}²)
     mean = check_linear(
         name,
         "(24)",
@@ -359,6 +376,10 @@ def check_posterior(
             "both square roots are missing": weighted(by_x_t * steps.alpha, v * shifted(steps.scale) ** 2 / safe),
             "ᾱ_t stands where α_t belongs": weighted(steps.scale * before / safe, by_x0),
             "ᾱ_{t−1} comes from a table padded on the wrong side": _padded(steps),
+            "the precision of x_t given x_{t−1} is 1/β_t², without α_t²": weighted(
+                without * steps.alpha / np.append(1.0, v[1:]),
+                np.append(1.0, (without / before_or_1 * shifted(steps.scale))[1:]),
+            ),
             "it is x_t/α_t, from two of the three factors": weighted(1 / steps.alpha, 0 * by_x0),
             "it is the mean of x_{t−1} given x_0 only": weighted(0 * by_x_t, shifted(steps.scale)),
             **_mistakes(lambda s: weighted(*_posterior_weights(s)), steps, inputs),
@@ -419,6 +440,10 @@ def check_posterior(
             },
             "it is log β_t²": over_beta(np.log(np.append(1.0, v[1:]))),
             "it is β_t, a standard deviation": over_beta(np.sqrt(v)),
+            "the precision of x_t given x_{t−1} is 1/β_t², without α_t²": over_beta(without),
+            "β̄_t²/β̄_{t−1}² stands where β̄_{t−1}²/β̄_t² belongs": over_beta(
+                np.where(before > 0, v * total / before_or_1, posterior)
+            ),
             "it is β_t²/α_t², from two of the three factors": over_beta(v / (1 - v)),
             of_hos_table(steps.T): over_beta(hos_table(steps.T).posterior),
         },
@@ -482,6 +507,8 @@ def check_noise_merging(
 
     cosine, sine = rotation(steps)
 
+    apart = np.append(1.0, np.hypot(shifted(steps.std), np.sqrt(steps.variance))[1:])
+
     def part(
         f: Callable[..., ArrayLike],
         what: str,
@@ -527,6 +554,10 @@ def check_noise_merging(
                 "α_t² stands for α_t": weighted(cosine * steps.alpha, sine),
                 "ᾱ_t stands for α_t": weighted(cosine / steps.alpha * steps.scale, sine),
                 "β̄_t stands where β̄_{t−1} belongs": weighted(steps.alpha, sine),
+                "the factors are squared": weighted(cosine**2, sine**2),
+                "α_t is missing, and the row is divided by its own length": weighted(
+                    shifted(steps.std) / apart, np.sqrt(steps.variance) / apart
+                ),
                 "it is the sum of the two noises": weighted(0 * cosine + 1, 0 * cosine + 1),
             },
         ),
@@ -600,6 +631,9 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
             "the noise has factor √(1 − ᾱ): ᾱ is not squared": weighted(1 / scale, -np.sqrt(1 - scale) / scale),
             "it is divided by ᾱ², Ho's α-bar without its root": weighted(1 / scale**2, -std / scale**2),
             "both square roots are missing": weighted(1 / scale**2, -(std**2) / scale**2),
+            "ε̂ has the factor 1/ᾱ − 1, where √(1/ᾱ² − 1) belongs": weighted(1 / scale, 1 - 1 / scale),
+            "it is ᾱx_t − β̄ε̂, right for a network that predicts v": weighted(scale, -std),
+            "1/ᾱ is missing in the factor of x_t": weighted(0 * scale + 1, -std / scale),
             "it is multiplied by ᾱ, not divided": weighted(scale, -std * scale),
             "the two factors are swapped": weighted(std / scale, -1 / scale),
             "1/ᾱ is missing in the factor of ε̂": weighted(1 / scale, -std),

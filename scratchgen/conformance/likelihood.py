@@ -84,6 +84,13 @@ def check_kl(kl: Callable[..., ArrayLike], p: Array, q: Array) -> Check:
                 "it is a mean over the table, not a sum": lambda a, b: (a * np.log(a / b)).mean(),
                 "p does not weigh the logarithms": lambda a, b: np.log(a / b).sum(),
                 "it is KL(p‖q) + KL(q‖p)": lambda a, b: ((a - b) * np.log(a / b)).sum(),
+                "it is the root of the Jensen-Shannon divergence, a symmetric distance": lambda a, b: np.sqrt(
+                    0.5 * (a * np.log(2 * a / (a + b)) + b * np.log(2 * b / (a + b))).sum()
+                ),
+                "q stands where log q belongs, as in F.kl_div(q, p)": lambda a, b: (a * (np.log(a) - b)).sum(),
+                "p stands where log p belongs, as in F.kl_div(p, q) of the other divergence": lambda a, b: (
+                    b * (np.log(b) - a)
+                ).sum(),
                 "it is the Jensen-Shannon divergence": lambda a, b: (
                     0.5 * (a * np.log(2 * a / (a + b)) + b * np.log(2 * b / (a + b))).sum()
                 ),
@@ -230,6 +237,7 @@ DIAGONAL_KLS: dict[str, Callable[[Array, Array], Array]] = {
     "(log σ)² stands for log σ² in the KL": lambda m, v: _diagonal_terms(m, np.exp(v), v**2 / 4),
     "(log σ²)² stands for log σ² in the KL": lambda m, v: _diagonal_terms(m, np.exp(v), v**2),
     "σ stands for σ² in the KL, beside log σ²": lambda m, v: _diagonal_terms(m, np.exp(v / 2), v),
+    "σ⁴ stands for σ² in the KL, beside log σ²": lambda m, v: _diagonal_terms(m, np.exp(2 * v), v),
     "log σ² stands for σ² in the KL": lambda m, v: _diagonal_terms(m, v, v),
     "(log σ²)² stands for σ² in the KL": lambda m, v: _diagonal_terms(m, v**2, v),
     "log σ² is read as σ in the KL": lambda m, v: _diagonal_terms(m, v**2, np.log(v**2)),
@@ -472,6 +480,12 @@ def check_bits_per_dim(
             "log₂ scale is counted once, not in every dimension": lambda: (
                 nats / (dimension * np.log(2)) - np.log2(scale) / dimension
             ),
+            "log scale is taken in nats, beside bits": lambda: nats / (dimension * np.log(2)) - np.log(scale),
+            "log 2 multiplies, where it should divide": lambda: -np.log(masses) * np.log(2) / dimension,
+            **{
+                f"{bits} bits are added, whatever the scale": lambda bits=bits: nats / (dimension * np.log(2)) + bits  # type: ignore[misc]
+                for bits in (7, 8)
+            },
             "it is in nats": lambda: -np.log(masses) / dimension,
             "ln 2 is missing": lambda: nats / dimension - np.log2(scale),
             "it is not divided by D": lambda: -np.log2(masses),

@@ -22,19 +22,26 @@ from scratchgen.validation import Array
 Layers = Sequence[tuple[Array, Array]]  # (weights (m, n), biases (n,)) of every layer, input first
 
 
-def printed_mlp(x: Array, layers: Layers, activation: str = "silu") -> Array:
-    """σ(x W_1 + b_1) → … → h W_L + b_L, (N, n), with the activation in its formula."""
+def printed_mlp(
+    x: Array, layers: Layers, activation: str = "silu", late_bias: bool = False, residual: bool = False
+) -> Array:
+    """σ(x W_1 + b_1) → … → h W_L + b_L, (N, n), with the activation in its formula; the options are mistakes."""
     activate: Callable[[Array], Array] = {
         "silu": lambda z: z / (1 + np.exp(-z)),
         "tanh": lambda z: 1 - 2 / (np.exp(2 * z) + 1),
         "identity": lambda z: z,
         "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+        "leaky": lambda z: np.where(z > 0, z, 0.01 * z),
+        "quick gelu": lambda z: z / (1 + np.exp(-1.702 * z)),
         "relu": lambda z: np.maximum(z, 0),
         "gelu": lambda z: z * (0.5 + 0.5 * np.vectorize(math.erf)(z / 2**0.5)),
     }[activation]
     for i, (weight, bias) in enumerate(layers):
-        x = np.einsum("nm,mk->nk", x, weight) + bias
-        x = x if i == len(layers) - 1 else activate(x)
+        before, z = x, np.einsum("nm,mk->nk", x, weight)
+        if i == len(layers) - 1:
+            return z + bias
+        x = activate(z) + bias if late_bias else activate(z + bias)
+        x = x + before if residual and x.shape == before.shape else x
     return x
 
 
@@ -81,6 +88,12 @@ def check_mlp(call: Callable[[Array], ArrayLike], layers: Layers, x: Array, acti
             ),
             "the biases are missing": lambda: printed_mlp(
                 x, [(weight, 0 * bias) for weight, bias in layers], activation
+            ),
+            "the biases are added after the activation": lambda: printed_mlp(x, layers, activation, late_bias=True),
+            "the activation is LeakyReLU, of slope 0.01": lambda: printed_mlp(x, layers, "leaky"),
+            "the activation is z σ(1.702 z), an approximation of GELU": lambda: printed_mlp(x, layers, "quick gelu"),
+            "the input of a layer is added to its output, a residual connection": lambda: printed_mlp(
+                x, layers, activation, residual=True
             ),
             "there is no activation": lambda: printed_mlp(x, layers, "identity"),
             "the activation is tanh": lambda: printed_mlp(x, layers, "tanh"),
@@ -146,6 +159,10 @@ def check_activation(
         "it is the sigmoid alone": lambda: s,
         "it is the derivative of the sigmoid": lambda: s * (1 - s),
         "the sigmoid is missing": lambda: z * s * (1 - s),
+        "1 − s is missing: it is s + z s": lambda: s + z * s,
+        "z s (1 − s) is subtracted": lambda: s - z * s * (1 - s),
+        "(1 − s)² stands where s (1 − s) belongs": lambda: s + z * (1 - s) ** 2,
+        "it is y + s (1 − y) with z in the place of y = SiLU(z)": lambda: z + s * (1 - z),
         "the factor z is missing": lambda: s + s * (1 - s),
         "it is that of z σ(1.702 z), an approximation of GELU": lambda: silu_slope(1.702 * z),
         **{
@@ -305,7 +322,15 @@ def check_noise_network(
     def with_coefficients(skip: Array, gain: Array) -> Array:
         return printed_noise(mlp, x, scale, std, *settings[:3], coefficients=(skip, gain))
 
-    skip = std / (scale**2 + std**2) if coefficients is None else coefficients[0]
+    def with_inputs(change: Callable[[Array], Array]) -> Array:
+        """ε̂ with other inputs of the network, for x without octaves."""
+        if n_octaves:
+            return np.array(np.nan)
+        return printed_noise(lambda h: mlp(change(h)), x, scale, std, *settings)
+
+    n, D, at = n_time_features, x.shape[1], x.shape[1]
+    first_class = np.eye(1, indicators.shape[1])
+    skip, gain = (std / r**2, scale / r) if coefficients is None else coefficients
     first = None if coefficients is None else (coefficients[0][0] * levels, coefficients[1][0] * levels)
     alone = [printed_noise(mlp, x, a * levels, b * levels, *settings[:3]) for a, b in zip(scale, std, strict=True)]
     mistakes = {
@@ -327,6 +352,34 @@ def check_noise_network(
         "the labels are shifted by one example": lambda: printed_noise(
             mlp, x, scale, std, n_time_features, np.roll(indicators, 1, axis=0), n_octaves, coefficients
         ),
+        "x is not divided by r before the network": lambda: with_inputs(
+            lambda h: np.concatenate([h[:, :D] * r[:, None], h[:, D:]], axis=1)
+        ),
+        "sines come before cosines in the waves of the log-SNR": lambda: with_inputs(
+            lambda h: np.concatenate(
+                [h[:, :at], h[:, at + n : at + 2 * n], h[:, at : at + n], h[:, at + 2 * n :]], axis=1
+            )
+        ),
+        "the waves are those of ¼ log std, EDM's c_noise": lambda: printed_noise(
+            mlp, x, scale, std, *settings, log_snr=lambda scale, std: 0.25 * np.log(std)
+        ),
+        "the waves are those of ¼ log(std/scale), EDM's c_noise": lambda: printed_noise(
+            mlp, x, scale, std, *settings, log_snr=lambda scale, std: 0.25 * np.log(std / scale)
+        ),
+        "an example without a label gets class 0": lambda: printed_noise(
+            mlp,
+            x,
+            scale,
+            std,
+            n,
+            indicators + (indicators.sum(axis=1, keepdims=True) == 0) * first_class,
+            *settings[2:],
+        ),
+        "the labels are those of the next class": lambda: printed_noise(
+            mlp, x, scale, std, n, np.roll(indicators, 1, axis=1), *settings[2:]
+        ),
+        "gain and skip are exchanged": lambda: with_coefficients(gain, skip),
+        "the gain has the wrong sign": lambda: with_coefficients(skip, -gain),
         "the skip connection is missing": lambda: right - skip[:, None] * x,
     }
     if coefficients is None:
@@ -336,6 +389,7 @@ def check_noise_network(
             "the gain is scale": lambda: with_coefficients(skip, scale),
             "the gain is std/r, not scale/r": lambda: with_coefficients(skip, std / r),
             "the skip connection is std/r: its r is not squared": lambda: with_coefficients(std / r, scale / r),
+            "the skip connection is std: 1/r² is missing": lambda: with_coefficients(std, scale / r),
             "the skip connection is 1/r²: std is missing": lambda: with_coefficients(1 / r**2, scale / r),
             "the skip connection is scale/r²": lambda: with_coefficients(scale / r**2, scale / r),
         }
@@ -531,6 +585,12 @@ def check_categorical_draw(draw: Callable[[Array], ArrayLike], law: Array, n_uni
                     [0 * law[:, :, :1], law[:, :, :-2], law[:, :, -2:].sum(axis=2, keepdims=True)], axis=2
                 ),
                 "it is the most probable level: an argmax, no draw": lambda: np.eye(K)[law.argmax(axis=2)],
+                "the law is squared and normalised: a temperature of ½": lambda: (
+                    law**2 / (law**2).sum(axis=2, keepdims=True)
+                ),
+                "the root of the law is taken and normalised: a temperature of 2": lambda: (
+                    np.sqrt(law) / np.sqrt(law).sum(axis=2, keepdims=True)
+                ),
                 "all levels are equally probable": lambda: np.full_like(law, 1 / K),
                 "all dimensions have the law of the first": lambda: np.broadcast_to(law[:, :1], law.shape),
                 "all examples have the law of the first": lambda: np.broadcast_to(law[:1], law.shape),

@@ -104,6 +104,7 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
                     "it uses the old W in its cross term": lambda S, W, s2: (
                         float(np.trace(S) - np.sum(moments(S, W, s2)[0] * W)) / D / unit
                     ),
+                    "it is divided by D − k, not by D": lambda S, W, s2: D / (D - W.shape[1]) * best_variance(S, W, s2),
                     "it is not divided by D": lambda *instance: D * best_variance(*instance),
                     "it is the old σ²": lambda S, W, s2: s2 / unit,
                     "it is σ, not σ²": lambda *instance: (unit * best_variance(*instance)) ** 0.5 / unit,
@@ -272,6 +273,14 @@ def check_factor_analysis_step(
                 ),
                 "E zzᵀ is missing: it is E x zᵀ": lambda: moments[:D, D:] / unit**0.5,
                 "it is the old W": lambda: W / unit**0.5,
+                "WᵀΨ⁻¹W is missing in Cov(z | x): it is that of the prior": lambda: (
+                    moments[:D, D:] @ np.linalg.inv(moments[D:, D:] - posterior_cov + np.eye(W.shape[1])) / unit**0.5
+                ),
+                "Cov(z | x) is I + β W, not I − β W": lambda: (
+                    moments[:D, D:]
+                    @ np.linalg.inv(moments[D:, D:] - posterior_cov + np.eye(W.shape[1]) + gain @ W)
+                    / unit**0.5
+                ),
             },
             labels=lambda index: f"W[{index[0]}, {index[1]}] after a step, in units,",
         ),
@@ -284,6 +293,10 @@ def check_factor_analysis_step(
             tolerance,
             {
                 "it uses the old W": lambda: residual(W) / unit,
+                "it is the diagonal of S − W Wᵀ": lambda: np.diagonal(S - best_W @ best_W.T) / unit,
+                "Cov(z | x) is missing: it is the residual at the posterior mean": lambda: (
+                    np.diagonal((np.eye(D) - best_W @ gain) @ S @ (np.eye(D) - best_W @ gain).T) / unit
+                ),
                 "it uses the old W in its cross term": lambda: np.diagonal(S - W @ moments[D:, :D]) / unit,
                 "it is one number for all dimensions": lambda: np.full(D, residual(best_W).mean()) / unit,
                 "it is the old Ψ": lambda: noise_variance / unit,

@@ -95,14 +95,17 @@ def _ancestral_mistakes(steps: Steps, sigma: Array) -> dict[str, Formula]:
         "√(1 − ᾱ) stands where β̄ = √(1 − ᾱ²) belongs: ᾱ is not squared": mean(
             v / np.append(1.0, np.sqrt(1 - scale[1:]))
         ),
+        "1 − α_t stands where β_t² = 1 − α_t² belongs: α is not squared": mean((1 - alpha) / safe),
         "β̄_{t−1} stands where β̄_t belongs": mean(v / np.concatenate([safe[:2], safe[1:-1]])),
         "ε̂ has the wrong sign": _reverse_step(by_x_t, -by_eps, sigma),
         "1/α_t is missing": _reverse_step(by_x_t * alpha, by_eps * alpha, sigma),
+        "it is multiplied by α_t, not divided": _reverse_step(by_x_t * alpha**2, by_eps * alpha**2, sigma),
         "1/α_t² stands for 1/α_t": _reverse_step(by_x_t / alpha, by_eps / alpha, sigma),
         "1/ᾱ_t stands where 1/α_t belongs": _reverse_step(1 / scale, -v / safe / scale, sigma),
         "1/α_t is missing in the factor of ε̂": mean(v / safe * alpha),
         "the noise has factor σ², a variance": noise(sigma**2),
         "the noise has factor √σ: a standard deviation is taken for a variance": noise(np.sqrt(sigma)),
+        "the noise has factor exp(½ σ²): σ² is read as its logarithm": noise(np.exp(0.5 * sigma**2)),
         "the noise has factor log σ², a log-variance": noise(np.log(np.append(1.0, sigma[1:] ** 2))),
         "x_t is returned as it is at t = 1": as_it_is(1),
         "x_t is returned as it is at t = 1 and t = 2": as_it_is(2),
@@ -178,7 +181,7 @@ class _Levels:
     """ᾱ and β̄ of steps t and s as factors of (…, D), and the variance of x_t given x_s."""
 
     def __init__(self, steps: Steps, t: IntArray, s: IntArray) -> None:
-        log_scale = np.cumsum(np.log1p(-steps.variance))
+        self.t, log_scale = t, np.cumsum(np.log1p(-steps.variance))
         jump = np.where(np.subtract(t, s) == 1, steps.variance[t], -np.expm1(log_scale[t] - log_scale[s]))
         self.scale_t, self.std_t = at(steps.scale, t), at(steps.std, t)
         self.scale_s, self.std_s = at(steps.scale, s), at(steps.std, s)
@@ -249,6 +252,9 @@ def _ddim_mistakes(steps: Steps, eta: float) -> dict[str, Formula]:
             lambda a, sigma: (a.scale_s, np.sqrt(np.maximum(a.std_s**2 - sigma, 0)), sigma)
         ),
         "the fresh noise has factor σ², a variance": made(lambda a, sigma: (a.scale_s, a.direct(sigma), sigma**2)),
+        "η stands in σ and again before the fresh noise": made(
+            lambda a, sigma: (a.scale_s, a.direct(sigma), eta * sigma)
+        ),
         "the fresh noise is added twice": made(lambda a, sigma: (a.scale_s, a.direct(sigma), 2 * sigma)),
         "β̄_t stands where β̄_s belongs in the direction": made(
             lambda a, sigma: (a.scale_s, np.sqrt(np.maximum(a.std_t**2 - sigma**2, 0)), sigma)
@@ -273,6 +279,12 @@ def _ddim_mistakes(steps: Steps, eta: float) -> dict[str, Formula]:
             lambda a: eta * a.std_s / a.std_t * np.sqrt(1 - a.scale_t / a.scale_s)
         ),
         "σ is that of the single step from t to t − 1": one_step,
+        "σ is that of the single step from t to t − 1, and at most β̄_s": with_sigma(
+            lambda a: np.minimum(eta * at(np.sqrt(steps.posterior), a.t), a.std_s)
+        ),
+        "the step to x_0 keeps the noise level of s = 1": lambda t, s, x, e, z: (
+            right(t, s, x, e, z) + np.where(s == 0, steps.std[1], 0.0) * e
+        ),
         "s is ignored: the step goes to t − 1": lambda t, s, x, e, z: right(t, t - 1, x, e, z),
         "t and s are swapped": lambda t, s, x, e, z: right(np.where(s > 0, s, -1), t, x, e, z),
     }
@@ -635,6 +647,9 @@ def check_optimal_variance(
             "the noise loss is not divided by D": lambda: tilde + of_loss * D,
             "β̃² is divided by D": lambda: tilde / D + of_loss,
             "1/α² is missing": lambda: tilde + of_loss * (1 - v),
+            "1/ᾱ_t² stands for 1/α_t²": lambda: tilde + of_loss * (1 - v) / steps.scale[1:] ** 2,
+            "the factor of ε̂ is not squared": lambda: tilde + of_loss / np.abs(reverse_mean(steps)[:, 1]),
+            "the noise loss is subtracted": lambda: tilde - of_loss,
             "1/β̄² is missing": lambda: tilde + of_loss * steps.total[1:],
             "β² stands for β⁴": lambda: tilde + of_loss / v,
             "β_t² stands for β̃_t²": lambda: v + of_loss,
@@ -731,6 +746,7 @@ def check_predicted_noise(
         },
         "v": {
             "v has the other sign": by_noise(lambda out, scale, std, beta: std * x_t - scale * out),
+            "β̄x_t has the wrong sign: ᾱv − β̄x_t": by_noise(lambda out, scale, std, beta: scale * out - std * x_t),
             "ᾱ and β̄ are swapped: ᾱx_t + β̄v": by_noise(lambda out, scale, std, beta: scale * x_t + std * out),
             "it is x̂_0 of v, ᾱx_t − β̄v": by_noise(lambda out, scale, std, beta: scale * x_t - std * out),
             "β̄x_t is missing": by_noise(lambda out, scale, std, beta: scale * out),
@@ -771,6 +787,7 @@ def check_predicted_noise(
             "guidance has the wrong sign": lambda: all_of(lambda w: -w),
             **{f"the prediction is taken for {text}": taken_for(one) for one, text in meanings.items() if one != kind},
             **converted[kind],
+            "ε̂ itself is clipped to [−1, 1], not x̂_0": lambda: _eps_clipped(all_of(clip=False)),
             "guidance is squared": lambda: all_of(lambda w: w**2),
         },
         labels=lambda i: (
@@ -779,6 +796,11 @@ def check_predicted_noise(
         ),
         unit=(1 + np.abs(right).max(axis=(1, 2, 3), keepdims=True)) * enlarged(tolerance, condition),
     )
+
+
+def _eps_clipped(eps_hat: Array) -> Array:
+    """ε̂ without and with clipping, (…, 2, N, D), where the second is ε̂ within ±1."""
+    return np.stack([eps_hat[:, 0], clipped(eps_hat[:, 1], 1.0)], axis=1)
 
 
 @takes_arrays
@@ -820,6 +842,11 @@ def check_reverse_variance(variance: Callable[[str], ArrayLike], schedule: Noise
                 np.log(clipped_first) / v,
             ],
             "the two are swapped": lambda: [posterior / v, v / v],
+            "“beta” is the geometric mean of β_t² and β̃_t²": lambda: [np.sqrt(clipped_first / v), posterior / v],
+            "they are those of step t+1": lambda: [
+                np.append(v[1:], v[-1]) / v,
+                np.append(posterior[1:], posterior[-1]) / v,
+            ],
             "“posterior” is β_t²": lambda: [v / v, v / v],
             "1/β̄_t² is missing": lambda: [v / v, np.append(v[0], v[1:] * steps.total[1:-1]) / v],
             "they are those of step t−1": lambda: [shifted(v) / v, shifted(posterior) / v],

@@ -173,6 +173,11 @@ def check_training_step(
 
     exact = slopes(weight)
     unit = _unit(exact, float(np.mean(right)))
+    norm, length = float(np.linalg.norm(exact)), float(np.linalg.norm(gradient))
+    bound = float(f"{length:.2g}")  # a bound that people write has two digits at most
+    clipped_norm: dict[str, Callable[[], Array]] = {}
+    if 0 < length < norm and abs(length - bound) < 1e-5 * bound:  # optimisers divide by the norm + 1e-6
+        clipped_norm[f"it is clipped to the norm {bound:g}"] = lambda: exact * length / norm / unit
     return worst(
         compare(
             name,
@@ -204,6 +209,7 @@ def check_training_step(
                     exact / unit / np.mean(weight)
                 ),
                 "it is the gradient of the logsumexp of the losses, not of their mean": lambda: of_logsumexp() / unit,
+                **clipped_norm,
                 "it is the ascent direction: the sign is wrong": lambda: -exact / unit,
                 "it is added to the gradient of the call before": lambda: 2 * exact / unit,
                 "it is the gradient of the first example only": lambda: (
@@ -272,6 +278,11 @@ def check_training(
         accumulate: int = 0,
         batch: Callable[[int], int] = lambda n: n,
         old_average: bool = False,
+        rate_of: Callable[[int], float] | None = None,
+        decoupled: bool = True,
+        decay_weights: bool = True,
+        adam: bool = True,
+        late_loss: bool = False,
     ) -> tuple[Array, Array, Array]:
         """The loop, with mistakes; `accumulate` gradients before are added, and the rate is that of step n − late."""
         gradients: list[Array] = []
@@ -280,12 +291,14 @@ def check_training(
         for n in range(n_steps):
             values.append(batch_loss(n)(theta))
             gradients.append(_slopes(batch_loss(batch(n)), theta, np.eye(len(theta))))
-            g = np.sum(gradients[-1 - accumulate :], axis=0)
+            g = np.sum(gradients[-1 - accumulate :], axis=0) + (0 if decoupled else weight_decay * theta)
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
             m_hat, v_hat = (m / (1 - 0.9 ** (n + 1)), v / (1 - 0.999 ** (n + 1))) if correct else (m, v)
-            rate = learning_rate * printed_rate(max(n - late, 0), n_steps, warmup if warm else 0)
-            step = rate * m_hat / (np.sqrt(v_hat) + 1e-8) + rate * weight_decay * theta
+            share = printed_rate(max(n - late, 0), n_steps, warmup if warm else 0) if rate_of is None else rate_of(n)
+            rate, decay = learning_rate * share, weight_decay if decoupled and decay_weights else 0.0
+            step = rate * (m_hat / (np.sqrt(v_hat) + 1e-8) if adam else g) + rate * decay * theta
             before, theta = theta, theta + step if ascend else theta - step
+            values[-1] = batch_loss(n)(theta) if late_loss else values[-1]
             decay = 0.0 if bar is None else min(bar, (2 + n) / (11 + n))
             average = decay * average + (1 - decay) * (before if old_average else theta)
         return np.array(values), theta, average
@@ -300,13 +313,31 @@ def check_training(
             "the learning rate is one step late": lambda: plain(late=1)[i],
             "the gradient is that of the first batch in every step": lambda: plain(batch=lambda n: 0)[i],
             "the gradient is that of the batch before": lambda: plain(batch=lambda n: max(n - 1, 0))[i],
+            "the learning rate is constant": lambda: plain(rate_of=lambda n: 1.0)[i],
+            "the learning rate is constant after its rise": lambda: plain(
+                rate_of=lambda n: min(1.0, (n + 1) / max(warmup, 1))
+            )[i],
+            "the rise starts at 0: step/warmup": lambda: plain(
+                rate_of=lambda n: n / warmup if n < warmup else printed_rate(n, n_steps, warmup)
+            )[i],
+            "weight decay goes through the moments: L2, not AdamW": lambda: plain(decoupled=False)[i],
+            "the weights do not decay": lambda: plain(decay_weights=False)[i],
+            "there is no Adam: the steps are −rate · gradient": lambda: plain(adam=False)[i],
             "the moments of Adam are not corrected for their start at 0": lambda: plain(correct=False)[i],
             "the learning rate does not rise first": lambda: plain(warm=False)[i],
             "it moves along +gradient, not −gradient": lambda: plain(ascend=True)[i],
         }
 
     checks = [
-        compare(name, equation, "the loss of every step", left[0], values, 1e-6, part(0)),
+        compare(
+            name,
+            equation,
+            "the loss of every step",
+            left[0],
+            values,
+            1e-6,
+            {"it is measured after the step, not before": lambda: plain(late_loss=True)[0], **part(0)},
+        ),
         compare(
             name,
             equation,
@@ -381,11 +412,14 @@ def check_learning_rate(rate: Callable[[int], float], n_steps: int, learning_rat
             [right[i] if (other := rise if i < warmup else fall) is None else learning_rate * other(i) for i in steps]
         )
 
+    left = np.array([rate(step) for step in steps])
+    end = printed_rate(n_steps - 1, n_steps, warmup)
+    least = (float(left[-1]) / learning_rate - end) / (1 - end) if end < 1 else 0.0  # of a cosine with another end
     return compare(
         "check_learning_rate",
         "(14)",
         "the learning rate of a step",
-        np.array([rate(step) for step in steps]),
+        left,
         right,
         1e-13,
         {
@@ -410,6 +444,10 @@ def check_learning_rate(rate: Callable[[int], float], n_steps: int, learning_rat
             "it falls by a quarter of the cosine: the square is missing": lambda: after_rise(
                 lambda i: np.cos(0.5 * np.pi * (i - warmup) / (n_steps - warmup))
             ),
+            f"it falls to {least:.4g} of the largest, not to 0": lambda: after_rise(
+                lambda i: least + (1 - least) * printed_rate(i, n_steps, warmup)
+            ),
+            "1 + cos stands without its ½": lambda: after_rise(lambda i: 2 * printed_rate(i, n_steps, warmup)),
             "it falls along a line, not along a cosine": lambda: after_rise(
                 lambda i: 1 - (i - warmup) / (n_steps - warmup)
             ),
@@ -520,19 +558,36 @@ def check_adam(
     """
 
     def textbook(
-        correct: bool = True, root_epsilon: bool = False, decoupled: bool = True, early_epsilon: bool = False
+        correct: bool = True,
+        root_epsilon: bool = False,
+        decoupled: bool = True,
+        early_epsilon: bool = False,
+        correct_first: bool = True,
+        correct_second: bool = True,
+        largest: str = "",
+        first: int = 1,
+        decays: tuple[float, float] = (beta1, beta2),
+        power: float = 0.5,
+        absolute: bool = False,
+        decay_rate: float = learning_rate,
     ) -> Array:
+        """The printed algorithm; the options are mistakes."""
+        (b1, b2), top = decays, np.zeros(len(parameters))
         theta, m, v = parameters.astype(np.float64), np.zeros(len(parameters)), np.zeros(len(parameters))
         states = []
-        for n, g in enumerate(gradients, start=1):
+        for n, g in enumerate(gradients, start=first):
             if decoupled:
-                theta = theta - learning_rate * weight_decay * theta
+                theta = theta - decay_rate * weight_decay * theta
             else:
                 g = g + weight_decay * theta
-            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
-            m_hat, v_hat = (m / (1 - beta1**n), v / (1 - beta2**n)) if correct else (m, v)
+            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * (np.abs(g) if absolute else g**2)
+            top = np.maximum(top, v)
+            m_hat = m / (1 - b1**n) if correct and correct_first else m
+            v_hat = (top if largest == "before" else v) / (1 - b2**n if correct and correct_second else 1)
+            if largest == "after":
+                v_hat = top = np.maximum(top if n > first else 0 * top, v_hat)
             added = epsilon / np.sqrt(1 - beta2**n) if early_epsilon else epsilon
-            step = m_hat / np.sqrt(v_hat + epsilon) if root_epsilon else m_hat / (np.sqrt(v_hat) + added)
+            step = m_hat / np.sqrt(v_hat + epsilon) if root_epsilon else m_hat / (v_hat**power + added)
             theta = theta - learning_rate * step
             states.append(theta)
         return np.array(states)
@@ -546,6 +601,15 @@ def check_adam(
         tolerance,
         {
             "the moments are not corrected for their start at 0": lambda: textbook(correct=False),
+            "only the first moment is corrected for its start at 0": lambda: textbook(correct_second=False),
+            "only the second moment is corrected for its start at 0": lambda: textbook(correct_first=False),
+            "the second moment is the largest so far: AMSGrad, by corrected moments": lambda: textbook(largest="after"),
+            "the second moment is the largest so far: AMSGrad": lambda: textbook(largest="before"),
+            "the steps are counted from 2 in the correction": lambda: textbook(first=2),
+            "the decays β₁ and β₂ are exchanged": lambda: textbook(decays=(beta2, beta1)),
+            "the root of the second moment is missing": lambda: textbook(power=1.0),
+            "|g| stands for g² in the second moment": lambda: textbook(absolute=True),
+            "weight decay is not multiplied by the learning rate": lambda: textbook(decay_rate=1.0),
             "ε is added before the bias correction, as TensorFlow's ε̂": lambda: textbook(early_epsilon=True),
             "ε stands under the root": lambda: textbook(root_epsilon=True),
             "weight decay goes through the moments: L2, not AdamW": lambda: textbook(decoupled=False),

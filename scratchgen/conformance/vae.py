@@ -283,6 +283,13 @@ CROSS_ENTROPIES: dict[str, Callable[[Array, Array], Array]] = {
         _cross_entropy(x, a) + xlogy(x, x) + xlogy(1 - x, 1 - x)
     ),
     "probabilities are cut at 1e-7": lambda x, a: _of_probabilities(x, np.clip(expit(a), 1e-7, 1 - 1e-7)),
+    **{
+        f"{e:g} is added to the probabilities": lambda x, a, e=e: (
+            -xlogy(x, expit(a) + e) - xlogy(1 - x, 1 - expit(a) + e)
+        )  # type: ignore[misc]
+        for e in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-9, 1e-10)
+    },
+    "x is rounded to 0 or 1": lambda x, a: _cross_entropy((x > 0.5).astype(np.float64), a),
     "1e-8 is added to the probabilities": lambda x, a: -xlogy(x, expit(a) + 1e-8) - xlogy(1 - x, 1 - expit(a) + 1e-8),
 }
 
@@ -496,6 +503,9 @@ def check_importance_weighted_bound(
         "it is the mean of the log-weights, an ELBO": lambda stack: stack.mean(axis=0),
         "it is the sum of the log-weights": lambda stack: stack.sum(axis=0),
         "log n is not subtracted": lambda stack: log_mean_exp(stack) + np.log(len(stack)),
+        "the logarithm of the number of examples is subtracted, not log n": lambda stack: (
+            log_mean_exp(stack) + np.log(len(stack)) - np.log(stack.shape[1])
+        ),
         "log n is subtracted twice": lambda stack: log_mean_exp(stack) - np.log(len(stack)),
         "it is divided by n outside the logarithm": lambda stack: (
             (log_mean_exp(stack) + np.log(len(stack))) / len(stack)

@@ -145,6 +145,9 @@ def check_latent_posterior(posterior: Callable[[Array], tuple[ArrayLike, ArrayLi
             tolerance,
             {
                 "it is normalised over x: that is p(x | z)": lambda: joint / joint.sum(axis=0),
+                "the prior p(z) is left out: it is p(x | z), normalised over z": lambda: (
+                    joint / joint.sum(axis=0) / (joint / joint.sum(axis=0)).sum(axis=1, keepdims=True)
+                ),
                 "it is not normalised": lambda: joint,
                 "it is divided by 1/X, a p(x) of the data, not by p_θ(x)": lambda: len(joint) * joint,
                 "it is 0 or 1: the most probable z": lambda: joint == joint.max(axis=1, keepdims=True),
@@ -207,6 +210,9 @@ def check_posterior_kl(kl: Callable[[Array, Array], ArrayLike], joint: Array, q:
             instances,
             {
                 "it is KL(p(z | x)‖q), with swapped arguments": reversed_kl,
+                "p(x, z) is normalised over x: that is p(x | z)": lambda joint, q: (
+                    q * np.log(q / (joint / joint.sum(axis=0)))
+                ).sum(axis=1),
                 "the joint is not normalised: it is −ELBO": lambda joint, q: (q * np.log(q / joint)).sum(axis=1),
                 "it is the KL to the prior p(z), not to p(z | x)": lambda joint, q: (
                     q * np.log(q / joint.sum(axis=0))
@@ -282,6 +288,12 @@ def check_elbo(elbo: Callable[[Array, Array], ArrayLike], joint: Array, q: Array
                 "it is −ELBO, the loss": lambda joint, q: -exact(joint, q),
                 "it is −KL(q‖p(z | x)): log p(x) is missing": lambda joint, q: (
                     exact(joint, q) - np.log(joint.sum(axis=1))
+                ),
+                "the entropy of q is in bits": lambda joint, q: (
+                    (q * np.log(joint)).sum(axis=1) - (q * np.log2(q)).sum(axis=1)
+                ),
+                "E_q p(x, z)/q stands under the logarithm as log E_q p(x, z), with the entropy of q": lambda joint, q: (
+                    np.log((q * joint).sum(axis=1)) - (q * np.log(q)).sum(axis=1)
                 ),
                 "the entropy of q is summed over x": lambda joint, q: (
                     (q * np.log(joint)).sum(axis=1) - (q * np.log(q)).sum()
@@ -370,6 +382,12 @@ def check_split_elbo(elbo: Callable[..., ArrayLike], decoder: Array, prior: Arra
                 "it is −ELBO, the loss": lambda *a: -exact(*a),
                 "the reconstruction E_q log p(x | z) is missing": split(bits=0.0),
                 "the KL is averaged over z, not summed": split(1 / len(prior)),
+                "the reconstruction is averaged over the prior, not over q": lambda decoder, prior, q: (
+                    np.log(decoder) @ prior - (q * np.log(q / prior)).sum(axis=1)
+                ),
+                "the KL is averaged over x": lambda decoder, prior, q: (
+                    (q * np.log(decoder)).sum(axis=1) - (q * np.log(q / prior)).sum(axis=1).mean()
+                ),
                 "the prior is taken as uniform": lambda decoder, prior, q: (
                     (q * np.log(decoder)).sum(axis=1) - (q * np.log(q * len(prior))).sum(axis=1)
                 ),
@@ -473,6 +491,12 @@ def check_joint_kl(joint_kl: Callable[..., ArrayLike], p_x: Array, q: Array, dec
                 "it is a mean over the table": lambda p, q, decoder, prior: (
                     p[:, None] * q * np.log(p[:, None] * q / (decoder * prior))
                 ).mean(),
+                "the aggregate E_p q(z | x) stands in the place of the prior": lambda p, q, decoder, prior: (
+                    p[:, None] * q * np.log(p[:, None] * q / (decoder * (p @ q)))
+                ).sum(),
+                "p(x) is taken as uniform": lambda p, q, decoder, prior: (
+                    q / len(p) * np.log(q / len(p) / (decoder * prior))
+                ).sum(),
                 "q is averaged over x": lambda p, q, decoder, prior: (
                     p[:, None] * (p @ q) * np.log(p[:, None] * (p @ q) / (decoder * prior))
                 ).sum(),
@@ -782,7 +806,15 @@ def check_mean_field(
             means,
             exact,
             tolerance,
-            {"μ is not subtracted": lambda: exact + mean @ W @ (np.linalg.inv(precision) / s2).T},
+            {
+                "μ is not subtracted": lambda: exact + mean @ W @ (np.linalg.inv(precision) / s2).T,
+                "it is one sweep over the latents from 0, not the fixed point": lambda: (
+                    np.linalg.solve(np.tril(precision), precision @ exact.T).T
+                ),
+                "it is one update of all latents at once from 0, not the fixed point": lambda: (
+                    exact @ precision / np.diagonal(precision)
+                ),
+            },
         ),
         compare(
             name,
