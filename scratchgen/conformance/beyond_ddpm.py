@@ -9,11 +9,13 @@ from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import check_callable, parts, returned, takes_arrays
 from scratchgen.conformance.reference_chain import (
+    CLIPS,
     EpsHat,
     Formula,
     Steps,
     at,
     check_linear,
+    clipped,
     common_mistakes,
     compose,
     rounding,
@@ -59,6 +61,25 @@ def check_ddim_inversion(inverse: Callable[[int, int, Array, Array], ArrayLike],
             at(a, t) / at(a, s) * x + np.sqrt(at(b, t) ** 2 - (at(a, t) / at(a, s) * at(b, s)) ** 2) * e
         ),
         "the noise of x_s is not removed: x_s stands where x̂_0 belongs": lambda t, s, x, e: at(a, t) * x + at(b, t) * e,
+        "ε̂ has the factor β̄_t − β̄_s: ᾱ_t/ᾱ_s is missing before β̄_s": lambda t, s, x, e: (
+            at(a, t) / at(a, s) * x + (at(b, t) - at(b, s)) * e
+        ),
+        "x̂_0 has the levels of t: x_s is returned": lambda t, s, x, e: x + 0 * at(a, t),
+        "the roots are missing: ᾱ² and β̄² stand for ᾱ and β̄": lambda t, s, x, e: (
+            (at(a, t) / at(a, s)) ** 2 * (x - at(b, s) ** 2 * e) + at(b, t) ** 2 * e
+        ),
+        "ε̂ has the wrong sign": lambda t, s, x, e: (
+            at(a, t) / at(a, s) * x - (at(b, t) - at(a, t) / at(a, s) * at(b, s)) * e
+        ),
+        "the part of ε̂ in x_t has the wrong sign": lambda t, s, x, e: (
+            at(a, t) / at(a, s) * (x - at(b, s) * e) - at(b, t) * e
+        ),
+        **{
+            f"x̂_0 is clipped to [−{bound:g}, {bound:g}]; ε̂ is not recomputed from it": lambda t, s, x, e, bound=bound: (
+                at(a, t) * clipped((x - at(b, s) * e) / at(a, s), bound) + at(b, t) * e
+            )
+            for bound in CLIPS
+        },
         "x̂_0 is not divided by ᾱ_s": lambda t, s, x, e: at(a, t) * (x - at(b, s) * e) + at(b, t) * e,
         "it is the DDIM step from t down to s": lambda t, s, x, e: (
             at(a, s) / at(a, t) * x + (at(b, s) - at(a, s) / at(a, t) * at(b, t)) * e
@@ -112,6 +133,27 @@ def check_data_processing(
         (0.0, 1.0, 1.0, 0.0, 1.0),
     ]
     left, right, paths = [], [], []
+
+    def of_sampler(
+        weights: Array | None = None,
+        divided: bool = True,
+        power: int = 2,
+        noises: Callable[[Array], Array] = lambda table: table,
+    ) -> list[float]:
+        """KL(p‖p_θ(x_0)) of the four cases under a mistake of the sampler."""
+        values = []
+        for m, v, factor, shift, spread in cases:
+            table, mean, variance = noises(spread * steps.variance), 0.0, 1.0
+            for t in range(T, 0, -1):
+                slope = factor * std[t] / (steps.scale[t] ** 2 * v + steps.total[t])
+                weight = steps.variance[t] / std[t] if weights is None else weights[t]
+                alpha = steps.alpha[t] if divided else 1.0
+                gain = (1 - weight * slope) / alpha
+                mean = gain * mean + weight * (slope * steps.scale[t] * m - shift) / alpha
+                variance = gain**power * variance + table[t]
+            values.append(_kl(m, v, mean, variance) if variance > 0 else float("nan"))
+        return values
+
     for m, v, factor, shift, spread in cases:  # ε̂ = factor · (that of N(m, v)) + shift, σ² = spread · β²
         slope = np.append(0.0, factor * std[1:] / (steps.scale[1:] ** 2 * v + steps.total[1:]))
         table = spread * steps.variance
@@ -150,6 +192,15 @@ def check_data_processing(
         right,
         1e-6,
         {
+            "the last step has no noise": lambda: of_sampler(
+                noises=lambda table: np.concatenate([[0.0, 0.0], table[2:]])
+            ),
+            "σ is added to the variance, not σ²": lambda: of_sampler(noises=np.sqrt),
+            "the slope of a step is not squared in the variance": lambda: of_sampler(power=1),
+            "1/α_t is missing": lambda: of_sampler(divided=False),
+            "β_t stands where β_t²/β̄_t belongs, as if ε̂ were the noise of one step": lambda: of_sampler(
+                weights=np.sqrt(steps.variance)
+            ),
             "it is KL of the paths, the bound minus H(p), which is larger": lambda: paths,
         },
         labels=([*(f"wrong net {i}" for i in range(3)), "data N(0, 1) with the exact net"],),
@@ -228,6 +279,21 @@ def check_discrete_bound(
         log_q = log_normal(x_1, a1 * x0[:, None], b1**2) + log_normal(x_2, a2 * x_1, b2**2)
         return (log_p - log_q) @ weights
 
+    ratio = (b1 * b2 / std[2]) ** 2 / table[2]  # β̃²/σ² of the second step
+
+    def closed(x: Array, mean: Array, variance: float) -> Array:
+        """log mass of the bins of x, where the first and the last bin end as the others do."""
+        lower, upper = (x - half - mean) / variance**0.5, (x + half - mean) / variance**0.5
+        flip = lower > 0
+        near, far = np.where(flip, -lower, upper), np.where(flip, -upper, lower)
+        return (log_ndtr(near) + np.log(-np.expm1(log_ndtr(far) - log_ndtr(near)))).sum(axis=-1)
+
+    def over_x_1(decoder: Callable[[Array, Array, float], Array]) -> Array:
+        """E of a log-decoder over x_1 given x_0, (N,)."""
+        nodes, weights = gauss_hermite(28, 2)
+        x_1 = a1 * x0[:, None] + b1 * nodes
+        return decoder(x0[:, None], mean_of(x_1.reshape(-1, 2), 1).reshape(x_1.shape), float(table[1])) @ weights
+
     exact, coarse = paths(14), paths(12)
     tolerance = 1e-10 + 10 * float(np.abs(exact - coarse).max())
     forgetful, name = NoiseSchedule([1 - 1e-6]), "check_discrete_bound"
@@ -248,6 +314,12 @@ def check_discrete_bound(
             exact,
             tolerance,
             {
+                "L_T, the divergence from the prior, is missing": lambda: (
+                    exact + 0.5 * ((a1 * a2 * x0) ** 2 + std[2] ** 2 - 1 - np.log(std[2] ** 2)).sum(axis=1)
+                ),
+                "D/2 (β̃²/σ² − 1 − log β̃²/σ²) is missing in L_1": lambda: exact + ratio - 1 - np.log(ratio),
+                "the first and the last bin are closed": lambda: exact + over_x_1(closed) - over_x_1(log_decoder),
+                "L_0 is averaged over the two dimensions": lambda: exact - 0.5 * over_x_1(log_decoder),
                 "it is the bound with the sign of a loss": lambda: -exact,
                 "the density of x_0 stands where the mass of its bin belongs": lambda: _with_density(
                     exact, x0, log_decoder, log_normal, mean_of, float(table[1]), a1, b1
@@ -311,12 +383,21 @@ def check_dequantisation(
     def log_prob(points: Array) -> Array:
         return -0.5 * (((points - mean) / std) ** 2 + np.log(2 * np.pi * std**2)).sum(axis=1)
 
-    low, high = (k - mean) / std, (k + 1 - mean) / std
-    flip = low > 0
-    near, far = np.where(flip, -low, high), np.where(flip, -high, low)
-    log_mass = (log_ndtr(near) + np.log(-np.expm1(log_ndtr(far) - log_ndtr(near)))).sum(axis=1)
-    squares = (low**2 + low * high + high**2) / 3  # E ((k + u − mean)/std)²
-    mean_log = -0.5 * (squares + np.log(2 * np.pi * std**2)).sum(axis=1)
+    def mass(start: Array) -> Array:
+        """log P of the cells [start, start + 1)."""
+        low, high = (start - mean) / std, (start + 1 - mean) / std
+        flip = low > 0
+        near, far = np.where(flip, -low, high), np.where(flip, -high, low)
+        logs: Array = (log_ndtr(near) + np.log(-np.expm1(log_ndtr(far) - log_ndtr(near)))).sum(axis=1)
+        return logs
+
+    def mean_of_log(start: Array) -> Array:
+        """E_u log p(start + u)."""
+        low, high = (start - mean) / std, (start + 1 - mean) / std
+        squares = (low**2 + low * high + high**2) / 3  # E ((start + u − mean)/std)²
+        return -0.5 * (squares + np.log(2 * np.pi * std**2)).sum(axis=1)
+
+    log_mass, mean_log = mass(k), mean_of_log(k)
     exact = log_mass - mean_log
     return compare(
         "check_dequantisation",
@@ -328,6 +409,8 @@ def check_dequantisation(
         {
             "it is log P(k), the mass itself": lambda: log_mass,
             "it is E_u log p(k + u), the bound": lambda: mean_log,
+            "u is uniform on [−½, ½), not on [0, 1)": lambda: mass(k - 0.5) - mean_of_log(k - 0.5),
+            "the density at the middle of a cell stands for its mass": lambda: log_prob(k + 0.5) - mean_log,
             "u is fixed at 0": lambda: log_mass - log_prob(k),
             "u is fixed at ½": lambda: log_mass - log_prob(k + 0.5),
             "it is averaged over the D dimensions": lambda: exact / D,

@@ -112,6 +112,9 @@ def check_mutual_information(
             ).reshape(shape),
             "the losses are averaged over uniform t, not over log-SNR": uniform_over_time,
             "the losses are integrated over t with weight 1, not over log-SNR": lambda: over_time(lambda sde, t: 1.0),
+            "the losses are those of x_0: the weight is g²/scale², not g²/std²": lambda: over_time(
+                lambda sde, t: (float(sde.diffusion(t)) / sde.level(t)[0]) ** 2
+            ),
             "the losses have weight g², not g²/std²": lambda: over_time(lambda sde, t: float(sde.diffusion(t)) ** 2),
         },
         labels=([f"{sde!r} from {t_min:.3g}" for sde, t_min in sdes], [f"law {i}" for i in range(len(laws))]),
@@ -149,6 +152,13 @@ def check_kl_rate(rate: Callable[[float], ArrayLike], sde: LinearSDE, p: Mixture
     def rates(factor: float) -> Array:
         return np.array([t * central_difference(lambda u, t=t: kl(t + u, factor), 2e-3 * t) for t in times.tolist()])  # type: ignore[misc]
 
+    def fisher(t: float) -> float:
+        """−½ g² E_{q_t}‖∇log p_t − ∇log q_t‖²."""
+        p_t, q_t = p.diffuse(*sde.level(t)), q.diffuse(*sde.level(t))
+        points, weights = q_t.quadrature(SPACING[p.dimension])
+        squares = ((p_t.score(points) - q_t.score(points)) ** 2).sum(axis=1)
+        return -0.5 * float(sde.diffusion(t)) ** 2 * float((weights * np.exp(q_t.log_prob(points))) @ squares)
+
     exact = rates(1.0)
     error = float(np.abs(exact - rates(COARSER)).max())
     g = np.array([float(sde.diffusion(t)) for t in times])
@@ -162,13 +172,17 @@ def check_kl_rate(rate: Callable[[float], ArrayLike], sde: LinearSDE, p: Mixture
         {
             "g stands where g² belongs": lambda: exact / g,
             "the ½ is missing": lambda: 2 * exact,
+            "the expectation is that under q_t": lambda: np.array([t * fisher(t) for t in times.tolist()]),
+            "std² stands where g² belongs": lambda: (
+                exact * np.array([sde.level(t)[1] ** 2 for t in times.tolist()]) / g**2
+            ),
             "g² is missing": lambda: exact / g**2,
         },
         labels=([f"t = {t:g}" for t in times.tolist()],),
     )
 
 
-def posterior_covariance(law: Mixture, x_t: Array, scale: float, std: float) -> Array:
+def posterior_covariance(law: Mixture, x_t: Array, scale: float, std: float, between: bool = True) -> Array:
     """Cov(x_0 | x_t), (N, D, D), from the posterior of every component: within and between components."""
     p_t = law.diffuse(scale, std)
     gains = scale * law.covariances @ np.linalg.inv(p_t.covariances)
@@ -176,8 +190,8 @@ def posterior_covariance(law: Mixture, x_t: Array, scale: float, std: float) -> 
     means = law.means + np.einsum("kde,nke->nkd", gains, x_t[:, None] - p_t.means)
     posterior = p_t.posterior(x_t)
     spread = means - np.einsum("nk,nkd->nd", posterior, means)[:, None]
-    between = np.einsum("nk,nkd,nke->nde", posterior, spread, spread)
-    return np.einsum("nk,kde->nde", posterior, within) + between
+    across = np.einsum("nk,nkd,nke->nde", posterior, spread, spread)
+    return np.asarray(np.einsum("nk,kde->nde", posterior, within) + (across if between else 0.0))
 
 
 @takes_arrays
@@ -201,7 +215,7 @@ def check_tweedie_covariance(
         Entries divided by (std/scale)²; tolerance 1e-10.
     """
     check_callable(covariance, "covariance(x_t, scale, std)")
-    left, right, inner = [], [], []
+    left, right, inner, outers, withins = [], [], [], list[Array](), list[Array]()
     for scale, std in levels.tolist():
         x = spread_points(law.diffuse(scale, std), 7)
         shape = (len(x), law.dimension, law.dimension)
@@ -209,6 +223,9 @@ def check_tweedie_covariance(
         left.append(unit * returned(covariance(x, scale, std), shape, "covariance"))
         right.append(unit * posterior_covariance(law, x, scale, std))
         inner.append((right[-1] - np.eye(law.dimension), scale, std))
+        x0_hat = law.denoise(x, scale, std)
+        outers.append(unit * x0_hat[:, :, None] * x0_hat[:, None])
+        withins.append(unit * posterior_covariance(law, x, scale, std, between=False))
     exact = np.array(right)
     D = law.dimension
     return compare(
@@ -224,6 +241,13 @@ def check_tweedie_covariance(
             ],
             "std stands where std² belongs before the Jacobian": lambda: [np.eye(D) + J / std for J, _, std in inner],
             "the Jacobian has the wrong sign": lambda: [np.eye(D) - J for J, *_ in inner],
+            "it is E x_0 x_0ᵀ: the means are not subtracted": lambda: [
+                C + outer for C, outer in zip(exact, outers, strict=True)
+            ],
+            "the factor is std/scale, not its square": lambda: [
+                C * scale / std for C, (scale, std) in zip(exact, levels, strict=True)
+            ],
+            "the spread between the components is missing": lambda: withins,
             "the identity is missing": lambda: [J for J, *_ in inner],
             "the Jacobian is taken as diagonal": lambda: [np.eye(D) + J * np.eye(D) for J, *_ in inner],
         },
@@ -383,13 +407,24 @@ def check_tilted_score(
     label = Mixture(law.weights * p_label / (law.weights @ p_label), law.means, law.covariances)
     ws = [0.0, 1.0, float(guidance)]
     left, right, coarse, guided = [], [], [], []
+    by_weights, stds, places = list[Array](), list[float](), list[tuple[Array, Mixture, float, float, float]]()
 
-    def by_differences(x: Array, p_t: Mixture, scale: float, std: float, w: float, factor: float) -> Array:
+    def higher(more: float) -> list[Array]:
+        return [std * by_differences(x, p_t, scale, std, w + more, 1.0) for x, p_t, scale, std, w in places]
+
+    def undivided() -> list[Array]:
+        return [std * by_differences(x, p_t, scale, std, w, 1.0, 1.0) for x, p_t, scale, std, w in places]
+
+    def by_differences(
+        x: Array, p_t: Mixture, scale: float, std: float, w: float, factor: float, of_p: float | None = None
+    ) -> Array:
         """∇ log ∫ tilt(x_0) N(x; scale x_0, std² I) dx_0 at x, (N, D)."""
         narrow = float(np.sqrt(np.linalg.eigvalsh(law.covariances).min()))
         nodes, _ = law.quadrature(factor * SPACING[law.dimension] * min(1.0, std / scale / narrow), 10.0)
         log_joint = law.log_joint(nodes)
-        log_tilt = (1 - w) * logsumexp(log_joint) + w * logsumexp(log_joint + quiet_log(p_label))
+        log_tilt = (1 - w if of_p is None else of_p) * logsumexp(log_joint) + w * logsumexp(
+            log_joint + quiet_log(p_label)
+        )
 
         def log_density(y: Array) -> Array:
             squares = ((y[:, None] - scale * nodes) ** 2).sum(axis=-1)
@@ -402,6 +437,12 @@ def check_tilted_score(
         x = spread_points(p_t, 6)[:4]
         for w in ws:
             left.append(std * returned(score(x, scale, std, w), x.shape, "score"))
+            places.append((x, p_t, scale, std, w))
+            stds.append(std)
+            tilted = law.weights * p_label**w
+            by_weights.append(
+                std * Mixture(tilted / tilted.sum(), law.means, law.covariances).diffuse(scale, std).score(x)
+            )
             guided.append(std * ((1 - w) * p_t.score(x) + w * label_t.score(x)))
             if w in (0.0, 1.0):
                 right.append(guided[-1])
@@ -419,6 +460,12 @@ def check_tilted_score(
         right,
         1e-10 + error,
         {
+            "it is the mixture with the weights w_k P(y | k)^w, in place of the tilted law": lambda: by_weights,
+            "it is divided by std, or ε̂ stands for the score": lambda: [
+                value / std for value, std in zip(right, stds, strict=True)
+            ],
+            "the power is w + 1": lambda: higher(1.0),
+            "p(x | y)^w is not divided by p(x)^w": lambda: undivided(),
             "it is (1 − w) ∇log p_t(x) + w ∇log p_t(x | y), the guided score, which does not sample the tilt": lambda: (
                 guided
             ),

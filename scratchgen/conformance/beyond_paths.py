@@ -83,8 +83,14 @@ def check_fokker_planck(
         right.append(t * change)
         transport = -t * f * (law.dimension + (x * s).sum(axis=1))  # of the drift f x
         contraction = 2 * f * float(level(t)[1]) ** 2
-        pieces.append([transport, -t * curvature, *(value + 0 * curvature for value in (noise, g2, contraction))])
-    transport, bend, G2, g2, contraction = np.moveaxis(np.array(pieces), 1, 0)
+        pieces.append(
+            [
+                transport,
+                -t * curvature,
+                *(value + 0 * curvature for value in (noise, g2, contraction, float(level(t)[0]))),
+            ]
+        )
+    transport, bend, G2, g2, contraction, scales = np.moveaxis(np.array(pieces), 1, 0)
 
     def with_score(factor: Array) -> Array:
         """The rate of the drift f x − factor · s under the noise of the code."""
@@ -106,6 +112,9 @@ def check_fokker_planck(
                 0.5 * g2 * (1 + np.sqrt(G2 / g2))
             ),
             "g² is d std²/dt, without its contraction −2 f std²": lambda: with_score(0.5 * (g2 + contraction + G2)),
+            "f is d scale/dt, not d log scale/dt": lambda: with_score(0.5 * (g2 + G2)) + (scales - 1) * transport,
+            "f x is missing in the drift": lambda: with_score(0.5 * (g2 + G2)) - transport,
+            "the score has one ½ too many": lambda: with_score(0.25 * (g2 + G2)),
             "the score is missing in the drift": lambda: with_score(np.zeros_like(g2)),
             "the score has the wrong sign in the drift": lambda: with_score(-0.5 * (g2 + G2)),
         },

@@ -71,6 +71,16 @@ def check_edm_coefficients(
             "the weight is the c_out² of a network, not 1/c_out²": lambda: [skip, out, into, 1 / weight],
             "the weight is 1": lambda: [skip, out, into, 1 + 0 * weight],
             "the weight is 1/σ², that of noise prediction": lambda: [skip, out, into, 1 / at**2],
+            "the weight is (σ² + s²)/(σ + s)², not (σ² + s²)/(σ s)²": lambda: [
+                skip,
+                out,
+                into,
+                (at**2 + data_std**2) / (at + data_std) ** 2,
+            ],
+            "c_skip is 1/(1 + σ²): the data's variance is taken as 1": lambda: [1 / (1 + at**2), out, into, weight],
+            "c_out has lost its root: it is σ s/(σ² + s²)": lambda: [skip, out * into, into, weight],
+            "c_out has lost its factor s": lambda: [skip, out / data_std, into, weight],
+            "c_in has lost its root: it is 1/(σ² + s²)": lambda: [skip, out, into**2, weight],
             "c_out is a variance": lambda: [skip, out**2, into, weight],
             "c_in is missing": lambda: [skip, out, 1 + 0 * into, weight],
             "c_in is 1/√(1 + σ²): the data's variance is taken as 1": lambda: [
@@ -141,6 +151,9 @@ def check_sigma_grid(
             "the levels rise": lambda: place(lambda n: root_levels(n, np.linspace(1, 0, n))),
             "the levels are evenly spaced in log σ": lambda: place(lambda n: np.geomspace(sigma_max, sigma_min, n)),
             "the levels are evenly spaced in σ": lambda: place(lambda n: np.linspace(sigma_max, sigma_min, n)),
+            "the mixture of σ^(1/ρ) is not raised to ρ": lambda: place(
+                lambda n: np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), n)
+            ),
             "the step is 1/n, not 1/(n − 1)": lambda: place(lambda n: root_levels(n, np.arange(n) / n)),
             "the exponents ρ and 1/ρ are swapped": lambda: place(
                 lambda n: np.linspace(sigma_max**rho, sigma_min**rho, n) ** (1 / rho)
@@ -214,8 +227,10 @@ def check_exponential_step(step: Callable[..., ArrayLike], stochasticity: float 
             std_s * max(variance, 0.0) ** 0.5 * noise,
         ]
         right.append(sum(terms))
-        pieces.append([*terms, h / h_last + 0 * x, np.full_like(x, std_s), np.full_like(x, h)])
-    by_x, by_x0, extra, by_noise, ratio, std, h_all = np.moveaxis(np.array(pieces), 1, 0)
+        numbers = h / h_last, std_s, h, std_t, *levels[1:, 0].tolist(), share
+        pieces.append([*terms, *(np.full_like(x, value) for value in numbers)])
+    by_x, by_x0, extra, by_noise, ratio, std, h_all, *rest = np.moveaxis(np.array(pieces), 1, 0)
+    old_std, old_scale, new_scale, share_all = rest
     base = by_x + by_x0
     return compare(
         "check_exponential_step",
@@ -231,6 +246,28 @@ def check_exponential_step(step: Callable[..., ArrayLike], stochasticity: float 
             "the extrapolation has the wrong sign": lambda: base - extra + by_noise,
             "x0_hat_last is extrapolated, although the step should not use it": lambda: (
                 base + ratio / 2 * by_x0 / x0_hat * (x0_hat - x0_last) + by_noise
+            ),
+            "h/h_last is taken as 1": lambda: base + extra / ratio + by_noise,
+            "λ is log(scale²/std²), twice its right value": lambda: (
+                std / old_std * np.exp(-2 * c2 * h_all) * x
+                - new_scale * np.expm1(-2 * (1 + c2) * h_all) * (x0_hat + share_all * (x0_hat - x0_last))
+                + std * np.sqrt(-np.expm1(-4 * c2 * h_all)) * noise
+            ),
+            "scale of the old level stands before the denoiser": lambda: (
+                by_x + (by_x0 + extra) * old_scale / new_scale + by_noise
+            ),
+            "the noise has 1 − e^(−c²h), not 1 − e^(−2c²h)": lambda: (
+                base + extra + std * np.sqrt(-np.expm1(-c2 * h_all)) * noise
+            ),
+            "the denoiser has the factor of the flow, 1 − e^(−h)": lambda: (
+                by_x - new_scale * np.expm1(-h_all) * (x0_hat + share_all * (x0_hat - x0_last)) + by_noise
+            ),
+            "e^(−c²h) is missing before x": lambda: std / old_std * x + by_x0 + extra + by_noise,
+            "the noise has the factor std (1 − e^(−2c²h)), a variance": lambda: (
+                base + extra + std * -np.expm1(-2 * c2 * h_all) * noise
+            ),
+            "x has the factor of the scales, not of the stds": lambda: (
+                new_scale / old_scale * x + by_x0 + extra + by_noise
             ),
             "there is no noise": lambda: base + extra,
             "the noise has the factor of c = 1": lambda: base + extra + std * np.sqrt(-np.expm1(-2 * h_all)) * noise,

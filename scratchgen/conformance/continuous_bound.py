@@ -126,6 +126,18 @@ def check_continuous_bound(
             over_noise(lambda noise: decoder_loss(noise, std_0 / scale_0)),
             1e-12,
             {
+                "std stands where std/scale belongs in the logarithm": lambda: (
+                    over_noise(lambda noise: decoder_loss(noise, std_0 / scale_0)) + D * np.log(scale_0)
+                ),
+                "the constant (D/2) log 2π(std/scale)² is missing": lambda: over_noise(
+                    lambda noise: 0.5 * (noise**2).sum(axis=1)
+                ),
+                "log of the variance stands without its ½": lambda: (
+                    over_noise(lambda noise: decoder_loss(noise, std_0 / scale_0)) + D * np.log(std_0 / scale_0)
+                ),
+                "the squares have lost their ½": lambda: over_noise(
+                    lambda noise: decoder_loss(noise, std_0 / scale_0) + 0.5 * (noise**2).sum(axis=1)
+                ),
                 "std stands where std/scale belongs": lambda: over_noise(lambda noise: decoder_loss(noise, std_0)),
                 "the sign is wrong": lambda: -over_noise(lambda noise: decoder_loss(noise, std_0 / scale_0)),
                 "it is averaged over D": lambda: over_noise(lambda noise: decoder_loss(noise, std_0 / scale_0)) / D,
@@ -177,6 +189,7 @@ def check_divergence(
     tolerance = with_error(1e-10, float(np.abs(jacobian - rough).max() / (1 + np.abs(jacobian).max())))
     trace = np.trace(jacobian, axis1=1, axis2=2)
     by_probes = np.einsum("pnd,nde,pne->n", probes, jacobian, probes)
+    unit_probes = probes / np.maximum(np.linalg.norm(probes, axis=2, keepdims=True), 1e-300)
     score, exact = parts(score_and_divergence(x, None), 2, "score_and_divergence")
     _, estimate = parts(score_and_divergence(x, probes), 2, "score_and_divergence")
     right, name, D = -np.asarray(eps_hat(x)) / std, "check_divergence", x.shape[1]
@@ -223,6 +236,10 @@ def check_divergence(
                 "it is summed over the probes": lambda: by_probes,
                 "it is averaged over D": lambda: by_probes / len(probes) / D,
                 "only the first probe is used": lambda: np.einsum("nd,nde,ne->n", probes[0], jacobian, probes[0]),
+                "it is divided by std², a variance": lambda: by_probes / len(probes) / std,
+                "the probes are divided by their length": lambda: (
+                    np.einsum("pnd,nde,pne->n", unit_probes, jacobian, unit_probes) / len(probes)
+                ),
                 "1/std is missing": lambda: std * by_probes / len(probes),
             },
             labels=lambda i: f"Hutchinson's estimate of div s_θ, example {i[0]}",

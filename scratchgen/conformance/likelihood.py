@@ -192,6 +192,7 @@ def check_gaussian_kl(kl: Callable[..., ArrayLike], mean_p: Array, cov_p: Array,
                 "the ½ of the difference of the means is missing": lambda *pair: textbook(*pair, shift=1.0),
                 "the ½ is missing": lambda *pair: 2 * textbook(*pair),
                 "D is not subtracted: −D is missing": lambda *pair: textbook(*pair, D=0),
+                "1 stands where D belongs": lambda *pair: textbook(*pair) + 0.5 * (len(mean_p) - 1),
                 "the distance of the means is not squared": lambda m, S, n, R: (
                     textbook(m, S, n, R, shift=0.0) + 0.5 * float(np.sqrt((m - n) @ np.linalg.inv(R) @ (m - n)))
                 ),

@@ -417,10 +417,13 @@ def printed_law(
     covariance: Array,
     n_time_features: int,
     indicators: Array,
+    prior_weight: float = 1.0,
+    precision: Callable[[Any], Any] = lambda std: 1 / std**2,
 ) -> Array:
     """P(x_0d = l_k | x_t) ∝ h_dk N(x_td; scale l_k, std²) exp(F_d · B_k), (N, D, n_levels), example by example.
 
-    B_k has four entries: [k is the first level], [k is the last level], l_k and l_k².  The inputs of F are: x_t minus
+    B_k has four entries: [k is the first level], [k is the last level], l_k and l_k².  The last two
+    options are mistakes.  The inputs of F are: x_t minus
     its mean, divided by √(scale² + std²); the posterior mean of every pixel given that pixel alone, minus the mean; the
     linear (Wiener) posterior mean given all pixels, minus the mean; waves of the log-SNR; the label.
     """
@@ -431,7 +434,8 @@ def printed_law(
     waves = printed_features(np.log(scale**2 / std**2), n_time_features)
     laws = []
     for n in range(len(x)):
-        own = np.log(histograms) - 0.5 * ((x[n][:, None] - scale[n] * levels) / std[n]) ** 2
+        own = prior_weight * np.log(histograms)
+        own = own - 0.5 * precision(std[n]) * (x[n][:, None] - scale[n] * levels) ** 2
         own_mean = normalised(own) @ levels
         V = scale[n] ** 2 * covariance + std[n] ** 2 * np.eye(D)
         centred = x[n] - scale[n] * mean
@@ -486,6 +490,12 @@ def check_categorical_denoiser(
         The larger of the two residuals; tolerance 5e-14, more if the noise is small.
     """
     right = printed_law(mlp, x, scale, std, histograms, covariance, n_time_features, indicators)
+
+    def wrong_law(order: Callable[[Array], Array] = lambda F: F, **options: Any) -> Array:
+        return printed_law(
+            lambda h: order(mlp(h)), x, scale, std, histograms, covariance, n_time_features, indicators, **options
+        )
+
     levels = np.linspace(-1, 1, histograms.shape[1])
     noise = (x - scale[:, None] * (right @ levels)) / std[:, None]
     size = 1 + (np.abs(x).max() + scale.max()) / std.min()
@@ -505,6 +515,17 @@ def check_categorical_denoiser(
                 "it is log P": lambda: np.log(right),
                 "all dimensions have the histogram of the first": lambda: printed_law(
                     mlp, x, scale, std, histograms[[0] * len(histograms)], covariance, n_time_features, indicators
+                ),
+                "the histograms are left out, but not in the means": lambda: wrong_law(prior_weight=0.0),
+                "std stands where std² belongs in the likelihood of a level": lambda: wrong_law(
+                    precision=lambda std: 1 / std
+                ),
+                "the ½ is missing in the likelihood of a level": lambda: wrong_law(precision=lambda std: 2 / std**2),
+                "the factors are ordered by kind, not by dimension": lambda: wrong_law(
+                    lambda F: np.swapaxes(F.reshape(len(F), 4, -1), 1, 2).reshape(F.shape)
+                ),
+                "the factors of the first and the last level are exchanged": lambda: wrong_law(
+                    lambda F: F.reshape(len(F), -1, 4)[:, :, [1, 0, 2, 3]].reshape(F.shape)
                 ),
                 "the histograms are left out": lambda: printed_law(
                     mlp, x, scale, std, np.ones_like(histograms), covariance, n_time_features, indicators
@@ -531,6 +552,7 @@ def check_categorical_denoiser(
                     (x - scale[:, None] * levels[right.argmax(axis=2)]) / std[:, None]
                 ),
                 "the scale of x₀ is missing": lambda: (x - right @ levels) / std[:, None],
+                "it is divided by std², a variance": lambda: noise / std[:, None],
                 "it is not divided by std": lambda: noise * std[:, None],
             },
         ),

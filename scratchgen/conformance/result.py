@@ -84,7 +84,8 @@ class Check:
         """The same comparison at another tolerance.  1e-5 suits code that computes in float32."""
         tolerance = as_number(tolerance, "tolerance", low=0.0)
         left, right = self.sides
-        found = self.diagnosis or f"{self.quantity} is {left:.17g}, expected {right:.17g}"
+        told = self.in_single if tolerance >= SINGLE_LIMIT else ""  # that for float32 is right to 2e-6
+        found = told or self.diagnosis or f"{self.quantity} is {left:.17g}, expected {right:.17g}"
         return replace(self, tolerance=tolerance, diagnosis="" if self.residual <= tolerance else found)
 
     def told_in_single(self) -> Self:
@@ -241,6 +242,9 @@ def _symptoms(left: Array, right: Array) -> dict[str, Callable[[], ArrayLike]]:
         "it is the square of the right value": lambda: right**2,
         "it is the right value divided by log 2: bits in place of nats": lambda: right / np.log(2),
         f"every value above {high:.6g} is clipped to it": lambda: np.minimum(right, high if inside > 1 else np.nan),
+        f"every value is clipped to [{low:.6g}, {high:.6g}]": lambda: np.clip(
+            right, low if inside > 1 else np.nan, high if inside > 1 else np.nan
+        ),
         f"every value below {low:.6g} is clipped to it": lambda: np.maximum(right, low if inside > 1 else np.nan),
     }
     if not left.any():

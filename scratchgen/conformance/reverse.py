@@ -282,9 +282,7 @@ def _ddim_mistakes(steps: Steps, eta: float) -> dict[str, Formula]:
         "σ is that of the single step from t to t − 1, and at most β̄_s": with_sigma(
             lambda a: np.minimum(eta * at(np.sqrt(steps.posterior), a.t), a.std_s)
         ),
-        "the step to x_0 keeps the noise level of s = 1": lambda t, s, x, e, z: (
-            right(t, s, x, e, z) + np.where(s == 0, steps.std[1], 0.0) * e
-        ),
+        "the step to x_0 keeps the noise level of s = 1": lambda t, s, x, e, z: right(t, np.maximum(s, 1), x, e, z),
         "s is ignored: the step goes to t − 1": lambda t, s, x, e, z: right(t, t - 1, x, e, z),
         "t and s are swapped": lambda t, s, x, e, z: right(np.where(s > 0, s, -1), t, x, e, z),
     }

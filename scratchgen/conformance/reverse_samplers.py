@@ -80,12 +80,17 @@ def check_reverse_sampler(
         root: bool = True,
         delta_of: Callable[[float], float] = lambda std: 2 * (snr * std) ** 2,
         kick: float = 2.0,
+        noise_at_end: bool = False,
+        one_noise: bool = False,
+        steps: int | None = None,
+        weight_of: Callable[[float], float] = lambda lam: 0.5 * (1 + lam**2),
+        clip: float = np.inf,
         shake: Shake = exactly,
     ) -> Array:
         """The end of the walk under a mistake."""
         y = x
-        for (t, s), z in zip(pairwise(times.tolist()), noise, strict=True):
-            y = shake(y)
+        for (t, s), own in list(zip(pairwise(times.tolist()), noise, strict=True))[:steps]:
+            y, z = shake(y), noise[0] if one_noise else own
             at, h = s if late else t, t - s if dt is None else dt
             f, g = float(sde.rate(at)), float(sde.diffusion(at))
 
@@ -97,10 +102,12 @@ def check_reverse_sampler(
 
             if correct == "before, at t":
                 y = corrected(y, t)
-            weight = 0.5 * g**2 if plain else 0.5 * (1 + churn**2) * g**2
+            weight = 0.5 * g**2 if plain else weight_of(churn) * g**2
             silent = not end and s == last
+            g = float(sde.diffusion(s)) if noise_at_end else g
             size = factor * churn * g * (np.sqrt(h) if root else h) * (not silent)
             y = y - h * (f * y - weight * shake(score(y, at))) + size * z[0]
+            y = np.clip(y, -clip, clip)
             if correct.startswith("after"):
                 y = corrected(y, t if correct == "after, at t" else s)
         return y
@@ -110,6 +117,14 @@ def check_reverse_sampler(
         "drift and g are taken at the end of a step, not at its start": lambda: walk(late=True),
         "there is no noise": lambda: walk(factor=0.0),
         "the noise has factor g dt, not g √dt": lambda: walk(root=False),
+        "the noise has g of the end of the step": lambda: walk(noise_at_end=True),
+        "one noise is shared by all steps: that of the first": lambda: walk(one_noise=True),
+        "the last step is not made": lambda: walk(steps=n - 1),
+        "½(1 + λ) stands where ½(1 + λ²) belongs": lambda: walk(weight_of=lambda lam: 0.5 * (1 + lam)),
+        **{
+            f"x is clipped to [−{c:g}, {c:g}] after every step": lambda c=c: walk(clip=c)  # type: ignore[misc]
+            for c in (1.0, 3.0, 5.0, 10.0)
+        },
         "the last step has no noise: its mean is returned": lambda: walk(end=False),
         "it is the reverse SDE for every stochasticity": lambda: walk(churn=1.0),
         "it is the probability flow for every stochasticity": lambda: walk(churn=0.0),

@@ -106,6 +106,15 @@ def check_reverse_sde(
         "−ε̂/std² stands where −ε̂/std belongs": lambda p: p.line(k * p.g**2 / p.std),
         "½(1 + λ) stands where ½(1 + λ²) belongs": lambda p: p.line(0.5 * (1 + stochasticity) * p.g**2),
         "½λ² stands where ½(1 + λ²) belongs": lambda p: p.line(0.5 * stochasticity**2 * p.g**2),
+        "the score is that of x_t given x_0 = 0, −x/std²": lambda p: (
+            (p.f + k * p.g**2 / p.std**2) * np.eye(D),
+            (p.f + k * p.g**2 / p.std**2) * p.m,
+        ),
+        "the mean of the data is not scaled in the score": lambda p: (
+            p.line(k * p.g**2)[0],
+            p.f * p.m + k * p.g**2 * np.linalg.inv(p.V) @ (p.m - mean),
+        ),
+        "f has one ½ too many": lambda p: p.line(k * p.g**2, 0.5),
         "the score is that of the data, not of x_t": of_data,
     }
     factor = fitted()
@@ -354,6 +363,9 @@ def _compare_steps(step: Callable[..., ArrayLike], problems: list[_Step], h: flo
             lambda p: p.drift(p.t, lambda g, std: -k * g**2 * std)
         ),
         "−ε̂ stands where −ε̂/std belongs": mean(lambda p: p.drift(p.t, lambda g, std: k * g**2 * std)),
+        "the score is that of x_t given x_0 = the mean: its variance is std²": mean(
+            lambda p: p.drift(p.t, lambda g, std: 0.0) + k * p.g(p.t) ** 2 * (p.x - p.law(p.t)[0]) / p.law(p.t)[2] ** 2
+        ),
         "dt is missing": mean(lambda p: p.drift(p.t) / h),
     }
     if not any(abs(factor - known) < 1e-6 for known in (*_usual(lam), k / h)):
@@ -386,6 +398,7 @@ def _compare_steps(step: Callable[..., ArrayLike], problems: list[_Step], h: flo
                 "there is no noise": lambda: np.zeros_like(noise),
                 "the noise has factor g dt, not g √dt": lambda: spread(lambda p: lam * p.g(p.t) * h),
                 "the noise has factor g² √dt, not g √dt": lambda: spread(lambda p: lam * p.g(p.t) ** 2 * root),
+                "the noise has factor √dt: g is missing": lambda: spread(lambda p: lam * root),
                 "the noise has factor g: √dt is missing": lambda: spread(lambda p: lam * p.g(p.t)),
                 "the noise has the factor g √dt for every stochasticity": lambda: spread(lambda p: p.g(p.t) * root),
                 "the noise has the factor stochasticity²": lambda: spread(lambda p: lam**2 * p.g(p.t) * root),

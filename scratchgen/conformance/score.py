@@ -112,6 +112,10 @@ def _log_prob_at(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: Ar
             "½ log 2π stands where (D/2) log 2π belongs": lambda: exact + 0.5 * (D - 1) * np.log(2 * np.pi),
             "the mixing weights are missing": lambda: total(log_joint - log_weights),
             "½ log|C| is missing": lambda: total(log_joint + 0.5 * log_det),
+            "the ½ of log|C| stands twice, as ½ Σ log diag of the Cholesky factor": lambda: total(
+                log_joint + 0.25 * log_det
+            ),
+            "it is in bits, not nats": lambda: exact / np.log(2),
             "log|C| has lost its ½": lambda: total(log_joint - 0.5 * log_det),
             "½ log|C| has the wrong sign": lambda: total(log_joint + log_det),
             "the quadratic form has lost its ½": lambda: total(
@@ -171,6 +175,12 @@ def check_score(score: Callable[[Array], ArrayLike], mixture: Mixture, x: Array,
     def here() -> Array:
         return responsibilities(mixture, x)
 
+    def undetermined() -> Array:
+        log_joint = log_joint_by_inverses(x, mixture.weights, mixture.means, mixture.covariances)
+        log_joint = log_joint + 0.5 * np.linalg.slogdet(mixture.covariances)[1]
+        joint = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
+        return joint / joint.sum(axis=1, keepdims=True)
+
     norms = np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-300)
     longest = float(np.linalg.norm(value, axis=1).max())
     K = len(mixture.weights)
@@ -204,6 +214,16 @@ def check_score(score: Callable[[Array], ArrayLike], mixture: Mixture, x: Array,
             "the mixing weights stand where p(k | x) belongs": lambda: by_component(
                 precisions(), np.tile(mixture.weights, (len(x), 1))
             ),
+            "L⁻¹ stands where C⁻¹ = L⁻ᵀL⁻¹ belongs: x − m is whitened once": lambda: by_component(
+                np.linalg.inv(np.linalg.cholesky(mixture.covariances)), here()
+            ),
+            "it is the score of one Gaussian with the moments of the mixture": lambda: (
+                -(x - mixture.mean()) @ np.linalg.inv(mixture.covariance()) / unit
+            ),
+            "the means of the components are that of the mixture": lambda: (
+                -np.einsum("nk,kde,ne->nd", here(), precisions(), x - mixture.mean()) / unit
+            ),
+            "the determinants are left out of p(k | x)": lambda: by_component(precisions(), undetermined()),
             "C⁻¹ is missing": lambda: by_component(np.tile(np.eye(x.shape[1]), (len(mixture.weights), 1, 1)), here()),
             "C stands where C⁻¹ belongs": lambda: by_component(mixture.covariances, here()),
         },
@@ -224,12 +244,15 @@ def _denoised(
     std: float,
     gain: float = 1.0,
     under: Callable[[Mixture], Mixture] = lambda law: law,
+    hard: bool = False,
 ) -> Array:
-    """E[x_0 | x_t], (N, D), as the mean of E[x_0 | x_t, k] over p(k | x_t); `gain` and under(law) are for mistakes."""
+    """E[x_0 | x_t], (N, D), as the mean of E[x_0 | x_t, k] over p(k | x_t); the options are for mistakes."""
     law = diffused(mixture, scale, std)
     gains = gain * scale * mixture.covariances @ np.linalg.inv(law.covariances)
     means = mixture.means + np.einsum("kde,nke->nkd", gains, x_t[:, None] - law.means)
-    return np.einsum("nk,nkd->nd", responsibilities(under(law), x_t), means)
+    share = responsibilities(under(law), x_t)
+    share = (share == share.max(axis=1, keepdims=True)).astype(np.float64) if hard else share
+    return np.einsum("nk,nkd->nd", share, means)
 
 
 def _weighted(mixture: Mixture, x_t: Array, scale: float, std: float) -> Array:
@@ -329,6 +352,15 @@ def check_denoiser(
                         np.full(len(law.weights), 1 / len(law.weights)), law.means, law.covariances
                     ),
                 )
+            ),
+            "it is Σ p(k | x_t) m_k, the means of the components alone": lambda: everywhere(
+                lambda x, s, a, b: responsibilities(diffused(mixture, a, b), x) @ mixture.means
+            ),
+            "it is that of one Gaussian with the moments of the mixture": lambda: everywhere(
+                lambda x, s, a, b: _denoised(Mixture([1.0], [mixture.mean()], [mixture.covariance()]), x, a, b)
+            ),
+            "it is that of the most probable component": lambda: everywhere(
+                lambda x, s, a, b: _denoised(mixture, x, a, b, hard=True)
             ),
             "the score has the wrong sign": lambda: everywhere(lambda x, s, a, b: (x - b**2 * s) / a),
             "std stands where std² belongs": lambda: everywhere(lambda x, s, a, b: (x + b * s) / a),

@@ -105,6 +105,14 @@ def check_probability_flow_likelihood(
             "∫div dt is missing": lambda: ends()[1],
             "∫div dt has the wrong sign": lambda: 2 * ends()[1] - right,
             "div f is missing in ∫div dt": lambda: right - D * np.log(process.level(process.horizon)[0]),
+            "div f is f, not D f": lambda: right - (D - 1) * np.log(process.level(process.horizon)[0]),
+            "div s is missing in ∫div dt": lambda: ends()[1] + D * np.log(process.level(process.horizon)[0]),
+            "div s has g², not ½ g², in ∫div dt": lambda: (
+                2 * right - ends()[1] - D * np.log(process.level(process.horizon)[0])
+            ),
+            "p_T is taken at x, not at x_T": lambda: (
+                right - ends()[1] + mixture.diffuse(*process.level(process.horizon)).log_prob(x)[rows]
+            ),
             "∫div dt is doubled": lambda: 2 * right - ends()[1],
             "p_T is missing": lambda: right - ends()[1],
             "N(0, I) stands where p_T belongs": lambda: with_base(1.0),
@@ -205,6 +213,12 @@ def check_kl_bound(
     def with_excess(bounds: Array) -> Array:
         return np.concatenate([bounds, np.maximum(divergences - bounds[3:], 0.0)])
 
+    def by_distance() -> Array:
+        values = _time_integral(
+            sde, lambda t: [0.5 * float(sde.diffusion(t)) ** 2 * np.sqrt(error_at(t)) for error_at in errors]
+        )
+        return values[0]
+
     def reversed_divergence() -> Array:
         values = [_gaussian_kl(*at(b, start), *at(a, start)) for a, b in pairs]
         return np.array([*values, *path[3:]])
@@ -213,6 +227,8 @@ def check_kl_bound(
         "T stands where T/2 belongs": lambda: 2 * path + prior,
         "½ stands twice": lambda: path / 2 + prior,
         "the factor T is missing": lambda: path / sde.horizon + prior,
+        "it is the root of the integral": lambda: np.sqrt(path) + prior,
+        "the distance of the scores is not squared": lambda: by_distance() + prior,
         "KL(p_T‖π) is missing": lambda: path,
         "KL(p_T‖π) is halved": lambda: path + prior / 2,
         "KL(p_T‖π) is subtracted": lambda: path - prior,
@@ -324,6 +340,9 @@ def check_log_prob_bound(log_prob_bound: Callable[..., ArrayLike], sde: LinearSD
             "div s has the wrong sign": mistake(lambda terms: terms.bound(divergence=-1.0)),
             "‖s‖² is missing": mistake(lambda terms: terms.bound(square=0.0)),
             "E log π(x_T) is missing": mistake(lambda terms: terms.bound(prior=np.zeros(N))),
+            "log π is taken at the mean of x_T": mistake(
+                lambda terms: terms.bound(prior=terms.prior_log_prob(end[0] / start[0] * x))
+            ),
             "N(0, I) stands where π belongs": mistake(lambda terms: terms.bound(prior=terms.at_end(standard))),
             "the integral is divided by T": mistake(
                 lambda terms: terms.bound(square=1 / sde.horizon, divergence=1 / sde.horizon)
@@ -443,6 +462,22 @@ def check_reverse_law(
     def exact_variance(d: float) -> float:
         return float((1 + 2 * d * np.exp(-(1 + 2 * d) * integral)) / (1 + 2 * d))
 
+    def by_rates(
+        score: float = 1.0, drift: float = 0.5, noise: float = 1.0, start: float = 1.0
+    ) -> tuple[Callable[[float], float], Callable[[float], float]]:
+        """Mean and variance of dx = [drift x + score (κ − (1 + δ) x)] dB + √noise dw, as functions of δ."""
+
+        def mean(d: float) -> float:
+            a = score * (1 + d) - drift
+            return float(-np.expm1(-a * integral) / a * score) if a else integral * score
+
+        def variance(d: float) -> float:
+            a = score * (1 + d) - drift
+            grown = -np.expm1(-2 * a * integral) / (2 * a) if a else integral
+            return float(start * np.exp(-2 * a * integral) + noise * grown)
+
+        return mean, variance
+
     def flow_mean(d: float) -> float:
         return float(-np.expm1(-0.5 * d * integral) / d) if d else 0.5 * integral
 
@@ -468,6 +503,16 @@ def check_reverse_law(
             "it is that of T → ∞: the start has no effect": lambda: moments(
                 lambda d: 1 / (0.5 + d), lambda d: 1 / (1 + 2 * d)
             ),
+            "the noise has the factor √2 g, as in Langevin dynamics": lambda: moments(
+                exact_mean, by_rates(noise=2.0)[1]
+            ),
+            "the noise has half its variance": lambda: moments(exact_mean, by_rates(noise=0.5)[1]),
+            "the noise has the factor 2 g": lambda: moments(exact_mean, by_rates(noise=4.0)[1]),
+            "there is no noise": lambda: moments(exact_mean, by_rates(noise=0.0)[1]),
+            "all samples start at 0, not from N(0, I)": lambda: moments(exact_mean, by_rates(start=0.0)[1]),
+            "the score has the flow's ½ beside the noise": lambda: moments(*by_rates(0.5)),
+            "the drift −½β x has lost its ½": lambda: moments(*by_rates(drift=1.0)),
+            "the drift of x is missing": lambda: moments(*by_rates(drift=0.0)),
             "standard deviations stand where variances belong": lambda: moments(
                 exact_mean, lambda d: exact_variance(d) ** 0.5
             ),
