@@ -1,7 +1,7 @@
 """Selection of tests by equation, slow cases of the batteries, and profiles of Hypothesis.
 
 `python -m pytest --equation 25` runs the tests with the mark `@pytest.mark.equation(25)`.
-`python -m pytest tests/battery --battery` runs the slow cases of the batteries as well.
+`python -m pytest tests/battery --battery` runs all cases of all batteries.
 
 The environment variable HYPOTHESIS_PROFILE chooses a profile:
 
@@ -32,7 +32,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 def pytest_addoption(parser):
     parser.addoption("--equation", type=int, metavar="N", help="run only the tests of equation (N) of the deck")
-    parser.addoption("--battery", action="store_true", help="run the slow cases of the batteries as well")
+    parser.addoption("--battery", action="store_true", help="run all cases of all batteries")
 
 
 def pytest_configure(config):

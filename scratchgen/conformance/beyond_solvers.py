@@ -267,7 +267,7 @@ def check_exponential_step(step: Callable[..., ArrayLike], stochasticity: float 
                 base + extra + std * -np.expm1(-2 * c2 * h_all) * noise
             ),
             "x has the factor of the scales, not of the stds": lambda: (
-                new_scale / old_scale * x + by_x0 + extra + by_noise
+                new_scale / old_scale * np.exp(-c2 * h_all) * x + by_x0 + extra + by_noise
             ),
             "there is no noise": lambda: base + extra,
             "the noise has the factor of c = 1": lambda: base + extra + std * np.sqrt(-np.expm1(-2 * h_all)) * noise,

@@ -444,8 +444,14 @@ def check_learning_rate(rate: Callable[[int], float], n_steps: int, learning_rat
             "it falls by a quarter of the cosine: the square is missing": lambda: after_rise(
                 lambda i: np.cos(0.5 * np.pi * (i - warmup) / (n_steps - warmup))
             ),
-            f"it falls to {least:.4g} of the largest, not to 0": lambda: after_rise(
-                lambda i: least + (1 - least) * printed_rate(i, n_steps, warmup)
+            **(
+                {
+                    f"it falls to {least:.4g} of the largest, not to 0": lambda: after_rise(
+                        lambda i: least + (1 - least) * printed_rate(i, n_steps, warmup)
+                    )
+                }
+                if 0 < least < 1 - 1e-9
+                else {}
             ),
             "1 + cos stands without its ½": lambda: after_rise(lambda i: 2 * printed_rate(i, n_steps, warmup)),
             "it falls along a line, not along a cosine": lambda: after_rise(

@@ -292,7 +292,7 @@ def check_elbo(elbo: Callable[[Array, Array], ArrayLike], joint: Array, q: Array
                 "the entropy of q is in bits": lambda joint, q: (
                     (q * np.log(joint)).sum(axis=1) - (q * np.log2(q)).sum(axis=1)
                 ),
-                "E_q p(x, z)/q stands under the logarithm as log E_q p(x, z), with the entropy of q": lambda joint, q: (
+                "E_q stands under the logarithm: it is log E_q p(x, z) plus the entropy of q": lambda joint, q: (
                     np.log((q * joint).sum(axis=1)) - (q * np.log(q)).sum(axis=1)
                 ),
                 "the entropy of q is summed over x": lambda joint, q: (
@@ -811,7 +811,7 @@ def check_mean_field(
                 "it is one sweep over the latents from 0, not the fixed point": lambda: (
                     np.linalg.solve(np.tril(precision), precision @ exact.T).T
                 ),
-                "it is one update of all latents at once from 0, not the fixed point": lambda: (
+                "the other latents are ignored: it is one update from 0, not the fixed point": lambda: (
                     exact @ precision / np.diagonal(precision)
                 ),
             },

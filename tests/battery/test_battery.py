@@ -1,6 +1,7 @@
 """The batteries as tests: a wrong implementation fails and is never named wrongly, a right one passes.
 
-`python -m pytest tests/battery --battery` runs the slow cases too.
+The test command runs the quick cases of the fourth battery, the smallest; `python -m pytest tests/battery --battery`
+runs all cases of all batteries.
 """
 
 from pathlib import Path
@@ -27,17 +28,17 @@ REFUSED = {  # right implementations of another problem than the check's, by the
     "check_learning_rate: transformers": "another warm-up, step/warmup",
 }
 # Names that the phrases of a case do not contain, each judged to be right by hand: "case => name".
-BY_HAND = set((Path(__file__).parent / "third_by_hand.txt").read_text(encoding="utf-8").splitlines())
+BY_HAND = set((Path(__file__).parent / "by_hand.txt").read_text(encoding="utf-8").splitlines())
 FIRST_RESULTS = "".join(path.read_text() for path in sorted(Path(__file__).parent.glob("*.txt")))
 
 
 def pytest_generate_tests(metafunc):
-    """The cases of the second battery; with --battery those of all batteries, and the slow cases."""
+    """The quick cases of the fourth battery; with --battery all cases of all batteries."""
     kind = next((name for name in ("wrong", "right") if name in metafunc.fixturenames), None)
     if kind is None:
         return
     everything = metafunc.config.getoption("--battery")
-    batteries = ["first", "second", "third"] if everything else ["second"]
+    batteries = ["first", "second", "third", "fourth"] if everything else ["fourth"]
     cases = {f"{name}-{case.name}": case for name in batteries for case in cases_of(name, kind)}
     wanted = {name: case for name, case in cases.items() if everything or not case.slow}
     metafunc.parametrize(kind, wanted.values(), ids=wanted)

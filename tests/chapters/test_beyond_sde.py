@@ -687,6 +687,24 @@ def test_fields_that_are_no_score_fail(wrong, sentence):
     named(check_conservative_score(wrong, field()), sentence)
 
 
+@pytest.mark.parametrize(("D", "spread"), [(5, 0.2), (8, 0.5), (16, 0.5)])
+def test_float32_scores_of_sharp_mixtures_are_conservative(D, spread):
+    """Differences that are wide enough for float32 do not see the symmetry of an exact score to 1e-5."""
+    draw = np.random.default_rng(D)
+    roots = draw.normal(size=(3, D, D)) * spread / np.sqrt(D)
+    covariances = roots @ np.swapaxes(roots, 1, 2) + 0.3 * spread**2 * np.eye(D)
+    law = Mixture(np.full(3, 1 / 3), draw.normal(size=(3, D)), covariances)
+    turn = np.eye(D, k=1) * (np.arange(D) == 0)[:, None]
+    turn = 0.01 / spread**2 * (turn - turn.T)
+
+    def single(x):
+        return law.score(x).astype(np.float32)
+
+    assert check_conservative_score(single, law).at(1e-5)
+    assert not check_conservative_score(lambda x: single(x) + (x @ turn).astype(np.float32), law).at(1e-5)
+    assert not check_conservative_score(lambda x: np.clip(single(x), -3, 3), law).at(1e-5)
+
+
 def test_in_space_the_asymmetry_is_seen():
     p = SPACE.diffuse(0.6, 0.7)
     assert check_conservative_score(p.score, p)
