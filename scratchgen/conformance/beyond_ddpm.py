@@ -197,6 +197,7 @@ def check_data_processing(
             ),
             "σ is added to the variance, not σ²": lambda: of_sampler(noises=np.sqrt),
             "the slope of a step is not squared in the variance": lambda: of_sampler(power=1),
+            "β_t² stands where β_t²/β̄_t belongs": lambda: of_sampler(weights=steps.variance),
             "1/α_t is missing": lambda: of_sampler(divided=False),
             "β_t stands where β_t²/β̄_t belongs, as if ε̂ were the noise of one step": lambda: of_sampler(
                 weights=np.sqrt(steps.variance)

@@ -471,6 +471,9 @@ def check_tilted_score(
             "it is divided by std, or ε̂ stands for the score": lambda: [
                 value / std for value, std in zip(right, stds, strict=True)
             ],
+            "it is multiplied by std: −ε̂ stands for the score": lambda: [
+                value * std for value, std in zip(right, stds, strict=True)
+            ],
             "the power is w + 1": lambda: higher(1.0),
             "p(x | y)^w is not divided by p(x)^w": lambda: undivided(),
             "it is (1 − w) ∇log p_t(x) + w ∇log p_t(x | y), the guided score, which does not sample the tilt": lambda: (

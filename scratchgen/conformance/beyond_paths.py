@@ -175,6 +175,11 @@ def check_flow_velocity(
     by_scale, by_std, clean_t, noise_t = (np.array([part[i] for part in parts]) for i in range(4))
     labels = [f"t = {t:g}" for t in times.tolist()]
     name = "check_flow_velocity"
+
+    def at_levels(i: int) -> Array:
+        """scale (0) or std (1) at the times, (n, 1, 1)."""
+        return np.array([float(level(t)[i]) for t in times])[:, None, None]
+
     rows = np.resize(times, N)
     try:
         found = rows[:, None] * np.asarray(velocity(x0, noise, rows.copy()), dtype=np.float64)  # type: ignore[arg-type]
@@ -194,6 +199,14 @@ def check_flow_velocity(
                 "the sign is wrong: time runs from noise to data": lambda: -(by_scale + by_std),
                 "it is x_0 − ε, not ε − x_0": lambda: clean_t - noise_t,
                 "the part of ε has the wrong sign": lambda: by_scale - by_std,
+                "it is x_t, not its derivative": lambda: at_levels(0) * clean_t + at_levels(1) * noise_t,
+                "it is x_0 + ε": lambda: clean_t + noise_t,
+                "the derivatives of scale and std are exchanged": lambda: (
+                    by_scale[:, :, :1] / clean_t[:, :, :1] * noise_t + by_std[:, :, :1] / noise_t[:, :, :1] * clean_t
+                ),
+                "it is scale · ε + std · x_0": lambda: at_levels(0) * noise_t + at_levels(1) * clean_t,
+                "it is std · ε − scale · x_0": lambda: at_levels(1) * noise_t - at_levels(0) * clean_t,
+                "it is scale · x_0 − std · ε": lambda: at_levels(0) * clean_t - at_levels(1) * noise_t,
                 "the part of x_0 is missing": lambda: by_std,
                 "the part of ε is missing": lambda: by_scale,
                 "it is ε − x_0, which is right for scale = 1 − t and std = t only": lambda: noise_t - clean_t,

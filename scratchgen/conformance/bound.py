@@ -275,6 +275,19 @@ def check_step_loss(
         square = (x_prev - factors[0] * x_t - by_eps * eps_hat(x_t, step)) ** 2
         return square.reshape(len(x0s), -1) @ weights
 
+    def of_one_step() -> Array:
+        """E‖x_{t−1} − μ_θ(ᾱ_t x_0 + β̄_t ε_t)‖²/(2σ²) for every x_0."""
+        x0, _, eps_t, x_prev, _, weights = draws(N_NODES[0])
+        x_t = steps.scale[t] * x0 + steps.std[t] * eps_t
+        gap = (x_prev - factors[0] * x_t - factors[1] * eps_hat(x_t, t)) ** 2 / (2 * sigma_squared)
+        return np.asarray(gap.reshape(len(x0s), -1) @ weights)
+
+    def of_target() -> Array:
+        """The weighted E‖ε_t − ε̂(x_t, t)‖² for every x_0."""
+        _, _, eps_t, _, x_t, weights = draws(N_NODES[0])
+        gap = (factors[1] * (eps_t - eps_hat(x_t, t))) ** 2 / (2 * sigma_squared)
+        return np.asarray(gap.reshape(len(x0s), -1) @ weights)
+
     def wrong_mean(by_eps: float, step: int = t) -> Callable[[], Array]:
         return lambda: constant + square_of(N_NODES[0], by_eps, step) / (2 * sigma_squared)
 
@@ -316,6 +329,8 @@ def check_step_loss(
             "β_t stands where β_t²/β̄_t belongs: ε̂ is taken for the noise of one step": wrong_mean(
                 -float(np.sqrt(v / (1 - v)))
             ),
+            "ε_t is taken for the total noise: x_t is ᾱ_t x_0 + β̄_t ε_t": lambda: constant + of_one_step(),
+            "ε_t, the noise of one step, is the target of ε̂": lambda: constant + omega + of_target(),
             "ε̂ has the wrong sign": wrong_mean(-float(factors[1])),
             "ε̂ is evaluated at t − 1": wrong_mean(float(factors[1]), max(t - 1, 1)),
             "both ½ log 2πσ² and D β̃²/(2σ²) are missing": lambda: noise,
@@ -460,6 +475,7 @@ def _mistaken_bounds(
         "½ log 2πσ_1² is counted once in L_0, not D times": lambda: bound - 0.5 * (D - 1) * np.log(2 * np.pi * s2[0]),
         "the L_{t−1} are multiplied by T, as if one t were drawn": lambda: bound + (T - 1) * terms[:, 1:T].sum(axis=1),
         "the L_{t−1} are E‖ε − ε̂‖², without weights and constants": lambda: L_0 + L_T + losses[:, 2:].sum(axis=1),
+        "the weights are 1/T: the simple loss divided by T": weighted(1 / T / weights),
         "L_0 and the L_{t−1} are E‖ε − ε̂‖²/T": lambda: L_T + losses[:, 1:].sum(axis=1) / T,
         "the noise losses are E‖ε − ε̂‖²/T, without weights and constants": lambda: losses.sum(axis=1) / T,
         "the squares have lost their ½ in every L_{t−1}": lambda: bound + fits[:, 1:].sum(axis=1),

@@ -88,7 +88,7 @@ def check_kl(kl: Callable[..., ArrayLike], p: Array, q: Array) -> Check:
                     0.5 * (a * np.log(2 * a / (a + b)) + b * np.log(2 * b / (a + b))).sum()
                 ),
                 "q stands where log q belongs, as in F.kl_div(q, p)": lambda a, b: (a * (np.log(a) - b)).sum(),
-                "p stands where log p belongs, as in F.kl_div(p, q) of the other divergence": lambda a, b: (
+                "p stands where log p belongs in KL(q‖p), as in F.kl_div(p, q)": lambda a, b: (
                     b * (np.log(b) - a)
                 ).sum(),
                 "it is the Jensen-Shannon divergence": lambda a, b: (

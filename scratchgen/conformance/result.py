@@ -234,6 +234,7 @@ def _symptoms(left: Array, right: Array) -> dict[str, Callable[[], ArrayLike]]:
     """Mistakes that are possible for any quantity.  A clipping leaves two values between its bounds as they are."""
     low, high = left.min(initial=0), left.max(initial=0)
     inside = ((right > low) & (right < high)).sum()
+    even = inside > 0 and low == -high and low in (-0.1, -0.5, -1, -2, -5, -10)  # a bound that people write
     symptoms: dict[str, Callable[[], ArrayLike]] = {
         "the sign is wrong": lambda: -right,
         "it is the exponential of the right value: a logarithm is missing": lambda: np.exp(right),
@@ -243,7 +244,7 @@ def _symptoms(left: Array, right: Array) -> dict[str, Callable[[], ArrayLike]]:
         "it is the right value divided by log 2: bits in place of nats": lambda: right / np.log(2),
         f"every value above {high:.6g} is clipped to it": lambda: np.minimum(right, high if inside > 1 else np.nan),
         f"every value is clipped to [{low:.6g}, {high:.6g}]": lambda: np.clip(
-            right, low if inside > 1 else np.nan, high if inside > 1 else np.nan
+            right, low if inside > 1 or even else np.nan, high if inside > 1 or even else np.nan
         ),
         f"every value below {low:.6g} is clipped to it": lambda: np.maximum(right, low if inside > 1 else np.nan),
     }

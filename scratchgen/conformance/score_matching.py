@@ -45,6 +45,12 @@ WRONG_SLICED: Mapping[str, Form] = {
     "it is Σ_d (v_d s_d)², not (v · s_θ)²": lambda s, v, d: ((v * s) ** 2).sum(axis=1) + 2 * (v * d).sum(axis=1),
     "the derivative is not multiplied by v": lambda s, v, d: (v * s).sum(axis=1) ** 2 + 2 * d.sum(axis=1),
     "it is averaged over D": lambda s, v, d: ((v * s).sum(axis=1) ** 2 + 2 * (v * d).sum(axis=1)) / s.shape[1],
+    "the derivative has lost its 2, beside ‖s_θ‖²": lambda s, v, d: (s**2).sum(axis=1) + (v * d).sum(axis=1),
+    "the derivative is not multiplied by v, beside ‖s_θ‖²": lambda s, v, d: (s**2).sum(axis=1) + 2 * d.sum(axis=1),
+    "the derivative has the wrong sign, beside ‖s_θ‖²": lambda s, v, d: (s**2).sum(axis=1) - 2 * (v * d).sum(axis=1),
+    "v is missing in (v · s_θ)²: it is (Σ_d s_d)²": lambda s, v, d: (
+        s.sum(axis=1) ** 2 + 2 * (v * d).sum(axis=1)
+    ),
     "v has length 1": lambda s, v, d: (
         ((v * s).sum(axis=1) ** 2 + 2 * (v * d).sum(axis=1)) / (v**2).sum(axis=1)
     ),

@@ -304,6 +304,7 @@ def _mistakes(
         "std is √(1 − scale²), that of a variance-preserving process": lambda: both(
             A, np.sqrt(np.maximum(1 - A**2, 0.0)), sub
         ),
+        "std is 1 − scale": lambda: both(A, 1 - A, moves),
         "std is 1: the start of the reverse process stands where std(t) belongs": lambda: both(A, 1.0),
     }
 
@@ -362,6 +363,9 @@ def check_discretisation(variances: ArrayLike, sde: LinearSDE) -> Check:
             "it is β_i, the root: a standard deviation": lambda: np.sqrt(right),
             "it is 1 − β_i² = α_i²": lambda: 1 - right,
             "it is 1 − exp(−½∫β), the ½ of the drift": lambda: -np.expm1(-integrals / 2),
+            "it is 1 − exp(−∫β from 0), that of all steps so far": lambda: -np.expm1(-np.cumsum(integrals)),
+            "it is that of the next step": lambda: np.append(right[1:], -np.expm1(-g_squared(ends[-1:] + h / 2) * h)),
+            "it is that of step i−1": lambda: np.append(right[:1], right[:-1]),
             "it is that of the horizon 1": lambda: -np.expm1(-integrals / sde.horizon),
             "it is 1 − exp(−β(t_i) h)": lambda: -np.expm1(-g_squared(ends) * h),
         },

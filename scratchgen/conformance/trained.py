@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_schedule, check_callable, on_copies, returned
+from scratchgen.conformance.reference_chain import CLIPS, clipped
 from scratchgen.conformance.result import Check, Labels, Mistakes, compare
 from scratchgen.conformance.returns import numbers
 from scratchgen.ddpm import (
@@ -184,6 +185,9 @@ def check_loss_of(
         "x_t has √(1 − ᾱ) before the noise: ᾱ is not squared": lambda: shown(
             ours(x_t=lambda: scale * x0 + np.sqrt(1 - scale) * noise)
         ),
+        "x_t is divided by ᾱ, x_0 + σ ε with σ = β̄/ᾱ as in EDM": every(x_t=lambda: x0 + total / scale * noise),
+        "the weight is λ_{t−1}": lambda: shown(ours() / table[steps] * table[before]),
+        "the weight is λ_t², as inside the square": lambda: shown(ours() * table[steps]),
         "the weight λ_t is missing": lambda: shown(ours() / table[steps]),
         **{text: lambda other=other: shown(ours(target=other)) for other, text in others.items()},  # type: ignore[misc]
     }
@@ -253,9 +257,10 @@ def check_bound_of(
         step_of: Callable[[int], int] = lambda t: t,
         variance: Array = sigma_squared,
         noise: Array = noise,
+        levels: int | None = n_levels,
     ) -> Array:
         predict = call.rounded(schedule, rounding, step_of, in_posterior=True)
-        return bound_terms(schedule, x0, predict, noise, variance, n_levels)
+        return bound_terms(schedule, x0, predict, noise, variance, levels)
 
     terms = call.finite(ours, "−ELBO")
     left = numbers(bound(x0, noise), f"bound must return an array of shape ({len(x0)},) or {terms.shape}")
@@ -298,6 +303,13 @@ def check_bound_of(
             **mistakes,
             "L_T, the divergence from the prior, is missing": lambda: without(-1),
             "L_0, the reconstruction, is missing": lambda: without(0),
+            "the ½ is missing in every L_{t−1}": lambda: terms.sum(axis=1) + terms[:, 1:-1].sum(axis=1),
+            "the ½ is missing in every L_{t−1} and in L_T": lambda: terms.sum(axis=1) + terms[:, 1:].sum(axis=1),
+            **(
+                {"the density of x_0 stands where the mass of its bin belongs": lambda: shown(ours(levels=None))}
+                if n_levels is not None
+                else {}
+            ),
             "L_0 and L_T are missing": lambda: terms[:, 1:-1].sum(axis=1),
             "it is averaged over the T steps": lambda: terms.sum(axis=1) / T,
         }
@@ -363,8 +375,10 @@ def check_sampler_of(
         last_noise: bool = last_noise,
         stale: Callable[[list[Array]], Array] | None = None,
         coefficients: bool = False,
+        change: Callable[[Array, int, Array], Array] | None = None,
     ) -> Array:
         predict = call.rounded(schedule, rounding, step_of)
+        predict = predict if change is None else _changed(predict, change)
         predict = predict if stale is None else _stale(predict, stale)
         predict = _by_coefficients(schedule, predict, call.eps) if coefficients else predict
         rng: Any = _Given(noise if last_noise else np.concatenate([noise[:-1], 0 * noise[-1:]]))
@@ -399,6 +413,15 @@ def check_sampler_of(
             text: lambda other=other: shown(ours(noise=np.broadcast_to(other, noise.shape)))  # type: ignore[misc]
             for text, other in _other_noise(noise).items()
         },
+        **{
+            f"x̂_0 is clipped to [−{bound:g}, {bound:g}], and ε̂ recomputed from it": lambda bound=bound: shown(  # type: ignore[misc]
+                ours(change=_clipping(schedule, bound))
+            )
+            for bound in CLIPS
+        },
+        "the network is taken for one of v, and predicts ε": lambda: shown(ours(change=_taken_for(schedule, "v"))),
+        "the network is taken for one of x_0, and predicts ε": lambda: shown(ours(change=_taken_for(schedule, "x0"))),
+        "ε̂ has the wrong sign": lambda: shown(ours(change=lambda x, t, e: -e)),
         "ε̂ is stale: that of the step before": lambda: shown(ours(stale=lambda e: e[max(len(e) - 2, 0)])),
         "ε̂ is stale: that of the first step, for all steps": lambda: shown(ours(stale=lambda e: e[0])),
     }
@@ -527,6 +550,7 @@ def check_flow_likelihood_of(
                 }.items()
             },
             "g² stands for ½g²: the drift is that of the reverse SDE": lambda: ours(rtol / 10, weight=2.0),
+            "the score has the wrong sign in the drift": lambda: ours(rtol / 10, weight=-1.0),
             "½g² is ¼g²": lambda: ours(rtol / 10, weight=0.5),
             "div f is missing in ∫ div f̃ dt": lambda: ours(rtol / 10, drift=False),
             "log π(x_T) is missing": lambda: right - prior(),
@@ -634,6 +658,31 @@ def _other_noise(noise: Array) -> dict[str, Array]:
         "all examples use the noise of the first example": noise[:, :1],
         "all dimensions use the noise of the first dimension": noise[:, :, :1],
     }
+
+
+def _changed(predict: EpsHat, change: Callable[[Array, int, Array], Array]) -> EpsHat:
+    """The network whose ε̂ becomes change(x, t, ε̂)."""
+    return lambda x, t: change(x, t, np.asarray(predict(x, t)))
+
+
+def _clipping(schedule: NoiseSchedule, bound: float) -> Callable[[Array, int, Array], Array]:
+    """ε̂ recomputed from x̂_0 within ±bound."""
+
+    def change(x: Array, t: int, eps_hat: Array) -> Array:
+        scale, std = schedule.alpha_bar[t], schedule.beta_bar[t]
+        return np.asarray((x - scale * clipped((x - std * eps_hat) / scale, bound)) / std)
+
+    return change
+
+
+def _taken_for(schedule: NoiseSchedule, kind: str) -> Callable[[Array, int, Array], Array]:
+    """The result of the network, read as another prediction."""
+
+    def change(x: Array, t: int, output: Array) -> Array:
+        scale, std = schedule.alpha_bar[t], schedule.beta_bar[t]
+        return np.asarray(scale * output + std * x if kind == "v" else (x - scale * output) / std)
+
+    return change
 
 
 def _stale(predict: EpsHat, choose: Callable[[list[Array]], Array]) -> EpsHat:

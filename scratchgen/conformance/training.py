@@ -283,6 +283,7 @@ def check_training(
         decay_weights: bool = True,
         adam: bool = True,
         late_loss: bool = False,
+        even: bool = False,
     ) -> tuple[Array, Array, Array]:
         """The loop, with mistakes; `accumulate` gradients before are added, and the rate is that of step n − late."""
         gradients: list[Array] = []
@@ -295,11 +296,11 @@ def check_training(
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
             m_hat, v_hat = (m / (1 - 0.9 ** (n + 1)), v / (1 - 0.999 ** (n + 1))) if correct else (m, v)
             share = printed_rate(max(n - late, 0), n_steps, warmup if warm else 0) if rate_of is None else rate_of(n)
-            rate, decay = learning_rate * share, weight_decay if decoupled and decay_weights else 0.0
-            step = rate * (m_hat / (np.sqrt(v_hat) + 1e-8) if adam else g) + rate * decay * theta
+            rate, shrink = learning_rate * share, weight_decay if decoupled and decay_weights else 0.0
+            step = rate * (m_hat / (np.sqrt(v_hat) + 1e-8) if adam else g) + rate * shrink * theta
             before, theta = theta, theta + step if ascend else theta - step
             values[-1] = batch_loss(n)(theta) if late_loss else values[-1]
-            decay = 0.0 if bar is None else min(bar, (2 + n) / (11 + n))
+            decay = 0.0 if bar is None else min(bar, 1.0 if even else (2 + n) / (11 + n))
             average = decay * average + (1 - decay) * (before if old_average else theta)
         return np.array(values), theta, average
 
@@ -363,7 +364,7 @@ def check_training(
                 {
                     **part(2),
                     "it is that of the parameters before each update": lambda: plain(old_average=True)[2],
-                    "the decay of the first steps is not reduced": lambda: plain(bar=None)[2],
+                    "the decay of the first steps is not reduced": lambda: plain(even=True)[2],
                     "it is the parameters themselves": lambda: theta,
                     "it does not move": lambda: parameters,
                 },
@@ -576,9 +577,10 @@ def check_adam(
         power: float = 0.5,
         absolute: bool = False,
         decay_rate: float = learning_rate,
+        corrections: tuple[float, float] | None = None,
     ) -> Array:
         """The printed algorithm; the options are mistakes."""
-        (b1, b2), top = decays, np.zeros(len(parameters))
+        (b1, b2), (c1, c2), top = decays, corrections or decays, np.zeros(len(parameters))
         theta, m, v = parameters.astype(np.float64), np.zeros(len(parameters)), np.zeros(len(parameters))
         states = []
         for n, g in enumerate(gradients, start=first):
@@ -588,8 +590,8 @@ def check_adam(
                 g = g + weight_decay * theta
             m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * (np.abs(g) if absolute else g**2)
             top = np.maximum(top, v)
-            m_hat = m / (1 - b1**n) if correct and correct_first else m
-            v_hat = (top if largest == "before" else v) / (1 - b2**n if correct and correct_second else 1)
+            m_hat = m / (1 - c1**n) if correct and correct_first else m
+            v_hat = (top if largest == "before" else v) / (1 - c2**n if correct and correct_second else 1)
             if largest == "after":
                 v_hat = top = np.maximum(top if n > first else 0 * top, v_hat)
             added = epsilon / np.sqrt(1 - beta2**n) if early_epsilon else epsilon
@@ -612,6 +614,9 @@ def check_adam(
             "the second moment is the largest so far: AMSGrad, by corrected moments": lambda: textbook(largest="after"),
             "the second moment is the largest so far: AMSGrad": lambda: textbook(largest="before"),
             "the steps are counted from 2 in the correction": lambda: textbook(first=2),
+            "the decays β₁ and β₂ are exchanged, but not in the correction": lambda: textbook(
+                decays=(beta2, beta1), corrections=(beta1, beta2)
+            ),
             "the decays β₁ and β₂ are exchanged": lambda: textbook(decays=(beta2, beta1)),
             "the root of the second moment is missing": lambda: textbook(power=1.0),
             "|g| stands for g² in the second moment": lambda: textbook(absolute=True),

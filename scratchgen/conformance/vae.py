@@ -75,6 +75,15 @@ def check_vae_objective(loss: Callable[..., ArrayLike], p_x: Array, q: Array, de
                 "the KL is missing": lambda p, q: -p @ fit(q),
                 "the reconstruction is missing": lambda p, q: p @ kl(q),
                 "the KL is reversed": lambda p, q: p @ ((prior * np.log(prior / q)).sum(axis=1) - fit(q)),
+                "the prior is left out of the KL: it is minus the entropy of q": lambda p, q: (
+                    p @ ((q * np.log(q)).sum(axis=1) - fit(q))
+                ),
+                **{
+                    f"the KL of an example is at least {bound:g}: free bits": lambda p, q, bound=bound: (
+                        p @ (np.maximum(kl(q), bound) - fit(q))
+                    )
+                    for bound in (0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 3, 5)
+                },
                 "the KL is averaged over z, not summed": lambda p, q: p @ (kl(q) / len(prior) - fit(q)),
                 "the KL is that of the aggregate E_p q(z | x)": lambda p, q: (
                     (p @ q) @ np.log(p @ q / prior) - p @ fit(q)
@@ -109,6 +118,9 @@ RECONSTRUCTIONS: dict[str, Callable[[Array, int, float], Array]] = {
     "(D/2) log 2π is missing": lambda r, D, s2: 0.5 * D * np.log(s2) + r / (2 * s2),
     "the constant of the Gaussian is counted D times": lambda r, D, s2: (
         _constant(D, s2) + 0.5 * D * (D - 1) * np.log(2 * np.pi) + r / (2 * s2)
+    ),
+    "log s² is counted once, not D times": lambda r, D, s2: (
+        _constant(D, s2) - 0.5 * (D - 1) * np.log(s2) + r / (2 * s2)
     ),
     "the constant is not multiplied by D": lambda r, D, s2: _constant(1, s2) + r / (2 * s2),
     "the ½ of log s² is missing": lambda r, D, s2: _constant(D, s2) + 0.5 * D * np.log(s2) + r / (2 * s2),
@@ -282,7 +294,10 @@ CROSS_ENTROPIES: dict[str, Callable[[Array, Array], Array]] = {
     "the entropy of x is subtracted: it is a KL divergence": lambda x, a: (
         _cross_entropy(x, a) + xlogy(x, x) + xlogy(1 - x, 1 - x)
     ),
-    "probabilities are cut at 1e-7": lambda x, a: _of_probabilities(x, np.clip(expit(a), 1e-7, 1 - 1e-7)),
+    **{
+        f"probabilities are cut at {e:g}": lambda x, a, e=e: _of_probabilities(x, np.clip(expit(a), e, 1 - e))  # type: ignore[misc]
+        for e in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+    },
     **{
         f"{e:g} is added to the probabilities": lambda x, a, e=e: (
             -xlogy(x, expit(a) + e) - xlogy(1 - x, 1 - expit(a) + e)

@@ -603,6 +603,9 @@ def check_linear_gaussian_posterior(
                 "σ² is squared": lambda: ridge(1, s2**2),
                 "σ² is 1": lambda: ridge(1, 1.0),
                 "the prior is missing: it is least squares": lambda: ridge(0, 1.0),
+                "1/σ² is missing: it is Cov(z | x) Wᵀ(x − μ)": lambda: exact * s2,
+                "σ² is missing in the precision: it is (I + WᵀW)⁻¹Wᵀ(x − μ)/σ²": lambda: ridge(1, 1.0) / s2,
+                "σ² is missing in the precision, and in Wᵀ(x − μ)/σ²": lambda: ridge(1, 1.0),
                 "M⁻¹ is missing: it is Wᵀ(x − μ)/σ²": lambda: (x - mean) @ W / s2,
                 "M⁻¹ is missing: it is Wᵀ(x − μ)": lambda: (x - mean) @ W,
                 "it is divided by σ²": lambda: exact / s2,
@@ -619,6 +622,7 @@ def check_linear_gaussian_posterior(
             {
                 "σ² is missing: it is (WᵀW + σ² I)⁻¹": lambda: covariance / s2,
                 "it is the precision": lambda: R.T @ R,
+                "σ² is missing in the precision: it is (I + WᵀW)⁻¹": lambda: np.linalg.inv(np.eye(k) + W.T @ W),
                 "it is WᵀW + σ² I": lambda: W.T @ W + s2 * np.eye(k),
                 "σ stands where σ² belongs": lambda: np.linalg.inv(np.eye(k) + W.T @ W / s2**0.5),
                 "the prior is missing: it is σ²(WᵀW)⁻¹": lambda: s2 * np.linalg.inv(W.T @ W),
@@ -732,6 +736,10 @@ def check_linear_gaussian_elbo(
                 "tr W V Wᵀ is not divided by σ²": wrong(trace=s2),
                 "the constant (D/2) log 2πσ² is missing": wrong(constant=0),
                 "the constant (D/2) log 2π is missing": wrong(constant=np.log(s2) / np.log(2 * np.pi * s2)),
+                "log σ² is not multiplied by D": lambda m, V: exact(m, V) + 0.5 * (D - 1) * np.log(s2),
+                "tr W V Wᵀ has the diagonal of V only": lambda m, V: (
+                    exact(m, V) + 0.5 * float(np.trace(W @ (V - np.diag(np.diagonal(V))) @ W.T)) / s2
+                ),
                 "the constant is not multiplied by D": wrong(constant=1 / D),
                 "D stands where k belongs in the KL: −D/2, not −k/2": lambda m, V: exact(m, V) + 0.5 * (D - k),
                 "−k/2 is missing in the KL": lambda m, V: exact(m, V) - 0.5 * k,
