@@ -65,6 +65,11 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
     digits = max((1 + np.linalg.norm(V, 2) ** 2 / s2) * np.linalg.cond(moments(S, V, s2)[1]) for S, V, s2 in instances)
     left_W, left_variance = [pair[0] / np.sqrt(unit) for pair in after], [pair[1] / unit for pair in after]
     name, tolerance = "check_ppca_step", rounding(digits)
+    rest = D - W.shape[1]
+    undivided = "it is not divided by D" + (", or by D − k, which is 1" if rest == 1 else "")
+    by_degrees: dict[str, Callable[..., ArrayLike]] = {}
+    if rest > 1:
+        by_degrees["it is divided by D − k, not by D"] = lambda *instance: D / rest * best_variance(*instance)
     starts = "the given W and σ²", "0.6 W with its columns reversed and 1.7 σ²"
     return worst(
         compare(
@@ -104,8 +109,8 @@ def check_ppca_step(step: Callable[..., tuple[ArrayLike, Any]], S: Array, W: Arr
                     "it uses the old W in its cross term": lambda S, W, s2: (
                         float(np.trace(S) - np.sum(moments(S, W, s2)[0] * W)) / D / unit
                     ),
-                    "it is divided by D − k, not by D": lambda S, W, s2: D / (D - W.shape[1]) * best_variance(S, W, s2),
-                    "it is not divided by D": lambda *instance: D * best_variance(*instance),
+                    **by_degrees,
+                    undivided: lambda *instance: D * best_variance(*instance),
                     "it is the old σ²": lambda S, W, s2: s2 / unit,
                     "it is σ, not σ²": lambda *instance: (unit * best_variance(*instance)) ** 0.5 / unit,
                 },

@@ -267,7 +267,7 @@ WRONG_PROCESSES = {
     "x is missing: it is the same for every x": (LEVEL, lambda x, t: F(np.ones_like(x), t), G),
     "it is the same in every dimension": (LEVEL, lambda x, t: F(x.mean(axis=1, keepdims=True) + 0 * x, t), G),
     "every row has the drift of the first time": (LEVEL, lambda x, t: float(np.ravel(SDE.rate(t))[0]) * x, G),
-    f"expected -77.1375; {NAMELESS}": (LEVEL, lambda x, t: np.clip(F(x, t), -20, 20), G),
+    "every value is clipped to [-34, 34]": (LEVEL, lambda x, t: np.clip(F(x, t), -20, 20), G),
     NAMELESS: (lambda t: (LEVEL(t)[0], np.sqrt(SDE.std(t) ** 2 + 1e-9)), F, G),
 }
 
@@ -439,7 +439,7 @@ def score_at(x, scale, std):
         (lambda x, a, b: PLANE.denoise(x, a, b**0.5), "std is taken for the variance"),
         (lambda x, a, b: PLANE.denoise(x, 1.0, b), "x_t is taken for x_0 + std · ε"),
         (lambda x, a, b: PLANE.denoise(x, 1.0, b / a), "x_t is not divided by scale, and the noise is std/scale"),
-        (lambda x, a, b: np.clip(PLANE.denoise(x, a, b), -5, 5), NAMELESS),
+        (lambda x, a, b: np.clip(PLANE.denoise(x, a, b), -5, 5), "every value is clipped to [-5.14549, 5.14549]"),
         (lambda x, a, b: PLANE.denoise(x, a, b) * (1 + 1e-11), NAMELESS),
     ],
 )
