@@ -1,0 +1,1002 @@
+"""Fifth battery: wrong implementations with mistakes as they are found in posted code."""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from scipy.special import erf, expit, logsumexp
+from scipy.stats import norm
+
+import scratchgen.conformance as kit
+from scratchgen import VE, VP, Mixture, NoiseSchedule, SubVP
+from tests.battery.case import Wrong
+
+warnings.filterwarnings("ignore", category=RuntimeWarning, module="tests.battery.fifth_wrong")
+CASES: list[Wrong] = []
+T1 = ("t − 1", "t−1", "t + 1", "t+1", "off by one", "one step", "index", "neighbour", "previous", "next")
+ROOT = ("square root", "squared", "square", "root", "variance", "standard deviation", "²")
+MEAN = ("mean over", "mean", "1/D", "divided by D", "averag", "1/N", "1/k")
+SIGN = ("sign", "minus", "negative", "opposite")
+
+
+def wrong(name: str, *words: str, slow: bool = False) -> Callable:
+    """Put the function that runs the check among the cases."""
+
+    def put(run: Callable) -> Callable:
+        CASES.append(Wrong(name, run, words, slow))
+        return run
+
+    return put
+
+
+def draws(seed: int, *shape: int) -> np.ndarray:
+    """Numbers of a standard normal."""
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+HO = NoiseSchedule(np.linspace(1e-4, 0.02, 1000))
+COS = NoiseSchedule.cosine(50)
+LIN = NoiseSchedule.linear(20)
+TEN = NoiseSchedule.linear(10)
+FLAT = NoiseSchedule(np.full(12, 0.1))
+RAND = NoiseSchedule(np.random.default_rng(5).uniform(0.02, 0.4, 15))
+FROM = NoiseSchedule.from_sde(VP(), 25)
+
+
+def ho(s: NoiseSchedule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Betas, alphas and alphas_cumprod in Ho's convention, from t = 1."""
+    betas = s.beta[1:] ** 2
+    return betas, 1 - betas, np.cumprod(1 - betas)
+
+
+def curve(x: np.ndarray, t: int) -> np.ndarray:
+    """A noise network that is not linear."""
+    return np.tanh(0.7 * x + 0.1) + 0.2 * x + 0.01 * np.asarray(t, float).reshape(-1, 1)
+
+
+# the chain
+
+
+@wrong("schedule: 1 − cumsum(betas) for the cumprod", "sum", "product", "first order", "cumprod")
+def _():
+    bar = np.concatenate([[1.0], 1 - np.cumsum(np.full(8, 0.05))])
+    return kit.check_schedule(NoiseSchedule(np.full(8, 0.05)), np.sqrt(bar), np.sqrt(1 - bar))
+
+
+@wrong("schedule: cumprod of betas", "β", "product of", "cumprod")
+def _():
+    bar = np.concatenate([[1.0], np.cumprod(HO.beta[1:] ** 2)])
+    return kit.check_schedule(HO, np.sqrt(bar), np.sqrt(1 - bar))
+
+
+@wrong("schedule: betas sorted from large to small before the cumprod", "reverse", "order", "backwards", "other end")
+def _():
+    bar = np.concatenate([[1.0], np.cumprod(1 - LIN.beta[:0:-1] ** 2)])
+    return kit.check_schedule(LIN, np.sqrt(bar), np.sqrt(1 - bar))
+
+
+@wrong("forward step: alphas_cumprod[t] for alphas[t]", "ᾱ", "β̄", "total", "cumulative")
+def _():
+    _, _, bar = ho(RAND)
+    return kit.check_forward_step(
+        lambda t, x, e: np.sqrt(bar[t - 1]) * x + np.sqrt(1 - bar[t - 1]) * e, RAND
+    )
+
+
+@wrong("forward step: betas[t] of a table that starts at t = 1", *T1)
+def _():
+    betas = np.append(ho(HO)[0], 0.02)
+    return kit.check_forward_step(lambda t, x, e: np.sqrt(1 - betas[t]) * x + np.sqrt(betas[t]) * e, HO)
+
+
+@wrong("forward step: x + √β ε, no shrinking", "without α", "not shrunk", "not scaled", "no factor", "factor of x", "α_t")
+def _():
+    return kit.check_forward_step(lambda t, x, e: x + LIN.beta[t] * e, LIN)
+
+
+@wrong("forward process: 1 − ᾱ for its root, Ho", *ROOT)
+def _():
+    _, _, bar = ho(HO)
+    return kit.check_forward_process(lambda t, x, e: np.sqrt(bar[t - 1]) * x + (1 - bar[t - 1]) * e, HO)
+
+
+@wrong("forward process: noise scaled by √ᾱ, signal by √(1 − ᾱ)", "swap", "exchang", "interchang", "in place of")
+def _():
+    return kit.check_forward_process(lambda t, x, e: COS.beta_bar[t] * x + COS.alpha_bar[t] * e, COS)
+
+
+@wrong("forward process: 1 − √ᾱ as the factor of the noise", "1 − ᾱ", "interpol", "root of", "linear")
+def _():
+    return kit.check_forward_process(lambda t, x, e: FROM.alpha_bar[t] * x + (1 - FROM.alpha_bar[t]) * e, FROM)
+
+
+@wrong("posterior: ᾱ_t for ᾱ_{t−1} in the coefficient of x_0", *T1, "ᾱ_t in place", "ᾱ")
+def _():
+    betas, alphas, bar = ho(RAND)
+    prev = np.append(1.0, bar[:-1])
+
+    def q(t, x_t, x0):
+        i = t - 1
+        mean = np.sqrt(bar[i]) * betas[i] / (1 - bar[i]) * x0 + np.sqrt(alphas[i]) * (1 - prev[i]) / (1 - bar[i]) * x_t
+        return mean, betas[i] * (1 - prev[i]) / (1 - bar[i])
+
+    return kit.check_posterior(q, RAND)
+
+
+@wrong("posterior: the root of the variance returned as the variance", *ROOT)
+def _():
+    s = COS
+
+    def q(t, x_t, x0):
+        total = s.beta_bar**2
+        mean = (s.alpha[t] * total[t - 1] * x_t + s.alpha_bar[t - 1] * s.beta[t] ** 2 * x0) / total[t]
+        return mean, s.beta_tilde[t]
+
+    return kit.check_posterior(q, s)
+
+
+@wrong("posterior: coefficients of x_t and x_0 exchanged", "swap", "exchang", "interchang", "x_0 and x_t", "x_t and x_0")
+def _():
+    s = LIN
+
+    def q(t, x_t, x0):
+        total = s.beta_bar**2
+        mean = (s.alpha[t] * total[t - 1] * x0 + s.alpha_bar[t - 1] * s.beta[t] ** 2 * x_t) / total[t]
+        return mean, s.beta_tilde[t] ** 2
+
+    return kit.check_posterior(q, s)
+
+
+@wrong("noise merging: the sum of both noises, not divided by β̄_t", "β̄_t", "divid", "length", "unit", "normal")
+def _():
+    s = RAND
+    a = s.alpha[1:] * s.beta_bar[:-1]
+
+    def merge(t, old, new):
+        eps = a[t - 1] * old + s.beta[t] * new
+        return eps, (s.beta[t] * old - a[t - 1] * new) / s.beta_bar[t]
+
+    return kit.check_noise_merging(
+        merge, lambda t, e, w: (s.beta[t] * e - a[t - 1] * w) / s.beta_bar[t], s
+    )
+
+
+@wrong("noise merging: the split with the plus sign", *SIGN, "+")
+def _():
+    s = TEN
+    a = s.alpha[1:] * s.beta_bar[:-1]
+
+    def merge(t, old, new):
+        b = s.beta_bar[t]
+        return (a[t - 1] * old + s.beta[t] * new) / b, (s.beta[t] * old - a[t - 1] * new) / b
+
+    return kit.check_noise_merging(merge, lambda t, e, w: (s.beta[t] * e + a[t - 1] * w) / s.beta_bar[t], s)
+
+
+@wrong("predict x0: divided by ᾱ without the root", *ROOT)
+def _():
+    _, _, bar = ho(FROM)
+    return kit.check_predict_x0(lambda t, x, e: (x - np.sqrt(1 - bar[t - 1]) * e) / bar[t - 1], FROM)
+
+
+@wrong("predict x0: clipped to [−1, 1]", "clip", "clamp")
+def _():
+    s = TEN
+    return kit.check_predict_x0(
+        lambda t, x, e: np.clip((x - s.beta_bar[t] * e) / s.alpha_bar[t], -1, 1), s
+    )
+
+
+@wrong("predict x0: recip_alphas and recipm1 with the plus sign", *SIGN, "+")
+def _():
+    s = COS
+    r = 1 / np.maximum(s.alpha_bar, 1e-300)
+    return kit.check_predict_x0(lambda t, x, e: r[t] * x + np.sqrt(r[t] ** 2 - 1) * e, s)
+
+
+@wrong("ancestral: division by √ᾱ_t in place of √α_t", "ᾱ", "total", "cumulative")
+def _():
+    s, v = RAND, RAND.beta**2
+    return kit.check_ancestral_step(
+        lambda t, x, e, z: (x - v[t] / s.beta_bar[t] * e) / s.alpha_bar[t] + s.beta[t] * z, s, v
+    )
+
+
+@wrong("ancestral: betas for √betas as the noise, Ho 1000", *ROOT)
+def _():
+    betas, alphas, bar = ho(HO)
+
+    def step(t, x, e, z):
+        i = t - 1
+        return (x - betas[i] / np.sqrt(1 - bar[i]) * e) / np.sqrt(alphas[i]) + betas[i] * z
+
+    return kit.check_ancestral_step(step, HO, HO.beta**2)
+
+
+@wrong("ancestral: the factor (1 − α) without √(1 − ᾱ)", "β̄", "β_t²", "one step", "single step", "divid")
+def _():
+    s = FLAT
+    return kit.check_ancestral_step(
+        lambda t, x, e, z: (x - s.beta[t] ** 2 * e) / s.alpha[t] + s.beta[t] * z, s, s.beta**2
+    )
+
+
+@wrong("DDIM step: direction √(1 − ᾱ_s) without − σ²", "σ²", "− σ", "−σ", "direction", "subtract")
+def _():
+    s = RAND
+
+    def step(t, u, x, e, z):
+        sig = 0.7 * s.beta_bar[u] / s.beta_bar[t] * np.sqrt(1 - (s.alpha_bar[t] / s.alpha_bar[u]) ** 2)
+        x0 = (x - s.beta_bar[t] * e) / s.alpha_bar[t]
+        return s.alpha_bar[u] * x0 + s.beta_bar[u] * e + sig * z
+
+    return kit.check_ddim_step(step, s, 0.7)
+
+
+@wrong("DDIM step: s always t − 1 although steps are skipped", *T1, "skip", "stride", "s = t")
+def _():
+    s = TEN
+
+    def step(t, u, x, e, z):
+        x0 = (x - s.beta_bar[t] * e) / s.alpha_bar[t]
+        return s.alpha_bar[t - 1] * x0 + s.beta_bar[t - 1] * e
+
+    return kit.check_ddim_step(step, s, 0.0)
+
+
+@wrong("DDIM step: eta multiplies the variance", "η²", "η", "eta", "square root", "root", "squared")
+def _():
+    s = LIN
+
+    def step(t, u, x, e, z):
+        var = 0.5 * (s.beta_bar[u] / s.beta_bar[t]) ** 2 * (1 - (s.alpha_bar[t] / s.alpha_bar[u]) ** 2)
+        x0 = (x - s.beta_bar[t] * e) / s.alpha_bar[t]
+        return s.alpha_bar[u] * x0 + np.sqrt(s.beta_bar[u] ** 2 - var) * e + np.sqrt(var) * z
+
+    return kit.check_ddim_step(step, s, 0.5)
+
+
+@wrong("DDIM sampler: the network gets t − 1", *T1, "network", "time")
+def _():
+    s = TEN
+
+    def sample(x, net, noise):
+        for t in range(s.T, 0, -1):
+            e = net(x, max(t - 1, 1))
+            x = s.alpha_bar[t - 1] * (x - s.beta_bar[t] * e) / s.alpha_bar[t] + s.beta_bar[t - 1] * e
+        return x
+
+    return kit.check_ddim_sampler(sample, s, 0.0)
+
+
+@wrong("DDIM sampler: the last step is left out", "last step", "t = 1", "stops", "first step", "one step")
+def _():
+    s = FLAT
+
+    def sample(x, net, noise):
+        for t in range(s.T, 1, -1):
+            e = net(x, t)
+            x = s.alpha_bar[t - 1] * (x - s.beta_bar[t] * e) / s.alpha_bar[t] + s.beta_bar[t - 1] * e
+        return x
+
+    return kit.check_ddim_sampler(sample, s, 0.0)
+
+
+@wrong("sampler: x0 clamped to [−1, 1] inside the loop", "clip", "clamp")
+def _():
+    s, v = TEN, TEN.beta**2
+
+    def sample(x, net, noise):
+        for t in range(s.T, 0, -1):
+            x0 = np.clip((x - s.beta_bar[t] * net(x, t)) / s.alpha_bar[t], -1, 1)
+            b = s.beta_bar**2
+            x = (s.alpha[t] * b[t - 1] * x + s.alpha_bar[t - 1] * v[t] * x0) / b[t] + s.beta[t] * noise[s.T - t]
+        return x
+
+    return kit.check_sampler(sample, s, 0.3, 0.5, v)
+
+
+@wrong("sampler: no noise at t = 1, where it is asked for", "last step", "t = 1", "no noise", "without noise")
+def _():
+    s, v = LIN, LIN.beta**2
+
+    def sample(x, net, noise):
+        for t in range(s.T, 0, -1):
+            z = noise[s.T - t] if t > 1 else 0
+            x = (x - v[t] / s.beta_bar[t] * net(x, t)) / s.alpha[t] + s.beta[t] * z
+        return x
+
+    return kit.check_sampler(sample, s, -0.5, 0.8, v)
+
+
+@wrong("sampler: the noise is divided by √α too", "α_t", "divided", "noise")
+def _():
+    s, v = RAND, RAND.beta**2
+
+    def sample(x, net, noise):
+        for t in range(s.T, 0, -1):
+            x = (x - v[t] / s.beta_bar[t] * net(x, t) + s.beta[t] * noise[s.T - t]) / s.alpha[t]
+        return x
+
+    return kit.check_sampler(sample, s, 0.2, 1.3, v)
+
+
+@wrong("predicted noise: v = ᾱ x_0 − β̄ ε for the other sign", *SIGN, "x_0 and ε", "exchang", "swap")
+def _():
+    s = RAND
+    x = 3 * draws(1, 6, 3)
+
+    def net(x, t, labelled):
+        return np.sin(x + 0.3 * labelled) + 0.1 * t
+
+    def one(x, t, labelled, clip):
+        v = net(x, t, labelled)
+        x0 = s.alpha_bar[t] * x + s.beta_bar[t] * v
+        x0 = np.clip(x0, -1, 1) if clip else x0
+        return (x - s.alpha_bar[t] * x0) / s.beta_bar[t]
+
+    def predict(x, t, w, clip):
+        a = one(x, t, False, clip)
+        return a + w * (one(x, t, True, clip) - a)
+
+    return kit.check_predicted_noise(predict, net, s, "v", x)
+
+
+@wrong("predicted noise: guidance as (1 + w) ε(y) − w ε", "1 + w", "w + 1", "guidance")
+def _():
+    s = TEN
+    x = 2 * draws(2, 5, 2)
+
+    def net(x, t, labelled):
+        return np.cos(x + labelled) - 0.02 * t
+
+    def predict(x, t, w, clip):
+        e = (1 + w) * net(x, t, True) - w * net(x, t, False)
+        if clip:
+            x0 = np.clip((x - s.beta_bar[t] * e) / s.alpha_bar[t], -1, 1)
+            e = (x - s.alpha_bar[t] * x0) / s.beta_bar[t]
+        return e
+
+    return kit.check_predicted_noise(predict, net, s, "noise", x)
+
+
+@wrong("predicted noise: clipping changes x̂_0, ε̂ is not computed again", "clip", "again", "not clipped")
+def _():
+    s = LIN
+    x = 3 * draws(3, 5, 2)
+
+    def net(x, t, labelled):
+        return np.tanh(x) * (0.6 + 0.3 * labelled) + 0.01 * t
+
+    def predict(x, t, w, clip):
+        return net(x, t, False) + w * (net(x, t, True) - net(x, t, False))
+
+    return kit.check_predicted_noise(predict, net, s, "noise", x)
+
+
+@wrong("reverse variance: the clipped table, β̃_2 at t = 1", "t = 2", "clipped", "β̃_2", "first", "t = 1")
+def _():
+    s = RAND
+
+    def variance(name):
+        v = s.beta_tilde**2
+        v[1] = v[2]
+        return s.beta**2 if name == "beta" else v
+
+    return kit.check_reverse_variance(variance, s)
+
+
+@wrong("reverse variance: β̃ with (1 − ᾱ_t)/(1 − ᾱ_{t−1}) upside down", "upside", "inverse", "reciprocal", "exchang", "swap")
+def _():
+    s = COS
+
+    def variance(name):
+        if name == "beta":
+            return s.beta**2
+        v = s.beta**2
+        v[2:] *= (s.beta_bar[2:] / s.beta_bar[1:-1]) ** 2
+        return v
+
+    return kit.check_reverse_variance(variance, s)
+
+
+def best_variance(s: NoiseSchedule, factor: np.ndarray, D: int) -> Callable:
+    """v_t with a given factor of the noise loss and the loss divided by D."""
+
+    def v(loss):
+        out = np.zeros(s.T + 1)
+        out[1:] = s.beta_tilde[1:] ** 2 + factor[1:] * np.asarray(loss)[1:] / D
+        return out
+
+    return v
+
+
+@wrong("optimal variance: the loss of the posterior mean without 1/α²", "α_t", "1/α", "α²", "factor")
+def _():
+    s = RAND
+    f = np.zeros(s.T + 1)
+    f[1:] = s.beta[1:] ** 4 / s.beta_bar[1:] ** 2
+    return kit.check_optimal_variance(best_variance(s, f, 2), s, np.array([[1.0, 0.3], [0.3, 0.5]]))
+
+
+@wrong("optimal variance: β̃² left out, only the error of the mean", "β̃", "posterior variance", "without", "left out")
+def _():
+    s = TEN
+    f = np.zeros(s.T + 1)
+    f[1:] = s.beta[1:] ** 4 / (s.beta_bar[1:] * s.alpha[1:]) ** 2
+    cov = np.diag([1.0, 2.0, 0.4])
+    return kit.check_optimal_variance(lambda loss: f * np.asarray(loss) / 3, s, cov)
+
+
+def step_loss_of(s: NoiseSchedule, sig: float, k: float, const: float) -> Callable:
+    """−log p_θ(x_{t−1} | x_t) by its definition, with k of ½ and a constant a dimension."""
+
+    def loss(t, x0, old, new, net):
+        prev = s.alpha_bar[t - 1] * x0 + s.beta_bar[t - 1] * old
+        x = s.alpha[t] * prev + s.beta[t] * new
+        mean = (x - s.beta[t] ** 2 / s.beta_bar[t] * net(x, t)) / s.alpha[t]
+        return (k * (prev - mean) ** 2 / sig + const).sum(1)
+
+    return loss
+
+
+@wrong("step loss: no ½ before the square", "½", "half", "twice", "doubled", "factor 2")
+def _():
+    bad = step_loss_of(TEN, 0.2, 1.0, 0.5 * np.log(2 * np.pi * 0.2))
+    return kit.check_step_loss(bad, TEN, 6, curve, 0.2, 0.9, 0.2)
+
+
+@wrong("step loss: log σ without 2π", "2π", "log 2", "constant")
+def _():
+    bad = step_loss_of(RAND, 0.15, 0.5, 0.5 * np.log(0.15))
+    return kit.check_step_loss(bad, RAND, 9, curve, -0.4, 1.1, 0.15)
+
+
+@wrong("step loss: mean over the dimensions", *MEAN)
+def _():
+    good = step_loss_of(LIN, 0.3, 0.5, 0.5 * np.log(2 * np.pi * 0.3))
+    return kit.check_step_loss(lambda t, x, a, b, e: good(t, x, a, b, e) / x.shape[1], LIN, 12, curve, 0.0, 1.0, 0.3)
+
+
+# bounds, chains, draws, losses
+
+
+def gauss_kl(m: np.ndarray, v: float, n: np.ndarray, w: float) -> np.ndarray:
+    """KL of two Gaussians a coordinate."""
+    return 0.5 * (np.log(w / v) + (v + (m - n) ** 2) / w - 1)
+
+
+def terms(s: NoiseSchedule, sig: np.ndarray, **change: Callable) -> tuple[Callable, Callable, Callable]:
+    """L_T, L_{t−1} and L_0 by their definitions; a change replaces one of them."""
+
+    def p_mean(t, x, net):
+        return (x - s.beta[t] ** 2 / s.beta_bar[t] * net(x, t)) / s.alpha[t]
+
+    def prior(x0):
+        return gauss_kl(s.alpha_bar[-1] * x0, s.beta_bar[-1] ** 2, 0.0, 1.0).sum(1)
+
+    def step(t, x0, x, net):
+        b = s.beta_bar**2
+        mean = (s.alpha[t] * b[t - 1] * x + s.alpha_bar[t - 1] * s.beta[t] ** 2 * x0) / b[t]
+        return gauss_kl(mean, s.beta_tilde[t] ** 2, p_mean(t, x, net), sig[t]).sum(1)
+
+    def last(x0, x, net):
+        return (0.5 * (x0 - p_mean(1, x, net)) ** 2 / sig[1] + 0.5 * np.log(2 * np.pi * sig[1])).sum(1)
+
+    return change.get("prior", prior), change.get("step", step), change.get("last", last)
+
+
+def all_terms(s: NoiseSchedule, sig: np.ndarray, x0: np.ndarray, net: Callable, noise: np.ndarray, **change) -> np.ndarray:
+    """L_0, …, L_T, (N, T+1)."""
+    prior, step, last = terms(s, sig, **change)
+    out = []
+    for t in range(1, s.T + 1):
+        x = s.alpha_bar[t] * x0 + s.beta_bar[t] * noise[t - 1]
+        out.append(last(x0, x, net) if t == 1 else step(t, x0, x, net))
+    return np.stack([*out, prior(x0)], 1)
+
+
+@wrong("bound terms: KL(π‖q_T) for KL(q_T‖π)", "revers", "exchang", "swap", "other order", "KL(p", "wrong way", "direction")
+def _():
+    s, v = FLAT, FLAT.beta**2
+    prior, step, last = terms(
+        s, v, prior=lambda x: gauss_kl(0.0, 1.0, s.alpha_bar[-1] * x, s.beta_bar[-1] ** 2).sum(1)
+    )
+    return kit.check_bound_terms(prior, step, last, s, draws(1, 4, 2), draws(2, 4, 2), curve, v)
+
+
+@wrong("bound terms: mean over the dimensions of L_{t−1}", *MEAN)
+def _():
+    s, v = RAND, RAND.beta**2
+    prior, step, last = terms(s, v)
+    return kit.check_bound_terms(
+        prior, lambda t, a, b, e: step(t, a, b, e) / 3, last, s, draws(3, 4, 3), draws(4, 4, 3), curve, v
+    )
+
+
+@wrong("bound terms: L_0 in bits", "bits", "log 2", "base 2", "log₂")
+def _():
+    s, v = TEN, TEN.beta**2
+    prior, step, last = terms(s, v)
+    return kit.check_bound_terms(
+        prior, step, lambda a, b, e: last(a, b, e) / np.log(2), s, draws(5, 4, 2), draws(6, 4, 2), curve, v
+    )
+
+
+def affine(s: NoiseSchedule, D: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients of an affine noise network."""
+    return 0.3 * draws(seed, s.T + 1, D, D) + 0.5 * np.eye(D), 0.2 * draws(seed + 1, s.T + 1, D)
+
+
+COV2 = np.array([[1.0, 0.4], [0.4, 0.7]])
+
+
+@wrong("variational bound: L_T left out", "L_T", "prior", "left out", "missing", "without")
+def _():
+    s, v = FLAT, FLAT.beta**2
+    return kit.check_variational_bound(
+        lambda x, e, z: all_terms(s, v, x, e, z)[:, :-1].sum(1), s, np.array([0.5, -0.3]), COV2, *affine(s, 2, 8), v
+    )
+
+
+@wrong("variational bound: the mean of the terms times nothing", "mean of the terms", "mean over", "1/T", "1/(T", "T + 1", "factor T")
+def _():
+    s, v = TEN, TEN.beta**2
+    return kit.check_variational_bound(
+        lambda x, e, z: all_terms(s, v, x, e, z).mean(1), s, np.array([1.0, -0.3]), COV2, *affine(s, 2, 10), v
+    )
+
+
+@wrong("variational bound: the simple loss ½‖ε − ε̂‖² as L_{t−1}", "simple", "weight", "without λ", "noise loss")
+def _():
+    s, v = TEN, TEN.beta**2
+
+    def bound(x0, e, z):
+        def step(t, x0, x, net):
+            eps = (x - s.alpha_bar[t] * x0) / s.beta_bar[t]
+            return 0.5 * ((eps - net(x, t)) ** 2).sum(1)
+
+        return all_terms(s, v, x0, e, z, step=step)
+
+    return kit.check_variational_bound(bound, s, np.array([0.2, 0.1]), COV2, *affine(s, 2, 12), v)
+
+
+def elbo_of_losses(s: NoiseSchedule, v: np.ndarray, loss: np.ndarray, second: float, D: int, weight: float = 1.0) -> float:
+    """−E ELBO from noise losses, by its definition."""
+    b = s.beta_bar**2
+    out = 0.5 * (D * (b[-1] - 1 - np.log(b[-1])) + s.alpha_bar[-1] ** 2 * second)
+    for t in range(1, s.T + 1):
+        out += weight * 0.5 * s.beta[t] ** 4 / (b[t] * s.alpha[t] ** 2 * v[t]) * loss[t]
+        if t > 1:
+            r = s.beta_tilde[t] ** 2 / v[t]
+            out += 0.5 * D * (r - 1 - np.log(r))
+    return out + 0.5 * D * np.log(2 * np.pi * v[1])
+
+
+@wrong("negative ELBO: D forgotten in the constants", "D", "dimension")
+def _():
+    s, v = RAND, RAND.beta**2
+    return kit.check_negative_elbo(
+        lambda loss, m, D: elbo_of_losses(s, v, loss, m, 1), s, np.array([0.4, -0.2]), COV2, *affine(s, 2, 14), v
+    )
+
+
+@wrong("negative ELBO: log 2πσ² of L_0 missing", "2π", "L_0", "constant")
+def _():
+    s, v = TEN, TEN.beta**2
+    return kit.check_negative_elbo(
+        lambda loss, m, D: elbo_of_losses(s, v, loss, m, D) - 0.5 * D * np.log(2 * np.pi * v[1]),
+        s, np.array([0.4, 0.9]), COV2, *affine(s, 2, 16), v,
+    )  # fmt: skip
+
+
+@wrong("chains: log q with β for β² inside the logarithm", *ROOT, "log β", "logarithm")
+def _():
+    return chain_case(RAND, lambda sd: 0.5 * np.log(2 * np.pi * sd), lambda x: 0.5 * (x**2 + np.log(2 * np.pi)))
+
+
+@wrong("chains: log p(x_T) left out", "x_T", "prior", "log π", "start", "left out")
+def _():
+    return chain_case(TEN, lambda sd: 0.5 * np.log(2 * np.pi) + np.log(sd), lambda x: 0 * x)
+
+
+def chain_case(s: NoiseSchedule, log_norm: Callable, prior: Callable) -> kit.Check:
+    """Densities of a path, with a given logarithm of the normalisation of q and a given −log π."""
+    v = s.beta**2
+
+    def forward(path):
+        out = 0.0
+        for t in range(1, s.T + 1):
+            r = (path[t] - s.alpha[t] * path[t - 1]) / s.beta[t]
+            out = out - (0.5 * r**2 + log_norm(s.beta[t])).sum(1)
+        return out
+
+    def reverse(path, net):
+        out = -prior(path[-1]).sum(1)
+        for t in range(1, s.T + 1):
+            m = (path[t] - v[t] / s.beta_bar[t] * net(path[t], t)) / s.alpha[t]
+            out = out - (0.5 * (path[t - 1] - m) ** 2 / v[t] + 0.5 * np.log(2 * np.pi * v[t])).sum(1)
+        return out
+
+    return kit.check_chains(forward, reverse, s, draws(20, s.T + 1, 3, 2), np.linspace(0.2, 0.9, s.T + 1), v)
+
+
+def weights_with(s: NoiseSchedule, v: np.ndarray, name: str, value: np.ndarray) -> Callable:
+    """Loss weights, one of which is replaced."""
+
+    def weights(kind):
+        out = np.zeros(s.T + 1)
+        a, b = s.alpha_bar[1:] ** 2, s.beta_bar[1:] ** 2
+        table = {
+            "simple": np.ones(s.T), "x0": b / a, "v": 1 / a, "min-snr": b / a * np.minimum(a / b, 5),
+            "bound": s.T * s.beta[1:] ** 4 / (2 * v[1:] * b * s.alpha[1:] ** 2),
+        }  # fmt: skip
+        out[1:] = value if kind == name else table[kind]
+        return out
+
+    return weights
+
+
+@wrong("loss weights: min-SNR of the x_0 loss, without division by SNR", "SNR", "x_0", "snr")
+def _():
+    s, v = COS, COS.beta**2
+    snr = s.snr[1:]
+    return kit.check_loss_weights(weights_with(s, v, "min-snr", np.minimum(snr, 5)), s, v, ("min-snr",))
+
+
+@wrong("loss weights: the bound without T", "T times", "factor T", "1/T", "divided by T", "without T")
+def _():
+    s, v = RAND, RAND.beta**2
+    w = s.beta[1:] ** 4 / (2 * v[1:] * s.beta_bar[1:] ** 2 * s.alpha[1:] ** 2)
+    return kit.check_loss_weights(weights_with(s, v, "bound", w), s, v)
+
+
+@wrong("loss weights: v as 1 + SNR, the other way round", "SNR", "inverse", "reciprocal", "1/", "snr")
+def _():
+    s, v = LIN, LIN.beta**2
+    return kit.check_loss_weights(weights_with(s, v, "v", 1 / s.beta_bar[1:] ** 2), s, v, ("v",))
+
+
+@wrong("step draws: randint(0, T) for 1..T", *T1, "0", "zero")
+def _():
+    return kit.check_step_draws(lambda u: (np.array([int(u * 12)]), np.ones(1)), 12)
+
+
+@wrong("step draws: randint(1, T), T never drawn", "never", "last", "T is", "step T", "left out")
+def _():
+    return kit.check_step_draws(lambda u: (np.array([1 + int(u * 14)]), np.ones(1)), 15)
+
+
+@wrong("step draws: importance sampling without weights", "weight", "importance")
+def _():
+    p = np.arange(1, 9.0)
+    p /= p.sum()
+
+    def draw(u):
+        grid = (np.arange(1000) + u) / 1000
+        return 1 + np.searchsorted(np.cumsum(p)[:-1], grid, side="right"), np.ones(1000)
+
+    return kit.check_step_draws(draw, 8)
+
+
+@wrong("time draws: t from [0, 1), not from [t_min, 1)", "t_min", "0", "start", "interval", "first")
+def _():
+    def draw(u):
+        return (np.arange(64) + u) / 64, np.ones(64)
+
+    return kit.check_time_draws(draw, lambda t: (np.asarray(t) - 0.1) / 0.9)
+
+
+@wrong("time draws: uniform in t for uniform in log-SNR", "uniform in t", "weight", "clock", "log")
+def _():
+    sde = VP()
+    lo, hi = sde.log_snr(1e-3), sde.log_snr(1.0)
+    return kit.check_time_draws(
+        lambda u: (1e-3 + 0.999 * (np.arange(256) + u) / 256, np.ones(256)), lambda t: (sde.log_snr(t) - lo) / (hi - lo)
+    )
+
+
+def net_of(x: np.ndarray, t: int) -> np.ndarray:
+    """The network of tested code."""
+    return np.tanh(x @ np.array([[0.9, -0.4, 0.2], [0.1, 0.8, 0.5], [-0.3, 0.2, 0.7]]) + 0.05 * t)
+
+
+def loss_case(s: NoiseSchedule, target: Callable, reduce: Callable, **options) -> kit.Check:
+    """A training loss with a given target and reduction."""
+    x0, e = draws(30, 7, 3), draws(31, 7, 3)
+
+    def loss(t, x, z):
+        a, b = s.alpha_bar[t][:, None], s.beta_bar[t][:, None]
+        out = np.stack([net_of(r[None], int(k))[0] for r, k in zip(a * x + b * z, t, strict=True)])
+        return reduce(target(x, z, a, b), out)
+
+    return kit.check_loss_of(loss, net_of, x0, e, s, **options)
+
+
+@wrong("loss of: target x_0 for a network of the noise", "x_0", "x0", "target")
+def _():
+    return loss_case(TEN, lambda x, z, a, b: x, lambda y, o: ((y - o) ** 2).sum(1))
+
+
+@wrong("loss of: L1 for L2", "absolute", "L1", "|", "square")
+def _():
+    return loss_case(RAND, lambda x, z, a, b: z, lambda y, o: np.abs(y - o).sum(1))
+
+
+@wrong("loss of: v with the other sign", *SIGN)
+def _():
+    return loss_case(COS, lambda x, z, a, b: b * x - a * z, lambda y, o: ((y - o) ** 2).sum(1), prediction="v")
+
+
+@wrong("loss of: F.mse_loss means over N and D, the sum is asked for", *MEAN)
+def _():
+    return loss_case(LIN, lambda x, z, a, b: z, lambda y, o: ((y - o) ** 2).mean())
+
+
+@wrong("bound of: the steps start at x_0, index t + 1 of the noise", *T1, "noise", "order")
+def _():
+    s = TEN
+    return kit.check_bound_of(
+        lambda x, z: all_terms(s, s.beta**2, x, net_of, np.roll(z, 1, 0)), net_of, draws(40, 4, 3), draws(41, 10, 4, 3), s
+    )
+
+
+@wrong("bound of: β̃ as the variance, β is said", "β̃", "posterior", "variance")
+def _():
+    s = RAND
+    v = s.beta_tilde**2
+    v[1] = s.beta[1] ** 2
+    return kit.check_bound_of(
+        lambda x, z: all_terms(s, v, x, net_of, z).sum(1), net_of, draws(42, 4, 3), draws(43, 15, 4, 3), s
+    )
+
+
+def run_chain(s: NoiseSchedule, x: np.ndarray, noise: np.ndarray, sd: np.ndarray, order: int = 1, last: bool = True):
+    """Ancestral sampling with the given standard deviations."""
+    for t in range(s.T, 0, -1):
+        z = noise[::order][s.T - t] if t > 1 or last else 0
+        x = (x - s.beta[t] ** 2 / s.beta_bar[t] * net_of(x, t)) / s.alpha[t] + sd[t] * z
+    return x
+
+
+@wrong("sampler of: noise[t − 1] for the step from t", "order", "reverse", "noise[t", "backwards")
+def _():
+    s = TEN
+    return kit.check_sampler_of(
+        lambda x, z: run_chain(s, x, z, s.beta, -1), net_of, draws(44, 4, 3), draws(45, 10, 4, 3), s
+    )
+
+
+@wrong("sampler of: exp(log variance) not halved", *ROOT, "½", "half")
+def _():
+    s = FLAT
+    return kit.check_sampler_of(
+        lambda x, z: run_chain(s, x, z, np.exp(np.log(np.maximum(s.beta, 1e-9) ** 2))), net_of, draws(46, 4, 3),
+        draws(47, 12, 4, 3), s,
+    )  # fmt: skip
+
+
+@wrong("sampler of: noise at the last step, none is said", "last step", "t = 1", "adds noise", "noise")
+def _():
+    s = LIN
+    return kit.check_sampler_of(
+        lambda x, z: run_chain(s, x, z, s.beta), net_of, draws(48, 4, 3), draws(49, 20, 4, 3), s, last_noise=False
+    )
+
+
+# the VAE and the ELBO of tables
+
+TABLE = np.random.default_rng(7)
+JOINT = TABLE.dirichlet(np.ones(15)).reshape(5, 3)
+Q = TABLE.dirichlet(np.ones(3), 5)
+PX = TABLE.dirichlet(np.ones(5))
+DEC = TABLE.dirichlet(np.ones(5), 3).T
+PRIOR = TABLE.dirichlet(np.ones(3))
+MU, LV = draws(50, 4, 3), 0.7 * draws(51, 4, 3)
+
+
+def rows_kl(q: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """KL of rows."""
+    return (q * np.log(q / p)).sum(-1)
+
+
+def vae_case(rec: Callable, kl: Callable) -> kit.Check:
+    """The loss of a Gaussian VAE of given parts."""
+    return kit.check_vae_loss(
+        lambda x, y, m, lv, dv: rec(x, y, dv) + kl(m, lv), draws(52, 4, 5), draws(53, 5, 3), 0.2 * draws(54, 5), 0.4, MU, LV
+    )
+
+
+def good_rec(x, y, dv):
+    """−log N(x; y, e^dv)."""
+    return 0.5 * ((x - y) ** 2 / np.exp(dv) + dv + np.log(2 * np.pi)).sum(1)
+
+
+def good_kl(m, lv):
+    """KL to N(0, I)."""
+    return 0.5 * (m**2 + np.exp(lv) - lv - 1).sum(1)
+
+
+@wrong("VAE loss: mse.mean over D, KL summed", *MEAN)
+def _():
+    return vae_case(lambda x, y, dv: good_rec(x, y, dv) / x.shape[1], good_kl)
+
+
+@wrong("VAE loss: the square of the sum", "sum", "square")
+def _():
+    return vae_case(
+        lambda x, y, dv: 0.5 * ((x - y).sum(1) ** 2 / np.exp(dv) + x.shape[1] * (dv + np.log(2 * np.pi))), good_kl
+    )
+
+
+@wrong("VAE loss: KL with weight β = 4", "KL", "weight", "4 times", "factor")
+def _():
+    return vae_case(good_rec, lambda m, lv: 4 * good_kl(m, lv))
+
+
+@wrong("VAE loss: divided by the standard deviation", *ROOT)
+def _():
+    return vae_case(lambda x, y, dv: 0.5 * ((x - y) ** 2 / np.exp(dv / 2) + dv + np.log(2 * np.pi)).sum(1), good_kl)
+
+
+@wrong("Bernoulli loss: sigmoid twice", "twice", "sigmoid", "logit")
+def _():
+    def loss(x, logits, m, lv):
+        p = expit(expit(logits))
+        return -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(1) + good_kl(m, lv)
+
+    return kit.check_bernoulli_loss(loss, expit(draws(55, 4, 6)), draws(56, 4, 6), MU, LV)
+
+
+@wrong("Bernoulli loss: + KL with the sign of the ELBO", *SIGN)
+def _():
+    def loss(x, logits, m, lv):
+        return (np.logaddexp(0, logits) - x * logits).sum(1) - good_kl(m, lv)
+
+    return kit.check_bernoulli_loss(loss, expit(draws(57, 4, 6)), draws(58, 4, 6), MU, LV)
+
+
+@wrong("reparameterisation: exp(log σ²) as σ", *ROOT, "½", "half")
+def _():
+    return kit.check_reparameterisation(lambda m, lv, e: m + np.exp(lv) * e, MU, LV, draws(59, 4, 3))
+
+
+@wrong("reparameterisation: one ξ for the batch", "first", "same noise", "one draw", "row", "shared", "example")
+def _():
+    return kit.check_reparameterisation(lambda m, lv, e: m + np.exp(lv / 2) * e[:1], MU, LV, draws(60, 4, 3))
+
+
+@wrong("reparameterisation: exp(−½ log σ²)", *SIGN, "inverse", "1/σ", "precision")
+def _():
+    return kit.check_reparameterisation(lambda m, lv, e: m + np.exp(-lv / 2) * e, MU, LV, draws(61, 4, 3))
+
+
+@wrong("diagonal KL: log_var.exp() missing, log σ² in its place", "exp", "log σ²", "log-variance")
+def _():
+    return kit.check_diagonal_kl(lambda m, lv: 0.5 * (m**2 + lv**2 - lv - 1).sum(1), MU, LV)
+
+
+@wrong("diagonal KL: without ½", "½", "half", "twice", "factor 2", "doubled")
+def _():
+    return kit.check_diagonal_kl(lambda m, lv: 2 * good_kl(m, lv), MU, LV)
+
+
+@wrong("diagonal KL: torch.mean over the latents", *MEAN)
+def _():
+    return kit.check_diagonal_kl(lambda m, lv: good_kl(m, lv) / 3, MU, LV)
+
+
+@wrong("IWAE: the mean of log w", "mean of log", "mean of the log", "ELBO", "logarithms", "Jensen")
+def _():
+    return kit.check_importance_weighted_bound(lambda w: w.mean(0), JOINT, Q)
+
+
+@wrong("IWAE: logsumexp without − log n", "log n", "1/n", "sum", "number of draws")
+def _():
+    return kit.check_importance_weighted_bound(lambda w: logsumexp(w, axis=0), JOINT, Q)
+
+
+@wrong("IWAE: softmax-weighted mean of log w", "softmax", "weighted", "normalised", "self-normal")
+def _():
+    def bound(w):
+        s = np.exp(w - logsumexp(w, axis=0))
+        return (s * w).sum(0)
+
+    return kit.check_importance_weighted_bound(bound, JOINT, Q)
+
+
+@wrong("KL: KL(q‖p)", "revers", "exchang", "swap", "other", "KL(q‖p)", "direction")
+def _():
+    return kit.check_kl(lambda p, q: (q * np.log(q / p)).sum(), PX, DEC[:, 0])
+
+
+@wrong("KL: cross-entropy alone", "entropy", "H(p)", "cross")
+def _():
+    return kit.check_kl(lambda p, q: -(p * np.log(q)).sum(), PX, DEC[:, 1])
+
+
+@wrong("KL: F.kl_div with reduction='mean'", *MEAN)
+def _():
+    return kit.check_kl(lambda p, q: (p * np.log(p / q)).mean(), PX, DEC[:, 2])
+
+
+def full_kl(m, C, n, E, log=0.5, flip=False, trace=True):
+    """KL of two Gaussians, with options to break it."""
+    P = np.linalg.inv(E)
+    d = np.linalg.slogdet(E)[1] - np.linalg.slogdet(C)[1]
+    return 0.5 * ((np.trace(P @ C) if trace else 0) + (n - m) @ P @ (n - m) - len(m)) + log * (-d if flip else d)
+
+
+COV3 = np.array([[1.0, 0.2, 0.1], [0.2, 0.8, -0.3], [0.1, -0.3, 1.4]])
+ARGS = (draws(62, 3), COV3, draws(63, 3), np.diag([0.5, 1.0, 2.0]) + 0.1)
+
+
+@wrong("Gaussian KL: the sign of the log-determinants", *SIGN, "determinant")
+def _():
+    return kit.check_gaussian_kl(lambda *a: full_kl(*a, flip=True), *ARGS)
+
+
+@wrong("Gaussian KL: log-determinants without ½", "½", "half", "determinant")
+def _():
+    return kit.check_gaussian_kl(lambda *a: full_kl(*a, log=1.0), *ARGS)
+
+
+@wrong("Gaussian KL: the trace is left out", "trace", "tr")
+def _():
+    return kit.check_gaussian_kl(lambda *a: full_kl(*a, trace=False), *ARGS)
+
+
+@wrong("bits per dim: nats not divided by D", "D", "dimension")
+def _():
+    return kit.check_bits_per_dim(lambda n, D, h: n / np.log(2) - np.log2(h), TABLE.dirichlet(np.ones(6)), 3, 1 / 255)
+
+
+@wrong("bits per dim: the scale is forgotten", "scale", "log 256", "256", "cell")
+def _():
+    return kit.check_bits_per_dim(lambda n, D, h: n / np.log(2) / D, TABLE.dirichlet(np.ones(6)), 4, 2 / 255)
+
+
+@wrong("bits per dim: the sign of log₂ scale", *SIGN)
+def _():
+    return kit.check_bits_per_dim(lambda n, D, h: n / np.log(2) / D + np.log2(h), TABLE.dirichlet(np.ones(6)), 4, 1 / 128)
+
+
+def bins(half: float, n: int, open_ends: bool) -> Callable:
+    """log P(level) with a half width, by a difference of Φ in the better tail."""
+
+    def log_mass(k, m, s):
+        x = 2 * np.asarray(k, float) / (n - 1) - 1
+        hi, lo = (x + half - m) / s, (x - half - m) / s
+        if open_ends:
+            hi, lo = np.where(k == n - 1, np.inf, hi), np.where(k == 0, -np.inf, lo)
+        flip = lo > 0
+        hi, lo = np.where(flip, -lo, hi), np.where(flip, -hi, lo)
+        a, b = norm.logcdf(hi), norm.logcdf(lo)
+        return a + np.log1p(-np.exp(b - a))
+
+    return log_mass
+
+
+@wrong("bin masses: bins of the full width to each side", "width", "half", "twice", "2/(", "1/(")
+def _():
+    return kit.check_bin_masses(bins(2 / 15, 16, True), 16, np.array([-0.3, 0.2, 0.9]), 0.15)
+
+
+@wrong("bin masses: closed at both ends", "open", "end", "infinit", "first", "edge")
+def _():
+    return kit.check_bin_masses(bins(1 / 7, 8, False), 8, np.array([-0.8, 0.1, 0.7]), 0.3)
+
+
+@wrong("bin masses: density times width", "density", "width", "midpoint", "middle")
+def _():
+    return kit.check_bin_masses(
+        lambda k, m, s: norm.logpdf(2 * np.asarray(k) / 7 - 1, m, s) + np.log(2 / 7), 8, np.array([-0.4, 0.1]), 0.5
+    )
+
+
+@wrong("bin masses: log(p + 1e-12)", "1e-12", "floor", "clamp", "clip", "added", "far")
+def _():
+    good = bins(1 / 15, 16, True)
+    return kit.check_bin_masses(
+        lambda k, m, s: np.log(np.exp(good(k, m, s)) + 1e-12), 16, np.array([-0.9, 0.0, 0.6]), 0.05
+    )
