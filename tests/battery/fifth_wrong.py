@@ -539,7 +539,7 @@ def _():
     )
 
 
-@wrong("variational bound: the mean of the terms times nothing", "mean of the terms", "mean over", "1/T", "1/(T", "T + 1", "factor T")
+@wrong("variational bound: the mean of the terms for their sum", "mean of the terms", "mean over", "1/T", "1/(T", "T + 1", "factor T")
 def _():
     s, v = TEN, TEN.beta**2
     return kit.check_variational_bound(
@@ -1000,3 +1000,522 @@ def _():
     return kit.check_bin_masses(
         lambda k, m, s: np.log(np.exp(good(k, m, s)) + 1e-12), 16, np.array([-0.9, 0.0, 0.6]), 0.05
     )
+
+
+@wrong("joint KL: H(p) forgotten", "entropy", "H(p)", "log p(x)", "p(x)")
+def _():
+    return kit.check_joint_kl(
+        lambda p, q, d, z: (p[:, None] * q * np.log(q / (d * z))).sum(), PX, Q, DEC, PRIOR
+    )
+
+
+@wrong("joint KL: uniform prior", "prior", "uniform")
+def _():
+    return kit.check_joint_kl(
+        lambda p, q, d, z: (p[:, None] * q * np.log(p[:, None] * q / (d / 3))).sum(), PX, Q, DEC, PRIOR
+    )
+
+
+@wrong("joint KL: mean over x for E_p", "mean over x", "uniform", "1/X", "p(x)", "weights", "mean")
+def _():
+    def joint(p, q, d, z):
+        return (p * np.log(p)).sum() + (q * np.log(q / (d * z))).sum(1).mean()
+
+    return kit.check_joint_kl(joint, PX, Q, DEC, PRIOR)
+
+
+@wrong("ELBO: H(q) subtracted", *SIGN, "entropy")
+def _():
+    return kit.check_elbo(lambda j, q: (q * np.log(j)).sum(1) + (q * np.log(q)).sum(1), JOINT, Q)
+
+
+@wrong("ELBO: p(z | x) for p(x, z)", "p(x)", "posterior", "conditional", "normalis", "KL")
+def _():
+    return kit.check_elbo(lambda j, q: (q * np.log(j / j.sum(1, keepdims=True) / q)).sum(1), JOINT, Q)
+
+
+@wrong("ELBO: log of the expectation", "log of", "Jensen", "logarithm", "log p(x)", "inside")
+def _():
+    return kit.check_elbo(lambda j, q: np.log((q * j).sum(1)) - (q * np.log(q)).sum(1), JOINT, Q)
+
+
+@wrong("split ELBO: + KL", *SIGN)
+def _():
+    return kit.check_split_elbo(lambda d, z, q: (q * np.log(d)).sum(1) + rows_kl(q, z), DEC, PRIOR, Q)
+
+
+@wrong("split ELBO: KL(prior‖q)", "revers", "exchang", "swap", "other", "KL(p")
+def _():
+    return kit.check_split_elbo(
+        lambda d, z, q: (q * np.log(d)).sum(1) - (z * np.log(z / q)).sum(1), DEC, PRIOR, Q
+    )
+
+
+@wrong("split ELBO: beta 0.5 of a β-VAE", "KL", "weight", "factor", "½", "half")
+def _():
+    return kit.check_split_elbo(lambda d, z, q: (q * np.log(d)).sum(1) - 0.5 * rows_kl(q, z), DEC, PRIOR, Q)
+
+
+@wrong("latent posterior: softmax of the joint", "softmax", "exp")
+def _():
+    return kit.check_latent_posterior(
+        lambda j: (np.exp(j) / np.exp(j).sum(1, keepdims=True), j.sum(1)), JOINT
+    )
+
+
+@wrong("latent posterior: normalised over x", "over x", "axis", "p(x | z)", "p(z)", "columns")
+def _():
+    return kit.check_latent_posterior(lambda j: (j / j.sum(0), j.sum(1)), JOINT)
+
+
+@wrong("posterior KL: against the joint, not normalised", "normalis", "joint", "log p(x)", "ELBO")
+def _():
+    return kit.check_posterior_kl(lambda j, q: (q * np.log(q / j)).sum(1), JOINT, Q)
+
+
+@wrong("posterior KL: the moment projection KL(p‖q)", "revers", "exchang", "swap", "other", "KL(p")
+def _():
+    def kl(j, q):
+        p = j / j.sum(1, keepdims=True)
+        return (p * np.log(p / q)).sum(1)
+
+    return kit.check_posterior_kl(kl, JOINT, Q)
+
+
+@wrong("VAE objective: the KL is averaged over z", *MEAN, "over z")
+def _():
+    def loss(p, q, d, z):
+        return p @ (-(q * np.log(d)).sum(1) + (q * np.log(q / z)).mean(1))
+
+    return kit.check_vae_objective(loss, PX, Q, DEC, PRIOR)
+
+
+@wrong("VAE objective: log of the mean reconstruction", "log of", "Jensen", "inside", "logarithm")
+def _():
+    return kit.check_vae_objective(
+        lambda p, q, d, z: p @ (-np.log((q * d).sum(1)) + rows_kl(q, z)), PX, Q, DEC, PRIOR
+    )
+
+
+@wrong("VAE objective: KL to the aggregate posterior", "aggregate", "q̄", "prior", "marginal")
+def _():
+    return kit.check_vae_objective(
+        lambda p, q, d, z: p @ (-(q * np.log(d)).sum(1) + rows_kl(q, p @ q)), PX, Q, DEC, PRIOR
+    )
+
+
+@wrong("KL parts: q̄ as the plain mean of the rows", "mean", "uniform", "p(x)", "unweighted", "equal weight")
+def _():
+    return kit.check_kl_parts(lambda p, q, z: (rows_kl(q, q.mean(0)), rows_kl(q.mean(0), z)), PX, Q, PRIOR)
+
+
+@wrong("KL parts: the whole KL as the first part", "prior", "whole", "total", "q̄")
+def _():
+    return kit.check_kl_parts(lambda p, q, z: (rows_kl(q, z), rows_kl(p @ q, z)), PX, Q, PRIOR)
+
+
+@wrong("IWAE ladder: independent of n, the ELBO", "ELBO", "n = 1", "mean of log", "first draw", "does not depend")
+def _():
+    return kit.check_iwae_ladder(lambda j, q, n: (q * np.log(j / q)).sum(1), JOINT, Q)
+
+
+@wrong("IWAE ladder: log p(x) for every n", "log p(x)", "evidence", "limit", "infinit")
+def _():
+    return kit.check_iwae_ladder(lambda j, q, n: np.log(j.sum(1)), JOINT, Q)
+
+
+@wrong("free M-step: normalised over z", "over z", "axis", "rows", "q(z | x)", "p(z | x)", "columns")
+def _():
+    def step(p, q):
+        j = p[:, None] * q
+        return j / j.sum(1, keepdims=True), j.sum(0)
+
+    return kit.check_free_m_step(step, PX, Q, PRIOR)
+
+
+@wrong("free M-step: p(x) left out", "p(x)", "uniform", "unweighted", "weights")
+def _():
+    return kit.check_free_m_step(lambda p, q: (q / q.sum(0), q.mean(0)), PX, Q, PRIOR)
+
+
+W53, MEAN5, X5 = draws(70, 5, 2), 0.5 * draws(71, 5), draws(72, 6, 5)
+QM, QC = draws(73, 6, 2), np.array([[0.6, 0.2], [0.2, 0.5]])
+
+
+@wrong("linear Gaussian posterior: M = WᵀW + I", "σ²", "noise variance", "I in place")
+def _():
+    def post(x, W, m, v):
+        M = np.linalg.inv(W.T @ W + np.eye(W.shape[1]))
+        return (x - m) @ W @ M, v * M
+
+    return kit.check_linear_gaussian_posterior(post, X5, W53, MEAN5, 0.3)
+
+
+@wrong("linear Gaussian posterior: the mean is not subtracted", "μ", "mean", "centr", "subtract")
+def _():
+    def post(x, W, m, v):
+        M = np.linalg.inv(W.T @ W + v * np.eye(W.shape[1]))
+        return x @ W @ M, v * M
+
+    return kit.check_linear_gaussian_posterior(post, X5, W53, MEAN5, 0.4)
+
+
+@wrong("linear Gaussian posterior: M⁻¹ without σ² as the covariance", "σ²", "covariance", "noise variance")
+def _():
+    def post(x, W, m, v):
+        M = np.linalg.inv(W.T @ W + v * np.eye(W.shape[1]))
+        return (x - m) @ W @ M, M
+
+    return kit.check_linear_gaussian_posterior(post, X5, W53, MEAN5, 0.25)
+
+
+def lg_elbo(x, W, m, v, qm, qc, trace=1.0, entropy=1.0):
+    """The ELBO of a linear Gaussian model, with factors to break it."""
+    D, k = W.shape
+    rec = -0.5 * (((x - m - qm @ W.T) ** 2).sum(1) + trace * np.trace(W @ qc @ W.T)) / v - D / 2 * np.log(2 * np.pi * v)
+    kl = 0.5 * (np.trace(qc) + (qm**2).sum(1) - k - entropy * np.linalg.slogdet(qc)[1])
+    return rec - kl
+
+
+@wrong("linear Gaussian ELBO: tr W C Wᵀ left out, x̂ at the mean of q", "trace", "tr", "covariance", "mean of q", "spread")
+def _():
+    return kit.check_linear_gaussian_elbo(lambda *a: lg_elbo(*a, trace=0), X5, W53, MEAN5, 0.5, QM, QC)
+
+
+@wrong("linear Gaussian ELBO: − log det of q", *SIGN, "determinant", "entropy")
+def _():
+    return kit.check_linear_gaussian_elbo(lambda *a: lg_elbo(*a, entropy=-1), X5, W53, MEAN5, 0.5, QM, QC)
+
+
+@wrong("mean field: the diagonal of the covariance", "marginal", "diagonal", "inverse", "precision", "1/P")
+def _():
+    def field(x, W, m, v):
+        C = np.linalg.inv(np.eye(2) + W.T @ W / v)
+        return (x - m) @ W @ C / v, np.diag(C)
+
+    return kit.check_mean_field(field, X5, W53, MEAN5, 0.3)
+
+
+@wrong("mean field: one sweep of coordinate ascent from 0", "converge", "sweep", "iteration", "one step", "mean")
+def _():
+    def field(x, W, m, v):
+        P = np.eye(2) + W.T @ W / v
+        h = (x - m) @ W / v
+        return h / np.diag(P), 1 / np.diag(P)
+
+    return kit.check_mean_field(field, X5, W53, MEAN5, 0.6)
+
+
+# EM
+
+XG = np.concatenate([draws(80, 14, 2) * 0.7 + [2, 0], draws(81, 16, 2) @ np.array([[1, 0.4], [0, 0.5]])])
+WG, MG = np.array([0.3, 0.7]), np.array([[1.5, 0.4], [-0.2, 0.3]])
+CG = np.array([[[0.8, 0.1], [0.1, 0.5]], [[1.2, -0.3], [-0.3, 0.9]]])
+
+
+def log_joint(x, w, m, C, weights=True, half=0.5, maha=True):
+    """log w_k N(x; m_k, C_k)."""
+    d = x[:, None] - m
+    P = np.linalg.inv(C)
+    q = np.einsum("nki,kij,nkj->nk", d, P if maha else C, d)
+    return -0.5 * q - half * np.linalg.slogdet(C)[1] - m.shape[1] / 2 * np.log(2 * np.pi) + (np.log(w) if weights else 0)
+
+
+def soft(a):
+    """Softmax of rows."""
+    return np.exp(a - logsumexp(a, axis=1, keepdims=True))
+
+
+def m_step(x, r, old=None, centred=True):
+    """Weights, means and covariances of responsibilities; old means on demand."""
+    n = r.sum(0)
+    m = r.T @ x / n[:, None]
+    d = x[:, None] - (m if old is None else old)
+    return n / len(x), m, np.einsum("nk,nki,nkj->kij", r, d, d) / n[:, None, None]
+
+
+@wrong("E-step: mixing weights left out", "weight", "prior", "π")
+def _():
+    return kit.check_e_step(lambda *a: soft(log_joint(*a, weights=False)), XG, WG, MG, CG)
+
+
+@wrong("E-step: log det without ½", "½", "half", "determinant")
+def _():
+    return kit.check_e_step(lambda *a: soft(log_joint(*a, half=1.0)), XG, WG, MG, CG)
+
+
+@wrong("E-step: the covariance for its inverse", "inverse", "precision", "covariance in place")
+def _():
+    return kit.check_e_step(lambda *a: soft(log_joint(*a, maha=False)), XG, WG, MG, CG)
+
+
+@wrong("E-step: densities + 1e-10 for stability", "1e-10", "underflow", "far", "logarithm", "added", "uniform")
+def _():
+    def resp(*a):
+        p = np.exp(log_joint(*a)) + 1e-10
+        return p / p.sum(1, keepdims=True)
+
+    return kit.check_e_step(resp, XG, WG, MG, CG)
+
+
+@wrong("EM: the covariances around the old means", "old mean", "old m", "previous mean", "before the step")
+def _():
+    return kit.check_em(lambda x, w, m, C: m_step(x, soft(log_joint(x, w, m, C)), old=m), XG, WG, MG, CG)
+
+
+@wrong("EM: np.cov with N_k − 1", "N − 1", "N_k − 1", "unbiased", "Bessel", "− 1")
+def _():
+    def step(x, w, m, C):
+        r = soft(log_joint(x, w, m, C))
+        a, b, c = m_step(x, r)
+        n = r.sum(0)
+        return a, b, c * (n / (n - 1))[:, None, None]
+
+    return kit.check_em(step, XG, WG, MG, CG)
+
+
+@wrong("EM: hard assignment", "hard", "argmax", "k-means", "nearest", "most likely")
+def _():
+    return kit.check_em(
+        lambda x, w, m, C: m_step(x, np.eye(2)[log_joint(x, w, m, C).argmax(1)]), XG, WG, MG, CG
+    )
+
+
+@wrong("EM: the weights are not normalised, N_k returned", "normalis", "counts", "N_k", "divided by N", "N times")
+def _():
+    def step(x, w, m, C):
+        a, b, c = m_step(x, soft(log_joint(x, w, m, C)))
+        return a * len(x), b, c
+
+    return kit.check_em(step, XG, WG, MG, CG)
+
+
+@wrong("EM loop: the objective after the M-step", "after", "late", "one step", "next", "shift", "off by one", "iteration")
+def _():
+    def em():
+        w, m, C = WG, MG, CG
+        trace = []
+        for _ in range(5):
+            w, m, C = m_step(XG, soft(log_joint(XG, w, m, C)))
+            trace.append(logsumexp(log_joint(XG, w, m, C), axis=1).mean())
+        trace.append(trace[-1])
+        return np.array(trace), w, m, C
+
+    return kit.check_em_loop(em, XG, WG, MG, CG, 5)
+
+
+@wrong("EM loop: the sum for the mean log-likelihood", "sum", "N times", "mean")
+def _():
+    def em():
+        w, m, C = WG, MG, CG
+        trace = []
+        for i in range(5):
+            lj = log_joint(XG, w, m, C)
+            trace.append(logsumexp(lj, axis=1).sum())
+            if i < 4:
+                w, m, C = m_step(XG, soft(lj))
+        return np.array(trace), w, m, C
+
+    return kit.check_em_loop(em, XG, WG, MG, CG, 4)
+
+
+@wrong("free energy: without the entropy of q", "entropy", "log q")
+def _():
+    r = soft(draws(82, 30, 2))
+    return kit.check_free_energy(lambda x, lr, *a: (np.exp(lr) * log_joint(x, *a)).sum(1), XG, np.log(r), WG, MG, CG)
+
+
+@wrong("free energy: log p(x) whatever q is", "log p(x)", "log p_θ(x)", "evidence", "depend", "likelihood")
+def _():
+    r = soft(draws(83, 30, 2))
+    return kit.check_free_energy(lambda x, lr, *a: logsumexp(log_joint(x, *a), axis=1), XG, np.log(r), WG, MG, CG)
+
+
+SPREAD = np.array([[[1.0, 0.3], [0.3, 0.6]], [[0.5, -0.2], [-0.2, 1.4]], [[0.9, 0.1], [0.1, 0.8]]])
+COUNTS = np.array([5.0, 12.0, 23.0])
+
+
+def cov_type(kind: str, v: float, c: float, tied: bool = False, ball: bool = False, prior: bool = True) -> np.ndarray:
+    """Covariances of a type, with a mistake on demand."""
+    eye = np.eye(2)
+    if kind == "tied":
+        w = np.ones(3) if tied else COUNTS
+        S = np.einsum("k,kij->ij", w, SPREAD) / w.sum()
+        S = (S * COUNTS.sum() + c * v * eye) / (COUNTS.sum() + c)
+        return np.repeat(S[None], 3, 0)
+    S = SPREAD
+    if kind != "full":
+        S = S * eye
+    if kind == "spherical":
+        S = (np.trace(S, axis1=1, axis2=2) / (1 if ball else 2))[:, None, None] * eye
+    n = COUNTS[:, None, None]
+    return (n * S + c * v * eye) / (n + c if prior else n)
+
+
+@wrong("covariance types: tied as the plain mean of the S_k", "mean", "N_k", "count", "unweighted", "weights")
+def _():
+    return kit.check_covariance_types(lambda *a: cov_type(*a, tied=True), SPREAD, COUNTS, 1e-6)
+
+
+@wrong("covariance types: spherical as the trace, not divided by D", "trace", "D", "sum", "dimension")
+def _():
+    return kit.check_covariance_types(lambda *a: cov_type(*a, ball=True), SPREAD, COUNTS, 1e-6)
+
+
+@wrong("covariance types: the prior adds to the sum, not to the count", "count", "denominator", "prior", "divided")
+def _():
+    return kit.check_covariance_types(lambda *a: cov_type(*a, prior=False), SPREAD, COUNTS, 1e-6)
+
+
+def lloyd(x, c, n=100, median=False, change=None):
+    """Lloyd's algorithm."""
+    for _ in range(n):
+        z = ((x[:, None] - c) ** 2 if change is None else change(x[:, None] - c)).sum(2).argmin(1)
+        f = np.median if median else np.mean
+        new = np.stack([f(x[z == k], 0) if (z == k).any() else c[k] for k in range(len(c))])
+        if np.allclose(new, c, atol=0, rtol=0):
+            break
+        c = new
+    return c
+
+
+XK = np.concatenate([draws(84, 15, 2), draws(85, 20, 2) + [2.5, 0], draws(86, 25, 2) + [1, 2.0]])
+
+
+@wrong("k-means: one iteration", "one iteration", "one step", "converge", "iteration", "single")
+def _():
+    return kit.check_kmeans(lambda x, c: lloyd(x, c, 1), XK, XK[:3])
+
+
+@wrong("k-means: medians", "median")
+def _():
+    return kit.check_kmeans(lambda x, c: lloyd(x, c, median=True), XK, XK[:3])
+
+
+@wrong("k-means: the Manhattan distance", "absolute", "Manhattan", "distance", "L1", "assign")
+def _():
+    return kit.check_kmeans(lambda x, c: lloyd(x, c, change=np.abs), XK, XK[[0, 20, 50]])
+
+
+@wrong("statistics: the covariances as second moments, mean not subtracted", "second moment", "not centred", "mean", "subtract")
+def _():
+    def stats():
+        lj = log_joint(XG, WG, MG, CG)
+        r = soft(lj)
+        n = r.sum(0)
+        C = np.einsum("nk,ni,nj->kij", r, XG, XG) / n[:, None, None]
+        return n, r.T @ XG / n[:, None], C, logsumexp(lj, axis=1).mean()
+
+    return kit.check_statistics(stats, XG, WG, MG, CG)
+
+
+@wrong("statistics: counts divided by N", "counts", "N", "weights", "divided")
+def _():
+    def stats():
+        lj = log_joint(XG, WG, MG, CG)
+        r = soft(lj)
+        return r.mean(0), *m_step(XG, r)[1:], logsumexp(lj, axis=1).mean()
+
+    return kit.check_statistics(stats, XG, WG, MG, CG)
+
+
+XT = np.random.default_rng(8).integers(0, 3, (20, 4))
+TT = np.random.default_rng(9).dirichlet(np.ones(3), (2, 4))
+PC = np.full((4, 3), 0.5)
+
+
+def tables(x, w, t, pseudo=PC, prior=True, smooth=True):
+    """One step of EM of categorical tables."""
+    one = np.eye(3)[x]
+    lj = np.einsum("ndl,kdl->nk", one, np.log(t)) + (np.log(w) if prior else 0)
+    r = soft(lj)
+    c = np.einsum("nk,ndl->kdl", r, one) + (pseudo if smooth else 0)
+    return logsumexp(lj, axis=1), r.mean(0), c / c.sum(2, keepdims=True)
+
+
+@wrong("table EM: weights left out of the responsibilities", "weight", "prior", "π")
+def _():
+    return kit.check_table_em(lambda *a: tables(*a, prior=False), XT, np.array([0.25, 0.75]), TT, PC)
+
+
+@wrong("table EM: pseudo-counts forgotten", "pseudo", "smoothing", "Laplace")
+def _():
+    return kit.check_table_em(lambda *a: tables(*a, smooth=False), XT, np.array([0.4, 0.6]), TT, PC)
+
+
+A5 = draws(90, 5, 9)
+S5 = A5 @ A5.T / 9
+W5 = 0.7 * draws(91, 5, 2)
+
+
+def ppca(S, W, v, old=False, k_div=False, posterior=True):
+    """One EM step of PPCA, with a mistake on demand."""
+    Mi = np.linalg.inv(W.T @ W + v * np.eye(W.shape[1]))
+    SW = S @ W
+    inner = (v * np.eye(W.shape[1]) if posterior else 0) + Mi @ W.T @ SW
+    new = SW @ np.linalg.inv(inner)
+    return new, np.trace(S - SW @ Mi @ (W if old else new).T) / (len(S) - (W.shape[1] if k_div else 0))
+
+
+@wrong("PPCA step: the old W in the new σ²", "old W", "old", "previous")
+def _():
+    return kit.check_ppca_step(lambda *a: ppca(*a, old=True), S5, W5, 0.4)
+
+
+@wrong("PPCA step: divided by D − k", "D − k", "D − 2", "degrees", "divided")
+def _():
+    return kit.check_ppca_step(lambda *a: ppca(*a, k_div=True), S5, W5, 0.4)
+
+
+@wrong("PPCA step: E zzᵀ without the posterior covariance", "covariance", "E z", "zzᵀ", "posterior")
+def _():
+    return kit.check_ppca_step(lambda *a: ppca(*a, posterior=False), S5, W5, 0.4)
+
+
+def ppca_max(S, k, shift=True, root=True, noise="mean"):
+    """The maximum of the likelihood of PPCA, with a mistake on demand."""
+    lam, U = np.linalg.eigh(S)
+    lam, U = lam[::-1], U[:, ::-1]
+    v = {"mean": lam[k:].mean(), "D": lam[k:].sum() / len(S), "last": lam[-1]}[noise]
+    g = lam[:k] - (v if shift else 0)
+    return U[:, :k] * (np.sqrt(g) if root else g), v
+
+
+@wrong("PPCA maximum: √λ without − σ², plain PCA", "σ²", "subtract", "λ", "PCA")
+def _():
+    return kit.check_ppca_maximum(lambda S, k: ppca_max(S, k, shift=False), S5, 2)
+
+
+@wrong("PPCA maximum: the residual divided by D", "1/D", "D − k", "divided by D", "D in place")
+def _():
+    return kit.check_ppca_maximum(lambda S, k: ppca_max(S, k, noise="D"), S5, 2)
+
+
+@wrong("PPCA maximum: λ − σ² without the root", *ROOT)
+def _():
+    return kit.check_ppca_maximum(lambda S, k: ppca_max(S, k, root=False), S5, 3)
+
+
+@wrong("factor analysis: Ψ tied to its mean", "mean", "one value", "isotropic", "PPCA", "tied", "average")
+def _():
+    return kit.check_factor_analysis_step(lambda S, W, p: factors(S, W, p, tied=True), S5, W5, np.linspace(0.3, 0.9, 5))
+
+
+@wrong("factor analysis: the old W in the new Ψ", "old W", "old", "previous")
+def _():
+    return kit.check_factor_analysis_step(lambda S, W, p: factors(S, W, p, old=True), S5, W5, np.linspace(0.3, 0.9, 5))
+
+
+@wrong("factor analysis: the posterior covariance is left out", "covariance", "E z", "zzᵀ", "posterior")
+def _():
+    return kit.check_factor_analysis_step(lambda S, W, p: factors(S, W, p, cov=0), S5, W5, np.linspace(0.3, 0.9, 5))
+
+
+def factors(S, W, p, tied=False, old=False, cov=1):
+    """One EM step of factor analysis, with a mistake on demand."""
+    G = np.linalg.inv(np.eye(W.shape[1]) + (W.T / p) @ W)
+    B = G @ (W.T / p)
+    E = cov * G + B @ S @ B.T
+    new = S @ B.T @ np.linalg.inv(E)
+    psi = np.diag(S - (W if old else new) @ B @ S)
+    return new, np.full(len(S), psi.mean()) if tied else psi
