@@ -1519,3 +1519,441 @@ def factors(S, W, p, tied=False, old=False, cov=1):
     new = S @ B.T @ np.linalg.inv(E)
     psi = np.diag(S - (W if old else new) @ B @ S)
     return new, np.full(len(S), psi.mean()) if tied else psi
+
+
+# continuous time
+
+MIX1 = Mixture([0.4, 0.6], [[-1.0], [1.2]], [[[0.3]], [[0.5]]])
+MIX2 = Mixture([0.35, 0.65], [[-1.0, 0.3], [0.8, -0.4]], [[[0.6, 0.2], [0.2, 0.4]], [[0.5, -0.1], [-0.1, 0.8]]])
+V2 = VP(0.1, 12.0, 2.0)
+SMALL = VP(0.2, 4.0, 1.5)
+EXPL = VE(0.01, 20.0)
+
+
+def col(a: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """A function of time beside x (N, D)."""
+    return np.reshape(a, (-1, 1)) if np.ndim(a) else a
+
+
+@wrong("SDE: std² = 1 − e^(−B) given as std", *ROOT)
+def _():
+    return kit.check_sde(
+        lambda t: (np.exp(-V2.beta_integral(t) / 2), 1 - np.exp(-V2.beta_integral(t))),
+        lambda x, t: col(V2.rate(t), x) * x, V2.diffusion, 2.0,
+    )  # fmt: skip
+
+
+@wrong("SDE: drift −β x without ½", "½", "half", "twice", "factor 2", "doubled")
+def _():
+    return kit.check_sde(V2.marginal, lambda x, t: -col(V2.beta(t), x) * x, V2.diffusion, 2.0)
+
+
+@wrong("SDE: VE with √(log ratio) for √(2 log ratio)", "2", "√2", "root of 2", "log")
+def _():
+    return kit.check_sde(EXPL.marginal, lambda x, t: 0 * x, lambda t: EXPL.diffusion(t) / np.sqrt(2), 1.0)
+
+
+@wrong("discretisation: β(t) h at the end of the step", "first order", "first-order", "g²", "h", "Euler")
+def _():
+    return kit.check_discretisation(VP().beta(np.arange(1, 31) / 30) / 30, VP())
+
+
+@wrong("discretisation: 1 − e^(−½∫β)", "½", "half", "root", "square")
+def _():
+    B = SMALL.beta_integral(np.linspace(0, 1.5, 21))
+    return kit.check_discretisation(-np.expm1(-np.diff(B) / 2), SMALL)
+
+
+def law_score(sde, x, t, m, C):
+    """The score of N(m, C) after the noise of time t."""
+    a, b = float(np.exp(sde.log_scale(t))), float(sde.std(t))
+    return -np.linalg.solve(a**2 * C + b**2 * np.eye(len(m)), (x - a * m).T).T
+
+
+M2 = np.array([0.5, -1.0])
+
+
+@wrong("reverse SDE: + g² s", *SIGN)
+def _():
+    return kit.check_reverse_sde(
+        lambda x, t: V2.rate(t) * x + V2.diffusion(t) ** 2 * law_score(V2, x, t, M2, COV2), V2.diffusion, V2, M2, COV2
+    )
+
+
+@wrong("reverse SDE: ½g² as in the flow, with noise", "½", "half", "flow")
+def _():
+    return kit.check_reverse_sde(
+        lambda x, t: SMALL.rate(t) * x - 0.5 * SMALL.diffusion(t) ** 2 * law_score(SMALL, x, t, M2, COV2),
+        SMALL.diffusion, SMALL, M2, COV2,
+    )  # fmt: skip
+
+
+@wrong("reverse SDE: g for g² before the score", *ROOT, "g in place")
+def _():
+    return kit.check_reverse_sde(
+        lambda x, t: -EXPL.diffusion(t) * law_score(EXPL, x, t, M2, COV2), EXPL.diffusion, EXPL, M2, COV2
+    )
+
+
+def one_step(sde, x, t, s, z, noise, sign=1.0, m=0.4, v=0.6):
+    """Euler-Maruyama for one Gaussian a dimension, with a given noise."""
+    a, b = float(np.exp(sde.log_scale(t))), float(sde.std(t))
+    g = float(sde.diffusion(t))
+    score = -(x - a * m) / (a**2 * v + b**2)
+    return x + sign * (s - t) * (float(sde.rate(t)) * x - g**2 * score) + noise(g, t - s) * z
+
+
+@wrong("reverse step: g (t − s) z for g √(t − s) z", *ROOT, "√")
+def _():
+    return kit.check_reverse_step(lambda x, t, s, z: one_step(V2, x, t, s, z, lambda g, h: g * h), V2, 0.4, 0.6)
+
+
+@wrong("reverse step: dt > 0 in the drift", *SIGN, "forward", "backwards")
+def _():
+    return kit.check_reverse_step(
+        lambda x, t, s, z: one_step(SubVP(), x, t, s, z, lambda g, h: g * np.sqrt(h), -1.0), SubVP(), 0.4, 0.6
+    )
+
+
+@wrong("reverse step: √h z without g", "without g", "g(t)", "diffusion", " g ", "factor g")
+def _():
+    return kit.check_reverse_step(lambda x, t, s, z: one_step(SMALL, x, t, s, z, lambda g, h: np.sqrt(h)), SMALL, 0.4, 0.6)
+
+
+def field(x, t):
+    """A score that is not linear."""
+    return -0.5 * x + 0.3 * np.sin(x) - 0.1 * t
+
+
+GRID = np.array([1.2, 1.0, 0.7, 0.5, 0.2])
+
+
+@wrong("reverse sampler: everything at the end of the step", "end of the step", "s in place", "next", "late", "at s")
+def _():
+    def sample(x, times, noise):
+        for t, s, z in zip(times, times[1:], noise, strict=False):
+            g = SMALL.diffusion(s)
+            x = x + (s - t) * (SMALL.rate(s) * x - g**2 * field(x, s)) + g * np.sqrt(t - s) * z
+        return x
+
+    return kit.check_reverse_sampler(sample, field, SMALL, GRID)
+
+
+@wrong("reverse sampler: the step is 1/N on a grid that is not even", "even", "1/n", "grid", "step size", "uniform", "steps")
+def _():
+    def sample(x, times, noise):
+        h = (times[0] - times[-1]) / (len(times) - 1)
+        for t, z in zip(times[:-1], noise, strict=True):
+            g = SMALL.diffusion(t)
+            x = x - h * (SMALL.rate(t) * x - g**2 * field(x, t)) + g * np.sqrt(h) * z
+        return x
+
+    return kit.check_reverse_sampler(sample, field, SMALL, GRID)
+
+
+def heun(x, times, second, half=0.5):
+    """Heun's method with a given time of the second slope."""
+    def slope(y, t):
+        return SMALL.rate(t) * y - 0.5 * SMALL.diffusion(t) ** 2 * field(y, t)
+
+    for t, s in zip(times, times[1:], strict=False):
+        a = slope(x, t)
+        x = x + (s - t) * half * (a + slope(x + (s - t) * a, second(t, s)))
+    return x
+
+
+@wrong("Heun: the second slope at t", "at t", "start", "second slope", "same time", "second")
+def _():
+    return kit.check_heun(lambda x, times: heun(x, times, lambda t, s: t), field, SMALL, GRID)
+
+
+@wrong("Heun: the slopes are added, not averaged", "½", "half", "twice", "mean", "sum", "added")
+def _():
+    return kit.check_heun(lambda x, times: heun(x, times, lambda t, s: s, 1.0), field, SMALL, GRID)
+
+
+@wrong("Langevin: √δ for √(2δ)", "2δ", "√2", "√δ", "2")
+def _():
+    def step(x, t, z):
+        d = 2 * (0.16 * V2.std(t)) ** 2
+        return x - d * x / 0.7 + np.sqrt(d) * z
+
+    return kit.check_langevin_step(step, V2, 0.7, 0.16)
+
+
+@wrong("Langevin: the size is not squared", *ROOT)
+def _():
+    def step(x, t, z):
+        d = 2 * 0.16 * V2.std(t)
+        return x - d * x / 1.3 + np.sqrt(2 * d) * z
+
+    return kit.check_langevin_step(step, V2, 1.3, 0.16)
+
+
+@wrong("denoiser: std for std² in Tweedie's formula", *ROOT)
+def _():
+    return kit.check_denoiser(
+        lambda x, a, b: (x + b * MIX2.diffuse(a, b).score(x)) / a, MIX2, draws(100, 5, 2), 0.8, 0.5
+    )
+
+
+@wrong("denoiser: not divided by the scale", "scale", "divid", "ᾱ")
+def _():
+    return kit.check_denoiser(lambda x, a, b: x + b**2 * MIX2.diffuse(a, b).score(x), MIX2, draws(101, 5, 2), 0.7, 0.6)
+
+
+@wrong("log p: the weights are left out", "weight")
+def _():
+    return kit.check_log_prob(lambda x: logsumexp(MIX2.log_joint(x) - np.log(MIX2.weights), axis=1), MIX2, draws(102, 5, 2))
+
+
+@wrong("log p: D/2 log 2π counted once", "2π", "D", "dimension", "constant")
+def _():
+    return kit.check_log_prob(lambda x: MIX2.log_prob(x) + 0.5 * np.log(2 * np.pi), MIX2, draws(103, 5, 2))
+
+
+@wrong("score: x − m with the plus sign", *SIGN)
+def _():
+    return kit.check_score(lambda x: -MIX2.score(x), MIX2, draws(104, 5, 2))
+
+
+@wrong("score: fixed weights for responsibilities", "weight", "responsibilit", "posterior", "p(k")
+def _():
+    def score(x):
+        parts = [-(x - m) @ np.linalg.inv(C) for m, C in zip(MIX2.means, MIX2.covariances, strict=True)]
+        return sum(w * p for w, p in zip(MIX2.weights, parts, strict=True))
+
+    return kit.check_score(score, MIX2, draws(105, 5, 2))
+
+
+def matching(den=None, imp=None, sli=None):
+    """Score matching, one form of which is replaced."""
+    return kit.check_score_matching(
+        den or (lambda s, e, std: ((s + e / std) ** 2).sum(1)),
+        imp or (lambda s, d: (s**2).sum(1) + 2 * d),
+        sli or (lambda s, v, j: 2 * (v * j).sum(1) + (s * v).sum(1) ** 2),
+        MIX2, 0.8, 0.6, lambda x: -0.7 * x + 0.1, lambda x: np.full(len(x), -1.4),
+    )  # fmt: skip
+
+
+@wrong("score matching: s − ε/std", *SIGN)
+def _():
+    return matching(den=lambda s, e, std: ((s - e / std) ** 2).sum(1))
+
+
+@wrong("score matching: ε/std² as the target", *ROOT)
+def _():
+    return matching(den=lambda s, e, std: ((s + e / std**2) ** 2).sum(1))
+
+
+@wrong("score matching: the divergence without 2", "½", "half", "twice", "divergence", "factor 2", "2")
+def _():
+    return matching(imp=lambda s, d: (s**2).sum(1) + d)
+
+
+def continuous(k=0.5, log=True, t_min=0.02, slope=0.4):
+    """The three terms of the continuous bound, with a factor of the second and the logarithm of the third."""
+    lo, hi = float(SMALL.log_snr(1.5)), float(SMALL.log_snr(t_min))
+    a, b = float(np.exp(SMALL.log_scale(1.5))), float(SMALL.std(1.5))
+    r = float(SMALL.std(t_min) / np.exp(SMALL.log_scale(t_min)))
+
+    def diffusion(x0, t, e):
+        x = np.exp(SMALL.log_scale(t))[:, None] * x0 + SMALL.std(t)[:, None] * e
+        return k * (hi - lo) * ((e - slope * x) ** 2).sum(1)
+
+    return kit.check_continuous_bound(
+        lambda x: 0.5 * (a**2 * x**2 / b**2).sum(1), diffusion,
+        lambda x, e: (0.5 * e**2 + 0.5 * np.log(2 * np.pi) + (np.log(r) if log else 0)).sum(1),
+        SMALL, t_min, slope, draws(106, 4, 2),
+    )  # fmt: skip
+
+
+@wrong("continuous bound: the integral without ½", "½", "half", "twice", "doubled", "factor 2")
+def _():
+    return continuous(k=1.0)
+
+
+@wrong("continuous bound: log std of the reconstruction missing", "log", "std", "constant", "volume", "norm")
+def _():
+    return continuous(log=False)
+
+
+WD = draws(107, 3, 3)
+
+
+def div_case(exact: Callable, probe: Callable) -> kit.Check:
+    """A score, its divergence and the estimate, from the Jacobian of tanh(x W)."""
+
+    def f(x, v):
+        J = WD.T[None] * (1 - np.tanh(x @ WD) ** 2)[:, :, None]  # J[n, i, j] = d out_i / d x_j
+        J = -J / 0.4
+        d = np.trace(J, axis1=1, axis2=2)
+        return -np.tanh(x @ WD) / 0.4, exact(d) if v is None else probe(np.einsum("mni,nij,mnj->mn", v, J, v))
+
+    return kit.check_divergence(f, lambda x: np.tanh(x @ WD), 0.4, draws(108, 4, 3), draws(109, 5, 4, 3))
+
+
+@wrong("divergence: of ε̂, not of the score", "std", "ε̂", "noise", *SIGN)
+def _():
+    return div_case(lambda d: -0.4 * d, lambda q: -0.4 * q.mean(0))
+
+
+@wrong("divergence: the sum over the probes", "sum", "mean", "number of probes", "n times")
+def _():
+    return div_case(lambda d: d, lambda q: q.sum(0))
+
+
+NODE, GLW = np.polynomial.legendre.leggauss(150)
+
+
+def time_integral(f: Callable, T: float, T0: float = 0.0) -> float:
+    """∫f dt."""
+    t = T0 + (T - T0) * (NODE + 1) / 2
+    return sum(w * f(float(u)) for w, u in zip(GLW, t, strict=True)) * (T - T0) / 2
+
+
+PAIR = (M2, COV2, np.array([0.1, 0.4]), np.array([[0.8, -0.1], [-0.1, 1.1]]))
+
+
+@wrong("KL bound: the mean over t for the integral", "T", "horizon", "mean over t", "mean")
+def _():
+    return kit.check_kl_bound(
+        lambda e, p: p + time_integral(lambda t: 0.5 * V2.diffusion(t) ** 2 * e(t), 2.0) / 2, V2, *PAIR
+    )
+
+
+@wrong("KL bound: the prior's KL left out", "prior", "π", "KL(p_T")
+def _():
+    return kit.check_kl_bound(lambda e, p: time_integral(lambda t: 0.5 * V2.diffusion(t) ** 2 * e(t), 2.0), V2, *PAIR)
+
+
+@wrong("KL bound: no ½", "½", "half", "twice", "doubled", "factor 2")
+def _():
+    return kit.check_kl_bound(
+        lambda e, p: p + time_integral(lambda t: SMALL.diffusion(t) ** 2 * e(t), 1.5), SMALL, *PAIR
+    )
+
+
+def point_bound(div: float, square: float) -> kit.Check:
+    """(34) for single examples in one dimension, with factors of div f and of ‖s‖²."""
+    z, w = np.polynomial.hermite_e.hermegauss(40)
+    w = w / w.sum()
+
+    def bound(score, prior, x):
+        def mean(f, t):
+            p = np.exp(SMALL.log_scale(t)) * x + SMALL.std(t) * z  # (N, 40)
+            return f(p.reshape(-1, 1)).reshape(p.shape) @ w
+
+        def rate(t):
+            def f(y):
+                s, d = score(y, t)
+                return SMALL.diffusion(t) ** 2 * (square * (s**2).sum(1) + d) - div * SMALL.rate(t)
+
+            return mean(f, t)
+
+        return mean(prior, 1.5) - time_integral(rate, 1.5)
+
+    return kit.check_log_prob_bound(bound, SMALL, Mixture([1.0], [[0.3]], [[[0.8]]]), np.array([[0.2], [-1.0], [1.5]]))
+
+
+@wrong("bound of log p: div f left out", "div f", "divergence of f", "drift", "f")
+def _():
+    return point_bound(0.0, 0.5)
+
+
+@wrong("bound of log p: ‖s‖² without ½", "½", "half", "‖s", "twice")
+def _():
+    return point_bound(1.0, 1.0)
+
+
+def flow_density(sde, score_div, x, t0, T, prior, sign=1.0, half=0.5, n=240):
+    """log p by RK4 on the probability flow."""
+    D = x.shape[1]
+
+    def f(y, t):
+        s, d = score_div(y, t)
+        g2 = sde.diffusion(t) ** 2
+        return sde.rate(t) * y - half * g2 * s, D * sde.rate(t) - half * g2 * d
+
+    total = np.zeros(len(x))
+    times = t0 + (T - t0) * np.linspace(0, 1, n + 1)
+    for t, u in zip(times, times[1:], strict=False):
+        h = u - t
+        k = f(x, t)
+        l2 = f(x + h / 2 * k[0], t + h / 2)
+        l3 = f(x + h / 2 * l2[0], t + h / 2)
+        l4 = f(x + h * l3[0], u)
+        x = x + h / 6 * (k[0] + 2 * l2[0] + 2 * l3[0] + l4[0])
+        total = total + h / 6 * (k[1] + 2 * l2[1] + 2 * l3[1] + l4[1])
+    return prior(x) + sign * total
+
+
+G2 = Mixture([1.0], [[0.3, -0.2]], [COV2])
+
+
+def g2_flow(x, **change):
+    """The flow of a Gaussian with its exact score."""
+    def score_div(y, t):
+        law = G2.diffuse(float(np.exp(SMALL.log_scale(t))), float(SMALL.std(t)))
+        return law.score(y), np.full(len(y), -np.trace(np.linalg.inv(law.covariances[0])))
+
+    end = G2.diffuse(float(np.exp(SMALL.log_scale(1.5))), float(SMALL.std(1.5)))
+    return flow_density(SMALL, score_div, x, 0.0, 1.5, change.pop("prior", end.log_prob), **change)
+
+
+@wrong("flow likelihood: the divergence is subtracted", *SIGN, slow=True)
+def _():
+    return kit.check_probability_flow_likelihood(lambda x: g2_flow(x, sign=-1.0), G2, draws(110, 4, 2), SMALL)
+
+
+@wrong("flow likelihood: g² for ½g²", "½", "half", "reverse SDE", "twice", "g²", slow=True)
+def _():
+    return kit.check_probability_flow_likelihood(lambda x: g2_flow(x, half=1.0), G2, draws(111, 4, 2), SMALL)
+
+
+def flow_of(**change):
+    """The likelihood with a network of two dimensions."""
+    def net(x, t):
+        return -0.8 * x + 0.2 * np.tanh(x) / (1 + t)
+
+    def score_div(y, t):
+        return net(y, t), (-0.8 + 0.2 / np.cosh(y) ** 2 / (1 + t)).sum(1)
+
+    std = float(SMALL.std(1.5)) * change.pop("wider", 1.0)
+    return kit.check_flow_likelihood_of(
+        lambda x: flow_density(SMALL, score_div, x, change.get("t0", 0.01), 1.5,
+                               lambda y: norm.logpdf(y, 0, std).sum(1) if change.get("total", True) else norm.logpdf(y, 0, std).mean(1),
+                               sign=change.get("sign", 1.0)),
+        net, draws(112, 4, 2), SMALL, 0.01,
+    )  # fmt: skip
+
+
+@wrong("flow likelihood of: − ∫ div", *SIGN, slow=True)
+def _():
+    return flow_of(sign=-1.0)
+
+
+@wrong("flow likelihood of: the prior is the mean over the dimensions", *MEAN, "prior", slow=True)
+def _():
+    return flow_of(total=False)
+
+
+@wrong("reverse law: the moments of the flow", "flow")
+def _():
+    def moments(score):
+        k = score(np.zeros((1, 2)), 0.5)[0]
+        d = -(score(np.ones((1, 2)), 0.5)[0] - k)[0] - 1
+        return k * (1 - np.exp(-d * 3.0 / 2)) / d, np.exp(-d * 3.0) * np.eye(2)
+
+    return kit.check_reverse_law(moments, 3.0, 0.4)
+
+
+@wrong("reverse law: noise with ½g²", "½", "half", "noise", "variance")
+def _():
+    def moments(score):
+        k = score(np.zeros((1, 2)), 0.5)[0]
+        d = -(score(np.ones((1, 2)), 0.5)[0] - k)[0] - 1
+        a, B = 1 + 2 * d, 2.0
+        return k * (1 - np.exp(-a * B / 2)) / (a / 2), (np.exp(-a * B) + 0.5 * (1 - np.exp(-a * B)) / a) * np.eye(2)
+
+    return kit.check_reverse_law(moments, 2.0, 0.3)
