@@ -1957,3 +1957,398 @@ def _():
         return k * (1 - np.exp(-a * B / 2)) / (a / 2), (np.exp(-a * B) + 0.5 * (1 - np.exp(-a * B)) / a) * np.eye(2)
 
     return kit.check_reverse_law(moments, 2.0, 0.3)
+
+
+# networks and training
+
+LAYERS = [(0.5 * draws(i, m, n), 0.3 * draws(i + 1, n)) for i, m, n in ((120, 3, 6), (122, 6, 5), (124, 5, 2))]
+X3, U3 = draws(126, 7, 3), draws(127, 7, 3)
+
+
+def silu(z):
+    """SiLU."""
+    return z * expit(z)
+
+
+def net_mlp(x, act=np.tanh, last=False, bias=True):
+    """A multilayer perceptron."""
+    for i, (w, b) in enumerate(LAYERS):
+        x = x @ w + (b if bias else 0)
+        x = act(x) if i < 2 or last else x
+    return x
+
+
+@wrong("MLP: activation after the last layer", "last layer", "output", "after the last")
+def _():
+    return kit.check_mlp(lambda x: net_mlp(x, silu, last=True), LAYERS, X3)
+
+
+@wrong("MLP: the biases are left out", "bias")
+def _():
+    return kit.check_mlp(lambda x: net_mlp(x, silu, bias=False), LAYERS, X3)
+
+
+@wrong("MLP: GELU for SiLU", "GELU", "gelu", "activation")
+def _():
+    return kit.check_mlp(lambda x: net_mlp(x, lambda z: z * norm.cdf(z)), LAYERS, X3)
+
+
+@wrong("JVP: bias added to the tangent", "bias")
+def _():
+    def jvp(x, v):
+        for i, (w, b) in enumerate(LAYERS):
+            x, v = x @ w + b, v @ w + b
+            if i < 2:
+                x, v = np.tanh(x), v * (1 - np.tanh(x) ** 2)
+        return x, v
+
+    return kit.check_jvp(jvp, net_mlp, X3, U3)
+
+
+@wrong("JVP: 1 − tanh² at the activated value", "activated", "slope", "derivative", "tanh", "twice")
+def _():
+    def jvp(x, v):
+        for i, (w, b) in enumerate(LAYERS):
+            x, v = x @ w + b, v @ w
+            if i < 2:
+                x = np.tanh(x)
+                v = v * (1 - np.tanh(x) ** 2)
+        return x, v
+
+    return kit.check_jvp(jvp, net_mlp, X3, U3)
+
+
+@wrong("activation: the slope as s + s (1 − s), z left out", "factor z", "z left", "without z", "z s", "z ", "s(1 − s)", "s (1 − s)")
+def _():
+    return kit.check_activation(silu, lambda z: (silu(z), expit(z) + expit(z) * (1 - expit(z))), np.linspace(-6, 6, 13))
+
+
+@wrong("activation: SiLU of 1.702 z, the fast GELU", "1.702", "GELU", "scaled", "factor")
+def _():
+    def both(z):
+        s = expit(1.702 * z)
+        return z * s, s + 1.702 * z * s * (1 - s)
+
+    return kit.check_activation(lambda z: z * expit(1.702 * z), both, np.linspace(-5, 4, 10))
+
+
+def waves_net(f):
+    """F with any number of inputs."""
+    k = np.arange(1, f.shape[1] + 1)[:, None]
+    return np.tanh(f @ np.hstack([np.sin(k), np.cos(2 * k), np.sin(3 * k)]))
+
+
+def noise_case(skip: Callable, gain: Callable) -> kit.Check:
+    """A noise network of given coefficients."""
+    x, a, b = draws(128, 5, 3), np.linspace(0.2, 0.9, 5), np.linspace(0.95, 0.3, 5)
+    mark = np.eye(2)[[0, 1, 0, 1, 1]]
+
+    def eps(x, scale, std):
+        scale, std = (np.broadcast_to(u, len(x)).astype(float) for u in (scale, std))
+        r = np.sqrt(scale**2 + std**2)
+        c = skip(scale, std, r), gain(scale, std, r)
+        return kit.networks.printed_noise(waves_net, x, scale, std, 4, mark, 0, c)
+
+    return kit.check_noise_network(eps, waves_net, x, a, b, 4, mark)
+
+
+@wrong("noise network: skip std/r for std/r²", *ROOT, "r²", "skip")
+def _():
+    return noise_case(lambda a, b, r: b / r, lambda a, b, r: a / r)
+
+
+@wrong("noise network: gain std/r for scale/r", "std", "gain", "exchang", "swap")
+def _():
+    return noise_case(lambda a, b, r: b / r**2, lambda a, b, r: b / r)
+
+
+LAW = np.random.default_rng(10).dirichlet(np.ones(4), (3, 2))
+
+
+@wrong("categorical draw: one uniform number for the row", "one number", "own", "shared", "same", "first")
+def _():
+    return kit.check_categorical_draw(lambda u: (LAW.cumsum(2)[..., :-1] < u[:, :1, None]).sum(2), LAW)
+
+
+@wrong("categorical draw: levels from 1", *T1, "one too", "level")
+def _():
+    return kit.check_categorical_draw(lambda u: 1 + (LAW.cumsum(2)[..., :-1] < u[..., None]).sum(2), LAW)
+
+
+@wrong("categorical draw: argmax, the mode", "mode", "argmax", "most probable", "likely", "largest")
+def _():
+    return kit.check_categorical_draw(lambda u: LAW.argmax(2), LAW)
+
+
+P0 = draws(129, 5) + 0.2
+TARGET = draws(130, 6, 5)
+
+
+def losses(p):
+    """Losses of six examples."""
+    return ((np.tanh(p) - TARGET) ** 2).sum(1)
+
+
+def slopes(p):
+    """Their derivatives, (6, 5)."""
+    return 2 * (np.tanh(p) - TARGET) * (1 - np.tanh(p) ** 2)
+
+
+@wrong("gradient: the 2 of the square is missing", "½", "half", "factor 2")
+def _():
+    return kit.check_gradient(lambda p: losses(p).mean(), lambda p: slopes(p).mean(0) / 2, P0, np.eye(5))
+
+
+@wrong("gradient: of the sum, the loss is the mean", "6 times", "sum", "N times", "examples", "factor")
+def _():
+    return kit.check_gradient(lambda p: losses(p).mean(), lambda p: slopes(p).sum(0), P0, np.eye(5))
+
+
+@wrong("loss gradient: divided by D, the loss is not", "D", "mean", "1/3", "dimension")
+def _():
+    y = draws(131, 4, 3)
+    return kit.check_loss_gradient(
+        lambda a: (((a - y) ** 2).sum(1), 2 * (a - y) / 3), lambda a: ((a - y) ** 2).sum(1), draws(132, 4, 3)
+    )
+
+
+@wrong("loss gradient: target − output", *SIGN)
+def _():
+    y = draws(133, 4, 3)
+    return kit.check_loss_gradient(
+        lambda a: (((a - y) ** 2).sum(1), 2 * (y - a)), lambda a: ((a - y) ** 2).sum(1), draws(134, 4, 3)
+    )
+
+
+@wrong("training step: weighted mean divided by the sum of the weights", "sum of the weights", "Σ", "normalis", "weights")
+def _():
+    w = np.linspace(0.5, 3, 6)
+    return kit.check_training_step(lambda p: (losses(p), w @ slopes(p) / w.sum()), losses, P0, w)
+
+
+@wrong("training step: gradients of two calls add up, no zero_grad", "twice", "accumul", "zero_grad", "2 times", "doubled")
+def _():
+    return kit.check_training_step(lambda p: (losses(p), 2 * slopes(p).mean(0)), losses, P0)
+
+
+def adam(p, grads, rate, correct=True, inside=False, decay=0.0, l2=0.0, scale=None, b1=0.9, b2=0.999, e=1e-8):
+    """Adam, with a mistake on demand; (n, P)."""
+    m, v, out = np.zeros_like(p), np.zeros_like(p), []
+    for k in range(len(grads)):
+        g = (grads[k] if not callable(grads[k]) else grads[k](p)) + l2 * p
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        c1, c2 = (1 - b1 ** (k + 1), 1 - b2 ** (k + 1)) if correct else (1, 1)
+        r = rate * (1 if scale is None else scale[k])
+        p = p - r * decay * p
+        p = p - r * (m / c1) / (np.sqrt(v / c2 + e) if inside else np.sqrt(v / c2) + e)
+        out.append(p)
+    return np.array(out)
+
+
+GR = draws(135, 12, 5)
+
+
+@wrong("Adam: without bias correction", "bias correction", "correct")
+def _():
+    return kit.check_adam(lambda p, g: adam(p, g, 1e-2, correct=False), P0, GR, 1e-2)
+
+
+@wrong("Adam: weight decay as L2 in the gradient", "L2", "decoupled", "gradient", "AdamW")
+def _():
+    return kit.check_adam(lambda p, g: adam(p, g, 1e-2, l2=0.1), P0, GR, 1e-2, weight_decay=0.1)
+
+
+@wrong("Adam: β₁ and β₂ exchanged", "exchang", "swap", "interchang", "beta2", "β₂", "β2")
+def _():
+    return kit.check_adam(lambda p, g: adam(p, g, 1e-2, b1=0.999, b2=0.9), P0, GR, 1e-2)
+
+
+def warm(k, n, w, first=1, offset=None):
+    """Warm-up and half a cosine."""
+    if k < w:
+        return (k + first) / w
+    o = w if offset is None else offset
+    return 0.5 * (1 + np.cos(np.pi * (k - o) / (n - o)))
+
+
+@wrong("learning rate: step/warmup, the first is 0", *T1, "first", "0 at", "lost")
+def _():
+    return kit.check_learning_rate(lambda k: 2e-3 * warm(k, 60, 8, 0), 60, 2e-3, 8)
+
+
+@wrong("learning rate: the cosine counts from step 0", "from step 0", "from 0", "warmup", "warm-up", "start")
+def _():
+    return kit.check_learning_rate(lambda k: 1e-3 * warm(k, 50, 10, 1, 0), 50, 1e-3, 10)
+
+
+def ema(start, rows, decay, ramp=True, flip=False, first=1):
+    """An exponential moving average, with a mistake on demand."""
+    a, out = start, []
+    for k, p in enumerate(rows, first):
+        d = min(decay, (1 + k) / (10 + k)) if ramp else decay
+        a = (1 - d) * a + d * p if flip else d * a + (1 - d) * p
+        out.append(a)
+    return np.array(out)
+
+
+@wrong("moving average: constant decay", "constant", "ramp", "warm-up", "min(", "(1 + k)", "fixed")
+def _():
+    return kit.check_moving_average(lambda s, p: ema(s, p, 0.95, ramp=False), P0, GR, 0.95)
+
+
+@wrong("moving average: decay and 1 − decay exchanged", "exchang", "swap", "interchang", "1 − decay")
+def _():
+    return kit.check_moving_average(lambda s, p: ema(s, p, 0.9, flip=True), P0, GR, 0.9)
+
+
+def train_case(n=8, correct=True, sched=True, ramp=True):
+    """A whole loop of training on known batches."""
+    def one(p, k):
+        return ((np.tanh(p) - TARGET[k % 6]) ** 2).sum()
+
+    def train(p):
+        grads = [lambda q, k=k: slopes(q)[k % 6] for k in range(n)]
+        scale = [warm(k, n, 3) if sched else 1.0 for k in range(n)]
+        rows = adam(p, grads, 0.05, correct, scale=scale)
+        before = [p, *rows[:-1]]
+        return [one(q, k) for k, q in enumerate(before)], rows[-1], ema(p, rows, 0.9, ramp=ramp)[-1]
+
+    return kit.check_training(train, one, P0, n, 0.05, warmup=3, ema_decay=0.9)
+
+
+@wrong("training: no schedule of the learning rate", "constant", "learning rate", "schedule", "warm")
+def _():
+    return train_case(sched=False)
+
+
+@wrong("training: Adam without bias correction", "bias correction", "correct")
+def _():
+    return train_case(correct=False)
+
+
+# beyond the deck
+
+
+@wrong("DDIM inversion: the step of sampling, s and t exchanged", "exchang", "swap", "sampling", "revers", "from t to s")
+def _():
+    s = RAND
+
+    def inverse(u, t, x, e):
+        a = max(s.alpha_bar[u], 1e-9) / s.alpha_bar[t]
+        return a * x + (s.beta_bar[u] - a * s.beta_bar[t]) * e
+
+    return kit.check_ddim_inversion(inverse, s)
+
+
+@wrong("EDM: c_in = 1/(σ² + σ_data²)", *ROOT)
+def _():
+    def c(s):
+        r = s**2 + 0.25
+        return 0.25 / r, s * 0.5 / np.sqrt(r), 1 / r, r / (0.5 * s) ** 2
+
+    return kit.check_edm_coefficients(c)
+
+
+@wrong("EDM: the weight (σ² + σ_d²)/(σ + σ_d)²", "σ σ", "sum", "product", "σ·", "weight", "+ ")
+def _():
+    def c(s):
+        r = s**2 + 0.25
+        return 0.25 / r, s * 0.5 / np.sqrt(r), 1 / np.sqrt(r), r / (0.5 + s) ** 2
+
+    return kit.check_edm_coefficients(c)
+
+
+@wrong("sigma grid: geometric", "geometric", "log", "ρ", "rho")
+def _():
+    return kit.check_sigma_grid(lambda n, a, b, r: np.append(np.geomspace(b, a, n), 0))
+
+
+@wrong("sigma grid: from small to large", "revers", "order", "ascending", "rising", "small to large", "backwards")
+def _():
+    return kit.check_sigma_grid(lambda n, a, b, r: np.linspace(a ** (1 / r), b ** (1 / r), n) ** r)
+
+
+@wrong("DPM-Solver++(2M): 1/r for 1/(2r)", "½", "half", "2r", "twice", "end of the step", "extrapol")
+def _():
+    def step(x, d0, d1, levels, z):
+        lam = np.log(levels[:, 0] / levels[:, 1])
+        h, r = lam[2] - lam[1], (lam[1] - lam[0]) / (lam[2] - lam[1])
+        D = d0 + (d0 - d1) / r
+        return levels[2, 1] / levels[1, 1] * x - levels[2, 0] * np.expm1(-h) * D
+
+    return kit.check_exponential_step(step)
+
+
+@wrong("flow velocity: x_0 − ε for ε − x_0", *SIGN)
+def _():
+    return kit.check_flow_velocity(lambda x, e, t: x - e, lambda t: (1 - t, t), MIX2, np.array([0.2, 0.5, 0.8]))
+
+
+@wrong("de Bruijn: g² for ½g²", "½", "half", "twice", "doubled", "factor 2", "2 times", slow=True)
+def _():
+    p, q = MIX1, Mixture([1.0], [[0.2]], [[[1.0]]])
+
+    def rate(t):
+        a, b = float(np.exp(SMALL.log_scale(t))), float(SMALL.std(t))
+        f, g = p.diffuse(a, b), q.diffuse(a, b)
+        err = f.expectation(lambda x: ((f.score(x) - g.score(x)) ** 2).sum(1), rtol=1e-12)
+        return -float(SMALL.diffusion(t) ** 2) * err
+
+    return kit.check_kl_rate(rate, SMALL, p, q, np.array([0.3, 0.8]))
+
+
+@wrong("tilted score: guidance of the diffused scores", "guidance", "each level", "diffused", slow=True)
+def _():
+    label = np.array([0.9, 0.2])
+    cond = Mixture(MIX1.weights * label / (MIX1.weights @ label), MIX1.means, MIX1.covariances)
+    return kit.check_tilted_score(
+        lambda x, a, b, w: (1 - w) * MIX1.diffuse(a, b).score(x) + w * cond.diffuse(a, b).score(x),
+        MIX1, label, np.array([[0.9, 0.4], [0.5, 0.8]]),
+    )  # fmt: skip
+
+
+@wrong("Tweedie covariance: ∇∇ᵀ log p without std²", "std²", "factor std", "Hessian", *ROOT)
+def _():
+    return kit.check_tweedie_covariance(
+        lambda x, a, b: (b / a) ** 2 * (np.eye(2) + MIX2.diffuse(a, b).score_jacobian(x)), MIX2,
+        np.array([[0.9, 0.5], [0.6, 0.8]]),
+    )  # fmt: skip
+
+
+@wrong("conservative score: the Jacobian turned by 90 degrees is added", "curl", "symmetr", "gradient", "rotat", slow=True)
+def _():
+    turn = np.array([[0.0, 0.2], [-0.2, 0.0]])
+    return kit.check_conservative_score(lambda x: MIX2.score(x) + x @ turn, MIX2)
+
+
+@wrong("dequantisation: only the middle of the cell", "middle", "midpoint", "½", "u = ", "centre")
+def _():
+    m, sd = np.array([0.3, -0.5]), np.array([1.3, 2.0])
+
+    def cost(log_prob, k):
+        mass = np.log(norm.cdf(k + 1, m, sd) - norm.cdf(k, m, sd)).sum(1)
+        return mass - np.asarray(log_prob(k + 0.5)).reshape(-1)
+
+    return kit.check_dequantisation(cost, m, sd)
+
+
+@wrong("flow order: Euler's method, sold as Heun's", "order 1", "order", "Euler", "first", slow=True)
+def _():
+    def sample(denoise, x, levels):
+        for (a, b), (c, d) in zip(levels, levels[1:], strict=False):
+            x0 = denoise(x, a, b)
+            x = c * x0 + d * (x - a * x0) / b
+        return x
+
+    return kit.check_flow_order(sample, MIX1)
+
+
+@wrong("Fokker-Planck: the flow's drift with the noise g", "½", "half", "flow", "g²", "noise", "diffusion")
+def _():
+    def drift(x, t):
+        law = MIX2.diffuse(float(np.exp(V2.log_scale(t))), float(V2.std(t)))
+        return V2.rate(t) * x - 0.5 * V2.diffusion(t) ** 2 * law.score(x)
+
+    return kit.check_fokker_planck(
+        drift, V2.diffusion, lambda t: tuple(float(u) for u in V2.marginal(t)), MIX2, np.array([0.4, 1.0, 1.6])
+    )
