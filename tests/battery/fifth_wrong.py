@@ -2,9 +2,10 @@
 
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
-from scipy.special import erf, expit, logsumexp
+from scipy.special import expit, logsumexp
 from scipy.stats import norm
 
 import scratchgen.conformance as kit
@@ -14,8 +15,8 @@ from tests.battery.case import Wrong
 warnings.filterwarnings("ignore", category=RuntimeWarning, module="tests.battery.fifth_wrong")
 CASES: list[Wrong] = []
 T1 = ("t − 1", "t−1", "t + 1", "t+1", "off by one", "one step", "index", "neighbour", "previous", "next")
-ROOT = ("square root", "squared", "square", "root", "variance", "standard deviation", "²")
-MEAN = ("mean over", "mean", "1/D", "divided by D", "averag", "1/N", "1/k")
+ROOT = ("square root", "squared", "square", "root", "√", "variance", "standard deviation")
+MEAN = ("mean over", "mean of", "1/D", "divided by D", "averag", "1/N", "1/k")
 SIGN = ("sign", "minus", "negative", "opposite")
 
 
@@ -63,24 +64,16 @@ def _():
     return kit.check_schedule(NoiseSchedule(np.full(8, 0.05)), np.sqrt(bar), np.sqrt(1 - bar))
 
 
-@wrong("schedule: cumprod of betas", "β", "product of", "cumprod")
+@wrong("schedule: cumprod of betas", "of β", "product of", "cumprod")
 def _():
     bar = np.concatenate([[1.0], np.cumprod(HO.beta[1:] ** 2)])
     return kit.check_schedule(HO, np.sqrt(bar), np.sqrt(1 - bar))
 
 
-@wrong("schedule: betas sorted from large to small before the cumprod", "reverse", "order", "backwards", "other end")
-def _():
-    bar = np.concatenate([[1.0], np.cumprod(1 - LIN.beta[:0:-1] ** 2)])
-    return kit.check_schedule(LIN, np.sqrt(bar), np.sqrt(1 - bar))
-
-
 @wrong("forward step: alphas_cumprod[t] for alphas[t]", "ᾱ", "β̄", "total", "cumulative")
 def _():
     _, _, bar = ho(RAND)
-    return kit.check_forward_step(
-        lambda t, x, e: np.sqrt(bar[t - 1]) * x + np.sqrt(1 - bar[t - 1]) * e, RAND
-    )
+    return kit.check_forward_step(lambda t, x, e: np.sqrt(bar[t - 1]) * x + np.sqrt(1 - bar[t - 1]) * e, RAND)
 
 
 @wrong("forward step: betas[t] of a table that starts at t = 1", *T1)
@@ -89,7 +82,9 @@ def _():
     return kit.check_forward_step(lambda t, x, e: np.sqrt(1 - betas[t]) * x + np.sqrt(betas[t]) * e, HO)
 
 
-@wrong("forward step: x + √β ε, no shrinking", "without α", "not shrunk", "not scaled", "no factor", "factor of x", "α_t")
+@wrong(
+    "forward step: x + √β ε, no shrinking", "without α", "not shrunk", "not scaled", "no factor", "factor of x", "α_t"
+)
 def _():
     return kit.check_forward_step(lambda t, x, e: x + LIN.beta[t] * e, LIN)
 
@@ -100,14 +95,9 @@ def _():
     return kit.check_forward_process(lambda t, x, e: np.sqrt(bar[t - 1]) * x + (1 - bar[t - 1]) * e, HO)
 
 
-@wrong("forward process: noise scaled by √ᾱ, signal by √(1 − ᾱ)", "swap", "exchang", "interchang", "in place of")
+@wrong("forward process: noise scaled by √ᾱ, signal by √(1 − ᾱ)", "swap", "exchang", "interchang", "of each other")
 def _():
     return kit.check_forward_process(lambda t, x, e: COS.beta_bar[t] * x + COS.alpha_bar[t] * e, COS)
-
-
-@wrong("forward process: 1 − √ᾱ as the factor of the noise", "1 − ᾱ", "interpol", "root of", "linear")
-def _():
-    return kit.check_forward_process(lambda t, x, e: FROM.alpha_bar[t] * x + (1 - FROM.alpha_bar[t]) * e, FROM)
 
 
 @wrong("posterior: ᾱ_t for ᾱ_{t−1} in the coefficient of x_0", *T1, "ᾱ_t in place", "ᾱ")
@@ -135,18 +125,6 @@ def _():
     return kit.check_posterior(q, s)
 
 
-@wrong("posterior: coefficients of x_t and x_0 exchanged", "swap", "exchang", "interchang", "x_0 and x_t", "x_t and x_0")
-def _():
-    s = LIN
-
-    def q(t, x_t, x0):
-        total = s.beta_bar**2
-        mean = (s.alpha[t] * total[t - 1] * x0 + s.alpha_bar[t - 1] * s.beta[t] ** 2 * x_t) / total[t]
-        return mean, s.beta_tilde[t] ** 2
-
-    return kit.check_posterior(q, s)
-
-
 @wrong("noise merging: the sum of both noises, not divided by β̄_t", "β̄_t", "divid", "length", "unit", "normal")
 def _():
     s = RAND
@@ -156,12 +134,10 @@ def _():
         eps = a[t - 1] * old + s.beta[t] * new
         return eps, (s.beta[t] * old - a[t - 1] * new) / s.beta_bar[t]
 
-    return kit.check_noise_merging(
-        merge, lambda t, e, w: (s.beta[t] * e - a[t - 1] * w) / s.beta_bar[t], s
-    )
+    return kit.check_noise_merging(merge, lambda t, e, w: (s.beta[t] * e - a[t - 1] * w) / s.beta_bar[t], s)
 
 
-@wrong("noise merging: the split with the plus sign", *SIGN, "+")
+@wrong("noise merging: the split with the plus sign", *SIGN, "plus")
 def _():
     s = TEN
     a = s.alpha[1:] * s.beta_bar[:-1]
@@ -182,16 +158,7 @@ def _():
 @wrong("predict x0: clipped to [−1, 1]", "clip", "clamp")
 def _():
     s = TEN
-    return kit.check_predict_x0(
-        lambda t, x, e: np.clip((x - s.beta_bar[t] * e) / s.alpha_bar[t], -1, 1), s
-    )
-
-
-@wrong("predict x0: recip_alphas and recipm1 with the plus sign", *SIGN, "+")
-def _():
-    s = COS
-    r = 1 / np.maximum(s.alpha_bar, 1e-300)
-    return kit.check_predict_x0(lambda t, x, e: r[t] * x + np.sqrt(r[t] ** 2 - 1) * e, s)
+    return kit.check_predict_x0(lambda t, x, e: np.clip((x - s.beta_bar[t] * e) / s.alpha_bar[t], -1, 1), s)
 
 
 @wrong("ancestral: division by √ᾱ_t in place of √α_t", "ᾱ", "total", "cumulative")
@@ -211,14 +178,6 @@ def _():
         return (x - betas[i] / np.sqrt(1 - bar[i]) * e) / np.sqrt(alphas[i]) + betas[i] * z
 
     return kit.check_ancestral_step(step, HO, HO.beta**2)
-
-
-@wrong("ancestral: the factor (1 − α) without √(1 − ᾱ)", "β̄", "β_t²", "one step", "single step", "divid")
-def _():
-    s = FLAT
-    return kit.check_ancestral_step(
-        lambda t, x, e, z: (x - s.beta[t] ** 2 * e) / s.alpha[t] + s.beta[t] * z, s, s.beta**2
-    )
 
 
 @wrong("DDIM step: direction √(1 − ᾱ_s) without − σ²", "σ²", "− σ", "−σ", "direction", "subtract")
@@ -242,18 +201,6 @@ def _():
         return s.alpha_bar[t - 1] * x0 + s.beta_bar[t - 1] * e
 
     return kit.check_ddim_step(step, s, 0.0)
-
-
-@wrong("DDIM step: eta multiplies the variance", "η²", "η", "eta", "square root", "root", "squared")
-def _():
-    s = LIN
-
-    def step(t, u, x, e, z):
-        var = 0.5 * (s.beta_bar[u] / s.beta_bar[t]) ** 2 * (1 - (s.alpha_bar[t] / s.alpha_bar[u]) ** 2)
-        x0 = (x - s.beta_bar[t] * e) / s.alpha_bar[t]
-        return s.alpha_bar[u] * x0 + np.sqrt(s.beta_bar[u] ** 2 - var) * e + np.sqrt(var) * z
-
-    return kit.check_ddim_step(step, s, 0.5)
 
 
 @wrong("DDIM sampler: the network gets t − 1", *T1, "network", "time")
@@ -309,18 +256,6 @@ def _():
     return kit.check_sampler(sample, s, -0.5, 0.8, v)
 
 
-@wrong("sampler: the noise is divided by √α too", "α_t", "divided", "noise")
-def _():
-    s, v = RAND, RAND.beta**2
-
-    def sample(x, net, noise):
-        for t in range(s.T, 0, -1):
-            x = (x - v[t] / s.beta_bar[t] * net(x, t) + s.beta[t] * noise[s.T - t]) / s.alpha[t]
-        return x
-
-    return kit.check_sampler(sample, s, 0.2, 1.3, v)
-
-
 @wrong("predicted noise: v = ᾱ x_0 − β̄ ε for the other sign", *SIGN, "x_0 and ε", "exchang", "swap")
 def _():
     s = RAND
@@ -360,20 +295,6 @@ def _():
     return kit.check_predicted_noise(predict, net, s, "noise", x)
 
 
-@wrong("predicted noise: clipping changes x̂_0, ε̂ is not computed again", "clip", "again", "not clipped")
-def _():
-    s = LIN
-    x = 3 * draws(3, 5, 2)
-
-    def net(x, t, labelled):
-        return np.tanh(x) * (0.6 + 0.3 * labelled) + 0.01 * t
-
-    def predict(x, t, w, clip):
-        return net(x, t, False) + w * (net(x, t, True) - net(x, t, False))
-
-    return kit.check_predicted_noise(predict, net, s, "noise", x)
-
-
 @wrong("reverse variance: the clipped table, β̃_2 at t = 1", "t = 2", "clipped", "β̃_2", "first", "t = 1")
 def _():
     s = RAND
@@ -386,7 +307,9 @@ def _():
     return kit.check_reverse_variance(variance, s)
 
 
-@wrong("reverse variance: β̃ with (1 − ᾱ_t)/(1 − ᾱ_{t−1}) upside down", "upside", "inverse", "reciprocal", "exchang", "swap")
+@wrong(
+    "reverse variance: β̃ with (1 − ᾱ_t)/(1 − ᾱ_{t−1}) upside down", "upside", "inverse", "reciprocal", "exchang", "swap"
+)
 def _():
     s = COS
 
@@ -411,7 +334,7 @@ def best_variance(s: NoiseSchedule, factor: np.ndarray, D: int) -> Callable:
     return v
 
 
-@wrong("optimal variance: the loss of the posterior mean without 1/α²", "α_t", "1/α", "α²", "factor")
+@wrong("optimal variance: the loss of the posterior mean without 1/α²", "α_t", "1/α", "α²", "4 times")
 def _():
     s = RAND
     f = np.zeros(s.T + 1)
@@ -452,12 +375,6 @@ def _():
     return kit.check_step_loss(bad, RAND, 9, curve, -0.4, 1.1, 0.15)
 
 
-@wrong("step loss: mean over the dimensions", *MEAN)
-def _():
-    good = step_loss_of(LIN, 0.3, 0.5, 0.5 * np.log(2 * np.pi * 0.3))
-    return kit.check_step_loss(lambda t, x, a, b, e: good(t, x, a, b, e) / x.shape[1], LIN, 12, curve, 0.0, 1.0, 0.3)
-
-
 # bounds, chains, draws, losses
 
 
@@ -486,7 +403,9 @@ def terms(s: NoiseSchedule, sig: np.ndarray, **change: Callable) -> tuple[Callab
     return change.get("prior", prior), change.get("step", step), change.get("last", last)
 
 
-def all_terms(s: NoiseSchedule, sig: np.ndarray, x0: np.ndarray, net: Callable, noise: np.ndarray, **change) -> np.ndarray:
+def all_terms(
+    s: NoiseSchedule, sig: np.ndarray, x0: np.ndarray, net: Callable, noise: np.ndarray, **change
+) -> np.ndarray:
     """L_0, …, L_T, (N, T+1)."""
     prior, step, last = terms(s, sig, **change)
     out = []
@@ -496,22 +415,13 @@ def all_terms(s: NoiseSchedule, sig: np.ndarray, x0: np.ndarray, net: Callable, 
     return np.stack([*out, prior(x0)], 1)
 
 
-@wrong("bound terms: KL(π‖q_T) for KL(q_T‖π)", "revers", "exchang", "swap", "other order", "KL(p", "wrong way", "direction")
+@wrong(
+    "bound terms: KL(π‖q_T) for KL(q_T‖π)", "revers", "exchang", "swap", "other order", "KL(p", "wrong way", "direction"
+)
 def _():
     s, v = FLAT, FLAT.beta**2
-    prior, step, last = terms(
-        s, v, prior=lambda x: gauss_kl(0.0, 1.0, s.alpha_bar[-1] * x, s.beta_bar[-1] ** 2).sum(1)
-    )
+    prior, step, last = terms(s, v, prior=lambda x: gauss_kl(0.0, 1.0, s.alpha_bar[-1] * x, s.beta_bar[-1] ** 2).sum(1))
     return kit.check_bound_terms(prior, step, last, s, draws(1, 4, 2), draws(2, 4, 2), curve, v)
-
-
-@wrong("bound terms: mean over the dimensions of L_{t−1}", *MEAN)
-def _():
-    s, v = RAND, RAND.beta**2
-    prior, step, last = terms(s, v)
-    return kit.check_bound_terms(
-        prior, lambda t, a, b, e: step(t, a, b, e) / 3, last, s, draws(3, 4, 3), draws(4, 4, 3), curve, v
-    )
 
 
 @wrong("bound terms: L_0 in bits", "bits", "log 2", "base 2", "log₂")
@@ -539,7 +449,15 @@ def _():
     )
 
 
-@wrong("variational bound: the mean of the terms for their sum", "mean of the terms", "mean over", "1/T", "1/(T", "T + 1", "factor T")
+@wrong(
+    "variational bound: the mean of the terms for their sum",
+    "mean of the terms",
+    "mean over",
+    "1/T",
+    "1/(T",
+    "T + 1",
+    "factor T",
+)
 def _():
     s, v = TEN, TEN.beta**2
     return kit.check_variational_bound(
@@ -547,21 +465,9 @@ def _():
     )
 
 
-@wrong("variational bound: the simple loss ½‖ε − ε̂‖² as L_{t−1}", "simple", "weight", "without λ", "noise loss")
-def _():
-    s, v = TEN, TEN.beta**2
-
-    def bound(x0, e, z):
-        def step(t, x0, x, net):
-            eps = (x - s.alpha_bar[t] * x0) / s.beta_bar[t]
-            return 0.5 * ((eps - net(x, t)) ** 2).sum(1)
-
-        return all_terms(s, v, x0, e, z, step=step)
-
-    return kit.check_variational_bound(bound, s, np.array([0.2, 0.1]), COV2, *affine(s, 2, 12), v)
-
-
-def elbo_of_losses(s: NoiseSchedule, v: np.ndarray, loss: np.ndarray, second: float, D: int, weight: float = 1.0) -> float:
+def elbo_of_losses(
+    s: NoiseSchedule, v: np.ndarray, loss: np.ndarray, second: float, D: int, weight: float = 1.0
+) -> float:
     """−E ELBO from noise losses, by its definition."""
     b = s.beta_bar**2
     out = 0.5 * (D * (b[-1] - 1 - np.log(b[-1])) + s.alpha_bar[-1] ** 2 * second)
@@ -573,7 +479,7 @@ def elbo_of_losses(s: NoiseSchedule, v: np.ndarray, loss: np.ndarray, second: fl
     return out + 0.5 * D * np.log(2 * np.pi * v[1])
 
 
-@wrong("negative ELBO: D forgotten in the constants", "D", "dimension")
+@wrong("negative ELBO: D forgotten in the constants", "times D", "dimension")
 def _():
     s, v = RAND, RAND.beta**2
     return kit.check_negative_elbo(
@@ -651,13 +557,7 @@ def _():
     return kit.check_loss_weights(weights_with(s, v, "bound", w), s, v)
 
 
-@wrong("loss weights: v as 1 + SNR, the other way round", "SNR", "inverse", "reciprocal", "1/", "snr")
-def _():
-    s, v = LIN, LIN.beta**2
-    return kit.check_loss_weights(weights_with(s, v, "v", 1 / s.beta_bar[1:] ** 2), s, v, ("v",))
-
-
-@wrong("step draws: randint(0, T) for 1..T", *T1, "0", "zero")
+@wrong("step draws: randint(0, T) for 1..T", *T1, "step 0", "step zero")
 def _():
     return kit.check_step_draws(lambda u: (np.array([int(u * 12)]), np.ones(1)), 12)
 
@@ -667,19 +567,7 @@ def _():
     return kit.check_step_draws(lambda u: (np.array([1 + int(u * 14)]), np.ones(1)), 15)
 
 
-@wrong("step draws: importance sampling without weights", "weight", "importance")
-def _():
-    p = np.arange(1, 9.0)
-    p /= p.sum()
-
-    def draw(u):
-        grid = (np.arange(1000) + u) / 1000
-        return 1 + np.searchsorted(np.cumsum(p)[:-1], grid, side="right"), np.ones(1000)
-
-    return kit.check_step_draws(draw, 8)
-
-
-@wrong("time draws: t from [0, 1), not from [t_min, 1)", "t_min", "0", "start", "interval", "first")
+@wrong("time draws: t from [0, 1), not from [t_min, 1)", "t_min", "step 0", "start", "interval", "first")
 def _():
     def draw(u):
         return (np.arange(64) + u) / 64, np.ones(64)
@@ -728,16 +616,15 @@ def _():
     return loss_case(COS, lambda x, z, a, b: b * x - a * z, lambda y, o: ((y - o) ** 2).sum(1), prediction="v")
 
 
-@wrong("loss of: F.mse_loss means over N and D, the sum is asked for", *MEAN)
-def _():
-    return loss_case(LIN, lambda x, z, a, b: z, lambda y, o: ((y - o) ** 2).mean())
-
-
-@wrong("bound of: the steps start at x_0, index t + 1 of the noise", *T1, "noise", "order")
+@wrong("bound of: the steps start at x_0, index t + 1 of the noise", *T1, "noise[", "order")
 def _():
     s = TEN
     return kit.check_bound_of(
-        lambda x, z: all_terms(s, s.beta**2, x, net_of, np.roll(z, 1, 0)), net_of, draws(40, 4, 3), draws(41, 10, 4, 3), s
+        lambda x, z: all_terms(s, s.beta**2, x, net_of, np.roll(z, 1, 0)),
+        net_of,
+        draws(40, 4, 3),
+        draws(41, 10, 4, 3),
+        s,
     )
 
 
@@ -776,7 +663,7 @@ def _():
     )  # fmt: skip
 
 
-@wrong("sampler of: noise at the last step, none is said", "last step", "t = 1", "adds noise", "noise")
+@wrong("sampler of: noise at the last step, none is said", "last step", "t = 1", "adds noise", "noise[")
 def _():
     s = LIN
     return kit.check_sampler_of(
@@ -803,7 +690,13 @@ def rows_kl(q: np.ndarray, p: np.ndarray) -> np.ndarray:
 def vae_case(rec: Callable, kl: Callable) -> kit.Check:
     """The loss of a Gaussian VAE of given parts."""
     return kit.check_vae_loss(
-        lambda x, y, m, lv, dv: rec(x, y, dv) + kl(m, lv), draws(52, 4, 5), draws(53, 5, 3), 0.2 * draws(54, 5), 0.4, MU, LV
+        lambda x, y, m, lv, dv: rec(x, y, dv) + kl(m, lv),
+        draws(52, 4, 5),
+        draws(53, 5, 3),
+        0.2 * draws(54, 5),
+        0.4,
+        MU,
+        LV,
     )
 
 
@@ -820,18 +713,6 @@ def good_kl(m, lv):
 @wrong("VAE loss: mse.mean over D, KL summed", *MEAN)
 def _():
     return vae_case(lambda x, y, dv: good_rec(x, y, dv) / x.shape[1], good_kl)
-
-
-@wrong("VAE loss: the square of the sum", "sum", "square")
-def _():
-    return vae_case(
-        lambda x, y, dv: 0.5 * ((x - y).sum(1) ** 2 / np.exp(dv) + x.shape[1] * (dv + np.log(2 * np.pi))), good_kl
-    )
-
-
-@wrong("VAE loss: KL with weight β = 4", "KL", "weight", "4 times", "factor")
-def _():
-    return vae_case(good_rec, lambda m, lv: 4 * good_kl(m, lv))
 
 
 @wrong("VAE loss: divided by the standard deviation", *ROOT)
@@ -861,11 +742,6 @@ def _():
     return kit.check_reparameterisation(lambda m, lv, e: m + np.exp(lv) * e, MU, LV, draws(59, 4, 3))
 
 
-@wrong("reparameterisation: one ξ for the batch", "first", "same noise", "one draw", "row", "shared", "example")
-def _():
-    return kit.check_reparameterisation(lambda m, lv, e: m + np.exp(lv / 2) * e[:1], MU, LV, draws(60, 4, 3))
-
-
 @wrong("reparameterisation: exp(−½ log σ²)", *SIGN, "inverse", "1/σ", "precision")
 def _():
     return kit.check_reparameterisation(lambda m, lv, e: m + np.exp(-lv / 2) * e, MU, LV, draws(61, 4, 3))
@@ -881,11 +757,6 @@ def _():
     return kit.check_diagonal_kl(lambda m, lv: 2 * good_kl(m, lv), MU, LV)
 
 
-@wrong("diagonal KL: torch.mean over the latents", *MEAN)
-def _():
-    return kit.check_diagonal_kl(lambda m, lv: good_kl(m, lv) / 3, MU, LV)
-
-
 @wrong("IWAE: the mean of log w", "mean of log", "mean of the log", "ELBO", "logarithms", "Jensen")
 def _():
     return kit.check_importance_weighted_bound(lambda w: w.mean(0), JOINT, Q)
@@ -896,16 +767,7 @@ def _():
     return kit.check_importance_weighted_bound(lambda w: logsumexp(w, axis=0), JOINT, Q)
 
 
-@wrong("IWAE: softmax-weighted mean of log w", "softmax", "weighted", "normalised", "self-normal")
-def _():
-    def bound(w):
-        s = np.exp(w - logsumexp(w, axis=0))
-        return (s * w).sum(0)
-
-    return kit.check_importance_weighted_bound(bound, JOINT, Q)
-
-
-@wrong("KL: KL(q‖p)", "revers", "exchang", "swap", "other", "KL(q‖p)", "direction")
+@wrong("KL: KL(q‖p)", "revers", "exchang", "swap", "other order", "KL(q‖p)", "direction")
 def _():
     return kit.check_kl(lambda p, q: (q * np.log(q / p)).sum(), PX, DEC[:, 0])
 
@@ -913,11 +775,6 @@ def _():
 @wrong("KL: cross-entropy alone", "entropy", "H(p)", "cross")
 def _():
     return kit.check_kl(lambda p, q: -(p * np.log(q)).sum(), PX, DEC[:, 1])
-
-
-@wrong("KL: F.kl_div with reduction='mean'", *MEAN)
-def _():
-    return kit.check_kl(lambda p, q: (p * np.log(p / q)).mean(), PX, DEC[:, 2])
 
 
 def full_kl(m, C, n, E, log=0.5, flip=False, trace=True):
@@ -941,12 +798,7 @@ def _():
     return kit.check_gaussian_kl(lambda *a: full_kl(*a, log=1.0), *ARGS)
 
 
-@wrong("Gaussian KL: the trace is left out", "trace", "tr")
-def _():
-    return kit.check_gaussian_kl(lambda *a: full_kl(*a, trace=False), *ARGS)
-
-
-@wrong("bits per dim: nats not divided by D", "D", "dimension")
+@wrong("bits per dim: nats not divided by D", "times D", "dimension")
 def _():
     return kit.check_bits_per_dim(lambda n, D, h: n / np.log(2) - np.log2(h), TABLE.dirichlet(np.ones(6)), 3, 1 / 255)
 
@@ -954,11 +806,6 @@ def _():
 @wrong("bits per dim: the scale is forgotten", "scale", "log 256", "256", "cell")
 def _():
     return kit.check_bits_per_dim(lambda n, D, h: n / np.log(2) / D, TABLE.dirichlet(np.ones(6)), 4, 2 / 255)
-
-
-@wrong("bits per dim: the sign of log₂ scale", *SIGN)
-def _():
-    return kit.check_bits_per_dim(lambda n, D, h: n / np.log(2) / D + np.log2(h), TABLE.dirichlet(np.ones(6)), 4, 1 / 128)
 
 
 def bins(half: float, n: int, open_ends: bool) -> Callable:
@@ -987,13 +834,6 @@ def _():
     return kit.check_bin_masses(bins(1 / 7, 8, False), 8, np.array([-0.8, 0.1, 0.7]), 0.3)
 
 
-@wrong("bin masses: density times width", "density", "width", "midpoint", "middle")
-def _():
-    return kit.check_bin_masses(
-        lambda k, m, s: norm.logpdf(2 * np.asarray(k) / 7 - 1, m, s) + np.log(2 / 7), 8, np.array([-0.4, 0.1]), 0.5
-    )
-
-
 @wrong("bin masses: log(p + 1e-12)", "1e-12", "floor", "clamp", "clip", "added", "far")
 def _():
     good = bins(1 / 15, 16, True)
@@ -1004,9 +844,7 @@ def _():
 
 @wrong("joint KL: H(p) forgotten", "entropy", "H(p)", "log p(x)", "p(x)")
 def _():
-    return kit.check_joint_kl(
-        lambda p, q, d, z: (p[:, None] * q * np.log(q / (d * z))).sum(), PX, Q, DEC, PRIOR
-    )
+    return kit.check_joint_kl(lambda p, q, d, z: (p[:, None] * q * np.log(q / (d * z))).sum(), PX, Q, DEC, PRIOR)
 
 
 @wrong("joint KL: uniform prior", "prior", "uniform")
@@ -1014,14 +852,6 @@ def _():
     return kit.check_joint_kl(
         lambda p, q, d, z: (p[:, None] * q * np.log(p[:, None] * q / (d / 3))).sum(), PX, Q, DEC, PRIOR
     )
-
-
-@wrong("joint KL: mean over x for E_p", "mean over x", "uniform", "1/X", "p(x)", "weights", "mean")
-def _():
-    def joint(p, q, d, z):
-        return (p * np.log(p)).sum() + (q * np.log(q / (d * z))).sum(1).mean()
-
-    return kit.check_joint_kl(joint, PX, Q, DEC, PRIOR)
 
 
 @wrong("ELBO: H(q) subtracted", *SIGN, "entropy")
@@ -1034,33 +864,19 @@ def _():
     return kit.check_elbo(lambda j, q: (q * np.log(j / j.sum(1, keepdims=True) / q)).sum(1), JOINT, Q)
 
 
-@wrong("ELBO: log of the expectation", "log of", "Jensen", "logarithm", "log p(x)", "inside")
-def _():
-    return kit.check_elbo(lambda j, q: np.log((q * j).sum(1)) - (q * np.log(q)).sum(1), JOINT, Q)
-
-
 @wrong("split ELBO: + KL", *SIGN)
 def _():
     return kit.check_split_elbo(lambda d, z, q: (q * np.log(d)).sum(1) + rows_kl(q, z), DEC, PRIOR, Q)
 
 
-@wrong("split ELBO: KL(prior‖q)", "revers", "exchang", "swap", "other", "KL(p")
+@wrong("split ELBO: KL(prior‖q)", "revers", "exchang", "swap", "other order", "KL(p")
 def _():
-    return kit.check_split_elbo(
-        lambda d, z, q: (q * np.log(d)).sum(1) - (z * np.log(z / q)).sum(1), DEC, PRIOR, Q
-    )
-
-
-@wrong("split ELBO: beta 0.5 of a β-VAE", "KL", "weight", "factor", "½", "half")
-def _():
-    return kit.check_split_elbo(lambda d, z, q: (q * np.log(d)).sum(1) - 0.5 * rows_kl(q, z), DEC, PRIOR, Q)
+    return kit.check_split_elbo(lambda d, z, q: (q * np.log(d)).sum(1) - (z * np.log(z / q)).sum(1), DEC, PRIOR, Q)
 
 
 @wrong("latent posterior: softmax of the joint", "softmax", "exp")
 def _():
-    return kit.check_latent_posterior(
-        lambda j: (np.exp(j) / np.exp(j).sum(1, keepdims=True), j.sum(1)), JOINT
-    )
+    return kit.check_latent_posterior(lambda j: (np.exp(j) / np.exp(j).sum(1, keepdims=True), j.sum(1)), JOINT)
 
 
 @wrong("latent posterior: normalised over x", "over x", "axis", "p(x | z)", "p(z)", "columns")
@@ -1073,7 +889,7 @@ def _():
     return kit.check_posterior_kl(lambda j, q: (q * np.log(q / j)).sum(1), JOINT, Q)
 
 
-@wrong("posterior KL: the moment projection KL(p‖q)", "revers", "exchang", "swap", "other", "KL(p")
+@wrong("posterior KL: the moment projection KL(p‖q)", "revers", "exchang", "swap", "other order", "KL(p")
 def _():
     def kl(j, q):
         p = j / j.sum(1, keepdims=True)
@@ -1082,19 +898,9 @@ def _():
     return kit.check_posterior_kl(kl, JOINT, Q)
 
 
-@wrong("VAE objective: the KL is averaged over z", *MEAN, "over z")
-def _():
-    def loss(p, q, d, z):
-        return p @ (-(q * np.log(d)).sum(1) + (q * np.log(q / z)).mean(1))
-
-    return kit.check_vae_objective(loss, PX, Q, DEC, PRIOR)
-
-
 @wrong("VAE objective: log of the mean reconstruction", "log of", "Jensen", "inside", "logarithm")
 def _():
-    return kit.check_vae_objective(
-        lambda p, q, d, z: p @ (-np.log((q * d).sum(1)) + rows_kl(q, z)), PX, Q, DEC, PRIOR
-    )
+    return kit.check_vae_objective(lambda p, q, d, z: p @ (-np.log((q * d).sum(1)) + rows_kl(q, z)), PX, Q, DEC, PRIOR)
 
 
 @wrong("VAE objective: KL to the aggregate posterior", "aggregate", "q̄", "prior", "marginal")
@@ -1104,7 +910,7 @@ def _():
     )
 
 
-@wrong("KL parts: q̄ as the plain mean of the rows", "mean", "uniform", "p(x)", "unweighted", "equal weight")
+@wrong("KL parts: q̄ as the plain mean of the rows", "mean over", "uniform", "p(x)", "unweighted", "equal weight")
 def _():
     return kit.check_kl_parts(lambda p, q, z: (rows_kl(q, q.mean(0)), rows_kl(q.mean(0), z)), PX, Q, PRIOR)
 
@@ -1151,22 +957,13 @@ def _():
     return kit.check_linear_gaussian_posterior(post, X5, W53, MEAN5, 0.3)
 
 
-@wrong("linear Gaussian posterior: the mean is not subtracted", "μ", "mean", "centr", "subtract")
+@wrong("linear Gaussian posterior: the mean is not subtracted", "μ", "mean over", "centr", "subtract")
 def _():
     def post(x, W, m, v):
         M = np.linalg.inv(W.T @ W + v * np.eye(W.shape[1]))
         return x @ W @ M, v * M
 
     return kit.check_linear_gaussian_posterior(post, X5, W53, MEAN5, 0.4)
-
-
-@wrong("linear Gaussian posterior: M⁻¹ without σ² as the covariance", "σ²", "covariance", "noise variance")
-def _():
-    def post(x, W, m, v):
-        M = np.linalg.inv(W.T @ W + v * np.eye(W.shape[1]))
-        return (x - m) @ W @ M, M
-
-    return kit.check_linear_gaussian_posterior(post, X5, W53, MEAN5, 0.25)
 
 
 def lg_elbo(x, W, m, v, qm, qc, trace=1.0, entropy=1.0):
@@ -1177,7 +974,9 @@ def lg_elbo(x, W, m, v, qm, qc, trace=1.0, entropy=1.0):
     return rec - kl
 
 
-@wrong("linear Gaussian ELBO: tr W C Wᵀ left out, x̂ at the mean of q", "trace", "tr", "covariance", "mean of q", "spread")
+@wrong(
+    "linear Gaussian ELBO: tr W C Wᵀ left out, x̂ at the mean of q", "trace", "tr W", "covariance", "mean of q", "spread"
+)
 def _():
     return kit.check_linear_gaussian_elbo(lambda *a: lg_elbo(*a, trace=0), X5, W53, MEAN5, 0.5, QM, QC)
 
@@ -1196,7 +995,7 @@ def _():
     return kit.check_mean_field(field, X5, W53, MEAN5, 0.3)
 
 
-@wrong("mean field: one sweep of coordinate ascent from 0", "converge", "sweep", "iteration", "one step", "mean")
+@wrong("mean field: one sweep of coordinate ascent from 0", "converge", "sweep", "iteration", "one step", "mean over")
 def _():
     def field(x, W, m, v):
         P = np.eye(2) + W.T @ W / v
@@ -1218,7 +1017,9 @@ def log_joint(x, w, m, C, weights=True, half=0.5, maha=True):
     d = x[:, None] - m
     P = np.linalg.inv(C)
     q = np.einsum("nki,kij,nkj->nk", d, P if maha else C, d)
-    return -0.5 * q - half * np.linalg.slogdet(C)[1] - m.shape[1] / 2 * np.log(2 * np.pi) + (np.log(w) if weights else 0)
+    return (
+        -0.5 * q - half * np.linalg.slogdet(C)[1] - m.shape[1] / 2 * np.log(2 * np.pi) + (np.log(w) if weights else 0)
+    )
 
 
 def soft(a):
@@ -1242,11 +1043,6 @@ def _():
 @wrong("E-step: log det without ½", "½", "half", "determinant")
 def _():
     return kit.check_e_step(lambda *a: soft(log_joint(*a, half=1.0)), XG, WG, MG, CG)
-
-
-@wrong("E-step: the covariance for its inverse", "inverse", "precision", "covariance in place")
-def _():
-    return kit.check_e_step(lambda *a: soft(log_joint(*a, maha=False)), XG, WG, MG, CG)
 
 
 @wrong("E-step: densities + 1e-10 for stability", "1e-10", "underflow", "far", "logarithm", "added", "uniform")
@@ -1276,21 +1072,12 @@ def _():
 
 @wrong("EM: hard assignment", "hard", "argmax", "k-means", "nearest", "most likely")
 def _():
-    return kit.check_em(
-        lambda x, w, m, C: m_step(x, np.eye(2)[log_joint(x, w, m, C).argmax(1)]), XG, WG, MG, CG
-    )
+    return kit.check_em(lambda x, w, m, C: m_step(x, np.eye(2)[log_joint(x, w, m, C).argmax(1)]), XG, WG, MG, CG)
 
 
-@wrong("EM: the weights are not normalised, N_k returned", "normalis", "counts", "N_k", "divided by N", "N times")
-def _():
-    def step(x, w, m, C):
-        a, b, c = m_step(x, soft(log_joint(x, w, m, C)))
-        return a * len(x), b, c
-
-    return kit.check_em(step, XG, WG, MG, CG)
-
-
-@wrong("EM loop: the objective after the M-step", "after", "late", "one step", "next", "shift", "off by one", "iteration")
+@wrong(
+    "EM loop: the objective after the M-step", "after", "late", "one step", "next", "shift", "off by one", "iteration"
+)
 def _():
     def em():
         w, m, C = WG, MG, CG
@@ -1304,7 +1091,7 @@ def _():
     return kit.check_em_loop(em, XG, WG, MG, CG, 5)
 
 
-@wrong("EM loop: the sum for the mean log-likelihood", "sum", "N times", "mean")
+@wrong("EM loop: the sum for the mean log-likelihood", "sum", "N times", "mean over")
 def _():
     def em():
         w, m, C = WG, MG, CG
@@ -1352,19 +1139,14 @@ def cov_type(kind: str, v: float, c: float, tied: bool = False, ball: bool = Fal
     return (n * S + c * v * eye) / (n + c if prior else n)
 
 
-@wrong("covariance types: tied as the plain mean of the S_k", "mean", "N_k", "count", "unweighted", "weights")
+@wrong("covariance types: tied as the plain mean of the S_k", "mean over", "N_k", "count", "unweighted", "weights")
 def _():
     return kit.check_covariance_types(lambda *a: cov_type(*a, tied=True), SPREAD, COUNTS, 1e-6)
 
 
-@wrong("covariance types: spherical as the trace, not divided by D", "trace", "D", "sum", "dimension")
+@wrong("covariance types: spherical as the trace, not divided by D", "trace", "times D", "sum", "dimension")
 def _():
     return kit.check_covariance_types(lambda *a: cov_type(*a, ball=True), SPREAD, COUNTS, 1e-6)
-
-
-@wrong("covariance types: the prior adds to the sum, not to the count", "count", "denominator", "prior", "divided")
-def _():
-    return kit.check_covariance_types(lambda *a: cov_type(*a, prior=False), SPREAD, COUNTS, 1e-6)
 
 
 def lloyd(x, c, n=100, median=False, change=None):
@@ -1379,7 +1161,7 @@ def lloyd(x, c, n=100, median=False, change=None):
     return c
 
 
-XK = np.concatenate([draws(84, 15, 2), draws(85, 20, 2) + [2.5, 0], draws(86, 25, 2) + [1, 2.0]])
+XK = np.concatenate([draws(84, 15, 2), np.array([2.5, 0]) + draws(85, 20, 2), np.array([1, 2.0]) + draws(86, 25, 2)])
 
 
 @wrong("k-means: one iteration", "one iteration", "one step", "converge", "iteration", "single")
@@ -1392,12 +1174,13 @@ def _():
     return kit.check_kmeans(lambda x, c: lloyd(x, c, median=True), XK, XK[:3])
 
 
-@wrong("k-means: the Manhattan distance", "absolute", "Manhattan", "distance", "L1", "assign")
-def _():
-    return kit.check_kmeans(lambda x, c: lloyd(x, c, change=np.abs), XK, XK[[0, 20, 50]])
-
-
-@wrong("statistics: the covariances as second moments, mean not subtracted", "second moment", "not centred", "mean", "subtract")
+@wrong(
+    "statistics: the covariances as second moments, mean not subtracted",
+    "second moment",
+    "not centred",
+    "mean over",
+    "subtract",
+)
 def _():
     def stats():
         lj = log_joint(XG, WG, MG, CG)
@@ -1409,7 +1192,7 @@ def _():
     return kit.check_statistics(stats, XG, WG, MG, CG)
 
 
-@wrong("statistics: counts divided by N", "counts", "N", "weights", "divided")
+@wrong("statistics: counts divided by N", "counts", "by N", "weights", "divided")
 def _():
     def stats():
         lj = log_joint(XG, WG, MG, CG)
@@ -1467,11 +1250,6 @@ def _():
     return kit.check_ppca_step(lambda *a: ppca(*a, k_div=True), S5, W5, 0.4)
 
 
-@wrong("PPCA step: E zzᵀ without the posterior covariance", "covariance", "E z", "zzᵀ", "posterior")
-def _():
-    return kit.check_ppca_step(lambda *a: ppca(*a, posterior=False), S5, W5, 0.4)
-
-
 def ppca_max(S, k, shift=True, root=True, noise="mean"):
     """The maximum of the likelihood of PPCA, with a mistake on demand."""
     lam, U = np.linalg.eigh(S)
@@ -1491,12 +1269,7 @@ def _():
     return kit.check_ppca_maximum(lambda S, k: ppca_max(S, k, noise="D"), S5, 2)
 
 
-@wrong("PPCA maximum: λ − σ² without the root", *ROOT)
-def _():
-    return kit.check_ppca_maximum(lambda S, k: ppca_max(S, k, root=False), S5, 3)
-
-
-@wrong("factor analysis: Ψ tied to its mean", "mean", "one value", "isotropic", "PPCA", "tied", "average")
+@wrong("factor analysis: Ψ tied to its mean", "mean over", "one value", "isotropic", "PPCA", "tied", "average")
 def _():
     return kit.check_factor_analysis_step(lambda S, W, p: factors(S, W, p, tied=True), S5, W5, np.linspace(0.3, 0.9, 5))
 
@@ -1504,11 +1277,6 @@ def _():
 @wrong("factor analysis: the old W in the new Ψ", "old W", "old", "previous")
 def _():
     return kit.check_factor_analysis_step(lambda S, W, p: factors(S, W, p, old=True), S5, W5, np.linspace(0.3, 0.9, 5))
-
-
-@wrong("factor analysis: the posterior covariance is left out", "covariance", "E z", "zzᵀ", "posterior")
-def _():
-    return kit.check_factor_analysis_step(lambda S, W, p: factors(S, W, p, cov=0), S5, W5, np.linspace(0.3, 0.9, 5))
 
 
 def factors(S, W, p, tied=False, old=False, cov=1):
@@ -1548,12 +1316,12 @@ def _():
     return kit.check_sde(V2.marginal, lambda x, t: -col(V2.beta(t), x) * x, V2.diffusion, 2.0)
 
 
-@wrong("SDE: VE with √(log ratio) for √(2 log ratio)", "2", "√2", "root of 2", "log")
+@wrong("SDE: VE with √(log ratio) for √(2 log ratio)", "factor 2", "√2", "root of 2", "log")
 def _():
     return kit.check_sde(EXPL.marginal, lambda x, t: 0 * x, lambda t: EXPL.diffusion(t) / np.sqrt(2), 1.0)
 
 
-@wrong("discretisation: β(t) h at the end of the step", "first order", "first-order", "g²", "h", "Euler")
+@wrong("discretisation: β(t) h at the end of the step", "first order", "first-order", "g²", "step size", "Euler")
 def _():
     return kit.check_discretisation(VP().beta(np.arange(1, 31) / 30) / 30, VP())
 
@@ -1588,13 +1356,6 @@ def _():
     )  # fmt: skip
 
 
-@wrong("reverse SDE: g for g² before the score", *ROOT, "g in place")
-def _():
-    return kit.check_reverse_sde(
-        lambda x, t: -EXPL.diffusion(t) * law_score(EXPL, x, t, M2, COV2), EXPL.diffusion, EXPL, M2, COV2
-    )
-
-
 def one_step(sde, x, t, s, z, noise, sign=1.0, m=0.4, v=0.6):
     """Euler-Maruyama for one Gaussian a dimension, with a given noise."""
     a, b = float(np.exp(sde.log_scale(t))), float(sde.std(t))
@@ -1613,11 +1374,6 @@ def _():
     return kit.check_reverse_step(
         lambda x, t, s, z: one_step(SubVP(), x, t, s, z, lambda g, h: g * np.sqrt(h), -1.0), SubVP(), 0.4, 0.6
     )
-
-
-@wrong("reverse step: √h z without g", "without g", "g(t)", "diffusion", " g ", "factor g")
-def _():
-    return kit.check_reverse_step(lambda x, t, s, z: one_step(SMALL, x, t, s, z, lambda g, h: np.sqrt(h)), SMALL, 0.4, 0.6)
 
 
 def field(x, t):
@@ -1639,7 +1395,15 @@ def _():
     return kit.check_reverse_sampler(sample, field, SMALL, GRID)
 
 
-@wrong("reverse sampler: the step is 1/N on a grid that is not even", "even", "1/n", "grid", "step size", "uniform", "steps")
+@wrong(
+    "reverse sampler: the step is 1/N on a grid that is not even",
+    "even",
+    "1/n",
+    "grid",
+    "step size",
+    "uniform",
+    "steps",
+)
 def _():
     def sample(x, times, noise):
         h = (times[0] - times[-1]) / (len(times) - 1)
@@ -1653,10 +1417,11 @@ def _():
 
 def heun(x, times, second, half=0.5):
     """Heun's method with a given time of the second slope."""
+
     def slope(y, t):
         return SMALL.rate(t) * y - 0.5 * SMALL.diffusion(t) ** 2 * field(y, t)
 
-    for t, s in zip(times, times[1:], strict=False):
+    for t, s in pairwise(times):
         a = slope(x, t)
         x = x + (s - t) * half * (a + slope(x + (s - t) * a, second(t, s)))
     return x
@@ -1667,12 +1432,12 @@ def _():
     return kit.check_heun(lambda x, times: heun(x, times, lambda t, s: t), field, SMALL, GRID)
 
 
-@wrong("Heun: the slopes are added, not averaged", "½", "half", "twice", "mean", "sum", "added")
+@wrong("Heun: the slopes are added, not averaged", "½", "half", "twice", "mean over", "sum", "added")
 def _():
     return kit.check_heun(lambda x, times: heun(x, times, lambda t, s: s, 1.0), field, SMALL, GRID)
 
 
-@wrong("Langevin: √δ for √(2δ)", "2δ", "√2", "√δ", "2")
+@wrong("Langevin: √δ for √(2δ)", "2δ", "√2", "√δ", "factor 2")
 def _():
     def step(x, t, z):
         d = 2 * (0.16 * V2.std(t)) ** 2
@@ -1704,10 +1469,12 @@ def _():
 
 @wrong("log p: the weights are left out", "weight")
 def _():
-    return kit.check_log_prob(lambda x: logsumexp(MIX2.log_joint(x) - np.log(MIX2.weights), axis=1), MIX2, draws(102, 5, 2))
+    return kit.check_log_prob(
+        lambda x: logsumexp(MIX2.log_joint(x) - np.log(MIX2.weights), axis=1), MIX2, draws(102, 5, 2)
+    )
 
 
-@wrong("log p: D/2 log 2π counted once", "2π", "D", "dimension", "constant")
+@wrong("log p: D/2 log 2π counted once", "2π", "times D", "dimension", "constant")
 def _():
     return kit.check_log_prob(lambda x: MIX2.log_prob(x) + 0.5 * np.log(2 * np.pi), MIX2, draws(103, 5, 2))
 
@@ -1736,17 +1503,19 @@ def matching(den=None, imp=None, sli=None):
     )  # fmt: skip
 
 
-@wrong("score matching: s − ε/std", *SIGN)
+@wrong("score matching: s − ε/std", *SIGN, slow=True)
 def _():
     return matching(den=lambda s, e, std: ((s - e / std) ** 2).sum(1))
 
 
-@wrong("score matching: ε/std² as the target", *ROOT)
+@wrong("score matching: ε/std² as the target", *ROOT, slow=True)
 def _():
     return matching(den=lambda s, e, std: ((s + e / std**2) ** 2).sum(1))
 
 
-@wrong("score matching: the divergence without 2", "½", "half", "twice", "divergence", "factor 2", "2")
+@wrong(
+    "score matching: the divergence without 2", "½", "half", "twice", "divergence", "factor 2", "factor 2", slow=True
+)
 def _():
     return matching(imp=lambda s, d: (s**2).sum(1) + d)
 
@@ -1793,12 +1562,12 @@ def div_case(exact: Callable, probe: Callable) -> kit.Check:
     return kit.check_divergence(f, lambda x: np.tanh(x @ WD), 0.4, draws(108, 4, 3), draws(109, 5, 4, 3))
 
 
-@wrong("divergence: of ε̂, not of the score", "std", "ε̂", "noise", *SIGN)
+@wrong("divergence: of ε̂, not of the score", "std", "ε̂", "noise[", *SIGN)
 def _():
     return div_case(lambda d: -0.4 * d, lambda q: -0.4 * q.mean(0))
 
 
-@wrong("divergence: the sum over the probes", "sum", "mean", "number of probes", "n times")
+@wrong("divergence: the sum over the probes", "sum", "mean over", "number of probes", "n times")
 def _():
     return div_case(lambda d: d, lambda q: q.sum(0))
 
@@ -1815,7 +1584,7 @@ def time_integral(f: Callable, T: float, T0: float = 0.0) -> float:
 PAIR = (M2, COV2, np.array([0.1, 0.4]), np.array([[0.8, -0.1], [-0.1, 1.1]]))
 
 
-@wrong("KL bound: the mean over t for the integral", "T", "horizon", "mean over t", "mean")
+@wrong("KL bound: the mean over t for the integral", "factor T", "horizon", "mean over t", "mean over")
 def _():
     return kit.check_kl_bound(
         lambda e, p: p + time_integral(lambda t: 0.5 * V2.diffusion(t) ** 2 * e(t), 2.0) / 2, V2, *PAIR
@@ -1825,13 +1594,6 @@ def _():
 @wrong("KL bound: the prior's KL left out", "prior", "π", "KL(p_T")
 def _():
     return kit.check_kl_bound(lambda e, p: time_integral(lambda t: 0.5 * V2.diffusion(t) ** 2 * e(t), 2.0), V2, *PAIR)
-
-
-@wrong("KL bound: no ½", "½", "half", "twice", "doubled", "factor 2")
-def _():
-    return kit.check_kl_bound(
-        lambda e, p: p + time_integral(lambda t: SMALL.diffusion(t) ** 2 * e(t), 1.5), SMALL, *PAIR
-    )
 
 
 def point_bound(div: float, square: float) -> kit.Check:
@@ -1856,7 +1618,7 @@ def point_bound(div: float, square: float) -> kit.Check:
     return kit.check_log_prob_bound(bound, SMALL, Mixture([1.0], [[0.3]], [[[0.8]]]), np.array([[0.2], [-1.0], [1.5]]))
 
 
-@wrong("bound of log p: div f left out", "div f", "divergence of f", "drift", "f")
+@wrong("bound of log p: div f left out", "div f", "divergence of f", "drift", "f(t)")
 def _():
     return point_bound(0.0, 0.5)
 
@@ -1877,7 +1639,7 @@ def flow_density(sde, score_div, x, t0, T, prior, sign=1.0, half=0.5, n=240):
 
     total = np.zeros(len(x))
     times = t0 + (T - t0) * np.linspace(0, 1, n + 1)
-    for t, u in zip(times, times[1:], strict=False):
+    for t, u in pairwise(times):
         h = u - t
         k = f(x, t)
         l2 = f(x + h / 2 * k[0], t + h / 2)
@@ -1893,6 +1655,7 @@ G2 = Mixture([1.0], [[0.3, -0.2]], [COV2])
 
 def g2_flow(x, **change):
     """The flow of a Gaussian with its exact score."""
+
     def score_div(y, t):
         law = G2.diffuse(float(np.exp(SMALL.log_scale(t))), float(SMALL.std(t)))
         return law.score(y), np.full(len(y), -np.trace(np.linalg.inv(law.covariances[0])))
@@ -1911,21 +1674,22 @@ def _():
     return kit.check_probability_flow_likelihood(lambda x: g2_flow(x, half=1.0), G2, draws(111, 4, 2), SMALL)
 
 
-def flow_of(**change):
+def flow_of(sign=1.0, total=True):
     """The likelihood with a network of two dimensions."""
+
     def net(x, t):
         return -0.8 * x + 0.2 * np.tanh(x) / (1 + t)
 
     def score_div(y, t):
         return net(y, t), (-0.8 + 0.2 / np.cosh(y) ** 2 / (1 + t)).sum(1)
 
-    std = float(SMALL.std(1.5)) * change.pop("wider", 1.0)
+    def prior(y):
+        logs = norm.logpdf(y, 0, float(SMALL.std(1.5)))
+        return logs.sum(1) if total else logs.mean(1)
+
     return kit.check_flow_likelihood_of(
-        lambda x: flow_density(SMALL, score_div, x, change.get("t0", 0.01), 1.5,
-                               lambda y: norm.logpdf(y, 0, std).sum(1) if change.get("total", True) else norm.logpdf(y, 0, std).mean(1),
-                               sign=change.get("sign", 1.0)),
-        net, draws(112, 4, 2), SMALL, 0.01,
-    )  # fmt: skip
+        lambda x: flow_density(SMALL, score_div, x, 0.01, 1.5, prior, sign=sign), net, draws(112, 4, 2), SMALL, 0.01
+    )
 
 
 @wrong("flow likelihood of: − ∫ div", *SIGN, slow=True)
@@ -1948,7 +1712,7 @@ def _():
     return kit.check_reverse_law(moments, 3.0, 0.4)
 
 
-@wrong("reverse law: noise with ½g²", "½", "half", "noise", "variance")
+@wrong("reverse law: noise with ½g²", "½", "half", "noise[", "variance")
 def _():
     def moments(score):
         k = score(np.zeros((1, 2)), 0.5)[0]
@@ -1988,11 +1752,6 @@ def _():
     return kit.check_mlp(lambda x: net_mlp(x, silu, bias=False), LAYERS, X3)
 
 
-@wrong("MLP: GELU for SiLU", "GELU", "gelu", "activation")
-def _():
-    return kit.check_mlp(lambda x: net_mlp(x, lambda z: z * norm.cdf(z)), LAYERS, X3)
-
-
 @wrong("JVP: bias added to the tangent", "bias")
 def _():
     def jvp(x, v):
@@ -2018,12 +1777,21 @@ def _():
     return kit.check_jvp(jvp, net_mlp, X3, U3)
 
 
-@wrong("activation: the slope as s + s (1 − s), z left out", "factor z", "z left", "without z", "z s", "z ", "s(1 − s)", "s (1 − s)")
+@wrong(
+    "activation: the slope as s + s (1 − s), z left out",
+    "factor z",
+    "z left",
+    "without z",
+    "z s",
+    "without z",
+    "s(1 − s)",
+    "s (1 − s)",
+)
 def _():
     return kit.check_activation(silu, lambda z: (silu(z), expit(z) + expit(z) * (1 - expit(z))), np.linspace(-6, 6, 13))
 
 
-@wrong("activation: SiLU of 1.702 z, the fast GELU", "1.702", "GELU", "scaled", "factor")
+@wrong("activation: SiLU of 1.702 z, the fast GELU", "1.702", "GELU", "scaled")
 def _():
     def both(z):
         s = expit(1.702 * z)
@@ -2099,12 +1867,12 @@ def _():
     return kit.check_gradient(lambda p: losses(p).mean(), lambda p: slopes(p).mean(0) / 2, P0, np.eye(5))
 
 
-@wrong("gradient: of the sum, the loss is the mean", "6 times", "sum", "N times", "examples", "factor")
+@wrong("gradient: of the sum, the loss is the mean", "6 times", "sum", "N times", "examples")
 def _():
     return kit.check_gradient(lambda p: losses(p).mean(), lambda p: slopes(p).sum(0), P0, np.eye(5))
 
 
-@wrong("loss gradient: divided by D, the loss is not", "D", "mean", "1/3", "dimension")
+@wrong("loss gradient: divided by D, the loss is not", "times D", "mean over", "1/3", "dimension")
 def _():
     y = draws(131, 4, 3)
     return kit.check_loss_gradient(
@@ -2120,13 +1888,17 @@ def _():
     )
 
 
-@wrong("training step: weighted mean divided by the sum of the weights", "sum of the weights", "Σ", "normalis", "weights")
+@wrong(
+    "training step: weighted mean divided by the sum of the weights", "sum of the weights", "Σ", "normalis", "weights"
+)
 def _():
     w = np.linspace(0.5, 3, 6)
     return kit.check_training_step(lambda p: (losses(p), w @ slopes(p) / w.sum()), losses, P0, w)
 
 
-@wrong("training step: gradients of two calls add up, no zero_grad", "twice", "accumul", "zero_grad", "2 times", "doubled")
+@wrong(
+    "training step: gradients of two calls add up, no zero_grad", "twice", "accumul", "zero_grad", "2 times", "doubled"
+)
 def _():
     return kit.check_training_step(lambda p: (losses(p), 2 * slopes(p).mean(0)), losses, P0)
 
@@ -2203,6 +1975,7 @@ def _():
 
 def train_case(n=8, correct=True, sched=True, ramp=True):
     """A whole loop of training on known batches."""
+
     def one(p, k):
         return ((np.tanh(p) - TARGET[k % 6]) ** 2).sum()
 
@@ -2229,7 +2002,9 @@ def _():
 # beyond the deck
 
 
-@wrong("DDIM inversion: the step of sampling, s and t exchanged", "exchang", "swap", "sampling", "revers", "from t to s")
+@wrong(
+    "DDIM inversion: the step of sampling, s and t exchanged", "exchang", "swap", "sampling", "revers", "from t to s"
+)
 def _():
     s = RAND
 
@@ -2249,7 +2024,7 @@ def _():
     return kit.check_edm_coefficients(c)
 
 
-@wrong("EDM: the weight (σ² + σ_d²)/(σ + σ_d)²", "σ σ", "sum", "product", "σ·", "weight", "+ ")
+@wrong("EDM: the weight (σ² + σ_d²)/(σ + σ_d)²", "σ σ", "sum", "product", "σ·", "weight", "(σ + ")
 def _():
     def c(s):
         r = s**2 + 0.25
@@ -2291,7 +2066,7 @@ def _():
     def rate(t):
         a, b = float(np.exp(SMALL.log_scale(t))), float(SMALL.std(t))
         f, g = p.diffuse(a, b), q.diffuse(a, b)
-        err = f.expectation(lambda x: ((f.score(x) - g.score(x)) ** 2).sum(1), rtol=1e-12)
+        err = f.expectation(lambda x: ((f.score(x) - g.score(x)) ** 2).sum(1, keepdims=True), rtol=1e-12)[0]
         return -float(SMALL.diffusion(t) ** 2) * err
 
     return kit.check_kl_rate(rate, SMALL, p, q, np.array([0.3, 0.8]))
@@ -2315,7 +2090,9 @@ def _():
     )  # fmt: skip
 
 
-@wrong("conservative score: the Jacobian turned by 90 degrees is added", "curl", "symmetr", "gradient", "rotat", slow=True)
+@wrong(
+    "conservative score: the Jacobian turned by 90 degrees is added", "curl", "symmetr", "gradient", "rotat", slow=True
+)
 def _():
     turn = np.array([[0.0, 0.2], [-0.2, 0.0]])
     return kit.check_conservative_score(lambda x: MIX2.score(x) + x @ turn, MIX2)
@@ -2335,7 +2112,7 @@ def _():
 @wrong("flow order: Euler's method, sold as Heun's", "order 1", "order", "Euler", "first", slow=True)
 def _():
     def sample(denoise, x, levels):
-        for (a, b), (c, d) in zip(levels, levels[1:], strict=False):
+        for (a, b), (c, d) in pairwise(levels):
             x0 = denoise(x, a, b)
             x = c * x0 + d * (x - a * x0) / b
         return x
@@ -2343,7 +2120,7 @@ def _():
     return kit.check_flow_order(sample, MIX1)
 
 
-@wrong("Fokker-Planck: the flow's drift with the noise g", "½", "half", "flow", "g²", "noise", "diffusion")
+@wrong("Fokker-Planck: the flow's drift with the noise g", "½", "half", "flow", "g²", "noise[", "diffusion")
 def _():
     def drift(x, t):
         law = MIX2.diffuse(float(np.exp(V2.log_scale(t))), float(V2.std(t)))
@@ -2352,3 +2129,57 @@ def _():
     return kit.check_fokker_planck(
         drift, V2.diffusion, lambda t: tuple(float(u) for u in V2.marginal(t)), MIX2, np.array([0.4, 1.0, 1.6])
     )
+
+
+@wrong("data processing: no noise at the last step", "last step", "t = 1", "no noise", "noise[")
+def _():
+    def density(net, sig):
+        s, m, v = FLAT, 0.0, 1.0
+        for t in range(s.T, 0, -1):
+            c = float(net(np.zeros((1, 1)), t)[0, 0])
+            a = float(net(np.ones((1, 1)), t)[0, 0]) - c
+            k = s.beta[t] ** 2 / s.beta_bar[t]
+            f = (1 - k * a) / s.alpha[t]
+            m, v = f * m - k * c / s.alpha[t], f**2 * v + (sig[t] if t > 1 else 0)
+        x = np.linspace(m - 10 * np.sqrt(v), m + 10 * np.sqrt(v), 4001)
+        return x, norm.pdf(x, m, np.sqrt(v))
+
+    return kit.check_data_processing(density, FLAT)
+
+
+@wrong("mutual information: without ½", "½", "half", "twice", "doubled", "factor 2", "2 times", slow=True)
+def _():
+    def information(sde, loss, t_min):
+        lo, hi = float(sde.log_snr(sde.horizon)), float(sde.log_snr(t_min))
+        u = lo + (hi - lo) * (NODE + 1) / 2
+        return sum(w * float(loss(float(sde.time_at(k)))) for k, w in zip(u, GLW, strict=True)) * (hi - lo) / 2
+
+    return kit.check_mutual_information(information, [(SMALL, 0.05)], [Mixture([1.0], [[0.3]], [[[0.8]]])]).at(1e-6)
+
+
+@wrong(
+    "missing information: the observed fraction, 1 − λ", "1 −", "observed", "complement", "information that", "instead"
+)
+def _():
+    def fractions(x, w, m, C):
+        def step(v):
+            r = soft(log_joint(x, w, v.reshape(m.shape), C))
+            return (r.T @ x / r.sum(0)[:, None]).ravel()
+
+        v, n = m.ravel(), m.size
+        J = np.stack([(step(v + 1e-5 * e) - step(v - 1e-5 * e)) / 2e-5 for e in np.eye(n)], 1)
+        return np.sort(1 - np.linalg.eigvals(J).real)[::-1]
+
+    return kit.check_missing_information(fractions, XG, WG, MG, CG)
+
+
+@wrong("weak order: the variance of the step as the factor of its noise", *ROOT, "noise[")
+def _():
+    def sample(denoise, x, levels, noise):
+        for (a, b), (c, d), z in zip(levels, levels[1:], noise, strict=False):
+            x0 = denoise(x, a, b)
+            v = d**2 / b**2 * (b**2 - (a / c) ** 2 * d**2)
+            x = c * x0 + np.sqrt(np.maximum(d**2 - v, 0)) * (x - a * x0) / b + v * z
+        return x
+
+    return kit.check_weak_order(sample, M2, COV2)
