@@ -334,7 +334,7 @@ def best_variance(s: NoiseSchedule, factor: np.ndarray, D: int) -> Callable:
     return v
 
 
-@wrong("optimal variance: the loss of the posterior mean without 1/α²", "α_t", "1/α", "α²", "4 times")
+@wrong("optimal variance: the loss of the posterior mean without 1/α²", "α_t", "1/α", "α²")
 def _():
     s = RAND
     f = np.zeros(s.T + 1)
@@ -606,7 +606,7 @@ def _():
     return loss_case(TEN, lambda x, z, a, b: x, lambda y, o: ((y - o) ** 2).sum(1))
 
 
-@wrong("loss of: L1 for L2", "absolute", "L1", "|", "square")
+@wrong("loss of: L1 for L2", "absolute", "L1", "square")
 def _():
     return loss_case(RAND, lambda x, z, a, b: z, lambda y, o: np.abs(y - o).sum(1))
 
@@ -1513,9 +1513,7 @@ def _():
     return matching(den=lambda s, e, std: ((s + e / std**2) ** 2).sum(1))
 
 
-@wrong(
-    "score matching: the divergence without 2", "½", "half", "twice", "divergence", "factor 2", "factor 2", slow=True
-)
+@wrong("score matching: the divergence without 2", "½", "half", "twice", "divergence", "factor 2", slow=True)
 def _():
     return matching(imp=lambda s, d: (s**2).sum(1) + d)
 
