@@ -623,3 +623,393 @@ for label, dimension in (("linear, T=12", 2), ("random, T=15", 8), ("T=1", 1)):
         return kit.check_optimal_variance(via_x0 if n == 8 else v, s, root @ root.T + 0.1 * np.eye(n))
 
     add(f"optimal variance: D={dimension}, {label}", run)
+
+
+# --- losses and bounds of the chain
+
+
+def normal_kl(m1, l1, m2, l2):
+    return 0.5 * (-1.0 + l2 - l1 + np.exp(l1 - l2) + (m1 - m2) ** 2 * np.exp(-l2))
+
+
+def nll(x, m, v):
+    return 0.5 * np.sum((x - m) ** 2 / v + np.log(2 * np.pi * v), axis=-1)
+
+
+def mean_of(s, t, x, e):
+    return (x - s.beta[t] ** 2 / s.beta_bar[t] * e) / s.alpha[t]
+
+
+def prior_ho(s):
+    h = Ho(s)
+    return lambda x0: normal_kl(h.sa[-1] * x0, np.log(1 - h.acp[-1]), 0.0, 0.0).sum(1)
+
+
+def prior_logs(s):
+    nats = np.log1p(-(s.beta[1:] ** 2)).sum()
+    keep, rest = np.exp(nats), -np.expm1(nats)
+    return lambda x0: 0.5 * (keep * np.einsum("nd,nd->n", x0, x0) + x0.shape[1] * (rest - 1 - np.log(rest)))
+
+
+def kl_ho(s, v):
+    h = Ho(s)
+
+    def term(t, x0, x, e):
+        i = t - 1
+        true = h.c1[i] * x0 + h.c2[i] * x
+        model = h.c1[i] * (h.recip[i] * x - h.recipm1[i] * e) + h.c2[i] * x
+        return normal_kl(true, np.log(h.pvar[i]), model, np.log(v[t])).sum(1)
+
+    return term
+
+
+def kl_noise(s, v):
+    def term(t, x0, x, e):
+        eps = (x - s.alpha_bar[t] * x0) / s.beta_bar[t]
+        ratio = s.beta_tilde[t] ** 2 / v[t]
+        factor = s.beta[t] ** 4 / (2 * v[t] * s.alpha[t] ** 2 * s.beta_bar[t] ** 2)
+        return factor * ((eps - e) ** 2).sum(1) + x0.shape[1] / 2 * (ratio - 1 - np.log(ratio))
+
+    return term
+
+
+def kl_snr(s, v):
+    """VDM: the factor of the squared error of x̂_0 in SNRs, for the variance of the posterior 0.5 (SNR_s − SNR_t)."""
+
+    def term(t, x0, x, e):
+        start = (x - s.beta_bar[t] * e) / s.alpha_bar[t]
+        gain = s.snr[t - 1] - s.snr[t]
+        ratio = s.beta_tilde[t] ** 2 / v[t]
+        square = ((x0 - start) ** 2).sum(1)
+        return 0.5 * gain * ratio * square + 0.5 * x0.shape[1] * (ratio - 1 - np.log(ratio))
+
+    return term
+
+
+def wavy(x, t):
+    return np.sin(x + 0.1 * t) + 0.3 * x
+
+
+for name, prior, term, label, var, dimension in (
+    ("Ho's normal_kl", prior_ho, kl_ho, "linear, T=12", betas_of, 3),
+    ("Ho's normal_kl", prior_ho, kl_ho, "T=2", tilde_of, 2),
+    ("noise error", prior_logs, kl_noise, "cosine, T=30", tilde_of, 8),
+    ("noise error", prior_logs, kl_noise, "Ho's betas, T=1000", betas_of, 2),
+    ("SNRs", prior_logs, kl_snr, "random, T=15", between, 5),
+):
+
+    def run(prior=prior, term=term, s=SCHEDULES[label], var=var, n=dimension):
+        v = var(s)
+        f = term(s, v)
+        x0, noise = rng(6).normal(size=(2, 4, n))
+        return kit.check_bound_terms(
+            prior(s),
+            lambda t, x0, x, net: f(t, x0, x, net(x, t)),
+            lambda x0, x, net: nll(x0, mean_of(s, 1, x, net(x, 1)), v[1]),
+            s,
+            x0,
+            noise,
+            wavy,
+            v,
+        )
+
+    add(f"bound terms: {name}, {label}, {var.__name__}, D={dimension}", run, slow="1000" in label)
+
+
+def bound_maker(s, v, term, prior, how):
+    f, first = term(s, v), prior(s)
+
+    def bound(x0, net, noise):
+        rows = []
+        for t in range(1, s.T + 1):
+            x = s.alpha_bar[t] * x0 + s.beta_bar[t] * noise[t - 1]
+            e = np.asarray(net(x, t))
+            rows.append(nll(x0, mean_of(s, 1, x, e), v[1]) if t == 1 else f(t, x0, x, e))
+        rows.append(first(x0))
+        terms = np.stack(rows, axis=1)
+        return {"terms": terms, "reversed": terms[:, ::-1], "sum": terms.sum(1)}[how]
+
+    return bound
+
+
+for how, term, prior, label, var, dimension in (
+    ("sum", kl_ho, prior_ho, "linear, T=12", betas_of, 2),
+    ("terms", kl_noise, prior_logs, "constant, T=8", tilde_of, 3),
+    ("reversed", kl_snr, prior_logs, "T=2", between, 4),
+    ("sum", kl_noise, prior_ho, "T=1", betas_of, 1),
+):
+
+    def run(how=how, term=term, prior=prior, s=SCHEDULES[label], var=var, n=dimension):
+        g = rng(7)
+        A, b, root = 0.4 * g.normal(size=(s.T + 1, n, n)), g.normal(size=(s.T + 1, n)), g.normal(size=(n, n))
+        cov = root @ root.T + 0.2 * np.eye(n)
+        bound = bound_maker(s, var(s), term, prior, how)
+        return kit.check_variational_bound(bound, s, g.normal(size=n), cov, A, b, var(s))
+
+    add(f"variational bound: {how}, {term.__name__}, {label}, {var.__name__}, D={dimension}", run)
+
+for how, term, label, var, dimension in (
+    ("sum", kl_ho, "from an SDE, T=25", "beta", 4),
+    ("terms", kl_noise, "cosine, T=30", "posterior", 16),
+    ("sum", kl_snr, "random, T=15", "posterior", 1),
+    ("terms", kl_ho, "T=1", "beta", 3),
+):
+
+    def run(how=how, term=term, s=SCHEDULES[label], var=var, n=dimension):
+        v = betas_of(s) if var == "beta" else tilde_of(s)
+        bound = bound_maker(s, v, term, prior_logs, how)
+        g = rng(8)
+        x0, noise = g.normal(size=(3, n)), g.normal(size=(s.T, 3, n))
+        return kit.check_bound_of(lambda x, z: bound(x, wavy, z), wavy, x0, noise, s, var)
+
+    add(f"bound of a network: {how}, {term.__name__}, {label}, {var}, D={dimension}", run)
+
+
+def run_levels():
+    """Ho's discretised L_0 of 256 levels, in logarithms."""
+    s = SCHEDULES["linear, T=12"]
+    v = betas_of(s)
+    g = rng(9)
+    levels = g.integers(0, 256, size=(3, 5))
+    x0, noise = levels / 127.5 - 1, g.normal(size=(s.T, 3, 5))
+    f = kl_noise(s, v)
+
+    def bound(x, z):
+        first = s.alpha_bar[1] * x + s.beta_bar[1] * z[0]
+        m, std = mean_of(s, 1, first, wavy(first, 1)), s.beta[1]
+        up = np.where(x > 0.999, np.inf, (x + 1 / 255 - m) / std)
+        low = np.where(x < -0.999, -np.inf, (x - 1 / 255 - m) / std)
+        flip = low > 0
+        a, b = log_ndtr(np.where(flip, -low, up)), log_ndtr(np.where(flip, -up, low))
+        total = -(a + np.log1p(-np.exp(b - a))).sum(1) + prior_ho(s)(x)
+        for t in range(2, s.T + 1):
+            xt = s.alpha_bar[t] * x + s.beta_bar[t] * z[t - 1]
+            total = total + f(t, x, xt, wavy(xt, t))
+        return total
+
+    return kit.check_bound_of(bound, wavy, x0, noise, s, "beta", 256)
+
+
+add("bound of a network: 256 levels, log of Phi differences, linear, T=12, D=5", run_levels)
+
+for label, var, dimension in (
+    ("linear, T=12", betas_of, 2),
+    ("T=1", betas_of, 3),
+    ("random, T=15", between, 4),
+    ("cosine, T=30", tilde_of, 1),
+):
+
+    def run(s=SCHEDULES[label], var=var, n=dimension):
+        v = var(s)
+
+        def total(loss, square, dim):
+            out = 0.5 * (s.alpha_bar[-1] ** 2 * square + dim * (s.beta_bar[-1] ** 2 - 1 - 2 * np.log(s.beta_bar[-1])))
+            for t in range(1, s.T + 1):
+                out += s.beta[t] ** 4 / (2 * v[t] * s.alpha[t] ** 2 * s.beta_bar[t] ** 2) * loss[t]
+                ratio = s.beta_tilde[t] ** 2 / v[t]
+                out += dim / 2 * (np.log(2 * np.pi * v[1]) if t == 1 else ratio - 1 - np.log(ratio))
+            return out
+
+        g = rng(10)
+        root = g.normal(size=(n, n))
+        return kit.check_negative_elbo(
+            total,
+            s,
+            g.normal(size=n),
+            root @ root.T + 0.2 * np.eye(n),
+            0.3 * g.normal(size=(s.T + 1, n, n)),
+            g.normal(size=(s.T + 1, n)),
+            v,
+        )
+
+    add(f"negative ELBO: loop over steps, {label}, {var.__name__}, D={dimension}", run)
+
+for name, label, var, dimension in (
+    ("loop", "linear, T=12", betas_of, 2),
+    ("vectorised over steps", "random, T=15", tilde_of, 6),
+    ("loop", "T=1", betas_of, 3),
+    ("vectorised over steps", "from an SDE, T=25", between, 2),
+):
+
+    def run(name=name, s=SCHEDULES[label], var=var, n=dimension):
+        v = var(s)
+
+        def forward(path):
+            if name == "loop":
+                return -sum(nll(path[t], s.alpha[t] * path[t - 1], s.beta[t] ** 2) for t in range(1, s.T + 1))
+            z = (path[1:] - s.alpha[1:, None, None] * path[:-1]) / s.beta[1:, None, None]
+            logs = -0.5 * z**2 - np.log(s.beta[1:, None, None]) - 0.5 * np.log(2 * np.pi)
+            return logs.sum(axis=(0, 2))
+
+        def reverse(path, net):
+            out = -0.5 * (path[-1] ** 2).sum(1) - n / 2 * np.log(2 * np.pi)
+            for t in range(s.T, 0, -1):
+                out = out - nll(path[t - 1], mean_of(s, t, path[t], net(path[t], t)), v[t])
+            return out
+
+        g = rng(11)
+        return kit.check_chains(forward, reverse, s, g.normal(size=(s.T + 1, 3, n)), g.normal(size=s.T + 1), v)
+
+    add(f"chains: {name}, {label}, {var.__name__}, D={dimension}", run)
+
+for name, label, t, var in (
+    ("pair of noises", "linear, T=12", 5, betas_of),
+    ("merged noise", "cosine, T=30", 17, tilde_of),
+    ("pair of noises", "T=1", 1, betas_of),
+    ("merged noise", "Ho's betas, T=1000", 400, between),
+):
+
+    def run(name=name, s=SCHEDULES[label], t=t, var=var):
+        v = float(var(s)[t])
+
+        def loss(t, x0, bar, new, net):
+            before = s.alpha_bar[t - 1] * x0 + s.beta_bar[t - 1] * bar
+            x = s.alpha[t] * before + s.beta[t] * new
+            e = net(x, t)
+            if name == "pair of noises":
+                return nll(before, mean_of(s, t, x, e), v)
+            merged = (s.alpha[t] * s.beta_bar[t - 1] * bar + s.beta[t] * new) / s.beta_bar[t]
+            square = s.beta_tilde[t] ** 2 + (s.beta[t] ** 2 / s.alpha[t] / s.beta_bar[t]) ** 2 * (merged - e) ** 2
+            return (square / (2 * v) + 0.5 * np.log(2 * np.pi * v)).sum(1)
+
+        return kit.check_step_loss(loss, s, t, lambda x, t: np.tanh(x) * 0.5, 0.2, 0.9, v)
+
+    add(f"step loss: {name}, {label}, t={t}, {var.__name__}", run)
+
+for label, var in (("linear, T=12", betas_of), ("random, T=15", tilde_of), ("Ho's betas, T=1000", between)):
+
+    def run(s=SCHEDULES[label], var=var):
+        v = var(s)
+        h = Ho(s)
+        snr = h.acp / (1 - h.acp)
+        table = {
+            "simple": np.ones(s.T),
+            "x0": 1 / snr,
+            "v": 1 + 1 / snr,
+            "min-snr": np.minimum(snr, 5) / snr,
+            "bound": s.T * h.c1**2 / snr / (2 * v[1:]),
+        }
+        return kit.check_loss_weights(lambda name: np.insert(table[name], 0, 0.0), s, v)
+
+    add(f"loss weights: SNRs of Ho's tables, {label}, {var.__name__}", run)
+
+for kind, weight, reduction, label, dtype, dimension, whole in (
+    ("noise", None, "sum", "linear, T=12", F64, 3, False),
+    ("noise", None, "mean", "Ho's betas, T=1000", F32, 16, True),
+    ("v", "snr", "mean", "cosine, T=30", F64, 8, False),
+    ("x0", "min", "sum", "random, T=15", F64, 64, True),
+    ("step", None, "mean", "T=2", F64, 2, False),
+):
+
+    def run(kind=kind, weight=weight, red=reduction, s=SCHEDULES[label], d=dtype, n=dimension, whole=whole):
+        w = (rng(12).normal(size=(n, n)) / math.sqrt(n)).astype(d)
+        table = None
+        if weight:
+            table = np.append(0, s.snr[1:] + 1 if weight == "snr" else np.minimum(s.snr[1:], 5))
+
+        def net(x, t):
+            x = np.asarray(x, d)
+            return np.tanh(x @ w + np.reshape(t, (-1, 1)).astype(d) / d(s.T))
+
+        a, b = s.alpha_bar.astype(d), s.beta_bar.astype(d)
+
+        def loss(t, x0, noise):
+            x0, noise, at = x0.astype(d), noise.astype(d), np.asarray(t)[:, None]
+            x = a[at] * x0 + b[at] * noise
+            ratio = np.append(0, s.beta[1:] / s.beta_bar[1:]).astype(d)
+            target = {"noise": noise, "x0": x0, "v": a[at] * noise - b[at] * x0, "step": ratio[at] * noise}[kind]
+            out = getattr(np, red)((target - net(x, t)) ** 2, axis=1)
+            out = out if table is None else table[t] * out
+            return out.mean() if whole else out
+
+        x0, noise = rng(13).normal(size=(2, 6, n)).astype(d)
+        return kit.check_loss_of(loss, net, x0, noise, s, None, kind, table, red)
+
+    add(f"loss of a network: {kind}, {weight}, {reduction}, {label}, {np.dtype(dtype)}, D={dimension}", run)
+
+for name, make, label, var, eta, last, paths in (
+    ("Ho, through x0", ancestral_ho, "linear, T=12", "posterior", None, False, False),
+    ("score", ancestral_score, "random, T=15", "beta", None, True, True),
+    ("VDM", ancestral_vdm, "cosine, T=30", "beta", None, False, True),
+    ("Song's DDIM", ddim_song, "from an SDE, T=25", "beta", 0.0, True, False),
+    ("DDIM of k-diffusion", ddim_k, "constant, T=8", "beta", 1.0, True, True),
+):
+
+    def run(make=make, s=SCHEDULES[label], var=var, eta=eta, last=last, paths=paths):
+        step = make(s, F64, (betas_of(s) if var == "beta" else tilde_of(s)) if eta is None else eta)
+
+        def sample(x, noise):
+            xs = [x]
+            for i in range(s.T):
+                t = s.T - i
+                z = noise[i] if (last or t > 1) else np.zeros_like(x)
+                x = step(t, x, wavy(x, t), z) if eta is None else step(t, t - 1, x, wavy(x, t), z)
+                xs.append(x)
+            return np.array(xs) if paths else x
+
+        x, noise = rng(14).normal(size=(3, 4)), rng(15).normal(size=(s.T, 3, 4))
+        return kit.check_sampler_of(sample, wavy, x, noise, s, var, eta, last)
+
+    add(f"sampler of a network: {name}, {label}, {var}, eta {eta}, last noise {last}, path {paths}", run)
+
+for T in (1, 10, 100):
+
+    def run(T=T):
+        def draw(u):
+            t = np.floor(T * ((u + np.arange(2 * T) / (2 * T)) % 1)).astype(int) + 1
+            return t, np.ones(2 * T)
+
+        return kit.check_step_draws(draw, T)
+
+    add(f"step draws: low discrepancy, T={T}", run)
+
+for T in (4, 20):
+
+    def run_uniform(T=T):
+        def draw(u):
+            i = (np.arange(T) + int(u * T)) % T
+            return i + 1, np.full(T, 1.0)
+
+        return kit.check_step_draws(draw, T)
+
+    add(f"step draws: every step once, rolled, T={T}", run_uniform)
+
+
+def run_importance():
+    """One step with probability k/16: inverse of the cumulative sum, with jumps on multiples of 1/16."""
+    p = np.array([1, 1, 2, 1, 3, 1, 1, 6]) / 16
+
+    def draw(u):
+        i = int(np.searchsorted(np.cumsum(p), u, side="right"))
+        return np.array([i + 1]), np.array([1 / (8 * p[i])])
+
+    return kit.check_step_draws(draw, 8)
+
+
+add("step draws: importance sampling with the inverse CDF, T=8", run_importance)
+
+
+def time_cases():
+    vp = VP(0.1, 20.0)
+    lo, hi = float(vp.beta_integral(1e-3)), float(vp.beta_integral(1.0))
+
+    def flat(u):
+        t = 1e-3 + (1 - 1e-3) * ((u + np.arange(8) / 8) % 1)
+        return t, np.ones(8)
+
+    def logs(u):
+        share = (u + np.arange(5) / 5) % 1
+        return np.exp(np.log(1e-3) * (1 - share)), np.ones(5)
+
+    def weighted(u):
+        """t uniform; the weight is the density of the clock B(t) against the uniform one."""
+        t = 1e-3 + (1 - 1e-3) * ((u + np.arange(50) / 50) % 1)
+        return t, vp.beta(t) * (1 - 1e-3) / (hi - lo)
+
+    yield "uniform on [t_min, 1], systematic", flat, lambda t: (t - 1e-3) / (1 - 1e-3)
+    yield "log-uniform", logs, lambda t: 1 - np.log(t) / np.log(1e-3)
+    yield "uniform with weights of the integral of beta", weighted, lambda t: (vp.beta_integral(t) - lo) / (hi - lo)
+
+
+for name, draw, clock in time_cases():
+    add(f"time draws: {name}", lambda draw=draw, clock=clock: kit.check_time_draws(draw, clock))
