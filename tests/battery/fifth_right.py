@@ -1013,3 +1013,468 @@ def time_cases():
 
 for name, draw, clock in time_cases():
     add(f"time draws: {name}", lambda draw=draw, clock=clock: kit.check_time_draws(draw, clock))
+
+
+# --- VAE and tables
+
+
+def several(check, codings, problems, label):
+    """Every coding on every second problem, beginning with its own place."""
+    for i, (name, make) in enumerate(codings):
+        for j, (words, problem) in enumerate(problems):
+            if (i + j) % 2 == 0 or len(problems) == 1:
+                add(f"{label}: {name}, {words}", lambda make=make, problem=problem: check(make, *problem))
+
+
+def latents(seed, n, k):
+    g = rng(seed)
+    return g.normal(size=(n, k)), 0.8 * g.normal(size=(n, k))
+
+
+DIAGONAL = [
+    ("N=4, k=1", latents(20, 4, 1)),
+    ("N=3, k=64", latents(21, 3, 64)),
+    ("N=1, k=5", latents(22, 1, 5)),
+]
+
+several(
+    kit.check_diagonal_kl,
+    [
+        ("Kingma's minus half", lambda m, lv: -0.5 * np.sum(1 + lv - m**2 - np.exp(lv), axis=1)),
+        ("expm1", lambda m, lv: 0.5 * (np.expm1(lv) - lv + m * m).sum(-1)),
+        ("torch's kl of Normals", lambda m, lv: (np.exp(lv / 2) ** 2 / 2 + m**2 / 2 - 0.5 - lv / 2).sum(1)),
+        ("einsum", lambda m, lv: 0.5 * (np.einsum("nk,nk->n", m, m) + (np.exp(lv) - lv - 1) @ np.ones(m.shape[1]))),
+    ],
+    DIAGONAL,
+    "diagonal KL",
+)
+add(
+    "diagonal KL: float32, k=8",
+    lambda: kit.check_diagonal_kl(
+        cast(lambda m, lv: 0.5 * (np.exp(lv) + m**2 - 1 - lv).sum(1), F32), *latents(23, 5, 8)
+    ).at(1e-5),
+)
+
+several(
+    kit.check_reparameterisation,
+    [
+        ("exp of half", lambda m, lv, z: m + np.exp(0.5 * lv) * z),
+        ("square root of the variance", lambda m, lv, z: np.sqrt(np.exp(lv)) * z + m),
+        ("diagonal Cholesky factor", lambda m, lv, z: m + np.stack([np.diag(np.exp(v / 2)) @ e for v, e in zip(lv, z)])),
+    ],
+    [(w, (*p, rng(24).normal(size=p[0].shape))) for w, p in DIAGONAL],
+    "reparameterisation",
+)
+add(
+    "reparameterisation: float32, k=16",
+    lambda: kit.check_reparameterisation(
+        cast(lambda m, lv, z: m + z * np.exp(lv / F32(2)), F32), *latents(25, 4, 16), rng(26).normal(size=(4, 16))
+    ).at(1e-5),
+)
+
+
+def vae_problem(seed, n, dim, k):
+    g = rng(seed)
+    return g.normal(size=(n, dim)), g.normal(size=(dim, k)), g.normal(size=dim), 0.3, *latents(seed + 1, n, k)
+
+
+def vae_textbook(x, xh, m, lv, dv):
+    dim = x.shape[1]
+    rec = 0.5 * (dim * math.log(2 * math.pi) + dim * dv + ((x - xh) ** 2).sum(1) / np.exp(dv))
+    return rec - 0.5 * (1 + lv - m**2 - np.exp(lv)).sum(1)
+
+
+def vae_log_density(x, xh, m, lv, dv):
+    std = np.exp(dv / 2)
+    logs = -0.5 * ((x - xh) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi)
+    return -(logs.sum(-1)) + 0.5 * (m**2 + np.exp(lv) - lv - 1).sum(-1)
+
+
+def vae_mean_times_d(x, xh, m, lv, dv):
+    """A mean over D, times D: the pixel mean of frameworks, scaled back."""
+    mse = np.mean(np.square(x - xh), axis=-1) * x.shape[-1]
+    constant = x.shape[-1] * (np.log(2 * np.pi) + dv)
+    return (mse * np.exp(-dv) + constant) / 2 + normal_kl(m, lv, 0.0, 0.0).sum(1)
+
+
+several(
+    kit.check_vae_loss,
+    [("textbook", vae_textbook), ("log-density of Normal", vae_log_density), ("mean times D", vae_mean_times_d)],
+    [
+        ("D=2, k=1", vae_problem(30, 4, 2, 1)),
+        ("D=32, k=3", vae_problem(31, 3, 32, 3)),
+        ("D=1, k=2", vae_problem(32, 2, 1, 2)),
+    ],
+    "VAE loss",
+)
+
+
+def bernoulli_problem(seed, n, dim, k):
+    g = rng(seed)
+    return g.uniform(size=(n, dim)), 2 * g.normal(size=(n, dim)), *latents(seed, n, k)
+
+
+several(
+    kit.check_bernoulli_loss,
+    [
+        (
+            "torch's stable form",
+            lambda x, a, m, lv: (
+                (np.maximum(a, 0) - a * x + np.log1p(np.exp(-np.abs(a)))).sum(1)
+                - 0.5 * (1 + lv - m**2 - np.exp(lv)).sum(1)
+            ),
+        ),
+        (
+            "logaddexp",
+            lambda x, a, m, lv: (
+                np.sum(x * np.logaddexp(0, -a) + (1 - x) * np.logaddexp(0, a), axis=1)
+                + 0.5 * (m**2 + np.expm1(lv) - lv).sum(1)
+            ),
+        ),
+        (
+            "probabilities",
+            lambda x, a, m, lv: (
+                -(x * np.log(expit(a)) + (1 - x) * np.log(expit(-a))).sum(1) + normal_kl(m, lv, 0.0, 0.0).sum(1)
+            ),
+        ),
+    ],
+    [("D=3, k=2", bernoulli_problem(33, 4, 3, 2)), ("D=49, k=8", bernoulli_problem(34, 2, 49, 8))],
+    "Bernoulli loss",
+)
+
+
+def table(seed, *shape, axis=None):
+    t = rng(seed).gamma(2.0, size=shape) + 0.05
+    return t / t.sum(axis=axis, keepdims=axis is not None)
+
+
+def tables(seed, x, z):
+    return table(seed, x), table(seed + 1, x, z, axis=1), table(seed + 2, x, z, axis=0), table(seed + 3, z)
+
+
+SIZES = [("X=3, Z=2", (40, 3, 2)), ("X=2, Z=9", (41, 2, 9)), ("X=12, Z=4", (42, 12, 4))]
+FOUR = [(w, tables(*s)) for w, s in SIZES]
+JOINT_Q = [(w, (table(s[0], s[1], s[2]), table(s[0] + 1, s[1], s[2], axis=1))) for w, s in SIZES]
+
+several(
+    kit.check_kl,
+    [
+        ("sum of p log p/q", lambda p, q: np.sum(p * np.log(p / q))),
+        ("cross-entropy minus entropy", lambda p, q: -p @ np.log(q) + p @ np.log(p)),
+        ("Python's fsum", lambda p, q: math.fsum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q))),
+    ],
+    [("X=2", (table(43, 2), table(44, 2))), ("X=64", (table(45, 64), table(46, 64)))],
+    "KL",
+)
+
+several(
+    kit.check_elbo,
+    [
+        ("joint over q", lambda j, q: (q * np.log(j / q)).sum(1)),
+        ("evidence minus KL", lambda j, q: np.log(j.sum(1)) - (q * np.log(q * j.sum(1, keepdims=True) / j)).sum(1)),
+        ("entropy", lambda j, q: np.einsum("xz,xz->x", q, np.log(j)) - np.einsum("xz,xz->x", q, np.log(q))),
+    ],
+    JOINT_Q,
+    "ELBO",
+)
+several(
+    kit.check_posterior_kl,
+    [
+        ("posterior by division", lambda j, q: (q * (np.log(q) - np.log(j / j.sum(1)[:, None]))).sum(1)),
+        ("evidence minus ELBO", lambda j, q: np.log(j.sum(1)) + np.sum(q * np.log(q / j), axis=1)),
+        ("softmax of logs", lambda j, q: (q * np.log(q / softmax(np.log(j), axis=1))).sum(-1)),
+    ],
+    JOINT_Q,
+    "posterior KL",
+)
+several(
+    kit.check_latent_posterior,
+    [
+        ("division", lambda j: (j / j.sum(1, keepdims=True), j.sum(1))),
+        ("softmax", lambda j: (softmax(np.log(j), axis=1), np.exp(logsumexp(np.log(j), axis=1)))),
+        ("rows", lambda j: (np.array([r / math.fsum(r) for r in j]), [math.fsum(r) for r in j])),
+    ],
+    [(w, p[:1]) for w, p in JOINT_Q],
+    "latent posterior",
+)
+several(
+    kit.check_split_elbo,
+    [
+        (
+            "two parts",
+            lambda d, p, q: np.sum(q * np.log(d), axis=1) - np.sum(q * np.log(q / p), axis=1),
+        ),
+        ("matrix products", lambda d, p, q: np.diag(q @ np.log(d).T) + q @ np.log(p) - (q * np.log(q)).sum(1)),
+        ("one ratio", lambda d, p, q: (q * np.log(d * p[None] / q)).sum(axis=-1)),
+    ],
+    [(w, (f[2], f[3], f[1])) for w, f in FOUR],
+    "split ELBO",
+)
+several(
+    kit.check_joint_kl,
+    [
+        ("whole tables", lambda p, q, d, r: np.sum(p[:, None] * q * np.log(p[:, None] * q / (d * r)))),
+        (
+            "chain rule",
+            lambda p, q, d, r: (
+                p @ np.log(p / (d @ r)) + p @ (q * np.log(q / (d * r / (d @ r)[:, None]))).sum(1)
+            ),
+        ),
+        ("objective minus entropy", lambda p, q, d, r: p @ np.log(p) - p @ (q * np.log(d * r / q)).sum(1)),
+    ],
+    FOUR,
+    "joint KL",
+)
+several(
+    kit.check_vae_objective,
+    [
+        (
+            "reconstruction plus KL",
+            lambda p, q, d, r: p @ (-(q * np.log(d)).sum(1) + (q * (np.log(q) - np.log(r))).sum(1)),
+        ),
+        ("mean of −ELBO", lambda p, q, d, r: -np.average((q * np.log(d * r / q)).sum(1), weights=p)),
+        ("einsum", lambda p, q, d, r: np.einsum("x,xz,xz->", p, q, np.log(q) - np.log(d) - np.log(r)[None])),
+    ],
+    FOUR,
+    "VAE objective",
+)
+
+
+def free_bayes(p, q):
+    joint = p[:, None] * q
+    return joint / joint.sum(0), joint.sum(0)
+
+
+def free_matrix(p, q):
+    z = p @ q
+    return np.diag(p) @ q @ np.diag(1 / z), z
+
+
+several(
+    kit.check_free_m_step,
+    [("joint over its sum", free_bayes), ("matrices", free_matrix)],
+    [(w, (f[0], f[1], f[3])) for w, f in FOUR],
+    "free M-step",
+)
+
+
+def parts_plain(p, q, r):
+    bar = p @ q
+    return (q * np.log(q / bar)).sum(1), bar @ np.log(bar / r)
+
+
+def parts_entropy(p, q, r):
+    bar = (p[:, None] * q).sum(0)
+    return (q * np.log(q)).sum(1) - q @ np.log(bar), -(bar @ np.log(r)) + np.sum(bar * np.log(bar))
+
+
+several(
+    kit.check_kl_parts,
+    [("ratios", parts_plain), ("entropies", parts_entropy)],
+    [(w, (f[0], f[1], f[3])) for w, f in FOUR],
+    "KL parts",
+)
+
+several(
+    kit.check_importance_weighted_bound,
+    [
+        ("logsumexp", lambda w: logsumexp(w, axis=0) - np.log(len(w))),
+        ("largest taken out", lambda w: w.max(0) + np.log(np.mean(np.exp(w - w.max(0)), axis=0))),
+        ("logaddexp", lambda w: np.logaddexp.reduce(w, axis=0) - math.log(w.shape[0])),
+    ],
+    [(w, (*p, n)) for (w, p), n in zip(JOINT_Q, (4, 2, 3), strict=True)],
+    "importance-weighted bound",
+)
+
+
+def ladder_product(joint, q, n):
+    """All ordered tuples, by repeated addition of an axis."""
+    w = joint / q
+    sums, probs = w, q
+    for _ in range(n - 1):
+        sums = (sums[:, :, None] + w[:, None, :]).reshape(len(w), -1)
+        probs = (probs[:, :, None] * q[:, None, :]).reshape(len(w), -1)
+    return (probs * np.log(sums / n)).sum(1)
+
+
+for w, p in JOINT_Q[:1] + [("X=4, Z=3", (table(47, 4, 3), table(48, 4, 3, axis=1)))]:
+    add(f"IWAE ladder: ordered tuples, {w}", lambda p=p: kit.check_iwae_ladder(ladder_product, *p))
+
+
+def gaussian(seed, n):
+    root = rng(seed).normal(size=(n, n)) / math.sqrt(n)
+    return rng(seed + 1).normal(size=n), root @ root.T + 0.4 * np.eye(n)
+
+
+def kl_solve(m, P, u, Q):
+    d = u - m
+    logs = np.linalg.slogdet(Q)[1] - np.linalg.slogdet(P)[1]
+    return 0.5 * (np.trace(np.linalg.solve(Q, P)) + d @ np.linalg.solve(Q, d) - len(m) + logs)
+
+
+def kl_cholesky(m, P, u, Q):
+    L, M = np.linalg.cholesky(Q), np.linalg.cholesky(P)
+    a, b = np.linalg.solve(L, M), np.linalg.solve(L, u - m)
+    return 0.5 * ((a**2).sum() + b @ b - m.size) + np.log(np.diag(L)).sum() - np.log(np.diag(M)).sum()
+
+
+def kl_eigen(m, P, u, Q):
+    values, vectors = np.linalg.eigh(Q)
+    white = vectors / np.sqrt(values)
+    ratio = np.linalg.eigvalsh(white.T @ P @ white)
+    return 0.5 * (np.sum(ratio - 1 - np.log(ratio)) + np.sum((white.T @ (m - u)) ** 2))
+
+
+several(
+    kit.check_gaussian_kl,
+    [("solve", kl_solve), ("Cholesky", kl_cholesky), ("whitened eigenvalues", kl_eigen)],
+    [(f"D={n}", (*gaussian(50 + n, n), *gaussian(80 + n, n))) for n in (1, 4, 16)],
+    "Gaussian KL",
+)
+
+several(
+    kit.check_bits_per_dim,
+    [
+        ("nats over D log 2, minus log2 scale", lambda a, n, s: a / (n * math.log(2)) - math.log2(s)),
+        ("log mass first", lambda a, n, s: (a - n * np.log(s)) / n / np.log(2)),
+        ("Song's offset for 1/128", lambda a, n, s: a / np.log(2.0) / n + (7 if s == 1 / 128 else -np.log2(s))),
+    ],
+    [("D=3, scale 1/256", (table(60, 5), 3, 1 / 256)), ("D=64, scale 1/128", (table(61, 2), 64, 1 / 128))],
+    "bits per dim",
+)
+
+
+def mass_flip(level, m, s, n):
+    x, h = 2 * level / (n - 1) - 1, 1 / (n - 1)
+    up = np.where(level == n - 1, np.inf, (x + h - m) / s)
+    low = np.where(level == 0, -np.inf, (x - h - m) / s)
+    flip = low + up > 0
+    a, b = np.where(flip, -low, up), np.where(flip, -up, low)
+    return log_ndtr(a) + np.log1p(-np.exp(log_ndtr(b) - log_ndtr(a)))
+
+
+def mass_logsumexp(level, m, s, n):
+    a = (2 * level - n + 1 - 1) / (n - 1)
+    b = (2 * level - n + 1 + 1) / (n - 1)
+    low = np.where(level == 0, -np.inf, (a - m) / s) + 0 * m
+    up = np.where(level == n - 1, np.inf, (b - m) / s) + 0 * m
+    right = low > 0
+    big, small = np.where(right, -low, up), np.where(right, -up, low)
+    return logsumexp(np.stack([log_ndtr(big), log_ndtr(small)]), axis=0, b=np.array([1.0, -1.0])[:, None, None])
+
+
+for name, f, n, std in (
+    ("reflected tails", mass_flip, 4, 0.3),
+    ("logsumexp with signs", mass_logsumexp, 2, 0.7),
+    ("reflected tails", mass_flip, 16, 0.2),
+):
+    add(
+        f"bin masses: {name}, {n} levels",
+        lambda f=f, n=n, std=std: kit.check_bin_masses(
+            lambda level, m, s: f(level, m, s, n), n, np.linspace(-1.1, 1.2, 7), std
+        ),
+    )
+
+NODES, HALF = np.polynomial.legendre.leggauss(24)
+
+
+def dequantised(log_prob, k):
+    """Gauss-Legendre over the unit cube, in one or two dimensions."""
+    u, w = (NODES + 1) / 2, HALF / 2
+    dim = k.shape[1]
+    grid = np.stack(np.meshgrid(*[u] * dim, indexing="ij"), -1).reshape(-1, dim)
+    mass = np.prod(np.stack(np.meshgrid(*[w] * dim, indexing="ij"), -1).reshape(-1, dim), axis=1)
+    logs = log_prob((k[:, None] + grid).reshape(-1, dim)).reshape(len(k), -1)
+    return np.log(np.exp(logs) @ mass) - logs @ mass
+
+
+for n in (1, 2):
+    add(
+        f"dequantisation: Gauss-Legendre, D={n}",
+        lambda n=n: kit.check_dequantisation(dequantised, np.array([0.4, 1.3])[:n], np.array([1.2, 2.0])[:n]),
+    )
+
+
+# --- linear-Gaussian models
+
+
+def linear_problem(seed, n, dim, k):
+    g = rng(seed)
+    return g.normal(size=(n, dim)), g.normal(size=(dim, k)), g.normal(size=dim), 0.4
+
+
+LINEAR = [(f"D={d}, k={k}", linear_problem(90 + d, n, d, k)) for n, d, k in ((4, 2, 1), (3, 10, 3), (5, 3, 3))]
+
+
+def latent_bishop(x, W, m, v):
+    M = W.T @ W + v * np.eye(W.shape[1])
+    return (x - m) @ W @ np.linalg.inv(M), v * np.linalg.inv(M)
+
+
+def latent_gain(x, W, m, v):
+    K = np.linalg.solve(W @ W.T + v * np.eye(len(W)), W).T
+    return np.einsum("kd,nd->nk", K, x - m), np.eye(W.shape[1]) - K @ W
+
+
+def latent_svd(x, W, m, v):
+    U, s, Vt = np.linalg.svd(W, full_matrices=False)
+    mean = ((x - m) @ U) * (s / (s**2 + v)) @ Vt
+    return mean, np.eye(W.shape[1]) - Vt.T @ np.diag(s**2 / (s**2 + v)) @ Vt
+
+
+several(
+    kit.check_linear_gaussian_posterior,
+    [("Bishop's M", latent_bishop), ("Kalman gain", latent_gain), ("SVD", latent_svd)],
+    LINEAR,
+    "linear-Gaussian posterior",
+)
+
+
+def mean_field(x, W, m, v):
+    mean, _ = latent_bishop(x, W, m, v)
+    return mean, 1 / (1 + (W**2).sum(0) / v)
+
+
+def mean_field_coordinates(x, W, m, v):
+    """Coordinate ascent to convergence."""
+    P, h = np.eye(W.shape[1]) + W.T @ W / v, (x - m) @ W / v
+    z = np.zeros_like(h)
+    for _ in range(3000):
+        for i in range(len(P)):
+            z[:, i] = (h[:, i] - z @ P[i] + z[:, i] * P[i, i]) / P[i, i]
+    return z, 1 / np.diag(P)
+
+
+several(
+    kit.check_mean_field,
+    [("diagonal of the precision", mean_field), ("coordinate ascent", mean_field_coordinates)],
+    LINEAR[:2],
+    "mean field",
+)
+
+
+def elbo_terms(x, W, m, v, u, C):
+    r = x - m - u @ W.T
+    rec = -0.5 * (W.shape[0] * np.log(2 * np.pi * v) + ((r**2).sum(1) + np.trace(W @ C @ W.T)) / v)
+    kl = 0.5 * (np.trace(C) + (u**2).sum(1) - len(C) - np.linalg.slogdet(C)[1])
+    return rec - kl
+
+
+def elbo_evidence(x, W, m, v, u, C):
+    S = W @ W.T + v * np.eye(len(W))
+    d = x - m
+    logp = -0.5 * (np.einsum("nd,nd->n", d, np.linalg.solve(S, d.T).T) + np.linalg.slogdet(2 * np.pi * S)[1])
+    z, V = latent_bishop(x, W, m, v)
+    return logp - np.array([kl_cholesky(a, C, b, V) for a, b in zip(u, z, strict=True)])
+
+
+for i, f in enumerate((elbo_terms, elbo_evidence, elbo_terms, elbo_evidence)):
+    words, p = LINEAR[i % 3]
+    k = p[1].shape[1]
+    root = rng(95).normal(size=(k, k))
+    add(
+        f"linear-Gaussian ELBO: {f.__name__}, {words}, {i}",
+        lambda f=f, p=p, k=k, root=root: kit.check_linear_gaussian_elbo(
+            f, *p, rng(96).normal(size=(len(p[0]), k)), root @ root.T / k + 0.3 * np.eye(k)
+        ),
+    )
