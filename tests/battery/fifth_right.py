@@ -1478,3 +1478,431 @@ for i, f in enumerate((elbo_terms, elbo_evidence, elbo_terms, elbo_evidence)):
             f, *p, rng(96).normal(size=(len(p[0]), k)), root @ root.T / k + 0.3 * np.eye(k)
         ),
     )
+
+
+# --- mixtures and EM
+
+
+def mixture_problem(seed, n, dim, k):
+    g = rng(seed)
+    means = 1.5 * g.normal(size=(k, dim))
+    roots = g.normal(size=(k, dim, dim)) / math.sqrt(dim)
+    covs = roots @ roots.transpose(0, 2, 1) + 0.5 * np.eye(dim)
+    weights = g.uniform(0.5, 1.5, size=k)
+    return means[g.integers(k, size=n)] + g.normal(size=(n, dim)), weights / weights.sum(), means, covs
+
+
+MIXTURES = [
+    ("D=2, K=3", mixture_problem(100, 60, 2, 3)),
+    ("D=1, K=2", mixture_problem(101, 40, 1, 2)),
+    ("D=5, K=2", mixture_problem(102, 80, 5, 2)),
+]
+
+
+def joint_cholesky(x, w, m, C):
+    out = np.empty((len(x), len(w)))
+    for k, c in enumerate(C):
+        L = np.linalg.cholesky(c)
+        z = np.linalg.solve(L, (x - m[k]).T)
+        out[:, k] = np.log(w[k]) - 0.5 * (z**2).sum(0) - np.log(np.diag(L)).sum() - 0.5 * len(c) * np.log(2 * np.pi)
+    return out
+
+
+def joint_einsum(x, w, m, C):
+    d = x[:, None] - m
+    square = np.einsum("nki,kij,nkj->nk", d, np.linalg.inv(C), d)
+    return np.log(w) - 0.5 * (square + np.linalg.slogdet(2 * np.pi * C)[1])
+
+
+def joint_eigen(x, w, m, C):
+    values, vectors = np.linalg.eigh(C)
+    z = np.einsum("nkd,kde->nke", x[:, None] - m, vectors)
+    return np.log(w) - 0.5 * np.sum(z**2 / values + np.log(2 * np.pi * values), axis=-1)
+
+
+def responsibilities(joint):
+    def e(x, w, m, C):
+        logs = joint(x, w, m, C)
+        return np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
+
+    return e
+
+
+JOINTS = [("Cholesky", joint_cholesky), ("inverses", joint_einsum), ("eigenvectors", joint_eigen)]
+
+several(kit.check_e_step, [(n, responsibilities(j)) for n, j in JOINTS], MIXTURES, "E-step")
+
+
+def energy(joint):
+    def f(x, logr, w, m, C):
+        return np.sum(np.exp(logr) * (joint(x, w, m, C) - logr), axis=1)
+
+    return f
+
+
+for i, (n, j) in enumerate(JOINTS):
+    words, (x, w, m, C) = MIXTURES[i]
+
+    def run(j=j, x=x, w=w, m=m, C=C):
+        a = rng(103).normal(size=(len(x), len(w)))
+        return kit.check_free_energy(energy(j), x, a - logsumexp(a, axis=1, keepdims=True), w, m, C)
+
+    add(f"free energy: {n}, {words}", run)
+
+
+def m_weighted(x, r, kind="full", ridge=0.0):
+    counts = r.sum(0)
+    m = r.T @ x / counts[:, None]
+    d = x[:, None] - m
+    S = np.einsum("nk,nki,nkj->kij", r, d, d) / counts[:, None, None]
+    eye = np.eye(x.shape[1])
+    if kind == "tied":
+        S = np.broadcast_to(np.tensordot(counts, S, 1) / len(x), S.shape)
+    if kind == "diag":
+        S = S * eye
+    if kind == "spherical":
+        S = np.trace(S, axis1=1, axis2=2)[:, None, None] / x.shape[1] * eye
+    return counts / len(x), m, S + ridge * eye
+
+
+def m_cov(x, r, kind="full", ridge=0.0):
+    """np.cov and np.average for every component."""
+    m = np.array([np.average(x, axis=0, weights=c) for c in r.T])
+    S = [np.atleast_2d(np.cov(x.T, aweights=c, ddof=0)) for c in r.T]
+    w = r.mean(axis=0)
+    if kind == "tied":
+        S = [sum(a * s for a, s in zip(w, S, strict=True))] * len(w)
+    if kind == "diag":
+        S = [np.diag(np.diag(s)) for s in S]
+    if kind == "spherical":
+        S = [np.mean(np.diag(s)) * np.eye(len(s)) for s in S]
+    return w, m, np.array(S) + ridge * np.eye(x.shape[1])
+
+
+for i, (kind, ridge, m_step, joint) in enumerate(
+    (
+        ("full", 0.0, m_weighted, joint_cholesky),
+        ("tied", 0.0, m_weighted, joint_einsum),
+        ("diag", 1e-6, m_weighted, joint_eigen),
+        ("spherical", 0.0, m_cov, joint_cholesky),
+        ("full", 1e-3, m_cov, joint_einsum),
+        ("tied", 1e-6, m_cov, joint_eigen),
+    )
+):
+    words, p = MIXTURES[i % 3]
+
+    def run(kind=kind, ridge=ridge, m_step=m_step, joint=joint, p=p):
+        e = responsibilities(joint)
+        step = lambda x, w, m, C: m_step(x, e(x, w, m, C), kind, ridge)  # noqa: E731
+        return kit.check_em(step, *p, covariance_type=kind, ridge=ridge)
+
+    add(f"EM: {kind}, ridge {ridge}, {m_step.__name__}, {joint.__name__}, {words}", run)
+
+for i, n in enumerate((1, 5, 12)):
+    words, p = MIXTURES[i]
+
+    def run(n=n, p=p, joint=JOINTS[i][1], m_step=(m_weighted, m_cov, m_weighted)[i]):
+        x, *theta = p
+
+        def em():
+            objective, state = [], tuple(theta)
+            for k in range(n + 1):
+                logs = joint(x, *state)
+                total = logsumexp(logs, axis=1)
+                objective.append(total.mean())
+                if k < n:
+                    state = m_step(x, np.exp(logs - total[:, None]))
+            return objective, *state
+
+        return kit.check_em_loop(em, *p, n)
+
+    add(f"EM loop: {n} steps, {words}", run)
+
+for i, (name, joint) in enumerate(JOINTS):
+    words, p = MIXTURES[i]
+
+    def run(joint=joint, p=p, i=i):
+        def statistics():
+            logs = joint(*p)
+            total = np.logaddexp.reduce(logs, axis=1)
+            r = np.exp(logs - total[:, None])
+            w, m, S = (m_weighted, m_cov)[i % 2](p[0], r)
+            return r.sum(axis=0), m, S, np.mean(total)
+
+        return kit.check_statistics(statistics, *p)
+
+    add(f"statistics: {name}, {words}", run)
+
+for dim, k, floor in ((2, 3, 0.0), (4, 2, 0.05), (1, 2, 0.0)):
+
+    def run(dim=dim, k=k, floor=floor):
+        g = rng(104)
+        roots = g.normal(size=(k, dim, dim))
+        S, counts = roots @ roots.transpose(0, 2, 1) / dim + 0.2 * np.eye(dim), g.uniform(3, 20, size=k)
+
+        def raised(c):
+            values, vectors = np.linalg.eigh(c)
+            return (vectors * np.maximum(values, floor)[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+
+        def maximum(kind, variance, count):
+            eye = np.eye(dim)
+            if kind == "tied":
+                one = (np.tensordot(counts, S, 1) + count * variance * eye) / (counts.sum() + count)
+                return np.repeat(raised(one)[None], k, axis=0)
+            n = counts[:, None, None]
+            full = (n * S + count * variance * eye) / (n + count)
+            if kind == "diag":
+                return np.maximum(full, floor) * eye
+            if kind == "spherical":
+                return np.maximum(np.einsum("kii->k", full) / dim, floor)[:, None, None] * eye
+            return raised(full)
+
+        return kit.check_covariance_types(maximum, S, counts, floor)
+
+    add(f"covariance types: D={dim}, K={k}, floor {floor}", run)
+
+
+def lloyd(x, c):
+    old = None
+    while True:
+        label = np.argmin(((x[:, None] - c) ** 2).sum(-1), axis=1)
+        if old is not None and np.array_equal(label, old):
+            return c
+        c, old = np.array([x[label == k].mean(0) if np.any(label == k) else c[k] for k in range(len(c))]), label
+
+
+def lloyd_products(x, c):
+    """Distances by products; counts and sums by a table of indicators."""
+    for _ in range(500):
+        near = np.argmax(x @ c.T - 0.5 * (c**2).sum(1), axis=1)
+        one = np.eye(len(c))[near]
+        new = one.T @ x / one.sum(0)[:, None]
+        if np.array_equal(new, c):
+            break
+        c = new
+    return c
+
+
+for i, f in enumerate((lloyd, lloyd_products, lloyd)):
+    words, (x, _, m, _) = MIXTURES[i]
+    add(f"k-means: {f.__name__}, {words}", lambda f=f, x=x, m=m: kit.check_kmeans(f, x, m))
+
+
+def table_em(x, w, tabs, pseudo, style):
+    cols = np.arange(x.shape[1])
+    logs = np.log(w) + np.log(tabs[:, cols, x]).sum(-1).T
+    total = logsumexp(logs, axis=1)
+    r = np.exp(logs - total[:, None])
+    if style == "one-hot":
+        counts = np.einsum("nk,ndl->kdl", r, np.eye(tabs.shape[2])[x]) + pseudo
+    else:
+        counts = np.tile(pseudo, (len(w), 1, 1)).astype(float)
+        for d in cols:
+            np.add.at(counts, (slice(None), d, x[:, d]), r.T)
+    return total, r.sum(0) / len(x), counts / counts.sum(-1, keepdims=True)
+
+
+for style, n, dim, k, levels, c in (("one-hot", 30, 3, 2, 4, 0.5), ("add.at", 12, 8, 3, 2, 0.0), ("one-hot", 9, 1, 2, 3, 0.1)):
+
+    def run(style=style, n=n, dim=dim, k=k, levels=levels, c=c):
+        g = rng(105)
+        x, pseudo = g.integers(levels, size=(n, dim)), c * g.uniform(0.5, 1, size=(dim, levels))
+        step = lambda x, w, tabs: table_em(x, w, tabs, pseudo, style)  # noqa: E731
+        return kit.check_table_em(step, x, table(106, k), table(107, k, dim, levels, axis=2), pseudo)
+
+    add(f"table EM: {style}, D={dim}, K={k}, {levels} levels", run)
+
+
+def sample_covariance(seed, dim):
+    x = rng(seed).normal(size=(4 * dim, dim)) @ rng(seed + 1).normal(size=(dim, dim))
+    return np.cov(x.T, bias=True)
+
+
+def ppca_eigen(S, k):
+    values, vectors = np.linalg.eigh(S)
+    v = values[:-k].mean()
+    return vectors[:, -k:] * np.sqrt(values[-k:] - v), v
+
+
+def ppca_svd(S, k):
+    U, lam, _ = np.linalg.svd(S)
+    v = (np.trace(S) - lam[:k].sum()) / (len(S) - k)
+    turn = np.linalg.qr(rng(1).normal(size=(k, k)))[0]
+    return U[:, :k] @ np.diag(np.sqrt(lam[:k] - v)) @ turn, v
+
+
+for f, dim, k in ((ppca_eigen, 3, 1), (ppca_svd, 5, 3), (ppca_eigen, 8, 7)):
+    add(
+        f"PPCA maximum: {f.__name__}, D={dim}, k={k}",
+        lambda f=f, dim=dim, k=k: kit.check_ppca_maximum(f, sample_covariance(108, dim), k),
+    )
+
+
+def ppca_tipping(S, W, v):
+    M = v * np.eye(W.shape[1]) + W.T @ W
+    SW = S @ W
+    new = SW @ np.linalg.inv(v * np.eye(len(M)) + np.linalg.solve(M, W.T @ SW))
+    return new, np.trace(S - SW @ np.linalg.solve(M, new.T)) / len(S)
+
+
+def ppca_moments(S, W, v):
+    G = np.linalg.solve(W @ W.T + v * np.eye(len(S)), W)
+    zz = np.eye(W.shape[1]) - G.T @ W + G.T @ S @ G
+    new = np.linalg.solve(zz, (S @ G).T).T
+    square = np.trace(S) - 2 * np.sum(new * (S @ G)) + np.sum((new @ zz) * new)
+    return new, square / len(S)
+
+
+for f, dim, k in ((ppca_tipping, 3, 2), (ppca_moments, 6, 2), (ppca_tipping, 12, 4)):
+    add(
+        f"PPCA step: {f.__name__}, D={dim}, k={k}",
+        lambda f=f, dim=dim, k=k: kit.check_ppca_step(f, sample_covariance(109, dim), rng(2).normal(size=(dim, k)), 0.6),
+    )
+
+
+def fa_gain(S, W, psi):
+    B = np.linalg.solve(W @ W.T + np.diag(psi), W).T
+    zz = np.eye(len(B)) - B @ W + B @ S @ B.T
+    new = S @ B.T @ np.linalg.inv(zz)
+    return new, np.diag(S - new @ B @ S)
+
+
+def fa_precision(S, W, psi):
+    scaled = W / psi[:, None]
+    cov = np.linalg.inv(np.eye(W.shape[1]) + W.T @ scaled)
+    B = cov @ scaled.T
+    cross_moment, zz = S @ B.T, cov + B @ S @ B.T
+    new = np.linalg.solve(zz, cross_moment.T).T
+    return new, np.diag(S) - 2 * (new * cross_moment).sum(1) + np.einsum("di,ij,dj->d", new, zz, new)
+
+
+for f, dim, k in ((fa_gain, 4, 1), (fa_precision, 6, 3), (fa_precision, 3, 2)):
+    add(
+        f"factor analysis step: {f.__name__}, D={dim}, k={k}",
+        lambda f=f, dim=dim, k=k: kit.check_factor_analysis_step(
+            f, sample_covariance(110, dim), rng(3).normal(size=(dim, k)), rng(4).uniform(0.3, 1.2, size=dim)
+        ),
+    )
+
+
+# --- densities and scores
+
+
+def law_of(p):
+    return Mixture(*p[1:])
+
+
+def score_softmax(p):
+    _, w, m, C = p
+
+    def score(x):
+        r = responsibilities(joint_einsum)(x, w, m, C)
+        return -np.einsum("nk,kij,nkj->ni", r, np.linalg.inv(C), x[:, None] - m)
+
+    return score
+
+
+def score_whitened(p):
+    _, w, m, C = p
+
+    def score(x):
+        r = softmax(joint_eigen(x, w, m, C), axis=1)
+        pulls = [np.linalg.solve(C[k], (m[k] - x).T).T for k in range(len(w))]
+        return sum(r[:, k : k + 1] * pulls[k] for k in range(len(w)))
+
+    return score
+
+
+for i, (name, joint) in enumerate(JOINTS):
+    words, p = MIXTURES[i]
+    add(
+        f"log p: {name}, {words}",
+        lambda p=p, joint=joint: kit.check_log_prob(
+            lambda x: logsumexp(joint(x, *p[1:]), axis=1), law_of(p), p[0][:6]
+        ),
+    )
+    add(
+        f"score: {words}, {i}",
+        lambda p=p, f=(score_softmax, score_whitened)[i % 2]: kit.check_score(f(p), law_of(p), p[0][:6]),
+    )
+
+
+def denoise_component(p):
+    _, w, m, C = p
+
+    def denoise(x, scale, std):
+        V = scale**2 * C + std**2 * np.eye(x.shape[1])
+        r = softmax(joint_cholesky(x, w, scale * m, V), axis=1)
+        gain = scale * C @ np.linalg.inv(V)
+        return np.einsum("nk,nkd->nd", r, m + np.einsum("kij,nkj->nki", gain, x[:, None] - scale * m))
+
+    return denoise
+
+
+def denoise_precision(p):
+    """Posterior precision of every component, C⁻¹ + scale²/std² I."""
+    _, w, m, C = p
+
+    def denoise(x, scale, std):
+        r = softmax(joint_einsum(x, w, scale * m, scale**2 * C + std**2 * np.eye(x.shape[1])), axis=1)
+        P = np.linalg.inv(C)
+        Q = np.linalg.inv(P + (scale / std) ** 2 * np.eye(x.shape[1]))
+        h = np.einsum("kij,kj->ki", P, m) + (scale / std**2) * x[:, None]
+        return np.einsum("nk,kij,nkj->ni", r, Q, h)
+
+    return denoise
+
+
+for i, (make, scale, std) in enumerate(
+    ((denoise_component, 0.8, 0.6), (denoise_precision, 1.0, 2.0), (denoise_component, 0.3, 0.95))
+):
+    words, p = MIXTURES[i]
+    add(
+        f"denoiser: {make.__name__}, {words}, scale {scale}, std {std}",
+        lambda make=make, p=p, a=scale, b=std: kit.check_denoiser(make(p), law_of(p), p[0][:5], a, b),
+    )
+
+for i in (0, 2):
+    words, p = MIXTURES[i]
+    add(
+        f"conservative score: {words}",
+        lambda p=p, i=i: kit.check_conservative_score((score_softmax if i else score_whitened)(p), law_of(p)),
+        slow=True,
+    )
+
+
+def tweedie(p):
+    """Within and between components, by the posterior of every component."""
+    _, w, m, C = p
+
+    def covariance(x, scale, std):
+        eye = np.eye(x.shape[1])
+        V = scale**2 * C + std**2 * eye
+        r = softmax(joint_cholesky(x, w, scale * m, V), axis=1)
+        gain = scale * C @ np.linalg.inv(V)
+        z = m + np.einsum("kij,nkj->nki", gain, x[:, None] - scale * m)
+        within = np.einsum("nk,kij->nij", r, C - scale * gain @ C)
+        d = z - np.einsum("nk,nkd->nd", r, z)[:, None]
+        return within + np.einsum("nk,nki,nkj->nij", r, d, d)
+
+    return covariance
+
+
+def tweedie_jacobian(p):
+    """std²/scale times the derivative of the denoiser, by the Jacobian of the score of the diffused law."""
+    law = law_of(p)
+
+    def covariance(x, scale, std):
+        J = law.diffuse(scale, std).score_jacobian(x)
+        return (std / scale) ** 2 * (np.eye(x.shape[1]) + std**2 * J)
+
+    return covariance
+
+
+LEVELS = np.array([[1.0, 0.4], [0.8, 0.6], [0.4, 0.9]])
+for i, f in enumerate((tweedie, tweedie_jacobian, tweedie)):
+    words, p = MIXTURES[i]
+    add(
+        f"Tweedie covariance: {f.__name__}, {words}",
+        lambda f=f, p=p: kit.check_tweedie_covariance(f(p), law_of(p), LEVELS),
+    )
