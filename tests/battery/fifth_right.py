@@ -1906,3 +1906,379 @@ for i, f in enumerate((tweedie, tweedie_jacobian, tweedie)):
         f"Tweedie covariance: {f.__name__}, {words}",
         lambda f=f, p=p: kit.check_tweedie_covariance(f(p), law_of(p), LEVELS),
     )
+
+
+# --- SDEs
+
+
+def song_vp(t, lo=0.1, hi=20.0):
+    c = -0.25 * np.square(t) * (hi - lo) - 0.5 * t * lo
+    return np.exp(c), np.sqrt(-np.expm1(2 * c))
+
+
+def song_sub_vp(t):
+    c = -0.25 * t**2 * 19.9 - 0.05 * t
+    return np.exp(c), -np.expm1(2 * c)
+
+
+def beta_line(t):
+    return 0.1 + t * (20 - 0.1)
+
+
+def column(t):
+    return np.reshape(t, (-1, 1)) if np.ndim(t) else t
+
+
+SDES = [
+    ("score_sde's VP", song_vp, lambda x, t: -0.5 * column(beta_line(t)) * x, lambda t: np.sqrt(beta_line(t)), 1.0),
+    (
+        "score_sde's sub-VP",
+        song_sub_vp,
+        lambda x, t: -0.5 * column(beta_line(t)) * x,
+        lambda t: np.sqrt(beta_line(t) * -np.expm1(-0.2 * t - 19.9 * t**2)),
+        1.0,
+    ),
+    (
+        "score_sde's VE with std sigma(t)",
+        lambda t: (np.ones_like(t) if np.ndim(t) else 1.0, 0.01 * (5000.0) ** t),
+        lambda x, t: np.zeros_like(x),
+        lambda t: 0.01 * 5000.0**t * np.sqrt(2 * np.log(5000.0)),
+        1.0,
+    ),
+    (
+        "cosine VP",
+        lambda t: (np.cos(np.pi * t / 2), np.sin(np.pi * t / 2)),
+        lambda x, t: -np.pi / 2 * column(np.tan(np.pi * t / 2)) * x,
+        lambda t: np.sqrt(np.pi * np.tan(np.pi * t / 2)),
+        0.95,
+    ),
+    ("EDM", lambda t: (1.0 + 0 * t, t), lambda x, t: 0.0 * x, lambda t: np.sqrt(2 * np.asarray(t)), 80.0),
+    (
+        "straight path of flow matching",
+        lambda t: (1 - t, t),
+        lambda x, t: -x / column(1 - t),
+        lambda t: np.sqrt(2 * t / (1 - t)),
+        0.9,
+    ),
+    (
+        "Ornstein-Uhlenbeck",
+        lambda t: (np.exp(-t), np.sqrt(-np.expm1(-2 * np.asarray(t)))),
+        lambda x, t: -x,
+        lambda t: math.sqrt(2) + 0 * t,
+        3.0,
+    ),
+]
+for name, marginal, drift, diffusion, horizon in SDES:
+    add(
+        f"SDE: {name}",
+        lambda m=marginal, f=drift, g=diffusion, h=horizon: kit.check_sde(m, f, g, h),
+    )
+
+for T, lo, hi, horizon in ((10, 0.1, 20.0, 1.0), (100, 0.5, 4.0, 2.0), (1, 0.2, 0.9, 1.0)):
+
+    def run(T=T, lo=lo, hi=hi, horizon=horizon):
+        """The trapezoid rule is exact for a β(t) that is linear."""
+        edges = np.linspace(0, horizon, T + 1)
+        rate = lo + (hi - lo) * edges / horizon
+        return kit.check_discretisation(-np.expm1(-0.5 * (rate[1:] + rate[:-1]) * horizon / T), VP(lo, hi, horizon))
+
+    add(f"discretisation: trapezoid of a linear beta, T={T}, horizon {horizon}", run)
+
+PROCESSES = [
+    ("VP", VP(0.1, 12.0)),
+    ("VE, horizon 2", VE(0.01, 20.0, 2.0)),
+    ("sub-VP", SubVP(0.1, 9.0)),
+    ("EDM", kit.EDM(10.0)),
+]
+
+
+def rates(sde, t):
+    return np.asarray(sde.rate(t)), np.asarray(sde.diffusion(t))
+
+
+for i, (words, sde) in enumerate(PROCESSES):
+    for lam in (0.0, 1.0):
+
+        def run(sde=sde, lam=lam, n=(2, 1, 4, 3)[i]):
+            mean, cov = gaussian(120, n)
+            values, vectors = np.linalg.eigh(cov)
+
+            def drift(x, t):
+                a, s = (column(v) for v in sde.marginal(t))
+                f, g = (column(v) for v in rates(sde, t))
+                score = -((x - a * mean) @ vectors / (a**2 * values + s**2)) @ vectors.T
+                return f * x - 0.5 * (1 + lam) * g**2 * score
+
+            return kit.check_reverse_sde(drift, lambda t: lam * np.asarray(sde.diffusion(t)), sde, mean, cov, lam)
+
+        add(f"reverse SDE: eigenvectors, {words}, stochasticity {lam}", run)
+
+for words, sde, lam, scheme in (
+    ("VP", VP(0.1, 12.0), 1.0, "Euler-Maruyama"),
+    ("VE", VE(0.01, 20.0, 2.0), 0.0, "Euler-Maruyama"),
+    ("sub-VP", SubVP(0.1, 9.0), 1.0, "Euler-Maruyama"),
+    ("VP", VP(0.1, 12.0), 0.0, "DDIM"),
+    ("EDM", kit.EDM(10.0), 0.0, "DDIM"),
+    ("VE", VE(0.01, 20.0), 1.0, "ancestral"),
+):
+
+    def run(sde=sde, lam=lam, scheme=scheme):
+        mean, var = np.array([0.3, -0.8]), np.array([0.5, 1.4])
+
+        def score(x, t):
+            a, s = sde.marginal(t)
+            return -(x - a * mean) / (a**2 * var + s**2)
+
+        def step(x, t, s, z):
+            a, b = sde.marginal(t)
+            c, d = sde.marginal(s)
+            if scheme == "DDIM":
+                e = -b * score(x, t)
+                return c * (x - b * e) / a + d * e
+            if scheme == "ancestral":
+                return x + (b**2 - d**2) * score(x, t) + d / b * np.sqrt(b**2 - d**2) * z
+            f, g = rates(sde, t)
+            h = t - s
+            return x - h * (f * x - 0.5 * (1 + lam) * g**2 * score(x, t)) + lam * g * np.sqrt(h) * z
+
+        return kit.check_reverse_step(step, sde, mean, var, lam)
+
+    add(f"reverse step: {scheme}, {words}, stochasticity {lam}", run)
+
+
+def wiggle(x, t):
+    return np.sin(x + t) - 0.4 * x
+
+
+for words, sde, lam, n, corrections in (
+    ("VP", VP(0.1, 4.0), 1.0, 10, 0),
+    ("VE", VE(0.05, 2.0, 2.0), 0.0, 12, 0),
+    ("sub-VP", SubVP(0.1, 5.0), 1.0, 6, 2),
+    ("VP, one step", VP(0.1, 4.0), 1.0, 1, 1),
+):
+
+    def run(sde=sde, lam=lam, n=n, corrections=corrections):
+        times = sde.horizon * np.linspace(1, 0.05, n + 1) ** 2 if n > 1 else np.array([0.6, 0.2])
+
+        def sample(x, times, noise):
+            noise = noise if corrections else noise[:, None]
+            for t, s, z in zip(times[:-1], times[1:], noise, strict=True):
+                f, g = rates(sde, t)
+                back = -f * x + (1 + lam) / 2 * g**2 * wiggle(x, t)
+                x = x + back * (t - s) + lam * g * math.sqrt(t - s) * z[0]
+                delta = 2 * (0.16 * float(sde.marginal(s)[1])) ** 2
+                for k in range(corrections):
+                    x = x + delta * wiggle(x, s) + math.sqrt(2 * delta) * z[1 + k]
+            return x
+
+        return kit.check_reverse_sampler(sample, wiggle, sde, times, lam, corrections)
+
+    add(f"reverse sampler: {words}, stochasticity {lam}, {n} steps, {corrections} corrections", run)
+
+for words, sde, n in (("VP", VP(0.1, 6.0), 8), ("EDM", kit.EDM(3.0), 5), ("sub-VP", SubVP(0.1, 5.0), 15)):
+
+    def run(sde=sde, n=n):
+        def slope(x, t):
+            f, g = rates(sde, t)
+            return f * x - 0.5 * g**2 * wiggle(x, t)
+
+        def sample(x, times):
+            for h, t, s in zip(np.diff(times), times[:-1], times[1:], strict=True):
+                d = slope(x, t)
+                guess = x + h * d
+                x = x + h * (0.5 * d + 0.5 * slope(guess, s))
+            return x
+
+        return kit.check_heun(sample, wiggle, sde, np.linspace(sde.horizon, 0.02, n + 1))
+
+    add(f"Heun: EDM's d_prime, {words}, {n} steps", run)
+
+for words, sde, var in (("VP", VP(0.1, 9.0), 0.7), ("VE", VE(0.01, 5.0), np.array([0.2, 1.0, 3.0]))):
+
+    def run(sde=sde, var=var):
+        def step(x, t, z):
+            size = 0.2 * np.asarray(sde.marginal(t)[1])
+            return x - 2 * size**2 * x / var + 2 * size * z
+
+        return kit.check_langevin_step(step, sde, var, 0.2)
+
+    add(f"Langevin step: 2 snr std, {words}", run)
+
+for words, dim, squared in (("D=1, (v s)²", 1, True), ("D=2, ‖s‖²", 2, False)):
+
+    def run(dim=dim, squared=squared):
+        _, w, m, C = MIXTURES[1 if dim == 1 else 0][1]
+
+        def sliced(s, v, dv):
+            return 2 * np.einsum("nd,nd->n", v, dv) + ((v * s).sum(1) ** 2 if squared else (s**2).sum(1))
+
+        return kit.check_score_matching(
+            lambda s, z, std: np.sum((s + z / std) ** 2, axis=1),
+            lambda s, div: np.linalg.norm(s, axis=1) ** 2 + 2 * div,
+            sliced,
+            Mixture(w, m, C),
+            0.7,
+            0.8,
+            lambda x: np.sin(x) - 0.5 * x,
+            lambda x: (np.cos(x) - 0.5).sum(1),
+        )
+
+    add(f"score matching: {words}", run, slow=True)
+
+for words, sde, n, slope in (("VP", VP(0.1, 9.0), 3, 0.4), ("VE", VE(0.01, 20.0), 1, 0.05), ("sub-VP", SubVP(0.1, 9.0), 2, 0.5)):
+
+    def run(sde=sde, n=n, slope=slope):
+        a1, s1 = sde.marginal(sde.horizon)
+        a0, s0 = sde.marginal(1e-2)
+        span = 2 * (np.log(a0 / s0) - np.log(a1 / s1))
+
+        def diffusion(x0, t, z):
+            a, s = (column(v) for v in sde.marginal(t))
+            return 0.5 * span * ((z - slope * (a * x0 + s * z)) ** 2).sum(1)
+
+        return kit.check_continuous_bound(
+            lambda x0: 0.5 * (a1 / s1) ** 2 * (x0**2).sum(1),
+            diffusion,
+            lambda x0, z: n * (np.log(s0 / a0) + 0.5 * np.log(2 * np.pi)) + 0.5 * (z**2).sum(1),
+            sde,
+            1e-2,
+            slope,
+            rng(130).normal(size=(3, n)),
+        )
+
+    add(f"continuous bound: VDM's half of the span of log-SNR, {words}, D={n}", run)
+
+for n, hidden in ((2, 5), (6, 16)):
+
+    def run(n=n, hidden=hidden):
+        g = rng(131)
+        W, U = g.normal(size=(n, hidden)) / n, g.normal(size=(hidden, n)) / hidden
+
+        def both(x, probes):
+            h = np.tanh(x @ W)
+            score = -h @ U / 0.4
+            if probes is None:
+                return score, -((1 - h**2) @ np.einsum("dh,hd->h", W, U)) / 0.4
+            push = ((1 - h**2) * (probes @ W)) @ U
+            return score, -(probes * push).sum(-1).mean(0) / 0.4
+
+        eps = lambda x: np.tanh(x @ W) @ U  # noqa: E731
+        return kit.check_divergence(both, eps, 0.4, g.normal(size=(4, n)), np.sign(g.normal(size=(3, 4, n))))
+
+    add(f"divergence: diagonal of the Jacobian of a tanh network, D={n}", run)
+
+
+def integral(f, lo, hi, pieces=40):
+    edges = np.linspace(lo, hi, pieces + 1)
+    return sum((b - a) / 2 * sum(w * f((a + b) / 2 + (b - a) / 2 * u) for u, w in zip(NODES, HALF)) for a, b in zip(edges, edges[1:]))
+
+
+for words, sde, n in (("VP", VP(0.1, 6.0, 2.0), 2), ("sub-VP", SubVP(0.1, 5.0, 1.5), 1)):
+
+    def run(sde=sde, n=n):
+        def bound(error, prior):
+            return prior + 0.5 * integral(lambda t: float(sde.diffusion(t)) ** 2 * float(error(t)), 0, sde.horizon)
+
+        return kit.check_kl_bound(bound, sde, *gaussian(132, n), *gaussian(135, n))
+
+    add(f"KL bound: Gauss-Legendre in pieces, {words}, D={n}", run, slow=True)
+
+HX, HW = np.polynomial.hermite_e.hermegauss(90)
+HW = HW / HW.sum()
+
+for words, sde in (("VP", VP(0.1, 6.0, 2.0)), ("sub-VP", SubVP(0.2, 5.0, 1.0))):
+
+    def run(sde=sde):
+        def bound(score, prior, x):
+            def mean(f, t):
+                a, s = sde.marginal(t)
+                return f((a * x + s * HX).reshape(-1, 1)).reshape(len(x), -1) @ HW
+
+            def rate(t):
+                def inner(y):
+                    s, div = score(y, t)
+                    return (np.asarray(s) ** 2).sum(1) + 2 * np.asarray(div)
+
+                return 0.5 * float(sde.diffusion(t)) ** 2 * mean(inner, t) - float(sde.rate(t))
+
+            return mean(prior, sde.horizon) - integral(rate, 0, sde.horizon, 12)
+
+        law = Mixture([0.4, 0.6], [[-0.8], [0.7]], [[[0.5]], [[0.9]]])
+        return kit.check_log_prob_bound(bound, sde, law, np.array([[0.1], [1.2], [-1.5]]))
+
+    add(f"log p bound: Gauss-Hermite in x_t, {words}, D=1", run, slow=True)
+
+
+def flow_log_prob(score_and_div, prior, sde, t_min):
+    from scipy.integrate import solve_ivp
+
+    def log_prob(x):
+        n, dim = x.shape
+
+        def rate(t, y):
+            z = y[: n * dim].reshape(n, dim)
+            f, g = rates(sde, t)
+            s, div = score_and_div(z, t)
+            return np.append((f * z - 0.5 * g**2 * s).ravel(), f * dim - 0.5 * g**2 * div)
+
+        start = np.append(x.ravel(), np.zeros(n))
+        end = solve_ivp(rate, (t_min, sde.horizon), start, method="DOP853", rtol=1e-12, atol=1e-12).y[:, -1]
+        return prior(end[: n * dim].reshape(n, dim)) + end[n * dim :]
+
+    return log_prob
+
+
+for words, sde, i in (("VP", VP(0.1, 6.0), 0), ("sub-VP", SubVP(0.5, 6.0), 1)):
+
+    def run(sde=sde, i=i):
+        p = MIXTURES[i][1]
+        law = law_of(p)
+
+        def both(z, t):
+            now = law.diffuse(*(float(v) for v in sde.marginal(t)))
+            return now.score(z), np.trace(now.score_jacobian(z), axis1=1, axis2=2)
+
+        last = law.diffuse(*(float(v) for v in sde.marginal(sde.horizon)))
+        return kit.check_probability_flow_likelihood(flow_log_prob(both, last.log_prob, sde, 0.0), law, p[0][:3], sde)
+
+    add(f"probability-flow likelihood: DOP853, {words}, {MIXTURES[i][0]}", run, slow=True)
+
+for words, sde, n, std in (("VP", VP(0.1, 6.0), 2, None), ("VP, prior N(0, I)", VP(0.1, 9.0), 4, 1.0), ("EDM", kit.EDM(5.0), 1, None)):
+
+    def run(sde=sde, n=n, std=std):
+        W = 0.4 * rng(140).normal(size=(n, n))
+
+        def score(x, t):
+            return (np.tanh(x @ W) - x) / (1 + t)
+
+        def div(x, t):
+            return ((1 - np.tanh(x @ W) ** 2) @ np.diag(W) - n) / (1 + t)
+
+        s = float(sde.marginal(sde.horizon)[1]) if std is None else std
+        prior = lambda y: -0.5 * ((y / s) ** 2).sum(1) - n / 2 * np.log(2 * np.pi * s**2)  # noqa: E731
+        f = flow_log_prob(lambda x, t: (score(x, t), div(x, t)), prior, sde, 0.05)
+        x = rng(141).normal(size=(3, n))
+        return kit.check_flow_likelihood_of(f, score, x, sde, 0.05, div if n > 1 else None, None, std)
+
+    add(f"flow likelihood of a network: DOP853, {words}, D={n}", run, slow=True)
+
+
+def moments_by_expm(score, B, n):
+    """The affine system of mean and covariance of reverse time, in units of ∫g² dt."""
+    from scipy.linalg import expm
+
+    c = np.asarray(score(np.zeros((1, n)), 0.5))[0]
+    A = 0.5 * np.eye(n) + (np.asarray(score(np.eye(n), 0.5)) - c).T
+    block = np.zeros((n + 1, n + 1))
+    block[:n, :n], block[:n, n] = A, c
+    m = expm(B * block)[:n, n]
+    E = expm(B * A)
+    V = E @ E.T + np.linalg.solve(A + A.T, E @ E.T - np.eye(n))
+    return m, V
+
+
+for B, delta, n in ((4.0, 0.5, 2), (10.0, 0.1, 1), (2.0, 1.0, 3)):
+    add(
+        f"reverse law: matrix exponential, B={B}, delta={delta}, D={n}",
+        lambda B=B, delta=delta, n=n: kit.check_reverse_law(lambda s: moments_by_expm(s, B, n), B, delta),
+    )
