@@ -231,7 +231,12 @@ cross(
 
 def posterior_ho(s, dtype):
     h = Ho(s, dtype)
-    return lambda t, x, x0: (h.c1[t - 1] * x0 + h.c2[t - 1] * x, h.pvar[t - 1])
+
+    def posterior(t, x, x0):
+        i = np.reshape(t, (-1, 1)) - 1
+        return h.c1[i] * x0 + h.c2[i] * x, h.pvar[i]
+
+    return posterior
 
 
 def posterior_vdm(s, dtype):
@@ -259,7 +264,12 @@ def posterior_ddim(s, dtype):
 def posterior_clipped(s, dtype):
     h = Ho(s, dtype)
     logs = np.log(np.append(h.pvar[1], h.pvar[1:]))
-    return lambda t, x, x0: (h.c1[t - 1] * x0 + h.c2[t - 1] * x, np.exp(logs[t - 1]))
+
+    def posterior(t, x, x0):
+        i = np.reshape(t, (-1, 1)) - 1
+        return h.c1[i] * x0 + h.c2[i] * x, np.exp(logs[i])
+
+    return posterior
 
 
 cross(
@@ -320,7 +330,7 @@ for kind, label, dtype in (
 
 def x0_ho(s, dtype):
     h = Ho(s, dtype)
-    return lambda t, x, e: h.recip[t - 1] * x - h.recipm1[t - 1] * e
+    return lambda t, x, e: h.recip[int(t) - 1] * x - h.recipm1[int(t) - 1] * e
 
 
 def x0_score(s, dtype):
@@ -336,7 +346,7 @@ def x0_score(s, dtype):
 
 def x0_edm(s, dtype):
     e_ = Sigmas(s, dtype)
-    return lambda t, x, e: x / e_.scale[t] - e_.sigma[t] * e
+    return lambda t, x, e: x / e_.scale[int(t)] - e_.sigma[int(t)] * e
 
 
 def x0_v(s, dtype):
@@ -534,7 +544,9 @@ for name, make, label, dtype in (
 ):
     add(
         f"DDIM inversion: {name}, {label}, {np.dtype(dtype)}",
-        lambda make=make, s=SCHEDULES[label], d=dtype: judged(kit.check_ddim_inversion(cast(make(s, d), d), s), d),
+        lambda make=make, s=SCHEDULES[label], d=dtype: judged(
+            kit.check_ddim_inversion(cast(lambda k, t, x, e: make(s, d)(int(k), int(t), x, e), d), s), d
+        ),
     )
 
 
@@ -655,6 +667,7 @@ def kl_ho(s, v):
     h = Ho(s)
 
     def term(t, x0, x, e):
+        t = int(t)
         i = t - 1
         true = h.c1[i] * x0 + h.c2[i] * x
         model = h.c1[i] * (h.recip[i] * x - h.recipm1[i] * e) + h.c2[i] * x
@@ -665,6 +678,7 @@ def kl_ho(s, v):
 
 def kl_noise(s, v):
     def term(t, x0, x, e):
+        t = int(t)
         eps = (x - s.alpha_bar[t] * x0) / s.beta_bar[t]
         ratio = s.beta_tilde[t] ** 2 / v[t]
         factor = s.beta[t] ** 4 / (2 * v[t] * s.alpha[t] ** 2 * s.beta_bar[t] ** 2)
@@ -677,6 +691,7 @@ def kl_snr(s, v):
     """VDM: the factor of the squared error of x̂_0 in SNRs, for the variance of the posterior 0.5 (SNR_s − SNR_t)."""
 
     def term(t, x0, x, e):
+        t = int(t)
         start = (x - s.beta_bar[t] * e) / s.alpha_bar[t]
         gain = s.snr[t - 1] - s.snr[t]
         ratio = s.beta_tilde[t] ** 2 / v[t]
@@ -863,6 +878,7 @@ for name, label, t, var in (
         v = float(var(s)[t])
 
         def loss(t, x0, bar, new, net):
+            t = int(t)
             before = s.alpha_bar[t - 1] * x0 + s.beta_bar[t - 1] * bar
             x = s.alpha[t] * before + s.beta[t] * new
             e = net(x, t)
@@ -1019,11 +1035,10 @@ for name, draw, clock in time_cases():
 
 
 def several(check, codings, problems, label):
-    """Every coding on every second problem, beginning with its own place."""
+    """Every coding on one of the problems, in turn."""
     for i, (name, make) in enumerate(codings):
-        for j, (words, problem) in enumerate(problems):
-            if (i + j) % 2 == 0 or len(problems) == 1:
-                add(f"{label}: {name}, {words}", lambda make=make, problem=problem: check(make, *problem))
+        words, problem = problems[i % len(problems)]
+        add(f"{label}: {name}, {words}", lambda make=make, problem=problem: check(make, *problem))
 
 
 def latents(seed, n, k):
@@ -1060,7 +1075,10 @@ several(
     [
         ("exp of half", lambda m, lv, z: m + np.exp(0.5 * lv) * z),
         ("square root of the variance", lambda m, lv, z: np.sqrt(np.exp(lv)) * z + m),
-        ("diagonal Cholesky factor", lambda m, lv, z: m + np.stack([np.diag(np.exp(v / 2)) @ e for v, e in zip(lv, z)])),
+        (
+            "diagonal Cholesky factor",
+            lambda m, lv, z: m + np.stack([np.diag(np.exp(v / 2)) @ e for v, e in zip(lv, z)]),
+        ),
     ],
     [(w, (*p, rng(24).normal(size=p[0].shape))) for w, p in DIAGONAL],
     "reparameterisation",
@@ -1216,9 +1234,7 @@ several(
         ("whole tables", lambda p, q, d, r: np.sum(p[:, None] * q * np.log(p[:, None] * q / (d * r)))),
         (
             "chain rule",
-            lambda p, q, d, r: (
-                p @ np.log(p / (d @ r)) + p @ (q * np.log(q / (d * r / (d @ r)[:, None]))).sum(1)
-            ),
+            lambda p, q, d, r: p @ np.log(p / (d @ r)) + p @ (q * np.log(q / (d * r / (d @ r)[:, None]))).sum(1),
         ),
         ("objective minus entropy", lambda p, q, d, r: p @ np.log(p) - p @ (q * np.log(d * r / q)).sum(1)),
     ],
@@ -1702,7 +1718,11 @@ def table_em(x, w, tabs, pseudo, style):
     return total, r.sum(0) / len(x), counts / counts.sum(-1, keepdims=True)
 
 
-for style, n, dim, k, levels, c in (("one-hot", 30, 3, 2, 4, 0.5), ("add.at", 12, 8, 3, 2, 0.0), ("one-hot", 9, 1, 2, 3, 0.1)):
+for style, n, dim, k, levels, c in (
+    ("one-hot", 30, 3, 2, 4, 0.5),
+    ("add.at", 12, 8, 3, 2, 0.0),
+    ("one-hot", 9, 1, 2, 3, 0.1),
+):
 
     def run(style=style, n=n, dim=dim, k=k, levels=levels, c=c):
         g = rng(105)
@@ -1756,7 +1776,9 @@ def ppca_moments(S, W, v):
 for f, dim, k in ((ppca_tipping, 3, 2), (ppca_moments, 6, 2), (ppca_tipping, 12, 4)):
     add(
         f"PPCA step: {f.__name__}, D={dim}, k={k}",
-        lambda f=f, dim=dim, k=k: kit.check_ppca_step(f, sample_covariance(109, dim), rng(2).normal(size=(dim, k)), 0.6),
+        lambda f=f, dim=dim, k=k: kit.check_ppca_step(
+            f, sample_covariance(109, dim), rng(2).normal(size=(dim, k)), 0.6
+        ),
     )
 
 
@@ -1817,9 +1839,7 @@ for i, (name, joint) in enumerate(JOINTS):
     words, p = MIXTURES[i]
     add(
         f"log p: {name}, {words}",
-        lambda p=p, joint=joint: kit.check_log_prob(
-            lambda x: logsumexp(joint(x, *p[1:]), axis=1), law_of(p), p[0][:6]
-        ),
+        lambda p=p, joint=joint: kit.check_log_prob(lambda x: logsumexp(joint(x, *p[1:]), axis=1), law_of(p), p[0][:6]),
     )
     add(
         f"score: {words}, {i}",
@@ -2030,6 +2050,7 @@ for words, sde, lam, scheme in (
             return -(x - a * mean) / (a**2 * var + s**2)
 
         def step(x, t, s, z):
+            t, s = float(t), float(s)
             a, b = sde.marginal(t)
             c, d = sde.marginal(s)
             if scheme == "DDIM":
@@ -2097,7 +2118,7 @@ for words, sde, var in (("VP", VP(0.1, 9.0), 0.7), ("VE", VE(0.01, 5.0), np.arra
 
     def run(sde=sde, var=var):
         def step(x, t, z):
-            size = 0.2 * np.asarray(sde.marginal(t)[1])
+            size = 0.2 * float(sde.marginal(float(t))[1])
             return x - 2 * size**2 * x / var + 2 * size * z
 
         return kit.check_langevin_step(step, sde, var, 0.2)
@@ -2125,7 +2146,11 @@ for words, dim, squared in (("D=1, (v s)²", 1, True), ("D=2, ‖s‖²", 2, Fal
 
     add(f"score matching: {words}", run, slow=True)
 
-for words, sde, n, slope in (("VP", VP(0.1, 9.0), 3, 0.4), ("VE", VE(0.01, 20.0), 1, 0.05), ("sub-VP", SubVP(0.1, 9.0), 2, 0.5)):
+for words, sde, n, slope in (
+    ("VP", VP(0.1, 9.0), 3, 0.4),
+    ("VE", VE(0.01, 20.0), 1, 0.05),
+    ("sub-VP", SubVP(0.1, 9.0), 2, 0.5),
+):
 
     def run(sde=sde, n=n, slope=slope):
         a1, s1 = sde.marginal(sde.horizon)
@@ -2170,7 +2195,10 @@ for n, hidden in ((2, 5), (6, 16)):
 
 def integral(f, lo, hi, pieces=40):
     edges = np.linspace(lo, hi, pieces + 1)
-    return sum((b - a) / 2 * sum(w * f((a + b) / 2 + (b - a) / 2 * u) for u, w in zip(NODES, HALF)) for a, b in zip(edges, edges[1:]))
+    return sum(
+        (b - a) / 2 * sum(w * f((a + b) / 2 + (b - a) / 2 * u) for u, w in zip(NODES, HALF))
+        for a, b in zip(edges, edges[1:])
+    )
 
 
 for words, sde, n in (("VP", VP(0.1, 6.0, 2.0), 2), ("sub-VP", SubVP(0.1, 5.0, 1.5), 1)):
@@ -2243,7 +2271,11 @@ for words, sde, i in (("VP", VP(0.1, 6.0), 0), ("sub-VP", SubVP(0.5, 6.0), 1)):
 
     add(f"probability-flow likelihood: DOP853, {words}, {MIXTURES[i][0]}", run, slow=True)
 
-for words, sde, n, std in (("VP", VP(0.1, 6.0), 2, None), ("VP, prior N(0, I)", VP(0.1, 9.0), 4, 1.0), ("EDM", kit.EDM(5.0), 1, None)):
+for words, sde, n, std in (
+    ("VP", VP(0.1, 6.0), 2, None),
+    ("VP, prior N(0, I)", VP(0.1, 9.0), 4, 1.0),
+    ("EDM", kit.EDM(5.0), 1, None),
+):
 
     def run(sde=sde, n=n, std=std):
         W = 0.4 * rng(140).normal(size=(n, n))
@@ -2282,3 +2314,423 @@ for B, delta, n in ((4.0, 0.5, 2), (10.0, 0.1, 1), (2.0, 1.0, 3)):
         f"reverse law: matrix exponential, B={B}, delta={delta}, D={n}",
         lambda B=B, delta=delta, n=n: kit.check_reverse_law(lambda s: moments_by_expm(s, B, n), B, delta),
     )
+
+
+# --- networks and training
+
+ACTIVATIONS = {
+    "silu": lambda z: z * expit(z),
+    "tanh": np.tanh,
+    "relu": lambda z: np.where(z > 0, z, 0.0),
+    "gelu": lambda z: 0.5 * z * (1 + erf(z / math.sqrt(2))),
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+}
+
+
+def layers_of(seed, *sizes):
+    g = rng(seed)
+    return [(g.normal(size=(m, n)) / math.sqrt(m), g.normal(size=n)) for m, n in zip(sizes, sizes[1:])]
+
+
+for kind, sizes in (("silu", (3, 8, 2)), ("gelu", (64, 16, 16, 4)), ("relu", (1, 5, 1)), ("sigmoid", (4, 3))):
+
+    def run(kind=kind, sizes=sizes):
+        layers = layers_of(150, *sizes)
+        act = ACTIVATIONS[kind]
+
+        def call(x):
+            """Biases as a column of ones; the last layer is linear."""
+            for i, (W, b) in enumerate(layers):
+                x = np.column_stack([x, np.ones(len(x))]) @ np.vstack([W, b])
+                x = x if i == len(layers) - 1 else act(x)
+            return x
+
+        return kit.check_mlp(call, layers, rng(151).normal(size=(5, sizes[0])), kind)
+
+    add(f"MLP: column of ones, {kind}, {sizes}", run)
+
+for sizes in ((2, 6, 2), (10, 20, 3)):
+
+    def run(sizes=sizes):
+        (W, b), (U, c) = layers_of(152, *sizes)
+        call = lambda x: np.tanh(x @ W + b) @ U + c  # noqa: E731
+
+        def jvp(x, v):
+            h = np.tanh(x @ W + b)
+            return h @ U + c, ((v @ W) / np.cosh(x @ W + b) ** 2) @ U
+
+        x, v = rng(153).normal(size=(2, 4, sizes[0]))
+        return kit.check_jvp(jvp, call, x, v)
+
+    add(f"JVP: 1/cosh², {sizes}", run)
+
+for name, sigmoid in (
+    ("expit", expit),
+    ("tanh", lambda z: 0.5 + 0.5 * np.tanh(0.5 * z)),
+    ("exp of −log1p(exp)", lambda z: np.exp(-np.logaddexp(0, -z))),
+):
+
+    def run(s=sigmoid):
+        z = np.linspace(-12, 12, 41)
+        return kit.check_activation(lambda z: z * s(z), lambda z: (z * s(z), s(z) * (1 + z * s(-z))), z)
+
+    add(f"activation: {name}", run)
+
+for n, waves, octaves, classes, plain in ((2, 3, 0, 0, True), (5, 1, 2, 3, True), (1, 4, 1, 2, False)):
+
+    def run(n=n, waves=waves, octaves=octaves, classes=classes, plain=plain):
+        g = rng(154)
+        x, scale = g.normal(size=(4, n)), g.uniform(0.3, 0.95, size=4)
+        std = np.sqrt(1 - scale**2)
+        label = np.eye(max(classes, 1))[[0] * 4][:, :classes]
+        width = n * (1 + 2 * octaves) + 2 * waves + classes
+        W = g.normal(size=(width, n)) / math.sqrt(width)
+        mlp = lambda h: np.tanh(h @ W)  # noqa: E731
+
+        def eps_hat(x, a, s):
+            a, s = (np.broadcast_to(v, len(x))[:, None].astype(float) for v in (a, s))
+            r = np.hypot(a, s)
+            f = 2.0 ** np.linspace(-3, 1, waves) if waves > 1 else np.array([0.125])
+            turns = 2 * np.log(a / s) * f
+            y = x / r
+            fine = (y[..., None] * 2.0 ** (1 + np.arange(octaves))).reshape(len(x), -1)
+            h = [y, np.cos(fine), np.sin(fine), np.cos(turns), np.sin(turns), label]
+            out = mlp(np.hstack(h))
+            skip, gain = (s / r**2, a / r) if plain else (0.0, 1.0)
+            return skip * x + gain * out
+
+        given = None if plain else (np.zeros(4), np.ones(4))
+        return kit.check_noise_network(eps_hat, mlp, x, scale, std, waves, label, octaves, given)
+
+    add(f"noise network: D={n}, {waves} time waves, {octaves} octaves, {classes} classes, {plain}", run)
+
+for name, dim, levels in (("inverse CDF", 3, 4), ("comparison with sums", 1, 2), ("inverse CDF", 2, 16)):
+
+    def run(name=name, dim=dim, levels=levels):
+        law = table(155, 4, dim, levels, axis=2)
+
+        def draw(u):
+            edges = np.cumsum(law, axis=-1)
+            if name == "inverse CDF":
+                flat = [np.searchsorted(e, v) for e, v in zip(edges.reshape(-1, levels), np.ravel(u), strict=True)]
+                return np.minimum(flat, levels - 1).reshape(u.shape)
+            return (u[..., None] > edges[..., :-1]).sum(-1)
+
+        return kit.check_categorical_draw(draw, law)
+
+    add(f"categorical draw: {name}, D={dim}, {levels} levels", run)
+
+
+def regression(seed, n, p):
+    g = rng(seed)
+    return g.normal(size=(n, p)), g.normal(size=n), 0.5 + g.uniform(size=p)
+
+
+for name, p in (("least squares", 3), ("logistic", 12), ("logistic", 1)):
+
+    def run(name=name, p=p):
+        X, y, at = regression(156, 20, p)
+        sign = np.sign(y)
+        if name == "least squares":
+            loss, grad = (lambda w: np.mean((X @ w - y) ** 2)), (lambda w: 2 * X.T @ (X @ w - y) / len(y))
+        else:
+            loss = lambda w: np.logaddexp(0, -sign * (X @ w)).mean()  # noqa: E731
+            grad = lambda w: -(sign * expit(-sign * (X @ w))) @ X / len(y)  # noqa: E731
+        return kit.check_gradient(loss, grad, at, np.eye(p))
+
+    add(f"gradient: {name}, P={p}", run)
+
+for name, n in (("squared error", 2), ("softplus", 9), ("log-cosh", 4)):
+
+    def run(name=name, n=n):
+        at, target = rng(157).normal(size=(2, 5, n))
+        both, other = {
+            "squared error": (
+                lambda a: (((a - target) ** 2).sum(1), 2 * (a - target)),
+                lambda a: np.linalg.norm(target - a, axis=1) ** 2,
+            ),
+            "softplus": (lambda a: (np.logaddexp(0, a).sum(1), expit(a)), lambda a: np.log(1 + np.exp(a)).sum(1)),
+            "log-cosh": (
+                lambda a: ((np.logaddexp(a, -a) - math.log(2)).sum(1), np.tanh(a)),
+                lambda a: np.log(np.cosh(a)).sum(1),
+            ),
+        }[name]
+        return kit.check_loss_gradient(both, other, at)
+
+    add(f"loss gradient: {name}, D={n}", run)
+
+for p, weighted in ((2, False), (7, True), (1, True)):
+
+    def run(p=p, weighted=weighted):
+        X, y, at = regression(158, 15, p)
+        weight = rng(159).uniform(0.5, 2, size=15) if weighted else 1.0
+
+        def step(w):
+            error = X @ w - y
+            return error**2, np.mean(np.reshape(2 * error * weight, (-1, 1)) * X, axis=0)
+
+        return kit.check_training_step(step, lambda w: np.square(y - X @ w), at, weight)
+
+    add(f"training step: least squares, P={p}, weights {weighted}", run)
+
+
+class AdamW:
+    """torch's order: decay first, then the step with bias corrections in the step size."""
+
+    def __init__(self, size, b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
+        self.m, self.v, self.k = np.zeros(size), np.zeros(size), 0
+        self.b1, self.b2, self.eps, self.decay = b1, b2, eps, decay
+
+    def step(self, w, g, lr):
+        self.k += 1
+        w = w * (1 - lr * self.decay)
+        self.m += (1 - self.b1) * (g - self.m)
+        self.v = self.b2 * self.v + (1 - self.b2) * np.square(g)
+        root = np.sqrt(self.v) / math.sqrt(1 - self.b2**self.k) + self.eps
+        return w - lr / (1 - self.b1**self.k) * self.m / root
+
+
+for p, n, decay, b1 in ((3, 8, 0.0, 0.9), (10, 30, 0.1, 0.9), (1, 1, 0.01, 0.5)):
+
+    def run(p=p, n=n, decay=decay, b1=b1):
+        def steps(w, grads):
+            adam, out = AdamW(len(w), b1, 0.99, decay=decay), []
+            for g in grads:
+                w = adam.step(w, g, 0.02)
+                out.append(w)
+            return out
+
+        g = rng(160)
+        return kit.check_adam(steps, g.normal(size=p), g.normal(size=(n, p)), 0.02, b1, 0.99, weight_decay=decay)
+
+    add(f"Adam: torch's order, P={p}, {n} steps, decay {decay}", run)
+
+
+def rate_of(k, n, top, warm):
+    return top * (k + 1) / warm if k < warm else top * math.cos(0.5 * math.pi * (k - warm) / (n - warm)) ** 2
+
+
+for n, warm in ((20, 5), (7, 0), (1000, 100)):
+    add(
+        f"learning rate: cos² of half the angle, {n} steps, warm-up {warm}",
+        lambda n=n, warm=warm: kit.check_learning_rate(lambda k: rate_of(k, n, 3e-4, warm), n, 3e-4, warm),
+    )
+
+for p, n, decay in ((2, 5, 0.999), (4, 40, 0.7), (1, 1, 0.9)):
+
+    def run(p=p, n=n, decay=decay):
+        def average(mean, params):
+            out = np.empty_like(params)
+            for k, w in enumerate(params, start=1):
+                mean = mean + (1 - min(decay, (1 + k) / (10 + k))) * (w - mean)
+                out[k - 1] = mean
+            return out
+
+        return kit.check_moving_average(average, rng(161).normal(size=p), rng(162).normal(size=(n, p)), decay)
+
+    add(f"moving average: lerp, P={p}, {n} steps, decay {decay}", run)
+
+for p, n, warm, decay, ema in ((2, 12, 3, 0.0, None), (4, 8, 0, 0.05, 0.99), (3, 20, 5, 0.01, 0.5)):
+
+    def run(p=p, n=n, warm=warm, decay=decay, ema=ema):
+        X, y, at = regression(163, 4 * n, p)
+        batch = lambda k: (X[4 * k : 4 * k + 4], y[4 * k : 4 * k + 4])  # noqa: E731
+
+        def loss(w, k):
+            a, b = batch(k)
+            return np.mean((a @ w - b) ** 2)
+
+        def train(w):
+            adam, mean, losses = AdamW(p, decay=decay), w.copy(), []
+            for k in range(n):
+                a, b = batch(k)
+                losses.append(loss(w, k))
+                w = adam.step(w, 2 * a.T @ (a @ w - b) / len(b), rate_of(k, n, 0.03, warm))
+                d = min(ema or 0.9, (2 + k) / (11 + k))
+                mean = d * mean + (1 - d) * w
+            return losses, w, mean
+
+        return kit.check_training(train, loss, at, n, 0.03, warm, decay, ema)
+
+    add(f"training: least squares, P={p}, {n} steps, warm-up {warm}, decay {decay}, average {ema}", run)
+
+
+# --- beyond the deck
+
+
+def edm(sigma, d):
+    total = sigma**2 + d**2
+    return d**2 / total, sigma * d / np.sqrt(total), 1 / np.sqrt(total), total / (sigma * d) ** 2
+
+
+for d in (0.5, 1.0):
+    add(f"EDM coefficients: data std {d}", lambda d=d: kit.check_edm_coefficients(lambda s: edm(s, d), d))
+for lo, hi, rho in ((0.002, 80.0, 7.0), (0.1, 10.0, 3.0)):
+
+    def run(lo=lo, hi=hi, rho=rho):
+        def grid(n, a, b, r):
+            return np.append(np.linspace(b ** (1 / r), a ** (1 / r), n) ** r, 0.0)
+
+        return kit.check_sigma_grid(grid, lo, hi, rho)
+
+    add(f"sigma grid: linspace with a last 0, rho {rho}", run)
+
+
+def exponential(x, d, last, levels, z, c, multi):
+    lam = np.log(levels[:, 0] / levels[:, 1])
+    h = lam[2] - lam[1]
+    d = d + 0.5 * h / (lam[1] - lam[0]) * (d - last) if multi else d
+    return (
+        levels[2, 1] / levels[1, 1] * np.exp(-(c**2) * h) * x
+        - levels[2, 0] * np.expm1(-(1 + c**2) * h) * d
+        + levels[2, 1] * np.sqrt(-np.expm1(-2 * c**2 * h)) * z
+    )
+
+
+for c, multi in ((0.0, False), (0.0, True), (1.0, True), (0.5, False)):
+    add(
+        f"exponential step: stochasticity {c}, multistep {multi}",
+        lambda c=c, multi=multi: kit.check_exponential_step(
+            lambda *args: exponential(*args, c, multi), stochasticity=c, multistep=multi
+        ),
+    )
+
+
+def heun_sigma(denoise, x, levels):
+    for (a, s), (b, r) in zip(levels[:-1], levels[1:], strict=True):
+        y, h = x / a, r / b - s / a
+        d = (y - denoise(x, a, s)) / (s / a)
+        guess = y + h * d
+        x = b * (y + h / 2 * (d + (guess - denoise(b * guess, b, r)) / (r / b)))
+    return x
+
+
+def ddim_levels(denoise, x, levels):
+    for (a, s), (b, r) in zip(levels[:-1], levels[1:], strict=True):
+        x0 = denoise(x, a, s)
+        x = b * x0 + r / s * (x - a * x0)
+    return x
+
+
+def ancestral_levels(denoise, x, levels, noise):
+    for (a, s), (b, r), z in zip(levels[:-1], levels[1:], noise, strict=True):
+        x = exponential(x, denoise(x, a, s), None, np.array([[1, 1], [a, s], [b, r]]), z, 1.0, False)
+    return x
+
+
+for f, order in ((heun_sigma, 2.0), (ddim_levels, 1.0)):
+    add(
+        f"flow order: {f.__name__}",
+        lambda f=f, order=order: kit.check_flow_order(f, law_of(MIXTURES[1][1]), order),
+        slow=True,
+    )
+add("weak order: ancestral, D=2", lambda: kit.check_weak_order(ancestral_levels, *gaussian(170, 2)), slow=True)
+
+for name, level, velocity, i in (
+    ("rectified flow", lambda t: (1 - t, t), lambda x, e, t: e - x, 0),
+    (
+        "cosine path",
+        lambda t: (math.cos(math.pi / 2 * t), math.sin(math.pi / 2 * t)),
+        lambda x, e, t: math.pi / 2 * (math.cos(math.pi / 2 * t) * e - math.sin(math.pi / 2 * t) * x),
+        1,
+    ),
+):
+    add(
+        f"flow velocity: {name}",
+        lambda level=level, f=velocity, i=i: kit.check_flow_velocity(
+            f, level, law_of(MIXTURES[i][1]), np.array([0.2, 0.5, 0.8])
+        ),
+    )
+
+for words, sde, lam in (("VP", VP(0.1, 8.0), 1.0), ("VE", VE(0.1, 5.0), 0.6)):
+
+    def run(sde=sde, lam=lam):
+        law = law_of(MIXTURES[0][1])
+
+        def drift(x, t):
+            f, g = rates(sde, t)
+            return f * x - 0.5 * (1 + lam**2) * g**2 * law.diffuse(*sde.level(t)).score(x)
+
+        return kit.check_fokker_planck(
+            drift, lambda t: lam * float(sde.diffusion(t)), sde.level, law, np.array([0.2, 0.6])
+        )
+
+    add(f"Fokker-Planck: {words}, stochasticity {lam}", run)
+
+
+def missing(x, w, m, C):
+    r = responsibilities(joint_einsum)(x, w, m, C)
+    d, n, k = x[:, None] - m, m.shape[1], len(w)
+    pull = np.einsum("nki,kij->nkj", d, np.linalg.inv(C))
+    both = np.einsum("nk,kj->nkj", r, np.eye(k)) - r[:, :, None] * r[:, None]
+    J = np.einsum("nkj,nka,njb->kajb", both, d, pull) / r.sum(0)[:, None, None, None]
+    return np.sort(np.linalg.eigvals(J.reshape(k * n, k * n)).real)[::-1]
+
+
+for i in (0, 1):
+    add(
+        f"missing information: Jacobian of the means, {MIXTURES[i][0]}",
+        lambda i=i: kit.check_missing_information(missing, *MIXTURES[i][1]),
+    )
+
+for words, sde in (("VP", VP(0.1, 8.0)), ("EDM", kit.EDM(4.0))):
+
+    def run(sde=sde):
+        p = Mixture([0.3, 0.7], [[-1.0], [0.8]], [[[0.4]], [[0.6]]])
+        q = Mixture([1.0], [[0.3]], [[[1.5]]])
+        x = np.linspace(-60, 60, 24001)[:, None]
+
+        def rate(t):
+            a, b = p.diffuse(*sde.level(t)), q.diffuse(*sde.level(t))
+            square = ((a.score(x) - b.score(x)) ** 2).sum(1) * np.exp(a.log_prob(x))
+            return -0.5 * float(sde.diffusion(t)) ** 2 * square.sum() * (x[1, 0] - x[0, 0])
+
+        return kit.check_kl_rate(rate, sde, p, q, np.array([0.2, 0.5, 0.9]) * sde.horizon)
+
+    add(f"KL rate: sum on an even grid, {words}", run, slow=True)
+
+
+def run_information():
+    def information(sde, loss, t_min):
+        lo, hi = (float(sde.log_snr(t)) for t in (sde.horizon, t_min))
+        return 0.5 * integral(lambda u: float(loss(float(sde.time_at(u)))), lo, hi, 8)
+
+    laws = [Mixture([0.5, 0.5], [[-1.0], [1.0]], [[[0.3]], [[0.3]]])]
+    return kit.check_mutual_information(information, [(VP(0.1, 8.0), 0.02), (kit.EDM(5.0), 0.1)], laws)
+
+
+add("mutual information: Gauss-Legendre in log-SNR, D=1", run_information, slow=True)
+
+
+def run_tilted():
+    law, label = law_of(MIXTURES[1][1]), np.array([0.2, 0.9])
+    grid = np.linspace(-25, 25, 10001)[:, None]
+
+    def score(x, scale, std, w):
+        logs = law.log_prob(grid) + w * np.log(law.posterior(grid) @ label)
+        p = softmax(logs - 0.5 * ((x - scale * grid.T) / std) ** 2, axis=1)
+        return (scale * p @ grid - x) / std**2
+
+    return kit.check_tilted_score(score, law, label, np.array([[0.9, 0.5], [0.5, 0.8]]))
+
+
+add("tilted score: even grid over x0, D=1", run_tilted, slow=True)
+
+
+def run_processing():
+    s = SCHEDULES["linear, T=12"]
+
+    def density(net, v):
+        m, square = 0.0, 1.0
+        for t in range(s.T, 0, -1):
+            b = float(np.ravel(net(np.zeros((1, 1)), t))[0])
+            a = float(np.ravel(net(np.ones((1, 1)), t))[0]) - b
+            k = s.beta[t] ** 2 / s.beta_bar[t]
+            m, square = (m - k * (a * m + b)) / s.alpha[t], ((1 - k * a) / s.alpha[t]) ** 2 * square + v[t]
+        x = m + max(1.0, math.sqrt(square)) * np.linspace(-12, 12, 4001)
+        return x, np.exp(-0.5 * (x - m) ** 2 / square) / math.sqrt(2 * math.pi * square)
+
+    return kit.check_data_processing(density, s)
+
+
+add("data processing: moments of the chain, linear, T=12", run_processing)
