@@ -1,9 +1,10 @@
 """Fifth battery, right implementations: codings crossed with conventions, precisions, schedules, D and T."""
 
+import itertools
 import math
 
 import numpy as np
-from scipy.special import erf, expit, log_ndtr, logsumexp, ndtr, softmax
+from scipy.special import erf, expit, log_ndtr, logsumexp, softmax
 
 import scratchgen.conformance as kit
 from scratchgen import VE, VP, Mixture, NoiseSchedule, SubVP
@@ -57,7 +58,7 @@ def cross(check, codings, problems, wrapped=cast):
             def run(make=make, s=s, dtype=dtype):
                 return judged(check(wrapped(make(s, dtype), dtype), s), dtype)
 
-            add(f"{check.__name__ if hasattr(check, '__name__') else 'check'}: {name}, {label}, {np.dtype(dtype)}", run)
+            add(f"{check.__name__.removeprefix('check_').replace('_', ' ')}: {name}, {label}, {np.dtype(dtype)}", run)
 
 
 class Ho:
@@ -1077,7 +1078,7 @@ several(
         ("square root of the variance", lambda m, lv, z: np.sqrt(np.exp(lv)) * z + m),
         (
             "diagonal Cholesky factor",
-            lambda m, lv, z: m + np.stack([np.diag(np.exp(v / 2)) @ e for v, e in zip(lv, z)]),
+            lambda m, lv, z: m + np.stack([np.diag(np.exp(v / 2)) @ e for v, e in zip(lv, z, strict=True)]),
         ),
     ],
     [(w, (*p, rng(24).normal(size=p[0].shape))) for w, p in DIAGONAL],
@@ -1179,7 +1180,7 @@ several(
     [
         ("sum of p log p/q", lambda p, q: np.sum(p * np.log(p / q))),
         ("cross-entropy minus entropy", lambda p, q: -p @ np.log(q) + p @ np.log(p)),
-        ("Python's fsum", lambda p, q: math.fsum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q))),
+        ("Python's fsum", lambda p, q: math.fsum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True))),
     ],
     [("X=2", (table(43, 2), table(44, 2))), ("X=64", (table(45, 64), table(46, 64)))],
     "KL",
@@ -1313,7 +1314,7 @@ def ladder_product(joint, q, n):
     return (probs * np.log(sums / n)).sum(1)
 
 
-for w, p in JOINT_Q[:1] + [("X=4, Z=3", (table(47, 4, 3), table(48, 4, 3, axis=1)))]:
+for w, p in [*JOINT_Q[:1], ("X=4, Z=3", (table(47, 4, 3), table(48, 4, 3, axis=1)))]:
     add(f"IWAE ladder: ordered tuples, {w}", lambda p=p: kit.check_iwae_ladder(ladder_product, *p))
 
 
@@ -1642,7 +1643,7 @@ for i, (name, joint) in enumerate(JOINTS):
             logs = joint(*p)
             total = np.logaddexp.reduce(logs, axis=1)
             r = np.exp(logs - total[:, None])
-            w, m, S = (m_weighted, m_cov)[i % 2](p[0], r)
+            _w, m, S = (m_weighted, m_cov)[i % 2](p[0], r)
             return r.sum(axis=0), m, S, np.mean(total)
 
         return kit.check_statistics(statistics, *p)
@@ -2196,8 +2197,8 @@ for n, hidden in ((2, 5), (6, 16)):
 def integral(f, lo, hi, pieces=40):
     edges = np.linspace(lo, hi, pieces + 1)
     return sum(
-        (b - a) / 2 * sum(w * f((a + b) / 2 + (b - a) / 2 * u) for u, w in zip(NODES, HALF))
-        for a, b in zip(edges, edges[1:])
+        (b - a) / 2 * sum(w * f((a + b) / 2 + (b - a) / 2 * u) for u, w in zip(NODES, HALF, strict=True))
+        for a, b in itertools.pairwise(edges)
     )
 
 
@@ -2329,7 +2330,7 @@ ACTIVATIONS = {
 
 def layers_of(seed, *sizes):
     g = rng(seed)
-    return [(g.normal(size=(m, n)) / math.sqrt(m), g.normal(size=n)) for m, n in zip(sizes, sizes[1:])]
+    return [(g.normal(size=(m, n)) / math.sqrt(m), g.normal(size=n)) for m, n in itertools.pairwise(sizes)]
 
 
 for kind, sizes in (("silu", (3, 8, 2)), ("gelu", (64, 16, 16, 4)), ("relu", (1, 5, 1)), ("sigmoid", (4, 3))):
@@ -2597,7 +2598,7 @@ for c, multi in ((0.0, False), (0.0, True), (1.0, True), (0.5, False)):
 
 
 def heun_sigma(denoise, x, levels):
-    for (a, s), (b, r) in zip(levels[:-1], levels[1:], strict=True):
+    for (a, s), (b, r) in itertools.pairwise(levels):
         y, h = x / a, r / b - s / a
         d = (y - denoise(x, a, s)) / (s / a)
         guess = y + h * d
@@ -2606,7 +2607,7 @@ def heun_sigma(denoise, x, levels):
 
 
 def ddim_levels(denoise, x, levels):
-    for (a, s), (b, r) in zip(levels[:-1], levels[1:], strict=True):
+    for (a, s), (b, r) in itertools.pairwise(levels):
         x0 = denoise(x, a, s)
         x = b * x0 + r / s * (x - a * x0)
     return x
