@@ -76,8 +76,8 @@ def check_step_draws(draw: Callable[[float], tuple[ArrayLike, ArrayLike]], T: in
             "step 2 stands for step 1": lambda: np.concatenate([[0.0, 0.0, 2.0], right[3:]]),
             "step T is never drawn": lambda: np.concatenate([never_first[1 : T + 1], [0.0, 0.0]]),
             "steps are drawn from 0..T": lambda: np.append(np.full(T + 1, T / (T + 1)), 0.0),
-            "numbers in 0..T are rounded: 0 and T have half the share": lambda: np.concatenate(
-                [[0.5], np.ones(T - 1), [0.5, 0.0]]
+            "0 and T have half the share: numbers in 0..T are rounded, or the partner of t is T − t": lambda: (
+                np.concatenate([[0.5], np.ones(T - 1), [0.5, 0.0]])
             ),
             "the weights are summed, not averaged, over the draws": lambda: len(t) * right,
             "the weights are divided by T": lambda: right / T,
