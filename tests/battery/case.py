@@ -28,7 +28,7 @@ class Right(NamedTuple):
 
 
 def cases_of(battery: str, kind: str) -> list[Wrong] | list[Right]:
-    """The cases of all modules of a battery, "first" to "fourth", and of a kind, "wrong" or "right"."""
+    """The cases of all modules of a battery, "first" to "fifth", and of a kind, "wrong" or "right"."""
     modules = sorted(path.stem for path in Path(__file__).parent.glob(f"{battery}_{kind}*.py"))
     return [case for name in modules for case in importlib.import_module(f"tests.battery.{name}").CASES]
 

@@ -38,7 +38,7 @@ def pytest_generate_tests(metafunc):
     if kind is None:
         return
     everything = metafunc.config.getoption("--battery")
-    batteries = ["first", "second", "third", "fourth"] if everything else ["fourth"]
+    batteries = ["first", "second", "third", "fourth", "fifth"] if everything else ["fourth"]
     cases = {f"{name}-{case.name}": case for name in batteries for case in cases_of(name, kind)}
     wanted = {name: case for name, case in cases.items() if everything or not case.slow}
     metafunc.parametrize(kind, wanted.values(), ids=wanted)
