@@ -18,7 +18,7 @@ import numpy as np
 from scratchgen.ddpm.kernels import q_sample
 from scratchgen.ddpm.objective import noise_error
 from scratchgen.ddpm.predictions import eps_coefficients
-from scratchgen.nn import EMA, NO_LABEL, Adam, NoisePredictor, cosine_decay, finite_loss
+from scratchgen.nn import EMA, NO_LABEL, Adam, NoisePredictor, check_step, cosine_decay
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import TimestepSampler
 from scratchgen.validation import Array, IntArray
@@ -119,7 +119,7 @@ def train(
     Raises
     ------
     ArithmeticError
-        If the loss is NaN or infinite.
+        If the loss or the gradient is NaN or infinite; network and average are then those of the step before.
     """
     adam, ema = Adam(network.parameters, weight_decay=weight_decay), EMA(average, ema_decay)
     for step in range(n_steps):
@@ -133,7 +133,10 @@ def train(
         if labels is not None:
             given["labels"] = np.where(rng.random(batch_size) < label_dropout, NO_LABEL, labels[rows])
         weight = (weights[t] * correction).astype(x0.dtype)
-        losses = train_step(network, schedule, x0, t, noise, weight, **given)  # line 5
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` raises an error
+            losses = train_step(network, schedule, x0, t, noise, weight, **given)  # line 5
+            loss = float(weight @ losses) / batch_size
+        check_step(step, loss, network.gradient)
         adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
         ema.update(network.parameters)
         loss = finite_loss(float(weight @ losses) / batch_size, step)

@@ -22,6 +22,7 @@ from scratchgen.em import (
 )
 from scratchgen.likelihood import level_values
 from scratchgen.models.estimator import Progress
+from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
 from scratchgen.validation import Array, ArrayLike, as_count, as_generator, as_number, as_samples
 
@@ -98,14 +99,13 @@ class CategoricalMixture(MixtureModel):
         TypeError, ValueError
             If x or a constructor argument is wrong.
         """
-        K, n_levels = as_count(self.n_components, "n_components"), as_count(self.n_levels, "n_levels", minimum=2)
-        max_iter, n_init = as_count(self.max_iter, "max_iter", minimum=0), as_count(self.n_init, "n_init")
-        tol, smoothing = as_number(self.tol, "tol", low=0.0), as_number(self.smoothing, "smoothing", low=0.0)
+        self._check_parameters()
+        K, n_levels, max_iter, n_init = self.n_components, self.n_levels, self.max_iter, self.n_init
         x, rng = as_samples(x).astype(np.float64), as_generator(self.rng)
         one_hot = indicators(x, n_levels)
         check_enough_rows(x, K)
         # (D, n_levels): frequencies of each column with one more example spread over the levels, so that none is 0
-        pseudo_counts = smoothing * (one_hot.sum(axis=0) + 1 / n_levels) / (len(x) + 1)
+        pseudo_counts = self.smoothing * (one_hot.sum(axis=0) + 1 / n_levels) / (len(x) + 1)
 
         def start() -> CategoricalLaw:
             # On the digits 20 components reached 2.17 bits/dim from k-means, 2.20 from random responsibilities.
@@ -118,7 +118,7 @@ class CategoricalMixture(MixtureModel):
                 start(),
                 partial(e_step, one_hot),  # (18)
                 lambda log_resp, _: categorical_m_step(one_hot, log_resp, pseudo_counts),  # (15)
-                tol,
+                self.tol,
                 max_iter,
                 log_prior=lambda law: log_table_prior(law.probabilities, pseudo_counts) / len(x),
             )
@@ -129,6 +129,19 @@ class CategoricalMixture(MixtureModel):
             return {"weights_": law.weights, "probabilities_": law.probabilities, "n_features_in_": x.shape[1]}
 
         yield from self._keep_best(runs, n_init * max_iter, attributes)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        as_count(self.n_levels, "n_levels", minimum=2)
+        as_number(self.smoothing, "smoothing", low=0.0)
+
+    def _forms(self, n_features: int) -> dict[str, Form]:
+        shape = (self.n_components, n_features, self.n_levels)
+        return super()._forms(n_features) | {"probabilities_": Form(FLOAT64, shape)}
+
+    def _check_fitted(self, **fitted: Any) -> None:
+        super()._check_fitted(**fitted)
+        CategoricalLaw(fitted["weights_"], fitted["probabilities_"])
 
     @property
     def law_(self) -> CategoricalLaw:

@@ -31,7 +31,8 @@ from scratchgen.ddpm import (
 )
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
-from scratchgen.models.estimator import Progress
+from scratchgen.models.estimator import UNTRAINED, Progress, finite
+from scratchgen.models.files import FLOAT64, Form
 from scratchgen.nn import CategoricalDenoiser
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler
@@ -148,6 +149,9 @@ class DDPM(DiffusionModel):
     n_classes: int = 0
     label_dropout: float = 0.1
     variance_: Array = field(init=False)
+    noise_losses_: Array = field(init=False)
+    schedule_: NoiseSchedule = field(init=False)
+    _clips: bool = field(init=False)
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -177,10 +181,9 @@ class DDPM(DiffusionModel):
         TypeError, ValueError
             If x, y or a constructor argument is wrong.
         ArithmeticError
-            If the loss becomes NaN or infinite.
+            If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
         """
-        self._check_choices()
-        label_dropout = as_number(self.label_dropout, "label_dropout", low=0.0, high=1.0)
+        self._check_parameters()
         labels = self._as_labels(y, len(np.asarray(x))) if self.n_classes else None
         network, data, options = self._start(x)
         steps = train(
@@ -192,7 +195,7 @@ class DDPM(DiffusionModel):
             weights=loss_weight(self.schedule_, self.weighting, self.variance_),
             prediction=self._eps_prediction,
             labels=labels,
-            label_dropout=label_dropout,
+            label_dropout=self.label_dropout,
             **options,
         )
         losses = np.empty(options["n_steps"])
@@ -202,6 +205,16 @@ class DDPM(DiffusionModel):
                 self.noise_losses_ = self._noise_losses(data, options["rng"])
                 self.variance_ = self._best_variance()
             yield Progress(step, len(losses), loss)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._check_choices()
+        if self.schedule is not None and not isinstance(self.schedule, NoiseSchedule):
+            raise TypeError(
+                f"schedule must be a NoiseSchedule or None, got {self.schedule!r}; NoiseSchedule.linear(100)"
+            )
+        reverse_variance(self._chain, "beta" if self._estimates_variance else self.variance)
+        as_number(self.label_dropout, "label_dropout", low=0.0, high=1.0)
 
     def _check_choices(self) -> None:
         """Raise ValueError if a choice is none of its names, or clip_x0 is set without n_levels."""
@@ -214,13 +227,34 @@ class DDPM(DiffusionModel):
         if self.clip_x0 and self.n_levels is None:
             raise ValueError("clip_x0 needs n_levels, which scales x_0 to [−1, 1], got None; set it, or clip_x0=False")
 
+    @property
+    def _chain(self) -> NoiseSchedule:
+        """`schedule`, or its default."""
+        return NoiseSchedule.linear(100) if self.schedule is None else self.schedule
+
     def set_fitted(self, **fitted: Any) -> Self:
         """Set fitted attributes; the default of `variance_` is `variance`, and β_t² for "optimal"."""
-        schedule = NoiseSchedule.linear(100) if self.schedule is None else self.schedule
-        variance = reverse_variance(schedule, "beta" if self._estimates_variance else self.variance)
         self._check_choices()
-        self.schedule_, self._clips = schedule, bool(self.clip_x0)
+        variance = reverse_variance(self._chain, "beta" if self._estimates_variance else self.variance)
         return super().set_fitted(**({"variance_": variance, "noise_losses_": np.zeros(0)} | fitted))
+
+    def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
+        """Add the chain and whether x̂_0 is clipped."""
+        return super()._built_from(fitted) | {"schedule_": self._chain, "_clips": bool(self.clip_x0)}
+
+    def _forms(self, n_features: int) -> dict[str, Form]:
+        forms = super()._forms(n_features)
+        return {
+            **forms,
+            "variance_": Form(FLOAT64, (self._chain.T + 1,)),
+            "noise_losses_": Form(FLOAT64, (None,)),
+        }
+
+    def _check_fitted(self, **fitted: Any) -> None:
+        super()._check_fitted(**fitted)
+        reverse_variance(self._chain, fitted["variance_"])
+        if len(fitted["noise_losses_"]) not in (0, self._chain.T + 1) or (fitted["noise_losses_"] < 0).any():
+            raise ValueError(f"noise_losses_ must be empty or hold {self._chain.T + 1} numbers, none below 0")
 
     def _as_labels(self, y: object, n: int) -> IntArray:
         """Return labels y as an int array (n,); ValueError unless they are ints in 0..n_classes−1."""
@@ -270,6 +304,7 @@ class DDPM(DiffusionModel):
             raise ValueError("a model with prediction='step' or an array variance cannot be respaced; train another")
         short = copy.copy(self)
         short.schedule = short.schedule_ = self.schedule_.respace(steps)
+        short._params_of_fit = self._params_of_fit | {"schedule": short.schedule}
         if self._estimates_variance and len(self.noise_losses_):
             short.noise_losses_ = self.noise_losses_[np.concatenate([[0], np.asarray(steps)])]
             short.variance_ = short._best_variance()
@@ -323,6 +358,7 @@ class DDPM(DiffusionModel):
             return ancestral_sampler(self.schedule_, eps_hat, x_T, rng, self.variance_)
         return ddim_sampler(self.schedule_, eps_hat, x_T, rng, eta)
 
+    @finite(UNTRAINED)
     def sample(
         self,
         n: int,
@@ -364,6 +400,7 @@ class DDPM(DiffusionModel):
 
     # --- likelihood ------------------------------------------------------------------------------------------------
 
+    @finite(UNTRAINED)
     def noise_losses(self, x: ArrayLike, rng: RNG = None) -> Array:
         """Estimate ℓ_t = E‖ε − ε̂(x_t, t)‖², (T+1,), from x (N, D), with one draw an example and step; ℓ_0 is 0."""
         return self._noise_losses(self.to_model(self._as_fitted_samples(x)), as_generator(rng))
@@ -388,6 +425,7 @@ class DDPM(DiffusionModel):
         eps_hat = self._predictor(y, len(x0))
         return lambda x_1: -reconstruction_loss(self.schedule_, x0, x_1, eps_hat, self.variance_, n_levels)
 
+    @finite(UNTRAINED)
     def bound_terms(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
         """The terms L_0, …, L_T of −ELBO of x, (N, D), in units of the data: (N, T+1), nats; see `ddpm.bound_terms`."""
         x0 = self.to_model(self._as_fitted_samples(x))
@@ -397,6 +435,7 @@ class DDPM(DiffusionModel):
         terms[:, 0] += self._log_volume
         return terms
 
+    @finite(UNTRAINED)
     def elbo(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
         """Unbiased estimate of the variational bound of log p_θ(x), (N,), nats, for x (N, D).
 
@@ -405,6 +444,7 @@ class DDPM(DiffusionModel):
         """
         return -self.bound_terms(x, rng, y).sum(axis=1)
 
+    @finite(UNTRAINED)
     def iwae(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16, y: ArrayLike | None = None) -> Array:
         """Importance-weighted bound log (1/n) Σ_i p_θ(x_0, …, x_T)/q(x_1, …, x_T | x_0) over n paths, (N,), nats.
 

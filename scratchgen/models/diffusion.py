@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from scratchgen.models.estimator import StandardizedEstimator
-from scratchgen.nn import CategoricalDenoiser, NoiseNetwork, NoisePredictor
-from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator, as_number, as_samples
+from scratchgen.models.files import FLOAT64, Form
+from scratchgen.nn import CategoricalDenoiser, NoiseNetwork, NoisePredictor, n_parameters
+from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator, as_number, as_samples, as_widths
 
 Other = TypeVar("Other", bound="DiffusionModel")
 
@@ -40,6 +41,8 @@ class DiffusionModel(StandardizedEstimator):
     parameters_: Array = field(init=False)
     histograms_: Array = field(init=False)
     covariance_: Array = field(init=False)
+    losses_: Array = field(init=False)
+    network_: NoisePredictor = field(init=False)
 
     def _start(self, x: ArrayLike) -> tuple[NoisePredictor, Array, dict[str, Any]]:
         """Check the arguments of training, compute the scaling of the data, and set the untrained network.
@@ -53,15 +56,7 @@ class DiffusionModel(StandardizedEstimator):
         options : dict
             Arguments of the training loop: n_steps, rng, and those of Adam and of the moving average.
         """
-        x = as_samples(x)
-        options: dict[str, Any] = {
-            "n_steps": as_count(self.n_steps, "n_steps"),
-            "rng": as_generator(self.rng),
-            "batch_size": as_count(self.batch_size, "batch_size"),
-            "learning_rate": as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True),
-            "weight_decay": as_number(self.weight_decay, "weight_decay", low=0.0),
-            "ema_decay": as_number(self.ema_decay, "ema_decay", low=0.0, high=1 - 1e-9),
-        }
+        x, options = as_samples(x), self._options()
         mean, scale = self._measure_units(x)
         histograms, covariance = self._statistics(x, mean, scale)
         network = self._new_network(x.shape[1], histograms, covariance, options["rng"])
@@ -76,12 +71,55 @@ class DiffusionModel(StandardizedEstimator):
         )
         return network, self.to_model(x).astype(np.float32), options
 
+    def _options(self) -> dict[str, Any]:
+        """Arguments of the training loop after checks."""
+        return {
+            "n_steps": as_count(self.n_steps, "n_steps"),
+            "rng": as_generator(self.rng),
+            "batch_size": as_count(self.batch_size, "batch_size"),
+            "learning_rate": as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True),
+            "weight_decay": as_number(self.weight_decay, "weight_decay", low=0.0),
+            "ema_decay": as_number(self.ema_decay, "ema_decay", low=0.0, high=1 - 1e-9),
+        }
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._options()
+        as_widths(self.hidden, "hidden")
+        as_count(self.n_coordinate_features, "n_coordinate_features", minimum=0)
+        if self.prediction == "levels" and self.n_levels is None:
+            raise ValueError("n_levels must say how many levels x has for prediction='levels', got None; set n_levels")
+
+    def _forms(self, n_features: int) -> dict[str, Form]:
+        if self.prediction == "levels":
+            sizes = CategoricalDenoiser.sizes(n_features, self.hidden, n_classes=self.n_classes)
+        else:
+            n = self.n_coordinate_features
+            sizes = NoiseNetwork.sizes(n_features, self.hidden, n_coordinate_features=n, n_classes=self.n_classes)
+        levels = self.prediction == "levels"
+        return {
+            **super()._forms(n_features),
+            "parameters_": Form(("float32",), (n_parameters(sizes),)),
+            "histograms_": Form(FLOAT64, (n_features, self.n_levels) if levels else (0,)),
+            "covariance_": Form(FLOAT64, (n_features, n_features) if levels else (0,)),
+        }
+
+    def _check_fitted(self, **fitted: Any) -> None:
+        super()._check_fitted(**fitted)
+        histograms, covariance = fitted["histograms_"], fitted["covariance_"]
+        if len(histograms) and (histograms.min() <= 0 or np.abs(histograms.sum(axis=1) - 1).max() > 1e-9):
+            raise ValueError("histograms_ must be positive, with sum 1 in every row")
+        if len(covariance):
+            size = np.abs(covariance).max()
+            if np.abs(covariance - covariance.T).max() > 1e-9 * size:
+                raise ValueError("covariance_ must be symmetric")
+            if np.linalg.eigvalsh(covariance)[0] < -1e-9 * size:
+                raise ValueError("covariance_ must not have a negative eigenvalue")
+
     def _statistics(self, x: Array, mean: Array, scale: float) -> tuple[Array, Array]:
         """Histograms (D, n_levels) and covariance (D, D) of the scaled data, for a `CategoricalDenoiser`."""
-        if self.prediction != "levels":
+        if self.prediction != "levels" or self.n_levels is None:
             return np.zeros(0), np.zeros(0)
-        if self.n_levels is None:
-            raise ValueError("n_levels must say how many levels x has for prediction='levels', got None; set n_levels")
         counts = np.stack([np.bincount(column.astype(np.int64), minlength=self.n_levels) for column in x.T])
         share = counts + 1 / self.n_levels  # one more example, spread over the levels, so that none is impossible
         covariance = np.atleast_2d(np.cov(((x - mean) / scale).T, bias=True))
@@ -99,13 +137,11 @@ class DiffusionModel(StandardizedEstimator):
             n_classes=self.n_classes,
         )
 
-    def set_fitted(self, **fitted: Any) -> Self:
-        """Set fitted attributes, and build `network_` with a copy of `parameters_`, the moving average."""
-        super().set_fitted(**fitted)
-        self.network_ = self._new_network(self.n_features_in_, self.histograms_, self.covariance_, rng=0)
-        self.network_.parameters[:] = self.parameters_
-        self.parameters_ = self.network_.parameters
-        return self
+    def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
+        """`network_` with a copy of `parameters_`, the moving average; `parameters_` becomes this copy."""
+        network = self._new_network(fitted["n_features_in_"], fitted["histograms_"], fitted["covariance_"], rng=0)
+        network.parameters[:] = fitted["parameters_"]
+        return {"network_": network, "parameters_": network.parameters}
 
     def share_network_with(self, other: Other) -> Other:
         """Give the unfitted model `other` a copy of this model's network and scaling, and return `other`.

@@ -8,10 +8,8 @@ needed.
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import sys
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,30 +19,43 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, Self, Ty
 
 import numpy as np
 
-from scratchgen.models.files import decode, encode, write_atomically
-from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_samples, check_levels, check_spread
+from scratchgen.models.files import FLOAT64, NUMBERS, Archive, Form, ModelFileError, decode, reading, write_model
+from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator, as_samples, check_levels, check_spread
 
 LARGEST_UNITS = 1e15  # largest distance from the mean in the model's units: networks square it in float32
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def finite(method: Callable[P, R]) -> Callable[P, R]:
-    """Let a method that returns an array, or a tuple of arrays, raise ArithmeticError in place of NaN or inf."""
+FAR = (
+    "x is so far from the data of training that σ² of the encoder overflows; drop fill values and outliers, or train "
+    "on data like x"
+)
+UNTRAINED = (
+    "numbers of the network overflow, because x is far from the data of training or the network has not learned; look "
+    "at losses_, and train with a lower learning_rate"
+)
 
-    @wraps(method)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        with np.errstate(over="ignore", invalid="ignore"):
-            result = method(*args, **kwargs)
-        parts: Any = result if isinstance(result, tuple) else (result,)
-        if not all(np.isfinite(part).all() for part in parts):
-            raise ArithmeticError(
-                f"{method.__name__} is not finite: x is so far from the data of training that σ² of the encoder "
-                "overflows; drop fill values and outliers, or train on data like x"
-            )
-        return result
 
-    return checked
+def finite(cause: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a method that returns an array, or a tuple of arrays, raise ArithmeticError in place of NaN or inf.
+
+    `cause` ends the message with the cause and the remedy.
+    """
+
+    def decorate(method: Callable[P, R]) -> Callable[P, R]:
+        @wraps(method)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            with np.errstate(over="ignore", invalid="ignore"):
+                result = method(*args, **kwargs)
+            parts: Any = result if isinstance(result, tuple) else (result,)
+            if not all(np.isfinite(part).all() for part in parts):
+                raise ArithmeticError(f"{method.__name__} is not finite: {cause}")
+            return result
+
+        return checked
+
+    return decorate
 
 
 class Progress(NamedTuple):
@@ -83,6 +94,7 @@ class Estimator(ABC):
 
     _fitted: ClassVar[tuple[str, ...]] = ()  # attributes that training sets and `save` writes
     n_features_in_: int = field(init=False)
+    _params_of_fit: dict[str, Any] = field(init=False)
     rng: RNG = None
 
     # --- parameters ------------------------------------------------------------------------------------------------
@@ -183,13 +195,15 @@ class Estimator(ABC):
     def set_fitted(self, **fitted: Any) -> Self:
         """Set fitted attributes, from training or from a file, by name; return the model itself.
 
-        Subclasses also build here the objects that depend on these attributes, such as a network.
-
         Raises
         ------
         ValueError
             If the names are not those of all the fitted attributes that `save` writes.
         """
+        self._check_names(fitted)
+        return self._keep(fitted | self._built_from(fitted))
+
+    def _check_names(self, fitted: dict[str, Any]) -> None:
         names = {"n_features_in_", *self._fitted}
         if fitted.keys() != names:
             wrong = sorted(fitted.keys() ^ names)
@@ -197,9 +211,16 @@ class Estimator(ABC):
                 f"set_fitted must be given {', '.join(sorted(names))}; {', '.join(wrong)} "
                 f"{'is' if len(wrong) == 1 else 'are'} missing or unknown"
             )
-        for name, value in fitted.items():
-            setattr(self, name, value)
+
+    def _keep(self, attributes: dict[str, Any]) -> Self:
+        """Set all attributes at once, so that Ctrl-C leaves the old fit or the new one, and never a mixture of both."""
+        params = {k: v.copy() if isinstance(v, list | np.ndarray) else v for k, v in self.get_params().items()}
+        vars(self).update(attributes, _params_of_fit=params)  # `save` writes these, whatever `set_params` does later
         return self
+
+    def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
+        """Attributes that are built from the fitted ones, such as a network, or that replace them."""
+        return {}
 
     # --- files -----------------------------------------------------------------------------------------------------
 
@@ -222,34 +243,56 @@ class Estimator(ABC):
         path = Path(path)
         if not path.parent.is_dir():
             raise FileNotFoundError(f"path {path} is in a folder that does not exist; make {path.parent} first")
+        if path.is_dir():
+            raise IsADirectoryError(f"path {path} is a folder; name a file in it, such as {path / 'model.npz'}")
         if path.exists() and not overwrite:
             raise FileExistsError(f"path {path} exists; pass overwrite=True to replace it")
-        header = {"class": type(self).__name__, "params": {k: encode(v) for k, v in self.get_params().items()}}
         fitted = {name: getattr(self, name) for name in ("n_features_in_", *self._fitted)}
-        write_atomically(path, lambda file: np.savez_compressed(file, header=json.dumps(header), **fitted))
+        write_model(path, type(self).__name__, self._params_of_fit, fitted)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a model that `save` wrote.
 
+        Nothing in a file is trusted: arguments, types, shapes and numbers are checked, and no code runs.
+
         Raises
         ------
         FileNotFoundError
             If there is no such file.
-        ValueError
-            If the file is not a model of this class.
+        ModelFileError
+            If the file is damaged or is not a model of this class, or no fit could have given its numbers.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                saved = dict(file)
-            header = json.loads(str(saved["header"]))
-        except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise ValueError(f"path {path} is not a model saved by scratchgen: {error}") from None
-        if header["class"] != cls.__name__:
-            raise ValueError(f"path {path} holds a {header['class']}, not a {cls.__name__}; use {header['class']}.load")
-        model = cls(**{name: decode(value) for name, value in header["params"].items()})
-        fitted = {name: saved[name] for name in ("n_features_in_", *cls._fitted)}
-        return model.set_fitted(**{name: v.item() if v.ndim == 0 else v for name, v in fitted.items()})
+        with reading(path) as archive:
+            name, params = archive.header()
+            if name == cls.__name__:
+                return cls._from_archive(archive, {key: decode(value, key) for key, value in params.items()})
+        raise ModelFileError(f"path {path} holds a {name}, not a {cls.__name__}; use {name}.load")
+
+    @classmethod
+    def _from_archive(cls, archive: Archive, params: dict[str, Any]) -> Self:
+        """Build the model of a file after checks of the arguments, then of the arrays' forms, then of their numbers."""
+        if params.keys() != cls._parameters().keys():
+            wrong = sorted(params.keys() ^ cls._parameters().keys())
+            raise ModelFileError(f"argument {wrong[0]} is missing or unknown")
+        model = cls(**params)
+        model._check_parameters()
+        archive.only({"header", "n_features_in_", *cls._fitted})
+        n_features = archive.arrays({"n_features_in_": Form(("int64",), ())})
+        D = as_count(n_features["n_features_in_"], "n_features_in_")
+        fitted = archive.arrays(model._forms(D))
+        model._check_fitted(**fitted)
+        return model.set_fitted(n_features_in_=D, **fitted)
+
+    def _check_parameters(self) -> None:  # noqa: B027 - a subclass need not have arguments
+        """Raise TypeError or ValueError for a wrong constructor argument, as far as it can be seen without data."""
+
+    def _forms(self, n_features: int) -> dict[str, Form]:
+        """Types and shapes of the fitted attributes, which follow from the arguments and the number of columns."""
+        return dict.fromkeys(self._fitted, Form(NUMBERS, None))
+
+    def _check_fitted(self, **fitted: Any) -> None:  # noqa: B027
+        """Raise ValueError for finite numbers that no fit gives, such as a negative variance."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -265,6 +308,20 @@ class StandardizedEstimator(Estimator):
     n_levels: int | None = None
     mean_: Array = field(init=False)
     scale_: float = field(init=False)
+
+    def _check_parameters(self) -> None:
+        if not isinstance(self.standardize, bool | np.bool_):
+            raise TypeError(f"standardize must be True or False, got {self.standardize!r}")
+        if self.n_levels is not None:
+            as_count(self.n_levels, "n_levels", minimum=2)
+        as_generator(self.rng)
+
+    def _forms(self, n_features: int) -> dict[str, Form]:
+        return {"mean_": Form(FLOAT64, (n_features,)), "scale_": Form(FLOAT64, ()), "losses_": Form(FLOAT64, (None,))}
+
+    def _check_fitted(self, **fitted: Any) -> None:
+        if fitted["scale_"] <= 0:
+            raise ValueError(f"scale_ must be positive, got {fitted['scale_']}")
 
     def _measure_units(self, x: Array) -> tuple[Array, float]:
         """Compute mean_, (D,), and scale_ from x, (N, D)."""

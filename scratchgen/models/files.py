@@ -1,79 +1,333 @@
-"""Files of models: constructor arguments as JSON, and atomic writing."""
+"""Model files: archives of a header in JSON and one array a fitted attribute, which are read without trust.
 
-import importlib
+A file is an .npz archive without pickle.  Its member `header` is a JSON text with the format, the class, the form of
+every array, and the constructor's arguments.  Before an array is read, its type and shape are compared with those that
+the arguments demand, so that a file never decides how much memory is allocated.
+"""
+
+import contextlib
+import glob
+import io
+import json
+import math
 import os
-import tempfile
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+import secrets
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+from numpy.lib import format as npy
+
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.sde import VE, VP, SubVP
+from scratchgen.validation import Array
+
+try:
+    import fcntl
+except ImportError:  # Windows refuses to delete a file that is open, which serves the same purpose
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT = 2  # 1 was written by earlier versions, without the forms of the arrays
+LARGEST_HEADER = 2**23  # letters
+MOST_DEFLATED = 1032  # bytes that one byte of a deflated member can stand for
+CLASSES = {cls.__name__: cls for cls in (NoiseSchedule, VP, SubVP, VE)}  # classes of constructor arguments
+NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
+
+
+FLOAT64 = ("float64",)
+
+
+class ModelFileError(ValueError):
+    """Error of a file that is damaged, that is no model of the class, or whose numbers no fit could have given."""
+
+
+class Form(NamedTuple):
+    """Types and shape that an array of a file must have; a length or a shape None is free."""
+
+    dtypes: tuple[str, ...]
+    shape: tuple[int | None, ...] | None
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a temporary file, and rename it to `path`; after an error `path` is unchanged."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Let `write` fill a temporary file, and rename it to `path`; after an error `path` is unchanged.
+
+    A link is followed.  A file that is replaced keeps its permissions; a new file has those of the umask.  Temporary
+    files that a killed process left beside `path` are removed.
+    """
+    path = Path(os.path.realpath(path))
+    _sweep(path)
+    temporary, file = _new_temporary(path)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with file:
             write(file)
-        os.chmod(temporary, 0o644)  # files of mkstemp are readable by their owner only
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+            file.flush()
+            os.fsync(file.fileno())
+            if path.exists():
+                os.chmod(temporary, path.stat().st_mode & 0o7777)
+            if fcntl is None:
+                file.close()  # Windows renames closed files only; elsewhere the lock holds until the file has its name
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
+    """Create and lock an empty file beside `path`; the lock tells `_sweep` that its process is alive."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        file = open(temporary, "xb")  # noqa: SIM115 - the caller closes it
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():  # else another process swept the file before it was locked
+            return temporary, file
+        file.close()
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files of `path` that no process has locked."""
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+        with contextlib.suppress(OSError), open(stale, "rb") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stale.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the folder's entry of a renamed file is on disk; systems that cannot do so are left alone."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_model(path: Path, name: str, params: dict[str, Any], fitted: dict[str, Any]) -> None:
+    """Write the arguments and the fitted attributes of a model of class `name`."""
+    header = {"format": FORMAT, "class": name, "params": {key: encode(value) for key, value in params.items()}}
+    text = json.dumps(header, allow_nan=False)
+    if len(text) > LARGEST_HEADER:
+        raise ValueError(f"the arguments take {len(text)} letters, more than a file may hold; pass smaller arrays")
+    try:
+        write_atomically(path, lambda file: np.savez_compressed(file, header=np.array(text), **fitted))
+    except BaseException as error:
+        interrupt: BaseException | None = error
+        while interrupt is not None:  # zipfile raises ValueError when it closes an archive after Ctrl-C
+            if isinstance(interrupt, KeyboardInterrupt):
+                raise interrupt from None
+            interrupt = interrupt.__context__
         raise
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class Archive:
+    """An open model file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._zip, self._n_bytes = zipfile.ZipFile(file), file.seek(0, os.SEEK_END)
+        names = self._zip.namelist()
+        if len(set(names)) < len(names):
+            raise ModelFileError("a member occurs twice")
+        self.members = {name.removesuffix(".npy") for name in names}
+        if "header" not in self.members:
+            raise ModelFileError("the header is missing")
+
+    def header(self) -> tuple[str, dict[str, Any]]:
+        """Class of the model, and the constructor's arguments as `encode` returned them."""
+        dtype, shape = self._form("header")
+        if dtype.kind != "U" or shape != () or dtype.itemsize > 4 * LARGEST_HEADER:
+            raise ModelFileError(
+                f"header: a text of at most {LARGEST_HEADER} letters is needed, not {dtype.str} {shape}"
+            )
+        header = json.loads(str(self._read("header", dtype, shape)))
+        match header:
+            case {"format": format_, "class": str(), "params": dict()} if len(header) == 3 and format_ == FORMAT:
+                return header["class"], header["params"]
+            case {"class": str(), "params": dict()}:
+                raise ModelFileError(
+                    f"header: this version reads format {FORMAT}, the file has format {header.get('format', 1)}; "
+                    "fit the model again"
+                )
+        raise ModelFileError("header: it must hold format, class and params")
+
+    def arrays(self, forms: dict[str, Form]) -> dict[str, Any]:
+        """Read the arrays of these names after all of their forms were compared; arrays without axes become numbers."""
+        found = {name: self._form(name) for name in forms if name in self.members}
+        for name, form in forms.items():
+            if name not in found:
+                raise ModelFileError(f"{name}: it is missing")
+            dtype, shape = found[name]
+            if not _fits(shape, form.shape):
+                raise ModelFileError(f"{name}: shape {_text(form.shape)} is needed, not {shape}")
+            if dtype.name not in form.dtypes or not dtype.isnative:
+                raise ModelFileError(f"{name}: dtype {' or '.join(form.dtypes)} is needed, not {dtype.str}")
+        arrays = {name: self._read(name, *found[name]) for name in forms}
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise ModelFileError(f"{name}: it must be finite")
+        return {name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
+
+    def only(self, names: set[str]) -> None:
+        """Raise ModelFileError for a member of another name."""
+        if unknown := sorted(self.members - names):
+            raise ModelFileError(f"{unknown[0]}: no such model has this member")
+
+    def _form(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """dtype and shape of a member from its first bytes; ModelFileError unless they agree with the member's size."""
+        info = self._zip.getinfo(f"{name}.npy")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ModelFileError(f"{name}: compression {info.compress_type} is neither stored nor deflated")
+        if info.file_size > MOST_DEFLATED * info.compress_size or info.compress_size > self._n_bytes:
+            raise ModelFileError(f"{name}: {info.file_size} bytes cannot come from a file of {self._n_bytes} bytes")
+        with self._zip.open(info) as stream:
+            start = io.BytesIO(stream.read(2**14))
+        if npy.read_magic(start) != (1, 0):
+            raise ModelFileError(f"{name}: version 1.0 of .npy is needed")
+        shape, _, dtype = npy.read_array_header_1_0(start)
+        if dtype.kind not in "biufU":
+            raise ModelFileError(f"{name}: dtype {dtype} is none of numbers (allow_pickle is False)")
+        size = dtype.itemsize * math.prod(shape)
+        if start.tell() + size != info.file_size:
+            raise ModelFileError(f"{name}: shape {shape} takes {size} bytes, not {info.file_size - start.tell()}")
+        return dtype, shape
+
+    def _read(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        with self._zip.open(f"{name}.npy") as stream:
+            array = npy.read_array(stream, allow_pickle=False)
+            if stream.read(1):  # the end of the member, where zipfile compares the checksum
+                raise ModelFileError(f"{name}: bytes are left after the array")
+        if array.dtype != dtype or array.shape != shape:
+            raise ModelFileError(f"{name}: it changed while it was read")
+        return np.ascontiguousarray(array).reshape(shape)
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[Archive]:
+    """Open a model file; every error of a damaged file becomes a ModelFileError that names the path."""
+    with open(path, "rb") as file:
+        try:
+            yield Archive(file)
+        except Exception as error:  # zipfile, zlib, json and constructors raise more than ten classes of errors
+            cause = str(error) or type(error).__name__
+            raise ModelFileError(f"path {path} is not a model saved by scratchgen: {cause}") from error
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool:
+    """Whether a shape has the wanted lengths."""
+    if wanted is None:
+        return True
+    return len(shape) == len(wanted) and all(want in (None, got) for got, want in zip(shape, wanted, strict=True))
+
+
+def _text(shape: tuple[int | None, ...] | None) -> str:
+    return str(shape).replace("None", "any")
+
+
+# --- constructor arguments as JSON -----------------------------------------------------------------------------------
 
 
 def encode(value: Any) -> Any:
     """Convert a constructor argument to JSON types; TypeError for types other than those below."""
     match value:
-        case np.ndarray():
-            return {"array": value.tolist(), "dtype": str(value.dtype)}
-        case np.generic():
+        case np.ndarray() if value.dtype.name in NUMBERS:
+            return {"array": value.tolist(), "dtype": value.dtype.name}
+        case np.generic() if value.dtype.name in NUMBERS:
             return value.item()
         case np.random.Generator():
-            return {"generator": encode(value.bit_generator.state)}
-        case dict():
-            return {"dict": {key: encode(v) for key, v in value.items()}}
+            return {"generator": _encode_state(value.bit_generator.state)}
         case tuple():
             return {"tuple": [encode(v) for v in value]}
         case list():
             return [encode(v) for v in value]
         case None | bool() | int() | float() | str():
             return value
-        case _ if is_dataclass(value) and type(value).__module__.startswith("scratchgen."):
+        case _ if CLASSES.get(type(value).__name__) is type(value):
             given = {f.name: encode(getattr(value, f.name)) for f in fields(value) if f.init}
-            return {"object": [type(value).__module__, type(value).__name__], "fields": given}
-    raise TypeError(f"cannot save a parameter of type {type(value).__name__}; use numbers, arrays or library objects")
+            return {"object": type(value).__name__, "fields": given}
+    raise TypeError(
+        f"cannot save a parameter of type {type(value).__name__}; use numbers, arrays, lists, tuples, a Generator, or "
+        f"one of {', '.join(CLASSES)}"
+    )
 
 
-def decode(value: Any) -> Any:
-    """Invert `encode`; ValueError if the value names a class that is not part of a model."""
+def decode(value: Any, name: str) -> Any:
+    """Invert `encode` for the argument `name`; ModelFileError if the value is none that `encode` returns."""
     match value:
         case list():
-            return [decode(v) for v in value]
-        case {"array": array, "dtype": dtype}:
-            return np.asarray(array, dtype=dtype)
-        case {"tuple": items}:
-            return tuple(decode(v) for v in items)
-        case {"generator": state}:
-            state = decode(state)
-            bits = _our_class(np.random, state["bit_generator"], np.random.BitGenerator)()
-            bits.state = state
-            return np.random.Generator(bits)
-        case {"dict": items}:
-            return {key: decode(v) for key, v in items.items()}
-        case {"object": [module, name], "fields": given}:
-            if not module.startswith("scratchgen."):
-                raise ValueError(f"the file names an object of {module}, which no model here has; do not trust it")
-            return _our_class(importlib.import_module(module), name)(**{key: decode(v) for key, v in given.items()})
-    return value
+            return [decode(v, name) for v in value]
+        case float() if not math.isfinite(value):
+            raise ModelFileError(f"argument {name}: {value} is not finite")
+        case None | bool() | int() | float() | str():
+            return value
+        case {"array": list() | int() | float() as array, "dtype": str(dtype), **rest} if not rest and dtype in NUMBERS:
+            if not np.isfinite(decoded := np.asarray(array, dtype=dtype)).all():
+                raise ModelFileError(f"argument {name}: it must be finite")
+            return decoded
+        case {"tuple": list(items), **rest} if not rest:
+            return tuple(decode(v, name) for v in items)
+        case {"generator": dict(state), **rest} if not rest:
+            return _decode_generator(state)
+        case {"object": str(cls), "fields": dict(given), **rest} if not rest and cls in CLASSES:
+            return CLASSES[cls](**{key: decode(v, f"{name}.{key}") for key, v in given.items()})
+    raise ModelFileError(f"argument {name}: {str(value)[:60]} is no number, array or object of a model")
 
 
-def _our_class(module: ModuleType, name: str, base: type = object) -> Any:
-    """The dataclass or bit generator of a given name; other names are refused, since a file must not call functions."""
-    found = getattr(module, name, None)
-    if not isinstance(found, type) or not issubclass(found, base) or not (is_dataclass(found) or base is not object):
-        raise ValueError(f"the file names {module.__name__}.{name}, which no model here has; do not trust it")
-    return found
+# --- generators ------------------------------------------------------------------------------------------------------
+
+# States of NumPy's generators: n for an int in 0..n−1, (m, n) for m of them.  NumPy's C code trusts a state: with a
+# position beyond the end of a table it reads memory that is not its own.
+_REST = {"has_uint32": 2, "uinteger": 2**32}
+_PCG = {"state": {"state": 2**128, "inc": 2**128}, **_REST}
+STATES: dict[str, dict[str, Any]] = {
+    "PCG64": _PCG,
+    "PCG64DXSM": _PCG,
+    "MT19937": {"state": {"key": (624, 2**32), "pos": 625}},
+    "Philox": {"state": {"counter": (4, 2**64), "key": (2, 2**64)}, "buffer": (4, 2**64), "buffer_pos": 5, **_REST},
+    "SFC64": {"state": {"state": (4, 2**64)}, **_REST},
+}
+
+
+def _encode_state(state: Any) -> Any:
+    """A generator's state with lists and ints in place of arrays and NumPy's numbers."""
+    if isinstance(state, dict):
+        return {key: _encode_state(value) for key, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
+
+
+def _decode_generator(state: dict[str, Any]) -> np.random.Generator:
+    """The generator of a state after every number was checked."""
+    kind = state.get("bit_generator")
+    if not isinstance(kind, str) or kind not in STATES:
+        raise ModelFileError(f"generator: bit_generator must be one of {', '.join(STATES)}, got {str(kind)[:60]!r}")
+    given = {key: value for key, value in state.items() if key != "bit_generator"}
+    checked = _check_state(given, STATES[kind], "generator")
+    bits = getattr(np.random, kind)(0)
+    bits.state = {"bit_generator": kind, **checked}
+    return np.random.Generator(bits)
+
+
+def _check_state(state: Any, form: Any, name: str) -> Any:
+    """Return `state`, with arrays in place of lists, if it has the form; raise ModelFileError otherwise."""
+    if isinstance(form, dict):
+        if not isinstance(state, dict) or state.keys() != form.keys():
+            raise ModelFileError(f"{name}: it must hold {', '.join(form)}")
+        return {key: _check_state(state[key], part, f"{name}.{key}") for key, part in form.items()}
+    length, limit = form if isinstance(form, tuple) else (1, form)
+    numbers = state if isinstance(form, tuple) else [state]
+    if not isinstance(numbers, list) or len(numbers) != length or not all(_is_below(n, limit) for n in numbers):
+        raise ModelFileError(f"{name}: {length} int(s) in 0..{limit - 1} are needed, got {str(state)[:60]}")
+    return np.array(numbers, dtype=np.uint64) if isinstance(form, tuple) else state
+
+
+def _is_below(number: Any, limit: int) -> bool:
+    return type(number) is int and 0 <= number < limit

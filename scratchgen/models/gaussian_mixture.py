@@ -23,12 +23,12 @@ from scratchgen.em import (
 from scratchgen.fast.em_statistics import expected_statistics
 from scratchgen.mixture import Mixture
 from scratchgen.models.estimator import Progress
+from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
 from scratchgen.validation import (
     Array,
     ArrayLike,
     as_choice,
-    as_count,
     as_finite,
     as_generator,
     as_number,
@@ -148,13 +148,10 @@ class GaussianMixture(MixtureModel):
         TypeError, ValueError
             If x or a constructor argument is wrong, or the floor is lost to rounding.
         """
-        K, x = as_count(self.n_components, "n_components"), as_samples(x).astype(np.float64, copy=False)
+        self._check_parameters()
+        K, floor, kind, max_iter = self.n_components, self.covariance_floor, self.covariance_type, self.max_iter
+        x = as_samples(x).astype(np.float64, copy=False)
         check_enough_rows(x, K)
-        max_iter, n_init = as_count(self.max_iter, "max_iter", minimum=0), as_count(self.n_init, "n_init")
-        tol = as_number(self.tol, "tol", low=0.0)
-        floor = as_number(self.covariance_floor, "covariance_floor", low=0.0, open_low=True)
-        kind = as_choice(self.covariance_type, "covariance_type", COVARIANCE_TYPES)
-        as_choice(self.init_params, "init_params", STARTS)
         prior, last, rng = self._prior(), self._last_fit(K, x.shape[1], floor), as_generator(self.rng)
 
         def log_prior(mixture: Mixture) -> float:
@@ -166,9 +163,9 @@ class GaussianMixture(MixtureModel):
         m_step = partial(
             m_step_from_statistics, covariance_floor=floor, covariance_type=kind, covariance_prior=prior
         )  # (15)
-        n_init = 1 if last is not None else n_init
+        n_init = 1 if last is not None else self.n_init
         starts = [last] if last is not None else (self._start(x, rng, floor, prior) for _ in range(n_init))
-        runs = (em(start, e_step, m_step, tol, max_iter, log_prior) for start in starts)
+        runs = (em(start, e_step, m_step, self.tol, max_iter, log_prior) for start in starts)
 
         def attributes(mixture: Mixture) -> dict[str, Any]:
             return {
@@ -181,15 +178,33 @@ class GaussianMixture(MixtureModel):
 
         yield from self._keep_best(runs, n_init * max_iter, attributes)
 
-    def set_fitted(self, **fitted: Any) -> Self:
-        """Set fitted attributes; if `mixture_` is not among them, it is built from the others."""
-        mixture = fitted.pop("mixture_", None)
-        super().set_fitted(**fitted)
-        if mixture is None:
-            covariances = expand(self.covariances_, self.covariance_type, *self.means_.shape)
-            mixture = Mixture(self.weights_, self.means_, covariances)
-        self.mixture_ = mixture
-        return self
+    def set_fitted(self, *, mixture_: Mixture | None = None, **fitted: Any) -> Self:
+        """Set fitted attributes; `mixture_` is built from the others if it is None."""
+        self._check_names(fitted)
+        return self._keep(fitted | (self._built_from(fitted) if mixture_ is None else {"mixture_": mixture_}))
+
+    def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
+        """`mixture_`."""
+        covariances = expand(fitted["covariances_"], self.covariance_type, *fitted["means_"].shape)
+        return {"mixture_": Mixture(fitted["weights_"], fitted["means_"], covariances)}
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        as_number(self.covariance_floor, "covariance_floor", low=0.0, open_low=True)
+        as_choice(self.covariance_type, "covariance_type", COVARIANCE_TYPES)
+        as_choice(self.init_params, "init_params", STARTS)
+        if not isinstance(self.warm_start, bool | np.bool_):
+            raise TypeError(f"warm_start must be True or False, got {self.warm_start!r}")
+        self._prior()
+
+    def _forms(self, n_features: int) -> dict[str, Form]:
+        K, D = self.n_components, n_features
+        covariances: dict[str, tuple[int, ...]] = {"full": (K, D, D), "tied": (D, D), "diag": (K, D), "spherical": (K,)}
+        return {
+            **super()._forms(n_features),
+            "means_": Form(FLOAT64, (K, D)),
+            "covariances_": Form(FLOAT64, covariances[self.covariance_type]),
+        }
 
     @property
     def law_(self) -> Mixture:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from scratchgen.em import em, factor_analysis_em_step, ppca_em_step, ppca_maximum
 from scratchgen.models.estimator import Estimator, InformationCriteria, Progress
+from scratchgen.models.files import FLOAT64, Form
+from scratchgen.models.mixture_model import check_bounds
 from scratchgen.validation import (
     RNG,
     Array,
@@ -46,6 +48,31 @@ class LinearGaussianModel(InformationCriteria, Estimator):
     free_energies_: Array
     converged_: bool
     n_iter_: int
+    n_components: int
+    tol: float
+    max_iter: int
+
+    def _check_parameters(self) -> None:
+        as_count(self.n_components, "n_components")
+        as_number(self.tol, "tol", low=0.0)
+        as_count(self.max_iter, "max_iter")
+        as_generator(self.rng)
+
+    def _forms(self, n_features: int) -> dict[str, Form]:
+        floats = {
+            "components_": (n_features, self.n_components),
+            "mean_": (n_features,),
+            "noise_variance_": (),
+            "lower_bounds_": (None,),
+            "free_energies_": (None,),
+        }
+        forms = {name: Form(FLOAT64, shape) for name, shape in floats.items()}
+        return {**forms, "converged_": Form(("bool",), ()), "n_iter_": Form(("int64",), ())}
+
+    def _check_fitted(self, **fitted: Any) -> None:
+        if np.min(fitted["noise_variance_"]) <= 0:
+            raise ValueError(f"noise_variance_ must be positive, got {np.min(fitted['noise_variance_'])}")
+        check_bounds(**fitted)
 
     def _run_em(
         self, x: Array, start: Parameters, step: Callable[..., Parameters], tol: float, max_iter: int
@@ -115,12 +142,6 @@ class LinearGaussianModel(InformationCriteria, Estimator):
         return D + min(D * r - r * (r - 1) // 2 + np.size(self.noise_variance_), D * (D + 1) // 2)
 
 
-def checked(x: ArrayLike, n_components: int, tol: float, max_iter: int) -> tuple[Array, int, float, int]:
-    """Check the arguments that both models have: x in float64, n_components, tol and max_iter."""
-    x, k = as_samples(x, n_min=2).astype(np.float64), as_count(n_components, "n_components")
-    return x, k, as_number(tol, "tol", low=0.0), as_count(max_iter, "max_iter")
-
-
 @dataclass(eq=False, repr=False)
 class PPCA(LinearGaussianModel):
     """Probabilistic principal component analysis: p(z) = N(0, I_k), p_θ(x | z) = N(W z + μ, σ² I).
@@ -172,6 +193,10 @@ class PPCA(LinearGaussianModel):
     tol: float = 1e-9
     max_iter: int = 1000
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        as_choice(self.method, "method", ("closed", "em"))
+
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Fit x, (N, D), by the closed form or by EM.
 
@@ -186,7 +211,8 @@ class PPCA(LinearGaussianModel):
             If x or a constructor argument is wrong, its variance underflows, or σ² is lost to rounding: x lies in k
             dimensions or fewer, or has fill values.
         """
-        x, k, tol, max_iter = checked(x, self.n_components, self.tol, self.max_iter)
+        self._check_parameters()
+        x, k, max_iter = as_samples(x, n_min=2).astype(np.float64), self.n_components, self.max_iter
         D, covariance = x.shape[1], np.atleast_2d(np.cov(x.T, bias=True))
         total = float(np.trace(covariance))
         if k >= D:
@@ -206,7 +232,7 @@ class PPCA(LinearGaussianModel):
                 )
             return W, variance
 
-        if as_choice(self.method, "method", ("closed", "em")) == "closed":
+        if self.method == "closed":
             start, max_iter = with_noise(*ppca_maximum(covariance, k)), 0
         else:
             start = with_noise(as_generator(self.rng).standard_normal((D, k)) * (total / D) ** 0.5, total / D)
@@ -214,7 +240,7 @@ class PPCA(LinearGaussianModel):
         def step(W: Array, variance: float) -> Parameters:
             return with_noise(*ppca_em_step(covariance, W, variance))
 
-        yield from self._run_em(x, start, step, tol, max_iter)
+        yield from self._run_em(x, start, step, self.tol, max_iter)
 
 
 @dataclass(eq=False, repr=False)
@@ -263,6 +289,13 @@ class FactorAnalysis(LinearGaussianModel):
     max_iter: int = 1000
     noise_floor: float = 1e-6
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        as_number(self.noise_floor, "noise_floor", low=0.0, high=1.0, open_low=True)
+
+    def _forms(self, n_features: int) -> dict[str, Form]:
+        return super()._forms(n_features) | {"noise_variance_": Form(FLOAT64, (n_features,))}
+
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Fit x, (N, D), by EM; the initial W has rows in proportion to the columns' standard deviations.
 
@@ -276,9 +309,10 @@ class FactorAnalysis(LinearGaussianModel):
         TypeError, ValueError
             If x or a constructor argument is wrong, a column of x is constant, or its variance underflows.
         """
-        x, k, tol, max_iter = checked(x, self.n_components, self.tol, self.max_iter)
+        self._check_parameters()
+        x, k = as_samples(x, n_min=2).astype(np.float64), self.n_components
         covariance, variances = np.atleast_2d(np.cov(x.T, bias=True)), x.var(axis=0)
-        floors = variances * as_number(self.noise_floor, "noise_floor", low=0.0, high=1.0, open_low=True)
+        floors = variances * self.noise_floor
         constant = np.flatnonzero(np.ptp(x, axis=0) <= 8 * np.finfo(np.float64).eps * np.abs(x).max(axis=0))
         if len(constant):
             raise ValueError(
@@ -288,4 +322,4 @@ class FactorAnalysis(LinearGaussianModel):
         W = as_generator(self.rng).standard_normal((x.shape[1], k)) * np.sqrt(variances / (2 * k))[:, None]
 
         step = partial(factor_analysis_em_step, covariance, noise_floor=floors)
-        yield from self._run_em(x, (W, 0.5 * variances), step, tol, max_iter)
+        yield from self._run_em(x, (W, 0.5 * variances), step, self.tol, self.max_iter)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from scratchgen.models.estimator import Progress, finite
+from scratchgen.models.estimator import FAR, Progress, finite
 from scratchgen.models.vae import GaussianVAE
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae import elbo, sigma_batch
@@ -77,7 +77,7 @@ class LinearVAE(GaussianVAE):
         TypeError, ValueError
             If x or a constructor argument is wrong.
         ArithmeticError
-            If the loss becomes NaN or infinite.
+            If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
         """
         return self._train(x, partial(sigma_batch, n_latents=self.n_latents))
 
@@ -86,7 +86,7 @@ class LinearVAE(GaussianVAE):
         x = self._as_fitted_samples(x)
         return linear_gaussian_log_prob(x, self.components_, self.decoder_mean_, self.decoder_variance_)
 
-    @finite
+    @finite(FAR)
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
         """Exact ELBO, (N,), nats, for x (N, D); `rng` and `n_draws` are not used."""
         data = self._as_data(x)

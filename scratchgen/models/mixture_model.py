@@ -11,7 +11,8 @@ import numpy as np
 from scratchgen.em import CategoricalLaw, Iterate, e_step, free_energy
 from scratchgen.mixture import Mixture
 from scratchgen.models.estimator import Estimator, InformationCriteria, Progress
-from scratchgen.validation import RNG, Array, ArrayLike, IntArray
+from scratchgen.models.files import FLOAT64, Form
+from scratchgen.validation import RNG, Array, ArrayLike, IntArray, as_count, as_generator, as_number
 
 Law = TypeVar("Law", Mixture, CategoricalLaw)
 
@@ -19,6 +20,10 @@ Law = TypeVar("Law", Mixture, CategoricalLaw)
 class MixtureModel(InformationCriteria, Estimator):
     """Base of GaussianMixture and CategoricalMixture: a component z = 1..K, and x given z."""
 
+    n_components: int
+    tol: float
+    max_iter: int
+    n_init: int
     weights_: Array
     lower_bounds_: Array
     converged_: bool
@@ -54,6 +59,24 @@ class MixtureModel(InformationCriteria, Estimator):
                     step += 1
                     yield Progress(step, n_steps, -bounds[-1])
 
+    def _check_parameters(self) -> None:
+        as_count(self.n_components, "n_components")
+        as_number(self.tol, "tol", low=0.0)
+        as_count(self.max_iter, "max_iter", minimum=0)
+        as_count(self.n_init, "n_init")
+        as_generator(self.rng)
+
+    def _forms(self, n_features: int) -> dict[str, Form]:
+        return {
+            "weights_": Form(FLOAT64, (self.n_components,)),
+            "lower_bounds_": Form(FLOAT64, (None,)),
+            "converged_": Form(("bool",), ()),
+            "n_iter_": Form(("int64",), ()),
+        }
+
+    def _check_fitted(self, **fitted: Any) -> None:
+        check_bounds(**fitted)
+
     @property
     @abstractmethod
     def law_(self) -> Mixture | CategoricalLaw:
@@ -83,6 +106,15 @@ class MixtureModel(InformationCriteria, Estimator):
     def sample(self, n: int, rng: RNG = None) -> Array:
         """Draw n examples from p_θ, (n, D)."""
         return self.law_.sample(n, rng)
+
+
+def check_bounds(**fitted: Any) -> None:
+    """Raise ValueError unless lower_bounds_ has one number before EM and one after each of n_iter_ iterations."""
+    if fitted["n_iter_"] < 0 or len(fitted["lower_bounds_"]) != fitted["n_iter_"] + 1:
+        raise ValueError(
+            f"lower_bounds_ must have n_iter_ + 1 numbers, got {len(fitted['lower_bounds_'])} for n_iter_ = "
+            f"{fitted['n_iter_']}"
+        )
 
 
 def check_enough_rows(x: Array, n_components: int) -> None:

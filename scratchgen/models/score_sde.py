@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
-from scratchgen.models.estimator import Progress
+from scratchgen.models.estimator import UNTRAINED, Progress, finite
 from scratchgen.nn import CategoricalDenoiser
 from scratchgen.sde import (
     DIRECTIONS,
@@ -104,6 +104,7 @@ class ScoreSDE(DiffusionModel):
     directions: str = "rademacher"
     time_choice: str = "stratified"
     n_sample_steps: int = 250
+    sde_: LinearSDE = field(init=False)
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -125,8 +126,9 @@ class ScoreSDE(DiffusionModel):
         TypeError, ValueError
             If x or a constructor argument is wrong.
         ArithmeticError
-            If the loss becomes NaN or infinite.
+            If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
         """
+        self._check_parameters()
         network, data, options = self._start(x)
         steps = train(
             network,
@@ -143,6 +145,10 @@ class ScoreSDE(DiffusionModel):
             losses[step - 1], self.losses_ = loss, losses[:step]
             yield Progress(step, len(losses), loss)
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._check_choices()
+
     def _check_choices(self) -> None:
         """Raise ValueError or TypeError if a choice is none of its names, or two choices exclude each other."""
         as_choice(self.matching, "matching", MATCHINGS)
@@ -152,14 +158,23 @@ class ScoreSDE(DiffusionModel):
         if as_choice(self.prediction, "prediction", ("v", "levels")) == "levels" and self.matching != "denoising":
             raise ValueError(f"matching must be 'denoising' for prediction='levels', got {self.matching!r}")
         as_count(self.n_sample_steps, "n_sample_steps")
+        if self.sde is not None and not isinstance(self.sde, LinearSDE):
+            raise TypeError(f"sde must be a VP, SubVP or VE process or None, got {self.sde!r}; pass VP()")
+        as_number(self.t_min, "t_min", low=0.0, high=self._process.horizon, open_low=True)
 
     def set_fitted(self, **fitted: Any) -> Self:
         """Set fitted attributes and the forward process `sde_`; ValueError if t_min is not in (0, horizon]."""
-        sde = VP() if self.sde is None else self.sde
-        as_number(self.t_min, "t_min", low=0.0, high=sde.horizon, open_low=True)
         self._check_choices()
-        self.sde_ = sde
         return super().set_fitted(**fitted)
+
+    @property
+    def _process(self) -> LinearSDE:
+        """`sde`, or its default."""
+        return VP() if self.sde is None else self.sde
+
+    def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
+        """Add the forward process."""
+        return super()._built_from(fitted) | {"sde_": self._process}
 
     # --- prediction and sampling -----------------------------------------------------------------------------------
 
@@ -219,6 +234,7 @@ class ScoreSDE(DiffusionModel):
             sde, score, x_T, times, rng, stochasticity=stochasticity, n_corrections=n_corrections, snr=snr
         )
 
+    @finite(UNTRAINED)
     def sample(
         self,
         n: int,
@@ -258,6 +274,7 @@ class ScoreSDE(DiffusionModel):
 
     # --- likelihood ------------------------------------------------------------------------------------------------
 
+    @finite(UNTRAINED)
     def elbo(self, x: ArrayLike, rng: RNG = None, n_times: int = 64) -> Array:
         """Unbiased estimate of the continuous-time bound of log p_θ(x), (N,), nats (Kingma et al. 2021).
 
@@ -293,6 +310,7 @@ class ScoreSDE(DiffusionModel):
         levels, (scale, std) = levels_of(x0, len(network.levels)), self.sde_.level(self.t_min)
         return lambda x_t: network.log_mass(levels, x_t, scale, std)
 
+    @finite(UNTRAINED)
     def log_prob(self, x: ArrayLike, rtol: float = 1e-5, n_probes: int | None = None, rng: RNG = None) -> Array:
         """Log-likelihood of the probability flow at t_min, (N,), nats, to the tolerance `rtol`.
 

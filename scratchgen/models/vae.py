@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
-from scratchgen.models.estimator import Progress, StandardizedEstimator, finite
+from scratchgen.models.estimator import FAR, UNTRAINED, Progress, StandardizedEstimator, finite
+from scratchgen.models.files import Form
+from scratchgen.nn import n_parameters
+from scratchgen.nn.activations import ACTIVATIONS
 from scratchgen.vae import LOG_VARIANCE_RATE, Draw, VAENetwork, elbo, iwae, random_batch, train
 from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as_generator, as_number, as_samples
+
+PARTS = ("encoder_", "decoder_", "log_variance_")  # in the order of `VAENetwork.parts`
 
 
 @dataclass(eq=False, repr=False)
@@ -35,19 +40,24 @@ class GaussianVAE(StandardizedEstimator):
     encoder_: Array = field(init=False)
     decoder_: Array = field(init=False)
     log_variance_: Array = field(init=False)
+    losses_: Array = field(init=False)
+    network_: VAENetwork = field(init=False)
 
     def _train(self, x: ArrayLike, draw: Draw) -> Iterator[Progress]:
         """Minimise (14) on the batches and noise of `draw`; yield the loss in units of the data after every step."""
-        x = as_samples(x)
-        n_steps = as_count(self.n_steps, "n_steps")
-        learning_rate = as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
-        kl_weight = as_number(self.kl_weight, "kl_weight", low=0.0)
-        rng = as_generator(self.rng)
+        self._check_parameters()
+        x, n_steps, rng = as_samples(x), self.n_steps, as_generator(self.rng)
         mean, scale = self._measure_units(x)
-        learned, variance = self._starting_variance(x)
+        learned, variance = self._starting_variance()
+        constant = np.flatnonzero(np.ptp(x, axis=0) == 0)
+        if self.decoder_variance == "diag" and self.n_levels is None and len(constant):
+            raise ValueError(
+                f"x must vary in every column for decoder_variance='diag', but column {constant[0]} is constant: its "
+                "variance would go to 0 and the ELBO to infinity; drop the column"
+            )
         start = self._new_network(x.shape[1], rng)
         start.log_variance[:] = np.log(variance)
-        parts = dict(zip(("encoder_", "decoder_", "log_variance_"), (part for part, _ in start.parts), strict=True))
+        parts = dict(zip(PARTS, (part for part, _ in start.parts), strict=True))
         self.set_fitted(mean_=mean, scale_=scale, n_features_in_=x.shape[1], losses_=np.zeros(0), **parts)
         steps = train(
             self.network_,
@@ -55,51 +65,60 @@ class GaussianVAE(StandardizedEstimator):
             n_steps,
             rng,
             draw,
-            learning_rate=learning_rate,
+            learning_rate=self.learning_rate,
             log_variance_rate=LOG_VARIANCE_RATE if learned else 0.0,
-            kl_weight=kl_weight,
+            kl_weight=self.kl_weight,
         )
         losses, log_volume = np.empty(n_steps), self._log_volume
         for step, loss in enumerate(steps, start=1):
             losses[step - 1], self.losses_ = loss + log_volume, losses[:step]
             yield Progress(step, n_steps, loss + log_volume)
 
-    def _starting_variance(self, x: Array) -> tuple[bool, float]:
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        as_count(self.n_steps, "n_steps")
+        as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
+        as_number(self.kl_weight, "kl_weight", low=0.0)
+        as_choice(self.activation, "activation", tuple(ACTIVATIONS))
+        as_choice(self.dtype, "dtype", ("float32", "float64"))
+        self._starting_variance()
+        VAENetwork.sizes(1, self.n_latents, self.hidden, self.decoder_hidden)
+
+    def _starting_variance(self) -> tuple[bool, float]:
         """Return whether s² is learned, and the initial s²; ValueError for a wrong decoder_variance."""
         learned = self.decoder_variance is None or isinstance(self.decoder_variance, str)
         if learned and self.decoder_variance not in (None, "diag"):
             raise ValueError(f"decoder_variance must be a number, None or 'diag', got {self.decoder_variance!r}")
         variance = as_number(1.0 if learned else self.decoder_variance, "decoder_variance", low=0.0, open_low=True)
-        constant = np.flatnonzero(np.ptp(x, axis=0) == 0)
-        if self.decoder_variance == "diag" and self.n_levels is None and len(constant):
-            raise ValueError(
-                f"x must vary in every column for decoder_variance='diag', but column {constant[0]} is constant: its "
-                "variance would go to 0 and the ELBO to infinity; drop the column"
-            )
         return learned, variance
 
     def _new_network(self, dimension: int, rng: RNG = None) -> VAENetwork:
         """Create the networks that the constructor's arguments describe, with random weights."""
         return VAENetwork(
             dimension,
-            as_count(self.n_latents, "n_latents"),
+            self.n_latents,
             self.hidden,
             self.activation,
             rng,
-            as_choice(self.dtype, "dtype", ("float32", "float64")),
+            self.dtype,
             n_variances=dimension if self.decoder_variance == "diag" else 1,
             n_levels=self.n_levels,
             decoder_hidden=self.decoder_hidden,
         )
 
-    def set_fitted(self, **fitted: Any) -> Self:
-        """Set fitted attributes, and build `network_` around `encoder_`, `decoder_` and `log_variance_`."""
-        super().set_fitted(**fitted)
-        self.network_ = self._new_network(self.n_features_in_)
-        for name, (part, _) in zip(("encoder_", "decoder_", "log_variance_"), self.network_.parts, strict=True):
-            part[:] = getattr(self, name)
-            setattr(self, name, part)
-        return self
+    def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
+        """`network_` with copies of `encoder_`, `decoder_` and `log_variance_`, which become these copies."""
+        network = self._new_network(fitted["n_features_in_"], rng=0)
+        parts = dict(zip(PARTS, (part for part, _ in network.parts), strict=True))
+        for name, part in parts.items():
+            part[:] = fitted[name]
+        return {"network_": network, **parts}
+
+    def _forms(self, n_features: int) -> dict[str, Form]:
+        sizes = VAENetwork.sizes(n_features, self.n_latents, self.hidden, self.decoder_hidden)
+        lengths = [*map(n_parameters, sizes), n_features if self.decoder_variance == "diag" else 1]
+        parts = {name: Form((self.dtype,), (length,)) for name, length in zip(PARTS, lengths, strict=True)}
+        return super()._forms(n_features) | parts
 
     # --- use of the fitted model -----------------------------------------------------------------------------------
 
@@ -109,7 +128,7 @@ class GaussianVAE(StandardizedEstimator):
         variances = np.exp(self.log_variance_, dtype=np.float64) * self.scale_**2
         return float(variances[0]) if len(variances) == 1 else variances
 
-    @finite
+    @finite(FAR)
     def encode(self, x: ArrayLike) -> tuple[Array, Array]:
         """Mean and variance of q(z | x), each (N, k), for x (N, D)."""
         data = self._as_data(x)
@@ -125,6 +144,7 @@ class GaussianVAE(StandardizedEstimator):
         """Mean of p_θ(x | z), (N, D), at the mean z of q(z | x), for x (N, D)."""
         return self.decode(self.encode(x)[0])
 
+    @finite(UNTRAINED)
     def sample(self, n: int, rng: RNG = None) -> Array:
         """Draw n examples from p_θ(x), (n, D), in units of the data: z ~ N(0, I), then x ~ N(decode(z), s² I).
 
@@ -136,7 +156,7 @@ class GaussianVAE(StandardizedEstimator):
         x = means + np.sqrt(self.decoder_variance_) * rng.standard_normal(means.shape)
         return self._to_levels(x)
 
-    @finite
+    @finite(FAR)
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
         """Unbiased estimate of the ELBO, (N,), nats, for x (N, D).
 
@@ -145,7 +165,7 @@ class GaussianVAE(StandardizedEstimator):
         data = self._as_data(x)
         return elbo(self.network_, data, self._noise(len(data), rng, n_draws)) - self._log_volume
 
-    @finite
+    @finite(FAR)
     def iwae(self, x: ArrayLike, rng: RNG = None, n_draws: int = 64) -> Array:
         """Importance-weighted bound log (1/n) Σ_i p_θ(x, z_i)/q(z_i | x), (N,), nats, for x (N, D) (Burda et al. 2016).
 
@@ -248,6 +268,11 @@ class VAE(GaussianVAE):
     dtype: str = "float32"
     batch_size: int | None = 128
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.batch_size is not None:
+            as_count(self.batch_size, "batch_size")
+
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Minimise (14) on x, (N, D), by Adam.
 
@@ -261,8 +286,6 @@ class VAE(GaussianVAE):
         TypeError, ValueError
             If x or a constructor argument is wrong.
         ArithmeticError
-            If the loss becomes NaN or infinite.
+            If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
         """
-        if self.batch_size is not None:
-            as_count(self.batch_size, "batch_size")
         return self._train(x, partial(random_batch, n_latents=self.n_latents, batch_size=self.batch_size))

@@ -7,10 +7,10 @@
 * `adam`: the optimiser, the moving average and the learning-rate schedule.
 """
 
-from scratchgen.nn.adam import EMA, Adam, cosine_decay, finite_loss
+from scratchgen.nn.adam import EMA, Adam, check_step, cosine_decay
 from scratchgen.nn.categorical_denoiser import CategoricalDenoiser
 from scratchgen.nn.features import NO_LABEL, coordinate_features, time_features
-from scratchgen.nn.mlp import MLP
+from scratchgen.nn.mlp import MLP, n_parameters
 from scratchgen.nn.noise_network import EpsCoefficients, NoiseNetwork
 
 NoisePredictor = NoiseNetwork | CategoricalDenoiser
@@ -24,8 +24,9 @@ __all__ = [
     "EpsCoefficients",
     "NoiseNetwork",
     "NoisePredictor",
+    "check_step",
     "coordinate_features",
     "cosine_decay",
-    "finite_loss",
+    "n_parameters",
     "time_features",
 ]

@@ -104,13 +104,22 @@ class EMA:
         self.average += (1 - decay) * parameters
 
 
-def finite_loss(loss: float, step: int) -> float:
-    """Return the loss of step 0, 1, …; raise ArithmeticError if it is NaN or infinite."""
-    if not np.isfinite(loss):
-        raise ArithmeticError(
-            f"training diverged: the loss of step {step + 1} is {loss}; lower learning_rate, or standardize the data"
-        )
-    return loss
+def check_step(step: int, loss: float, *gradients: Array) -> None:
+    """Raise ArithmeticError if the loss of step 0, 1, …, or the squared length of a gradient, is NaN or infinite.
+
+    The check comes before the parameters change, so that those of the last good step stay.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = sum(float(gradient @ gradient) for gradient in gradients)
+    if np.isfinite(loss) and np.isfinite(squares):
+        return
+    found = f"the loss is {loss}" if not np.isfinite(loss) else f"the squared length of the gradient is {squares}"
+    cause = (
+        "before any change of the parameters, so that x is too large or not finite; standardize x"
+        if step == 0
+        else f"and the parameters are those after step {step}; lower learning_rate, or drop outliers of x"
+    )
+    raise ArithmeticError(f"training diverged in step {step + 1}: {found}, {cause}")
 
 
 def cosine_decay(step: int, n_steps: int, learning_rate: float, warmup: int = 0) -> float:

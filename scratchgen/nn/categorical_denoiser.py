@@ -64,10 +64,10 @@ class CategoricalDenoiser:
         dtype: DTypeLike = np.float32,
     ) -> None:
         D, n_levels = histograms.shape
-        self.n_time_features = as_count(n_time_features, "n_time_features", minimum=0)
-        self.n_classes = as_count(n_classes, "n_classes", minimum=0)
-        width = 3 * D + 2 * n_time_features + n_classes
-        self.mlp = MLP((width, *as_widths(hidden, "hidden"), N_CORRECTIONS * D), rng=rng, dtype=dtype, zero_last=True)
+        sizes = self.sizes(D, hidden, n_time_features, n_classes)
+        self.n_time_features = n_time_features
+        self.n_classes = n_classes
+        self.mlp = MLP(sizes, rng=rng, dtype=dtype, zero_last=True)
         self.parameters, self.gradient = self.mlp.parameters, self.mlp.gradient
         k, levels = np.arange(n_levels), level_values(n_levels)
         self.levels: Array = levels.astype(dtype)
@@ -77,6 +77,13 @@ class CategoricalDenoiser:
         values, vectors = np.linalg.eigh(covariance)
         self._values: Array = np.maximum(values, 0.0).astype(dtype)
         self._vectors: Array = vectors.astype(dtype)
+
+    @staticmethod
+    def sizes(dimension: int, hidden: Sequence[int], n_time_features: int = 8, n_classes: int = 0) -> tuple[int, ...]:
+        """Widths of all layers of F, input first, for D dimensions and the constructor's other arguments."""
+        inputs = 3 * dimension + 2 * as_count(n_time_features, "n_time_features", minimum=0)
+        inputs += as_count(n_classes, "n_classes", minimum=0)
+        return (inputs, *as_widths(hidden, "hidden"), N_CORRECTIONS * dimension)
 
     # --- inputs ----------------------------------------------------------------------------------------------------
 

@@ -82,8 +82,7 @@ class MLP:
         rng = as_generator(rng)
         if not np.issubdtype(dtype, np.floating):
             raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
-        n_parameters = sum((m + 1) * n for m, n in pairwise(self.sizes))
-        self.parameters: Array = np.zeros(n_parameters, dtype=dtype)
+        self.parameters: Array = np.zeros(n_parameters(self.sizes), dtype=dtype)
         self.gradient: Array = np.zeros_like(self.parameters)
         self._make_views()
         for weight in self.weights[: len(self.weights) - zero_last]:
@@ -217,6 +216,11 @@ class MLP:
                     grad, grad_d = slope * grad + bend * grad_d, slope * grad_d
 
         return h @ self.weights[-1] + self.biases[-1], dh @ self.weights[-1], backward
+
+
+def n_parameters(sizes: Sequence[int]) -> int:
+    """Number of weights and biases of an MLP of these widths."""
+    return sum((m + 1) * n for m, n in pairwise(sizes))
 
 
 def _layers(flat: Array, sizes: tuple[int, ...]) -> tuple[list[Array], list[Array]]:

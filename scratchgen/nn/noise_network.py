@@ -68,13 +68,28 @@ class NoiseNetwork:
         dtype: DTypeLike = np.float32,
         n_classes: int = 0,
     ) -> None:
-        self.dimension = as_count(dimension, "dimension")
-        self.n_time_features = as_count(n_time_features, "n_time_features", minimum=0)
-        self.n_coordinate_features = as_count(n_coordinate_features, "n_coordinate_features", minimum=0)
-        self.n_classes = as_count(n_classes, "n_classes", minimum=0)
-        width = dimension * (1 + 2 * n_coordinate_features) + 2 * n_time_features + n_classes
-        self.mlp = MLP((width, *as_widths(hidden, "hidden"), dimension), rng=rng, dtype=dtype, zero_last=True)
+        sizes = self.sizes(dimension, hidden, n_time_features, n_coordinate_features, n_classes)
+        self.dimension = dimension
+        self.n_time_features = n_time_features
+        self.n_coordinate_features = n_coordinate_features
+        self.n_classes = n_classes
+        self.mlp = MLP(sizes, rng=rng, dtype=dtype, zero_last=True)
         self.parameters, self.gradient = self.mlp.parameters, self.mlp.gradient
+
+    @staticmethod
+    def sizes(
+        dimension: int,
+        hidden: Sequence[int],
+        n_time_features: int = 8,
+        n_coordinate_features: int = 0,
+        n_classes: int = 0,
+    ) -> tuple[int, ...]:
+        """Widths of all layers of F, input first, for the constructor's arguments."""
+        inputs = as_count(dimension, "dimension")
+        inputs *= 1 + 2 * as_count(n_coordinate_features, "n_coordinate_features", minimum=0)
+        inputs += 2 * as_count(n_time_features, "n_time_features", minimum=0)
+        inputs += as_count(n_classes, "n_classes", minimum=0)
+        return (inputs, *as_widths(hidden, "hidden"), dimension)
 
     def _inputs(
         self,

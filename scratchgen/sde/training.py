@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from scratchgen.nn import EMA, Adam, NoiseNetwork, NoisePredictor, cosine_decay, finite_loss
+from scratchgen.nn import EMA, Adam, NoiseNetwork, NoisePredictor, check_step, cosine_decay
 from scratchgen.sde.matching import denoising_error, sliced_error
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler, stratified
@@ -219,7 +219,7 @@ def train(
     Raises
     ------
     ArithmeticError
-        If the loss is NaN or infinite.
+        If the loss or the gradient is NaN or infinite; network and average are then those of the step before.
     """
     adam, ema = Adam(network.parameters, weight_decay=weight_decay), EMA(average, ema_decay)
     for step in range(n_steps):
@@ -227,12 +227,15 @@ def train(
         noise = rng.standard_normal(x0.shape, dtype=x0.dtype)
         cells, t, correction = sampler.draw(batch_size, rng)
         variance = sde.std(t) ** 2  # std² ‖s_θ + ε/std‖² = ‖ε − ε̂‖²; λ(t) is std² times the density of t
-        if matching == "denoising":
-            losses = variance * score_step(network, sde, x0, t, noise, correction * variance)
-        else:
-            v, reduce_variance = draw_directions(matching, directions, x0, rng), matching != "sliced"
-            scores = sliced_step(network, sde, x0, t, noise, correction * variance, v, reduce_variance)
-            losses = variance * scores + x0.shape[1]
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` raises an error
+            if matching == "denoising":
+                losses = variance * score_step(network, sde, x0, t, noise, correction * variance)
+            else:
+                v, reduce_variance = draw_directions(matching, directions, x0, rng), matching != "sliced"
+                scores = sliced_step(network, sde, x0, t, noise, correction * variance, v, reduce_variance)
+                losses = variance * scores + x0.shape[1]
+            loss = float(correction @ losses) / batch_size
+        check_step(step, loss, network.gradient)
         adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
         ema.update(network.parameters)
         loss = finite_loss(float(correction @ losses) / batch_size, step)

@@ -6,7 +6,7 @@ import numpy as np
 
 from scratchgen.nn import MLP
 from scratchgen.vae.objective import importance_weighted_bound, log_importance_weight, reparameterise, vae_loss
-from scratchgen.validation import RNG, Array, DTypeLike, as_generator, as_widths
+from scratchgen.validation import RNG, Array, DTypeLike, as_count, as_generator, as_widths
 
 
 class VAENetwork:
@@ -59,14 +59,22 @@ class VAENetwork:
         decoder_hidden: Sequence[int] | None = None,
     ) -> None:
         rng = as_generator(rng)
-        hidden = as_widths(hidden, "hidden")
         self.n_latents = n_latents
         self.n_levels = n_levels
-        self.encoder = MLP((dimension, *hidden, 2 * n_latents), activation, rng, dtype)
-        decoder_hidden = hidden[::-1] if decoder_hidden is None else as_widths(decoder_hidden, "decoder_hidden")
-        self.decoder = MLP((n_latents, *decoder_hidden, dimension), activation, rng, dtype)
+        self.encoder, self.decoder = (
+            MLP(sizes, activation, rng, dtype) for sizes in self.sizes(dimension, n_latents, hidden, decoder_hidden)
+        )
         self.log_variance: Array = np.zeros(n_variances, dtype=dtype)
         self.log_variance_gradient: Array = np.zeros(n_variances, dtype=dtype)
+
+    @staticmethod
+    def sizes(
+        dimension: int, n_latents: int, hidden: Sequence[int], decoder_hidden: Sequence[int] | None = None
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Widths of the layers of encoder and decoder, input first, for the constructor's arguments."""
+        D, k, hidden = as_count(dimension, "dimension"), as_count(n_latents, "n_latents"), as_widths(hidden, "hidden")
+        back = hidden[::-1] if decoder_hidden is None else as_widths(decoder_hidden, "decoder_hidden")
+        return (D, *hidden, 2 * k), (k, *back, D)
 
     @property
     def parts(self) -> list[tuple[Array, Array]]:

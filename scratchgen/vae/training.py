@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from scratchgen.nn import Adam, cosine_decay, finite_loss
+from scratchgen.nn import Adam, check_step, cosine_decay
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae.network import VAENetwork
 from scratchgen.vae.objective import reparameterise, vae_loss_and_gradient
@@ -91,13 +91,14 @@ def train(
     Raises
     ------
     ArithmeticError
-        If the loss is NaN or infinite.
+        If the loss or a gradient is NaN or infinite; the network is then that of the step before.
     """
     optimizers = [(Adam(parameters), gradient) for parameters, gradient in network.parts]
     for step in range(n_steps):
         batch, noise = draw(x, rng)
-        losses = train_step(network, batch, noise, kl_weight)
-        loss = finite_loss(float(losses.mean()), step)
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` raises an error
+            loss = float(train_step(network, batch, noise, kl_weight).mean())
+        check_step(step, loss, *(gradient for _, gradient in optimizers))
         rate = cosine_decay(step, n_steps, learning_rate)
         for (adam, gradient), factor in zip(optimizers, (1, 1, log_variance_rate), strict=True):
             adam.step(gradient, factor * rate)

@@ -714,11 +714,25 @@ def test_load_builds_parameters_and_calls_nothing_else(crafted, tmp_path):
 
 @every_model
 def test_objects_are_refused_rather_than_pickled(cls, tmp_path):
-    model = small(cls).fit(data())
-    model.set_params(rng=Bomb())
+    model = small(cls).set_params(rng=Bomb())
+    fitted = small(cls).fit(data())
+    model.set_fitted(**{name: getattr(fitted, name) for name in ("n_features_in_", *cls._fitted)})
     with pytest.raises(TypeError, match="cannot save a parameter of type Bomb"):
         model.save(tmp_path / "model.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+@every_model
+def test_save_writes_the_arguments_of_the_fit(cls, tmp_path):
+    """`set_params` changes the next fit; a file holds the arguments that belong to its numbers."""
+    model = small(cls).fit(data())
+    before = model.get_params()
+    size = "n_latents" if cls in (VAE, LinearVAE) else "hidden" if cls in (DDPM, ScoreSDE) else "n_components"
+    model.set_params(**{size: (5, 7, 5) if size == "hidden" else 17})
+    model.save(tmp_path / "model.npz")
+    loaded = cls.load(tmp_path / "model.npz")
+    assert same(loaded.get_params()[size], before[size])
+    assert draws(loaded) == draws(small(cls).fit(data()))
 
 
 @every_model

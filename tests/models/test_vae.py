@@ -297,13 +297,18 @@ def test_variance_of_every_dimension_is_its_own_mean_square(x):
     assert model.elbo(x).mean() == pytest.approx(best.score(x), abs=2e-3)
 
 
-def test_diverged_training_is_an_error():
-    x = 1e3 + np.random.default_rng(0).standard_normal((50, 3))
-    with (
-        np.errstate(all="ignore"),
-        pytest.raises(ArithmeticError, match=r"^training diverged: the loss of step \d+ is (nan|inf); lower"),
+def test_diverged_training_is_an_error_that_names_step_cause_and_remedy():
+    x = np.random.default_rng(0).standard_normal((50, 3))
+    model = VAE(1, (8,), n_steps=200, standardize=False, rng=0)
+    with pytest.raises(
+        ArithmeticError, match=r"^training diverged in step 1: the loss is (nan|inf), before.*standardize x"
     ):
-        VAE(1, (8,), n_steps=200, learning_rate=1e3, standardize=False, rng=0).fit(x * 1e5)
+        model.fit(x * 1e8)
+    model.set_params(learning_rate=1e3)
+    with pytest.raises(ArithmeticError, match=r"^training diverged in step 3: .* after step 2; lower learning_rate"):
+        model.fit(x)
+    assert len(model.losses_) == 2
+    assert np.isfinite(model.encoder_).all()
 
 
 @pytest.mark.parametrize(
