@@ -1,0 +1,145 @@
+"""Training that cannot go well: learning rates and data that are too large, and one bad value."""
+
+import warnings
+from collections import Counter
+
+import numpy as np
+
+from scratchgen import DDPM, PPCA, VAE, CategoricalMixture, FactorAnalysis, GaussianMixture, LinearVAE, ScoreSDE
+from scratchgen.nn import NoiseNetwork
+from scratchgen.schedule import NoiseSchedule
+from scratchgen.sde import VP, TimeSampler
+from scratchgen.sde.training import train as train_scores
+from scratchgen.timestep_sampling import TimestepSampler
+from scratchgen.ddpm import loss_weight
+from scratchgen.ddpm import train as train_noise
+from scratchgen.vae import VAENetwork, random_batch
+from scratchgen.vae import train as train_vae
+from tests.reliability.models import REALS, numbers
+from tests.reliability.report import Figure
+
+MODELS = {
+    "VAE": lambda: VAE(2, hidden=(16,), n_steps=40, rng=0),
+    "LinearVAE": lambda: LinearVAE(1, n_steps=40, rng=0),
+    "DDPM": lambda: DDPM(NoiseSchedule.linear(20), hidden=(16,), n_steps=40, rng=0),
+    "ScoreSDE": lambda: ScoreSDE(hidden=(16,), n_steps=40, n_sample_steps=20, rng=0),
+    "ScoreSDE sliced": lambda: ScoreSDE(matching="sliced", hidden=(16,), n_steps=40, n_sample_steps=20, rng=0),
+    "PPCA": lambda: PPCA(1),
+    "PPCA by EM": lambda: PPCA(1, method="em", max_iter=50, rng=0),
+    "FactorAnalysis": lambda: FactorAnalysis(1, max_iter=50, rng=0),
+    **{f"GaussianMixture {t}": lambda t=t: GaussianMixture(2, t, rng=0) for t in ("full", "tied", "diag", "spherical")},
+    "CategoricalMixture": lambda: CategoricalMixture(2, 4, rng=0),
+}
+DATA = {
+    "data": REALS,
+    **{f"data times {c:g}": REALS * c for c in (1e8, 1e20, 1e-20, 1e59, 1e-160, 1e160)},
+    **{f"one value of {v:g}": np.vstack([REALS, [v, 0.0, 0.0]]) for v in (1e9, 1e20, 1e37, 1e160, np.nan)},
+}
+RATES = [None, 1e3, 1e30, 1e-300]
+
+
+def outcome(model, x):
+    """ "finite", "error", or what is wrong: NaN that was returned, a warning, or a raw error."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.fit(x)
+            said = model.sample(30, rng=1), np.asarray(model.elbo(x[:5], rng=1))
+    except (ValueError, ArithmeticError) as error:
+        return "clear error" if len(str(error)) > 40 else f"short error {error}"
+    except Exception as error:
+        return f"raw {type(error).__name__}"
+    return "finite" if all(np.isfinite(part).all() for part in said) else "NaN"
+
+
+def tried():
+    """Names and outcomes of all models, data and learning rates."""
+    for name, make in MODELS.items():
+        for label, x in DATA.items():
+            for rate in RATES if hasattr(make(), "learning_rate") else [None]:
+                for units in (True, False) if hasattr(make(), "standardize") else (None,):
+                    model = make()
+                    if rate is not None:
+                        model.set_params(learning_rate=rate)
+                    if units is not None:
+                        model.set_params(standardize=units)
+                    yield f"{name}, {label}, learning_rate {rate}, standardize {units}", outcome(model, x)
+
+
+def refits():
+    """Names of models that lose numbers when a second fit fails.
+
+    Networks keep the last good parameters of the second fit, other models the whole first fit.
+    """
+    for name, make in MODELS.items():
+        x = np.abs(REALS).astype(int) % 4 if name == "CategoricalMixture" else REALS
+        model = make().fit(x)
+        first = numbers(model)
+        trains = hasattr(model, "learning_rate")
+        try:
+            if trains:
+                model.set_params(learning_rate=1e30).fit(x)
+            else:
+                model.fit(np.full_like(x, 1e160, dtype=float))
+        except (ValueError, ArithmeticError):
+            finite = all(np.isfinite(getattr(model, key)).all() for key in model._fitted)
+            if not finite or (not trains and numbers(model) != first):
+                yield name
+        else:
+            yield f"{name}: no error"
+
+
+def bad_batches():
+    """The training loops on data with one NaN: names of loops that raise no ArithmeticError or lose their parameters."""
+    x = REALS.astype(np.float32)
+    x[7, 1] = np.nan
+    rng, schedule, sde = np.random.default_rng(0), NoiseSchedule.linear(10), VP()
+    for name in "DDPM", "ScoreSDE", "VAE":
+        if name == "VAE":
+            network = VAENetwork(3, 1, (8,), rng=0)
+            parts = [part for part, _ in network.parts]
+            steps = train_vae(network, x, 50, rng, lambda x, rng: random_batch(x, rng, 1, 8))
+        else:
+            network = NoiseNetwork(3, (8,), rng=0)
+            average = network.parameters.copy()
+            parts = [network.parameters, average]
+            if name == "DDPM":
+                sampler, weights = TimestepSampler(10, "uniform"), loss_weight(schedule, "simple", schedule.beta**2)
+                steps = train_noise(
+                    network, average, schedule, x, 50, rng, sampler=sampler, weights=weights, prediction="v", batch_size=8
+                )
+            else:
+                steps = train_scores(network, average, sde, x, 50, rng, sampler=TimeSampler(sde, 1e-3), batch_size=8)
+        done = 0
+        try:
+            for _ in steps:
+                done += 1
+            yield f"{name}: no error"
+        except ArithmeticError:
+            if done == 0 or not all(np.isfinite(part).all() for part in parts):
+                yield f"{name}: parameters lost after {done} steps"
+
+
+def measure(quick):
+    """Figures of divergence."""
+    results = list(tried())
+    found = Counter(word for _, word in results)
+    wrong = [name for name, word in results if word not in ("finite", "clear error")]
+    lost, batches = list(refits()), list(bad_batches())
+    return [
+        Figure(
+            f"{len(results)} fits with learning rates from 1e-300 to 1e30 and data from 1e-160 to 1e160",
+            "finite samples and bounds, or a clear error",
+            ", ".join(f"{count} {word}" for word, count in found.items()) + (f": {wrong}" if wrong else ""), not wrong,
+            "finite samples may be poor: a rate of 1e3 need not overflow",
+        ),
+        Figure(
+            f"{len(MODELS)} refits that fail", "the old fit, or the last good parameters of the new one",
+            f"{len(lost)} lost {lost or ''}".strip(), not lost, "one cause of failure a model",
+        ),
+        Figure(
+            "three training loops on data with one NaN", "ArithmeticError, parameters and average finite",
+            f"{len(batches)} wrong {batches or ''}".strip(), not batches,
+            "models refuse NaN before training, so that only users of the loops meet this",
+        ),
+    ]  # fmt: skip
