@@ -238,6 +238,5 @@ def train(
         check_step(step, loss, network.gradient)
         adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
         ema.update(network.parameters)
-        loss = finite_loss(float(correction @ losses) / batch_size, step)
         sampler.observe(cells, losses)
         yield loss

@@ -6,13 +6,13 @@ from collections import Counter
 import numpy as np
 
 from scratchgen import DDPM, PPCA, VAE, CategoricalMixture, FactorAnalysis, GaussianMixture, LinearVAE, ScoreSDE
+from scratchgen.ddpm import loss_weight
+from scratchgen.ddpm import train as train_noise
 from scratchgen.nn import NoiseNetwork
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import VP, TimeSampler
 from scratchgen.sde.training import train as train_scores
 from scratchgen.timestep_sampling import TimestepSampler
-from scratchgen.ddpm import loss_weight
-from scratchgen.ddpm import train as train_noise
 from scratchgen.vae import VAENetwork, random_batch
 from scratchgen.vae import train as train_vae
 from tests.reliability.models import REALS, numbers
@@ -90,7 +90,7 @@ def refits():
 
 
 def bad_batches():
-    """The training loops on data with one NaN: names of loops that raise no ArithmeticError or lose their parameters."""
+    """Names of training loops that, on data with one NaN, raise no ArithmeticError or lose their parameters."""
     x = REALS.astype(np.float32)
     x[7, 1] = np.nan
     rng, schedule, sde = np.random.default_rng(0), NoiseSchedule.linear(10), VP()
@@ -106,7 +106,16 @@ def bad_batches():
             if name == "DDPM":
                 sampler, weights = TimestepSampler(10, "uniform"), loss_weight(schedule, "simple", schedule.beta**2)
                 steps = train_noise(
-                    network, average, schedule, x, 50, rng, sampler=sampler, weights=weights, prediction="v", batch_size=8
+                    network,
+                    average,
+                    schedule,
+                    x,
+                    50,
+                    rng,
+                    sampler=sampler,
+                    weights=weights,
+                    prediction="v",
+                    batch_size=8,
                 )
             else:
                 steps = train_scores(network, average, sde, x, 50, rng, sampler=TimeSampler(sde, 1e-3), batch_size=8)

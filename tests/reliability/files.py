@@ -98,8 +98,8 @@ def truncations(n, seed=0):
 # --- mutations of the structure --------------------------------------------------------------------------------------
 
 VALUES = [
-    None, True, False, -1, 0, 1, 2, 3, 7, 10**6, 10**9, 10**30, -0.0, 0.5, 1e-300, 1e300, 1e999, "", "full", "diag", "levels",
-    "float64", "x" * 1000, [], [1], [10**9], [[1, 2], [3]], {}, {"tuple": [10**6, 10**6]}, {"tuple": [4, "x"]},
+    None, True, False, -1, 0, 1, 2, 3, 7, 10**6, 10**9, 10**30, -0.0, 0.5, 1e-300, 1e300, 1e999, "", "full", "diag",
+    "levels", "float64", "x" * 1000, [], [1], [10**9], [[1, 2], [3]], {}, {"tuple": [10**6] * 2}, {"tuple": [4, "x"]},
     {"array": [1.0, 2.0], "dtype": "float64"}, {"array": [[1, 2], [3]], "dtype": "float64"},
     {"array": "x", "dtype": "float64"}, {"array": [1], "dtype": "object"}, {"array": [1], "dtype": "complex128"},
     {"object": "VP", "fields": {}}, {"object": "VE", "fields": {"std_min": -1.0}}, {"object": "VAE", "fields": {}},
@@ -222,13 +222,20 @@ def claim_size(rng, header, parts):
     dtype = np.load(io.BytesIO(parts[name])).dtype
     shape = rng.choice([(10**9,), (10**6, 10**6), (2**40,), (2**63, 2), (-1,), (10**9, 0), (3, 3, 3)])
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        buffer, {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    )
+    np.lib.format.write_array_header_1_0(buffer, {"descr": dtype.str, "fortran_order": False, "shape": shape})
     parts[name] = buffer.getvalue() + bytes(rng.randrange(64))
 
 
-CHANGES = [change_argument, change_argument, change_header, change_array, change_array, change_array, change_members, claim_size]
+CHANGES = [
+    change_argument,
+    change_argument,
+    change_header,
+    change_array,
+    change_array,
+    change_array,
+    change_members,
+    claim_size,
+]
 
 
 def mutations(n, seed=0):
@@ -251,7 +258,7 @@ def bombs():
     """Small files that name large networks, tables and arrays."""
     for kind in KINDS:
         header, parts = members(file_of(kind))
-        for name, value in header["params"].items():
+        for name in header["params"]:
             for large in 10**5, 10**9, {"tuple": [10**5, 10**5]}, [10**5] * 50:
                 yield kind, archive({**header, "params": {**header["params"], name: large}}, parts)
         for name in parts:
@@ -261,7 +268,9 @@ def bombs():
 def measure(quick):
     """Figures of damaged files."""
     share = 20 if quick else 1
-    honest = "the changes are random; a changed argument that is valid gives another valid model, as a changed number does"
+    honest = (
+        "the changes are random; a changed argument that is valid gives another valid model, as a changed number does"
+    )
     return [
         figure(
             f"{9000 // share} files with a changed byte", *tally(flips(9000 // share)), {"refused", "same"},

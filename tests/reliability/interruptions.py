@@ -167,7 +167,9 @@ def interrupts_in_fit(n, seed=0):
 def line(name, target, found, wanted, weakest):
     """A line of the table: `wanted` are the words that may have a count above 0."""
     reached = ", ".join(f"{count} {word}" for word, count in found.items())
-    return Figure(name, target, reached, all(count == 0 for word, count in found.items() if word not in wanted), weakest)
+    return Figure(
+        name, target, reached, all(count == 0 for word, count in found.items() if word not in wanted), weakest
+    )
 
 
 def measure(quick):

@@ -20,14 +20,18 @@ def in_a_process(hash_seed):
     """`digests` of a fresh process with this seed of Python's hashes."""
     code = "from tests.reliability.repetition import digests; print(*digests())"
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def tour(folder, hash_seed):
     """metrics.json of the tour in a fresh process, without the measured seconds."""
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
     out = Path(folder) / str(hash_seed)
-    subprocess.run([sys.executable, "-m", "scratchgen", "--out", str(out)], env=environment, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "scratchgen", "--out", str(out)], env=environment, capture_output=True, check=True
+    )
     return out.joinpath("metrics.json").read_bytes()
 
 
@@ -46,6 +50,8 @@ def measure(quick):
         with tempfile.TemporaryDirectory() as folder:
             same = tour(folder, 0) == tour(folder, 1)
         figures.append(
-            Figure("the tour twice", "the same metrics.json", "the same" if same else "they differ", same, "one machine")
+            Figure(
+                "the tour twice", "the same metrics.json", "the same" if same else "they differ", same, "one machine"
+            )
         )
     return figures

@@ -62,7 +62,7 @@ def shared(repeats):
                 results = list(pool.map(lambda _, call=call: call(), range(repeats * N_THREADS)))
                 count += len(results)
                 wrong += [f"{kind}.{name}"] * sum(result != alone[name] for result in results)
-            mixed = [name for name in calls] * repeats
+            mixed = list(calls) * repeats
             for name, result in zip(mixed, pool.map(lambda name, calls=calls: calls[name](), mixed), strict=True):
                 count += 1
                 wrong += [f"{kind}.{name} beside others"] * (result != alone[name])
@@ -71,15 +71,16 @@ def shared(repeats):
 
 def trained_at_once():
     """Pairs of models trained in two threads, and those that differ from models trained in turn."""
+
     def train(kind):
         return numbers(KINDS[kind]().fit(data(fitted(kind))))
 
-    kinds, wrong = list(KINDS), []
+    kinds = list(KINDS)
     pairs = [(kinds[i], kinds[(i + shift) % len(kinds)]) for shift in (0, 1, 5) for i in range(len(kinds))]
     with ThreadPoolExecutor(2) as pool:
-        for pair in pairs:
-            if list(pool.map(train, pair)) != [train(kind) for kind in pair]:
-                wrong.append(" and ".join(pair))
+        at_once = [list(pool.map(train, pair)) for pair in pairs]
+    in_turn = {kind: train(kind) for kind in kinds}
+    wrong = [" and ".join(p) for p, got in zip(pairs, at_once, strict=True) if got != [in_turn[kind] for kind in p]]
     return len(pairs), wrong
 
 
