@@ -262,7 +262,7 @@ def bombs():
             for large in 10**5, 10**9, {"tuple": [10**5, 10**5]}, [10**5] * 50:
                 yield kind, archive({**header, "params": {**header["params"], name: large}}, parts)
         for name in parts:
-            yield kind, archive(header, {**parts, name: npy(np.zeros(2**22))})
+            yield kind, archive(header, {**parts, name: npy(np.zeros(2**18))})
 
 
 def measure(quick):

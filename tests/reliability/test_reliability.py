@@ -1,0 +1,230 @@
+"""A small share of the table of reliability, and the cases that once were faults, one by one.
+
+`python -m tests.reliability` measures the whole table.
+"""
+
+import itertools
+import json
+import os
+import stat
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+from scratchgen import DDPM, PPCA, VAE, GaussianMixture
+from scratchgen.models.files import ModelFileError, write_atomically
+from tests.reliability import divergence, files, interruptions, threads
+from tests.reliability.models import KINDS, REALS, archive, file_of, fitted, members, npy
+
+# --- shares of the table ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cases", "allowed"),
+    [
+        (files.flips(120, seed=1), {"refused", "same"}),
+        (files.truncations(40, seed=1), {"refused"}),
+        (files.mutations(160, seed=1), {"refused", "same", "other"}),
+        (itertools.islice(files.bombs(), 0, None, 17), {"refused", "same", "other"}),
+    ],
+    ids=["flips", "truncations", "mutations", "bombs"],
+)
+def test_damaged_files_are_refused_in_little_memory(cases, allowed):
+    found, most = files.tally(cases)
+    assert set(found) <= allowed, found
+    assert most <= files.MOST_MEMORY
+
+
+def test_killed_processes_leave_whole_files():
+    found = interruptions.kills(12, seed=1)
+    assert found["unreadable"] == found["stale"] == found["left after the next save"] == 0
+
+
+def test_ctrl_c_in_save_is_ctrl_c():
+    found = interruptions.interrupts_in_save(15, seed=1)
+    assert found == {"interrupt": 15, "left after the next save": 0}
+
+
+def test_ctrl_c_in_fit_leaves_a_usable_or_untouched_model():
+    found = interruptions.interrupts_in_fit(15, seed=1)
+    assert found["interrupt"] == found["usable"] + found["untouched"] == 15
+
+
+def test_eight_threads_say_what_one_says():
+    assert threads.shared(1)[1] == []
+
+
+def test_models_trained_at_once_are_those_trained_in_turn():
+    assert threads.trained_at_once()[1] == []
+
+
+def test_no_learning_rate_and_no_data_give_nan():
+    wrong = [(name, word) for name, word in divergence.tried() if word not in ("finite", "clear error")]
+    assert wrong == []
+
+
+def test_failed_fits_lose_no_parameters():
+    assert list(divergence.refits()) == []
+    assert list(divergence.bad_batches()) == []
+
+
+# --- model files -----------------------------------------------------------------------------------------------------
+
+
+def crafted(kind, tmp_path, change):
+    """`load` of the file of a kind after `change(header, parts)`."""
+    header, parts = members(file_of(kind))
+    change(header, parts)
+    (tmp_path / "model.npz").write_bytes(archive(header, parts))
+    return type(fitted(kind)).load(tmp_path / "model.npz")
+
+
+def state_of(name):
+    """A generator's state as `save` writes it."""
+    bits = getattr(np.random, name)(0)
+    state = json.loads(json.dumps(bits.state, default=lambda value: value.tolist()))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("MT19937", lambda s: s["state"].update(pos=2**31 - 1), r"generator.state.pos: 1 int\(s\) in 0..624"),
+        ("MT19937", lambda s: s["state"].update(pos=-1), r"generator.state.pos: 1 int\(s\) in 0..624"),
+        ("MT19937", lambda s: s["state"].update(key=[1] * 623), r"generator.state.key: 624 int\(s\)"),
+        ("MT19937", lambda s: s["state"].update(key=[2**32] * 624), r"generator.state.key: 624 int\(s\)"),
+        ("Philox", lambda s: s.update(buffer_pos=5), r"generator.buffer_pos: 1 int\(s\) in 0..4"),
+        ("Philox", lambda s: s.update(buffer=[0] * 3), r"generator.buffer: 4 int\(s\)"),
+        ("SFC64", lambda s: s["state"].update(state=[1, 2, 3, -4]), r"generator.state.state: 4 int\(s\)"),
+        ("PCG64", lambda s: s["state"].update(inc=2**128), r"generator.state.inc: 1 int\(s\)"),
+        ("PCG64", lambda s: s.update(has_uint32=True), r"generator.has_uint32: 1 int\(s\) in 0..1"),
+        ("PCG64", lambda s: s.pop("uinteger"), "generator: it must hold state, has_uint32, uinteger"),
+        ("PCG64", lambda s: s.update(bit_generator="Generator"), "bit_generator must be one of"),
+    ],
+)
+def test_a_tampered_generator_state_never_reaches_numpy(name, change, words, tmp_path):
+    """NumPy's C code trusts a state: with MT19937 and pos = 2³¹ − 1 the next draw was a segmentation fault."""
+    state = state_of(name)
+    crafted("DDPM", tmp_path, lambda h, p: h["params"].update(rng={"generator": json.loads(json.dumps(state))}))
+    change(state)
+    with pytest.raises(ModelFileError, match=f"model.npz is not a model.*{words}"):
+        crafted("DDPM", tmp_path, lambda h, p: h["params"].update(rng={"generator": state}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("DDPM", lambda h, p: h["params"].update(hidden={"tuple": [10**6, 10**6]}), r"parameters_: shape \(\d+,\) is"),
+        ("VAE", lambda h, p: h["params"].update(n_latents=10**9), r"encoder_: shape \(\d+,\) is needed"),
+        ("PPCA", lambda h, p: p.update(n_features_in_=npy(np.array(10**12))), r"components_: shape \(10+, 1\) is needed"),
+        ("PPCA", lambda h, p: p.update(mean_=npy(np.array([0.0, np.nan, 0.0]))), "mean_: it must be finite"),
+        ("PPCA", lambda h, p: p.update(mean_=npy(np.zeros(3, complex))), "mean_: dtype complex128 is none of numbers"),
+        ("PPCA", lambda h, p: p.update(mean_=npy(np.zeros(1))), r"mean_: shape \(3,\) is needed, not \(1,\)"),
+        ("PPCA", lambda h, p: p.update(mean_=npy(np.zeros(3, ">f8"))), "mean_: dtype float64 is needed, not >f8"),
+        ("PPCA", lambda h, p: p.update(noise_variance_=npy(np.array(-1.0))), "noise_variance_ must be positive"),
+        ("PPCA", lambda h, p: p.pop("mean_"), "mean_: it is missing"),
+        ("PPCA", lambda h, p: p.update(extra=p["mean_"]), "extra: no such model has this member"),
+        ("PPCA", lambda h, p: h.update(format=1), "this version reads format 2, the file has format 1"),
+        ("PPCA", lambda h, p: h["params"].update(tol=-1.0), r"tol must be in \[0"),
+        ("PPCA", lambda h, p: h["params"].update(tol=float("inf")), "argument tol: inf is not finite"),
+        ("PPCA", lambda h, p: h["params"].pop("tol"), "argument tol is missing or unknown"),
+        ("GaussianMixture full", lambda h, p: p.update(weights_=npy(np.array([0.9, 0.9]))), "weights must be non-neg"),
+        ("GaussianMixture full", lambda h, p: p.update(covariances_=npy(-np.ones((2, 3, 3)))), "not positive definite"),
+        ("CategoricalMixture", lambda h, p: p.update(probabilities_=npy(np.ones((2, 3, 4)))), "probabilities"),
+        ("DDPM", lambda h, p: p.update(variance_=npy(np.zeros(11))), "variance"),
+        ("ScoreSDE", lambda h, p: h["params"].update(t_min=2.0), r"t_min must be in \(0.0, 1.0\]"),
+        ("DDPM of levels", lambda h, p: p.update(histograms_=npy(np.zeros((3, 4)))), "histograms_ must be positive"),
+    ],
+)  # fmt: skip
+def test_a_file_that_no_fit_could_have_written_is_refused(kind, change, words, tmp_path):
+    crafted(kind, tmp_path, lambda h, p: None)
+    with pytest.raises(ModelFileError, match=f"model.npz is not a model saved by scratchgen: .*{words}"):
+        crafted(kind, tmp_path, change)
+
+
+def test_a_small_file_cannot_claim_a_large_array(tmp_path):
+    """Headers of arrays are compared with the arguments and with the member's size before memory is allocated."""
+
+    def claims(header, parts):
+        parts["mean_"] = parts["mean_"].replace(b"(3,), }         ", b"(1000000000,), }")
+
+    with pytest.raises(ModelFileError, match=r"mean_: shape \(1000000000,\) takes 8000000000 bytes, not 24"):
+        crafted("PPCA", tmp_path, claims)
+
+
+def test_save_keeps_permissions_and_follows_links(tmp_path):
+    model, path = fitted("PPCA"), tmp_path / "model.npz"
+    old = os.umask(0o027)
+    try:
+        model.save(path)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    path.chmod(0o600)
+    model.save(path, overwrite=True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    link = tmp_path / "link.npz"
+    link.symlink_to(path)
+    before = path.stat().st_ino
+    model.save(link, overwrite=True)
+    assert link.is_symlink()
+    assert path.stat().st_ino != before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.npz", "model.npz"]
+    with pytest.raises(IsADirectoryError, match="is a folder; name a file in it"):
+        model.save(tmp_path, overwrite=True)
+
+
+def test_stale_temporary_files_are_swept_and_those_of_living_writers_are_not(tmp_path):
+    path = tmp_path / "model[1].npz"
+    (tmp_path / ".model[1].npz.0123abcd.part").write_bytes(b"left by a killed process")
+    (tmp_path / ".model1.npz.0123abcd.part").write_bytes(b"of another file")
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(file):
+        inside.set()
+        go_on.wait()
+        file.write(b"slow")
+
+    writer = threading.Thread(target=write_atomically, args=(path, slow))
+    writer.start()
+    inside.wait()
+    fitted("PPCA").save(path, overwrite=True)  # sweeps the first file, and not that of the slow writer
+    assert len(list(tmp_path.glob(".model[[]1]*"))) == 1
+    go_on.set()
+    writer.join()
+    assert path.read_bytes() == b"slow"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".model1.npz.0123abcd.part", "model[1].npz"]
+
+
+def test_a_second_fit_that_fails_leaves_the_first():
+    model = PPCA(1, method="em", max_iter=3, rng=0).fit(REALS)
+    before = model.sample(5, rng=1)
+    with pytest.raises(ValueError, match="x must hold numbers of size"):
+        model.fit(REALS * 1e160)
+    assert np.array_equal(model.sample(5, rng=1), before)
+
+
+@pytest.mark.parametrize("make", [lambda **k: DDPM(hidden=(8,), **k), lambda **k: VAE(1, hidden=(8,), **k)])
+def test_a_fit_that_diverges_keeps_the_last_good_parameters(make):
+    model = make(n_steps=60, rng=0)
+    seen = []
+    with pytest.raises(ArithmeticError, match=r"training diverged in step \d+: .*; lower learning_rate"):
+        for _ in model.set_params(learning_rate=1e30).train(REALS):
+            seen.append(np.copy(model.parameters_ if isinstance(model, DDPM) else model.encoder_))
+    last = model.parameters_ if isinstance(model, DDPM) else model.encoder_
+    assert np.array_equal(last, seen[-1])
+    assert len(model.losses_) == len(seen)
+
+
+def test_no_warning_comes_from_an_overflow_that_is_reported():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ArithmeticError):
+            VAE(1, hidden=(8,), n_steps=60, learning_rate=1e30, rng=0).fit(REALS)
+
+
+def test_every_kind_is_in_the_table():
+    assert {type(fitted(kind)).__name__ for kind in KINDS} >= {"GaussianMixture", "PPCA", "VAE", "DDPM", "ScoreSDE"}
+    assert isinstance(fitted("GaussianMixture full"), GaussianMixture)
