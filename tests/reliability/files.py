@@ -1,8 +1,12 @@
 """Damaged and crafted model files: byte flips, truncations, and mutations of the structure with right checksums."""
 
+import importlib.util
 import io
 import json
 import random
+import re
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 import zipfile
@@ -265,6 +269,20 @@ def bombs():
             yield kind, archive(header, {**parts, name: npy(np.zeros(2**18))})
 
 
+def fuzzed(seconds):
+    """Figure of `tests.reliability.fuzz`, which needs atheris."""
+    name, target = f"{seconds} s of a coverage-guided fuzzer", "ModelFileError or a model; at most 768 MiB in all"
+    if importlib.util.find_spec("atheris") is None:
+        return Figure(name, target, "not run: install the group `fuzz`", True, "not measured here")
+    command = [sys.executable, "-m", "tests.reliability.fuzz", str(seconds)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    runs = re.search(r"Done (\d+) runs", run.stderr + run.stdout)
+    reached = f"{runs[1]} executions, no other error" if runs else (run.stderr + run.stdout)[-600:]
+    return Figure(
+        name, target, reached, run.returncode == 0 and runs is not None, "NumPy's and zlib's C code is not traced"
+    )
+
+
 def measure(quick):
     """Figures of damaged files."""
     share = 20 if quick else 1
@@ -289,4 +307,5 @@ def measure(quick):
             {"refused", "same", "other"},
             "a file may hold a thousand times its size in zeros, as every compressed file",
         ),
+        fuzzed(20 if quick else 600),
     ]  # fmt: skip
