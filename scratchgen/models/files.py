@@ -14,6 +14,7 @@ import os
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -116,15 +117,9 @@ def write_model(path: Path, name: str, params: dict[str, Any], fitted: dict[str,
     text = json.dumps(header, allow_nan=False)
     if len(text) > LARGEST_HEADER:
         raise ValueError(f"the arguments take {len(text)} letters, more than a file may hold; pass smaller arrays")
-    try:
-        write_atomically(path, lambda file: np.savez_compressed(file, header=np.array(text), **fitted))
-    except BaseException as error:
-        interrupt: BaseException | None = error
-        while interrupt is not None:  # zipfile raises ValueError when it closes an archive after Ctrl-C
-            if isinstance(interrupt, KeyboardInterrupt):
-                raise interrupt from None
-            interrupt = interrupt.__context__
-        raise
+    arrays = {"header": np.array(text), **fitted}
+    with ThreadPoolExecutor(1) as pool:  # Ctrl-C interrupts the main thread only, and here it waits for the file
+        pool.submit(write_atomically, path, lambda file: np.savez_compressed(file, **arrays)).result()
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

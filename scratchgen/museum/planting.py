@@ -60,7 +60,8 @@ def planted(name: str, replacement: Callable[..., Any]) -> Iterator[FunctionType
         return replacement(original, *arguments, **keywords)
 
     # The stub takes any arguments; the defaults are those of the original.
-    function.__code__ = _stub(len(function.__code__.co_freevars), call)
+    free = len(function.__code__.co_freevars)
+    function.__code__ = _stub(free, call, inspect.isgeneratorfunction(function))
     function.__defaults__ = function.__kwdefaults__ = None
     try:
         yield original
@@ -106,14 +107,17 @@ def _holder(name: str) -> tuple[Any, str]:
     return holder, attribute
 
 
-def _stub(n_free: int, call: Callable[..., Any]) -> CodeType:
-    """Code that passes its arguments to `call`; it has one free variable per cell of the closure of the function."""
+def _stub(n_free: int, call: Callable[..., Any], yields: bool) -> CodeType:
+    """Code that passes its arguments to `call`; it has one free variable per cell of the closure of the function.
+
+    The code of a generator function must be that of a generator.
+    """
     free = [f"free_{i}" for i in range(n_free)]
     lines = [
         f"def outer({', '.join(free)}):",
         "    def stub(*arguments, **keywords):",
         f"        call = {MARK!r}",
-        "        return call(*arguments, **keywords)",
+        f"        {'yield from' if yields else 'return'} call(*arguments, **keywords)",
         *(f"        {variable}" for variable in free),  # never reached, but it makes the name a free variable
         "    return stub",
     ]

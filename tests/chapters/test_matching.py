@@ -377,7 +377,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_its_step():
     loop, network, _ = begin(5)
     next(loop)
     network.parameters[:] = np.nan
-    with pytest.raises(ArithmeticError, match=r"the loss of step 2 is nan"):
+    with pytest.raises(ArithmeticError, match=r"diverged in step 2: the loss is nan"):
         next(loop)
 
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("easy", 2e-15),
         ("1e8 away", 2e-8),
-        ("condition 1e4", 5e-13),
+        ("condition 1e4", 1e-12),
         ("condition 1e8", 2e-8),
         ("condition 1e12", 2e-4),
         ("clusters of width 1e-3", 1e-12),
