@@ -303,7 +303,7 @@ class Mixture:
             before, spacing = total, 0.5 * spacing
 
     def kl(self, q: Mixture | Callable[[Array], Array]) -> float:
-        """KL(p‖q) of any density q, nats, by quadrature in one or two dimensions.
+        """KL(p‖q) of any density q, nats, by quadrature in one or two dimensions, to about 1e-9 of 1 + E|log p/q|.
 
         Parameters
         ----------
