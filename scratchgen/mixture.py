@@ -12,11 +12,15 @@ from scratchgen.validation import (
     RNG,
     Array,
     ArrayLike,
+    as_arrays,
     as_count,
     as_finite,
     as_generator,
     as_number,
+    as_real,
     as_samples,
+    check_callable,
+    check_type,
     freeze,
 )
 
@@ -111,7 +115,7 @@ class Mixture:
 
     def log_joint(self, x: Array) -> Array:
         """log w_k N(x_n; m_k, C_k), the log joint density of x and its component, (N, K), nats, for x (N, D)."""
-        y = self._whitened(as_samples(x, dimension=self.dimension))
+        y = self._whitened(as_samples(x, dimension=self.dimension, model="the mixture"))
         return (self.log_peaks[:, None] - 0.5 * (y**2).sum(axis=-1)).T
 
     def log_prob(self, x: Array) -> Array:
@@ -126,7 +130,7 @@ class Mixture:
 
     def _component_scores(self, x: Array) -> tuple[Array, Array]:
         """Responsibilities (N, K) and the scores −C_k⁻¹(x − m_k) of the components, (N, K, D)."""
-        x = as_samples(x, dimension=self.dimension)
+        x = as_samples(x, dimension=self.dimension, model="the mixture")
         return self.posterior(x), -(self._whitened(x) @ self.whitening).swapaxes(0, 1)
 
     def score(self, x: Array) -> Array:
@@ -186,7 +190,7 @@ class Mixture:
 
     def _denoised(self, x_t: Array, scale: float, std: float) -> tuple[Array, Array]:
         """P(k | x_t), (N, K), and E[x_0 | x_t, k], (N, K, D)."""
-        posterior, scores = self.diffuse(scale, std)._component_scores(x_t)
+        posterior, scores = self.diffuse(scale, std)._component_scores(as_samples(x_t, "x_t", dimension=self.dimension))
         return posterior, self.means - scale * np.einsum("kde,nke->nkd", self.covariances, scores)
 
     # --- sampling and moments --------------------------------------------------------------------------------------
@@ -236,6 +240,8 @@ class Mixture:
         ArithmeticError
             If the box needs more than 10 million nodes.
         """
+        if law is not None:
+            check_type(law, Mixture, "law")
         if self.dimension > 2:
             raise ValueError(f"quadrature needs 1 or 2 dimensions, got {self.dimension}; sample instead")
         if law is not None and law.dimension != self.dimension:
@@ -287,6 +293,7 @@ class Mixture:
         """
         rtol = as_number(rtol, "rtol", low=0.0)
         before: Array | None = None
+        check_callable(f, "f", "x (M, D) → (M, n)")
         while True:
             points, weights = self.quadrature(spacing, law=law)
             total, size = np.zeros(()), np.zeros(())
@@ -294,7 +301,7 @@ class Mixture:
                 x = points[start : start + BLOCK]
                 mass = weights[start : start + BLOCK] * np.exp(self.log_prob(x))
                 with np.errstate(invalid="ignore"):
-                    terms = np.where(mass[:, None] > 0, mass[:, None] * f(x), 0.0)
+                    terms = np.where(mass[:, None] > 0, mass[:, None] * as_arrays("f (M, n)", f(x), M=len(x)), 0.0)
                 total, size = total + terms.sum(axis=0), size + np.abs(terms).sum(axis=0)
             if np.isnan(total).any():
                 raise ArithmeticError(f"f must be a number at every point, but its expectation is {total}")
@@ -321,12 +328,12 @@ class Mixture:
         ArithmeticError
             If log q is NaN, or 10 million nodes do not suffice.
         """
-        if not isinstance(q, Mixture) and not callable(q):
+        if isinstance(q, type) or not (isinstance(q, Mixture) or callable(q)):
             raise TypeError(f"q must be a Mixture or a function log q(x), (M, D) → (M,), got {type(q).__name__}")
         law = q if isinstance(q, Mixture) else None
 
         def log_ratio(x: Array) -> Array:
-            log_q = q.log_prob(x) if isinstance(q, Mixture) else np.asarray(q(x))
+            log_q = q.log_prob(x) if isinstance(q, Mixture) else as_real(q(x), "q")
             if log_q.shape != (len(x),):
                 raise ValueError(f"q must return log q(x) of shape ({len(x)},) for x {x.shape}, got {log_q.shape}")
             return (self.log_prob(x) - log_q)[:, None]

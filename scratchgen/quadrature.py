@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scratchgen.validation import Array, as_number
+from scratchgen.validation import Array, as_arrays, as_count, as_number, check_callable
 
 
 def sigma_points(dimension: int) -> Array:
     """The 2d points ±√d e_i, (2d, d); the mean of a quadratic function over them is its expectation under N(0, I_d)."""
+    dimension = as_count(dimension, "dimension")
     return float(dimension) ** 0.5 * np.concatenate([np.eye(dimension), -np.eye(dimension)])
 
 
@@ -23,6 +24,7 @@ def gauss_hermite(n_nodes: int, dimension: int) -> tuple[Array, Array]:
     For sines and polynomials 28 nodes a dimension suffice.  Functions with poles in the complex plane (scores of
     mixtures, tanh) need hundreds; the trapezoid rule is better for them.
     """
+    n_nodes, dimension = as_count(n_nodes, "n_nodes"), as_count(dimension, "dimension")
     x, w = np.polynomial.hermite_e.hermegauss(n_nodes)
     nodes = np.stack(np.meshgrid(*[x] * dimension, indexing="ij"), axis=-1).reshape(-1, dimension)
     weights = np.stack(np.meshgrid(*[w / w.sum()] * dimension, indexing="ij"), axis=-1).reshape(-1, dimension)
@@ -31,11 +33,15 @@ def gauss_hermite(n_nodes: int, dimension: int) -> tuple[Array, Array]:
 
 def central_difference(f: Callable[[float], Array | float], h: float) -> Array | float:
     """f'(0) by a central difference of sixth order: step h, six calls of f, error O(h⁶)."""
+    check_callable(f, "f", "x → f(x)")
+    h = as_number(h, "h", low=0.0, open_low=True)
     return sum(w * (f(k * h) - f(-k * h)) for k, w in ((1, 3 / 4), (2, -3 / 20), (3, 1 / 60))) / h
 
 
 def affine_map(f: Callable[[Array], Array], dimension: int) -> tuple[Array, Array]:
     """A (D', D) and c (D',) of an affine map f(x) = x Aᵀ + c of rows x (N, D), from f at 0 and at the unit vectors."""
+    check_callable(f, "f", "x (N, D) → (N, D')")
+    dimension = as_count(dimension, "dimension")
     image = np.asarray(f(np.concatenate([np.zeros((1, dimension)), np.eye(dimension)])), dtype=np.float64)
     return (image[1:] - image[0]).T, image[0]
 
@@ -66,6 +72,8 @@ def tanh_sinh(f: Callable[[float], Array | float], low: float, high: float, rtol
     ArithmeticError
         If f is not finite, or 1760 nodes do not suffice.
     """
+    check_callable(f, "f", "t → f(t)")
+    low, high = as_number(low, "low"), as_number(high, "high")
     rtol = as_number(rtol, "rtol", low=0.0, open_low=True)
     spacing, u = 0.25, np.arange(-3.875, 3.0, 0.25)
     total = size = np.zeros(())
@@ -136,6 +144,8 @@ def integrate(
     The coefficients are SciPy's.  The error estimate and the choice of the steps are those of Hairer, Nørsett and
     Wanner (1993, II.4 and II.5).
     """
+    check_callable(slope, "slope", "(t, state) → derivative")
+    t, s, start = as_number(t, "t"), as_number(s, "s"), as_arrays("start (N, n)", start)
     from scipy.integrate import DOP853  # SciPy takes 0.4 s to import; only this function needs it
 
     rtol = as_number(rtol, "rtol", low=0.0, open_low=True)

@@ -7,7 +7,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from scratchgen.validation import Array, ArrayLike, IntArray, as_count, as_finite, as_number, freeze
+from scratchgen.validation import Array, ArrayLike, IntArray, as_count, as_finite, as_number, check_levels, freeze
 
 
 class _TimeChange(Protocol):
@@ -104,6 +104,12 @@ class NoiseSchedule:
         Only the steps between s and t are summed.  A difference of two logarithms of ᾱ would lose the digits of small
         β_i² after large ones.
         """
+        for name, steps in ("s", s), ("t", t):
+            if np.asarray(steps).dtype.kind not in "iu":
+                raise TypeError(f"{name} must be an int or an int array of steps, got {steps!r:.60}")
+            check_levels(steps, self.T + 1, name)
+        if not np.less(s, t).all():
+            raise ValueError(f"s must be below t, got s = {s}, t = {t}; swap them")
         logs = np.append(np.log1p(-self.variances), 0.0)  # the logarithm of step i has index i − 1
         ends = np.stack(np.broadcast_arrays(s, t), axis=-1)
         return np.add.reduceat(logs, ends.ravel())[::2].reshape(ends.shape[:-1])
@@ -215,6 +221,8 @@ class NoiseSchedule:
         ValueError
             If scale² + std² is not 1 at all times, as for SubVP and VE.
         """
+        if isinstance(sde, type) or not hasattr(sde, "marginal"):
+            raise TypeError(f"sde must be a variance-preserving process, got {sde!r:.60}; pass VP()")
         T = as_count(T, "T")
         times = np.linspace(0.0, sde.horizon, T + 1)
         scale, std = sde.marginal(times)

@@ -31,7 +31,7 @@ from scratchgen.likelihood import softmax
 from scratchgen.mixture import Mixture
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import VE, VP, LinearSDE, SubVP
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_arrays, as_count, as_number
 
 if TYPE_CHECKING:
     import pytest
@@ -90,11 +90,13 @@ def tables(draw: st.DrawFn, max_x: int = 6, max_z: int = 6) -> Tables:
 
 def as_spd(A: Array) -> Array:
     """A Aᵀ + 0.1 I for a stack of A."""
+    A = as_arrays("A (..., D, D)", A)
     return A @ A.swapaxes(-1, -2) + 0.1 * np.eye(A.shape[-1])
 
 
 def spd(dimension: int, entry: float = 2.0) -> st.SearchStrategy[Array]:
     """Symmetric positive definite matrices A Aᵀ + 0.1 I with entries of A in [−entry, entry]."""
+    dimension, entry = as_count(dimension, "dimension"), as_number(entry, "entry", low=0.0, open_low=True)
     return reals((dimension, dimension), -entry, entry).map(as_spd)
 
 
@@ -187,6 +189,7 @@ def em_problems(draw: st.DrawFn, modes: Sequence[str] = HARD_MODES, max_componen
 
 def variances(low: float, high: float, max_T: int = 40) -> st.SearchStrategy[Array]:
     """Variances β² of single steps, partly log-uniform and partly uniform, so that both ends of (0, 1) occur."""
+    low, high, max_T = as_number(low, "low"), as_number(high, "high"), as_count(max_T, "max_T")
     if not 0 < low <= high < 1:
         raise ValueError(f"low and high must satisfy 0 < low <= high < 1, got {low} and {high}")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scratchgen.validation import Array, IntArray, as_choice, check_shapes
+from scratchgen.validation import Array, IntArray, as_arrays, as_choice, as_count, check_levels, check_rng, check_shapes
 
 MEMORY = 0.9  # decay of the running mean of loss² a new loss
 STEP_CHOICES = ("uniform", "stratified", "importance")
@@ -10,6 +10,9 @@ STEP_CHOICES = ("uniform", "stratified", "importance")
 
 def uniform_steps(T: int, n: int, rng: np.random.Generator) -> IntArray:
     """n independent steps, uniform on 1..T, (n,)."""
+    check_rng(rng)
+    n = as_count(n, "n", minimum=0)
+    T = as_count(T, "T")
     return rng.integers(1, T + 1, size=n)
 
 
@@ -18,18 +21,23 @@ def stratified(n: int, rng: np.random.Generator) -> Array:
 
     A mean over stratified draws has a smaller variance than a mean over n independent draws.
     """
+    check_rng(rng)
+    n = as_count(n, "n", minimum=0)
     return (np.arange(n) + rng.random(n)) / n
 
 
 def stratified_steps(T: int, n: int, rng: np.random.Generator) -> IntArray:
     """n steps spread evenly over 1..T with one common random shift, (n,); all of 1..T have the same expected count."""
+    check_rng(rng)
+    n = as_count(n, "n", minimum=0)
+    T = as_count(T, "T")
     steps = (T * ((np.arange(n) + rng.random()) / n)).astype(np.int64) + 1
     return np.minimum(steps, T)  # a shift just below 1 is rounded up
 
 
 def _square(losses: Array) -> Array:
     """losses² in float64; ValueError for NaN, inf and losses above 1e154, whose squares overflow."""
-    losses = np.asarray(losses, dtype=np.float64)
+    losses = as_arrays("losses (N)", losses).astype(np.float64)
     with np.errstate(over="ignore"):
         square = losses**2
     if not np.isfinite(square).all():
@@ -60,7 +68,7 @@ class TimestepSampler:
     """
 
     def __init__(self, T: int, choice: str) -> None:
-        self.T = T
+        self.T = as_count(T, "T")
         self.choice = as_choice(choice, "step_choice", STEP_CHOICES)
         self._square: Array = np.zeros(T + 1)  # running means of loss_t², (T+1,); index 0 is not used
         self._seen = np.zeros(T + 1, dtype=np.int64)
@@ -77,6 +85,8 @@ class TimestepSampler:
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[IntArray, Array]:
         """Draw n steps t, (n,), with their importance weights 1/(T p_t), (n,)."""
+        check_rng(rng)
+        n = as_count(n, "n", minimum=0)
         match self.choice:
             case "uniform":
                 return uniform_steps(self.T, n, rng), np.ones(n)
@@ -100,6 +110,7 @@ class TimestepSampler:
         if self.choice == "importance":
             square = _square(losses)
             check_shapes("losses", square, "t", t)
+            check_levels(t, self.T + 1, "t")
             n = np.bincount(t, minlength=self.T + 1)
             total = np.bincount(t, weights=square, minlength=self.T + 1)
             self._seen += n

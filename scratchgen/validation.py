@@ -5,6 +5,8 @@ Every error names the argument, the expected value, the value received, and the 
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -47,24 +49,18 @@ def as_generator(rng: RNG) -> np.random.Generator:
     return np.random.default_rng(rng)
 
 
-def as_finite(x: ArrayLike, name: str) -> Array:
-    """Return `x` as a real, finite, floating-point array; float32 stays float32, every other dtype becomes float64.
-
-    The errors contain the phrases that scikit-learn's `check_estimator` looks for.
-
-    Parameters
-    ----------
-    x : array_like of any shape
-    name : str
-        Name of the argument, for the error messages.
+def as_real(x: ArrayLike, name: str) -> Array:
+    """Return `x` as an array of real numbers, which may be NaN; floats keep their dtype, ints and bools become float64.
 
     Raises
     ------
     TypeError
         If x is sparse, or its elements are not numbers.
     ValueError
-        If x is complex, ragged, or has a NaN or an infinite element.
+        If x is complex or ragged.
     """
+    if isinstance(x, np.ndarray) and x.dtype.kind == "f":
+        return x
     if hasattr(x, "toarray"):
         raise TypeError(f"{name} must be a dense array, sparse ones are not supported; pass {name}.toarray()")
     try:
@@ -84,6 +80,159 @@ def as_finite(x: ArrayLike, name: str) -> Array:
             ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be a real array, got dtype {array.dtype}; convert it to numbers first")
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+@functools.cache
+def _axes(spec: str) -> list[tuple[str, bool, tuple[str, ...]]]:
+    """Name, whether None is allowed, and axes of every array of a specification."""
+    found = re.findall(r"(\w+)(\?)? \(([^)]*)\)", spec)
+    return [(name, bool(optional), tuple(re.findall(r"[^,\s]+", axes))) for name, optional, axes in found]
+
+
+def as_arrays(spec: str, *values: Any, **lengths: int) -> Any:
+    """Return values as arrays of real numbers whose shapes are as `spec` says: one array, or a tuple of them.
+
+    NaN and inf pass: training and samplers look for them, and say where they come from.  Ints become float64.
+
+    Parameters
+    ----------
+    spec : str
+        Names and axes, "x (N, D), mean (D,), noise? (N, D)".  Axes with one letter must have one length; "..." stands
+        for any further axes, which must broadcast; an array with "?" may be None.
+    values
+        One for each name.
+    lengths
+        Known lengths, such as D=2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is not an array of real numbers, or its shape is another.
+    """
+    arrays: list[Any] = []
+    source, leading, before = dict.fromkeys(lengths, "the model"), (), list[str]()
+    for (name, optional, axes), value in zip(_axes(spec), values, strict=True):
+        if optional and value is None:
+            arrays.append(None)
+            continue
+        array = as_real(value, name)
+        own = axes
+        if axes[:1] == ("...",):
+            own, first = axes[1:], array.ndim - len(axes) + 1
+            try:
+                leading = np.broadcast_shapes(leading, array.shape[: max(first, 0)])
+            except ValueError:
+                raise ValueError(
+                    f"{name} must have the shape ({', '.join(axes)}), got {array.shape}, which does not "
+                    f"broadcast with {leading} of {' and '.join(before)}"
+                ) from None
+            before.append(name)
+            ends = array.shape[first:] if first >= 0 else None
+        else:
+            ends = array.shape
+        if ends is None or len(ends) != len(own):
+            wanted = f"({', '.join(axes)}{',' * (len(axes) == 1)})"
+            raise ValueError(f"{name} must have shape {wanted}, got shape {array.shape}; {_advice(name, own, array)}")
+        for axis, length in zip(own, ends, strict=True):
+            if lengths.setdefault(axis, length) != length:
+                raise ValueError(
+                    f"{name} must have shape ({', '.join(axes)}) with {axis} = {lengths[axis]}, as {source[axis]} has, got "
+                    f"shape {array.shape}"
+                )
+            source.setdefault(axis, name)
+        arrays.append(array)
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+
+def _advice(name: str, axes: tuple[str, ...], array: Array) -> str:
+    """How an array gets the number of axes that is wanted."""
+    if array.ndim > len(axes) == 2:
+        return f"{name}.reshape(len({name}), -1) makes one row of every example"
+    if array.ndim == len(axes) + 1 and array.shape[-1] == 1:
+        return f"{name}[..., 0] drops the last axis"
+    return f"one example is {name}[None]" if array.ndim == len(axes) - 1 else "pass an array with these axes"
+
+
+def check_type(value: Any, kind: type | tuple[type, ...], name: str, remedy: str = "") -> None:
+    """Raise TypeError unless `value` is an instance of a class, or of one of several."""
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        names = " or ".join(k.__name__ for k in kinds)
+        got = f"the class {value.__name__}; pass an instance" if isinstance(value, type) else f"{value!r:.60}"
+        raise TypeError(f"{name} must be a {names}, got {got}{'; ' * bool(remedy)}{remedy}")
+
+
+def check_rng(rng: Any) -> None:
+    """Raise TypeError unless rng is a Generator."""
+    check_type(rng, np.random.Generator, "rng", "pass numpy.random.default_rng(seed)")
+
+
+def check_flag(value: Any, name: str) -> None:
+    """Raise TypeError unless value is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def check_callable(f: Any, name: str, usage: str) -> None:
+    """Raise TypeError unless f is a function; `usage` says of what and what it returns."""
+    if not callable(f) or isinstance(f, type):
+        raise TypeError(f"{name} must be a function, {usage}, got {f!r:.60}")
+
+
+def check_probabilities(p: Array, name: str, axis: int | tuple[int, ...] | None = -1) -> None:
+    """Raise ValueError if an element of p is negative or NaN, or a sum along `axis`, unless None, is not 1 to 1e-6."""
+    if not (p >= 0).all():
+        raise ValueError(f"{name} must hold probabilities, none negative or NaN, got {p[~(p >= 0)][0]}")
+    if axis is not None and not (np.abs(p.sum(axis=axis) - 1) <= 1e-6).all():
+        raise ValueError(
+            f"{name} must sum to 1 along axis {axis}, got sums {p.sum(axis=axis)!r:.60}; divide by the sums"
+        )
+
+
+def check_symmetric(matrices: Array, name: str) -> None:
+    """Raise ValueError unless finite matrices, (..., D, D), are symmetric to 1e-8 of their largest element."""
+    if not np.isfinite(matrices).all():
+        raise ValueError(f"{name} must be finite, got NaN or inf; look for a division by 0")
+    size = np.abs(matrices).max(axis=(-2, -1), keepdims=True)
+    if (np.abs(matrices - matrices.swapaxes(-1, -2)) > 1e-8 * size).any():
+        raise ValueError(f"{name} must be symmetric; use 0.5 * (C + C.T)")
+
+
+def as_covariances(spec: str, *values: Any, **lengths: int) -> Any:
+    """`as_arrays` in float64 for covariances, (..., D, D); ValueError unless all are symmetric and positive definite."""
+    arrays = as_arrays(spec, *values, **lengths)
+    for (name, *_), C in zip(_axes(spec), arrays if isinstance(arrays, tuple) else (arrays,), strict=True):
+        check_symmetric(C, name)
+        try:
+            np.linalg.cholesky(C)
+        except np.linalg.LinAlgError:
+            least = float(np.linalg.eigvalsh(C).min())
+            raise np.linalg.LinAlgError(
+                f"{name} must be positive definite, but its least eigenvalue is {least:.3g}; raise it"
+            ) from None
+    return arrays
+
+
+def as_finite(x: ArrayLike, name: str) -> Array:
+    """Return `x` as a real, finite, floating-point array; float32 stays float32, every other dtype becomes float64.
+
+    The errors contain the phrases that scikit-learn's `check_estimator` looks for.
+
+    Parameters
+    ----------
+    x : array_like of any shape
+    name : str
+        Name of the argument, for the error messages.
+
+    Raises
+    ------
+    TypeError
+        If x is sparse, or its elements are not numbers.
+    ValueError
+        If x is complex, ragged, or has a NaN or an infinite element.
+    """
+    array = as_real(x, name)
     if array.dtype != np.float32:
         array = array.astype(np.float64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -124,6 +273,11 @@ def as_samples(
         element is larger than 1e60 in size, so that products of squares could overflow.
     """
     array = as_finite(x, name)
+    if array.ndim > 2:
+        raise ValueError(
+            f"{name} must have shape (N, D), got shape {array.shape}. Reshape your data: "
+            f"{name}.reshape(len({name}), -1) makes one row of every example"
+        )
     if array.ndim != 2:
         raise ValueError(
             f"{name} must have shape (N, D), got shape {array.shape}. Reshape your data: "
@@ -173,9 +327,9 @@ def as_count(value: Any, name: str, *, minimum: int = 1) -> int:
         If value is below `minimum`.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {value!r:.60}; pass an int")
     if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+        raise ValueError(f"{name} must be at least {minimum}, got {value}; raise it")
     return int(value)
 
 
@@ -190,7 +344,7 @@ def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.i
         If value is NaN, infinite or outside the interval.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {value!r:.60}; pass a float")
     if not np.isfinite(value) or value < low or value > high or (open_low and value == low):
         finite = "" if np.isfinite(value) else " and finite"
         raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}]{finite}, got {value}")
@@ -215,7 +369,7 @@ def as_guidance(guidance: Any, labels: object) -> float:
 
 def check_positive(value: ArrayLike, name: str, remedy: str = "pass numbers above 0") -> None:
     """Raise ValueError unless every number of `value`, of any shape, is positive and finite; NaN is refused."""
-    array = np.asarray(value)
+    array = as_real(value, name)
     wrong = ~((array > 0) & (array < np.inf))
     if wrong.any():
         raise ValueError(f"{name} must be positive and finite, got {array[wrong][0]}; {remedy}")
@@ -239,13 +393,15 @@ def as_widths(value: Any, name: str) -> tuple[int, ...]:
 def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     """Return `value` if it is one of `choices`; raise ValueError otherwise."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        meant = [c for c in choices if isinstance(value, str) and c.lower() == value.lower()]
+        hint = f"; did you mean {meant[0]!r}?" if meant else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r:.60}{hint}")
     return value
 
 
 def check_levels(x: ArrayLike, n_levels: int, name: str = "x") -> None:
     """Raise ValueError unless x, of any shape, holds whole numbers 0..n_levels−1; NaN is refused."""
-    x = np.asarray(x)
+    x = as_real(x, name)
     right = (x == np.rint(x)) & (x >= 0) & (x < n_levels)
     if not right.all():
         where = tuple(int(i) for i in np.argwhere(~right)[0])
@@ -255,6 +411,20 @@ def check_levels(x: ArrayLike, n_levels: int, name: str = "x") -> None:
             f"{name} must hold whole numbers in 0..{n_levels - 1}, as n_levels says, but {element} is {x[where]}"
             f"{negative}; raise n_levels, or use a model of real numbers (n_levels=None, or GaussianMixture)"
         )
+
+
+def as_labels(labels: ArrayLike, n: int, n_labels: int, name: str = "labels", first: int = 0) -> IntArray:
+    """Return labels as an int array (n,); TypeError or ValueError unless they are ints in first..n_labels−1."""
+    array = as_real(labels, name)
+    if array.shape != (n,):
+        raise ValueError(f"{name} must have the shape ({n},), one for each row, got {array.shape}; drop further axes")
+    if np.asarray(labels).dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold ints, got dtype {np.asarray(labels).dtype}; number the classes 0, 1, …")
+    if n and (array.min() < first or array.max() >= n_labels):
+        raise ValueError(
+            f"{name} must be in {first}..{n_labels - 1}, got {array.min():g}..{array.max():g}; number them 0, 1, …"
+        )
+    return np.asarray(labels)
 
 
 def check_shapes(name: str, array: Array, like_name: str, like: Array) -> None:
@@ -276,17 +446,17 @@ def freeze(instance: object, **arrays: Array) -> None:
         object.__setattr__(instance, name, array)
 
 
-def column(value: ArrayLike, like: Array) -> Array | float:
+def column(value: ArrayLike, like: Array, name: str = "t or std") -> Array | float:
     """Return one number, or one number a row, as a factor for `like`, (N, D), that keeps the dtype of `like`.
 
     A number becomes a Python float, because a float64 scalar of NumPy would turn float32 arrays into float64.  An array
-    of shape (N,) or (N, 1) becomes (N, 1) in the dtype of `like`; ValueError for other shapes.
+    of shape (N,) or (N, 1) becomes (N, 1) in the dtype of `like`; ValueError for other shapes, TypeError for text.
     """
-    array, like = np.asarray(value), np.asarray(like)
+    array, like = as_real(value, name), np.asarray(like)
     if array.ndim == 0:
         return float(array)
     if array.size != len(array) or len(array) not in (1, len(like)):
         raise ValueError(
-            f"t or std must be one number, or one number a row of the shape ({len(like)},), got the shape {array.shape}"
+            f"{name} must be one number, or one number a row of the shape ({len(like)},), got the shape {array.shape}"
         )
     return array.reshape(-1, 1).astype(like.dtype if like.dtype.kind == "f" else np.float64, copy=False)

@@ -7,7 +7,7 @@ p(z) = N(0, I), p(x | z) = N(W z + μ, Ψ), where every integral has a closed fo
 import numpy as np
 
 from scratchgen.likelihood import LOG_2PI, cross_entropy_discrete, kl_discrete
-from scratchgen.validation import Array, check_positive
+from scratchgen.validation import Array, as_arrays, as_covariances, as_real, check_positive, check_probabilities
 
 # --- tables: joint[x, z] = p(x, z), decoder[x, z] = p(x | z), q[x, z] = q(z | x), each (X, Z); prior[z], (Z,) ---------
 
@@ -17,12 +17,16 @@ def posterior_table(joint: Array) -> tuple[Array, Array]:
 
     The deck's (11) divides p_θ(x | z) q(z) by p(x).  The denominator has to be p_θ(x) = Σ_z p_θ(x | z) q(z).
     """
+    joint = as_arrays("joint (X, Z)", joint)
+    check_probabilities(joint, "joint", axis=None)
     evidence = joint.sum(axis=1)
     return joint / evidence[:, None], evidence
 
 
 def posterior_kl_table(joint: Array, q: Array) -> Array:
     """KL(q(z | x)‖p(z | x)) for every x, (X,), nats, (4): the objective over φ; 0 only if q is the posterior."""
+    joint, q = as_arrays("joint (X, Z), q (X, Z)", joint, q)
+    check_probabilities(q, "q")
     return kl_discrete(q, posterior_table(joint)[0])
 
 
@@ -32,11 +36,18 @@ def elbo_table(joint: Array, q: Array) -> Array:
     The deck's (6) equates min KL with max ELBO.  The same q attains both, but the two values differ: the minimal KL is
     log p(x) minus the maximal ELBO.
     """
+    joint, q = as_arrays("joint (X, Z), q (X, Z)", joint, q)
+    check_probabilities(joint, "joint", axis=None)
+    check_probabilities(q, "q")
     return -kl_discrete(q, joint)
 
 
 def elbo_split_table(decoder: Array, prior: Array, q: Array) -> Array:
     """ELBO(q) = E_q log p(x | z) − KL(q(z | x)‖p(z)) for every x, (X,), nats, (7)."""
+    decoder, prior, q = as_arrays("decoder (X, Z), prior (Z), q (X, Z)", decoder, prior, q)
+    check_probabilities(decoder, "decoder", axis=None)
+    check_probabilities(prior, "prior", axis=None)
+    check_probabilities(q, "q")
     return -cross_entropy_discrete(q, decoder) - kl_discrete(q, prior)
 
 
@@ -51,6 +62,12 @@ def joint_kl_table(p_x: Array, q: Array, decoder: Array, prior: Array) -> float:
     q, decoder : (X, Z)
     prior : (Z,)
     """
+    shapes = "p_x (X), q (X, Z), decoder (X, Z), prior (Z)"
+    p_x, q, decoder, prior = as_arrays(shapes, p_x, q, decoder, prior)
+    check_probabilities(p_x, "p_x")
+    check_probabilities(q, "q")
+    check_probabilities(decoder, "decoder", axis=None)
+    check_probabilities(prior, "prior", axis=None)
     return float(kl_discrete((p_x[:, None] * q).ravel(), (decoder * prior).ravel()))
 
 
@@ -62,7 +79,10 @@ def joint_kl_table(p_x: Array, q: Array, decoder: Array, prior: Array) -> float:
 def _noise(W: Array, noise_variance: float | Array) -> Array:
     """Ψ, (D,), after a check that it is positive and finite."""
     check_positive(noise_variance, "noise_variance", "raise the noise floor")
-    return np.broadcast_to(np.asarray(noise_variance, dtype=np.float64), len(W))
+    noise = as_real(noise_variance, "noise_variance").astype(np.float64)
+    if noise.shape not in ((), (len(W),)):
+        raise ValueError(f"noise_variance must be one number or one a row of W, ({len(W)},), got shape {noise.shape}")
+    return np.broadcast_to(noise, len(W))
 
 
 def _factors(W: Array, noise_variance: float | Array) -> tuple[Array, Array, Array]:
@@ -77,6 +97,7 @@ def _factors(W: Array, noise_variance: float | Array) -> tuple[Array, Array, Arr
 
 def linear_gaussian_posterior(x: Array, W: Array, mean: Array, noise_variance: float | Array) -> tuple[Array, Array]:
     """p(z | x) = N(M⁻¹WᵀΨ⁻¹(x − μ), M⁻¹) with M = I + WᵀΨ⁻¹W, (11): means (N, k) and the common covariance (k, k)."""
+    x, W, mean = as_arrays("x (N, D), W (D, k), mean (D)", x, W, mean)
     Q, R, root = _factors(W, noise_variance)
     inverse = np.linalg.inv(R)
     return (x - mean) / root @ Q[len(R) :] @ inverse.T, inverse @ inverse.T
@@ -93,6 +114,7 @@ def linear_gaussian_mean_field(x: Array, W: Array, mean: Array, noise_variance: 
     means : (N, k)
     variances : (k,)
     """
+    x, W, mean = as_arrays("x (N, D), W (D, k), mean (D)", x, W, mean)
     means, _ = linear_gaussian_posterior(x, W, mean, noise_variance)
     return means, 1 / (1 + (W.T**2 / noise_variance).sum(axis=1))
 
@@ -102,6 +124,7 @@ def linear_gaussian_log_prob(x: Array, W: Array, mean: Array, noise_variance: fl
 
     −½ log|2πΨ| − ½ log|M| − ½[‖x − μ − W m‖²_{Ψ⁻¹} + ‖m‖²]
     """
+    x, W, mean = as_arrays("x (N, D), W (D, k), mean (D)", x, W, mean)
     Q, R, root = _factors(W, noise_variance)
     k, white = len(R), (x - mean) / root
     m = white @ Q[k:]  # in coordinates of the columns of Q
@@ -131,6 +154,9 @@ def linear_gaussian_elbo(
     numpy.linalg.LinAlgError
         If q_cov is not positive definite (a subclass of ValueError).
     """
+    shapes = "x (N, D), W (D, k), mean (D), q_mean (N, k)"
+    x, W, mean, q_mean = as_arrays(shapes, x, W, mean, q_mean)
+    q_cov = as_covariances("q_cov (k, k)", q_cov, k=W.shape[1])
     noise, factor = _noise(W, noise_variance), np.linalg.cholesky(q_cov)
     spread = ((W @ factor) ** 2).sum(axis=1)  # the diagonal of W V Wᵀ
     residual = ((x - mean - q_mean @ W.T) ** 2 / noise).sum(axis=1) + (spread / noise).sum()

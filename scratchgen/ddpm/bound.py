@@ -12,18 +12,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scratchgen.ddpm.kernels import q_posterior, q_sample, q_step
+from scratchgen.ddpm.kernels import check_schedule, check_step_number, q_posterior, q_sample, q_step
 from scratchgen.ddpm.objective import bound_weight
 from scratchgen.ddpm.samplers import EpsHat, p_mean, reverse_variance
 from scratchgen.likelihood import LOG_2PI, gaussian_log_prob, kl_diag_standard, levels_of, log_bin_mass
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, as_count
+from scratchgen.validation import Array, as_arrays, as_count, as_number, as_real, check_callable
 
 # --- both chains along a path -----------------------------------------------------------------------------------------
 
 
 def q_path(schedule: NoiseSchedule, x0: Array, noise: Array) -> Array:
     """The forward path x_0, …, x_T, (T+1, N, D), from x0 (N, D) and noise (T, N, D), where noise[t−1] is ε_t."""
+    check_schedule(schedule)
+    x0, noise = as_arrays("x0 (N, D), noise (T, N, D)", x0, noise, T=schedule.T)
     path = [x0]
     for t in range(1, schedule.T + 1):
         path.append(q_step(schedule, t, path[-1], noise[t - 1]))
@@ -32,6 +34,8 @@ def q_path(schedule: NoiseSchedule, x0: Array, noise: Array) -> Array:
 
 def q_log_prob(schedule: NoiseSchedule, t: int, x_t: Array, x_prev: Array) -> Array:
     """log q(x_t | x_{t−1}) = log N(x_t; α_t x_{t−1}, β_t² I), (N,), nats, for x_t and x_prev (N, D)."""
+    check_step_number(schedule, t)
+    x_t, x_prev = as_arrays("x_t (N, D), x_prev (N, D)", x_t, x_prev)
     return gaussian_log_prob(x_t, q_step(schedule, t, x_prev, np.zeros_like(x_prev)), 2 * np.log(schedule.beta[t]))
 
 
@@ -54,12 +58,17 @@ def p_log_prob(
     variance
         As for `reverse_variance`.
     """
+    check_step_number(schedule, t)
+    check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
+    x_prev, x_t = as_arrays("x_prev (N, D), x_t (N, D)", x_prev, x_t)
     log_variance = np.log(reverse_variance(schedule, variance)[t])
     return gaussian_log_prob(x_prev, p_mean(schedule, t, x_t, eps_hat(x_t, t)), log_variance)
 
 
 def forward_log_prob(schedule: NoiseSchedule, path: Array) -> Array:
     """log q(x_1, …, x_T | x_0) = Σ_t log q(x_t | x_{t−1}) of a path (T+1, N, D), (N,), nats: (19) without q̃(x_0)."""
+    check_schedule(schedule)
+    path = as_arrays("path (T+1, N, D)", path, **{"T+1": schedule.T + 1})
     return np.sum([q_log_prob(schedule, t, path[t], path[t - 1]) for t in range(1, schedule.T + 1)], axis=0)
 
 
@@ -79,11 +88,15 @@ def reverse_log_prob(
     eps_hat, variance, decoder
         As for `bound_terms`.
     """
+    check_schedule(schedule)
+    check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
+    path = as_arrays("path (T+1, N, D)", path, **{"T+1": schedule.T + 1})
     variance = reverse_variance(schedule, variance)
     log_prob = gaussian_log_prob(path[-1], np.zeros_like(path[-1]), 0.0)
     for t in range(schedule.T, 0, -1):
         if t == 1 and decoder is not None:
-            log_prob = log_prob + decoder(path[1])
+            check_callable(decoder, "decoder", "x_1 (N, D) → (N,)")
+            log_prob = log_prob + as_arrays("decoder (N)", decoder(path[1]), N=len(log_prob))
         else:
             log_prob = log_prob + p_log_prob(schedule, t, path[t - 1], path[t], eps_hat, variance)
     return log_prob
@@ -95,6 +108,8 @@ def forward_entropy(schedule: NoiseSchedule, dimension: int) -> float:
     The entropy contains no θ, because the forward process is fixed.  The KL (20) is the right side of the deck's (21)
     minus this entropy and H(x_0).
     """
+    check_schedule(schedule)
+    dimension = as_count(dimension, "dimension")
     return float(0.5 * dimension * (LOG_2PI + 1 + 2 * np.log(schedule.beta[1:])).sum())
 
 
@@ -103,6 +118,8 @@ def forward_entropy(schedule: NoiseSchedule, dimension: int) -> float:
 
 def prior_loss(schedule: NoiseSchedule, x0: Array) -> Array:
     """L_T = KL(q(x_T | x_0)‖N(0, I)), (N,), nats, for x0 (N, D); L_T contains no θ and is small if ᾱ_T is small."""
+    check_schedule(schedule)
+    x0 = as_arrays("x0 (N, D)", x0)
     log_variance = np.full_like(x0, 2 * np.log(schedule.beta_bar[-1]))
     return kl_diag_standard(schedule.alpha_bar[-1] * x0, log_variance)
 
@@ -114,6 +131,9 @@ def step_loss(
 
     Both laws are isotropic Gaussians.  Arguments are as for `p_log_prob`, with x0 (N, D).
     """
+    check_step_number(schedule, t)
+    check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
+    x0, x_t = as_arrays("x0 (N, D), x_t (N, D)", x0, x_t)
     sigma_squared = reverse_variance(schedule, variance)[t]
     q_mean, q_variance = q_posterior(schedule, t, x_t, x0)
     ratio = q_variance / sigma_squared
@@ -137,6 +157,9 @@ def reconstruction_loss(
     eps_hat, variance, n_levels
         As for `bound_terms`.
     """
+    check_schedule(schedule)
+    check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
+    x0, x_1 = as_arrays("x0 (N, D), x_1 (N, D)", x0, x_1)
     if n_levels is None:
         return -p_log_prob(schedule, 1, x0, x_1, eps_hat, variance)
     std = np.sqrt(reverse_variance(schedule, variance)[1])
@@ -181,15 +204,17 @@ def bound_terms(
     ValueError
         If noise has another shape, or variance is not one that `reverse_variance` accepts.
     """
-    if noise.shape != (schedule.T, *x0.shape):
-        raise ValueError(f"noise must have shape (T, N, D) = {(schedule.T, *x0.shape)}, got {noise.shape}")
+    check_schedule(schedule)
+    check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
+    x0, noise = as_arrays("x0 (N, D), noise (T, N, D)", x0, noise, T=schedule.T)
     variance = reverse_variance(schedule, variance)
     terms = np.empty((len(x0), schedule.T + 1))
     x_1 = q_sample(schedule, 1, x0, noise[0])
     if decoder is None:
         terms[:, 0] = reconstruction_loss(schedule, x0, x_1, eps_hat, variance, n_levels)
     else:
-        terms[:, 0] = -decoder(x_1)
+        check_callable(decoder, "decoder", "x_1 (N, D) → (N,)")
+        terms[:, 0] = -as_arrays("decoder (N)", decoder(x_1), N=len(x0))
     for t in range(2, schedule.T + 1):
         terms[:, t - 1] = step_loss(schedule, t, x0, q_sample(schedule, t, x0, noise[t - 1]), eps_hat, variance)
     terms[:, -1] = prior_loss(schedule, x0)
@@ -213,10 +238,11 @@ def optimal_reverse_variance(schedule: NoiseSchedule, noise_loss: Array, dimensi
     TypeError, ValueError
         If dimension is not a positive integer, or noise_loss does not hold T+1 finite numbers.
     """
-    dimension, loss = as_count(dimension, "dimension"), np.asarray(noise_loss, dtype=np.float64)
-    if loss.shape != (schedule.T + 1,) or not np.isfinite(loss[1:]).all():
+    check_schedule(schedule)
+    dimension, loss = as_count(dimension, "dimension"), as_real(noise_loss, "noise_loss").astype(np.float64)
+    if loss.shape != (schedule.T + 1,) or not ((loss[1:] >= 0) & (loss[1:] < np.inf)).all():
         raise ValueError(
-            f"noise_loss must be {schedule.T + 1} numbers, finite from index 1, "
+            f"noise_loss must be {schedule.T + 1} numbers, finite and not negative from index 1, "
             f"got {loss if loss.size < 9 else loss.shape}; pass the losses of t = 0..T"
         )
     half_factor = bound_weight(schedule, np.ones(schedule.T + 1))  # w_t at σ_t² = 1
@@ -244,6 +270,7 @@ def negative_elbo(
     variance
         As for `reverse_variance`.
     """
+    second_moment = as_number(second_moment, "second_moment", low=0.0)
     sigma_squared = reverse_variance(schedule, variance)[1:]
     v = optimal_reverse_variance(schedule, noise_loss, dimension)[1:]
     prior = dimension * (LOG_2PI + schedule.beta_bar[-1] ** 2) + schedule.alpha_bar[-1] ** 2 * second_moment

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from scratchgen.ddpm.bound import bound_terms
+from scratchgen.ddpm.kernels import check_schedule
 from scratchgen.ddpm.samplers import EpsHat
 from scratchgen.likelihood import logsumexp
 from scratchgen.quadrature import gauss_hermite
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, as_count, as_samples
+from scratchgen.validation import Array, as_arrays, as_count, as_samples, check_callable, check_levels
 
 
 def exact_elbo(
@@ -42,6 +43,7 @@ def exact_elbo(
     TypeError, ValueError
         As for `bound_terms`, or if D > 3.
     """
+    check_schedule(schedule)
     x0 = as_samples(x0, "x0")
     if x0.shape[1] > 3:
         raise ValueError(f"x0 must have at most 3 columns for quadrature, got {x0.shape[1]}; draw noise instead")
@@ -73,12 +75,15 @@ def dequantisation_cost(log_prob: Callable[[Array], Array], k: Array, n_nodes: i
     TypeError, ValueError
         If k is not an (N, D) array with at most three columns, or n_nodes is not a positive integer.
     """
+    check_callable(log_prob, "log_prob", "points (M, D) → (M,)")
     k = as_samples(k, "k")
+    check_levels(k - k.min(initial=0), int(np.ptp(k)) + 2, "k")
     N, D = k.shape
     if D > 3:
         raise ValueError(f"k must have at most 3 columns for quadrature, got {D}; draw u instead")
     nodes, weights = np.polynomial.legendre.leggauss(as_count(n_nodes, "n_nodes"))
     cube = np.stack(np.meshgrid(*[0.5 * (nodes + 1)] * D, indexing="ij"), axis=-1).reshape(-1, D)
     law = np.stack(np.meshgrid(*[0.5 * weights] * D, indexing="ij"), axis=-1).reshape(-1, D).prod(axis=1)
-    log_p = log_prob((k[:, None] + cube).reshape(-1, D)).reshape(N, -1)
+    points = (k[:, None] + cube).reshape(-1, D)
+    log_p = as_arrays("log_prob (M)", log_prob(points), M=len(points)).reshape(N, -1)
     return logsumexp(log_p + np.log(law)) - log_p @ law

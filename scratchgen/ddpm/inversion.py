@@ -6,7 +6,7 @@ import numpy as np
 
 from scratchgen.ddpm.kernels import check_time
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, IntArray, check_shapes, column
+from scratchgen.validation import Array, IntArray, as_arrays, column
 
 
 def ddim_inverse_step(
@@ -34,6 +34,6 @@ def ddim_inverse_step(
     check_time(schedule, t)
     if not (np.asarray(t) > np.asarray(s)).all():
         raise ValueError(f"t must be above s, got t = {t}, s = {s}; `ddim_step` goes from t down to s")
-    check_shapes("eps_hat", eps_hat, "x_s", x_s)
+    x_s, eps_hat = as_arrays("x_s (N, D), eps_hat (N, D)", x_s, eps_hat)
     ratio = schedule.alpha_bar[t] / schedule.alpha_bar[s]
     return column(ratio, x_s) * x_s + column(schedule.beta_bar[t] - ratio * schedule.beta_bar[s], x_s) * eps_hat

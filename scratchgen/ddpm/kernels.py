@@ -8,20 +8,33 @@ implementations can be compared on the same noise.  Results have the dtype of th
 import numpy as np
 
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, IntArray, check_shapes, column
+from scratchgen.validation import Array, IntArray, as_arrays, check_type, column
+
+
+def check_schedule(schedule: NoiseSchedule) -> None:
+    """Raise TypeError unless schedule is a NoiseSchedule."""
+    check_type(schedule, NoiseSchedule, "schedule", "pass NoiseSchedule.linear(100)")
 
 
 def check_time(schedule: NoiseSchedule, t: int | IntArray, name: str = "t", first: int = 1) -> None:
     """Raise TypeError unless t holds ints, and ValueError unless t is a number or (N,) with steps in first..T."""
+    check_schedule(schedule)
     steps = np.asarray(t)
     if steps.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be an int or an int array of steps, got dtype {steps.dtype}")
+        raise TypeError(f"{name} must be an int or an int array of steps, got {t!r:.60}; pass steps, not times")
     if steps.ndim > 1:
         raise ValueError(f"{name} must be an int or have shape (N,), got shape {steps.shape}")
     if steps.size and (steps.min() < first or steps.max() > schedule.T):
         raise ValueError(
             f"{name} must be in {first}..{schedule.T} (index 0 is clean data), got {steps.min()}..{steps.max()}"
         )
+
+
+def check_step_number(schedule: NoiseSchedule, t: int) -> None:
+    """Raise TypeError or ValueError unless t is one step in 1..T."""
+    check_time(schedule, t)
+    if np.ndim(t) > 0:
+        raise ValueError(f"t must be one step, the same for all rows, got an array of shape {np.shape(t)}; loop over t")
 
 
 def q_step(schedule: NoiseSchedule, t: int | IntArray, x_prev: Array, noise: Array) -> Array:
@@ -40,7 +53,7 @@ def q_step(schedule: NoiseSchedule, t: int | IntArray, x_prev: Array, noise: Arr
         If t is not a step, or noise has another shape than x_prev.
     """
     check_time(schedule, t)
-    check_shapes("noise", noise, "x_prev", x_prev)
+    x_prev, noise = as_arrays("x_prev (N, D), noise (N, D)", x_prev, noise)
     return column(schedule.alpha[t], x_prev) * x_prev + column(schedule.beta[t], x_prev) * noise
 
 
@@ -60,7 +73,7 @@ def q_sample(schedule: NoiseSchedule, t: int | IntArray, x0: Array, noise: Array
         If t is not a step, or noise has another shape than x0.
     """
     check_time(schedule, t)
-    check_shapes("noise", noise, "x0", x0)
+    x0, noise = as_arrays("x0 (N, D), noise (N, D)", x0, noise)
     return column(schedule.alpha_bar[t], x0) * x0 + column(schedule.beta_bar[t], x0) * noise
 
 
@@ -89,7 +102,7 @@ def q_posterior(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, x0: Arra
         If t is not a step, or x0 has another shape than x_t.
     """
     check_time(schedule, t)
-    check_shapes("x0", x0, "x_t", x_t)
+    x_t, x0 = as_arrays("x_t (N, D), x0 (N, D)", x_t, x0)
     previous, beta_bar_squared = np.asarray(t) - 1, schedule.beta_bar[t] ** 2
     weight_x_t = schedule.alpha[t] * schedule.beta_bar[previous] ** 2 / beta_bar_squared
     weight_x0 = schedule.alpha_bar[previous] * schedule.beta[t] ** 2 / beta_bar_squared
@@ -107,7 +120,7 @@ def predict_x0(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, eps_hat: 
     x_t, eps_hat : (N, D)
     """
     check_time(schedule, t)
-    check_shapes("eps_hat", eps_hat, "x_t", x_t)
+    x_t, eps_hat = as_arrays("x_t (N, D), eps_hat (N, D)", x_t, eps_hat)
     return (x_t - column(schedule.beta_bar[t], x_t) * eps_hat) / column(schedule.alpha_bar[t], x_t)
 
 
@@ -128,7 +141,7 @@ def merge_noise(schedule: NoiseSchedule, t: int | IntArray, eps_bar_prev: Array,
         ε̄_{t−1} and ε_t.
     """
     check_time(schedule, t)
-    check_shapes("eps_t", eps_t, "eps_bar_prev", eps_bar_prev)
+    eps_bar_prev, eps_t = as_arrays("eps_bar_prev (N, D), eps_t (N, D)", eps_bar_prev, eps_t)
     cosine = column(schedule.alpha[t] * schedule.beta_bar[np.asarray(t) - 1] / schedule.beta_bar[t], eps_t)
     sine = column(schedule.beta[t] / schedule.beta_bar[t], eps_t)
     return cosine * eps_bar_prev + sine * eps_t, sine * eps_bar_prev - cosine * eps_t
@@ -144,5 +157,5 @@ def split_noise(schedule: NoiseSchedule, t: int | IntArray, eps: Array, omega: A
     eps, omega : (N, D)
         ε and ω of `merge_noise`.
     """
-    check_shapes("omega", omega, "eps", eps)
+    eps, omega = as_arrays("eps (N, D), omega (N, D)", eps, omega)
     return merge_noise(schedule, t, eps, omega)[1]

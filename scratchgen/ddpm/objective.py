@@ -8,11 +8,11 @@ The deck's prefactors in (26), (28), (29) are too large by a factor of 2, and it
 
 import numpy as np
 
-from scratchgen.ddpm.kernels import merge_noise, q_sample, split_noise
+from scratchgen.ddpm.kernels import check_step_number, merge_noise, q_sample, split_noise
 from scratchgen.ddpm.samplers import EpsHat, reverse_variance
 from scratchgen.likelihood import LOG_2PI
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, as_choice, check_shapes
+from scratchgen.validation import Array, as_arrays, as_choice, check_callable
 
 WEIGHTINGS = ("simple", "bound", "x0", "v", "min-snr")
 
@@ -32,7 +32,7 @@ def noise_error(noise: Array, eps_hat: Array) -> tuple[Array, Array]:
     ValueError
         If the shapes differ.
     """
-    check_shapes("eps_hat", eps_hat, "noise", noise)
+    noise, eps_hat = as_arrays("noise (N, D), eps_hat (N, D)", noise, eps_hat)
     error = eps_hat - noise
     return (error**2).sum(axis=1), 2 * error
 
@@ -57,6 +57,9 @@ def total_noise_loss(
     variance
         As for `reverse_variance`.
     """
+    check_step_number(schedule, t)
+    check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
+    x0, eps = as_arrays("x0 (N, D), eps (N, D)", x0, eps)
     sigma_squared = reverse_variance(schedule, variance)[t]
     constant = 0.5 * x0.shape[1] * (LOG_2PI + np.log(sigma_squared) + schedule.beta_tilde[t] ** 2 / sigma_squared)
     losses, _ = noise_error(eps, eps_hat(q_sample(schedule, t, x0, eps), t))
@@ -145,6 +148,9 @@ def one_step_loss(
     eps_hat, variance
         As for `total_noise_loss`.
     """
+    check_step_number(schedule, t)
+    check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
+    x0, eps_bar_prev, eps_t = as_arrays("x0 (N, D), eps_bar_prev (N, D), eps_t (N, D)", x0, eps_bar_prev, eps_t)
     return _step_loss(schedule, t, x0, merge_noise(schedule, t, eps_bar_prev, eps_t)[0], eps_t, eps_hat, variance)
 
 
@@ -171,6 +177,9 @@ def merged_loss(
     eps_hat, variance
         As for `total_noise_loss`.
     """
+    check_step_number(schedule, t)
+    check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
+    x0, eps, omega = as_arrays("x0 (N, D), eps (N, D), omega (N, D)", x0, eps, omega)
     return _step_loss(schedule, t, x0, eps, split_noise(schedule, t, eps, omega), eps_hat, variance)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from scratchgen.ddpm.kernels import check_time, predict_x0
-from scratchgen.nn import EpsCoefficients, NoisePredictor
+from scratchgen.ddpm.kernels import check_step_number, check_time, predict_x0
+from scratchgen.nn import EpsCoefficients, NoisePredictor, check_network
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, IntArray, as_choice, as_guidance, check_shapes, column
+from scratchgen.validation import Array, IntArray, as_arrays, as_choice, as_guidance, check_flag, column
 
 PREDICTIONS = ("noise", "x0", "v", "step")
 
@@ -51,14 +51,14 @@ def eps_coefficients(schedule: NoiseSchedule, t: int | IntArray, kind: str) -> E
 
 def prediction_to_eps(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, prediction: Array, kind: str) -> Array:
     """Convert a prediction of some kind, (N, D), into ε̂, (N, D); t and kind as for `eps_coefficients`."""
-    check_shapes("prediction", prediction, "x_t", x_t)
+    x_t, prediction = as_arrays("x_t (N, D), prediction (N, D)", x_t, prediction)
     skip, gain = (column(value, x_t) for value in eps_coefficients(schedule, t, kind))
     return skip * x_t + gain * prediction
 
 
 def eps_to_prediction(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, eps_hat: Array, kind: str) -> Array:
     """Convert ε̂, (N, D), into a prediction of some kind, (N, D): the inverse of `prediction_to_eps`."""
-    check_shapes("eps_hat", eps_hat, "x_t", x_t)
+    x_t, eps_hat = as_arrays("x_t (N, D), eps_hat (N, D)", x_t, eps_hat)
     skip, gain = (column(value, x_t) for value in eps_coefficients(schedule, t, kind))
     return (eps_hat - skip * x_t) / gain
 
@@ -99,7 +99,9 @@ def predict_noise(
     ArithmeticError
         If guidance is so large that ε̂ is not finite.
     """
-    check_time(schedule, t)
+    check_network(network)
+    check_step_number(schedule, t)
+    check_flag(clip, "clip")
     guidance = as_guidance(guidance, labels)
     scale, std = float(schedule.alpha_bar[t]), float(schedule.beta_bar[t])
     given: dict[str, Any] = {} if prediction is None else {"coefficients": eps_coefficients(schedule, t, prediction)}

@@ -4,9 +4,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from scratchgen.ddpm.kernels import check_time, predict_x0
+from scratchgen.ddpm.kernels import check_schedule, check_time, predict_x0
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, IntArray, as_choice, as_number, check_shapes, column
+from scratchgen.validation import (
+    Array,
+    IntArray,
+    as_arrays,
+    as_choice,
+    as_number,
+    as_real,
+    check_callable,
+    check_rng,
+    column,
+)
 
 EpsHat = Callable[[Array, int], Array]  # ε̂(x_t, t): predicted total noise, (N, D)
 
@@ -27,11 +37,12 @@ def reverse_variance(schedule: NoiseSchedule, variance: str | Array) -> Array:
     ValueError
         If variance is another name, or the array has another shape or a number that is not positive and finite.
     """
+    check_schedule(schedule)
     if isinstance(variance, str):
         if as_choice(variance, "variance", ("beta", "posterior")) == "beta":
             return schedule.beta**2
         return np.concatenate([[0.0], schedule.beta[1:2] ** 2, schedule.beta_tilde[2:] ** 2])
-    table = np.array(variance, dtype=np.float64)
+    table = np.array(as_real(variance, "variance"), dtype=np.float64)
     if table.shape != (schedule.T + 1,) or not ((table[1:] > 0) & np.isfinite(table[1:])).all():
         raise ValueError(
             f"variance must be 'beta', 'posterior' or {schedule.T + 1} numbers, positive from index 1, "
@@ -58,7 +69,7 @@ def p_mean(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, eps_hat: Arra
         If t is not a step, or eps_hat has another shape than x_t.
     """
     check_time(schedule, t)
-    check_shapes("eps_hat", eps_hat, "x_t", x_t)
+    x_t, eps_hat = as_arrays("x_t (N, D), eps_hat (N, D)", x_t, eps_hat)
     weight = column(schedule.beta[t] ** 2 / schedule.beta_bar[t], x_t)
     return (x_t - weight * eps_hat) / column(schedule.alpha[t], x_t)
 
@@ -79,8 +90,9 @@ def p_step(
     variance
         As for `reverse_variance`.
     """
+    check_time(schedule, t)
     std = np.sqrt(reverse_variance(schedule, variance))
-    check_shapes("noise", noise, "x_t", x_t)
+    x_t, eps_hat, noise = as_arrays("x_t (N, D), eps_hat (N, D), noise (N, D)", x_t, eps_hat, noise)
     return p_mean(schedule, t, x_t, eps_hat) + column(std[t], x_t) * noise
 
 
@@ -121,8 +133,7 @@ def ddim_step(
     eta = as_number(eta, "eta", low=0.0, high=1.0)
     if eta > 0 and noise is None:
         raise ValueError("noise is needed for eta > 0; pass standard normal noise of x_t's shape")
-    if noise is not None:
-        check_shapes("noise", noise, "x_t", x_t)
+    x_t, eps_hat, noise = as_arrays("x_t (N, D), eps_hat (N, D), noise? (N, D)", x_t, eps_hat, noise)
     log_ratio = schedule.log_signal_ratio(s, t)  # of ᾱ_t²/ᾱ_s²
     added, ratio = -np.expm1(log_ratio), schedule.beta_bar[s] / schedule.beta_bar[t]
     sigma = eta * ratio * np.sqrt(added)
@@ -153,8 +164,10 @@ def ancestral_sampler(
     t, x_t : int, (N, D)
         For t = T, T−1, …, 0.
     """
+    check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
+    check_rng(rng)
     table = reverse_variance(schedule, variance)
-    x = x_T
+    x = as_arrays("x_T (N, D)", x_T)
     yield schedule.T, x
     for t in range(schedule.T, 0, -1):
         x = p_step(schedule, t, x, eps_hat(x, t), rng.standard_normal(x.shape, dtype=x.dtype), table)
@@ -187,7 +200,11 @@ def ddim_sampler(
     """
     if as_number(eta, "eta", low=0.0, high=1.0) > 0 and rng is None:
         raise ValueError("rng is needed for eta > 0; pass numpy.random.default_rng(seed)")
-    x = x_T
+    check_schedule(schedule)
+    check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
+    if rng is not None:
+        check_rng(rng)
+    x = as_arrays("x_T (N, D)", x_T)
     yield schedule.T, x
     for t in range(schedule.T, 0, -1):
         noise = rng.standard_normal(x.shape, dtype=x.dtype) if eta > 0 and rng is not None else None

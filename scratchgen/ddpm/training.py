@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from scratchgen.ddpm.kernels import q_sample
+from scratchgen.ddpm.kernels import check_schedule, q_sample
 from scratchgen.ddpm.objective import noise_error
 from scratchgen.ddpm.predictions import eps_coefficients
-from scratchgen.nn import EMA, NO_LABEL, Adam, NoisePredictor, check_step, cosine_decay
+from scratchgen.nn import EMA, NO_LABEL, Adam, NoisePredictor, check_loop, check_network, check_step, cosine_decay
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import TimestepSampler
-from scratchgen.validation import Array, IntArray
+from scratchgen.validation import Array, IntArray, as_arrays, as_number, check_rng, check_type
 
 
 def train_step(
@@ -54,6 +54,8 @@ def train_step(
     losses : (N,)
         Without the weights.
     """
+    check_network(network)
+    weight = as_arrays("weight (N)", weight, N=len(x0))
     x_t = q_sample(schedule, t, x0, noise)  # (25)
     eps_hat, backward = network.vjp(x_t, schedule.alpha_bar[t], schedule.beta_bar[t], **given)
     losses, by_eps_hat = noise_error(noise, eps_hat)  # (29)
@@ -121,6 +123,15 @@ def train(
     ArithmeticError
         If the loss or the gradient is NaN or infinite; network and average are then those of the step before.
     """
+    check_network(network)
+    check_rng(rng)
+    check_type(sampler, TimestepSampler, "sampler")
+    check_schedule(schedule)
+    x, weights, average = as_arrays(
+        "x (N, D), weights (T+1), average (P)", x, weights, average, **{"T+1": schedule.T + 1}
+    )
+    label_dropout = as_number(label_dropout, "label_dropout", low=0.0, high=1.0)
+    check_loop(n_steps, batch_size, learning_rate)
     adam, ema = Adam(network.parameters, weight_decay=weight_decay), EMA(average, ema_decay)
     for step in range(n_steps):
         rows = rng.integers(len(x), size=batch_size)

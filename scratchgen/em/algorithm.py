@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from scratchgen.likelihood import logsumexp, quiet_log
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_arrays, as_count, as_number, check_callable, check_probabilities
 
 Theta = TypeVar("Theta")  # the parameters of a model
 Expected = TypeVar("Expected")  # the result of an E-step: q(z | x), or sufficient statistics under q
@@ -57,6 +57,9 @@ def em(
     iterate : Iterate
         After every E-step: at most max_iter + 1 times.
     """
+    for name, f in {"e_step": e_step, "m_step": m_step, "log_prior": log_prior}.items():
+        check_callable(f, name, "of the parameters")
+    tol, max_iter = as_number(tol, "tol", low=0.0), as_count(max_iter, "max_iter", minimum=0)
     theta, bounds = start, list[float]()
     while True:
         expected, elbo = e_step(theta)  # (18): q(z | x) ← p_θ(z | x)
@@ -80,6 +83,12 @@ class LatentLaw(Protocol):
         """log p_θ(x_n, z = k), (N, K), nats."""
 
 
+def check_law(law: LatentLaw) -> None:
+    """Raise TypeError unless law is a Mixture, a CategoricalLaw or the like."""
+    if isinstance(law, type) or not hasattr(law, "log_joint"):
+        raise TypeError(f"law must be a Mixture or a CategoricalLaw, got {law!r:.60}; pass an instance")
+
+
 def e_step(x: Array, law: LatentLaw) -> tuple[Array, Array]:
     """The E-step q(z | x) = p_θ(z | x), (18), in logarithms.
 
@@ -97,6 +106,7 @@ def e_step(x: Array, law: LatentLaw) -> tuple[Array, Array]:
     log_prob : (N,)
         log p_θ(x_n), nats, (16), which is the ELBO at this q.
     """
+    check_law(law)
     log_joint = law.log_joint(x)
     log_prob = logsumexp(log_joint)
     impossible = np.isneginf(log_prob)
@@ -116,7 +126,9 @@ def free_energy(x: Array, log_resp: Array, law: LatentLaw) -> Array:
     law : Mixture or CategoricalLaw
         p_θ.
     """
+    check_law(law)
     log_joint = law.log_joint(x)
+    log_resp = as_arrays("log_resp (N, K)", log_resp, N=len(log_joint), K=log_joint.shape[1])
     resp = np.exp(log_resp)
     log_ratio = np.subtract(log_joint, log_resp, out=np.zeros_like(log_joint), where=resp > 0)  # 0 log 0 = 0
     return (resp * log_ratio).sum(axis=1)
@@ -141,6 +153,9 @@ def m_step_table(p_x: Array, q: Array) -> tuple[Array, Array]:
     aggregate : (Z,)
         q(z).
     """
+    p_x, q = as_arrays("p_x (X), q (X, Z)", p_x, q)
+    check_probabilities(p_x, "p_x")
+    check_probabilities(q, "q")
     aggregate = p_x @ q
     decoder = np.repeat(p_x[:, None], q.shape[1], axis=1)
     return np.divide(p_x[:, None] * q, aggregate, out=decoder, where=aggregate > 0), aggregate

@@ -19,12 +19,15 @@ from scratchgen.validation import (
     Array,
     ArrayLike,
     IntArray,
+    as_arrays,
     as_count,
     as_finite,
     as_generator,
     as_number,
+    as_real,
     as_samples,
     check_levels,
+    check_probabilities,
     freeze,
 )
 
@@ -93,7 +96,11 @@ class CategoricalLaw:
             If x has another D, or elements that are not whole numbers 0..n_levels−1.
         """
         K, D, n_levels = self.probabilities.shape
-        one_hot = x if np.ndim(x) == 3 else indicators(as_samples(x, dimension=D), n_levels)
+        one_hot = (
+            as_arrays("x (N, D, n_levels)", x, D=D, n_levels=n_levels)
+            if np.ndim(x) == 3
+            else indicators(as_samples(x, dimension=D), n_levels)
+        )
         log_joint = one_hot.reshape(len(one_hot), -1) @ self._log_probabilities.reshape(K, -1).T + self._log_weights
         return np.where(log_joint < 0.1 * NEVER, -np.inf, log_joint)
 
@@ -120,7 +127,8 @@ class CategoricalLaw:
     def _diffused(self, x_t: Array, scale: float, std: float) -> tuple[Array, Array, Array]:
         """log p(x_t, z = c), (N, K), E[x_0 | x_t, c] and Var(x_0d | x_t, c), each (N, K, D)."""
         _, D, n_levels = self.probabilities.shape
-        x_t, levels = as_samples(x_t, dimension=D), level_values(n_levels)
+        x_t, levels = as_samples(x_t, "x_t", dimension=D), level_values(n_levels)
+        scale = as_number(scale, "scale")
         std = as_number(std, "std", low=0.0, open_low=True)
         log_kernel = -0.5 * ((x_t[:, :, None] - scale * levels) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
         log_terms = log_kernel[:, None] + self._log_probabilities
@@ -148,7 +156,8 @@ class CategoricalLaw:
 
 def indicators(x: Array, n_levels: int) -> Array:
     """Indicators [x_nd = k], (N, D, n_levels), of whole numbers x, (N, D); ValueError if x has other numbers."""
-    check_levels(x, n_levels)
+    x = as_arrays("x (N, D)", x)
+    check_levels(x, as_count(n_levels, "n_levels", minimum=2))
     return (x[:, :, None] == np.arange(n_levels)).astype(np.float64)
 
 
@@ -167,6 +176,11 @@ def categorical_m_step(one_hot: Array, log_resp: Array, pseudo_counts: Array | f
     pseudo_counts : float or (D, n_levels)
         Counts added to those of every component (a Dirichlet prior).
     """
+    one_hot, log_resp = as_arrays("one_hot (N, D, n_levels), log_resp (N, K)", one_hot, log_resp)
+    check_probabilities(one_hot, "one_hot", axis=None)
+    pseudo_counts = as_real(pseudo_counts, "pseudo_counts")
+    if pseudo_counts.shape not in ((), one_hot.shape[1:]) or not (pseudo_counts >= 0).all():
+        raise ValueError(f"pseudo_counts must be one number or {one_hot.shape[1:]} numbers, none negative")
     N = len(one_hot)
     decoder, aggregate = m_step_table(np.full(N, 1 / N), np.exp(log_resp))
     tables = np.tensordot(decoder, one_hot, axes=(0, 0))
@@ -185,5 +199,8 @@ def log_table_prior(tables: Array, pseudo_counts: Array) -> float:
         P.
     pseudo_counts : (D, n_levels)
     """
+    tables, pseudo_counts = as_arrays("tables (K, D, n_levels), pseudo_counts (D, n_levels)", tables, pseudo_counts)
+    check_probabilities(tables, "tables")
+    check_probabilities(pseudo_counts, "pseudo_counts", axis=None)
     seen = pseudo_counts > 0
     return float((pseudo_counts[seen] * np.log(tables[:, seen])).sum())

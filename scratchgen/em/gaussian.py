@@ -6,7 +6,18 @@ import numpy as np
 
 from scratchgen.likelihood import logsumexp, quiet_log
 from scratchgen.mixture import Mixture
-from scratchgen.validation import Array, IntArray, as_number
+from scratchgen.validation import (
+    Array,
+    IntArray,
+    as_arrays,
+    as_choice,
+    as_covariances,
+    as_labels,
+    as_number,
+    check_probabilities,
+    check_symmetric,
+    check_type,
+)
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 Prior = tuple[float, float]  # (variance, count), see `log_covariance_prior`
@@ -56,6 +67,9 @@ def sufficient_statistics(x: Array, log_resp: Array, mixture: Mixture) -> Suffic
     mixture : Mixture
         Source of mean and covariance for a component with count 0.
     """
+    check_type(mixture, Mixture, "mixture")
+    K, D = mixture.means.shape
+    x, log_resp = as_arrays("x (N, D), log_resp (N, K)", x, log_resp, K=K, D=D)
     log_counts = logsumexp(log_resp, axis=0)
     means, covariances = mixture.means.copy(), mixture.covariances.copy()
     for k in np.flatnonzero(np.isfinite(log_counts)):
@@ -70,6 +84,8 @@ def sufficient_statistics(x: Array, log_resp: Array, mixture: Mixture) -> Suffic
 
 def statistics_of_labels(x: Array, labels: IntArray, mixture: Mixture) -> SufficientStatistics:
     """`sufficient_statistics` for responsibilities 0 and 1: x_n, (N, D), belongs to component labels[n], (N,)."""
+    check_type(mixture, Mixture, "mixture")
+    x, labels = as_arrays("x (N, D)", x, D=mixture.dimension), as_labels(labels, len(x), len(mixture.weights))
     means, covariances = mixture.means.copy(), mixture.covariances.copy()
     counts = np.bincount(labels, minlength=len(means))
     for k in np.flatnonzero(counts):
@@ -123,6 +139,8 @@ def m_step_from_statistics(
     covariance_prior: Prior | None = None,
 ) -> Mixture:
     """The mixture that `m_step` returns, from `SufficientStatistics`; other arguments and errors as for `m_step`."""
+    check_type(statistics, SufficientStatistics, "statistics")
+    check_type(mixture, Mixture, "mixture")
     counts = np.exp(statistics.log_counts)
     covariances = covariance_maximum(
         statistics.covariances, counts, covariance_type, covariance_floor, covariance_prior
@@ -161,6 +179,10 @@ def covariance_maximum(
     covariance_type, floor, prior
         As for `m_step`.
     """
+    spread, counts = as_arrays("spread (K, D, D), counts (K)", spread, counts)
+    check_symmetric(spread, "spread")
+    check_probabilities(counts, "counts", axis=None)
+    as_choice(covariance_type, "covariance_type", COVARIANCE_TYPES)
     K, D, _ = spread.shape
     floor = as_number(floor, "covariance_floor", low=0.0)
     if covariance_type == "tied":
@@ -180,8 +202,15 @@ def covariance_maximum(
 
 def _as_prior(prior: Prior) -> Prior:
     """(variance, count) after a check that both are finite and not negative."""
+    if not isinstance(prior, tuple | list) or len(prior) != 2:
+        raise ValueError(
+            f"prior must be (variance, count), got {prior!r:.60}; pass two numbers, or covariance_prior=None"
+        )
     variance, count = prior
-    return as_number(variance, "the prior's variance", low=0.0), as_number(count, "the prior's count", low=0.0)
+    return (
+        as_number(variance, "variance of covariance_prior, the prior,", low=0.0),
+        as_number(count, "count of covariance_prior, the prior,", low=0.0),
+    )
 
 
 def log_covariance_prior(covariances: Array, prior: Prior) -> float:
@@ -197,6 +226,7 @@ def log_covariance_prior(covariances: Array, prior: Prior) -> float:
         Σ; for tied covariances one matrix, (1, D, D).
     prior : (variance, count)
     """
+    covariances = as_covariances("covariances (K, D, D)", covariances)
     variance, count = _as_prior(prior)
     factors = np.linalg.cholesky(covariances)
     log_det = 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum()
@@ -230,8 +260,11 @@ def floor_eigenvalues(covariances: Array, floor: float) -> Array:
         If the floor is negative or not finite, or is below 64 ε times the largest eigenvalue of a covariance that
         needs it, with the machine's ε.
     """
-    if not 0 <= floor < np.inf:
-        raise ValueError(f"covariance_floor must be finite and not negative, got {floor}; pass 0 for no floor")
+    floor, covariances = (
+        as_number(floor, "covariance_floor", low=0.0),
+        as_arrays("covariances (..., D, D)", covariances),
+    )
+    check_symmetric(covariances, "covariances")
     covariances = 0.5 * (covariances + covariances.swapaxes(-1, -2))
     try:
         np.linalg.cholesky(covariances - floor * np.eye(covariances.shape[-1]))

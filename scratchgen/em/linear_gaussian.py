@@ -2,8 +2,18 @@
 
 import numpy as np
 
-from scratchgen.validation import Array, as_number
+from scratchgen.validation import Array, as_arrays, as_count, as_number, as_real, check_symmetric
 from scratchgen.variational import linear_gaussian_posterior
+
+
+def as_semidefinite(covariance: Array) -> Array:
+    """Return a covariance, (D, D); ValueError unless it is symmetric without eigenvalues below 0, but for rounding."""
+    covariance = as_arrays("covariance (D, D)", covariance)
+    check_symmetric(covariance, "covariance")
+    values = np.linalg.eigvalsh(covariance)
+    if values[0] < -1e-8 * abs(values[-1]):
+        raise ValueError(f"covariance must be positive semidefinite, but has the eigenvalue {values[0]:.3g}")
+    return covariance
 
 
 def ppca_maximum(covariance: Array, n_components: int, noise_variance: float | None = None) -> tuple[Array, float]:
@@ -27,6 +37,7 @@ def ppca_maximum(covariance: Array, n_components: int, noise_variance: float | N
     ValueError
         If σ² is estimated and k is not in 1..D−1, or a given σ² is negative or not finite.
     """
+    covariance, n_components = as_semidefinite(covariance), as_count(n_components, "n_components")
     values, vectors = np.linalg.eigh(covariance)
     if noise_variance is not None:
         noise_variance = as_number(noise_variance, "noise_variance", low=0.0)
@@ -53,6 +64,8 @@ def ppca_em_step(covariance: Array, W: Array, noise_variance: float) -> tuple[Ar
     noise_variance : float
         σ².
     """
+    covariance, W = as_semidefinite(covariance), as_arrays("W (D, k)", W)
+    noise_variance = as_number(noise_variance, "noise_variance", low=0.0, open_low=True)
     new_W, new_variances = factor_analysis_em_step(covariance, W, np.full(len(W), noise_variance))
     return new_W, float(new_variances.mean())
 
@@ -82,9 +95,13 @@ def factor_analysis_em_step(
     ValueError
         If Ψ is not positive and finite, or noise_floor is negative or not finite.
     """
-    D, floor = len(W), np.asarray(noise_floor)
+    covariance = as_semidefinite(covariance)
+    W, noise_variance = as_arrays("W (D, k), noise_variance (D)", W, noise_variance, D=len(covariance))
+    D, floor = len(W), as_real(noise_floor, "noise_floor")
     if not ((floor >= 0) & (floor < np.inf)).all():
         raise ValueError(f"noise_floor must be finite and not negative, got {noise_floor}; pass 0 for no floor")
+    if floor.shape not in ((), (D,)):
+        raise ValueError(f"noise_floor must be one number or ({D},), got shape {floor.shape}")
     beta_T, V = linear_gaussian_posterior(np.eye(D), W, np.zeros(D), noise_variance)  # (11)
     S_beta = covariance @ beta_T
     new_W = np.linalg.solve(V + beta_T.T @ S_beta, S_beta.T).T

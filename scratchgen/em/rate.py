@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scratchgen.mixture import Mixture
-from scratchgen.validation import Array, as_samples
+from scratchgen.validation import Array, as_samples, check_type
 
 
 def missing_fractions(x: Array, mixture: Mixture) -> Array:
@@ -22,6 +22,7 @@ def missing_fractions(x: Array, mixture: Mixture) -> Array:
     mixture : Mixture
         Its means maximise the likelihood of x; weights and covariances are known.  Weights are positive.
     """
+    check_type(mixture, Mixture, "mixture")
     x = as_samples(x, dimension=mixture.dimension)
     K, D = mixture.means.shape
     resp = mixture.posterior(x)

@@ -11,7 +11,7 @@ from scratchgen.em.gaussian import (
     statistics_of_labels,
 )
 from scratchgen.mixture import Mixture
-from scratchgen.validation import Array, IntArray, as_samples
+from scratchgen.validation import Array, IntArray, as_choice, as_count, as_samples, check_rng
 
 STARTS = ("k-means++", "kmeans", "random_from_data", "random")
 BLOCK = 131_072  # distances computed at a time, a megabyte
@@ -19,6 +19,8 @@ BLOCK = 131_072  # distances computed at a time, a megabyte
 
 def kmeans_plus_plus(x: Array, n_centres: int, rng: np.random.Generator) -> Array:
     """k-means++ seeds, (n_centres, D): rows of x with probability ∝ squared distance to the nearest earlier seed."""
+    check_rng(rng)
+    n_centres = as_count(n_centres, "n_centres")
     x = as_samples(x)  # squares of small ints would overflow
     centres = [x[rng.integers(len(x))]]
     distance = ((x - centres[0]) ** 2).sum(axis=1)
@@ -32,6 +34,7 @@ def kmeans_plus_plus(x: Array, n_centres: int, rng: np.random.Generator) -> Arra
 
 def nearest(x: Array, centres: Array) -> IntArray:
     """Index of the nearest centre, (N,), for x (N, D) and centres (K, D)."""
+    x, centres = as_samples(x), as_samples(centres, "centres", dimension=np.shape(x)[-1], model="x")
     from scipy.spatial.distance import cdist  # here and not at the top, since SciPy is slow to import
 
     rows = max(BLOCK // len(centres), 1)
@@ -49,6 +52,7 @@ def clusters(x: Array, centres: Array) -> IntArray:
     x : (N, D)
     centres : (K, D)
     """
+    x, centres = as_samples(x), as_samples(centres, "centres")
     labels = nearest(x, centres)
     sizes = np.bincount(labels, minlength=len(centres))
     spare = len(x) - np.count_nonzero(sizes)
@@ -62,6 +66,8 @@ def clusters(x: Array, centres: Array) -> IntArray:
 
 def kmeans(x: Array, centres: Array, max_iter: int = 300) -> Array:
     """Lloyd's algorithm for x (N, D) from initial `centres` (K, D): the centres, (K, D), when labels stop changing."""
+    max_iter = as_count(max_iter, "max_iter")
+    centres = as_samples(centres, "centres", dimension=np.shape(x)[-1], model="x")
     x, centres, labels = as_samples(x), np.array(centres, dtype=np.float64), np.full(len(x), -1)
     for _ in range(max_iter):
         previous, labels = labels, clusters(x, centres)
@@ -103,6 +109,9 @@ def starting_mixture(
     ValueError
         As for `m_step`.
     """
+    x, n_components = as_samples(x), as_count(n_components, "n_components")
+    as_choice(method, "method", STARTS)
+    check_rng(rng)
     (N, D), K = x.shape, n_components
     spread = np.tile(np.cov(x.T, bias=True).reshape(D, D), (K, 1, 1))
     spread = covariance_maximum(spread, np.full(K, N / K), covariance_type, covariance_floor)

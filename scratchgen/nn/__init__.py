@@ -7,13 +7,20 @@
 * `adam`: the optimiser, the moving average and the learning-rate schedule.
 """
 
-from scratchgen.nn.adam import EMA, Adam, check_step, cosine_decay
+from scratchgen.nn.adam import EMA, Adam, check_loop, check_step, cosine_decay
 from scratchgen.nn.categorical_denoiser import CategoricalDenoiser
 from scratchgen.nn.features import NO_LABEL, coordinate_features, time_features
 from scratchgen.nn.mlp import MLP, n_parameters
 from scratchgen.nn.noise_network import EpsCoefficients, NoiseNetwork
+from scratchgen.validation import check_type
 
 NoisePredictor = NoiseNetwork | CategoricalDenoiser
+
+
+def check_network(network: object) -> None:
+    """Raise TypeError unless network is a NoiseNetwork or a CategoricalDenoiser."""
+    check_type(network, (NoiseNetwork, CategoricalDenoiser), "network")
+
 
 __all__ = [
     "EMA",
@@ -24,6 +31,8 @@ __all__ = [
     "EpsCoefficients",
     "NoiseNetwork",
     "NoisePredictor",
+    "check_loop",
+    "check_network",
     "check_step",
     "coordinate_features",
     "cosine_decay",

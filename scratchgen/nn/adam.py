@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scratchgen.validation import Array, as_number
+from scratchgen.validation import Array, as_arrays, as_count, as_number
 
 BLOCK = 65_536  # parameters updated at a time, which stay in the cache; saves up to 6 % of a wide MLP's step
 
@@ -42,7 +42,7 @@ class Adam:
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        self.parameters = parameters
+        self.parameters = as_arrays("parameters (P)", parameters)
         self.learning_rate = as_number(learning_rate, "learning_rate", low=0.0)
         self.beta1 = as_number(beta1, "beta1", low=0.0, high=1 - 1e-9)
         self.beta2 = as_number(beta2, "beta2", low=0.0, high=1 - 1e-9)
@@ -50,12 +50,13 @@ class Adam:
         self.weight_decay = as_number(weight_decay, "weight_decay", low=0.0)
         self.n_steps = 0
         # m and v are stored without their factors 1−β₁ and 1−β₂, which saves two passes a step.
-        self._m: Array = np.zeros_like(parameters)
-        self._v: Array = np.zeros_like(parameters)
+        self._m: Array = np.zeros_like(self.parameters)
+        self._v: Array = np.zeros_like(self.parameters)
 
     def step(self, gradient: Array, learning_rate: float | None = None) -> None:
         """Update `parameters` with `gradient`, (P,); `learning_rate` replaces the constructor's in this step."""
-        rate = self.learning_rate if learning_rate is None else learning_rate
+        rate = self.learning_rate if learning_rate is None else as_number(learning_rate, "learning_rate", low=0.0)
+        gradient = as_arrays("gradient (P)", gradient, P=len(self.parameters))
         self.n_steps += 1
         # m̂ = c₁ m and v̂ = c₂ v.  Numerator and denominator are divided by √c₂, which leaves one step size and one ε.
         # Both are Python floats, so that float32 parameters stay float32.
@@ -92,16 +93,25 @@ class EMA:
     """
 
     def __init__(self, average: Array, decay: float = 0.999) -> None:
-        self.average = average
+        self.average = as_arrays("average (P)", average)
         self.decay = as_number(decay, "decay", low=0.0, high=1 - 1e-9)
         self.n_updates = 0
 
     def update(self, parameters: Array) -> None:
         """Update the average with `parameters`, (P,)."""
+        parameters = as_arrays("parameters (P)", parameters, P=len(self.average))
         self.n_updates += 1
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         self.average *= decay
         self.average += (1 - decay) * parameters
+
+
+def check_loop(n_steps: int, batch_size: int | None, learning_rate: float) -> None:
+    """Raise TypeError or ValueError for wrong arguments that all training loops have."""
+    as_count(n_steps, "n_steps", minimum=0)
+    as_number(learning_rate, "learning_rate", low=0.0)
+    if batch_size is not None:
+        as_count(batch_size, "batch_size")
 
 
 def check_step(step: int, loss: float, *gradients: Array) -> None:
@@ -124,6 +134,9 @@ def check_step(step: int, loss: float, *gradients: Array) -> None:
 
 def cosine_decay(step: int, n_steps: int, learning_rate: float, warmup: int = 0) -> float:
     """Learning rate of step 0..n_steps−1: a linear rise over `warmup` steps, then half a cosine to 0 at n_steps."""
+    step, n_steps = as_count(step, "step", minimum=0), as_count(n_steps, "n_steps", minimum=0)
+    warmup = as_count(warmup, "warmup", minimum=0)
+    learning_rate = as_number(learning_rate, "learning_rate", low=0.0)
     if step < warmup:
         return learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(n_steps - warmup, 1)

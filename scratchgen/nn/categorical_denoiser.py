@@ -12,7 +12,20 @@ import numpy as np
 from scratchgen.likelihood import level_values, logsumexp, quiet_log, softmax
 from scratchgen.nn.features import label_indicators, time_features
 from scratchgen.nn.mlp import MLP, Backward
-from scratchgen.validation import RNG, Array, DTypeLike, IntArray, as_count, as_widths, check_levels
+from scratchgen.nn.noise_network import as_levels
+from scratchgen.validation import (
+    RNG,
+    Array,
+    DTypeLike,
+    IntArray,
+    as_arrays,
+    as_count,
+    as_widths,
+    check_levels,
+    check_probabilities,
+    check_rng,
+    check_symmetric,
+)
 
 N_CORRECTIONS = 4  # outputs of the MLP a dimension: logits for the lowest level, the highest level, ∝ level, ∝ level²
 
@@ -63,7 +76,11 @@ class CategoricalDenoiser:
         rng: RNG = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
+        histograms = as_arrays("histograms (D, n_levels)", histograms)
+        check_probabilities(histograms, "histograms")
         D, n_levels = histograms.shape
+        covariance = as_arrays("covariance (D, D)", covariance, D=D)
+        check_symmetric(covariance, "covariance")
         sizes = self.sizes(D, hidden, n_time_features, n_classes)
         self.n_time_features = n_time_features
         self.n_classes = n_classes
@@ -75,12 +92,15 @@ class CategoricalDenoiser:
         self._log_histograms: Array = quiet_log(histograms).astype(dtype)  # a level of probability 0 stays impossible
         self._mean: Array = (histograms @ levels).astype(dtype)
         values, vectors = np.linalg.eigh(covariance)
+        if values[0] < -1e-6 * abs(values[-1]):
+            raise ValueError(f"covariance must be positive semidefinite, but has the eigenvalue {values[0]:.3g}")
         self._values: Array = np.maximum(values, 0.0).astype(dtype)
         self._vectors: Array = vectors.astype(dtype)
 
     @staticmethod
     def sizes(dimension: int, hidden: Sequence[int], n_time_features: int = 8, n_classes: int = 0) -> tuple[int, ...]:
         """Widths of all layers of F, input first, for D dimensions and the constructor's other arguments."""
+        dimension = as_count(dimension, "dimension")
         inputs = 3 * dimension + 2 * as_count(n_time_features, "n_time_features", minimum=0)
         inputs += as_count(n_classes, "n_classes", minimum=0)
         return (inputs, *as_widths(hidden, "hidden"), N_CORRECTIONS * dimension)
@@ -90,8 +110,12 @@ class CategoricalDenoiser:
     def _columns(self, x: Array, scale: Array | float, std: Array | float) -> tuple[Array, Array, Array]:
         """Return x, and scale and std as columns, (N, 1) or (1, 1) for numbers, all in the network's dtype."""
         dtype = self.parameters.dtype
-        scale, std = (np.asarray(level, dtype=dtype).reshape(-1, 1) for level in (scale, std))
-        return np.asarray(x, dtype=dtype), scale, std
+        x = as_arrays("x (N, D)", x, D=len(self._mean)).astype(dtype, copy=False)
+        scale, std = (level.astype(dtype) for level in as_levels(scale, std))
+        for name, level in ("scale", scale), ("std", std):
+            if len(level) not in (1, len(x)):
+                raise ValueError(f"{name} must be one number, or one for each of {len(x)} rows, got {len(level)}")
+        return x, scale, std
 
     def _own_logits(self, x: Array, scale: Array, std: Array) -> Array:
         """Logits of the posterior of every pixel given its own noisy value alone, (N, D, n_levels)."""
@@ -149,6 +173,7 @@ class CategoricalDenoiser:
             If an element of level is not a whole number 0..n_levels−1.
         """
         check_levels(level, len(self.levels), "level")
+        x, level = as_arrays("x (N, D), level (N, D)", x, level)
         logits = self._logits(x, scale, std, labels).astype(np.float64)
         chosen = np.take_along_axis(logits, level.astype(np.int64)[:, :, None], axis=2)[:, :, 0]
         return (chosen - logsumexp(logits)).sum(axis=1)
@@ -162,6 +187,7 @@ class CategoricalDenoiser:
         labels: IntArray | None = None,
     ) -> Array:
         """Draw whole numbers x_0 ~ P(x_0 | x_t), (N, D); arguments as for `law`."""
+        check_rng(rng)
         steps = self.law(x, scale, std, labels).cumsum(axis=2)[:, :, :-1]
         return (rng.random((*x.shape, 1)) > steps).sum(axis=2).astype(np.float64)
 

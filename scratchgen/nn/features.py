@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from scratchgen.validation import Array, IntArray
+from scratchgen.validation import Array, IntArray, as_arrays, as_count, as_labels
 
 NO_LABEL = -1  # label of an example without a label
 
@@ -16,6 +16,7 @@ def time_features(log_snr: Array, n: int) -> Array:
     log-SNR = log(scale²/std²) identifies a noise level.  A step of DDPM and a time of an SDE with the same noise level
     have the same log-SNR, so that one network can be used for both.
     """
+    log_snr, n = as_arrays("log_snr (N)", log_snr), as_count(n, "n", minimum=0)
     angles = log_snr[:, None] * _time_frequencies(n, log_snr.dtype)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
@@ -31,6 +32,7 @@ def coordinate_features(x: Array, n: int) -> Array:
     With these features a small network can represent sharp edges.  The columns are the cosines, coordinate by
     coordinate, then the sines.
     """
+    x, n = as_arrays("x (N, D)", x), as_count(n, "n", minimum=0)
     angles = (x[:, :, None] * _octaves(n, x.dtype)).reshape(len(x), n * x.shape[1])
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
@@ -61,4 +63,5 @@ def label_indicators(labels: IntArray | None, n: int, n_classes: int, dtype: np.
     """Indicators of the labels, (n, n_classes): 1 in the column of the class; all 0 for NO_LABEL or without labels."""
     if labels is None:
         return np.zeros((n, n_classes), dtype)
+    labels = as_labels(labels, n, n_classes, first=NO_LABEL)
     return (labels[:, None] == np.arange(n_classes)).astype(dtype)

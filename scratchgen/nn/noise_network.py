@@ -13,7 +13,20 @@ from scratchgen.nn.features import (
     time_features,
 )
 from scratchgen.nn.mlp import MLP, Backward
-from scratchgen.validation import RNG, Array, DTypeLike, IntArray, as_count, as_widths, column
+from scratchgen.validation import (
+    RNG,
+    Array,
+    ArrayLike,
+    DTypeLike,
+    IntArray,
+    as_arrays,
+    as_count,
+    as_real,
+    as_widths,
+    check_positive,
+    check_type,
+    column,
+)
 
 
 class EpsCoefficients(NamedTuple):
@@ -21,6 +34,19 @@ class EpsCoefficients(NamedTuple):
 
     skip: Array | float
     gain: Array | float
+
+
+def as_levels(scale: ArrayLike, std: ArrayLike) -> tuple[Array, Array]:
+    """Return scale and std as float64 columns, (N, 1) or (1, 1); ValueError unless both are positive, NaN refused."""
+    check_positive(scale, "scale")
+    check_positive(std, "std", "there is no noise to predict at std = 0")
+    levels = []
+    for name, value in ("scale", scale), ("std", std):
+        array = np.asarray(value, dtype=np.float64)
+        if array.ndim > 1 and array.size != len(array):
+            raise ValueError(f"{name} must be one number, or one number a row, got shape {array.shape}; drop an axis")
+        levels.append(array.reshape(-1, 1))
+    return levels[0], levels[1]
 
 
 class NoiseNetwork:
@@ -104,14 +130,16 @@ class NoiseNetwork:
         All but the first and y have one row an example, or one row for all examples.
         """
         dtype, n = self.parameters.dtype, self.n_coordinate_features
-        x = np.asarray(x, dtype=dtype)
-        scale, std = (np.asarray(level, dtype=np.float64).reshape(-1, 1) for level in (scale, std))
-        lengths = len(scale), len(std), len(x) if labels is None else len(labels)
-        if x.ndim != 2 or not {*lengths} <= {1, len(x)} or lengths[2] != len(x):
+        x = as_real(x, "x").astype(dtype, copy=False)
+        scale, std = as_levels(scale, std)
+        lengths = len(scale), len(std), len(x) if labels is None else np.size(labels)
+        if x.ndim != 2 or x.shape[1] != self.dimension or not {*lengths} <= {1, len(x)} or lengths[2] != len(x):
             raise ValueError(
-                f"x must have shape (N, D), scale and std one number or N, and labels N, got x {x.shape}, "
+                f"x must have shape (N, {self.dimension}), scale and std one number or N, and labels N, got x {x.shape}, "
                 f"{lengths[0]} and {lengths[1]} numbers, and {lengths[2]} labels; pass one of each for every row"
             )
+        if coefficients is not None:
+            check_type(coefficients, EpsCoefficients, "coefficients")
         given = time_features((2 * np.log(scale / std)).astype(dtype)[:, 0], self.n_time_features)
         if self.n_classes:
             given = given if labels is None or len(given) == len(labels) else given.repeat(len(labels), axis=0)
@@ -119,8 +147,8 @@ class NoiseNetwork:
         scale, std = scale.astype(dtype), std.astype(dtype)
         r = np.hypot(scale, std)
         y = x / r
-        skip = std / r if coefficients is None else r * column(coefficients.skip, y)
-        gain = scale / r if coefficients is None else column(coefficients.gain, y)
+        skip = std / r if coefficients is None else r * column(coefficients.skip, y, "skip of coefficients")
+        gain = scale / r if coefficients is None else column(coefficients.gain, y, "gain of coefficients")
         points = np.concatenate([y, coordinate_features(y, n)], axis=1) if n else y
         return points, given, y, skip, gain, r
 
@@ -193,6 +221,7 @@ class NoiseNetwork:
         `MLP.jvp`.  Other arguments are as for a call.
         """
         points, given, y, skip, gain, r = self._inputs(x, scale, std, coefficients, labels)
+        direction = as_arrays("direction (N, D)", direction, N=len(y), D=self.dimension)
         entering = _side_by_side(points, given)
         D, n = self.dimension, self.n_coordinate_features
         dy = np.asarray(direction, dtype=y.dtype) / r

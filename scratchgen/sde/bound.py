@@ -14,11 +14,20 @@ from collections.abc import Callable
 import numpy as np
 
 from scratchgen.likelihood import LOG_2PI, kl_diag_standard, levels_of, log_bin_mass
-from scratchgen.nn import NoisePredictor
+from scratchgen.nn import NoisePredictor, check_network
 from scratchgen.quadrature import tanh_sinh
+from scratchgen.sde.flow import as_pair
 from scratchgen.sde.matching import denoising_score_matching, implicit_score_matching, predict_score
-from scratchgen.sde.processes import LinearSDE
-from scratchgen.validation import Array, as_number, as_samples
+from scratchgen.sde.processes import LinearSDE, as_time
+from scratchgen.validation import Array, as_arrays, as_number, as_real, as_samples, check_callable, check_type
+
+
+def _number(value: float) -> float:
+    """Return a value of score_error, which may be NaN; ValueError or TypeError unless it is one number."""
+    number = as_real(value, "score_error")
+    if number.ndim:
+        raise ValueError(f"score_error must return one number, got an array of shape {number.shape}; sum over the rows")
+    return float(number)
 
 
 def kl_bound(
@@ -50,10 +59,11 @@ def kl_bound(
     ArithmeticError
         If score_error is not finite, or the integral does not settle.
     """
-    t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon)
+    t_min, prior_kl = as_time(sde, t_min, "t_min"), as_number(prior_kl, "prior_kl")
+    check_callable(score_error, "score_error", "t → a number")
 
     def integrand(t: float) -> float:
-        return 0.5 * float(sde.diffusion(t)) ** 2 * score_error(t)
+        return 0.5 * float(sde.diffusion(t)) ** 2 * _number(score_error(t))
 
     return float(tanh_sinh(integrand, t_min, sde.horizon, rtol, "score_error")) + prior_kl
 
@@ -103,16 +113,20 @@ def sde_log_prob_bound(
     ArithmeticError
         If the score or its divergence is not finite, or the integral does not settle.
     """
+    t_min = as_time(sde, t_min, "t_min")
     x = as_samples(x)
     (N, D), noise = x.shape, as_samples(noise, "noise", dimension=x.shape[1])
     M = len(noise)
-    noise_weights = np.full(M, 1 / M) if noise_weights is None else np.asarray(noise_weights)
-    if noise_weights.shape != (M,) or abs(noise_weights.sum() - 1) > 1e-6:
+    noise_weights = np.full(M, 1 / M) if noise_weights is None else as_real(noise_weights, "noise_weights")
+    if noise_weights.shape != (M,) or not abs(noise_weights.sum() - 1) <= 1e-6:
         raise ValueError(
             f"noise_weights must be {M} numbers that sum to 1, one for each row of noise, got {noise_weights!r:.60}"
         )
+    check_callable(score_and_divergence, "score_and_divergence", "(x (N, D), t) → (N, D) and (N,)")
+    if prior_log_prob is not None:
+        check_callable(prior_log_prob, "prior_log_prob", "x (N, D) → (N,)")
     prior_log_prob = sde.prior_log_prob if prior_log_prob is None else prior_log_prob
-    scale_min, std_min = sde.level(as_number(t_min, "t_min", low=0.0, high=sde.horizon))
+    scale_min, std_min = sde.level(t_min)
 
     def mean_at(t: float, f: Callable[[Array], Array]) -> Array:
         """E f(x_t) for the forward SDE from x at t_min, (N,)."""
@@ -123,12 +137,16 @@ def sde_log_prob_bound(
         return noise_weights @ f(x_t.reshape(M * N, D)).reshape(M, N)
 
     def loss(t: float) -> Array:
-        matching = mean_at(t, lambda x_t: implicit_score_matching(*score_and_divergence(x_t, t)))
+        matching = mean_at(t, lambda x_t: implicit_score_matching(*as_pair(score_and_divergence(x_t, t), x_t)))
         return 0.5 * float(sde.diffusion(t)) ** 2 * matching
 
     log_ratio = float(sde.log_scale(sde.horizon) - sde.log_scale(t_min))  # ∫f dt
     integral = tanh_sinh(loss, t_min, sde.horizon, rtol, "the score")
-    return mean_at(sde.horizon, prior_log_prob) - integral + D * log_ratio
+
+    def prior(x_T: Array) -> Array:
+        return np.asarray(as_arrays("prior_log_prob (N)", prior_log_prob(x_T), N=len(x_T)))
+
+    return mean_at(sde.horizon, prior) - integral + D * log_ratio
 
 
 # --- the three terms of the continuous-time bound ---------------------------------------------------------------------
@@ -136,6 +154,8 @@ def sde_log_prob_bound(
 
 def prior_loss(sde: LinearSDE, x0: Array) -> Array:
     """L_T = KL(q(x_T | x_0)‖π), (N,), nats, for x0 (N, D); it contains no parameters."""
+    check_type(sde, LinearSDE, "sde", "pass VP()")
+    x0 = as_arrays("x0 (N, D)", x0)
     scale, std = sde.level(sde.horizon)
     log_variance = np.full_like(x0, 2 * np.log(std / sde.prior_std))
     return kl_diag_standard(scale * x0 / sde.prior_std, log_variance)
@@ -155,6 +175,8 @@ def diffusion_loss(network: NoisePredictor, sde: LinearSDE, x0: Array, t: Array,
     t : (N,)
     t_min : float
     """
+    check_network(network)
+    t_min = as_time(sde, t_min, "t_min", open_low=True)
     low, high = sde.log_snr(np.array([sde.horizon, t_min])).tolist()
     score, std = predict_score(network, sde, sde.perturb(t, x0, noise), t), sde.std(t)
     return 0.5 * (high - low) * std**2 * denoising_score_matching(score, noise, std)
@@ -186,6 +208,7 @@ def reconstruction_loss(
     ValueError
         If noise is needed and not given.
     """
+    t_min, x0 = as_time(sde, t_min, "t_min", open_low=True), as_arrays("x0 (N, D)", x0)
     scale, std = sde.level(t_min)
     if decoder is None:
         if n_levels is None:  # E‖x_{t_min}/scale − x_0‖² = D (std/scale)²
@@ -195,6 +218,7 @@ def reconstruction_loss(
         def decoder(x_t: Array) -> Array:
             return log_bin_mass(level, x_t / scale, std / scale, n_levels).sum(axis=1)
 
+    check_callable(decoder, "decoder", "x (N, D) → (N,)")
     if noise is None:
         raise ValueError("noise is needed for a decoder of whole numbers; pass standard normal draws of shape (N, D)")
     return -decoder(sde.perturb(t_min, x0, noise))

@@ -9,7 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scratchgen.validation import Array, ArrayLike, as_count, as_finite, as_number, check_positive, check_shapes, column
+from scratchgen.validation import (
+    Array,
+    ArrayLike,
+    as_arrays,
+    as_count,
+    as_finite,
+    as_number,
+    as_real,
+    check_positive,
+    column,
+)
 
 
 class EDMCoefficients(NamedTuple):
@@ -105,8 +115,8 @@ def denoiser_to_score(x_t: Array, x0_hat: Array, scale: ArrayLike, std: ArrayLik
     ValueError
         If x0_hat has another shape than x_t, or std is not positive.
     """
-    check_shapes("x0_hat", x0_hat, "x_t", x_t)
+    x_t, x0_hat = as_arrays("x_t (N, D), x0_hat (N, D)", x_t, x0_hat)
     check_positive(std, "std", "there is no score of a point mass")
-    variance = np.asarray(std) ** 2
+    variance = as_real(std, "std") ** 2
     check_positive(variance, "std²", "it under- or overflows; use other units")
-    return (column(scale, x_t) * x0_hat - x_t) / column(variance, x_t)
+    return (column(scale, x_t, "scale") * x0_hat - x_t) / column(variance, x_t, "std")

@@ -11,9 +11,26 @@ from itertools import pairwise
 
 import numpy as np
 
-from scratchgen.validation import Array, as_stochasticity, check_shapes
+from scratchgen.validation import (
+    Array,
+    as_arrays,
+    as_number,
+    as_real,
+    as_stochasticity,
+    check_callable,
+    check_flag,
+    check_rng,
+    check_shapes,
+)
 
 Level = tuple[float, float]  # (scale, std)
+
+
+def as_level(level: Level, name: str) -> Level:
+    """Return (scale, std) as floats; ValueError unless level holds two numbers."""
+    if not isinstance(level, tuple | list) or len(level) != 2:
+        raise ValueError(f"{name} must be (scale, std), two numbers, got {level!r:.60}")
+    return as_number(level[0], f"scale of {name}"), as_number(level[1], f"std of {name}")
 
 
 def log_ratio_step(level: Level, next_level: Level) -> float:
@@ -24,7 +41,7 @@ def log_ratio_step(level: Level, next_level: Level) -> float:
     ValueError
         If a scale or the std of level is not positive and finite, or next_level has not less noise than level.
     """
-    (scale_t, std_t), (scale_s, std_s) = level, next_level
+    (scale_t, std_t), (scale_s, std_s) = as_level(level, "level"), as_level(next_level, "next_level")
     finite = bool(np.isfinite([*level, *next_level]).all())
     if not (finite and scale_t > 0 < scale_s and std_t > 0 <= std_s and std_s / scale_s < std_t / scale_t):
         raise ValueError(f"std/scale must be positive and fall from level to next_level, got {level} and {next_level}")
@@ -67,7 +84,7 @@ def exponential_step(
     TypeError, ValueError
         If shapes differ, next_level has not less noise than level, c is not in [0, 1e6], or c > 0 without noise.
     """
-    check_shapes("x0_hat", x0_hat, "x", x)
+    x, x0_hat, noise = as_arrays("x (N, D), x0_hat (N, D), noise? (N, D)", x, x0_hat, noise)
     c2, h = as_stochasticity(stochasticity) ** 2, log_ratio_step(level, next_level)
     if c2 > 0 and noise is None:
         raise ValueError("noise is needed for stochasticity > 0; pass standard normal noise of x's shape")
@@ -75,12 +92,14 @@ def exponential_step(
     if std_s == 0:
         return float(scale_s) * x0_hat
     if last is not None:
-        check_shapes("x0_hat of the last step", last[0], "x", x)
+        if not isinstance(last, tuple) or len(last) != 2:
+            raise ValueError(f"last must be (x0_hat, h) of the step before, got {last!r:.60}")
+        as_number(last[1], "h of last", low=0.0, open_low=True)
+        check_shapes("x0_hat of last", last[0], "x", x)
         x0_hat = x0_hat + h / (2 * float(last[1])) * (x0_hat - last[0])
     x_s = float(std_s / std_t * np.exp(-c2 * h)) * x - float(scale_s * np.expm1(-(1 + c2) * h)) * x0_hat
     if noise is None:
         return x_s
-    check_shapes("noise", noise, "x", x)
     return x_s + float(std_s * np.sqrt(-np.expm1(-2 * c2 * h))) * noise
 
 
@@ -119,11 +138,18 @@ def exponential_sampler(
     ValueError
         If levels have another shape or do not fall, or stochasticity > 0 without rng.
     """
-    levels = np.asarray(levels, dtype=np.float64)
+    check_callable(denoise, "denoise", "(x_t (N, D), scale, std) → (N, D)")
+    x, levels = as_arrays("x (N, D)", x), as_real(levels, "levels")
+    stochasticity = as_stochasticity(stochasticity)
+    check_flag(multistep, "multistep")
+    if rng is not None:
+        check_rng(rng)
     if levels.ndim != 2 or levels.shape[1] != 2 or len(levels) < 2:
         raise ValueError(f"levels must have shape (n+1, 2) with n >= 1, one (scale, std) a row, got {levels.shape}")
     if stochasticity > 0 and rng is None:
         raise ValueError("rng is needed for stochasticity > 0; pass numpy.random.default_rng(seed)")
+    if (np.diff(levels[:, 1] / levels[:, 0]) >= 0).any():
+        raise ValueError("levels must have a falling std/scale; reverse their order")
     last: tuple[Array, float] | None = None
     yield 0, x
     for i, (level, next_level) in enumerate(pairwise([(float(a), float(b)) for a, b in levels])):

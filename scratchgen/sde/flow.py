@@ -2,13 +2,25 @@
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from scratchgen.quadrature import integrate
-from scratchgen.sde.processes import LinearSDE
-from scratchgen.sde.reverse import Score, check_times, reverse_drift
-from scratchgen.validation import Array
+from scratchgen.sde.processes import LinearSDE, as_time
+from scratchgen.sde.reverse import Score, as_times, reverse_drift
+from scratchgen.validation import Array, as_arrays, check_callable
+
+
+def as_pair(value: Any, x: Array) -> tuple[Array, Array]:
+    """Return the value of `score_and_divergence` at x, (N, D); TypeError or ValueError unless it is (N, D) and (N,)."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise TypeError(
+            f"score_and_divergence must return (score, divergence), got {type(value).__name__}; return both"
+        )
+    shapes = "score_and_divergence (N, D), score_and_divergence (N)"
+    score, divergence = as_arrays(shapes, *value, N=len(x), D=x.shape[1])
+    return score, divergence
 
 
 def heun(sde: LinearSDE, score: Score, x: Array, times: Array) -> Iterator[tuple[float, Array]]:
@@ -35,7 +47,9 @@ def heun(sde: LinearSDE, score: Score, x: Array, times: Array) -> Iterator[tuple
     ValueError
         If times do not fall strictly.
     """
-    times = check_times(times)
+    check_callable(score, "score", "(x (N, D), t) → (N, D)")
+    x = as_arrays("x (N, D)", x)
+    times = as_times(sde, times)
     yield float(times[0]), x
     for t, s in pairwise(times.tolist()):
         slope = reverse_drift(sde, score(x, t), x, t, stochasticity=0.0)
@@ -60,6 +74,8 @@ def flow_map(sde: LinearSDE, score: Score, x: Array, t: float, s: float, rtol: f
     ArithmeticError
         If the score is not finite at the start, or the integrator fails.
     """
+    check_callable(score, "score", "(x (N, D), t) → (N, D)")
+    t, s, x = as_time(sde, t), as_time(sde, s, "s"), as_arrays("x (N, D)", x)
 
     def slope(time: float, x: Array) -> Array:
         return reverse_drift(sde, score(x, time), x, time, stochasticity=0.0)
@@ -96,11 +112,13 @@ def probability_flow_log_prob(
     ArithmeticError
         If the score is not finite at t_min, or the integrator fails.
     """
+    check_callable(score_and_divergence, "score_and_divergence", "(x (N, D), t) → (N, D) and (N,)")
+    t_min, x = as_time(sde, t_min, "t_min"), as_arrays("x (N, D)", x)
     D = x.shape[1]
 
     def slope(t: float, state: Array) -> Array:
         points = state[:, :D]
-        score, divergence = score_and_divergence(points, t)
+        score, divergence = as_pair(score_and_divergence(points, t), points)
         velocity = reverse_drift(sde, score, points, t, stochasticity=0.0)
         spread = D * float(sde.rate(t)) - 0.5 * float(sde.diffusion(t)) ** 2 * divergence  # divergence of the velocity
         return np.column_stack([velocity, spread])

@@ -12,8 +12,18 @@ import numpy as np
 from scratchgen.likelihood import logsumexp, quiet_log, softmax
 from scratchgen.mixture import Mixture
 from scratchgen.quadrature import central_difference
-from scratchgen.sde.processes import LinearSDE
-from scratchgen.validation import Array, ArrayLike, as_count, as_finite, as_number, as_samples
+from scratchgen.sde.processes import LinearSDE, as_time
+from scratchgen.validation import (
+    Array,
+    ArrayLike,
+    as_arrays,
+    as_count,
+    as_finite,
+    as_number,
+    as_samples,
+    check_callable,
+    check_type,
+)
 
 WIDTH = 0.02  # step of the differences of a score, in units of std
 
@@ -46,11 +56,16 @@ def mutual_information(sde: LinearSDE, noise_loss: Callable[[float], float], t_m
     TypeError, ValueError
         If t_min is not in (0, horizon], or n_nodes is not a positive integer.
     """
-    t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon, open_low=True)
+    t_min = as_time(sde, t_min, "t_min", open_low=True)
+    check_callable(noise_loss, "noise_loss", "t → a number")
     low, high = sde.log_snr(np.array([sde.horizon, t_min])).tolist()
     nodes, weights = np.polynomial.legendre.leggauss(as_count(n_nodes, "n_nodes"))
     times = sde.time_at(0.5 * (low + high) + 0.5 * (high - low) * nodes)
-    return 0.25 * (high - low) * float(weights @ np.array([noise_loss(t) for t in times.tolist()]))
+    return (
+        0.25
+        * (high - low)
+        * float(weights @ np.array([as_number(noise_loss(t), "noise_loss(t)") for t in times.tolist()]))
+    )
 
 
 def kl_rate(sde: LinearSDE, p: Mixture, q: Mixture, t: float) -> float:
@@ -71,6 +86,11 @@ def kl_rate(sde: LinearSDE, p: Mixture, q: Mixture, t: float) -> float:
     ValueError
         If the laws have more than two dimensions.
     """
+    t = as_time(sde, t)
+    check_type(p, Mixture, "p")
+    check_type(q, Mixture, "q")
+    if p.dimension != q.dimension:
+        raise ValueError(f"q must have {p.dimension} dimensions, as p has, got {q.dimension}")
     p, q = p.diffuse(*sde.level(t)), q.diffuse(*sde.level(t))
     both = Mixture(
         np.concatenate([p.weights, q.weights]) / 2,
@@ -110,7 +130,12 @@ def tweedie_covariance(score: Callable[[Array], Array], x_t: Array, scale: float
     x_t = as_samples(x_t, "x_t")
     scale, std = as_number(scale, "scale", open_low=True, low=0.0), as_number(std, "std", open_low=True, low=0.0)
     directions = np.eye(x_t.shape[1])
-    jacobian = [central_difference(lambda u, v=v: score(x_t + u * v), WIDTH * std) for v in directions]  # type: ignore[misc]
+    check_callable(score, "score", "x (N, D) → (N, D)")
+
+    def score_at(x: Array) -> Array:
+        return np.asarray(as_arrays("score (N, D)", score(x), N=len(x), D=x.shape[1]))
+
+    jacobian = [central_difference(lambda u, v=v: score_at(x_t + u * v), WIDTH * std) for v in directions]  # type: ignore[misc]
     return (std / scale) ** 2 * (directions + std**2 * np.stack(jacobian, axis=-1))
 
 
@@ -138,6 +163,7 @@ def tilted_score(law: Mixture, p_label: ArrayLike, guidance: float, x_t: Array, 
     TypeError, ValueError
         If p_label does not hold K numbers in [0, 1] of which one is positive, guidance is negative, or D > 2.
     """
+    check_type(law, Mixture, "law")
     c, w = as_finite(p_label, "p_label"), as_number(guidance, "guidance", low=0.0)
     if c.shape != law.weights.shape or not ((c >= 0) & (c <= 1)).all() or not (c * law.weights).any():
         raise ValueError(f"p_label must be {len(law.weights)} numbers in [0, 1], not all 0, got {c}")

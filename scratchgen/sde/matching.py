@@ -14,13 +14,14 @@ The equalities hold in expectation over x_t = scale · x_0 + std · ε, with J =
 
 import numpy as np
 
-from scratchgen.nn import NoisePredictor
-from scratchgen.sde.processes import LinearSDE
-from scratchgen.validation import Array, check_positive, column
+from scratchgen.nn import NoisePredictor, check_network
+from scratchgen.sde.processes import LinearSDE, as_time, check_times
+from scratchgen.validation import Array, as_arrays, check_flag, check_positive, column
 
 
 def explicit_score_matching(score: Array, target: Array) -> Array:
     """‖∇log p_t(x) − s_θ(x, t)‖², (N,): the integrand of (33) without λ(t); s_θ and target = ∇log p_t are (N, D)."""
+    score, target = as_arrays("score (N, D), target (N, D)", score, target)
     return ((target - score) ** 2).sum(axis=1)
 
 
@@ -34,8 +35,9 @@ def denoising_error(score: Array, noise: Array, std: Array | float) -> tuple[Arr
     std : float or (N,)
         Positive; ValueError otherwise.
     """
+    score, noise = as_arrays("score (N, D), noise (N, D)", score, noise)
     check_positive(std, "std")
-    error = score + noise / column(std, noise)
+    error = score + noise / column(std, noise, "std")
     return (error**2).sum(axis=1), 2 * error
 
 
@@ -52,6 +54,7 @@ def implicit_score_matching(score: Array, divergence: Array) -> Array:
 
     The form follows from (33) by integration by parts, if p_t s_θ vanishes at infinity.
     """
+    score, divergence = as_arrays("score (N, D), divergence (N)", score, divergence)
     return (score**2).sum(axis=1) + 2 * divergence
 
 
@@ -59,6 +62,10 @@ def sliced_error(
     score: Array, direction: Array, derivative: Array, reduce_variance: bool = False
 ) -> tuple[Array, Array, Array]:
     """`sliced_score_matching`, (N,), and its derivatives with respect to s_θ and to ∇s_θ v, each (N, D)."""
+    check_flag(reduce_variance, "reduce_variance")
+    score, direction, derivative = as_arrays(
+        "score (N, D), direction (N, D), derivative (N, D)", score, direction, derivative
+    )
     if reduce_variance:
         square, by_score = (score**2).sum(axis=1), 2 * score
     else:
@@ -92,6 +99,9 @@ def predict_score(network: NoisePredictor, sde: LinearSDE, x: Array, t: Array | 
 
     The score of p_t is −E[ε | x_t = x]/std, and ε̂ approximates E[ε | x_t = x].
     """
+    check_network(network)
+    check_times(sde, t)
+    x = as_arrays("x (N, D)", x)
     scale, std = sde.marginal(t)
     return -network(x, scale, std) / column(std, x)
 
@@ -107,6 +117,9 @@ def score_and_divergence(
         Random vectors v with E vvᵀ = I.  The divergence is then Hutchinson's estimate, the mean of vᵀ(∇s_θ)v over n
         backward passes.  If None, the divergence is exact and takes D backward passes.
     """
+    check_network(network)
+    t = as_time(sde, t)
+    x, probes = as_arrays("x (N, D), probes? (n, N, D)", x, probes)
     scale, std = sde.level(t)
     eps_hat, backward = network.vjp(x, scale, std)
     if probes is None:  # the sum over unit vectors is the divergence

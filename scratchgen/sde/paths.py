@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scratchgen.validation import Array, ArrayLike, check_shapes, column
+from scratchgen.validation import Array, ArrayLike, as_arrays, column
 
 
 def path_coefficients(
@@ -44,7 +44,10 @@ def path_coefficients(
     >>> round(float(f), 6), round(float(g) ** 2, 6)
     (-1.25, 0.5)
     """
-    a, b, da, db = (np.asarray(value, dtype=np.float64) for value in (scale, std, scale_rate, std_rate))
+    shapes = "scale (...), std (...), scale_rate (...), std_rate (...)"
+    a, b, da, db = as_arrays(shapes, scale, std, scale_rate, std_rate)
+    if not (b >= 0).all():
+        raise ValueError(f"std must not be negative, got {b}; pass a standard deviation")
     if not (a > 0).all():
         raise ValueError(f"scale must be positive, got {a}; end the path before scale is 0")
     rate = da / a
@@ -76,5 +79,5 @@ def flow_velocity(x0: Array, noise: Array, scale_rate: ArrayLike, std_rate: Arra
     ValueError
         If noise has another shape than x0, or a rate is neither a number nor one number a row.
     """
-    check_shapes("noise", noise, "x0", x0)
-    return column(scale_rate, x0) * x0 + column(std_rate, x0) * noise
+    x0, noise = as_arrays("x0 (N, D), noise (N, D)", x0, noise)
+    return column(scale_rate, x0, "scale_rate") * x0 + column(std_rate, x0, "std_rate") * noise

@@ -13,7 +13,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from scratchgen.likelihood import gaussian_log_prob, quiet_log
-from scratchgen.validation import Array, ArrayLike, as_number, check_shapes, column
+from scratchgen.validation import Array, ArrayLike, as_arrays, as_number, as_real, check_type, column
+
+BEYOND = 1e-9  # relative rounding error of a time that `time_at` gives for the end of the process
+
+
+def check_times(sde: LinearSDE, t: ArrayLike, name: str = "t") -> None:
+    """Raise TypeError or ValueError unless sde is a process, and t one or more times in [0, horizon]; NaN is refused."""
+    check_type(sde, LinearSDE, "sde", "pass VP()")
+    times = as_real(t, name)
+    if times.size and not (times.min() >= 0 and times.max() <= sde.horizon * (1 + BEYOND)):
+        raise ValueError(f"{name} must be in [0, {sde.horizon}], the times of the process, got {t!r:.60}")
+
+
+def as_time(sde: LinearSDE, t: float, name: str = "t", open_low: bool = False) -> float:
+    """Return one time in [0, horizon], or in (0, horizon] with `open_low`, as a float; TypeError or ValueError."""
+    check_type(sde, LinearSDE, "sde", "pass VP()")
+    return min(as_number(t, name, low=0.0, high=sde.horizon * (1 + BEYOND), open_low=open_low), sde.horizon)
 
 
 class LinearSDE(ABC):
@@ -49,10 +65,13 @@ class LinearSDE(ABC):
 
     def drift(self, x: Array, t: ArrayLike) -> Array:
         """Drift f(t) x, (N, D), for x (N, D) and t a number or (N,)."""
-        return column(self.rate(t), x) * x
+        check_times(self, t)
+        x = as_arrays("x (N, D)", x)
+        return column(self.rate(t), x, "t") * x
 
     def marginal(self, t: ArrayLike) -> tuple[Array, Array]:
         """Coefficients (scale, std) of x_t = scale · x_0 + std · ε; (1, 0) at t = 0."""
+        check_times(self, t)
         return np.exp(self.log_scale(t)), self.std(t)
 
     def perturb(self, t: ArrayLike, x0: Array, noise: Array) -> Array:
@@ -69,12 +88,13 @@ class LinearSDE(ABC):
         ValueError
             If noise has another shape than x0.
         """
-        check_shapes("noise", noise, "x0", x0)
-        return column(np.exp(self.log_scale(t)), x0) * x0 + column(self.std(t), x0) * noise
+        check_times(self, t)
+        x0, noise = as_arrays("x0 (N, D), noise (N, D)", x0, noise)
+        return column(np.exp(self.log_scale(t)), x0, "t") * x0 + column(self.std(t), x0, "t") * noise
 
     def level(self, t: float) -> tuple[float, float]:
         """`marginal` at one time as Python floats; their products with float32 arrays stay float32."""
-        scale, std = self.marginal(t)
+        scale, std = self.marginal(as_time(self, t))
         return float(scale), float(std)
 
     def log_snr(self, t: ArrayLike) -> Array:
@@ -88,6 +108,7 @@ class LinearSDE(ABC):
 
     def prior_log_prob(self, x: Array) -> Array:
         """log π(x), (N,), nats, for x (N, D)."""
+        x = as_arrays("x (N, D)", x)
         return gaussian_log_prob(x, np.zeros_like(x), 2 * np.log(self.prior_std))
 
 
@@ -130,11 +151,14 @@ class VP(LinearSDE):
 
     def beta(self, t: ArrayLike) -> Array:
         """β(t) = g(t)²."""
-        return self.beta_min + (self.beta_max - self.beta_min) * np.asarray(t, dtype=np.float64) / self.horizon
+        return (
+            self.beta_min
+            + (self.beta_max - self.beta_min) * as_real(t, "t").astype(np.float64, copy=False) / self.horizon
+        )
 
     def beta_integral(self, t: ArrayLike) -> Array:
         """B(t) = ∫₀ᵗ β(s) ds."""
-        t = np.asarray(t, dtype=np.float64)
+        t = as_real(t, "t").astype(np.float64, copy=False)
         return t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) / self.horizon * t)
 
     def _time_of_integral(self, integral: Array) -> Array:
@@ -162,7 +186,7 @@ class VP(LinearSDE):
         return np.sqrt(-np.expm1(-self.beta_integral(t)))
 
     def time_at(self, log_snr: ArrayLike) -> Array:  # noqa: D102
-        return self._time_of_integral(np.logaddexp(0.0, -np.asarray(log_snr, dtype=np.float64)))
+        return self._time_of_integral(np.logaddexp(0.0, -as_real(log_snr, "log_snr").astype(np.float64, copy=False)))
 
 
 @dataclass(frozen=True)
@@ -176,7 +200,9 @@ class SubVP(VP):
         return -np.expm1(-self.beta_integral(t))
 
     def time_at(self, log_snr: ArrayLike) -> Array:  # noqa: D102
-        log_ratio = -np.asarray(log_snr, dtype=np.float64)  # log(std²/scale²), and std/scale = 2 sinh(B/2)
+        log_ratio = -as_real(log_snr, "log_snr").astype(
+            np.float64, copy=False
+        )  # log(std²/scale²), and std/scale = 2 sinh(B/2)
         integral = 2 * np.arcsinh(0.5 * np.exp(0.5 * np.minimum(log_ratio, 80.0)))
         return self._time_of_integral(np.where(log_ratio > 80, log_ratio, integral))  # 2 sinh(B/2) = e^(B/2) to e^-80
 
@@ -216,19 +242,21 @@ class VE(LinearSDE):
         return float(np.log(self.sigma_max / self.sigma_min))
 
     def rate(self, t: ArrayLike) -> Array:  # noqa: D102
-        return np.zeros_like(np.asarray(t, dtype=np.float64))
+        return np.zeros_like(as_real(t, "t").astype(np.float64, copy=False))
 
     def diffusion(self, t: ArrayLike) -> Array:  # noqa: D102
-        sigma = self.sigma_min * np.exp(self._log_ratio * np.asarray(t, dtype=np.float64) / self.horizon)
+        sigma = self.sigma_min * np.exp(self._log_ratio * as_real(t, "t").astype(np.float64, copy=False) / self.horizon)
         return sigma * (2 * self._log_ratio / self.horizon) ** 0.5
 
     def log_scale(self, t: ArrayLike) -> Array:  # noqa: D102
-        return np.zeros_like(np.asarray(t, dtype=np.float64))
+        return np.zeros_like(as_real(t, "t").astype(np.float64, copy=False))
 
     def std(self, t: ArrayLike) -> Array:  # noqa: D102
-        return self.sigma_min * np.sqrt(np.expm1(2 * self._log_ratio * np.asarray(t, dtype=np.float64) / self.horizon))
+        return self.sigma_min * np.sqrt(
+            np.expm1(2 * self._log_ratio * as_real(t, "t").astype(np.float64, copy=False) / self.horizon)
+        )
 
     def time_at(self, log_snr: ArrayLike) -> Array:  # noqa: D102
-        log_variance = -np.asarray(log_snr, dtype=np.float64)
+        log_variance = -as_real(log_snr, "log_snr").astype(np.float64, copy=False)
         log_growth = np.logaddexp(0.0, log_variance - 2 * np.log(self.sigma_min))  # log σ(t)²/sigma_min²
         return self.horizon * log_growth / (2 * self._log_ratio)

@@ -9,8 +9,17 @@ from itertools import pairwise
 import numpy as np
 
 from scratchgen.quadrature import affine_map, integrate
-from scratchgen.sde.processes import LinearSDE
-from scratchgen.validation import Array, as_count, as_number, as_stochasticity
+from scratchgen.sde.processes import LinearSDE, as_time, check_times
+from scratchgen.validation import (
+    Array,
+    as_arrays,
+    as_count,
+    as_covariances,
+    as_number,
+    as_stochasticity,
+    check_callable,
+    check_rng,
+)
 
 Score = Callable[[Array, float], Array]  # ∇ log p_t(x) for one t, (N, D): exact or learned
 
@@ -34,6 +43,8 @@ def reverse_drift(sde: LinearSDE, score: Array, x: Array, t: float, stochasticit
     stochasticity : float
         λ: 1 gives the reverse SDE, (32), and 0 the probability-flow ODE.  The marginals p_t are the same for every λ.
     """
+    t, stochasticity = as_time(sde, t), as_stochasticity(stochasticity)
+    score, x = as_arrays("score (N, D), x (N, D)", score, x)
     return sde.drift(x, t) - 0.5 * (1 + stochasticity**2) * float(sde.diffusion(t)) ** 2 * score
 
 
@@ -66,6 +77,9 @@ def reverse_moments(
     ArithmeticError
         If the score is not finite at the horizon, or the integrator fails.
     """
+    check_callable(score, "score", "(x (N, D), t) → (N, D)")
+    mean, covariance = as_arrays("mean (D)", mean), as_covariances("covariance (D, D)", covariance, D=len(mean))
+    t_min = as_time(sde, t_min, "t_min")
     D, stochasticity = len(mean), as_stochasticity(stochasticity)
 
     def slope(t: float, state: Array) -> Array:
@@ -99,6 +113,7 @@ def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.
     TypeError, ValueError
         If n_steps is not a positive integer, detail is negative, or t_min is out of range.
     """
+    t_min = as_time(sde, t_min, "t_min")
     detail = as_number(detail, "detail", low=0.0)
     t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon, open_low=detail == 0)
     if t_min == sde.horizon:
@@ -109,8 +124,9 @@ def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.
     return np.concatenate([[sde.horizon], sde.time_at(-np.log(noise[1:-1])), [t_min]])
 
 
-def check_times(times: Array) -> Array:
-    """Return times as float64; raise ValueError unless they are a 1-D array of at least two that falls strictly."""
+def as_times(sde: LinearSDE, times: Array) -> Array:
+    """Return times as float64; ValueError unless they are a 1-D array of at least two in [0, horizon] that falls strictly."""
+    check_times(sde, times, "times")
     times = np.asarray(times, dtype=np.float64)
     if times.ndim != 1 or len(times) < 2 or not (np.diff(times) < 0).all():
         raise ValueError("times must be a strictly falling 1-D array of at least two times; use reverse_times")
@@ -119,6 +135,9 @@ def check_times(times: Array) -> Array:
 
 def euler_std(sde: LinearSDE, t: float, s: float, stochasticity: float = 1.0) -> float:
     """Standard deviation λ g(t) √(t − s) of one Euler-Maruyama step of (32) from t to s < t; λ is the stochasticity."""
+    t, s, stochasticity = as_time(sde, t), as_time(sde, s, "s"), as_stochasticity(stochasticity)
+    if s > t:
+        raise ValueError(f"s must not be above t, got s = {s}, t = {t}; the reverse process runs towards 0")
     return stochasticity * float(sde.diffusion(t)) * (t - s) ** 0.5
 
 
@@ -136,6 +155,8 @@ def euler_step(
     stochasticity : float
         λ of `reverse_drift`.
     """
+    t, s = as_time(sde, t), as_time(sde, s, "s")
+    score, x = as_arrays("score (N, D), x (N, D)", score, x)
     mean = x + (s - t) * reverse_drift(sde, score, x, t, stochasticity)  # (32)
     return mean, euler_std(sde, t, s, stochasticity)
 
@@ -158,6 +179,8 @@ def langevin_step(sde: LinearSDE, score: Array, x: Array, t: float, snr: float =
     snr : float
         In [0, 1); 0.16 is the value of Song et al. (2021).
     """
+    t = as_time(sde, t)
+    score, x = as_arrays("score (N, D), x (N, D)", score, x)
     size = 2 * (as_number(snr, "snr", low=0.0, high=1 - 1e-9) * float(sde.std(t))) ** 2
     return x + size * score, (2 * size) ** 0.5
 
@@ -211,7 +234,11 @@ def euler_maruyama(
     ArithmeticError
         If x becomes NaN or infinite.
     """
-    times, n_draws = check_times(times), 1 + as_count(n_corrections, "n_corrections", minimum=0)
+    check_callable(score, "score", "(x (N, D), t) → (N, D)")
+    x, noise = as_arrays("x (N, D), noise? (...)", x, noise)
+    if rng is not None:
+        check_rng(rng)
+    times, n_draws = as_times(sde, times), 1 + as_count(n_corrections, "n_corrections", minimum=0)
     stochasticity = as_stochasticity(stochasticity)
     if noise is None and rng is None and (stochasticity != 0 or n_corrections):
         raise ValueError(

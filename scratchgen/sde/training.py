@@ -13,11 +13,22 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from scratchgen.nn import EMA, Adam, NoiseNetwork, NoisePredictor, check_step, cosine_decay
+from scratchgen.nn import EMA, Adam, NoiseNetwork, NoisePredictor, check_loop, check_network, check_step, cosine_decay
 from scratchgen.sde.matching import denoising_error, sliced_error
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler, stratified
-from scratchgen.validation import Array, IntArray, as_choice, as_number, column
+from scratchgen.validation import (
+    Array,
+    IntArray,
+    as_arrays,
+    as_choice,
+    as_count,
+    as_number,
+    check_levels,
+    check_rng,
+    check_type,
+    column,
+)
 
 MATCHINGS = ("denoising", "implicit", "sliced", "sliced-vr")
 DIRECTIONS = ("rademacher", "gaussian")
@@ -52,6 +63,7 @@ class TimeSampler:
     """
 
     def __init__(self, sde: LinearSDE, t_min: float, weighting: str = "likelihood", choice: str = "stratified") -> None:
+        check_type(sde, LinearSDE, "sde", "pass VP()")
         self.sde = sde
         self.t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon, open_low=True)
         self.weighting = as_choice(weighting, "weighting", WEIGHTINGS)
@@ -61,6 +73,9 @@ class TimeSampler:
 
     def time_at(self, u: Array) -> Array:
         """Times t(u), (n,), for u (n,) in [0, 1]; t(u) falls for "likelihood" and rises for "noise"."""
+        u = as_arrays("u (n)", u)
+        if u.size and not (u.min() >= 0 and u.max() <= 1):
+            raise ValueError(f"u must be in [0, 1], got {u.min()} to {u.max()}; pass ranks, not times")
         if self.weighting == "noise":
             return self.t_min + (self.sde.horizon - self.t_min) * u
         low, high = self._ends
@@ -68,6 +83,8 @@ class TimeSampler:
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[IntArray, Array, Array]:
         """Draw n times: the cells of u, counted from 1, the times and their importance weights, each (n,)."""
+        check_rng(rng)
+        n = as_count(n, "n", minimum=0)
         if self.choice == "stratified":
             return np.arange(1, n + 1), self.time_at(stratified(n, rng)), np.ones(n)
         cells, weight = self.cells.draw(n, rng)
@@ -75,6 +92,7 @@ class TimeSampler:
 
     def observe(self, cells: IntArray, losses: Array) -> None:
         """Update the importance sampling with the losses (n,), without weights, of times in these cells (n,)."""
+        check_levels(cells, N_CELLS + 1, "cells") if self.choice == "importance" else None
         self.cells.observe(cells, losses)
 
 
@@ -96,6 +114,8 @@ def score_step(network: NoisePredictor, sde: LinearSDE, x0: Array, t: Array, noi
     losses : (N,)
         Without the weights.
     """
+    check_network(network)
+    weight = as_arrays("weight (N)", weight, N=len(x0))
     x_t = sde.perturb(t, x0, noise)  # (31)
     scale, std = sde.marginal(t)
     eps_hat, backward = network.vjp(x_t, scale, std)
@@ -131,6 +151,7 @@ def sliced_step(
     TypeError
         If network is not a NoiseNetwork; other networks have no `jvp`.
     """
+    x0, weight, directions = as_arrays("x0 (N, D), weight (N), directions (M, N, D)", x0, weight, directions)
     if not isinstance(network, NoiseNetwork):
         raise TypeError("network must be a NoiseNetwork, which has jvp; use denoising for other networks")
     M = len(directions)
@@ -158,6 +179,10 @@ def draw_directions(matching: str, law: str, like: Array, rng: np.random.Generat
     like : (N, D)
         Source of shape and dtype.
     """
+    as_choice(matching, "matching", MATCHINGS[1:])
+    as_choice(law, "law", DIRECTIONS)
+    like = as_arrays("like (N, D)", like)
+    check_rng(rng)
     N, D = like.shape
     if matching == "implicit":
         v = np.repeat(D**0.5 * np.eye(D), N, axis=0)
@@ -221,6 +246,14 @@ def train(
     ArithmeticError
         If the loss or the gradient is NaN or infinite; network and average are then those of the step before.
     """
+    check_network(network)
+    check_type(sde, LinearSDE, "sde", "pass VP()")
+    check_rng(rng)
+    check_type(sampler, TimeSampler, "sampler")
+    x, average = as_arrays("x (N, D), average (P)", x, average)
+    as_choice(matching, "matching", MATCHINGS)
+    as_choice(directions, "directions", DIRECTIONS)
+    check_loop(n_steps, batch_size, learning_rate)
     adam, ema = Adam(network.parameters, weight_decay=weight_decay), EMA(average, ema_decay)
     for step in range(n_steps):
         x0 = x.take(rng.integers(len(x), size=batch_size), axis=0)
