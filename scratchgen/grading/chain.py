@@ -13,7 +13,8 @@ import numpy as np
 from scratchgen.ddpm import EpsHat, p_mean, reverse_variance
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE, Score, euler_std, euler_step
-from scratchgen.validation import Array, IntArray, as_count, as_number
+from scratchgen.sde.reverse import as_times
+from scratchgen.validation import Array, IntArray, as_arrays, as_count, as_number, check_callable
 
 REACH = 8.0  # standard deviations beyond which a Gaussian is taken as 0; the mass there is 1e-15
 LOST = 1e-6  # largest mass that a grid may lose
@@ -45,6 +46,7 @@ class GridDensity(NamedTuple):
             If p sums to 1 on the grid only with an error above 1e-6: the grid is too small or too coarse.  The error of
             the KL for narrow p that pass was up to 2e-5.
         """
+        log_prob = as_arrays("log_prob (M)", log_prob, M=len(self.points))
         mass = np.exp(log_prob) * self.cell
         if abs(mass.sum() - 1) > LOST:
             raise ArithmeticError(f"p sums to {mass.sum():.7f} on this grid, not to 1; use a finer or a wider grid")
@@ -52,6 +54,19 @@ class GridDensity(NamedTuple):
         if mass[~seen].sum() > 1e-9:
             return float("inf")
         return float((mass[seen] * (log_prob[seen] - np.log(self.density[seen]))).sum())
+
+
+def _as_steps(steps: object) -> list[tuple[Callable[[Array], Array], float]]:
+    """Return steps (mean, std) as a list; TypeError or ValueError unless all are a function and a positive number."""
+    if isinstance(steps, str) or not isinstance(steps, Iterable):
+        raise TypeError(f"steps must be an iterable of (mean, std), got {steps!r:.60}")
+    checked = []
+    for step in steps:
+        if not isinstance(step, tuple) or len(step) != 2:
+            raise ValueError(f"steps must hold pairs (mean, std), got {step!r:.60}")
+        check_callable(step[0], "mean of a step of steps", "x (M, D) → (M, D)")
+        checked.append((step[0], as_number(step[1], "std of a step of steps", low=0.0, open_low=True)))
+    return checked
 
 
 def chain_density(
@@ -101,7 +116,7 @@ def chain_density(
     if as_count(dimension, "dimension") > 2:
         raise ValueError(f"dimension must be 1 or 2, got {dimension}; use a sampled bound instead")
     most = as_number(resolution, "resolution", low=0.0, open_low=True)
-    steps = [(mean, as_number(std, "std of a step", low=0.0, open_low=True)) for mean, std in steps]
+    steps, final_spacing = _as_steps(steps), as_number(final_spacing, "final_spacing", low=0.0, open_low=True)
     ratio, prior_std = most, as_number(prior_std, "prior_std", low=0.0, open_low=True)
     law = _Kernels(np.ones(1), np.zeros((1, dimension)), prior_std, np.zeros(1, dtype=np.int64))
     spacings = [std for _, std in steps]
@@ -144,6 +159,7 @@ def ancestral_density(
     variance
         σ_t², as for `scratchgen.ddpm.reverse_variance`.
     """
+    check_callable(eps_hat, "eps_hat", "(x_t (M, D), t) → (M, D)")
     std = np.sqrt(reverse_variance(schedule, variance))
     steps = [(lambda x, t=t: p_mean(schedule, t, x, eps_hat(x, t)), float(std[t])) for t in range(schedule.T, 0, -1)]
     return chain_density(steps, dimension, resolution=resolution)
@@ -161,9 +177,10 @@ def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int, re
     dimension, resolution
         As for `chain_density`, with its errors.
     """
+    check_callable(score, "score", "(x (M, D), t) → (M, D)")
     steps = [
         (lambda x, t=t, s=s: euler_step(sde, score(x, t), x, t, s)[0], euler_std(sde, t, s))
-        for t, s in pairwise(times.tolist())
+        for t, s in pairwise(as_times(sde, times).tolist())
     ]
     return chain_density(steps, dimension, sde.prior_std, resolution=resolution)
 

@@ -15,7 +15,7 @@ from scratchgen.ddpm import EpsHat, negative_elbo
 from scratchgen.mixture import Mixture
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE, Score, kl_bound
-from scratchgen.validation import Array, as_number, as_samples
+from scratchgen.validation import Array, as_arrays, as_number, as_samples, check_callable, check_type
 
 BLOCK = 500  # examples at a time; the tables of a categorical mixture have N · K · D · n_levels numbers
 
@@ -64,11 +64,18 @@ def grade_noise(
     ArithmeticError
         If ε̂ is NaN, or 10 million nodes do not suffice.
     """
+    check_type(mixture, Mixture, "mixture")
+    check_callable(eps_hat, "eps_hat", "x_t (M, D) → (M, D)")
+    if law is not None:
+        check_type(law, Mixture, "law")
     diffused = mixture.diffuse(scale, std)
+
+    def predicted(x: Array) -> Array:
+        return np.asarray(as_arrays("eps_hat (M, D)", eps_hat(x), M=len(x), D=x.shape[1]))
 
     def squares(x: Array) -> Array:
         optimum = -std * diffused.score(x)
-        return np.stack([(optimum**2).sum(axis=1), ((optimum - eps_hat(x)) ** 2).sum(axis=1)], axis=1)
+        return np.stack([(optimum**2).sum(axis=1), ((optimum - predicted(x)) ** 2).sum(axis=1)], axis=1)
 
     # ‖∇log p‖² has poles: errors were 1e-4 at the spacing 0.5 and 1e-7 at 0.25
     other = None if law is None else law.diffuse(scale, std)
@@ -118,13 +125,18 @@ def sample_noise_grade(
     x0, noise = as_samples(x0, "x0"), as_samples(noise, "noise", dimension=x0.shape[1])
     if len(noise) != len(x0):
         raise ValueError(f"noise must have one row for each of the {len(x0)} rows of x0, got {len(noise)}")
-    std = as_number(std, "std", low=0.0, open_low=True)
+    scale, std = as_number(scale, "scale"), as_number(std, "std", low=0.0, open_low=True)
+    check_callable(eps_hat, "eps_hat", "x_t (n, D) → (n, D)")
+    if isinstance(law, type) or not hasattr(law, "denoise"):
+        raise TypeError(f"law must be a Mixture or another distribution with denoise, got {law!r:.60}")
     excess, bayes = np.empty(len(x0)), np.empty(len(x0))
     for start in range(0, len(x0), BLOCK):
         rows = slice(start, start + BLOCK)
         x_t = scale * x0[rows] + std * noise[rows]
         optimum = (x_t - scale * law.denoise(x_t, scale, std)) / std
-        excess[rows] = ((optimum - eps_hat(x_t)) ** 2).sum(axis=1)
+        excess[rows] = ((optimum - as_arrays("eps_hat (n, D)", eps_hat(x_t), n=len(x_t), D=x_t.shape[1])) ** 2).sum(
+            axis=1
+        )
         bayes[rows] = (scale / std) ** 2 * law.denoise_variance(x_t, scale, std)
     errors = [float(values.std(ddof=1) / len(x0) ** 0.5) if len(x0) > 1 else float("inf") for values in (bayes, excess)]
     return SampledNoiseGrade(float(bayes.mean()), float(excess.mean()), errors[0], errors[1])
@@ -169,6 +181,9 @@ def grade_bound(
     >>> grade.entropy < grade.least_bound < grade.bound, [round(level.bayes + level.excess, 6) for level in grade.noise]
     (True, [1.0, 1.0, 1.0, 1.0, 1.0])
     """
+    check_type(schedule, NoiseSchedule, "schedule", "pass NoiseSchedule.linear(100)")
+    check_callable(eps_hat, "eps_hat", "(x_t (M, D), t) → (M, D)")
+    check_type(mixture, Mixture, "mixture")
     steps = range(1, schedule.T + 1)
     levels = [(float(schedule.alpha_bar[t]), float(schedule.beta_bar[t])) for t in steps]
     noise = [grade_noise(mixture, lambda x, t=t: eps_hat(x, t), *level) for t, level in zip(steps, levels, strict=True)]  # type: ignore[misc]
@@ -232,10 +247,23 @@ def grade_kl_bound(
     >>> bool(abs(grade.bound - p.kl(q)) < 1e-9)  # (34) is an equality for s_θ = ∇log q_t and π = q_T
     True
     """
+    check_type(sde, LinearSDE, "sde", "pass VP()")
+    check_callable(score, "score", "(x (M, D), t) → (M, D)")
+    check_type(mixture, Mixture, "mixture")
+    t_min, rtol = as_number(t_min, "t_min", low=0.0, high=sde.horizon), as_number(rtol, "rtol", low=0.0, open_low=True)
 
     def score_error(t: float) -> float:  # ∇log p_t − s_θ = (ε̂ − ε*)/std with ε̂ = −std s_θ
         scale, std = sde.level(t)
-        return grade_noise(mixture, lambda x: -std * score(x, t), scale, std, law).excess / std**2
+        return (
+            grade_noise(
+                mixture,
+                lambda x: -std * as_arrays("score (M, D)", score(x, t), M=len(x), D=x.shape[1]),
+                scale,
+                std,
+                law,
+            ).excess
+            / std**2
+        )
 
     end = mixture.diffuse(*sde.level(sde.horizon))
     prior = end.kl(sde.prior_log_prob if prior_log_prob is None else prior_log_prob)

@@ -7,7 +7,7 @@ import numpy as np
 
 from scratchgen.likelihood import LOG_2PI, logsumexp
 from scratchgen.vae.objective import reconstruction_error
-from scratchgen.validation import Array, as_count, as_finite
+from scratchgen.validation import Array, as_arrays, as_count, as_finite, as_number, as_real, check_callable
 
 REACH = 9.0  # integrals over z are over [−9, 9] if the posterior lies there
 N_NODES = 4001  # least number of nodes over [−9, 9]
@@ -31,6 +31,7 @@ class OneLatent(NamedTuple):
 
     def log_prob(self, x: Array, means: Array) -> Array:
         """log p_θ(x | z), (M,), nats, of one x, (D,), at the decoder's means, (M, D)."""
+        x, means = as_arrays("x (D), means (M, D)", x, means)
         return -reconstruction_error(x, means, self.log_variance, self.n_levels)[0]
 
     def log_joints(self, x: Array, n_nodes: int | None = None) -> Iterator[tuple[Array, Array]]:
@@ -53,7 +54,9 @@ class OneLatent(NamedTuple):
         if n_nodes is not None:
             as_count(n_nodes, "n_nodes", minimum=3)
         grids: dict[float, tuple[Array, Array]] = {}
-        for row in x:
+        check_callable(self.decode, "decode", "z (M, 1) → means (M, D)")
+        as_real(self.log_variance, "log_variance")
+        for row in as_arrays("x (N, D)", x):
             reach = REACH
             while True:
                 if reach not in grids:
@@ -75,7 +78,7 @@ class OneLatent(NamedTuple):
         n, most = (N_NODES, 0.2) if n_nodes is None else (n_nodes, 0.5)
         while True:
             z = np.linspace(-reach, reach, int((n - 1) * reach / REACH) + 1)
-            means = self.decode(z[:, None])
+            means = as_arrays("decode (M, D)", self.decode(z[:, None]), M=len(z))
             stride = float(np.sqrt((np.diff(means, axis=0) ** 2 / np.exp(self.log_variance)).sum(axis=1)).max())
             if stride <= most:
                 return z, means
@@ -85,6 +88,16 @@ class OneLatent(NamedTuple):
                     f"integral allows at most 0.5; pass n_nodes={int(n * stride / 0.4)}"
                 )
             n = int(1.05 * n * stride / most) + 1
+
+
+def _as_starts(starts: object) -> list[tuple[float, float]]:
+    """Return starts as a list of (mean, standard deviation); TypeError or ValueError for other values."""
+    if isinstance(starts, str) or not isinstance(starts, Iterable):
+        raise TypeError(f"starts must be an iterable of (mean, standard deviation), got {starts!r:.60}")
+    return [
+        (as_number(mean, "mean of starts"), as_number(std, "std of starts", low=0.0, open_low=True))
+        for mean, std in starts
+    ]
 
 
 def nearest_gaussian(
@@ -128,7 +141,7 @@ def nearest_gaussian(
     log_p = log_density - logsumexp(log_density) - np.log(step)
     mass = step * np.exp(log_p)
     mean = float(mass @ z)
-    starts = [*starts, (mean, float(np.sqrt(mass @ (z - mean) ** 2)))]
+    starts = [*_as_starts(starts), (mean, float(np.sqrt(mass @ (z - mean) ** 2)))]
     for i in 1 + np.flatnonzero((log_p[1:-1] > log_p[:-2]) & (log_p[1:-1] >= log_p[2:])):
         curvature = (2 * log_p[i] - log_p[i - 1] - log_p[i + 1]) / step**2
         starts.append((float(z[i]), float(1 / np.sqrt(max(curvature, step**-2 / len(z) ** 2)))))

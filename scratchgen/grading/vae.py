@@ -96,7 +96,7 @@ def gaussian_gap(model: GaussianVAE, x: ArrayLike, n_nodes: int | None = None) -
 def _one_latent(model: GaussianVAE, x: ArrayLike) -> tuple[Array, OneLatent]:
     """Return x in the model's units and the decoder; TypeError or ValueError unless the model has one latent."""
     if not isinstance(model, GaussianVAE):
-        raise TypeError(f"model must be a VAE, got {type(model).__name__}")
+        raise TypeError(f"model must be a VAE or LinearVAE, got {model!r:.60}; pass a fitted model")
     data = model.to_model(model._as_fitted_samples(x)).astype(np.float64)
     network = model.network_
     if network.n_latents != 1:
@@ -152,7 +152,7 @@ def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
     (True, True, 2)
     """
     if not isinstance(model, LinearVAE):
-        raise TypeError(f"model must be a LinearVAE, got {type(model).__name__}; grade_vae takes a VAE with one latent")
+        raise TypeError(f"model must be a LinearVAE, got {model!r:.60}; grade_vae takes a VAE with one latent")
     if model.decoder_variance == "diag":
         raise ValueError('model must have one decoder variance, got "diag"; compare with FactorAnalysis instead')
     x = model._as_fitted_samples(x).astype(np.float64)

@@ -6,7 +6,8 @@ from scratchgen.models.ddpm import DDPM
 from scratchgen.models.score_sde import ScoreSDE
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import VP, LinearSDE
-from scratchgen.validation import Array
+from scratchgen.sde.processes import as_time
+from scratchgen.validation import Array, check_type
 
 
 def to_sde(ddpm: DDPM, sde: LinearSDE | None = None, t_min: float | None = None) -> ScoreSDE:
@@ -32,7 +33,7 @@ def to_sde(ddpm: DDPM, sde: LinearSDE | None = None, t_min: float | None = None)
         If `prediction` is not "v" or "levels", or the model has labels or clip_x0.
     """
     if not isinstance(ddpm, DDPM):
-        raise TypeError(f"ddpm must be a DDPM, got {type(ddpm).__name__}")
+        raise TypeError(f"ddpm must be a DDPM, got {ddpm!r:.60}; pass a fitted model")
     schedule = ddpm.schedule_
     if ddpm.prediction not in ("v", "levels") or ddpm.n_classes or ddpm.clip_x0:
         raise ValueError(
@@ -40,7 +41,10 @@ def to_sde(ddpm: DDPM, sde: LinearSDE | None = None, t_min: float | None = None)
             f"{ddpm.prediction!r}, n_classes={ddpm.n_classes}, clip_x0={ddpm.clip_x0}; train a ScoreSDE"
         )
     sde = VP() if sde is None else sde
-    t_min = float(sde.time_at(np.log(schedule.snr[1]))) if t_min is None else t_min
+    check_type(sde, LinearSDE, "sde", "pass VP()")
+    t_min = (
+        float(sde.time_at(np.log(schedule.snr[1]))) if t_min is None else as_time(sde, t_min, "t_min", open_low=True)
+    )
     return ddpm.share_network_with(ScoreSDE(sde, t_min))
 
 
@@ -67,7 +71,7 @@ def to_ddpm(score_sde: ScoreSDE, T: int, variance: str | Array = "beta") -> DDPM
         If the process is not variance preserving; other processes have no chain (30).
     """
     if not isinstance(score_sde, ScoreSDE):
-        raise TypeError(f"score_sde must be a ScoreSDE, got {type(score_sde).__name__}")
+        raise TypeError(f"score_sde must be a ScoreSDE, got {score_sde!r:.60}; pass a fitted model")
     if isinstance(variance, str) and variance == "optimal":
         raise ValueError("variance must not be 'optimal', which is estimated when a DDPM is trained; pass 'beta'")
     return score_sde.share_network_with(DDPM(NoiseSchedule.from_sde(score_sde.sde_, T), variance))

@@ -42,11 +42,13 @@ from scratchgen.validation import (
     Array,
     ArrayLike,
     IntArray,
+    as_arrays,
     as_choice,
     as_count,
     as_generator,
     as_guidance,
     as_number,
+    check_flag,
 )
 
 
@@ -219,6 +221,7 @@ class DDPM(DiffusionModel):
     def _check_choices(self) -> None:
         """Raise ValueError if a choice is none of its names, or clip_x0 is set without n_levels."""
         as_count(self.n_classes, "n_classes", minimum=0)
+        check_flag(self.clip_x0, "clip_x0")
         as_choice(self.prediction, "prediction", (*PREDICTIONS, "levels"))
         as_choice(self.weighting, "weighting", WEIGHTINGS)
         as_choice(self.step_choice, "step_choice", STEP_CHOICES)
@@ -342,6 +345,7 @@ class DDPM(DiffusionModel):
         guidance : float
             See `scratchgen.ddpm.predict_noise`.  Values other than 1 need labels.
         """
+        x_t = as_arrays("x_t (N, D)", x_t, D=self.n_features_in_)
         return self._predictor(y, len(x_t), guidance)(x_t, t)
 
     def predict_score(self, x_t: Array, t: int) -> Array:

@@ -14,13 +14,33 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
 
-from scratchgen.models.files import FLOAT64, NUMBERS, Archive, Form, ModelFileError, decode, reading, write_model
-from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator, as_samples, check_levels, check_spread
+from scratchgen.models.files import (
+    FLOAT64,
+    NUMBERS,
+    Archive,
+    Form,
+    ModelFileError,
+    as_path,
+    decode,
+    reading,
+    write_model,
+)
+from scratchgen.validation import (
+    RNG,
+    Array,
+    ArrayLike,
+    as_arrays,
+    as_count,
+    as_generator,
+    as_samples,
+    check_flag,
+    check_levels,
+    check_spread,
+)
 
 LARGEST_UNITS = 1e15  # largest distance from the mean in the model's units: networks square it in float32
 P = ParamSpec("P")
@@ -240,11 +260,10 @@ class Estimator(ABC):
         TypeError
             If a constructor argument has a type that cannot be written.
         """
-        path = Path(path)
+        path = as_path(path)
+        check_flag(overwrite, "overwrite")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"path {path} is in a folder that does not exist; make {path.parent} first")
-        if path.is_dir():
-            raise IsADirectoryError(f"path {path} is a folder; name a file in it, such as {path / 'model.npz'}")
         if path.exists() and not overwrite:
             raise FileExistsError(f"path {path} exists; pass overwrite=True to replace it")
         fitted = {name: getattr(self, name) for name in ("n_features_in_", *self._fitted)}
@@ -310,8 +329,7 @@ class StandardizedEstimator(Estimator):
     scale_: float = field(init=False)
 
     def _check_parameters(self) -> None:
-        if not isinstance(self.standardize, bool | np.bool_):
-            raise TypeError(f"standardize must be True or False, got {self.standardize!r}")
+        check_flag(self.standardize, "standardize")
         if self.n_levels is not None:
             as_count(self.n_levels, "n_levels", minimum=2)
         as_generator(self.rng)
@@ -359,6 +377,7 @@ class StandardizedEstimator(Estimator):
         ValueError
             If an element of the result is larger than 1e15 in size; its square could overflow in float32.
         """
+        x = as_arrays("x (N, D)", x, D=self.n_features_in_)
         data = (x - self.mean_) / self.scale_
         wrong = np.argwhere(np.abs(data) > LARGEST_UNITS)
         if len(wrong):
@@ -371,7 +390,8 @@ class StandardizedEstimator(Estimator):
 
     def to_data(self, x: Array) -> Array:
         """Convert x, (N, D), from the model's units to those of the data: scale_ · x + mean_."""
-        return np.asarray(x, dtype=np.float64) * self.scale_ + self.mean_  # scale_ may exceed the range of float32
+        x = as_arrays("x (N, D)", x, D=self.n_features_in_)
+        return x.astype(np.float64) * self.scale_ + self.mean_  # scale_ may exceed the range of float32
 
     def _to_levels(self, x: Array) -> Array:
         """Return x, in units of the data; with `n_levels` the whole number in whose bin x lies."""

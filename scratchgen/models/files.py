@@ -206,10 +206,24 @@ class Archive:
         return np.ascontiguousarray(array).reshape(shape)
 
 
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path; TypeError unless it is text or a Path, ValueError if no file can have this name."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be text or a pathlib.Path, got {path!r:.60}; pass 'model.npz'")
+    path = Path(path)
+    if "\0" in str(path) or any(len(os.fsencode(part)) > 255 for part in path.parts):
+        raise ValueError(
+            f"path must be the name of a file, of at most 255 bytes a part without NUL, got {str(path)!r:.60}"
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"path {path} is a folder; name a file in it, such as {path / 'model.npz'}")
+    return path
+
+
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[Archive]:
     """Open a model file; every error of a damaged file becomes a ModelFileError that names the path."""
-    with open(path, "rb") as file:
+    with open(as_path(path), "rb") as file:
         try:
             yield Archive(file)
         except Exception as error:  # zipfile, zlib, json and constructors raise more than ten classes of errors

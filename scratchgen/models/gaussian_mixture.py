@@ -33,6 +33,7 @@ from scratchgen.validation import (
     as_generator,
     as_number,
     as_samples,
+    check_flag,
 )
 
 
@@ -193,8 +194,7 @@ class GaussianMixture(MixtureModel):
         as_number(self.covariance_floor, "covariance_floor", low=0.0, open_low=True)
         as_choice(self.covariance_type, "covariance_type", COVARIANCE_TYPES)
         as_choice(self.init_params, "init_params", STARTS)
-        if not isinstance(self.warm_start, bool | np.bool_):
-            raise TypeError(f"warm_start must be True or False, got {self.warm_start!r}")
+        check_flag(self.warm_start, "warm_start")
         self._prior()
 
     def _forms(self, n_features: int) -> dict[str, Form]:

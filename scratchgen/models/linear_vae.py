@@ -100,4 +100,4 @@ class LinearVAE(GaussianVAE):
     @property
     def decoder_mean_(self) -> Array:
         """μ, (D,), in units of the data."""
-        return self.to_data(self.network_.decoder.biases[0])
+        return self.to_data(self.network_.decoder.biases[0][None])[0]

@@ -34,7 +34,17 @@ from scratchgen.sde import (
     train,
 )
 from scratchgen.timestep_sampling import STEP_CHOICES
-from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as_generator, as_number, as_stochasticity
+from scratchgen.validation import (
+    RNG,
+    Array,
+    ArrayLike,
+    as_arrays,
+    as_choice,
+    as_count,
+    as_generator,
+    as_number,
+    as_stochasticity,
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -184,14 +194,17 @@ class ScoreSDE(DiffusionModel):
 
     def eps_hat(self, x_t: Array, t: float) -> Array:
         """Predicted total noise ε̂(x_t, t), (N, D), for x_t (N, D) in the model's units and t in (0, horizon]."""
+        x_t = as_arrays("x_t (N, D)", x_t, D=self.n_features_in_)
         return self.network_(x_t, *self.sde_.level(self._check_time(t)))
 
     def predict_score(self, x_t: Array, t: float) -> Array:
         """Score s_θ(x_t, t) = −ε̂/std ≈ ∇ log p_t(x_t), (N, D), in the model's units; arguments as for `eps_hat`."""
+        x_t = as_arrays("x_t (N, D)", x_t, D=self.n_features_in_)
         return predict_score(self.network_, self.sde_, x_t, self._check_time(t))
 
     def score_and_divergence(self, x_t: Array, t: float, probes: Array | None = None) -> tuple[Array, Array]:
         """s_θ, (N, D), and its divergence, (N,), in the model's units; see `scratchgen.sde.score_and_divergence`."""
+        x_t, probes = as_arrays("x_t (N, D), probes? (n, N, D)", x_t, probes, D=self.n_features_in_)
         return score_and_divergence(self.network_, self.sde_, x_t, self._check_time(t), probes)
 
     def sample_path(
@@ -215,7 +228,10 @@ class ScoreSDE(DiffusionModel):
         ArithmeticError
             If x becomes NaN or infinite.
         """
-        if as_choice(method, "method", ("euler", "heun", "adaptive")) != "euler" and stochasticity != 0:
+        if (
+            as_choice(method, "method", ("euler", "heun", "adaptive")) != "euler"
+            and as_stochasticity(stochasticity) != 0
+        ):
             raise ValueError(f"method {method!r} needs stochasticity=0, got {stochasticity}; pass 0, or 'euler'")
         as_stochasticity(stochasticity)
         as_number(snr, "snr", low=0.0, high=1 - 1e-9)

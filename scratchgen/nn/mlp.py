@@ -11,7 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from scratchgen.nn.activations import ACTIVATIONS
-from scratchgen.validation import RNG, Array, DTypeLike, as_choice, as_count, as_generator
+from scratchgen.validation import (
+    RNG,
+    Array,
+    DTypeLike,
+    as_arrays,
+    as_choice,
+    as_generator,
+    as_real,
+    as_widths,
+    check_flag,
+    check_shapes,
+)
 
 ROWS = 512  # rows that a call computes at a time; activations stay in the cache, 1.1x to 1.2x as fast for width 128
 
@@ -26,6 +37,17 @@ class Backward(Protocol):
 
     def __call__(self, grad: Array, inputs: bool = False) -> Array | None:
         """Overwrite the network's `gradient` with ∂loss/∂parameters; return ∂loss/∂x if `inputs`, else None."""
+
+
+def as_float_type(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return dtype; TypeError unless it is float32 or float64."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.float32, np.float64):
+        raise TypeError(f"dtype must be float32 or float64, got {dtype!r:.60}; half precision would overflow")
+    return np.dtype(dtype)
 
 
 class MLP:
@@ -75,13 +97,13 @@ class MLP:
         *,
         zero_last: bool = False,
     ) -> None:
-        self.sizes = tuple(as_count(size, "sizes") for size in sizes)
+        self.sizes = as_widths(sizes, "sizes")
+        check_flag(zero_last, "zero_last")
         if len(self.sizes) < 2:
             raise ValueError(f"sizes must name at least the input and the output width, got {sizes}")
         self.activation = as_choice(activation, "activation", tuple(ACTIVATIONS))
         rng = as_generator(rng)
-        if not np.issubdtype(dtype, np.floating):
-            raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+        as_float_type(dtype)
         self.parameters: Array = np.zeros(n_parameters(self.sizes), dtype=dtype)
         self.gradient: Array = np.zeros_like(self.parameters)
         self._make_views()
@@ -97,12 +119,12 @@ class MLP:
         self.__dict__.update(state)
         self._make_views()  # layers of a copied or unpickled network are separate arrays
 
-    def _as_inputs(self, x: Array, n_constant: int = 0) -> Array:
+    def _as_inputs(self, x: Array, n_constant: int = 0, name: str = "x") -> Array:
         """Return x in the network's dtype; ValueError unless x has shape (N, sizes[0] − n_constant)."""
-        x = np.asarray(x, dtype=self.parameters.dtype)
+        x = as_real(x, name).astype(self.parameters.dtype, copy=False)
         if x.ndim != 2 or x.shape[1] != self.sizes[0] - n_constant:
             raise ValueError(
-                f"x must have shape (N, {self.sizes[0] - n_constant}), since the network has {self.sizes[0]} inputs, "
+                f"{name} must have shape (N, {self.sizes[0] - n_constant}), since the network has {self.sizes[0]} inputs, "
                 f"got shape {x.shape}"
             )
         return x
@@ -122,6 +144,8 @@ class MLP:
         ValueError
             If x has another shape.
         """
+        if constant is not None:
+            constant = as_arrays("constant (c)", constant)
         x = self._as_inputs(x, 0 if constant is None else len(constant))
         activate = ACTIVATIONS[self.activation].value
         first = self.biases[0]
@@ -162,7 +186,8 @@ class MLP:
             slopes.append(slope)
 
         def backward(grad: Array, inputs: bool = False) -> Array | None:
-            grad = np.asarray(grad, dtype=self.parameters.dtype)
+            grad = as_real(grad, "grad").astype(self.parameters.dtype, copy=False)
+            check_shapes("grad", grad, "the output y", y)
             ones = np.ones(len(grad), dtype=grad.dtype)
             for i in reversed(range(len(self.weights))):  # np.dot has less overhead than @: 5 % at width 64
                 np.dot(entering[i].T, grad, out=self._weight_gradients[i])
@@ -172,7 +197,8 @@ class MLP:
                     grad *= slopes[i - 1]
             return grad @ self.weights[0].T if inputs else None
 
-        return h @ self.weights[-1] + self.biases[-1], backward
+        y = h @ self.weights[-1] + self.biases[-1]
+        return y, backward
 
     def jvp(self, x: Array, direction: Array) -> tuple[Array, Array, Callable[[Array, Array], None]]:
         """Compute the output for x, its directional derivative, and the backward pass of both.
@@ -193,7 +219,8 @@ class MLP:
             backward(g, k), with g and k (N, sizes[-1]), overwrites `gradient` with the gradient of
             Σ_n (g_n · y_n + k_n · (∂y/∂x) v_n).
         """
-        h, dh = self._as_inputs(x), self._as_inputs(direction)
+        h, dh = self._as_inputs(x), self._as_inputs(direction, name="direction")
+        check_shapes("direction", dh, "x", h)
         activation = ACTIVATIONS[self.activation]
         entering, bends = [(h, dh)], list[tuple[Array, Array]]()  # bends: σ'(z) and σ''(z) dz
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
@@ -220,7 +247,7 @@ class MLP:
 
 def n_parameters(sizes: Sequence[int]) -> int:
     """Number of weights and biases of an MLP of these widths."""
-    return sum((m + 1) * n for m, n in pairwise(sizes))
+    return sum((m + 1) * n for m, n in pairwise(as_widths(sizes, "sizes")))
 
 
 def _layers(flat: Array, sizes: tuple[int, ...]) -> tuple[list[Array], list[Array]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from scratchgen.nn import MLP
 from scratchgen.vae.objective import importance_weighted_bound, log_importance_weight, reparameterise, vae_loss
-from scratchgen.validation import RNG, Array, DTypeLike, as_count, as_generator, as_widths
+from scratchgen.validation import RNG, Array, DTypeLike, as_arrays, as_count, as_generator, as_widths, check_type
 
 
 class VAENetwork:
@@ -60,7 +60,8 @@ class VAENetwork:
     ) -> None:
         rng = as_generator(rng)
         self.n_latents = n_latents
-        self.n_levels = n_levels
+        self.n_levels = None if n_levels is None else as_count(n_levels, "n_levels", minimum=2)
+        n_variances = as_count(n_variances, "n_variances")
         self.encoder, self.decoder = (
             MLP(sizes, activation, rng, dtype) for sizes in self.sizes(dimension, n_latents, hidden, decoder_hidden)
         )
@@ -91,6 +92,11 @@ class VAENetwork:
         return output[:, : self.n_latents], output[:, self.n_latents :]
 
 
+def check_network(network: object) -> None:
+    """Raise TypeError unless network is a VAENetwork."""
+    check_type(network, VAENetwork, "network")
+
+
 def elbo(network: VAENetwork, x: Array, noise: Array) -> Array:
     """ELBO of every x, (N,), nats: the mean of −(14) over n draws z = μ + σ ξ.
 
@@ -101,6 +107,10 @@ def elbo(network: VAENetwork, x: Array, noise: Array) -> Array:
     noise : (n, N, k) or (n, 1, k)
         n values of ξ: standard normal draws for an unbiased estimate, or nodes of a quadrature rule with equal weights.
     """
+    check_network(network)
+    x, noise = as_arrays("x (N, D), noise (n, rows, k)", x, noise, D=network.decoder.sizes[-1], k=network.n_latents)
+    if noise.shape[1] not in (1, len(x)):
+        raise ValueError(f"noise must have shape (n, N, k) or (n, 1, k) with N = {len(x)}, as x has, got {noise.shape}")
     x, mean, log_variance, decode = _float64(network, x)
     draws, log_s2 = (reparameterise(mean, log_variance, xi) for xi in noise), network.log_variance
     losses = [vae_loss(x, decode(z), mean, log_variance, log_s2, network.n_levels) for z in draws]
@@ -117,6 +127,8 @@ def iwae(network: VAENetwork, x: Array, noise: Array) -> Array:
     noise : (n, N, k)
         n standard normal draws of ξ; log w is computed at z = μ + σ ξ.
     """
+    check_network(network)
+    x, noise = as_arrays("x (N, D), noise (n, N, k)", x, noise, D=network.decoder.sizes[-1], k=network.n_latents)
     x, mean, log_variance, decode = _float64(network, x)
     draws = reparameterise(mean, log_variance, noise)
     log_s2, n_levels = network.log_variance, network.n_levels

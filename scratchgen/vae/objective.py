@@ -12,7 +12,7 @@ from scratchgen.likelihood import (
     log_bin_mass_slopes,
     logsumexp,
 )
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_arrays, as_number, as_real, check_probabilities
 from scratchgen.variational import elbo_split_table
 
 
@@ -37,6 +37,9 @@ def vae_loss_table(p_x: Array, q: Array, decoder: Array, prior: Array) -> float:
         q(z | x) and p_θ(x | z).
     prior : (Z,)
     """
+    shapes = "p_x (X), q (X, Z), decoder (X, Z), prior (Z)"
+    p_x, q, decoder, prior = as_arrays(shapes, p_x, q, decoder, prior)
+    check_probabilities(p_x, "p_x")
     return -float(p_x @ elbo_split_table(decoder, prior, q))
 
 
@@ -52,6 +55,9 @@ def reparameterise(mean: Array, log_variance: Array, noise: Array) -> Array:
     noise : (..., k)
         ξ.
     """
+    mean, log_variance, noise = as_arrays(
+        "mean (..., k), log_variance (..., k), noise (..., k)", mean, log_variance, noise
+    )
     return mean + np.exp(0.5 * log_variance) * noise
 
 
@@ -78,7 +84,9 @@ def reconstruction_error(
     by_x_hat, by_log_variance : (N, D)
         Derivatives with respect to x̂ and to log s_d².
     """
-    log_variance = np.asarray(decoder_log_variance, dtype=np.result_type(x, x_hat, np.float32))
+    shapes = "x (...), x_hat (...), decoder_log_variance (...)"
+    x, x_hat, log_variance = as_arrays(shapes, x, x_hat, decoder_log_variance)
+    log_variance = log_variance.astype(np.result_type(x, x_hat, np.float32), copy=False)
     if n_levels is None:  # `gaussian_log_prob` written out, since the derivatives use its squares
         residual: Array = x_hat - x
         by_x_hat: Array = np.exp(-log_variance) * residual
@@ -114,6 +122,9 @@ def vae_loss_and_gradient(
     losses : (N,)
     gradient : VAEGradient
     """
+    shapes = "x (N, D), x_hat (N, D), mean (N, k), log_variance (N, k)"
+    x, x_hat, mean, log_variance = as_arrays(shapes, x, x_hat, mean, log_variance)
+    kl_weight = as_number(kl_weight, "kl_weight", low=0.0)
     reconstruction, by_x_hat, by_log_s2 = reconstruction_error(x, x_hat, decoder_log_variance, n_levels)
     losses = reconstruction + kl_weight * kl_diag_standard(mean, log_variance)
     by_mean, by_log_variance = kl_weight * mean, 0.5 * kl_weight * np.expm1(log_variance)  # ∂KL/∂μ, ∂KL/∂log σ²
@@ -167,6 +178,8 @@ def log_importance_weight(
     x, x_hat, mean, log_variance, decoder_log_variance, n_levels
         As for `vae_loss`.
     """
+    shapes = "x (N, D), x_hat (N, D), z (N, k), mean (N, k), log_variance (N, k)"
+    x, x_hat, z, mean, log_variance = as_arrays(shapes, x, x_hat, z, mean, log_variance)
     log_prior = gaussian_log_prob(z, np.zeros_like(z), 0.0)
     log_decoder = -reconstruction_error(x, x_hat, decoder_log_variance, n_levels)[0]
     return log_decoder + log_prior - gaussian_log_prob(z, mean, log_variance)
@@ -183,4 +196,7 @@ def importance_weighted_bound(log_weights: Array) -> Array:
     log_weights : (n, N)
         log w_i, nats.
     """
+    log_weights = as_real(log_weights, "log_weights")
+    if log_weights.ndim == 0 or len(log_weights) == 0:
+        raise ValueError(f"log_weights must have shape (n, N) with n >= 1, got shape {log_weights.shape}; draw z first")
     return logsumexp(log_weights, axis=0) - np.log(len(log_weights))

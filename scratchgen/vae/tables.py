@@ -6,7 +6,7 @@ import numpy as np
 
 from scratchgen.likelihood import kl_discrete, quiet_log
 from scratchgen.vae.objective import importance_weighted_bound
-from scratchgen.validation import Array, as_count
+from scratchgen.validation import Array, as_arrays, as_count, check_probabilities
 
 
 def kl_parts_table(p_x: Array, q: Array, prior: Array) -> tuple[Array, float]:
@@ -31,6 +31,10 @@ def kl_parts_table(p_x: Array, q: Array, prior: Array) -> tuple[Array, float]:
     aggregate_kl : float
         KL(q̄(z)‖prior).
     """
+    p_x, q, prior = as_arrays("p_x (X), q (X, Z), prior (Z)", p_x, q, prior)
+    check_probabilities(p_x, "p_x")
+    check_probabilities(q, "q")
+    check_probabilities(prior, "prior")
     aggregate = p_x @ q
     return kl_discrete(q, aggregate), float(kl_discrete(aggregate, prior))
 
@@ -52,6 +56,9 @@ def iwae_table(joint: Array, q: Array, n_draws: int) -> Array:
     TypeError, ValueError
         If n_draws is not a positive integer.
     """
+    joint, q = as_arrays("joint (X, Z), q (X, Z)", joint, q)
+    check_probabilities(joint, "joint", axis=None)
+    check_probabilities(q, "q")
     n_draws = as_count(n_draws, "n_draws")
     draws = np.indices((q.shape[1],) * n_draws).reshape(n_draws, -1)
     law = q[:, draws].prod(axis=1)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from scratchgen.nn import Adam, check_step, cosine_decay
+from scratchgen.nn import Adam, check_loop, check_step, cosine_decay
 from scratchgen.quadrature import sigma_points
-from scratchgen.vae.network import VAENetwork
+from scratchgen.vae.network import VAENetwork, check_network
 from scratchgen.vae.objective import reparameterise, vae_loss_and_gradient
-from scratchgen.validation import Array
+from scratchgen.validation import Array, as_arrays, as_count, as_number, check_callable, check_rng
 
 # Learning rate of log s² as a multiple of the networks' rate.  At a multiple of 1 log s² converges too slowly: after
 # 2000 steps on the digits s² was still 28 % above its optimum E‖x − x̂(z)‖²/D.
@@ -33,6 +33,8 @@ def train_step(network: VAENetwork, x: Array, noise: Array, kl_weight: float = 1
     -------
     losses : (N,)
     """
+    check_network(network)
+    x, noise = as_arrays("x (N, D), noise (N, k)", x, noise, k=network.n_latents)
     N, k = noise.shape
     output, encoder_backward = network.encoder.vjp(x)
     mean, log_variance = output[:, :k].copy(), output[:, k:].copy()  # sums over rows of a view take 1.2x as long
@@ -93,9 +95,19 @@ def train(
     ArithmeticError
         If the loss or a gradient is NaN or infinite; the network is then that of the step before.
     """
+    check_network(network)
+    check_rng(rng)
+    check_callable(draw, "draw", "(x, rng) → batch (n, D), noise (n, k)")
+    x = as_arrays("x (N, D)", x, D=network.decoder.sizes[-1])
+    check_loop(n_steps, None, learning_rate)
+    log_variance_rate = as_number(log_variance_rate, "log_variance_rate", low=0.0)
+    kl_weight = as_number(kl_weight, "kl_weight", low=0.0)
     optimizers = [(Adam(parameters), gradient) for parameters, gradient in network.parts]
     for step in range(n_steps):
-        batch, noise = draw(x, rng)
+        drawn = draw(x, rng)
+        if not isinstance(drawn, tuple) or len(drawn) != 2:
+            raise TypeError(f"draw must return (batch, noise), got {type(drawn).__name__}; return both as a tuple")
+        batch, noise = drawn
         with np.errstate(over="ignore", invalid="ignore"):  # `check_step` raises an error
             loss = float(train_step(network, batch, noise, kl_weight).mean())
         check_step(step, loss, *(gradient for _, gradient in optimizers))
@@ -109,8 +121,10 @@ def random_batch(
     x: Array, rng: np.random.Generator, n_latents: int, batch_size: int | None = None
 ) -> tuple[Array, Array]:
     """Draw `batch_size` rows of x with replacement, (n, D), and standard normal noise, (n, k); None takes all rows."""
+    check_rng(rng)
+    x, n_latents = as_arrays("x (N, D)", x), as_count(n_latents, "n_latents")
     if batch_size is not None:
-        x = x.take(rng.integers(len(x), size=batch_size), axis=0)
+        x = x.take(rng.integers(len(x), size=as_count(batch_size, "batch_size")), axis=0)
     return x, rng.standard_normal((len(x), n_latents), dtype=x.dtype)
 
 
@@ -119,5 +133,7 @@ def sigma_batch(x: Array, rng: np.random.Generator, n_latents: int) -> tuple[Arr
 
     The mean over these points is the exact expectation over ξ if (14) is quadratic in z, as for affine decoders.
     """
+    check_rng(rng)
+    x = as_arrays("x (N, D)", x)
     points = sigma_points(n_latents)
     return np.tile(x, (len(points), 1)), np.repeat(points, len(x), axis=0).astype(x.dtype)
