@@ -162,7 +162,7 @@ def levels_of(x: Array, n_levels: int) -> Array:
     """
     exact = 0.5 * (as_count(n_levels, "n_levels", minimum=2) - 1) * (as_real(x, "x") + 1)
     level = np.rint(exact)
-    check_levels(np.where(abs(exact - level) <= 0.01, level, exact), n_levels, "(n_levels − 1)(x + 1)/2")
+    check_levels(np.where(abs(exact - level) <= 0.01, level, exact), n_levels, "x, as (n_levels − 1)(x + 1)/2,")
     return level
 
 

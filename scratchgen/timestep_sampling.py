@@ -48,6 +48,12 @@ def _square(losses: Array) -> Array:
     return square
 
 
+def check_sampler(sampler: object) -> None:
+    """Raise TypeError unless sampler has the methods of a TimestepSampler."""
+    if isinstance(sampler, type) or not hasattr(sampler, "observe"):
+        raise TypeError(f"sampler must be a TimestepSampler or a TimeSampler, got {sampler!r:.60}; pass an instance")
+
+
 class TimestepSampler:
     """Draws t with a weight such that the mean of weight · loss_t is an unbiased estimate of Σ_t loss_t/T.
 

@@ -111,38 +111,52 @@ def as_arrays(spec: str, *values: Any, **lengths: int) -> Any:
         If a value is not an array of real numbers, or its shape is another.
     """
     arrays: list[Any] = []
-    source, leading, before = dict.fromkeys(lengths, "the model"), (), list[str]()
+    leading: tuple[int, ...] = ()
+    first: dict[Any, tuple[str, Array]] = {}  # first array with these axes, and first array that has an axis
     for (name, optional, axes), value in zip(_axes(spec), values, strict=True):
         if optional and value is None:
             arrays.append(None)
             continue
         array = as_real(value, name)
-        own = axes
-        if axes[:1] == ("...",):
-            own, first = axes[1:], array.ndim - len(axes) + 1
-            try:
-                leading = np.broadcast_shapes(leading, array.shape[: max(first, 0)])
-            except ValueError:
-                raise ValueError(
-                    f"{name} must have the shape ({', '.join(axes)}), got {array.shape}, which does not "
-                    f"broadcast with {leading} of {' and '.join(before)}"
-                ) from None
-            before.append(name)
-            ends = array.shape[first:] if first >= 0 else None
-        else:
-            ends = array.shape
-        if ends is None or len(ends) != len(own):
-            wanted = f"({', '.join(axes)}{',' * (len(axes) == 1)})"
-            raise ValueError(f"{name} must have shape {wanted}, got shape {array.shape}; {_advice(name, own, array)}")
-        for axis, length in zip(own, ends, strict=True):
-            if lengths.setdefault(axis, length) != length:
-                raise ValueError(
-                    f"{name} must have shape ({', '.join(axes)}) with {axis} = {lengths[axis]}, as {source[axis]} has, got "
-                    f"shape {array.shape}"
-                )
-            source.setdefault(axis, name)
         arrays.append(array)
+        if axes[:1] == ("...",):
+            own, n = axes[1:], array.ndim - len(axes) + 1
+            leading = _broadcast(leading, array, n, name, first)
+            ends = array.shape[n:] if n >= 0 else ()
+        else:
+            own, ends = axes, array.shape
+            if axes in first and first[axes][1].shape != array.shape:
+                check_shapes(name, array, *first[axes])
+        if len(ends) != len(own) or any(
+            lengths.get(axis, length) != length for axis, length in zip(own, ends, strict=True)
+        ):
+            raise ValueError(_wrong_shape(name, axes, array, lengths, first))
+        for axis, length in zip(own, ends, strict=True):
+            lengths.setdefault(axis, length)
+            first.setdefault(axis, (name, array))
+        first.setdefault(axes, (name, array))
     return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+
+def _broadcast(leading: tuple[int, ...], array: Array, n: int, name: str, first: dict[Any, Any]) -> tuple[int, ...]:
+    """The common shape of the first n axes of an array and of those before it; ValueError if they do not broadcast."""
+    try:
+        return np.broadcast_shapes(leading, array.shape[: max(n, 0)])
+    except ValueError:
+        before = ", ".join(f"{other} {a.shape}" for other, a in dict(first.values()).items())
+        raise ValueError(f"{name} must broadcast with {before}, got the shape {array.shape}") from None
+
+
+def _wrong_shape(
+    name: str, axes: tuple[str, ...], array: Array, lengths: dict[str, int], first: dict[Any, tuple[str, Array]]
+) -> str:
+    """The message for an array of another shape: what was expected, why, and the remedy."""
+    wanted = f"({', '.join(axes)}{',' * (len(axes) == 1)})"
+    if all(axis in lengths for axis in axes):
+        wanted += f" = {tuple(lengths[axis] for axis in axes)}"
+    sources = dict.fromkeys(first[axis][0] for axis in axes if axis in first)
+    why = f", and {' and '.join(sources)} {'has' if len(sources) == 1 else 'have'} other lengths" if sources else ""
+    return f"{name} must have shape {wanted}, got {array.shape}{why}; {_advice(name, axes, array)}"
 
 
 def _advice(name: str, axes: tuple[str, ...], array: Array) -> str:
@@ -164,8 +178,10 @@ def check_type(value: Any, kind: type | tuple[type, ...], name: str, remedy: str
 
 
 def check_rng(rng: Any) -> None:
-    """Raise TypeError unless rng is a Generator."""
-    check_type(rng, np.random.Generator, "rng", "pass numpy.random.default_rng(seed)")
+    """Raise TypeError unless rng is a Generator, or an object with its methods; the legacy RandomState is refused."""
+    draws = any(hasattr(rng, method) for method in ("random", "standard_normal", "integers", "choice"))
+    if isinstance(rng, type | np.random.RandomState) or rng is np.random or not draws:
+        raise TypeError(f"rng must be a numpy.random.Generator, got {rng!r:.60}; pass numpy.random.default_rng(seed)")
 
 
 def check_flag(value: Any, name: str) -> None:
@@ -200,7 +216,7 @@ def check_symmetric(matrices: Array, name: str) -> None:
 
 
 def as_covariances(spec: str, *values: Any, **lengths: int) -> Any:
-    """`as_arrays` in float64 for covariances, (..., D, D); ValueError unless all are symmetric and positive definite."""
+    """`as_arrays` for covariances, (..., D, D); ValueError unless all are symmetric and positive definite."""
     arrays = as_arrays(spec, *values, **lengths)
     for (name, *_), C in zip(_axes(spec), arrays if isinstance(arrays, tuple) else (arrays,), strict=True):
         check_symmetric(C, name)

@@ -242,7 +242,7 @@ def optimal_reverse_variance(schedule: NoiseSchedule, noise_loss: Array, dimensi
     dimension, loss = as_count(dimension, "dimension"), as_real(noise_loss, "noise_loss").astype(np.float64)
     if loss.shape != (schedule.T + 1,) or not ((loss[1:] >= 0) & (loss[1:] < np.inf)).all():
         raise ValueError(
-            f"noise_loss must be {schedule.T + 1} numbers, finite and not negative from index 1, "
+            f"noise_loss must be {schedule.T + 1} numbers, finite from index 1 and not negative, "
             f"got {loss if loss.size < 9 else loss.shape}; pass the losses of t = 0..T"
         )
     half_factor = bound_weight(schedule, np.ones(schedule.T + 1))  # w_t at σ_t² = 1

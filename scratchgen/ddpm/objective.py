@@ -8,7 +8,7 @@ The deck's prefactors in (26), (28), (29) are too large by a factor of 2, and it
 
 import numpy as np
 
-from scratchgen.ddpm.kernels import check_step_number, merge_noise, q_sample, split_noise
+from scratchgen.ddpm.kernels import check_schedule, check_step_number, merge_noise, q_sample, split_noise
 from scratchgen.ddpm.samplers import EpsHat, reverse_variance
 from scratchgen.likelihood import LOG_2PI
 from scratchgen.schedule import NoiseSchedule
@@ -99,6 +99,7 @@ def loss_weight(schedule: NoiseSchedule, weighting: str, variance: str | Array =
     ValueError
         If weighting is none of these names.
     """
+    check_schedule(schedule)
     as_choice(weighting, "weighting", WEIGHTINGS)
     snr = schedule.snr[1:]
     match weighting:
@@ -120,6 +121,7 @@ def loss_weight(schedule: NoiseSchedule, weighting: str, variance: str | Array =
 
 def step_weight(schedule: NoiseSchedule, variance: str | Array = "beta") -> Array:
     """β_t²/(2 α_t² σ_t²) for t = 0..T, (T+1,), half the deck's prefactor in (26) and (28); 0 at t = 0."""
+    check_schedule(schedule)
     weight = (schedule.beta[1:] / schedule.alpha[1:]) ** 2 / (2 * reverse_variance(schedule, variance)[1:])
     return np.concatenate([[0.0], weight])
 
@@ -187,6 +189,7 @@ def _step_loss(
     schedule: NoiseSchedule, t: int, x0: Array, eps: Array, eps_t: Array, eps_hat: EpsHat, variance: str | Array
 ) -> Array:
     """(D/2) log 2πσ_t² + β_t²/(2α_t²σ_t²) ‖ε_t − (β_t/β̄_t) ε̂‖² for total noise ε and one step's noise ε_t, (N,)."""
-    one_step = schedule.beta[t] / schedule.beta_bar[t] * eps_hat(q_sample(schedule, t, x0, eps), t)
+    eps_hat_t = as_arrays("eps_hat (N, D)", eps_hat(q_sample(schedule, t, x0, eps), t), N=len(x0), D=x0.shape[1])
+    one_step = schedule.beta[t] / schedule.beta_bar[t] * eps_hat_t
     normaliser = 0.5 * x0.shape[1] * (LOG_2PI + np.log(reverse_variance(schedule, variance)[t]))
     return normaliser + step_weight(schedule, variance)[t] * ((eps_t - one_step) ** 2).sum(axis=1)

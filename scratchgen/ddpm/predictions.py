@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from scratchgen.ddpm.kernels import check_step_number, check_time, predict_x0
-from scratchgen.nn import EpsCoefficients, NoisePredictor, check_network
+from scratchgen.nn import NO_LABEL, EpsCoefficients, NoisePredictor, check_network
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, IntArray, as_arrays, as_choice, as_guidance, check_flag, column
+from scratchgen.validation import Array, IntArray, as_arrays, as_choice, as_guidance, as_labels, check_flag, column
 
 PREDICTIONS = ("noise", "x0", "v", "step")
 
@@ -102,6 +102,11 @@ def predict_noise(
     check_network(network)
     check_step_number(schedule, t)
     check_flag(clip, "clip")
+    x_t = as_arrays("x_t (N, D)", x_t)
+    if prediction is not None:
+        as_choice(prediction, "prediction", PREDICTIONS)
+    if labels is not None:
+        labels = as_labels(labels, len(x_t), np.iinfo(np.int64).max, first=NO_LABEL)
     guidance = as_guidance(guidance, labels)
     scale, std = float(schedule.alpha_bar[t]), float(schedule.beta_bar[t])
     given: dict[str, Any] = {} if prediction is None else {"coefficients": eps_coefficients(schedule, t, prediction)}

@@ -20,8 +20,8 @@ from scratchgen.ddpm.objective import noise_error
 from scratchgen.ddpm.predictions import eps_coefficients
 from scratchgen.nn import EMA, NO_LABEL, Adam, NoisePredictor, check_loop, check_network, check_step, cosine_decay
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.timestep_sampling import TimestepSampler
-from scratchgen.validation import Array, IntArray, as_arrays, as_number, check_rng, check_type
+from scratchgen.timestep_sampling import TimestepSampler, check_sampler
+from scratchgen.validation import Array, IntArray, as_arrays, as_count, as_labels, as_number, check_rng
 
 
 def train_step(
@@ -55,7 +55,7 @@ def train_step(
         Without the weights.
     """
     check_network(network)
-    weight = as_arrays("weight (N)", weight, N=len(x0))
+    x0, weight = as_arrays("x0 (N, D), weight (N)", x0, weight)
     x_t = q_sample(schedule, t, x0, noise)  # (25)
     eps_hat, backward = network.vjp(x_t, schedule.alpha_bar[t], schedule.beta_bar[t], **given)
     losses, by_eps_hat = noise_error(noise, eps_hat)  # (29)
@@ -125,13 +125,13 @@ def train(
     """
     check_network(network)
     check_rng(rng)
-    check_type(sampler, TimestepSampler, "sampler")
+    check_sampler(sampler)
     check_schedule(schedule)
-    x, weights, average = as_arrays(
-        "x (N, D), weights (T+1), average (P)", x, weights, average, **{"T+1": schedule.T + 1}
-    )
+    shapes = "x (N, D), weights (T+1), average (P)"
+    x, weights, average = as_arrays(shapes, x, weights, average, **{"T+1": schedule.T + 1})
+    labels = None if labels is None else as_labels(labels, len(x), np.iinfo(np.int64).max, first=NO_LABEL)
     label_dropout = as_number(label_dropout, "label_dropout", low=0.0, high=1.0)
-    check_loop(n_steps, batch_size, learning_rate)
+    check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate, ema_decay)
     adam, ema = Adam(network.parameters, weight_decay=weight_decay), EMA(average, ema_decay)
     for step in range(n_steps):
         rows = rng.integers(len(x), size=batch_size)

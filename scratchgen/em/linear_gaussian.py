@@ -37,7 +37,7 @@ def ppca_maximum(covariance: Array, n_components: int, noise_variance: float | N
     ValueError
         If σ² is estimated and k is not in 1..D−1, or a given σ² is negative or not finite.
     """
-    covariance, n_components = as_semidefinite(covariance), as_count(n_components, "n_components")
+    covariance, n_components = as_semidefinite(covariance), as_count(n_components, "n_components", minimum=0)
     values, vectors = np.linalg.eigh(covariance)
     if noise_variance is not None:
         noise_variance = as_number(noise_variance, "noise_variance", low=0.0)

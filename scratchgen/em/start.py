@@ -34,7 +34,8 @@ def kmeans_plus_plus(x: Array, n_centres: int, rng: np.random.Generator) -> Arra
 
 def nearest(x: Array, centres: Array) -> IntArray:
     """Index of the nearest centre, (N,), for x (N, D) and centres (K, D)."""
-    x, centres = as_samples(x), as_samples(centres, "centres", dimension=np.shape(x)[-1], model="x")
+    x = as_samples(x)
+    centres = as_samples(centres, "centres", dimension=x.shape[1], model="x")
     from scipy.spatial.distance import cdist  # here and not at the top, since SciPy is slow to import
 
     rows = max(BLOCK // len(centres), 1)
@@ -67,7 +68,8 @@ def clusters(x: Array, centres: Array) -> IntArray:
 def kmeans(x: Array, centres: Array, max_iter: int = 300) -> Array:
     """Lloyd's algorithm for x (N, D) from initial `centres` (K, D): the centres, (K, D), when labels stop changing."""
     max_iter = as_count(max_iter, "max_iter")
-    centres = as_samples(centres, "centres", dimension=np.shape(x)[-1], model="x")
+    x = as_samples(x)
+    centres = as_samples(centres, "centres", dimension=x.shape[1], model="x")
     x, centres, labels = as_samples(x), np.array(centres, dtype=np.float64), np.full(len(x), -1)
     for _ in range(max_iter):
         previous, labels = labels, clusters(x, centres)

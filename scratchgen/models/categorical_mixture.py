@@ -162,12 +162,12 @@ class CategoricalMixture(MixtureModel):
 
     def diffused_log_prob(self, x_t: ArrayLike, scale: float, std: float) -> Array:
         """log p(x_t), (N,), nats, of x_t = scale · x_0 + std · ε, (N, D), with the levels x_0 scaled to [−1, 1]."""
-        return self.law_.diffused_log_prob(self._as_fitted_samples(x_t), scale, std)
+        return self.law_.diffused_log_prob(x_t, scale, std)
 
     def denoise(self, x_t: ArrayLike, scale: float, std: float) -> Array:
         """Bayes denoiser E[x_0 | x_t], (N, D), for levels scaled to [−1, 1]."""
-        return self.law_.denoise(self._as_fitted_samples(x_t), scale, std)
+        return self.law_.denoise(x_t, scale, std)
 
     def denoise_variance(self, x_t: ArrayLike, scale: float, std: float) -> Array:
         """tr Cov(x_0 | x_t), (N,), the least mean squared error of a denoiser at x_t."""
-        return self.law_.denoise_variance(self._as_fitted_samples(x_t), scale, std)
+        return self.law_.denoise_variance(x_t, scale, std)

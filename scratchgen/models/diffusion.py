@@ -11,7 +11,17 @@ import numpy as np
 from scratchgen.models.estimator import StandardizedEstimator
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.nn import CategoricalDenoiser, NoiseNetwork, NoisePredictor, n_parameters
-from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator, as_number, as_samples, as_widths
+from scratchgen.validation import (
+    RNG,
+    Array,
+    ArrayLike,
+    as_count,
+    as_generator,
+    as_number,
+    as_samples,
+    as_widths,
+    check_type,
+)
 
 Other = TypeVar("Other", bound="DiffusionModel")
 
@@ -148,6 +158,7 @@ class DiffusionModel(StandardizedEstimator):
 
         The network depends on a noise level through its log-SNR only, so that it serves both kinds of models.
         """
+        check_type(other, DiffusionModel, "other", "pass DDPM() or ScoreSDE()")
         shared = ("prediction", "n_levels", "hidden", "n_coordinate_features", "standardize", "rng")
         other.set_params(**{name: getattr(self, name) for name in shared})
         return other.set_fitted(**{name: getattr(self, name) for name in ("n_features_in_", *DiffusionModel._fitted)})

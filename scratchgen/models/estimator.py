@@ -78,6 +78,18 @@ def finite(cause: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
+def _not_random_state(function: Callable[P, R]) -> Callable[P, R]:
+    """`function` with an error that names `rng` for the argument random_state."""
+
+    @wraps(function)
+    def named(*args: P.args, **kwargs: P.kwargs) -> R:
+        if "random_state" in kwargs:
+            raise TypeError("random_state is not an argument; did you mean rng? pass rng=0, or a numpy Generator")
+        return function(*args, **kwargs)
+
+    return named
+
+
 class Progress(NamedTuple):
     """State of training after a step, as `train` yields it."""
 
@@ -122,6 +134,13 @@ class Estimator(ABC):
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor arguments by name; `deep` has no effect and is there for scikit-learn."""
         return {name: getattr(self, name) for name in self._parameters()}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let constructors and methods that have `rng` say so when they get scikit-learn's name, random_state."""
+        super().__init_subclass__(**kwargs)
+        for name, function in list(vars(cls).items()):
+            if inspect.isfunction(function) and "rng" in inspect.signature(function).parameters:
+                setattr(cls, name, _not_random_state(function))
 
     @classmethod
     def _parameters(cls) -> dict[str, inspect.Parameter]:

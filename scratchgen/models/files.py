@@ -223,7 +223,9 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[Archive]:
     """Open a model file; every error of a damaged file becomes a ModelFileError that names the path."""
-    with open(as_path(path), "rb") as file:
+    if not (path := as_path(path)).exists():
+        raise FileNotFoundError(f"path {path} does not exist; look for a wrong folder or a missing .npz")
+    with open(path, "rb") as file:
         try:
             yield Archive(file)
         except Exception as error:  # zipfile, zlib, json and constructors raise more than ten classes of errors

@@ -114,6 +114,7 @@ class LinearGaussianModel(InformationCriteria, Estimator):
 
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
         """The ELBO (7) at q = p_θ(z | x), (N,), nats, which equals `log_prob`; `rng` is not used."""
+        as_generator(rng)
         x = self._as_fitted_samples(x)
         parameters = (self.components_, self.mean_, self.noise_variance_)
         return linear_gaussian_elbo(x, *parameters, *linear_gaussian_posterior(x, *parameters))

@@ -10,7 +10,7 @@ from scratchgen.models.estimator import FAR, Progress, finite
 from scratchgen.models.vae import GaussianVAE
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae import elbo, sigma_batch
-from scratchgen.validation import RNG, Array, ArrayLike
+from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator
 from scratchgen.variational import linear_gaussian_log_prob
 
 
@@ -89,6 +89,8 @@ class LinearVAE(GaussianVAE):
     @finite(FAR)
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
         """Exact ELBO, (N,), nats, for x (N, D); `rng` and `n_draws` are not used."""
+        as_generator(rng)
+        as_count(n_draws, "n_draws")
         data = self._as_data(x)
         return elbo(self.network_, data, sigma_points(self.network_.n_latents)[:, None]) - self._log_volume
 

@@ -88,6 +88,7 @@ class MixtureModel(InformationCriteria, Estimator):
 
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
         """The ELBO (8) at q = p_θ(z | x), (N,), nats, which equals `log_prob`; `rng` is not used."""
+        as_generator(rng)
         law, x = self.law_, self._as_fitted_samples(x)
         return free_energy(x, e_step(x, law)[0], law)
 

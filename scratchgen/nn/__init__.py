@@ -12,14 +12,16 @@ from scratchgen.nn.categorical_denoiser import CategoricalDenoiser
 from scratchgen.nn.features import NO_LABEL, coordinate_features, time_features
 from scratchgen.nn.mlp import MLP, n_parameters
 from scratchgen.nn.noise_network import EpsCoefficients, NoiseNetwork
-from scratchgen.validation import check_type
 
 NoisePredictor = NoiseNetwork | CategoricalDenoiser
 
 
 def check_network(network: object) -> None:
-    """Raise TypeError unless network is a NoiseNetwork or a CategoricalDenoiser."""
-    check_type(network, (NoiseNetwork, CategoricalDenoiser), "network")
+    """Raise TypeError unless network can be called as a NoiseNetwork."""
+    if isinstance(network, type | MLP) or not (callable(network) or hasattr(network, "vjp")):
+        raise TypeError(
+            f"network must be a NoiseNetwork or a CategoricalDenoiser, got {network!r:.60}; pass an instance"
+        )
 
 
 __all__ = [

@@ -106,10 +106,11 @@ class EMA:
         self.average += (1 - decay) * parameters
 
 
-def check_loop(n_steps: int, batch_size: int | None, learning_rate: float) -> None:
+def check_loop(n_steps: int, batch_size: int | None, learning_rate: float, ema_decay: float = 0.0) -> None:
     """Raise TypeError or ValueError for wrong arguments that all training loops have."""
     as_count(n_steps, "n_steps", minimum=0)
-    as_number(learning_rate, "learning_rate", low=0.0)
+    as_number(learning_rate, "learning_rate", low=0.0, open_low=True)
+    as_number(ema_decay, "ema_decay", low=0.0, high=1 - 1e-9)
     if batch_size is not None:
         as_count(batch_size, "batch_size")
 
@@ -119,6 +120,9 @@ def check_step(step: int, loss: float, *gradients: Array) -> None:
 
     The check comes before the parameters change, so that those of the last good step stay.
     """
+    as_count(step, "step", minimum=0)
+    loss = float(as_arrays("loss ()", loss))
+    gradients = tuple(as_arrays("gradient (P)", gradient) for gradient in gradients)
     with np.errstate(over="ignore", invalid="ignore"):
         squares = sum(float(gradient @ gradient) for gradient in gradients)
     if np.isfinite(loss) and np.isfinite(squares):
@@ -134,7 +138,7 @@ def check_step(step: int, loss: float, *gradients: Array) -> None:
 
 def cosine_decay(step: int, n_steps: int, learning_rate: float, warmup: int = 0) -> float:
     """Learning rate of step 0..n_steps−1: a linear rise over `warmup` steps, then half a cosine to 0 at n_steps."""
-    step, n_steps = as_count(step, "step", minimum=0), as_count(n_steps, "n_steps", minimum=0)
+    step, n_steps = as_count(step, "step", minimum=0), as_count(n_steps, "n_steps")
     warmup = as_count(warmup, "warmup", minimum=0)
     learning_rate = as_number(learning_rate, "learning_rate", low=0.0)
     if step < warmup:

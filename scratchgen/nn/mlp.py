@@ -46,7 +46,9 @@ def as_float_type(dtype: DTypeLike) -> np.dtype[Any]:
     except TypeError:
         found = None
     if found not in (np.float32, np.float64):
-        raise TypeError(f"dtype must be float32 or float64, got {dtype!r:.60}; half precision would overflow")
+        raise TypeError(
+            f"dtype must be float32 or float64, got {dtype if found is None else found!s:.60}; half precision would overflow"
+        )
     return np.dtype(dtype)
 
 
@@ -124,8 +126,8 @@ class MLP:
         x = as_real(x, name).astype(self.parameters.dtype, copy=False)
         if x.ndim != 2 or x.shape[1] != self.sizes[0] - n_constant:
             raise ValueError(
-                f"{name} must have shape (N, {self.sizes[0] - n_constant}), since the network has {self.sizes[0]} inputs, "
-                f"got shape {x.shape}"
+                f"{name} must have shape (N, {self.sizes[0] - n_constant}), since the network has {self.sizes[0]} "
+                f"inputs, got shape {x.shape}"
             )
         return x
 

@@ -135,7 +135,8 @@ class NoiseNetwork:
         lengths = len(scale), len(std), len(x) if labels is None else np.size(labels)
         if x.ndim != 2 or x.shape[1] != self.dimension or not {*lengths} <= {1, len(x)} or lengths[2] != len(x):
             raise ValueError(
-                f"x must have shape (N, {self.dimension}), scale and std one number or N, and labels N, got x {x.shape}, "
+                f"x must have shape (N, D), scale and std one number or N, and labels N, with "
+                f"D = {self.dimension}, got x {x.shape}, "
                 f"{lengths[0]} and {lengths[1]} numbers, and {lengths[2]} labels; pass one of each for every row"
             )
         if coefficients is not None:

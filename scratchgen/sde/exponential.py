@@ -95,7 +95,7 @@ def exponential_step(
         if not isinstance(last, tuple) or len(last) != 2:
             raise ValueError(f"last must be (x0_hat, h) of the step before, got {last!r:.60}")
         as_number(last[1], "h of last", low=0.0, open_low=True)
-        check_shapes("x0_hat of last", last[0], "x", x)
+        check_shapes("x0_hat of the last step", last[0], "x", x)
         x0_hat = x0_hat + h / (2 * float(last[1])) * (x0_hat - last[0])
     x_s = float(std_s / std_t * np.exp(-c2 * h)) * x - float(scale_s * np.expm1(-(1 + c2) * h)) * x0_hat
     if noise is None:

@@ -19,7 +19,7 @@ BEYOND = 1e-9  # relative rounding error of a time that `time_at` gives for the 
 
 
 def check_times(sde: LinearSDE, t: ArrayLike, name: str = "t") -> None:
-    """Raise TypeError or ValueError unless sde is a process, and t one or more times in [0, horizon]; NaN is refused."""
+    """Raise TypeError or ValueError unless sde is a process, and t one or more times in [0, horizon]; refuse NaN."""
     check_type(sde, LinearSDE, "sde", "pass VP()")
     times = as_real(t, name)
     if times.size and not (times.min() >= 0 and times.max() <= sde.horizon * (1 + BEYOND)):
@@ -29,7 +29,9 @@ def check_times(sde: LinearSDE, t: ArrayLike, name: str = "t") -> None:
 def as_time(sde: LinearSDE, t: float, name: str = "t", open_low: bool = False) -> float:
     """Return one time in [0, horizon], or in (0, horizon] with `open_low`, as a float; TypeError or ValueError."""
     check_type(sde, LinearSDE, "sde", "pass VP()")
-    return min(as_number(t, name, low=0.0, high=sde.horizon * (1 + BEYOND), open_low=open_low), sde.horizon)
+    if isinstance(t, float) and sde.horizon < t <= sde.horizon * (1 + BEYOND):
+        return sde.horizon
+    return as_number(t, name, low=0.0, high=sde.horizon, open_low=open_low)
 
 
 class LinearSDE(ABC):

@@ -16,6 +16,7 @@ from scratchgen.validation import (
     as_count,
     as_covariances,
     as_number,
+    as_real,
     as_stochasticity,
     check_callable,
     check_rng,
@@ -125,11 +126,11 @@ def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.
 
 
 def as_times(sde: LinearSDE, times: Array) -> Array:
-    """Return times as float64; ValueError unless they are a 1-D array of at least two in [0, horizon] that falls strictly."""
-    check_times(sde, times, "times")
-    times = np.asarray(times, dtype=np.float64)
+    """Return times as float64; ValueError unless they are at least two in [0, horizon] that fall strictly, (n+1,)."""
+    times = as_real(times, "times").astype(np.float64)
     if times.ndim != 1 or len(times) < 2 or not (np.diff(times) < 0).all():
         raise ValueError("times must be a strictly falling 1-D array of at least two times; use reverse_times")
+    check_times(sde, times, "times")
     return times
 
 

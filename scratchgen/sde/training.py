@@ -16,7 +16,7 @@ import numpy as np
 from scratchgen.nn import EMA, Adam, NoiseNetwork, NoisePredictor, check_loop, check_network, check_step, cosine_decay
 from scratchgen.sde.matching import denoising_error, sliced_error
 from scratchgen.sde.processes import LinearSDE
-from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler, stratified
+from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler, check_sampler, stratified
 from scratchgen.validation import (
     Array,
     IntArray,
@@ -73,7 +73,7 @@ class TimeSampler:
 
     def time_at(self, u: Array) -> Array:
         """Times t(u), (n,), for u (n,) in [0, 1]; t(u) falls for "likelihood" and rises for "noise"."""
-        u = as_arrays("u (n)", u)
+        u = as_arrays("u (...)", u)
         if u.size and not (u.min() >= 0 and u.max() <= 1):
             raise ValueError(f"u must be in [0, 1], got {u.min()} to {u.max()}; pass ranks, not times")
         if self.weighting == "noise":
@@ -115,7 +115,8 @@ def score_step(network: NoisePredictor, sde: LinearSDE, x0: Array, t: Array, noi
         Without the weights.
     """
     check_network(network)
-    weight = as_arrays("weight (N)", weight, N=len(x0))
+    check_type(sde, LinearSDE, "sde", "pass VP()")
+    x0, weight = as_arrays("x0 (N, D), weight (N)", x0, weight)
     x_t = sde.perturb(t, x0, noise)  # (31)
     scale, std = sde.marginal(t)
     eps_hat, backward = network.vjp(x_t, scale, std)
@@ -151,6 +152,7 @@ def sliced_step(
     TypeError
         If network is not a NoiseNetwork; other networks have no `jvp`.
     """
+    check_type(sde, LinearSDE, "sde", "pass VP()")
     x0, weight, directions = as_arrays("x0 (N, D), weight (N), directions (M, N, D)", x0, weight, directions)
     if not isinstance(network, NoiseNetwork):
         raise TypeError("network must be a NoiseNetwork, which has jvp; use denoising for other networks")
@@ -179,7 +181,7 @@ def draw_directions(matching: str, law: str, like: Array, rng: np.random.Generat
     like : (N, D)
         Source of shape and dtype.
     """
-    as_choice(matching, "matching", MATCHINGS[1:])
+    as_choice(matching, "matching", MATCHINGS)
     as_choice(law, "law", DIRECTIONS)
     like = as_arrays("like (N, D)", like)
     check_rng(rng)
@@ -249,11 +251,11 @@ def train(
     check_network(network)
     check_type(sde, LinearSDE, "sde", "pass VP()")
     check_rng(rng)
-    check_type(sampler, TimeSampler, "sampler")
+    check_sampler(sampler)
     x, average = as_arrays("x (N, D), average (P)", x, average)
     as_choice(matching, "matching", MATCHINGS)
     as_choice(directions, "directions", DIRECTIONS)
-    check_loop(n_steps, batch_size, learning_rate)
+    check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate, ema_decay)
     adam, ema = Adam(network.parameters, weight_decay=weight_decay), EMA(average, ema_decay)
     for step in range(n_steps):
         x0 = x.take(rng.integers(len(x), size=batch_size), axis=0)

@@ -133,6 +133,7 @@ def sigma_batch(x: Array, rng: np.random.Generator, n_latents: int) -> tuple[Arr
 
     The mean over these points is the exact expectation over ξ if (14) is quadratic in z, as for affine decoders.
     """
+    n_latents = as_count(n_latents, "n_latents")
     check_rng(rng)
     x = as_arrays("x (N, D)", x)
     points = sigma_points(n_latents)

@@ -29,7 +29,7 @@ from scratchgen.sde import (
     reverse_moments,
     reverse_times,
 )
-from scratchgen.sde.reverse import check_times
+from scratchgen.sde.reverse import as_times
 from scratchgen.testing import mixtures_and_points, reals, sdes
 from tests.strategies import relative, residual
 
@@ -314,7 +314,7 @@ def test_the_default_is_the_reverse_sde_of_stochasticity_1():
 
 
 def test_times_that_are_whole_numbers_become_floats():
-    assert check_times([2, 1, 0]).dtype == np.float64
+    assert as_times(VP(horizon=2.0), [2, 1, 0]).dtype == np.float64
 
 
 @pytest.mark.parametrize("kind", [VP, SubVP])

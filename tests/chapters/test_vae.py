@@ -119,7 +119,7 @@ def test_loss_and_derivatives_keep_the_dtype(dtype):
         (np.float32, np.float32, np.float32),
         (np.float64, np.float32, np.float64),
         (np.float32, np.float64, np.float64),
-        (np.int8, np.int8, np.float32),
+        (np.int8, np.int8, np.float64),
     ],
 )
 def test_log_variance_has_the_dtype_of_data_and_mean_and_is_no_whole_number(x, x_hat, expected):

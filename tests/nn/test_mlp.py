@@ -46,7 +46,9 @@ def test_another_number_of_columns_is_refused(columns):
     calls = [lambda: mlp(x), lambda: mlp.vjp(x), lambda: mlp.jvp(x, x), lambda: mlp.jvp(right, x)]
     calls += [lambda: mlp(x, np.ones(1))] if columns != 2 else []
     for call in calls:
-        with pytest.raises(ValueError, match=r"^x must have shape \(N, [23]\), since the network has 3 inputs, got"):
+        with pytest.raises(
+            ValueError, match=r"^(x|direction) must have shape \(N, [23]\), since the network has 3 inputs, got"
+        ):
             call()
     with pytest.raises(ValueError, match=r"^x must have shape \(N, 3\)"):
         mlp(np.ones(3))
@@ -130,9 +132,9 @@ def test_mlp_refuses_other_dtypes():
     [
         (((3,),), ValueError, "sizes must name"),
         (((),), ValueError, "sizes must name"),
-        (((2, 0, 1),), ValueError, "sizes must be at least 1"),
-        (((2, 1.5),), TypeError, "sizes must be an integer"),
-        (((2, True),), TypeError, "sizes must be an integer"),
+        (((2, 0, 1),), ValueError, r"sizes\[1\] must be at least 1"),
+        (((2, 1.5),), TypeError, "must be an integer"),
+        (((2, True),), TypeError, "must be an integer"),
         (((2, 1), "relu"), ValueError, "activation must be one of 'silu', 'tanh', 'identity', got 'relu'"),
         (((2, 1), "silu", -1), ValueError, "rng must be a non-negative seed"),
         (((2, 1), "silu", np.random.RandomState(0)), TypeError, "rng must be"),

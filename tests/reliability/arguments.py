@@ -94,8 +94,8 @@ def labels(optional=True, axes="N", n=3, first=0):
     """Whole numbers first..n−1."""
     value = first + np.arange(SIZES[axes]) % (n - first)
     bad = {
-        "fractions": value + 0.5, "text": "text", "(N, 1)": value[:, None], "too large": value + n, "NaN": value * np.nan,
-        "complex": value * 1j,
+        "fractions": value + 0.5, "text": "text", "(N, 1)": value[:, None], "too large": value + n,
+        "NaN": value * np.nan, "complex": value * 1j,
     }  # fmt: skip
     return Arg(value, bad if optional else bad | {"None": None}, (axes,))
 
