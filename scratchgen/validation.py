@@ -138,6 +138,12 @@ def as_arrays(spec: str, *values: Any, **lengths: int) -> Any:
     return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
 
+def _agree(axes: tuple[str, ...], shape: tuple[int, ...], lengths: dict[str, int]) -> bool:
+    """Whether axes of one name have one length, in this array and in those before it."""
+    seen: dict[str, int] = {}
+    return all(lengths.get(a, n) == n == seen.setdefault(a, n) for a, n in zip(axes, shape, strict=True))
+
+
 def _broadcast(leading: tuple[int, ...], array: Array, n: int, name: str, first: dict[Any, Any]) -> tuple[int, ...]:
     """The common shape of the first n axes of an array and of those before it; ValueError if they do not broadcast."""
     try:
@@ -208,6 +214,8 @@ def check_probabilities(p: Array, name: str, axis: int | tuple[int, ...] | None 
 
 def check_symmetric(matrices: Array, name: str) -> None:
     """Raise ValueError unless finite matrices, (..., D, D), are symmetric to 1e-8 of their largest element."""
+    if matrices.shape[-1] != matrices.shape[-2]:
+        raise ValueError(f"{name} must be square in its last two axes, got shape {matrices.shape}; pass (..., D, D)")
     if not np.isfinite(matrices).all():
         raise ValueError(f"{name} must be finite, got NaN or inf; look for a division by 0")
     size = np.abs(matrices).max(axis=(-2, -1), keepdims=True)
@@ -433,7 +441,9 @@ def as_labels(labels: ArrayLike, n: int, n_labels: int, name: str = "labels", fi
     """Return labels as an int array (n,); TypeError or ValueError unless they are ints in first..n_labels−1."""
     array = as_real(labels, name)
     if array.shape != (n,):
-        raise ValueError(f"{name} must have the shape ({n},), one for each row, got {array.shape}; drop further axes")
+        raise ValueError(
+            f"{name} must have the shape ({n},), one for each row of x, got {array.shape}; drop further axes"
+        )
     if np.asarray(labels).dtype.kind not in "iu":
         raise TypeError(f"{name} must hold ints, got dtype {np.asarray(labels).dtype}; number the classes 0, 1, …")
     if n and (array.min() < first or array.max() >= n_labels):
@@ -462,7 +472,7 @@ def freeze(instance: object, **arrays: Array) -> None:
         object.__setattr__(instance, name, array)
 
 
-def column(value: ArrayLike, like: Array, name: str = "t or std") -> Array | float:
+def column(value: ArrayLike, like: Array, name: str = "t, s or std") -> Array | float:
     """Return one number, or one number a row, as a factor for `like`, (N, D), that keeps the dtype of `like`.
 
     A number becomes a Python float, because a float64 scalar of NumPy would turn float32 arrays into float64.  An array

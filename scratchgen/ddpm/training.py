@@ -17,11 +17,21 @@ import numpy as np
 
 from scratchgen.ddpm.kernels import check_schedule, q_sample
 from scratchgen.ddpm.objective import noise_error
-from scratchgen.ddpm.predictions import eps_coefficients
+from scratchgen.ddpm.predictions import PREDICTIONS, eps_coefficients
 from scratchgen.nn import EMA, NO_LABEL, Adam, NoisePredictor, check_loop, check_network, check_step, cosine_decay
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import TimestepSampler, check_sampler
-from scratchgen.validation import Array, IntArray, as_arrays, as_count, as_labels, as_number, check_rng
+from scratchgen.validation import (
+    Array,
+    IntArray,
+    as_arrays,
+    as_choice,
+    as_count,
+    as_finite,
+    as_labels,
+    as_number,
+    check_rng,
+)
 
 
 def train_step(
@@ -54,8 +64,6 @@ def train_step(
     losses : (N,)
         Without the weights.
     """
-    check_network(network)
-    x0, weight = as_arrays("x0 (N, D), weight (N)", x0, weight)
     x_t = q_sample(schedule, t, x0, noise)  # (25)
     eps_hat, backward = network.vjp(x_t, schedule.alpha_bar[t], schedule.beta_bar[t], **given)
     losses, by_eps_hat = noise_error(noise, eps_hat)  # (29)
@@ -128,7 +136,10 @@ def train(
     check_sampler(sampler)
     check_schedule(schedule)
     shapes = "x (N, D), weights (T+1), average (P)"
-    x, weights, average = as_arrays(shapes, x, weights, average, **{"T+1": schedule.T + 1})
+    lengths = {"T+1": schedule.T + 1, "P": len(network.parameters)}
+    x, weights, average = as_arrays(shapes, as_finite(x, "x"), weights, average, **lengths)
+    if prediction is not None:
+        as_choice(prediction, "prediction", PREDICTIONS)
     labels = None if labels is None else as_labels(labels, len(x), np.iinfo(np.int64).max, first=NO_LABEL)
     label_dropout = as_number(label_dropout, "label_dropout", low=0.0, high=1.0)
     check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate, ema_decay)

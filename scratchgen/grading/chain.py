@@ -48,8 +48,10 @@ class GridDensity(NamedTuple):
         """
         log_prob = as_arrays("log_prob (M)", log_prob, M=len(self.points))
         mass = np.exp(log_prob) * self.cell
-        if abs(mass.sum() - 1) > LOST:
-            raise ArithmeticError(f"p sums to {mass.sum():.7f} on this grid, not to 1; use a finer or a wider grid")
+        if not abs(mass.sum() - 1) <= LOST:
+            raise ArithmeticError(
+                f"p of log_prob sums to {mass.sum():.7f} on this grid, not to 1; use a finer or a wider grid"
+            )
         seen = (self.density > 0) & (mass > 0)
         if mass[~seen].sum() > 1e-9:
             return float("inf")

@@ -7,7 +7,7 @@ import numpy as np
 
 from scratchgen.likelihood import LOG_2PI, logsumexp
 from scratchgen.vae.objective import reconstruction_error
-from scratchgen.validation import Array, as_arrays, as_count, as_finite, as_number, as_real, check_callable
+from scratchgen.validation import Array, as_arrays, as_count, as_finite, as_number, check_callable
 
 REACH = 9.0  # integrals over z are over [−9, 9] if the posterior lies there
 N_NODES = 4001  # least number of nodes over [−9, 9]
@@ -55,7 +55,7 @@ class OneLatent(NamedTuple):
             as_count(n_nodes, "n_nodes", minimum=3)
         grids: dict[float, tuple[Array, Array]] = {}
         check_callable(self.decode, "decode", "z (M, 1) → means (M, D)")
-        as_real(self.log_variance, "log_variance")
+        as_finite(self.log_variance, "log_variance")
         for row in as_arrays("x (N, D)", x):
             reach = REACH
             while True:

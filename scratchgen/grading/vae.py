@@ -96,7 +96,7 @@ def gaussian_gap(model: GaussianVAE, x: ArrayLike, n_nodes: int | None = None) -
 def _one_latent(model: GaussianVAE, x: ArrayLike) -> tuple[Array, OneLatent]:
     """Return x in the model's units and the decoder; TypeError or ValueError unless the model has one latent."""
     if not isinstance(model, GaussianVAE):
-        raise TypeError(f"model must be a VAE or LinearVAE, got {model!r:.60}; pass a fitted model")
+        raise TypeError(f"model must be a VAE, got {type(model).__name__}; pass a fitted VAE or LinearVAE")
     data = model.to_model(model._as_fitted_samples(x)).astype(np.float64)
     network = model.network_
     if network.n_latents != 1:

@@ -160,14 +160,14 @@ class CategoricalMixture(MixtureModel):
         """The levels k scaled to [−1, 1], 2k/(n_levels − 1) − 1, (n_levels,)."""
         return level_values(self.n_levels)
 
-    def diffused_log_prob(self, x_t: ArrayLike, scale: float, std: float) -> Array:
+    def diffused_log_prob(self, x_t: Array, scale: float, std: float) -> Array:
         """log p(x_t), (N,), nats, of x_t = scale · x_0 + std · ε, (N, D), with the levels x_0 scaled to [−1, 1]."""
         return self.law_.diffused_log_prob(x_t, scale, std)
 
-    def denoise(self, x_t: ArrayLike, scale: float, std: float) -> Array:
+    def denoise(self, x_t: Array, scale: float, std: float) -> Array:
         """Bayes denoiser E[x_0 | x_t], (N, D), for levels scaled to [−1, 1]."""
         return self.law_.denoise(x_t, scale, std)
 
-    def denoise_variance(self, x_t: ArrayLike, scale: float, std: float) -> Array:
+    def denoise_variance(self, x_t: Array, scale: float, std: float) -> Array:
         """tr Cov(x_0 | x_t), (N,), the least mean squared error of a denoiser at x_t."""
         return self.law_.denoise_variance(x_t, scale, std)

@@ -11,7 +11,7 @@ import inspect
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
@@ -78,13 +78,18 @@ def finite(cause: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
+def check_no_random_state(names: Container[str]) -> None:
+    """Raise TypeError, with the right name, if scikit-learn's random_state is among the arguments."""
+    if "random_state" in names:
+        raise TypeError("random_state is not an argument; did you mean rng? pass rng=0, or a numpy Generator")
+
+
 def _not_random_state(function: Callable[P, R]) -> Callable[P, R]:
     """`function` with an error that names `rng` for the argument random_state."""
 
     @wraps(function)
     def named(*args: P.args, **kwargs: P.kwargs) -> R:
-        if "random_state" in kwargs:
-            raise TypeError("random_state is not an argument; did you mean rng? pass rng=0, or a numpy Generator")
+        check_no_random_state(kwargs)
         return function(*args, **kwargs)
 
     return named
@@ -135,8 +140,13 @@ class Estimator(ABC):
         """Return the constructor arguments by name; `deep` has no effect and is there for scikit-learn."""
         return {name: getattr(self, name) for name in self._parameters()}
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Create the object; TypeError for random_state, which `__init__` of a dataclass cannot explain."""
+        check_no_random_state(kwargs)
+        return super().__new__(cls)
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let constructors and methods that have `rng` say so when they get scikit-learn's name, random_state."""
+        """Let methods that have `rng` say so when they get scikit-learn's name, random_state."""
         super().__init_subclass__(**kwargs)
         for name, function in list(vars(cls).items()):
             if inspect.isfunction(function) and "rng" in inspect.signature(function).parameters:
@@ -145,7 +155,7 @@ class Estimator(ABC):
     @classmethod
     def _parameters(cls) -> dict[str, inspect.Parameter]:
         """Arguments of the constructor; those of a subclass that is no dataclass are found as well."""
-        return dict(inspect.signature(cls).parameters)
+        return {name: p for name, p in inspect.signature(cls.__init__).parameters.items() if name != "self"}
 
     def set_params(self, **params: Any) -> Self:
         """Change constructor arguments, which the next fit checks.
@@ -155,6 +165,7 @@ class Estimator(ABC):
         ValueError
             If the model has no argument of that name.
         """
+        check_no_random_state(params)
         unknown = params.keys() - self.get_params().keys()
         if unknown:
             raise ValueError(

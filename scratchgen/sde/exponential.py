@@ -148,12 +148,14 @@ def exponential_sampler(
         raise ValueError(f"levels must have shape (n+1, 2) with n >= 1, one (scale, std) a row, got {levels.shape}")
     if stochasticity > 0 and rng is None:
         raise ValueError("rng is needed for stochasticity > 0; pass numpy.random.default_rng(seed)")
+    if not (np.isfinite(levels).all() and (levels[:, 0] > 0).all()):
+        raise ValueError(f"levels must hold finite scales above 0 and finite stds, got {levels}")
     if (np.diff(levels[:, 1] / levels[:, 0]) >= 0).any():
         raise ValueError("levels must have a falling std/scale; reverse their order")
     last: tuple[Array, float] | None = None
     yield 0, x
     for i, (level, next_level) in enumerate(pairwise([(float(a), float(b)) for a, b in levels])):
-        x0_hat = denoise(x, *level)
+        x0_hat = as_arrays("denoise (N, D)", denoise(x, *level), N=len(x), D=x.shape[1])
         noise = rng.standard_normal(x.shape, dtype=x.dtype) if stochasticity > 0 and rng is not None else None
         x = exponential_step(x, x0_hat, level, next_level, stochasticity, noise, last)
         last = (x0_hat, log_ratio_step(level, next_level)) if multistep else None

@@ -136,9 +136,8 @@ def as_times(sde: LinearSDE, times: Array) -> Array:
 
 def euler_std(sde: LinearSDE, t: float, s: float, stochasticity: float = 1.0) -> float:
     """Standard deviation λ g(t) √(t − s) of one Euler-Maruyama step of (32) from t to s < t; λ is the stochasticity."""
-    t, s, stochasticity = as_time(sde, t), as_time(sde, s, "s"), as_stochasticity(stochasticity)
-    if s > t:
-        raise ValueError(f"s must not be above t, got s = {s}, t = {t}; the reverse process runs towards 0")
+    t, stochasticity = as_time(sde, t), as_stochasticity(stochasticity)
+    s = as_number(s, "s", high=t)  # the reverse process runs towards 0
     return stochasticity * float(sde.diffusion(t)) * (t - s) ** 0.5
 
 
@@ -156,7 +155,8 @@ def euler_step(
     stochasticity : float
         λ of `reverse_drift`.
     """
-    t, s = as_time(sde, t), as_time(sde, s, "s")
+    t = as_time(sde, t)
+    s = as_number(s, "s", high=t)
     score, x = as_arrays("score (N, D), x (N, D)", score, x)
     mean = x + (s - t) * reverse_drift(sde, score, x, t, stochasticity)  # (32)
     return mean, euler_std(sde, t, s, stochasticity)

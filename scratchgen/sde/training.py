@@ -23,6 +23,7 @@ from scratchgen.validation import (
     as_arrays,
     as_choice,
     as_count,
+    as_finite,
     as_number,
     check_levels,
     check_rng,
@@ -252,7 +253,7 @@ def train(
     check_type(sde, LinearSDE, "sde", "pass VP()")
     check_rng(rng)
     check_sampler(sampler)
-    x, average = as_arrays("x (N, D), average (P)", x, average)
+    x, average = as_arrays("x (N, D), average (P)", as_finite(x, "x"), average, P=len(network.parameters))
     as_choice(matching, "matching", MATCHINGS)
     as_choice(directions, "directions", DIRECTIONS)
     check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate, ema_decay)

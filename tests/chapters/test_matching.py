@@ -76,6 +76,7 @@ class OneLevel(LinearSDE):
     """A process with one noise level at all times."""
 
     rate = diffusion = time_at = None  # not called in a step of training
+    horizon = 1.0
 
     def __init__(self, scale, std):
         self.levels = scale, std

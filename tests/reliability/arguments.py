@@ -18,7 +18,7 @@ import numpy as np
 from tests.reliability.allowed import allowed
 from tests.reliability.report import Figure
 
-SIZES = {"N": 5, "D": 2, "K": 3, "k": 1, "X": 4, "Z": 3, "T": 6, "S": 7, "M": 6, "L": 4, "P": 8, "one": 1}
+SIZES = {"N": 5, "D": 2, "K": 3, "k": 1, "X": 4, "Z": 3, "T": 6, "S": 7, "M": 6, "L": 4, "P": 8, "one": 1, "two": 2}
 LEAST_MESSAGE = 25  # characters
 
 
@@ -240,12 +240,12 @@ def cases(one):
 
 
 def has_nan(result):
-    """Whether a number of a result is NaN or infinite."""
-    parts = result if isinstance(result, tuple | list) else [result]
-    try:
-        return any(not np.isfinite(np.asarray(part, dtype=np.float64)).all() for part in parts if not callable(part))
-    except (TypeError, ValueError):
-        return False
+    """Whether a number of a result, or of its parts, is NaN or infinite."""
+    if isinstance(result, dict | list | tuple):
+        return any(map(has_nan, result.values() if isinstance(result, dict) else result))
+    if isinstance(result, np.ndarray | np.number | float):
+        return np.asarray(result).dtype.kind == "f" and not np.isfinite(result).all()
+    return hasattr(result, "__dict__") and not callable(result) and has_nan(vars(result))
 
 
 def exhausted(result):
@@ -280,15 +280,20 @@ def run(one, **changed):
 def judge(one, name, what, value):
     """ "clear", "NaN", "silent" or "raw", and what was said.
 
-    "clear": a ValueError or TypeError of at least 25 characters that names the argument; ArithmeticError for a NaN, and
-    OSError for a path, are clear too.  "NaN": a NaN among many numbers gave a NaN, as everywhere in NumPy; training and
+    "clear": a ValueError or TypeError of at least 25 characters that names the argument, or where two lengths disagree the
+    other one; ArithmeticError for a NaN that spoils a result, and OSError for a path, are clear too.  "NaN": a NaN among many numbers gave a NaN, as everywhere in NumPy; training and
     samplers look for it.  "silent": the function returned.  "raw": any other error.
     """
     try:
         result = run(one, **{name: value})
     except (ValueError, TypeError, ArithmeticError, FileNotFoundError, FileExistsError, IsADirectoryError) as error:
         said = str(error)
+        if what == "NaN" and isinstance(error, ArithmeticError) and "finite" in said:
+            return "clear", f"ArithmeticError: {said}"
         names = {name, one.alias.get(name, name)}
+        if re.fullmatch(r"\w+ ([+] 1|= 1)", what):  # two lengths disagree: either argument may be the wrong one
+            axis = what.split()[0]
+            names |= {other for other, arg in one.args.items() if axis in arg.letters}
         named = any(re.search(rf"(?<!\w){re.escape(n)}(?!\w)", said) for n in names)
         return ("clear" if named and len(said) >= LEAST_MESSAGE else "raw"), f"{type(error).__name__}: {said}"
     except Exception as error:

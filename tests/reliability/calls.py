@@ -415,7 +415,7 @@ def of_sde():
     yield call("exponential_step", sde.exponential_step, x=ND, x0_hat=ND, **two, **wild, **full)
     denoise = function(lambda x, scale, std: 0.5 * x, results=[("(N,)", lambda x, a, b: x[:, 0])])
     falls = np.array([[0.5, 0.8], [0.8, 0.6], [1.0, 0.0]])
-    path = {"x": ND, "levels": any_of(array("K D", falls), rising=falls[::-1]), "rng": seed(), "multistep": flag()}
+    path = {"x": ND, "levels": any_of(array("K two", falls), rising=falls[::-1]), "rng": seed(), "multistep": flag()}
     yield call("exponential_sampler", sde.exponential_sampler, denoise=denoise, **path, **wild)
     information = {"noise_loss": error, "t_min": time(0.1), "n_nodes": count()}
     yield call("mutual_information", sde.mutual_information, sde=process, **information)
@@ -589,9 +589,16 @@ def of_grading():
     normal = array("M", Mixture([1.0], [[0.0]], [[[2.0]]]).log_prob(grid.points))
     yield call("GridDensity.kl_from", grid.kl_from, fixed="M", log_prob=normal)
     eps = function(lambda x: 0.1 * x, results=[("(M,)", lambda x: x[:, 0])])
-    at = {"scale": positive(0.8), "std": positive(0.6)}
+    at = {"scale": number(0.8), "std": positive(0.6)}
     other = instance(LINE, optional=True)
-    yield call("grade_noise", grading.grade_noise, mixture=instance(LINE), eps_hat=eps, **at, law=other)
+    yield call(
+        "grade_noise",
+        grading.grade_noise,
+        mixture=instance(LINE),
+        eps_hat=eps,
+        **at | {"std": number(0.6, low=0.0)},
+        law=other,
+    )
     sampled = {"law": instance(MIXTURE), "x0": ND, "noise": ND, "eps_hat": eps}
     yield call("sample_noise_grade", grading.sample_noise_grade, fixed="D", **sampled, **at)
     grade = {"schedule": schedule(), "eps_hat": FLAT, "mixture": instance(LINE), "variance": VARIANCE}
@@ -653,7 +660,11 @@ def arguments_of(kind, name):
     D, x = model.n_features_in_, {"x": samples(kind)}
     points = Arg(np.ones((5, D)), array("N D").bad | {"columns": np.ones((5, D + 1))})
     draws, rng = {"n": count(3, 0)}, {"rng": seed()}
-    noise = {"x_t": Arg(data(model)[:5], samples(kind).bad), "scale": number(0.8), "std": positive(0.6)}
+    noise = {
+        "x_t": Arg(data(model)[:5], {k: v for k, v in samples(kind).bad.items() if k != "fractions"}),
+        "scale": number(0.8),
+        "std": positive(0.6),
+    }
     match name:
         case "sample" | "sample_path" if isinstance(model, DDPM):
             return draws | rng | {"eta": number(0.5, 0.0, 1.0, optional=True)}
@@ -691,9 +702,7 @@ def arguments_of(kind, name):
             return noise
         case "levels" | "covariance" | "law":
             return {}
-        case (
-            "fit" | "log_prob" | "score" | "score_samples" | "predict" | "predict_proba" | "fit_predict" | "aic" | "bic"
-        ):
+        case "fit" | "log_prob" | "score" | "score_samples" | "predict" | "predict_proba" | "aic" | "bic":
             return x
         case "encode" | "reconstruct":
             return x

@@ -122,7 +122,12 @@ def test_samples_are_n_by_d(shape):
     assert as_samples(np.zeros(shape)).shape == shape
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (2, 2, 2)])
+def test_pictures_are_told_to_reshape():
+    with pytest.raises(ValueError, match=r"^x must have shape \(N, D\), got .*x\.reshape\(len\(x\), -1\)"):
+        as_samples(np.zeros((5, 8, 8)))
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
 def test_samples_of_another_rank_are_told_to_reshape(shape):
     with pytest.raises(ValueError, match=r"^x must have shape \(N, D\), got shape .*x\.reshape\(-1, 1\)"):
         as_samples(np.zeros(shape))
