@@ -150,19 +150,19 @@ def level_values(n_levels: int) -> Array:
     return 2 * np.arange(as_count(n_levels, "n_levels", minimum=2)) / (n_levels - 1) - 1
 
 
-def levels_of(x: Array, n_levels: int) -> Array:
+def levels_of(x: Array, n_levels: int, name: str = "x") -> Array:
     """Whole numbers 0..n_levels−1 from scaled levels x in [−1, 1]: the inverse of `level_values`, elementwise.
 
-    Rounding errors of up to 1 % of the distance between two levels are removed.
+    Rounding errors of up to 1 % of the distance between two levels are removed.  `name` is that of x in the error.
 
     Raises
     ------
     ValueError
         If an element of x is farther from all levels.
     """
-    exact = 0.5 * (as_count(n_levels, "n_levels", minimum=2) - 1) * (as_real(x, "x") + 1)
+    exact = 0.5 * (as_count(n_levels, "n_levels", minimum=2) - 1) * (as_real(x, name) + 1)
     level = np.rint(exact)
-    check_levels(np.where(abs(exact - level) <= 0.01, level, exact), n_levels, "x, as (n_levels − 1)(x + 1)/2,")
+    check_levels(np.where(abs(exact - level) <= 0.01, level, exact), n_levels, f"(n_levels − 1)({name} + 1)/2")
     return level
 
 

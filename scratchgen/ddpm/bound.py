@@ -163,7 +163,9 @@ def reconstruction_loss(
     if n_levels is None:
         return -p_log_prob(schedule, 1, x0, x_1, eps_hat, variance)
     std = np.sqrt(reverse_variance(schedule, variance)[1])
-    return -log_bin_mass(levels_of(x0, n_levels), p_mean(schedule, 1, x_1, eps_hat(x_1, 1)), std, n_levels).sum(axis=1)
+    return -log_bin_mass(levels_of(x0, n_levels, "x0"), p_mean(schedule, 1, x_1, eps_hat(x_1, 1)), std, n_levels).sum(
+        axis=1
+    )
 
 
 def bound_terms(

@@ -274,7 +274,8 @@ class GaussianMixture(MixtureModel):
             symmetric = (asymmetry <= 1e-8 * np.abs(full).max(axis=(1, 2))).all()
             if not symmetric or np.linalg.eigvalsh(full).min() <= 0:
                 raise ValueError("precisions_init must be symmetric and positive definite; pass inverse covariances")
-            covariances = np.linalg.inv(full)
+            inverse = np.linalg.inv(full)
+            covariances = 0.5 * (inverse + inverse.swapaxes(1, 2))  # rounding makes it asymmetric if nearly singular
         return weights, means, covariances
 
     @property

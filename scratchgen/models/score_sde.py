@@ -33,6 +33,7 @@ from scratchgen.sde import (
     score_and_divergence,
     train,
 )
+from scratchgen.sde.processes import check_noise
 from scratchgen.timestep_sampling import STEP_CHOICES
 from scratchgen.validation import (
     RNG,
@@ -171,6 +172,7 @@ class ScoreSDE(DiffusionModel):
         if self.sde is not None and not isinstance(self.sde, LinearSDE):
             raise TypeError(f"sde must be a VP, SubVP or VE process or None, got {self.sde!r}; pass VP()")
         as_number(self.t_min, "t_min", low=0.0, high=self._process.horizon, open_low=True)
+        check_noise(self._process, self.t_min)
 
     def set_fitted(self, **fitted: Any) -> Self:
         """Set fitted attributes and the forward process `sde_`; ValueError if t_min is not in (0, horizon]."""

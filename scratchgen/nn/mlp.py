@@ -46,9 +46,8 @@ def as_float_type(dtype: DTypeLike) -> np.dtype[Any]:
     except TypeError:
         found = None
     if found not in (np.float32, np.float64):
-        raise TypeError(
-            f"dtype must be float32 or float64, got {dtype if found is None else found!s:.60}; half precision would overflow"
-        )
+        got = dtype if found is None else found
+        raise TypeError(f"dtype must be float32 or float64, got {got!s:.60}; half precision would overflow")
     return np.dtype(dtype)
 
 

@@ -213,7 +213,7 @@ def reconstruction_loss(
     if decoder is None:
         if n_levels is None:  # E‖x_{t_min}/scale − x_0‖² = D (std/scale)²
             return np.full(len(x0), 0.5 * x0.shape[1] * (LOG_2PI + 1 + 2 * np.log(std / scale)))
-        level = levels_of(x0, n_levels)
+        level = levels_of(x0, n_levels, "x0")
 
         def decoder(x_t: Array) -> Array:
             return log_bin_mass(level, x_t / scale, std / scale, n_levels).sum(axis=1)

@@ -34,6 +34,18 @@ def as_time(sde: LinearSDE, t: float, name: str = "t", open_low: bool = False) -
     return as_number(t, name, low=0.0, high=sde.horizon, open_low=open_low)
 
 
+LEAST_STD = 1e-15  # losses divide noise by std and square, which overflows in float32 below 1e-19
+
+
+def check_noise(sde: LinearSDE, t_min: float) -> None:
+    """Raise ValueError if the noise at the last time of training is lost to rounding."""
+    std = sde.level(t_min)[1]
+    if std < LEAST_STD:
+        raise ValueError(
+            f"t_min must leave noise of std {LEAST_STD:g} or more, got {std:.3g} at {t_min:g}; raise t_min"
+        )
+
+
 class LinearSDE(ABC):
     """Base of VP, SubVP and VE: each defines `log_scale`, `std`, `rate` (f), `diffusion` (g) and `time_at`.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from scratchgen.nn import EMA, Adam, NoiseNetwork, NoisePredictor, check_loop, check_network, check_step, cosine_decay
 from scratchgen.sde.matching import denoising_error, sliced_error
-from scratchgen.sde.processes import LinearSDE
+from scratchgen.sde.processes import LinearSDE, check_noise
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler, check_sampler, stratified
 from scratchgen.validation import (
     Array,
@@ -67,6 +67,7 @@ class TimeSampler:
         check_type(sde, LinearSDE, "sde", "pass VP()")
         self.sde = sde
         self.t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon, open_low=True)
+        check_noise(sde, self.t_min)
         self.weighting = as_choice(weighting, "weighting", WEIGHTINGS)
         self.choice = as_choice(choice, "time_choice", STEP_CHOICES)
         self.cells = TimestepSampler(N_CELLS, self.choice)

@@ -30,7 +30,8 @@ ALLOWED = [
     ("reconstruction_error|vae_loss.*|log_importance_weight", "decoder_log_variance", "inf",
      "the message names std = exp(½ log s²), which training sees as well"),
     ("dequantize.*", "levels", "negative|further axis", "whole numbers of any sign and shape"),
-    ("NoiseSchedule.log_signal_ratio|eps_coefficients", "s|t", "\\(N, 1\\)|three steps", "the result has the shape of t"),
+    ("NoiseSchedule.log_signal_ratio|eps_coefficients", "s|t", "\\(N, 1\\)|three steps",
+     "the result has the shape of s and t"),
     ("covariance_maximum|floor_eigenvalues|floored_mixture", "spread|covariances", "not positive", FLOORS),
     ("m_step|categorical_m_step", "x|log_resp", "NaN", "the message names the statistic that is NaN"),
     ("reverse_variance.*|negative_elbo|ddpm.train", "variance|noise_loss|weights", "NaN", UNUSED),
@@ -48,7 +49,8 @@ ALLOWED = [
     ("path_coefficients", ".*", "two numbers|\\(N, D\\)", BROADCASTS),
     ("sde_log_prob_bound", "noise_weights", "None", "equal weights"),
     ("vae.elbo", "noise", "N = 1", "one draw for all examples is documented, (n, 1, k)"),
-    ("MLP\\(constant\\)", "constant", "one \\+ 1", "constant and x together have the width of the input; x is blamed"),
+    ("MLP.backward|Adam.step|EMA.update", "grad|gradient|parameters", "NaN", CAUGHT),
+    ("testing.as_spd", "A", "further axis", "a stack of matrices is documented"),
 ]  # fmt: skip
 
 

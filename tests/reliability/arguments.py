@@ -278,11 +278,12 @@ def run(one, **changed):
 
 
 def judge(one, name, what, value):
-    """ "clear", "NaN", "silent" or "raw", and what was said.
+    """The word "clear", "NaN", "silent" or "raw", and what was said.
 
-    "clear": a ValueError or TypeError of at least 25 characters that names the argument, or where two lengths disagree the
-    other one; ArithmeticError for a NaN that spoils a result, and OSError for a path, are clear too.  "NaN": a NaN among many numbers gave a NaN, as everywhere in NumPy; training and
-    samplers look for it.  "silent": the function returned.  "raw": any other error.
+    "clear": a ValueError or TypeError of at least 25 characters that names the argument, or the other one where two
+    lengths disagree; ArithmeticError for a NaN that spoils a result, and OSError for a path, are clear too.  "NaN": a
+    NaN among many numbers gave a NaN, as everywhere in NumPy; training and samplers look for it.  "silent": the
+    function returned.  "raw": any other error.
     """
     try:
         result = run(one, **{name: value})

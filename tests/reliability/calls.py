@@ -170,7 +170,7 @@ def of_quadrature():
     yield call("pinwheel", datasets.pinwheel, n=count(3, 0), rng=seed(), **arms)
     unit = number(0.5, 0.0, 1.0, open_low=True)
     yield call("testing.variances", testing.variances, low=unit, high=unit, max_T=count())
-    yield call("testing.as_spd", testing.as_spd, A=array("D D"))
+    yield call("testing.as_spd", testing.as_spd, A=array("D k"))
     yield call("testing.spd", testing.spd, dimension=count(), entry=positive())
 
 
@@ -287,7 +287,9 @@ def of_ddpm():
     yield call("prediction_to_eps", ddpm.prediction_to_eps, **t, x_t=ND, prediction=ND, kind=choice("step"))
     yield call("eps_to_prediction", ddpm.eps_to_prediction, **t, x_t=ND, eps_hat=ND, kind=choice("step"))
     given = {"labels": labels(), "guidance": number(2.0), "prediction": choice("step", optional=True), "clip": flag()}
-    yield call("predict_noise", ddpm.predict_noise, fixed="D", network=network(), **one, x_t=ND, **given)
+    yield call(
+        "predict_noise", ddpm.predict_noise, fixed="D", alias={"x_t": "x"}, network=network(), **one, x_t=ND, **given
+    )
     yield call("reverse_variance", ddpm.reverse_variance, **chain, variance=VARIANCE)
     table = any_of(array("S"), negative=-np.ones(7))
     yield call("reverse_variance(table)", ddpm.reverse_variance, **chain, fixed="S", variance=table)
@@ -702,7 +704,9 @@ def arguments_of(kind, name):
             return noise
         case "levels" | "covariance" | "law":
             return {}
-        case "fit" | "log_prob" | "score" | "score_samples" | "predict" | "predict_proba" | "aic" | "bic":
+        case "fit" | "fit_predict":
+            return {"x": Arg(x["x"].value, {k: v for k, v in x["x"].bad.items() if k != "columns"})}
+        case "log_prob" | "score" | "score_samples" | "predict" | "predict_proba" | "aic" | "bic":
             return x
         case "encode" | "reconstruct":
             return x
