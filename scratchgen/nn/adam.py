@@ -56,7 +56,8 @@ class Adam:
     def step(self, gradient: Array, learning_rate: float | None = None) -> None:
         """Update `parameters` with `gradient`, (P,); `learning_rate` replaces the constructor's in this step."""
         rate = self.learning_rate if learning_rate is None else as_number(learning_rate, "learning_rate", low=0.0)
-        gradient = as_arrays("gradient (P)", gradient, P=len(self.parameters))
+        if getattr(gradient, "shape", None) != self.parameters.shape or gradient.dtype.kind != "f":
+            gradient = as_arrays("gradient (P)", gradient, P=len(self.parameters))
         self.n_steps += 1
         # m̂ = c₁ m and v̂ = c₂ v.  Numerator and denominator are divided by √c₂, which leaves one step size and one ε.
         # Both are Python floats, so that float32 parameters stay float32.
@@ -99,7 +100,8 @@ class EMA:
 
     def update(self, parameters: Array) -> None:
         """Update the average with `parameters`, (P,)."""
-        parameters = as_arrays("parameters (P)", parameters, P=len(self.average))
+        if getattr(parameters, "shape", None) != self.average.shape or parameters.dtype.kind != "f":
+            parameters = as_arrays("parameters (P)", parameters, P=len(self.average))
         self.n_updates += 1
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         self.average *= decay
@@ -120,9 +122,6 @@ def check_step(step: int, loss: float, *gradients: Array) -> None:
 
     The check comes before the parameters change, so that those of the last good step stay.
     """
-    as_count(step, "step", minimum=0)
-    loss = float(as_arrays("loss ()", loss))
-    gradients = tuple(as_arrays("gradient (P)", gradient) for gradient in gradients)
     with np.errstate(over="ignore", invalid="ignore"):
         squares = sum(float(gradient @ gradient) for gradient in gradients)
     if np.isfinite(loss) and np.isfinite(squares):
@@ -138,9 +137,6 @@ def check_step(step: int, loss: float, *gradients: Array) -> None:
 
 def cosine_decay(step: int, n_steps: int, learning_rate: float, warmup: int = 0) -> float:
     """Learning rate of step 0..n_steps−1: a linear rise over `warmup` steps, then half a cosine to 0 at n_steps."""
-    step, n_steps = as_count(step, "step", minimum=0), as_count(n_steps, "n_steps")
-    warmup = as_count(warmup, "warmup", minimum=0)
-    learning_rate = as_number(learning_rate, "learning_rate", low=0.0)
     if step < warmup:
         return learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(n_steps - warmup, 1)

@@ -111,7 +111,7 @@ class CategoricalDenoiser:
         """Return x, and scale and std as columns, (N, 1) or (1, 1) for numbers, all in the network's dtype."""
         dtype = self.parameters.dtype
         x = as_arrays("x (N, D)", x, D=len(self._mean)).astype(dtype, copy=False)
-        scale, std = (level.astype(dtype) for level in as_levels(scale, std))
+        scale, std = (level.astype(dtype) for level in as_levels(scale, std)[:2])
         for name, level in ("scale", scale), ("std", std):
             if len(level) not in (1, len(x)):
                 raise ValueError(f"{name} must be one number, or one for each of {len(x)} rows, got {len(level)}")

@@ -36,17 +36,20 @@ class EpsCoefficients(NamedTuple):
     gain: Array | float
 
 
-def as_levels(scale: ArrayLike, std: ArrayLike) -> tuple[Array, Array]:
-    """Return scale and std as float64 columns, (N, 1) or (1, 1); ValueError unless both are positive, NaN refused."""
-    check_positive(scale, "scale")
-    check_positive(std, "std", "there is no noise to predict at std = 0")
+def as_levels(scale: ArrayLike, std: ArrayLike) -> tuple[Array, Array, Array]:
+    """Scale, std and log-SNR as float64 columns, (N, 1) or (1, 1); ValueError unless scale and std are positive."""
     levels = []
     for name, value in ("scale", scale), ("std", std):
-        array = np.asarray(value, dtype=np.float64)
+        array = as_real(value, name)
         if array.ndim > 1 and array.size != len(array):
             raise ValueError(f"{name} must be one number, or one number a row, got shape {array.shape}; drop an axis")
-        levels.append(array.reshape(-1, 1))
-    return levels[0], levels[1]
+        levels.append(array.astype(np.float64, copy=False).reshape(-1, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_snr = 2 * np.log(levels[0] / levels[1])
+    if not np.isfinite(log_snr).all():
+        check_positive(scale, "scale")
+        check_positive(std, "std", "there is no noise to predict at std = 0")
+    return levels[0], levels[1], log_snr
 
 
 class NoiseNetwork:
@@ -131,7 +134,7 @@ class NoiseNetwork:
         """
         dtype, n = self.parameters.dtype, self.n_coordinate_features
         x = as_real(x, "x").astype(dtype, copy=False)
-        scale, std = as_levels(scale, std)
+        scale, std, log_snr = as_levels(scale, std)
         lengths = len(scale), len(std), len(x) if labels is None else np.size(labels)
         if x.ndim != 2 or x.shape[1] != self.dimension or not {*lengths} <= {1, len(x)} or lengths[2] != len(x):
             raise ValueError(
@@ -141,7 +144,7 @@ class NoiseNetwork:
             )
         if coefficients is not None:
             check_type(coefficients, EpsCoefficients, "coefficients")
-        given = time_features((2 * np.log(scale / std)).astype(dtype)[:, 0], self.n_time_features)
+        given = time_features(log_snr.astype(dtype)[:, 0], self.n_time_features)
         if self.n_classes:
             given = given if labels is None or len(given) == len(labels) else given.repeat(len(labels), axis=0)
             given = np.concatenate([given, label_indicators(labels, len(given), self.n_classes, dtype)], axis=1)

@@ -51,6 +51,7 @@ ALLOWED = [
     ("vae.elbo", "noise", "N = 1", "one draw for all examples is documented, (n, 1, k)"),
     ("MLP.backward|Adam.step|EMA.update", "grad|gradient|parameters", "NaN", CAUGHT),
     ("testing.as_spd", "A", "further axis", "a stack of matrices is documented"),
+    ("check_step|cosine_decay", ".*", ".*", "a check took 3 % and 2 % of a step; see `check_loop`"),
 ]  # fmt: skip
 
 

@@ -620,7 +620,7 @@ def of_grading():
     decode = function(lambda z: np.repeat(z, 2, axis=1), results=[("(M,)", lambda z: z[:, 0])])
     line = grading.OneLatent(lambda z: np.repeat(z, 2, axis=1), 0.0)
     joints = {"x": ND, "n_nodes": count(2001, 3, optional=True)}
-    yield call("OneLatent.log_joints", line.log_joints, fixed="D", **joints)
+    yield call("OneLatent.log_joints", line.log_joints, fixed="D", alias={"x": "means"}, **joints)
     yield call("OneLatent.log_prob", line.log_prob, fixed="D", x=array("D"), means=ND)
     one = lambda **kw: list(grading.OneLatent(**kw).log_joints(np.ones((1, 2)), 2001))  # noqa: E731
     yield call("OneLatent", one, decode=decode, log_variance=number(0.0), n_levels=count(4, 2, optional=True))
