@@ -59,7 +59,10 @@ def kl_bound(
     ArithmeticError
         If score_error is not finite, or the integral does not settle.
     """
-    t_min, prior_kl = as_time(sde, t_min, "t_min"), as_number(prior_kl, "prior_kl", low=0.0)
+    t_min, prior_kl = (
+        as_time(sde, t_min, "t_min"),
+        as_number(prior_kl, "prior_kl", low=-1e-6),
+    )  # a KL of 0 may be rounded below 0
     check_callable(score_error, "score_error", "t → a number")
 
     def integrand(t: float) -> float:
