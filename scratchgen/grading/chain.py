@@ -50,7 +50,7 @@ class GridDensity(NamedTuple):
         mass = np.exp(log_prob) * self.cell
         if not abs(mass.sum() - 1) <= LOST:
             raise ArithmeticError(
-                f"p of log_prob sums to {mass.sum():.7f} on this grid, not to 1; use a finer or a wider grid"
+                f"p sums to {mass.sum():.7f} on this grid, not to 1; look at log_prob, or use a finer grid"
             )
         seen = (self.density > 0) & (mass > 0)
         if mass[~seen].sum() > 1e-9:
