@@ -137,6 +137,9 @@ def check_step(step: int, loss: float, *gradients: Array) -> None:
 
 def cosine_decay(step: int, n_steps: int, learning_rate: float, warmup: int = 0) -> float:
     """Learning rate of step 0..n_steps−1: a linear rise over `warmup` steps, then half a cosine to 0 at n_steps."""
+    step, n_steps = as_count(step, "step", minimum=0), as_count(n_steps, "n_steps")
+    warmup = as_count(warmup, "warmup", minimum=0)
+    learning_rate = as_number(learning_rate, "learning_rate", low=0.0)
     if step < warmup:
         return learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(n_steps - warmup, 1)

@@ -15,7 +15,6 @@ DENSITIES = "unnormalised tables are used, such as a joint p(x, z) in place of q
 ALLOWED = [
     ("logsumexp|softmax|quiet_log|levels_of|bits_per_dim|importance_weighted_bound|TimeSampler.time_at", ".*",
      "further axis", ANY_SHAPE),
-    ("logsumexp|softmax", "axis", "text", "NumPy's own error of an axis; a check would take 2 % of a step"),
     ("quiet_log", "a", "negative", "NaN, as in NumPy; the logarithm of a negative number"),
     ("cross_entropy_discrete|kl_discrete", "p|q", "X = 1", BROADCASTS),
     ("cross_entropy_discrete|kl_discrete", "q", "sum 2", DENSITIES),
@@ -51,7 +50,7 @@ ALLOWED = [
     ("vae.elbo", "noise", "N = 1", "one draw for all examples is documented, (n, 1, k)"),
     ("MLP.backward|Adam.step|EMA.update", "grad|gradient|parameters", "NaN", CAUGHT),
     ("testing.as_spd", "A", "further axis", "a stack of matrices is documented"),
-    ("check_step|cosine_decay", ".*", ".*", "a check took 3 % and 2 % of a step; see `check_loop`"),
+    ("check_step", ".*", ".*", "checks took 3.6 µs of a step of 150 µs, 2.4 %; the loops pass their own numbers"),
 ]  # fmt: skip
 
 
