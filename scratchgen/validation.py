@@ -110,23 +110,23 @@ def as_arrays(spec: str, *values: Any, **lengths: int) -> Any:
     TypeError, ValueError
         If a value is not an array of real numbers, or its shape is another.
     """
+    shapes = []
     for value in values:  # a loop takes half the time of `all`
         if type(value) is not np.ndarray or value.dtype.kind != "f":
             named = zip(_axes(spec), values, strict=True)
             values = tuple(None if may and v is None else as_real(v, name) for (name, may, _), v in named)
+            shapes = [None if value is None else value.shape for value in values]
             break
-    shapes = tuple([None if value is None else value.shape for value in values])
-    if error := _wrong_shape(spec, shapes, tuple(lengths.items())):
+        shapes.append(value.shape)
+    if error := _wrong_shape(spec, *shapes, **lengths):
         raise ValueError(error)
     return values[0] if len(values) == 1 else values
 
 
 @functools.lru_cache(maxsize=4096)  # every step of training asks for the same shapes
-def _wrong_shape(
-    spec: str, shapes: tuple[tuple[int, ...] | None, ...], known: tuple[tuple[str, int], ...]
-) -> str | None:
+def _wrong_shape(spec: str, *shapes: tuple[int, ...] | None, **lengths: int) -> str | None:
     """What is wrong with the first shape that is not as `spec` says: the expectation, what came, and the remedy."""
-    lengths, before = dict(known), dict[tuple[str, ...], tuple[str, tuple[int, ...]]]()
+    before = dict[tuple[str, ...], tuple[str, tuple[int, ...]]]()
     leading: tuple[int, ...] = ()
     for (name, _, axes), shape in zip(_axes(spec), shapes, strict=True):
         if shape is None:

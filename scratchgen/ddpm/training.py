@@ -158,7 +158,7 @@ def train(
         with np.errstate(over="ignore", invalid="ignore"):  # `check_step` raises an error
             losses = train_step(network, schedule, x0, t, noise, weight, **given)  # line 5
             loss = float(weight @ losses) / batch_size
-        check_step(step, loss, network.gradient)
+            check_step(step, loss, network.gradient)
         adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
         ema.update(network.parameters)
         sampler.observe(t, weights[t] * losses)

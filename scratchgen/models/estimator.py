@@ -13,7 +13,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
@@ -120,6 +120,12 @@ def _not_fitted(message: str) -> NotFittedError:
     return both(message)
 
 
+@cache  # every step of EM asks for them
+def _arguments(cls: Any) -> dict[str, inspect.Parameter]:
+    """Arguments of the constructor of a class."""
+    return {name: p for name, p in inspect.signature(cls.__init__).parameters.items() if name != "self"}
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class Estimator(ABC):
     """Base of all models: parameters, fit, score, save and load.
@@ -155,7 +161,7 @@ class Estimator(ABC):
     @classmethod
     def _parameters(cls) -> dict[str, inspect.Parameter]:
         """Arguments of the constructor; those of a subclass that is no dataclass are found as well."""
-        return {name: p for name, p in inspect.signature(cls.__init__).parameters.items() if name != "self"}
+        return _arguments(cls)
 
     def set_params(self, **params: Any) -> Self:
         """Change constructor arguments, which the next fit checks.

@@ -1,5 +1,7 @@
 """Adam, the exponential moving average of parameters, and a learning-rate schedule; parameters are flat vectors."""
 
+from math import isfinite
+
 import numpy as np
 
 from scratchgen.validation import Array, as_arrays, as_count, as_number
@@ -122,11 +124,10 @@ def check_step(step: int, loss: float, *gradients: Array) -> None:
 
     The check comes before the parameters change, so that those of the last good step stay.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = sum(float(gradient @ gradient) for gradient in gradients)
-    if np.isfinite(loss) and np.isfinite(squares):
+    squares = sum([float(gradient.dot(gradient)) for gradient in gradients])
+    if isfinite(loss) and isfinite(squares):
         return
-    found = f"the loss is {loss}" if not np.isfinite(loss) else f"the squared length of the gradient is {squares}"
+    found = f"the loss is {loss}" if not isfinite(loss) else f"the squared length of the gradient is {squares}"
     cause = (
         "before any change of the parameters, so that x is too large or not finite; standardize x"
         if step == 0

@@ -272,7 +272,7 @@ def train(
                 scores = sliced_step(network, sde, x0, t, noise, correction * variance, v, reduce_variance)
                 losses = variance * scores + x0.shape[1]
             loss = float(correction @ losses) / batch_size
-        check_step(step, loss, network.gradient)
+            check_step(step, loss, network.gradient)
         adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
         ema.update(network.parameters)
         sampler.observe(cells, losses)

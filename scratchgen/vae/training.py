@@ -104,13 +104,10 @@ def train(
     kl_weight = as_number(kl_weight, "kl_weight", low=0.0)
     optimizers = [(Adam(parameters), gradient) for parameters, gradient in network.parts]
     for step in range(n_steps):
-        drawn = draw(x, rng)
-        if not isinstance(drawn, tuple) or len(drawn) != 2:
-            raise TypeError(f"draw must return (batch, noise), got {type(drawn).__name__}; return both as a tuple")
-        batch, noise = drawn
+        batch, noise = draw(x, rng)
         with np.errstate(over="ignore", invalid="ignore"):  # `check_step` raises an error
             loss = float(train_step(network, batch, noise, kl_weight).mean())
-        check_step(step, loss, *(gradient for _, gradient in optimizers))
+            check_step(step, loss, *(gradient for _, gradient in optimizers))
         rate = cosine_decay(step, n_steps, learning_rate)
         for (adam, gradient), factor in zip(optimizers, (1, 1, log_variance_rate), strict=True):
             adam.step(gradient, factor * rate)
