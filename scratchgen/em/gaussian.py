@@ -142,9 +142,9 @@ def m_step_from_statistics(
     check_type(statistics, SufficientStatistics, "statistics")
     check_type(mixture, Mixture, "mixture")
     counts = np.exp(statistics.log_counts)
-    covariances = covariance_maximum(
-        statistics.covariances, counts, covariance_type, covariance_floor, covariance_prior
-    )
+    spread = statistics.covariances
+    spread = 0.5 * (spread + spread.swapaxes(1, 2))  # a component on one point leaves rounding, which is not symmetric
+    covariances = covariance_maximum(spread, counts, covariance_type, covariance_floor, covariance_prior)
     unseen = np.isneginf(statistics.log_counts)
     means = np.where(unseen[:, None], mixture.means, statistics.means)
     if covariance_type != "tied":

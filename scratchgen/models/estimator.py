@@ -84,17 +84,6 @@ def check_no_random_state(names: Container[str]) -> None:
         raise TypeError("random_state is not an argument; did you mean rng? pass rng=0, or a numpy Generator")
 
 
-def _not_random_state(function: Callable[P, R]) -> Callable[P, R]:
-    """`function` with an error that names `rng` for the argument random_state."""
-
-    @wraps(function)
-    def named(*args: P.args, **kwargs: P.kwargs) -> R:
-        check_no_random_state(kwargs)
-        return function(*args, **kwargs)
-
-    return named
-
-
 class Progress(NamedTuple):
     """State of training after a step, as `train` yields it."""
 
@@ -148,15 +137,8 @@ class Estimator(ABC):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Create the object; TypeError for random_state, which `__init__` of a dataclass cannot explain."""
-        check_no_random_state(kwargs)
+        check_no_random_state(kwargs.keys() - cls._parameters().keys())
         return super().__new__(cls)
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let methods that have `rng` say so when they get scikit-learn's name, random_state."""
-        super().__init_subclass__(**kwargs)
-        for name, function in list(vars(cls).items()):
-            if inspect.isfunction(function) and "rng" in inspect.signature(function).parameters:
-                setattr(cls, name, _not_random_state(function))
 
     @classmethod
     def _parameters(cls) -> dict[str, inspect.Parameter]:
@@ -171,7 +153,7 @@ class Estimator(ABC):
         ValueError
             If the model has no argument of that name.
         """
-        check_no_random_state(params)
+        check_no_random_state(params.keys() - self._parameters().keys())
         unknown = params.keys() - self.get_params().keys()
         if unknown:
             raise ValueError(
