@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from tests.reliability import arguments, divergence, files, interruptions, repetition, threads
+from tests.reliability import arguments, divergence, files, interruptions, repetition, suite, threads
 from tests.reliability.report import table
 
-PARTS = (files, interruptions, arguments, divergence, threads, repetition)
+PARTS = (files, interruptions, arguments, divergence, threads, repetition, suite)
 
 if __name__ == "__main__":
     quick = "--quick" in sys.argv[1:]

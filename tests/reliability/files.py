@@ -273,7 +273,7 @@ def fuzzed(seconds):
     """Figure of `tests.reliability.fuzz`, which needs atheris."""
     name, target = f"{seconds} s of a coverage-guided fuzzer", "ModelFileError or a model; at most 768 MiB in all"
     if importlib.util.find_spec("atheris") is None:
-        return Figure(name, target, "not run: install the group `fuzz`", True, "not measured here")
+        return Figure(name, target, "not run: install the group `reliability`", True, "not measured here")
     command = [sys.executable, "-m", "tests.reliability.fuzz", str(seconds)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     runs = re.search(r"Done (\d+) runs", run.stderr + run.stdout)
