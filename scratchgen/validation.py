@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -59,8 +59,10 @@ def as_real(x: ArrayLike, name: str) -> Array:
     ValueError
         If x is complex or ragged.
     """
-    if isinstance(x, np.ndarray) and x.dtype.kind == "f":
+    if type(x) is np.ndarray and x.dtype.kind == "f":
         return x
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array; drop the masked rows, or fill them: {name}.filled(0.0)")
     if hasattr(x, "toarray"):
         raise TypeError(f"{name} must be a dense array, sparse ones are not supported; pass {name}.toarray()")
     try:
@@ -330,22 +332,27 @@ def check_spread(x: Array, variances: Array) -> None:
         )
 
 
-def as_count(value: Any, name: str, *, minimum: int = 1) -> int:
-    """Return `value` as an int that is at least `minimum`.
+MOST = 10**9  # count of anything: more would not fit into memory
+
+
+def as_count(value: Any, name: str, *, minimum: int = 1, maximum: int = MOST) -> int:
+    """Return `value` as an int in minimum..maximum.
 
     Raises
     ------
     TypeError
         If value is not an integer; a bool and a float such as 2.0 are refused.
     ValueError
-        If value is below `minimum`.
+        If value is below `minimum` or above `maximum`.
     """
-    if type(value) is int and value >= minimum:
+    if type(value) is int and minimum <= value <= maximum:
         return value
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an integer, got {value!r:.60}; pass an int")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}; raise it")
+    if value > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {value:.6g}; lower it")
     return int(value)
 
 
@@ -363,6 +370,8 @@ def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.i
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r:.60}; pass a float")
+    if isinstance(value, int) and abs(value) > 1e300:  # NumPy has no such integers
+        value = float("inf") if value > 0 else -float("inf")
     if not np.isfinite(value) or value < low or value > high or (open_low and value == low):
         finite = "" if np.isfinite(value) else " and finite"
         raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}]{finite}, got {value}")
@@ -403,8 +412,8 @@ def as_widths(value: Any, name: str) -> tuple[int, ...]:
     ValueError
         If a width is below 1.
     """
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be a sequence of layer widths, got {value!r}; one layer of 64 is (64,)")
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray) or np.ndim(value) == 0:
+        raise TypeError(f"{name} must be a sequence of layer widths, got {value!r:.60}; one layer of 64 is (64,)")
     return tuple(as_count(width, f"{name}[{i}]") for i, width in enumerate(value))
 
 

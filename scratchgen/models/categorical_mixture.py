@@ -21,7 +21,7 @@ from scratchgen.em import (
     log_table_prior,
 )
 from scratchgen.likelihood import level_values
-from scratchgen.models.estimator import Progress
+from scratchgen.models.estimator import MOST_LEVELS, Progress
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
 from scratchgen.validation import Array, ArrayLike, as_count, as_generator, as_number, as_samples
@@ -132,7 +132,7 @@ class CategoricalMixture(MixtureModel):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        as_count(self.n_levels, "n_levels", minimum=2)
+        as_count(self.n_levels, "n_levels", minimum=2, maximum=MOST_LEVELS)
         as_number(self.smoothing, "smoothing", low=0.0)
 
     def _forms(self, n_features: int) -> dict[str, Form]:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -187,6 +188,7 @@ class DDPM(DiffusionModel):
         """
         self._check_parameters()
         labels = self._as_labels(y, len(np.asarray(x))) if self.n_classes else None
+        before = dict(vars(self))
         network, data, options = self._start(x)
         steps = train(
             network,
@@ -201,7 +203,8 @@ class DDPM(DiffusionModel):
             **options,
         )
         losses = np.empty(options["n_steps"])
-        for step, loss in enumerate(steps, start=1):
+        first = self._first_or_undo(steps, before)
+        for step, loss in enumerate(chain([first], steps), start=1):
             losses[step - 1], self.losses_ = loss, losses[:step]
             if step == len(losses) and self._estimates_variance:
                 self.noise_losses_ = self._noise_losses(data, options["rng"])
@@ -263,12 +266,14 @@ class DDPM(DiffusionModel):
         """Return labels y as an int array (n,); ValueError unless they are ints in 0..n_classes−1."""
         if not self.n_classes:
             raise ValueError("y must be None for a model without labels, n_classes=0; train one with n_classes set")
+        if isinstance(y, np.ma.MaskedArray):
+            raise TypeError("y must not be a masked array; drop the masked rows")
         labels = np.asarray(y)
         if labels.shape != (n,) or labels.dtype.kind not in "iu":
             raise ValueError(f"y must be {n} int labels, as n_classes={self.n_classes} says, got {y!r:.60}")
         if n and (labels.min() < 0 or labels.max() >= self.n_classes):
             raise ValueError(f"y must be in 0..{self.n_classes - 1}, got {labels.min()}..{labels.max()}")
-        return labels
+        return labels.astype(np.int64)  # NO_LABEL is negative
 
     @property
     def _eps_prediction(self) -> str | None:

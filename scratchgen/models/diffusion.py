@@ -97,6 +97,8 @@ class DiffusionModel(StandardizedEstimator):
         self._options()
         as_widths(self.hidden, "hidden")
         as_count(self.n_coordinate_features, "n_coordinate_features", minimum=0)
+        if not isinstance(self.prediction, str):
+            raise TypeError(f"prediction must be text, got {self.prediction!r:.60}; pass 'v'")
         if self.prediction == "levels" and self.n_levels is None:
             raise ValueError("n_levels must say how many levels x has for prediction='levels', got None; set n_levels")
 

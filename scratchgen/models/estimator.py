@@ -42,6 +42,7 @@ from scratchgen.validation import (
     check_spread,
 )
 
+MOST_LEVELS = 2**20  # of whole numbers; tables have one number for each
 LARGEST_UNITS = 1e15  # largest distance from the mean in the model's units: networks square it in float32
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -256,6 +257,15 @@ class Estimator(ABC):
         vars(self).update(attributes, _params_of_fit=params)  # `save` writes these, whatever `set_params` does later
         return self
 
+    def _first_or_undo(self, losses: Iterator[float], before: dict[str, Any]) -> float:
+        """The first of `losses`; if its step fails, the model is again as it was: `before` are its attributes."""
+        try:
+            return next(losses)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
     def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
         """Attributes that are built from the fitted ones, such as a network, or that replace them."""
         return {}
@@ -285,7 +295,7 @@ class Estimator(ABC):
         if path.exists() and not overwrite:
             raise FileExistsError(f"path {path} exists; pass overwrite=True to replace it")
         fitted = {name: getattr(self, name) for name in ("n_features_in_", *self._fitted)}
-        write_model(path, type(self).__name__, self._params_of_fit, fitted)
+        write_model(path, type(self).__name__, self._params_of_fit, fitted, overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -349,7 +359,7 @@ class StandardizedEstimator(Estimator):
     def _check_parameters(self) -> None:
         check_flag(self.standardize, "standardize")
         if self.n_levels is not None:
-            as_count(self.n_levels, "n_levels", minimum=2)
+            as_count(self.n_levels, "n_levels", minimum=2, maximum=MOST_LEVELS)
         as_generator(self.rng)
 
     def _forms(self, n_features: int) -> dict[str, Form]:

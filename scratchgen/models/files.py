@@ -32,6 +32,7 @@ except ImportError:  # Windows refuses to delete a file that is open, which serv
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 2  # 1 was written by earlier versions, without the forms of the arrays
+LARGEST_NUMBER = 1e130  # in size; variances of the largest data that models accept, 1e60, are below it
 LARGEST_HEADER = 2**23  # letters
 MOST_DEFLATED = 1032  # bytes that one byte of a deflated member can stand for
 CLASSES = {cls.__name__: cls for cls in (NoiseSchedule, VP, SubVP, VE)}  # classes of constructor arguments
@@ -55,13 +56,22 @@ class Form(NamedTuple):
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], replace: bool = True) -> None:
     """Let `write` fill a temporary file, and rename it to `path`; after an error `path` is unchanged.
 
     A link is followed.  A file that is replaced keeps its permissions; a new file has those of the umask.  Temporary
     files that a killed process left beside `path` are removed.
+
+    Raises
+    ------
+    FileExistsError
+        If `path` exists and `replace` is False, also if another process made it at this moment.
+    ValueError
+        If `path` is a device, a pipe or a link to itself, which a rename would destroy.
     """
     path = Path(os.path.realpath(path))
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ValueError(f"path {path} must be a file, not a device, a pipe or a link to itself; name another file")
     _sweep(path)
     temporary, file = _new_temporary(path)
     try:
@@ -73,16 +83,29 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                 os.chmod(temporary, path.stat().st_mode & 0o7777)
             if fcntl is None:
                 file.close()  # Windows renames closed files only; elsewhere the lock holds until the file has its name
-            os.replace(temporary, path)
+            _rename(temporary, path, replace)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
+def _rename(temporary: Path, path: Path, replace: bool) -> None:
+    """Rename a file; unless `replace`, FileExistsError if the new name is taken."""
+    if replace:
+        os.replace(temporary, path)
+        return
+    try:
+        os.link(temporary, path)  # at once, so that of two processes one fails
+    except FileExistsError:
+        raise FileExistsError(f"path {path} exists; pass overwrite=True to replace it") from None
+    except OSError:  # a file system without hard links
+        os.replace(temporary, path)
+
+
 def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
     """Create and lock an empty file beside `path`; the lock tells `_sweep` that its process is alive."""
     while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.part")
         file = open(temporary, "xb")  # noqa: SIM115 - the caller closes it
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a file system without locks
@@ -94,7 +117,7 @@ def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
 
 def _sweep(path: Path) -> None:
     """Remove the temporary files of `path` that no process has locked."""
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+    for stale in path.parent.glob(f".{glob.escape(path.name[:60])}.????????.part"):
         with contextlib.suppress(OSError), open(stale, "rb") as file:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,15 +134,18 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_model(path: Path, name: str, params: dict[str, Any], fitted: dict[str, Any]) -> None:
+def write_model(path: Path, name: str, params: dict[str, Any], fitted: dict[str, Any], replace: bool) -> None:
     """Write the arguments and the fitted attributes of a model of class `name`."""
+    for attribute, value in fitted.items():
+        if not np.isfinite(value).all():
+            raise ArithmeticError(f"{attribute} is not finite, so that no file is written; fit the model again")
     header = {"format": FORMAT, "class": name, "params": {key: encode(value) for key, value in params.items()}}
     text = json.dumps(header, allow_nan=False)
     if len(text) > LARGEST_HEADER:
         raise ValueError(f"the arguments take {len(text)} letters, more than a file may hold; pass smaller arrays")
     arrays = {"header": np.array(text), **fitted}
     with ThreadPoolExecutor(1) as pool:  # Ctrl-C interrupts the main thread only, and here it waits for the file
-        pool.submit(write_atomically, path, lambda file: np.savez_compressed(file, **arrays)).result()
+        pool.submit(write_atomically, path, lambda file: np.savez_compressed(file, **arrays), replace).result()
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -144,7 +170,7 @@ class Archive:
             raise ModelFileError(
                 f"header: a text of at most {LARGEST_HEADER} letters is needed, not {dtype.str} {shape}"
             )
-        header = json.loads(str(self._read("header", dtype, shape)))
+        header = json.loads(str(self._read("header", dtype, shape)), object_pairs_hook=_unique)
         match header:
             case {"format": format_, "class": str(), "params": dict()} if len(header) == 3 and format_ == FORMAT:
                 return header["class"], header["params"]
@@ -168,8 +194,8 @@ class Archive:
                 raise ModelFileError(f"{name}: dtype {' or '.join(form.dtypes)} is needed, not {dtype.str}")
         arrays = {name: self._read(name, *found[name]) for name in forms}
         for name, array in arrays.items():
-            if not np.isfinite(array).all():
-                raise ModelFileError(f"{name}: it must be finite")
+            if not (np.abs(array.astype(np.float64)) <= LARGEST_NUMBER).all():
+                raise ModelFileError(f"{name}: it must be finite, and at most {LARGEST_NUMBER:g} in size")
         return {name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
 
     def only(self, names: set[str]) -> None:
@@ -210,6 +236,8 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     """Return a path; TypeError unless it is text or a Path, ValueError if no file can have this name."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be text or a pathlib.Path, got {path!r:.60}; pass 'model.npz'")
+    if not os.fspath(path) or os.fspath(path)[-1] in ("/", os.sep):
+        raise ValueError(f"path must name a file, got {os.fspath(path)!r}; pass 'model.npz'")
     path = Path(path)
     if "\0" in str(path) or any(len(os.fsencode(part)) > 255 for part in path.parts):
         raise ValueError(
@@ -225,12 +253,21 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Archive]:
     """Open a model file; every error of a damaged file becomes a ModelFileError that names the path."""
     if not (path := as_path(path)).exists():
         raise FileNotFoundError(f"path {path} does not exist; look for a wrong folder or a missing .npz")
+    if not path.is_file():  # a pipe would never end
+        raise ModelFileError(f"path {path} is not a model saved by scratchgen: it is a device or a pipe, not a file")
     with open(path, "rb") as file:
         try:
             yield Archive(file)
         except Exception as error:  # zipfile, zlib, json and constructors raise more than ten classes of errors
             cause = str(error) or type(error).__name__
             raise ModelFileError(f"path {path} is not a model saved by scratchgen: {cause}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dict; ModelFileError if a key occurs twice."""
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ModelFileError("header: a key occurs twice")
+    return dict(pairs)
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool:
@@ -256,7 +293,7 @@ def encode(value: Any) -> Any:
             return value.item()
         case np.random.Generator():
             return {"generator": _encode_state(value.bit_generator.state)}
-        case tuple():
+        case tuple() | range():
             return {"tuple": [encode(v) for v in value]}
         case list():
             return [encode(v) for v in value]

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -140,6 +141,7 @@ class ScoreSDE(DiffusionModel):
             If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
         """
         self._check_parameters()
+        before = dict(vars(self))
         network, data, options = self._start(x)
         steps = train(
             network,
@@ -152,7 +154,8 @@ class ScoreSDE(DiffusionModel):
             **options,
         )
         losses = np.empty(options["n_steps"])
-        for step, loss in enumerate(steps, start=1):
+        first = self._first_or_undo(steps, before)
+        for step, loss in enumerate(chain([first], steps), start=1):
             losses[step - 1], self.losses_ = loss, losses[:step]
             yield Progress(step, len(losses), loss)
 
@@ -168,10 +171,14 @@ class ScoreSDE(DiffusionModel):
         as_choice(self.time_choice, "time_choice", STEP_CHOICES)
         if as_choice(self.prediction, "prediction", ("v", "levels")) == "levels" and self.matching != "denoising":
             raise ValueError(f"matching must be 'denoising' for prediction='levels', got {self.matching!r}")
-        as_count(self.n_sample_steps, "n_sample_steps")
+        as_count(self.n_sample_steps, "n_sample_steps", maximum=10**7)
         if self.sde is not None and not isinstance(self.sde, LinearSDE):
             raise TypeError(f"sde must be a VP, SubVP or VE process or None, got {self.sde!r}; pass VP()")
         as_number(self.t_min, "t_min", low=0.0, high=self._process.horizon, open_low=True)
+        if self.t_min == self._process.horizon:
+            raise ValueError(
+                f"t_min must be below the horizon {self._process.horizon}, where sampling starts; lower it"
+            )
         check_noise(self._process, self.t_min)
 
     def set_fitted(self, **fitted: Any) -> Self:

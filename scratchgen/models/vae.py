@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,6 +59,7 @@ class GaussianVAE(StandardizedEstimator):
         start = self._new_network(x.shape[1], rng)
         start.log_variance[:] = np.log(variance)
         parts = dict(zip(PARTS, (part for part, _ in start.parts), strict=True))
+        before = dict(vars(self))
         self.set_fitted(mean_=mean, scale_=scale, n_features_in_=x.shape[1], losses_=np.zeros(0), **parts)
         steps = train(
             self.network_,
@@ -70,7 +72,8 @@ class GaussianVAE(StandardizedEstimator):
             kl_weight=self.kl_weight,
         )
         losses, log_volume = np.empty(n_steps), self._log_volume
-        for step, loss in enumerate(steps, start=1):
+        first = self._first_or_undo(steps, before)
+        for step, loss in enumerate(chain([first], steps), start=1):
             losses[step - 1], self.losses_ = loss + log_volume, losses[:step]
             yield Progress(step, n_steps, loss + log_volume)
 

@@ -129,7 +129,8 @@ def check_step(step: int, loss: float, *gradients: Array) -> None:
         return
     found = f"the loss is {loss}" if not isfinite(loss) else f"the squared length of the gradient is {squares}"
     cause = (
-        "before any change of the parameters, so that x is too large or not finite; standardize x"
+        "before any change of the parameters: x is too large or not finite, or a given variance is too small for it; "
+        "standardize x, or raise decoder_variance"
         if step == 0
         else f"and the parameters are those after step {step}; lower learning_rate, or drop outliers of x"
     )

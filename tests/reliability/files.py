@@ -1,5 +1,6 @@
 """Damaged and crafted model files: byte flips, truncations, and mutations of the structure with right checksums."""
 
+import copy
 import importlib.util
 import io
 import json
@@ -117,6 +118,11 @@ VALUES = [
 ]  # fmt: skip
 
 
+def any_value(rng):
+    """A copy of one of `VALUES`, which later changes may change."""
+    return copy.deepcopy(rng.choice(VALUES))
+
+
 def change_argument(rng, header, parts):
     """Replace, drop or add an argument, or change a number inside one."""
     params = header["params"]
@@ -125,11 +131,11 @@ def change_argument(rng, header, parts):
         case 0:
             del params[name]
         case 1:
-            params["nonsense"] = rng.choice(VALUES)
+            params["nonsense"] = any_value(rng)
         case 2 if isinstance(params[name], dict):
             change_inside(rng, params[name])
         case _:
-            params[name] = rng.choice(VALUES)
+            params[name] = any_value(rng)
 
 
 def change_inside(rng, value):
@@ -142,7 +148,7 @@ def change_inside(rng, value):
         if isinstance(value[key], dict | list) and value[key] and rng.random() < 0.8:
             value = value[key]
             continue
-        value[key] = rng.choice([*VALUES, value[key] + 1 if isinstance(value[key], int) else 0])
+        value[key] = value[key] + 1 if isinstance(value[key], int) and rng.random() < 0.1 else any_value(rng)
         return
 
 
@@ -150,15 +156,15 @@ def change_header(rng, header, parts):
     """Change format or class, or drop, add or replace a part of the header."""
     match rng.randrange(5):
         case 0:
-            header["format"] = rng.choice(VALUES)
+            header["format"] = any_value(rng)
         case 1:
-            header["class"] = rng.choice([*VALUES, "PPCA", "DDPM", "object"])
+            header["class"] = rng.choice([any_value(rng), "PPCA", "DDPM", "object"])
         case 2:
             del header[rng.choice(list(header))]
         case 3:
             header["more"] = 1
         case _:
-            header["params"] = rng.choice(VALUES)
+            header["params"] = any_value(rng)
 
 
 def change_array(rng, header, parts):
