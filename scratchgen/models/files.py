@@ -144,8 +144,13 @@ def write_model(path: Path, name: str, params: dict[str, Any], fitted: dict[str,
     if len(text) > LARGEST_HEADER:
         raise ValueError(f"the arguments take {len(text)} letters, more than a file may hold; pass smaller arrays")
     arrays = {"header": np.array(text), **fitted}
-    with ThreadPoolExecutor(1) as pool:  # Ctrl-C interrupts the main thread only, and here it waits for the file
-        pool.submit(write_atomically, path, lambda file: np.savez_compressed(file, **arrays), replace).result()
+    try:
+        with ThreadPoolExecutor(1) as pool:  # Ctrl-C interrupts the main thread only, and here it waits for the file
+            pool.submit(write_atomically, path, lambda file: np.savez_compressed(file, **arrays), replace).result()
+    except OSError as error:
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None  # not that of the temporary file
+        raise
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

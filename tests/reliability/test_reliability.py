@@ -309,6 +309,16 @@ def test_widths_may_be_a_range_and_masked_arrays_are_refused(tmp_path):
     assert np.array_equal(matrix.components_, PPCA(1).fit(REALS).components_)
 
 
+def test_errors_of_the_disk_name_the_path(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numpy.savez_compressed", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*model.npz'"):
+        fitted("PPCA").save(tmp_path / "model.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_kind_is_in_the_table():
     assert {type(fitted(kind)).__name__ for kind in KINDS} >= {"GaussianMixture", "PPCA", "VAE", "DDPM", "ScoreSDE"}
     assert isinstance(fitted("GaussianMixture full"), GaussianMixture)
