@@ -149,8 +149,8 @@ class Estimator(ABC):
     def set_params(self, **params: Any) -> Self:
         """Change constructor arguments, which the next fit checks.
 
-        Fit again before you use the model: the fitted numbers are those of the arguments before, which `save` writes, but
-        methods read some arguments, such as `n_sample_steps`, when they are called.
+        Fit again before you use the model: its numbers belong to the arguments before, which `save` writes, but methods
+        read some arguments, such as `n_sample_steps`, when they are called.
 
         Raises
         ------
