@@ -151,6 +151,10 @@ def write_model(path: Path, name: str, params: dict[str, Any], fitted: dict[str,
         if error.errno is not None:
             error.filename, error.filename2 = str(path), None  # not that of the temporary file
         raise
+    except RuntimeError as error:  # Ctrl-C within a lock of the pool: "release unlocked lock"
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def measure(quick):
         line(
             f"{250 // share} times Ctrl-C in `save`", "KeyboardInterrupt each time; 0 unreadable, 0 left",
             interrupts_in_save(250 // share), {"interrupt"},
-            "signals arrive at random times, so that a line of a microsecond may never have been hit",
+            "random times; Python itself loses a Ctrl-C within a callback of a weak reference, which is not counted",
         ),
         line(
             f"{175 // share} times Ctrl-C in `fit`", "KeyboardInterrupt each time; the model usable or untouched",

@@ -319,6 +319,20 @@ def test_errors_of_the_disk_name_the_path(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_within_a_lock_is_ctrl_c(tmp_path, monkeypatch):
+    """Seen once in 250 interruptions: the lock of a thread pool was released twice."""
+
+    def interrupted(*args):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("release unlocked lock")
+
+    monkeypatch.setattr("scratchgen.models.files.ThreadPoolExecutor.submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitted("PPCA").save(tmp_path / "model.npz")
+
+
 def test_every_kind_is_in_the_table():
     assert {type(fitted(kind)).__name__ for kind in KINDS} >= {"GaussianMixture", "PPCA", "VAE", "DDPM", "ScoreSDE"}
     assert isinstance(fitted("GaussianMixture full"), GaussianMixture)
