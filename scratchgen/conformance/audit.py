@@ -219,7 +219,8 @@ def audit(
     posterior_spread : {"variance", "std", "log_variance"}
         The second result of `q_posterior`.
     clipped_posterior : bool
-        The variance of `q_posterior` at t = 1 is that of t = 2 in place of 0, as Ho's posterior_log_variance_clipped.
+        The variance of `q_posterior` at t = 1 is that of t = 2 in place of 0, as Ho's posterior_log_variance_clipped;
+        T is 2 or more.
     latent_spread : {"log_variance", "variance", "std"}
         The form of the variance of q(z | x) in `vae_loss`, `kl` and `draw_z`.
     variance : {"beta", "posterior"} or (T,)

@@ -109,6 +109,11 @@ class Case:
             as_number(eta, "etas or sampler_eta", low=0.0, high=1.0)
         if self.schedule_or_none is not None:
             T = self.schedule.T
+            if T == 1 and given["clipped_posterior"]:
+                raise ValueError(
+                    "clipped_posterior must be False for one step, T = 1, since the variance of t = 1 is replaced by "
+                    "that of t = 2; pass clipped_posterior=False"
+                )
             for name in ("variance", "loss_weight"):
                 shape = (T,) if isinstance(given[name], str | None) else as_numpy(given[name]).shape
                 if shape != (T,):

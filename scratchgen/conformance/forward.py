@@ -348,6 +348,11 @@ def check_posterior(
         where 1 − ᾱ² cancels.
     """
     check_callable(q_posterior, "q_posterior(t, x_t, x0); t counts 1..T")
+    if clipped and schedule.T == 1:
+        raise ValueError(
+            "clipped must be False for T = 1, since the variance of t = 1 is replaced by that of t = 2; pass False (to "
+            "`audit`: clipped_posterior=False)"
+        )
     steps, name, tolerance = compose(schedule), "check_posterior", rounding(schedule.T)
     by_x_t, by_x0 = _posterior_weights(steps)
     v, before, total, posterior = steps.variance, shifted(steps.total), steps.total, steps.posterior
@@ -431,7 +436,7 @@ def check_posterior(
             "clipped_posterior=True) if this is meant": over_beta(posterior if clipped else second),
             "its first step is β_1²": over_beta(np.concatenate([v[:2], posterior[2:]])),
             "it is a log-variance, with the first step replaced by the second": over_beta(
-                np.log(np.concatenate([[1.0], posterior[2:3], posterior[2:]]))
+                np.log(np.append(1.0, second[1:]))
             ),
             "it is a log-variance, with log 1e-20 at the first step": over_beta(np.log(np.maximum(posterior, 1e-20))),
             **{

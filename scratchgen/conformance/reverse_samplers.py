@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scratchgen.conformance.arguments import check_callable, returned, takes_arrays
 from scratchgen.conformance.loops import Shake, exactly, unit_of_loop
 from scratchgen.conformance.result import Check, Mistakes, compare
-from scratchgen.conformance.reverse_sde import numbers, signed
+from scratchgen.conformance.reverse_sde import NO_ROOT, numbers, signed
 from scratchgen.conformance.sde import EPS
 from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array
@@ -85,6 +85,7 @@ def check_reverse_sampler(
         steps: int | None = None,
         weight_of: Callable[[float], float] = lambda lam: 0.5 * (1 + lam**2),
         clip: float = np.inf,
+        g_factor: float = 1.0,
         shake: Shake = exactly,
     ) -> Array:
         """The end of the walk under a mistake."""
@@ -92,7 +93,7 @@ def check_reverse_sampler(
         for (t, s), own in list(zip(pairwise(times.tolist()), noise, strict=True))[:steps]:
             y, z = shake(y), noise[0] if one_noise else own
             at, h = s if late else t, t - s if dt is None else dt
-            f, g = float(sde.rate(at)), float(sde.diffusion(at))
+            f, g = float(sde.rate(at)), g_factor * float(sde.diffusion(at))
 
             def corrected(y: Array, there: float, z: Array = z) -> Array:
                 for correction in z[1:]:
@@ -131,6 +132,7 @@ def check_reverse_sampler(
         "the score has the flow's ½ beside the noise": lambda: walk(plain=True),
         "every step has the length of an even grid over these times": lambda: walk(dt=even),
         "every step has the length horizon/n": lambda: walk(dt=sde.horizon / n),
+        **({} if sde.rate(times).any() else {NO_ROOT: lambda: walk(g_factor=np.sqrt(0.5))}),
     }
     if n_corrections:
         known = {
@@ -229,6 +231,9 @@ def check_heun(
     def shaken(shake: Shake) -> Array:
         return walk(lambda y, first, t, s: slope(shake(y + (s - t) * first), s, shake=shake), shake=shake)
 
+    def without_root() -> Array:
+        return walk(lambda y, first, t, s: slope(y + (s - t) * first, s, 0.25), weight=0.25)
+
     right, tolerance = walk(ahead), _tolerance(times)
     return compare(
         "check_heun",
@@ -254,6 +259,7 @@ def check_heun(
             "the score has the SDE's factor g², not ½ g²": lambda: walk(
                 lambda y, first, t, s: slope(y + (s - t) * first, s, 1.0), weight=1.0
             ),
+            **({} if sde.rate(times).any() else {NO_ROOT: without_root}),
         },
         unit=unit_of_loop("check_heun", shaken, 1 + np.abs(right), tolerance),
         labels=lambda i: f"x at the end of the grid, in units of the start, example {i[0]}, dimension {i[1] + 1}",

@@ -20,6 +20,7 @@ from scratchgen.sde.processes import LinearSDE
 from scratchgen.validation import Array
 
 NAME = "check_reverse_sde"
+NO_ROOT = "g² is half of dσ²/dt: g has lost its √2"  # of a process with f = 0
 
 
 def numbers(*shape: int, shift: float = 0.0) -> Array:
@@ -117,6 +118,8 @@ def check_reverse_sde(
         "f has one ½ too many": lambda p: p.line(k * p.g**2, 0.5),
         "the score is that of the data, not of x_t": of_data,
     }
+    if not any(p.f for p in problems):
+        wrong = {**wrong, NO_ROOT: lambda p: p.line(0.5 * k * p.g**2)}
     factor = fitted()
     if not any(abs(factor - known) < 1e-6 for known in _usual(stochasticity)):
         sentence = f"the score has the factor {factor:.6g} g², not {k:.6g} g²"
@@ -350,7 +353,7 @@ def _compare_steps(step: Callable[..., ArrayLike], problems: list[_Step], h: flo
         return float((-moved[0] * p.width / h - p.drift(p.t, lambda g, std: 0.0))[place] / score[place])
 
     factor = fitted()
-    known: Mistakes = {
+    known: dict[str, Callable[[], ArrayLike]] = {
         "time runs forwards: the drift has the wrong sign": mean(lambda p: -p.drift(p.t)),
         "the score has the wrong sign": mean(lambda p: p.drift(p.t, lambda g, std: -k * g**2)),
         "the score is missing": mean(lambda p: p.drift(p.t, lambda g, std: 0.0)),
@@ -368,6 +371,8 @@ def _compare_steps(step: Callable[..., ArrayLike], problems: list[_Step], h: flo
         ),
         "dt is missing": mean(lambda p: p.drift(p.t) / h),
     }
+    if not any(p.sde.rate(p.t) for p in problems):
+        known[NO_ROOT] = mean(lambda p: p.drift(p.t, lambda g, std: 0.5 * k * g**2))
     if not any(abs(factor - known) < 1e-6 for known in (*_usual(lam), k / h)):
         sentence = f"the score has the factor {factor:.6g} g², not {k:.6g} g²"
         known = {**known, sentence: mean(lambda p: p.drift(p.t, lambda g, std: factor * g**2))}

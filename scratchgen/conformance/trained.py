@@ -33,7 +33,7 @@ from scratchgen.ddpm import (
     reverse_variance,
 )
 from scratchgen.ddpm.kernels import check_time
-from scratchgen.likelihood import gaussian_log_prob
+from scratchgen.likelihood import gaussian_log_prob, level_values, levels_of
 from scratchgen.quadrature import central_difference
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE, flow_map, probability_flow_log_prob
@@ -235,7 +235,8 @@ def check_bound_of(
     noise : (T, N, D)
     schedule : NoiseSchedule
     variance, n_levels
-        σ_t² and the levels of whole numbers, as for `scratchgen.ddpm.bound_terms`.
+        σ_t² and the levels of whole numbers, as for `scratchgen.ddpm.bound_terms`.  With n_levels `bound` gets the
+        exact levels 2k/(n_levels − 1) − 1, without the rounding of x0.
 
     Returns
     -------
@@ -245,6 +246,8 @@ def check_bound_of(
     check_callable(bound, "bound(x0, noise)")
     schedule, bound = as_schedule(schedule), on_copies(bound, "bound")
     x0, noise = _not_zero(as_samples(x0, "x0").astype(np.float64)), np.asarray(noise, dtype=np.float64)
+    if n_levels is not None:  # images rounded in float32 would have other masses in the two codes
+        x0 = level_values(n_levels)[levels_of(x0, n_levels, "x0").astype(np.int64)]
     D, T = x0.shape[1], schedule.T
     if noise.shape != (T, *x0.shape):
         raise ValueError(f"noise must have shape (T, N, D) = {(T, *x0.shape)}, got {noise.shape}")

@@ -1164,3 +1164,71 @@ def test_an_audit_reports_another_source_of_noise_where_a_check_fails():
     other = audit(**{**given, "step": step_of(rng.standard_normal)})
     only(other, ["step"])
     assert any("draws none of the given noise" in note for note in other.notes)
+
+
+# --- right code that was refused, and wrong names ----------------------------------------------------------------
+
+
+def bound_of_levels(x0, noise, net, n_levels=256, miss=0.0):
+    """−ELBO of whole numbers, with L_0 written from the levels of x_0; `miss` is a relative error of L_0."""
+    schedule = NoiseSchedule(SHORT)
+    terms = ddpm.bound_terms(schedule, x0, lambda x, t: net(x, np.asarray(t) - 1), noise)
+    x_1 = ddpm.q_sample(schedule, 1, x0, noise[0])
+    mean = ddpm.p_mean(schedule, 1, x_1, net(x_1, np.asarray(0)))
+    level = np.rint(0.5 * (n_levels - 1) * (x0 + 1))
+    mass = likelihood.log_bin_mass(level, mean, np.sqrt(SHORT[0]), n_levels)
+    terms[:, 0] = -(1 + miss) * mass.sum(axis=1)
+    return terms
+
+
+def test_images_rounded_in_float32_are_the_same_levels_for_both_codes():
+    k = np.random.default_rng(0).integers(0, 256, (5, 6))
+    net, seen = Ho(SHORT, 6).net, []
+
+    def bound(x0, noise, miss=0.0):
+        seen.append(x0)
+        return bound_of_levels(x0, noise, net, miss=miss)
+
+    x0 = (k.astype(np.float32) / np.float32(127.5) - np.float32(1)).astype(np.float64)
+    assert not np.array_equal(x0, likelihood.level_values(256)[k])
+    given = {"betas": SHORT, "zero_based": True, "eps_hat": net, "x0": x0, "n_levels": 256}
+    passes(audit(**given, bound=bound))
+    assert all(np.array_equal(x, likelihood.level_values(256)[k]) for x in seen)
+    only(audit(**given, bound=lambda *a: bound(*a, miss=1e-10)), ["bound"])
+    assert "(n_levels − 1)(x0 + 1)/2" in diagnosis_of(audit(**{**given, "x0": x0 + 1e-3}, bound=bound), "bound")
+
+
+@pytest.mark.parametrize("spread", ["variance", "std", "log_variance"])
+def test_a_chain_of_one_step_has_no_clipped_posterior(spread):
+    betas = np.array([0.1])
+    table = {"variance": betas, "std": np.sqrt(betas), "log_variance": np.log(betas)}[spread]
+    given = {"betas": betas, "posterior_spread": spread}
+
+    def of(value):
+        return lambda t, x_t, x0: (x0, value)
+
+    with np.errstate(divide="ignore"):
+        passes(audit(**given, q_posterior=of(np.log(0.0) if spread == "log_variance" else 0.0)))
+    (row,) = audit(**given, q_posterior=of(table[0])).rows
+    assert "its first step is β_1²" in row.diagnosis
+    with pytest.raises(ValueError, match="clipped_posterior must be False for one step, T = 1"):
+        audit(**given, clipped_posterior=True, q_posterior=of(table[0]))
+    with pytest.raises(ValueError, match="clipped must be False for T = 1"):
+        conformance.check_posterior(of(table[0]), NoiseSchedule(betas), clipped=True)
+
+
+def test_a_diffusion_without_its_root_of_two_is_named_where_there_is_no_drift():
+    class Less(VE):
+        def diffusion(self, t):
+            return super().diffusion(t) / np.sqrt(2)
+
+    names = ("reverse_drift", "flow_drift", "sde_step", "sde_sampler", "heun")
+    code = {name: of_process(Less(0.05, 6.0))[name] for name in names}
+    result = audit(sde=VE(0.05, 6.0), **code)
+    only(result, names)
+    for row in result.rows:
+        assert "g has lost its √2" in row.diagnosis, row
+    for name in ("reverse_drift", "sde_step"):
+        assert "the score has the flow's ½ in the SDE" in diagnosis_of(result, name)
+    half = audit(sde=VP(0.1, 8.0), reverse_drift=lambda x, t, score: reverse_drift(VP(0.1, 8.0), 0.5 * score, x, t))
+    assert "√2" not in diagnosis_of(half, "reverse_drift")
