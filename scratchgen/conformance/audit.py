@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import CodeWarning
-from scratchgen.conformance.cases import CODE, Case, run
+from scratchgen.conformance.cases import CODE, OWN_SHAPE, Case, run
 from scratchgen.conformance.convention import SPREADS
 from scratchgen.conformance.given import NoDraw
 from scratchgen.conformance.result import Check
@@ -339,7 +339,7 @@ class Item:
             with _heard() as said:
                 check = run(self.case, self.argument)
         except (Exception, SystemExit) as error:  # code that calls sys.exit has not passed
-            told = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", []), *_hints(error)]
+            told = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", []), *self.hints(error)]
             text = "; ".join([*told, *self.other_convention()])
             return Row(self.argument, CODE[self.argument].check, "raised", float("nan"), float("nan"), text)
         verdict, name = "ok" if check else "FAILED", f"{check.name} {check.equation}"
@@ -348,6 +348,18 @@ class Item:
         notes += _not_seen(check) if self.argument == "sampler" else []
         text = "; ".join([check.diagnosis, *others])
         return Row(self.argument, name, verdict, check.residual, check.tolerance, text, tuple(dict.fromkeys(notes)))
+
+    def hints(self, error: BaseException) -> list[str]:
+        """The options of `audit` that may be missing, for an error of the code under test."""
+        given, needs = self.case.given, CODE[self.argument].needs
+        chain, data = "betas" in needs, "betas" in needs or "sde" in needs
+        may = {
+            OF_STEPS: chain and not given["zero_based"],
+            OF_BATCHES: data and not given["batched_t"],
+            OF_TENSORS: given["arrays"] is np.asarray,
+            OWN_SHAPE: data and self.case.x0 is None,
+        }
+        return list(dict.fromkeys(hint for phrase, hint in HINTS if phrase in str(error) and may[hint]))
 
     def other_convention(self) -> list[str]:
         """The options with which the check of this argument passes, as a sentence; empty if there are none."""
@@ -366,6 +378,22 @@ class Item:
         except (Exception, SystemExit):  # code for one convention may raise in another
             return False
 
+
+OF_STEPS = "if your t counts 0..T−1, pass zero_based=True"
+OF_BATCHES = "if your t is an array, one number an example, pass batched_t=True"
+OF_TENSORS = "if your code takes tensors, pass arrays=torch.as_tensor"
+HINTS = (  # of an error's text, and the option that may be missing
+    ("is out of bounds for axis", OF_STEPS),
+    ("is out of bounds for dimension", OF_STEPS),
+    ("index out of range", OF_STEPS),
+    ("'int' object has no attribute", OF_BATCHES),
+    ("not numpy.ndarray", OF_TENSORS),
+    ("'numpy.ndarray' object has no attribute", OF_TENSORS),
+    ("is out of bounds for array of dimension", OWN_SHAPE),
+    ("too many indices for array", OWN_SHAPE),
+    ("values to unpack", OWN_SHAPE),
+    ("tuple index out of range", OWN_SHAPE),
+)
 
 OTHERS: dict[str, dict[str, tuple[Any, ...]]] = {
     "q_posterior": {"clipped_posterior": (False, True), "posterior_spread": SPREADS},
@@ -398,18 +426,6 @@ def _not_seen(check: Check) -> list[str]:
         f"sampler: rounding hides differences below {hidden:.1g}, since the samples are of size "
         f"{np.abs(check.right).max():.1g}; use a trained network, whose samples are of size 1, or float64"
     ]
-
-
-def _hints(error: BaseException) -> list[str]:
-    """The options of `audit` that may be missing, for an error of the code under test."""
-    hints = {
-        "out of bounds": "if your t counts 0..T−1, pass zero_based=True",
-        "out of range": "if your t counts 0..T−1, pass zero_based=True",
-        "'int' object has no attribute": "if your t is an array, one number an example, pass batched_t=True",
-        "not numpy.ndarray": "if your code takes tensors, pass arrays=torch.as_tensor",
-        "'numpy.ndarray' object has no attribute": "if your code takes tensors, pass arrays=torch.as_tensor",
-    }
-    return list(dict.fromkeys(hint for phrase, hint in hints.items() if phrase in str(error)))
 
 
 def planned(**arguments: Any) -> list[Item]:

@@ -21,7 +21,8 @@ Mistakes = Mapping[str, Callable[[], ArrayLike]]  # sentence → the value of th
 Labels = Callable[[tuple[int, ...]], str] | Sequence[Sequence[str]]
 
 NAMELESS = "no known mistake gives these numbers"
-SINGLE = "both sides agree to float32 precision only; use `at(1e-5)` for code that computes in float32"
+AT_SINGLE = "use `at(1e-5)` for code that computes in float32"
+SINGLE = f"both sides agree to float32 precision only; {AT_SINGLE}"
 EXPLAINS = 10.0, 0.01  # a mistake explains left if its own residual is below these multiples of tolerance and residual
 EXPLAINS_SINGLE = 2e-6, 0.01  # the same for left in float32: an absolute bound, and a multiple of the residual
 SINGLE_LIMIT = 1e-5  # the largest residual of a right computation in float32

@@ -1232,3 +1232,59 @@ def test_a_diffusion_without_its_root_of_two_is_named_where_there_is_no_drift():
         assert "the score has the flow's ½ in the SDE" in diagnosis_of(result, name)
     half = audit(sde=VP(0.1, 8.0), reverse_drift=lambda x, t, score: reverse_drift(VP(0.1, 8.0), 0.5 * score, x, t))
     assert "√2" not in diagnosis_of(half, "reverse_drift")
+
+
+# --- what an error or a note says --------------------------------------------------------------------------------
+
+
+def test_a_row_without_t_gets_no_hint_on_t():
+    def of_pairs(mean, log_variance):
+        return likelihood.kl_diag_standard(mean, log_variance).sum(axis=1)
+
+    row = diagnosis_of(audit(kl=of_pairs), "kl")
+    assert "AxisError" in row
+    assert "zero_based" not in row
+    late = diagnosis_of(audit(betas=SHORT, q_sample=lambda t, x, e: SHORT[t] * x), "q_sample")
+    assert "zero_based=True" in late
+    early = diagnosis_of(audit(betas=SHORT, zero_based=True, q_sample=lambda t, x, e: SHORT[t + 1] * x), "q_sample")
+    assert "IndexError" in early
+    assert "zero_based" not in early
+
+
+def test_code_in_float32_gets_the_option_of_audit():
+    def in_single(mean, log_variance):
+        return likelihood.kl_diag_standard(mean.astype(np.float32), log_variance.astype(np.float32))
+
+    row = diagnosis_of(audit(kl=in_single), "kl")
+    assert 'pass dtype="float32" if your code uses it' in row
+    assert "at(1e-5)" not in row
+    passes(audit(kl=in_single, dtype="float32"))
+
+
+def test_code_for_images_is_asked_for_examples_of_its_shape():
+    model = Ho(SHORT, 3)
+
+    def image_only(t, s, x_t, output, noise, eta):
+        return np.ones((len(x_t), 1, 1, 1)) * model.ddim(t, s, x_t, output, noise, eta)
+
+    result = audit(betas=SHORT, zero_based=True, ddim=image_only)
+    row = diagnosis_of(result, "ddim")
+    assert re.search(r"ddim must return an array of shape \(\d, 3\), as its argument, got shape \(\d, 1, \d, 3\)", row)
+    assert "called as ddim(" in row
+    assert "pass x0 with a few examples of its own shape" in row
+    given = {"betas": SHORT, "zero_based": True, "ddim": lambda t, s, x, *rest: x[:, :1]}
+    assert "pass x0" not in diagnosis_of(audit(**given, x0=examples(4, 3)), "ddim")
+    for wrong in (lambda t, x, e: x.sum(axis=3), lambda t, x, e: x[:, :, 0], lambda t, x, e: x.shape[2]):
+        assert "pass x0" in diagnosis_of(audit(betas=SHORT, q_sample=wrong), "q_sample")
+    process = of_process(VP(0.1, 8.0))
+    for name in ("reverse_drift", "flow_drift", "sde_step", "sde_sampler", "heun"):
+        row = diagnosis_of(audit(sde=VP(0.1, 8.0), **{name: lambda *a, f=process[name]: f(*a)[:, :1]}), name)
+        assert f"{name} must return an array of shape" in row
+        assert f"called as {name}(" in row
+
+
+@pytest.mark.parametrize("name", ["kl", "vae_loss", "draw_z", "iwae", "e_step", "mixture_log_prob", "gaussian_kl"])
+def test_a_ragged_list_is_told_with_the_name_of_the_code(name):
+    row = diagnosis_of(audit(**{name: lambda *a: [np.zeros(2), np.zeros(3)]}), name)
+    assert f"{name} must return real numbers: arrays of one shape are expected, got a list of 2" in row
+    assert f"called as {name}(" in row
