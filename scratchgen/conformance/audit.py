@@ -41,7 +41,7 @@ from scratchgen.sde import LinearSDE
 
 WIDTH = 100  # columns of a printed table
 INDENT = 4 * " "
-HIDDEN = 1e-3  # a sampler's row that does not see smaller differences gets a note
+HIDDEN = 1e-3  # a row of samples or of a bound that does not see smaller differences gets a note
 
 
 @dataclass(frozen=True)
@@ -204,13 +204,15 @@ def audit(
         One-step noise **variances**, Ho's betas.  Needed by the chain.  float32 betas mean that the code computes in
         float32: arrays come in float32, and tolerances are those of float32.
     sde : LinearSDE, optional
-        `VP`, `SubVP`, `VE`, or `EDM` of `scratchgen.conformance` (x = x_0 + σε, with σ for t).  Needed by the functions
-        of continuous time.
+        `VP`, `SubVP` or `VE` (from scratchgen import VP), or `EDM` (from scratchgen.conformance import EDM: x = x_0 +
+        σε, with σ for t).  Needed by the functions of continuous time.
 
     zero_based : bool
         t counts 0..T−1, as in Ho's code; otherwise 1..T.  The s of `ddim` is then −1 for clean data, otherwise 0.
+        Messages count t from 1, with your own t beside it.
     batched_t : bool
-        t comes as an int64 array (N,) of your type; otherwise as an int.
+        t comes as an int64 array (N,) of your type; otherwise as an int.  The times of an SDE are an array (N,) of
+        float, otherwise a float.
     prediction : {"noise", "x0", "v", "step", "score"}, optional
         The prediction of a network, which `predict_x0`, `step` and `ddim` get as `output`.  "noise" for the chain and
         "score" for continuous time if None.  v = √ᾱ ε − √(1−ᾱ) x_0 with Ho's ᾱ; "step" is one step's noise.
@@ -261,7 +263,8 @@ def audit(
     score : callable
         score(x, t): the network of continuous time.  Needs x0.
     x0 : (N, …)
-        A few examples, for the networks.  `bound` and `sampler` call the network about 5T times on all of them.
+        A few examples, for the networks.  `bound` and `sampler` call the network about 5T times on all of them.  All
+        functions of the chain and of an SDE get data of their shape; without x0 data have the shape (N, 3).
 
     alphas_cumprod : (T,)
         Your table of Ho's ᾱ_t = Π (1 − betas).
@@ -271,11 +274,12 @@ def audit(
     predict_x0(t, x_t, output) → x̂_0
     step(t, x_t, output, noise) → x_{t−1}; code that calls a network inside gets one that returns `output`
     ddim(t, s, x_t, output, noise, eta) → x_s for any s < t
-    loss(t, x0, noise) → (N,), or the mean over the batch
+    loss(t, x0, noise) → (N,), or the mean over the batch.  A loss that draws t itself gets t from `given_noise`, so
+        that the range of its draws is not seen
     bound(x0, noise (T, N, …)) → −ELBO (N,), nats, or its terms L_0, …, L_T (N, T+1); noise[t−1] belongs to x_t
     sampler(x_T, noise (T, N, …)) → x_0, or the path x_T, …, x_0; noise[0] belongs to the step from T
 
-    marginal(t) → (scale, std), drift(x, t) and diffusion(t) → g: given together
+    marginal(t) → (scale, std), drift(x, t) and diffusion(t) → g: given together; the marginal is also that of `sde`
     reverse_drift(x, t, score) → drift of the reverse SDE, for the value of the score
     flow_drift(x, t, score) → the same of the probability flow
     sde_step(x, t, s, score, noise) → x at s < t; score(x, t) is a function
@@ -283,7 +287,7 @@ def audit(
     heun(x, times, score) → x by Heun's method on the flow
     flow_log_prob(x) → (N,), nats, with `score` inside
 
-    vae_loss(x, x_hat, mean, spread, decoder_log_variance) → −ELBO (N,), nats, for one draw of z
+    vae_loss(x, x_hat, mean, spread, decoder_log_variance) → −ELBO (N,), nats, for one draw of z; the last is a float
     vae_loss(x, logits, mean, spread) for likelihood="bernoulli", and without the last argument for a decoder_variance
     kl(mean, spread) → KL(q‖N(0, I)), (N,), nats; both may return one number for the batch
     draw_z(mean, spread, noise) → z, the reparameterised draw
@@ -299,7 +303,8 @@ def audit(
     Returns
     -------
     Audit
-        Its text is the table.  `require()` raises AssertionError if a check fails.
+        Its text is the table.  An audit with a failed row is falsy: `assert audit(...)`.  `require()` raises
+        AssertionError with the failed rows.
 
     Raises
     ------
@@ -345,7 +350,7 @@ class Item:
         verdict, name = "ok" if check else "FAILED", f"{check.name} {check.equation}"
         others = [] if check else self.other_convention()
         notes = [str(text) for text in said if not (check and isinstance(text, NoDraw))]
-        notes += _not_seen(check) if self.argument == "sampler" else []
+        notes += NOT_SEEN[self.argument](check) if check and self.argument in NOT_SEEN else []
         text = "; ".join([check.diagnosis, *others])
         return Row(self.argument, name, verdict, check.residual, check.tolerance, text, tuple(dict.fromkeys(notes)))
 
@@ -415,17 +420,33 @@ def _heard() -> Iterator[list[Warning]]:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
-def _not_seen(check: Check) -> list[str]:
+def _samples_not_seen(check: Check) -> list[str]:
     """A note if rounding hides differences of the samples above `HIDDEN`."""
-    if check.unit is None or check.left.shape != check.right.shape:
-        return []
-    hidden = float(np.median(check.tolerance * check.unit))
-    if not check or hidden <= HIDDEN:
+    hidden = float(np.median(check.tolerance * (1.0 if check.unit is None else check.unit)))
+    if hidden <= HIDDEN:
         return []
     return [
         f"sampler: rounding hides differences below {hidden:.1g}, since the samples are of size "
         f"{np.abs(check.right).max():.1g}; use a trained network, whose samples are of size 1, or float64"
     ]
+
+
+def _bound_not_seen(check: Check) -> list[str]:
+    """A note if rounding hides differences of −ELBO above `HIDDEN` nats, or above this part of a term."""
+    hidden = np.median(check.tolerance * np.asarray(1.0 if check.unit is None else check.unit), axis=0)
+    size = np.median(np.abs(check.right), axis=0)
+    seen = HIDDEN if check.right.ndim == 1 else HIDDEN * np.maximum(1.0, size)
+    if (hidden <= seen).all():
+        return []
+    worst = int(np.argmax(hidden / seen))
+    what, remedy = ("−ELBO", "return the terms L_0, …, L_T, or use") if hidden.ndim == 0 else (f"L_{worst}", "use")
+    return [
+        f"bound: rounding hides differences below {np.ravel(hidden)[worst]:.1g} nats, since {what} is of size "
+        f"{np.ravel(size)[worst]:.1g}; {remedy} float64"
+    ]
+
+
+NOT_SEEN = {"sampler": _samples_not_seen, "bound": _bound_not_seen}
 
 
 def planned(**arguments: Any) -> list[Item]:

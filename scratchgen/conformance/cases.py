@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from scratchgen.conformance.forward import (
     check_schedule,
 )
 from scratchgen.conformance.likelihood import check_diagonal_kl, check_gaussian_kl, check_kl
-from scratchgen.conformance.result import AT_SINGLE, NAMELESS, Check, worst
+from scratchgen.conformance.result import AT_SINGLE, NAMELESS, Check, compare, worst
 from scratchgen.conformance.returns import described, refuse_objects, several
 from scratchgen.conformance.reverse import check_ancestral_step, check_ddim_step
 from scratchgen.conformance.reverse_samplers import check_heun, check_reverse_sampler
@@ -319,8 +320,14 @@ def _tables(case: Case) -> Check:
     table = np.asarray(as_numpy(case.given["alphas_cumprod"]), dtype=np.float64)
     if table.shape != (case.schedule.T,):
         raise ValueError(f"alphas_cumprod must have shape (T,) = ({case.schedule.T},), got {table.shape}")
-    return check_schedule(
+    check = check_schedule(
         case.schedule, np.sqrt(np.append(1.0, table)), np.sqrt(np.maximum(np.append(0.0, 1 - table), 0.0))
+    )
+    return _told(
+        check,
+        lambda text: text.replace("ᾱ at t", "ᾱ (the root of alphas_cumprod) at t").replace(
+            "β̄ at t", "β̄ (the root of 1 − alphas_cumprod) at t"
+        ),
     )
 
 
@@ -363,11 +370,15 @@ def _step(case: Case) -> Check:
     return check_ancestral_step(step, case.schedule, sigma_squared)
 
 
+def _steps_of_ddim(case: Case) -> IntArray:
+    n = min(STEPS_OF_DDIM, case.schedule.T)
+    return np.unique(np.rint(np.linspace(1, case.schedule.T, n)).astype(np.int64))
+
+
 def _ddim(case: Case) -> Check:
     """DDIM between some steps of the chain: x_s depends on the levels of t and s only, so a short chain is enough."""
-    n = min(STEPS_OF_DDIM, case.schedule.T)
-    steps = np.unique(np.rint(np.linspace(1, case.schedule.T, n)).astype(np.int64))
-    at, time = np.append(0, steps), case.convention.time
+    steps, time = _steps_of_ddim(case), case.convention.time
+    at = np.append(0, steps)
 
     def of(eta: float) -> Callable[..., Array]:
         def step(i: Any, j: Any, x_t: Array, eps_hat: Array, noise: Array) -> Array:
@@ -453,12 +464,29 @@ GRID = np.array([1.0, 0.7, 0.45, 0.2, 0.08])  # falling times, in units of the h
 
 
 def _marginal(case: Case) -> Check:
-    return check_sde(
+    """The marginal solves the SDE of drift and diffusion, and is that of the given sde."""
+    check = check_sde(
         lambda t: case.coefficient("marginal", t),
         lambda x, t: case.in_time("drift", x, t),
         lambda t: case.coefficient("diffusion", t),
         case.sde.horizon,
     )
+    tolerance = max(check.tolerance, SINGLE_TOLERANCE if case.dtype == "float32" else 0.0)
+    if check.residual > tolerance:
+        return check
+    times = case.sde.horizon * GRID
+    names = [f"t = {t:g}" for t in times], ("scale of the marginal", "std of the marginal")
+    same = compare(
+        "check_sde",
+        "(31)",
+        "(scale, std) of the given sde",
+        [case.coefficient("marginal", t) for t in times.tolist()],
+        [case.sde.level(t) for t in times.tolist()],
+        tolerance,
+        relative=True,
+        labels=lambda index: ": ".join(part[i] for part, i in zip(names, index, strict=True)),
+    )
+    return check if same else _told(same, lambda text: f"{text}; the process is not the given sde, {case.sde}")
 
 
 def _gaussian_score(sde: LinearSDE, mean: Array, covariance: Array) -> Callable[[Array, float], Array]:
@@ -665,6 +693,33 @@ CODE = {
 OWN_TOLERANCE = ("loss", "bound", "sampler", "flow_log_prob")  # these follow the network's dtype
 
 
+def _told(check: Check, change: Callable[[str], str]) -> Check:
+    """The check with other words in its diagnosis."""
+    return replace(
+        check,
+        diagnosis=change(check.diagnosis) if check.diagnosis else "",
+        in_single=change(check.in_single) if check.in_single else "",
+    )
+
+
+def _in_own_words(case: Case, name: str, text: str) -> str:
+    """A diagnosis with the options of `audit`, and with the steps of the code beside t = 1..T."""
+    text = text.replace(AT_SINGLE, 'pass dtype="float32" if your code uses it')
+    if "betas" not in CODE[name].needs:
+        return text
+    at = np.append(0, _steps_of_ddim(case)) if name == "ddim" else np.arange(case.schedule.T + 1)
+
+    def steps(found: re.Match[str]) -> str:
+        letters, values = ("t", "s"), [int(at[int(i)]) for i in found.groups()[1:] if i is not None]
+        told, own = (
+            ", ".join(f"{letter} = {value - less}" for letter, value in zip(letters, values, strict=False))
+            for less in (0, 1)
+        )
+        return found[1] + told + (f" (yours: {own})" if case.convention.zero_based else "")
+
+    return re.sub(r"^([^;]*?)\bt = (\d+)(?:, s = (\d+))?", steps, text, count=1)
+
+
 def run(case: Case, name: str) -> Check:
     """Run the check of one argument, at the tolerance of the code's precision."""
     usage, count = CODE[name].usage, "0..T−1" if case.convention.zero_based else "1..T"
@@ -680,4 +735,4 @@ def run(case: Case, name: str) -> Check:
         check = CODE[name].run(case)
     if case.dtype == "float32" and name not in OWN_TOLERANCE:
         check = check.told_in_single().at(max(check.tolerance, SINGLE_TOLERANCE))
-    return replace(check, diagnosis=check.diagnosis.replace(AT_SINGLE, 'pass dtype="float32" if your code uses it'))
+    return _told(check, lambda text: _in_own_words(case, name, text))

@@ -36,7 +36,8 @@ def given_noise(*noise: Any, t: Any = None) -> Iterator[None]:
     *noise
         The arrays, as the code takes them, whatever shape it asks for.
     t
-        The steps, as the code counts them; random integers are drawn as ever if None.
+        The steps, as the code counts them; random integers are drawn as ever if None.  The bounds that the code asks
+        for are not looked at: a loss that draws t from a wrong range passes.
 
     Raises
     ------

@@ -1288,3 +1288,49 @@ def test_a_ragged_list_is_told_with_the_name_of_the_code(name):
     row = diagnosis_of(audit(**{name: lambda *a: [np.zeros(2), np.zeros(3)]}), name)
     assert f"{name} must return real numbers: arrays of one shape are expected, got a list of 2" in row
     assert f"called as {name}(" in row
+
+
+def test_a_bound_whose_rounding_hides_mistakes_says_what_is_not_seen():
+    for dtype, expected in (np.float32, 1), (np.float64, 0):
+        model, given = in_hos_convention(HO, dtype)
+        given = {name: given[name] for name in ("betas", "zero_based", "x0", "eps_hat", "bound")}
+        given["x0"] = 30 * given["x0"]
+        total = audit(**{**given, "bound": lambda *a, model=model: model.bound(*a).sum(axis=1)})
+        passes(total)
+        assert len(total.notes) == expected, total.notes
+        for note in total.notes:
+            assert re.match(r"bound: rounding hides differences below \S+ nats, since −ELBO is of size", note)
+            assert note.endswith("return the terms L_0, …, L_T, or use float64")
+
+
+def test_the_marginal_is_that_of_the_given_sde():
+    for given, other in (VP(0.1, 20.0), VP(0.1, 10.0)), (VE(0.05, 6.0), VE(0.05, 5.0)), (SubVP(0.1, 8.0), VP(0.1, 8.0)):
+        for dtype in ("float64", "float32"):
+            names = ("marginal", "drift", "diffusion")
+            passes(audit(sde=given, dtype=dtype, **{name: getattr(given, name) for name in names}))
+            result = audit(sde=given, dtype=dtype, **{name: getattr(other, name) for name in names})
+            only(result, ["marginal"])
+            assert f"the process is not the given sde, {given}" in diagnosis_of(result, "marginal")
+
+
+def test_a_diagnosis_gives_the_step_as_the_code_counts_it():
+    bar = np.cumprod(1 - HO)
+    late = np.where(np.arange(1000) == 700, 0.9, 1.0)
+
+    def q_sample(t, x0, e):
+        return np.sqrt(late[t] * bar[t]) * x0 + np.sqrt(1 - bar[t]) * e
+
+    given = {"betas": HO, "q_sample": q_sample}
+    assert "t = 701 (yours: t = 700): factor of x_0" in diagnosis_of(audit(**given, zero_based=True), "q_sample")
+    from_1 = audit(betas=HO, q_sample=lambda t, x0, e: q_sample(t - 1, x0, e))
+    assert "t = 701: factor of x_0" in diagnosis_of(from_1, "q_sample")
+    table = diagnosis_of(audit(betas=HO, zero_based=True, alphas_cumprod=late * bar), "alphas_cumprod")
+    assert re.match(r"(ᾱ \(the root of|β̄ \(the root of 1 −) alphas_cumprod\) at t = 701 \(yours: t = 700\) is", table)
+    model = Ho(HO, 3)
+
+    def ddim(t, s, x_t, output, noise, eta):
+        return model.ddim(t, s, x_t, output, noise, eta) + (t == 999) * (s == -1) * 0.5 * x_t
+
+    assert diagnosis_of(audit(betas=HO, zero_based=True, ddim=ddim), "ddim").startswith(
+        "t = 1000, s = 0 (yours: t = 999, s = -1)"
+    )
