@@ -436,7 +436,7 @@ def check_posterior(
             "clipped_posterior=True) if this is meant": over_beta(posterior if clipped else second),
             "its first step is β_1²": over_beta(np.concatenate([v[:2], posterior[2:]])),
             "it is a log-variance, with the first step replaced by the second": over_beta(
-                np.log(np.append(1.0, second[1:]))
+                np.log(np.where(second > 0, second, np.nan))
             ),
             "it is a log-variance, with log 1e-20 at the first step": over_beta(np.log(np.maximum(posterior, 1e-20))),
             **{
