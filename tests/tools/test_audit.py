@@ -1313,6 +1313,14 @@ def test_the_marginal_is_that_of_the_given_sde():
             assert f"the process is not the given sde, {given}" in diagnosis_of(result, "marginal")
 
 
+def test_a_process_may_start_at_a_small_noise_level():
+    """As VE of Song et al. (2021), std = σ_min (σ_max/σ_min)^t."""
+    process = VE(0.05, 6.0)
+    given = {"drift": process.drift, "diffusion": process.diffusion, "marginal": lambda t: (1.0, 0.05 * 120.0**t)}
+    passes(audit(sde=process, **given))
+    only(audit(sde=VE(0.05, 5.0), **given), ["marginal"])
+
+
 def test_a_diagnosis_gives_the_step_as_the_code_counts_it():
     bar = np.cumprod(1 - HO)
     late = np.where(np.arange(1000) == 700, 0.9, 1.0)
