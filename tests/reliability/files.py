@@ -75,7 +75,7 @@ def figure(name, found, most, allowed, weakest):
     """A line of the table from a tally."""
     words = ", ".join(f"{count} {word}" for word, count in found.most_common())
     held = set(found) <= allowed and most <= MOST_MEMORY
-    target = f"ModelFileError or {' or '.join(sorted(allowed - {'refused'}))}; at most 256 MiB"
+    target = f"{' or '.join(['ModelFileError', *sorted(allowed - {'refused'})])}; at most 256 MiB"
     return Figure(name, target, f"{words}; {most / 2**20:.1f} MiB", held, weakest)
 
 
