@@ -20,6 +20,7 @@ from scratchgen.validation import (
     as_real,
     as_samples,
     check_callable,
+    check_symmetric,
     check_type,
     freeze,
 )
@@ -77,10 +78,7 @@ class Mixture:
             )
         if weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
             raise ValueError(f"weights must be non-negative and sum to 1, got {weights}; divide by weights.sum()")
-        if (
-            abs(covariances - covariances.swapaxes(1, 2)) > 1e-8 * abs(covariances).max(axis=(1, 2), keepdims=True)
-        ).any():
-            raise ValueError("covariances must be symmetric; use 0.5 * (C + C.T)")
+        check_symmetric(covariances, "covariances")
         try:
             factors = np.linalg.cholesky(covariances)
         except np.linalg.LinAlgError:

@@ -49,6 +49,12 @@ def as_generator(rng: RNG) -> np.random.Generator:
     return np.random.default_rng(rng)
 
 
+def refuse_masked(x: Any, name: str) -> None:
+    """Raise TypeError for a masked array, whose mask NumPy's functions would drop."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array; drop the masked rows, or fill them: {name}.filled(0.0)")
+
+
 def as_real(x: ArrayLike, name: str) -> Array:
     """Return `x` as an array of real numbers, which may be NaN; floats keep their dtype, ints and bools become float64.
 
@@ -61,8 +67,7 @@ def as_real(x: ArrayLike, name: str) -> Array:
     """
     if type(x) is np.ndarray and x.dtype.kind == "f":
         return x
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array; drop the masked rows, or fill them: {name}.filled(0.0)")
+    refuse_masked(x, name)
     if hasattr(x, "toarray"):
         raise TypeError(f"{name} must be a dense array, sparse ones are not supported; pass {name}.toarray()")
     try:
@@ -127,7 +132,7 @@ def as_arrays(spec: str, *values: Any, **lengths: int) -> Any:
 
 @functools.lru_cache(maxsize=4096)  # every step of training asks for the same shapes
 def _wrong_shape(spec: str, *shapes: tuple[int, ...] | None, **lengths: int) -> str | None:
-    """What is wrong with the first shape that is not as `spec` says: the expectation, what came, and the remedy."""
+    """The error for the first shape that is not as `spec` says, with the remedy; None if all shapes are right."""
     before = dict[tuple[str, ...], tuple[str, tuple[int, ...]]]()
     leading: tuple[int, ...] = ()
     for (name, _, axes), shape in zip(_axes(spec), shapes, strict=True):
@@ -189,7 +194,7 @@ def check_flag(value: Any, name: str) -> None:
 
 
 def check_callable(f: Any, name: str, usage: str) -> None:
-    """Raise TypeError unless f is a function; `usage` says of what and what it returns."""
+    """Raise TypeError unless f is a function; `usage` describes its arguments and its result for the message."""
     if not callable(f) or isinstance(f, type):
         raise TypeError(f"{name} must be a function, {usage}, got {f!r:.60}")
 
@@ -453,7 +458,7 @@ def as_labels(labels: ArrayLike, n: int, n_labels: int, name: str = "labels", fi
         raise ValueError(
             f"{name} must be in {first}..{n_labels - 1}, got {array.min():g}..{array.max():g}; number them 0, 1, …"
         )
-    return np.asarray(labels)
+    return np.asarray(labels).astype(np.int64, copy=False)  # NO_LABEL is negative, which unsigned ints cannot hold
 
 
 def check_shapes(name: str, array: Array, like_name: str, like: Array) -> None:

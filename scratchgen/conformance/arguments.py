@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 class CodeWarning(UserWarning):
-    """What the code under test does beside its results."""
+    """Warning of a side effect of the code under test, such as a change of its arguments in place."""
 
 
 def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:

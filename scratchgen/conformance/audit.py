@@ -60,7 +60,7 @@ class Row:
     diagnosis : str
         The diagnosis of the check, or the error; empty if the check passed.
     notes : tuple of str
-        What the code does beside its results, and what the check does not see.
+        Side effects of the code, and limits of the check.
     """
 
     argument: str

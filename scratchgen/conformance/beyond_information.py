@@ -273,7 +273,7 @@ def check_conservative_score(score: Callable[[Array], ArrayLike], law: Mixture) 
     score : callable
         score(x (N, D)) → (N, D), the score of `law`.
     law : Mixture
-        Of D >= 2.
+        The law of the data, in two dimensions or more.
 
     Returns
     -------
@@ -286,8 +286,8 @@ def check_conservative_score(score: Callable[[Array], ArrayLike], law: Mixture) 
     if D < 2:
         raise ValueError("law must have two dimensions or more, got 1, where every function is a gradient")
     x = spread_points(law, 9)
-    value = returned(score(x), x.shape, "score")
-    single = is_single(score(x))
+    found = score(x)
+    value, single = returned(found, x.shape, "score"), is_single(found)
     J = jacobian(lambda y: np.asarray(score(y)), x, law, single)
     size = np.sqrt((J**2).sum(axis=(1, 2)))[:, None]
     first, second = np.triu_indices(D, 1)

@@ -267,24 +267,25 @@ def _schedule(betas: Array) -> NoiseSchedule:
         raise type(error)(str(error).replace("variances", "betas")) from None
 
 
-RESULTS = {
-    "q_posterior": "two results, (mean, spread)",
-    "marginal": "two results, (scale, std)",
-    "m_step": "three results, (weights, means, covariances)",
+RESULTS = {  # names of the results of functions that return several
+    "q_posterior": ("mean", "spread"),
+    "marginal": ("scale", "std"),
+    "m_step": ("weights", "means", "covariances"),
 }
-COUNTS = {"q_posterior": 2, "marginal": 2, "m_step": 3}
 SEQUENCES = ("bound", "sampler")  # these may return a tuple of arrays of one shape: terms, or a path
 
 
 def _check_result(value: Any, name: str) -> None:
     """Raise TypeError or ValueError unless `value` holds as many arrays of real numbers as `name` must return."""
     many = isinstance(value, tuple | list)
-    if name in COUNTS:
-        if not many or len(value) != COUNTS[name]:
-            raise ValueError(f"{name} must return {RESULTS[name]}, got {described(value)}")
+    wanted = RESULTS.get(name, ())
+    if wanted:
+        if not many or len(value) != len(wanted):
+            count = {2: "two", 3: "three"}[len(wanted)]
+            raise ValueError(f"{name} must return {count} results, ({', '.join(wanted)}), got {described(value)}")
     elif isinstance(value, tuple) and name not in SEQUENCES:
         raise ValueError(f"{name} must return one array, got {described(value)}; return the one that is checked")
-    results = [value] if name not in COUNTS else value
+    results = value if wanted else [value]
     for part in value if many else [value]:
         refuse_objects(part, name)
     for result in results:

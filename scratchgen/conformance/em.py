@@ -490,18 +490,16 @@ def _check_em(
     meant = f"not {ridge:.3g}" if ridge else "which is no maximum of (15); pass ridge= if it is meant"
     scales = np.array(1.0), length, variance
 
-    def gives_all(resp: Callable[[], ArrayLike]) -> bool:
-        """Whether wrong responsibilities explain weights, means and covariances together."""
-        found = ahead[0], ahead[1], ahead[2] - added
-        pairs = zip(found, after(np.asarray(resp())), scales, strict=True)
-        return all(a.shape == b.shape and np.abs(a - b).max() <= 1e-4 * s for a, b, s in pairs)
-
-    with np.errstate(all="ignore"):
-        wrong = {text: resp for text, resp in wrong_responsibilities(x, *start).items() if gives_all(resp)}
+    def part_of_step(resp: Array, i: int) -> Array:
+        """Part i of the step from wrong responsibilities; NaN unless they explain all three parts together."""
+        wrong, found = after(resp), (ahead[0], ahead[1], ahead[2] - added)
+        pairs = zip(found, wrong, scales, strict=True)
+        together = all(a.shape == b.shape and np.abs(a - b).max() <= 1e-4 * s for a, b, s in pairs)
+        return wrong[i] / scales[i] if together else np.full_like(wrong[i], np.nan)
 
     def steps(i: int) -> dict[str, Callable[[], ArrayLike]]:
-        """Part i of the step from wrong responsibilities."""
-        return through(lambda resp: after(resp)[i] / scales[i], wrong, "in the E-step ")
+        """Part i of the step from every wrong responsibility."""
+        return through(lambda resp: part_of_step(resp, i), wrong_responsibilities(x, *start), "in the E-step ")
 
     def of_another(kind: str) -> Callable[[], ArrayLike]:
         return lambda: moments(shares, counts, kind=kind)[1] / variance
@@ -526,25 +524,10 @@ def _check_em(
             / variance
         ),
         "they are weighted by the squared responsibilities": lambda: (
-            of_kind(
-                np.einsum(
-                    "nk,nkd,nke->kde",
-                    resp**2 / (resp**2).sum(axis=0),
-                    x[:, None] - best_means,
-                    x[:, None] - best_means,
-                ),
-                counts,
-                covariance_type,
-            )
-            / variance
+            moments(resp**2 / (resp**2).sum(axis=0), counts, best_means)[1] / variance
         ),
         "they are sums with the squared responsibilities, divided by N_k": lambda: (
-            of_kind(
-                np.einsum("nk,nkd,nke->kde", resp**2 / counts, x[:, None] - best_means, x[:, None] - best_means),
-                counts,
-                covariance_type,
-            )
-            / variance
+            moments(resp**2 / counts, counts, best_means)[1] / variance
         ),
         "they are the traces, not divided by D": lambda: x.shape[1] * spread / variance,
         "they are the plain average of the components, not weighted by N_k": lambda: (

@@ -17,7 +17,7 @@ STANDARD = ("randn", "randn_like", "standard_normal")
 
 
 class NoDraw(CodeWarning):
-    """Code that draws nothing of what it is given."""
+    """Warning of code that uses none of the given arrays."""
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def given_noise(*noise: Any, t: Any = None) -> Iterator[None]:
     Raises
     ------
     ValueError
-        Within it, if the code draws more arrays than there are.
+        Within the block, if the code draws more arrays than there are.
 
     Warns
     -----

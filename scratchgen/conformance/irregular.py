@@ -35,8 +35,8 @@ def smallest_std(law: Mixture) -> float:
 def jacobian(f: Callable[[Array], Array], x: Array, law: Mixture, single: bool | None = None) -> Array:
     """Jacobian [n, d, e] = ∂f_d/∂x_e, (N, D, D), of f at x by central differences of eighth order.
 
-    They are differences of sixth order with the steps h and 2 h, extrapolated: the error of order h⁶ cancels.  `single`
-    says whether h is that for float32; None looks at the result of f.
+    Differences of sixth order with the steps h and 2 h are extrapolated, so that the error of order h⁶ cancels.  With
+    `single` h is the step for float32; if `single` is None, the result of f decides.
     """
     single = np.asarray(f(x)).dtype == np.float32 if single is None else single
     width = smallest_std(law) * (WIDTH_SINGLE if single else WIDTH)

@@ -84,7 +84,7 @@ class LatentLaw(Protocol):
 
 
 def check_law(law: LatentLaw) -> None:
-    """Raise TypeError unless law is a Mixture, a CategoricalLaw or the like."""
+    """Raise TypeError unless law has the methods of a Mixture or a CategoricalLaw."""
     if isinstance(law, type) or not hasattr(law, "log_joint"):
         raise TypeError(f"law must be a Mixture or a CategoricalLaw, got {law!r:.60}; pass an instance")
 

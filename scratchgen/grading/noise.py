@@ -12,9 +12,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from scratchgen.ddpm import EpsHat, negative_elbo
+from scratchgen.ddpm.kernels import check_schedule
 from scratchgen.mixture import Mixture
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE, Score, kl_bound
+from scratchgen.sde.processes import check_process
 from scratchgen.validation import Array, as_arrays, as_number, as_samples, check_callable, check_type
 
 BLOCK = 500  # examples at a time; the tables of a categorical mixture have N · K · D · n_levels numbers
@@ -181,7 +183,7 @@ def grade_bound(
     >>> grade.entropy < grade.least_bound < grade.bound, [round(level.bayes + level.excess, 6) for level in grade.noise]
     (True, [1.0, 1.0, 1.0, 1.0, 1.0])
     """
-    check_type(schedule, NoiseSchedule, "schedule", "pass NoiseSchedule.linear(100)")
+    check_schedule(schedule)
     check_callable(eps_hat, "eps_hat", "(x_t (M, D), t) → (M, D)")
     check_type(mixture, Mixture, "mixture")
     steps = range(1, schedule.T + 1)
@@ -247,7 +249,7 @@ def grade_kl_bound(
     >>> bool(abs(grade.bound - p.kl(q)) < 1e-9)  # (34) is an equality for s_θ = ∇log q_t and π = q_T
     True
     """
-    check_type(sde, LinearSDE, "sde", "pass VP()")
+    check_process(sde)
     check_callable(score, "score", "(x (M, D), t) → (M, D)")
     check_type(mixture, Mixture, "mixture")
     t_min, rtol = as_number(t_min, "t_min", low=0.0, high=sde.horizon), as_number(rtol, "rtol", low=0.0, open_low=True)

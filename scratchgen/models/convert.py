@@ -6,8 +6,8 @@ from scratchgen.models.ddpm import DDPM
 from scratchgen.models.score_sde import ScoreSDE
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import VP, LinearSDE
-from scratchgen.sde.processes import as_time
-from scratchgen.validation import Array, check_type
+from scratchgen.sde.processes import as_time, check_process
+from scratchgen.validation import Array
 
 
 def to_sde(ddpm: DDPM, sde: LinearSDE | None = None, t_min: float | None = None) -> ScoreSDE:
@@ -41,7 +41,7 @@ def to_sde(ddpm: DDPM, sde: LinearSDE | None = None, t_min: float | None = None)
             f"{ddpm.prediction!r}, n_classes={ddpm.n_classes}, clip_x0={ddpm.clip_x0}; train a ScoreSDE"
         )
     sde = VP() if sde is None else sde
-    check_type(sde, LinearSDE, "sde", "pass VP()")
+    check_process(sde)
     t_min = (
         float(sde.time_at(np.log(schedule.snr[1]))) if t_min is None else as_time(sde, t_min, "t_min", open_low=True)
     )

@@ -105,16 +105,14 @@ class DiffusionModel(StandardizedEstimator):
     def _forms(self, n_features: int) -> dict[str, Form]:
         if self.prediction == "levels":
             sizes = CategoricalDenoiser.sizes(n_features, self.hidden, n_classes=self.n_classes)
+            histograms, covariance = Form(FLOAT64, (n_features, self.n_levels)), Form(FLOAT64, (n_features, n_features))
         else:
             n = self.n_coordinate_features
             sizes = NoiseNetwork.sizes(n_features, self.hidden, n_coordinate_features=n, n_classes=self.n_classes)
-        levels = self.prediction == "levels"
-        return {
-            **super()._forms(n_features),
-            "parameters_": Form(("float32",), (n_parameters(sizes),)),
-            "histograms_": Form(FLOAT64, (n_features, self.n_levels) if levels else (0,)),
-            "covariance_": Form(FLOAT64, (n_features, n_features) if levels else (0,)),
-        }
+            histograms = covariance = Form(FLOAT64, (0,))
+        parameters = Form(("float32",), (n_parameters(sizes),))
+        own = {"parameters_": parameters, "histograms_": histograms, "covariance_": covariance}
+        return super()._forms(n_features) | own
 
     def _check_fitted(self, **fitted: Any) -> None:
         super()._check_fitted(**fitted)

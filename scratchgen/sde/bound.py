@@ -18,8 +18,8 @@ from scratchgen.nn import NoisePredictor, check_network
 from scratchgen.quadrature import tanh_sinh
 from scratchgen.sde.flow import as_pair
 from scratchgen.sde.matching import denoising_score_matching, implicit_score_matching, predict_score
-from scratchgen.sde.processes import LinearSDE, as_time
-from scratchgen.validation import Array, as_arrays, as_number, as_real, as_samples, check_callable, check_type
+from scratchgen.sde.processes import LinearSDE, as_time, check_process
+from scratchgen.validation import Array, as_arrays, as_number, as_real, as_samples, check_callable
 
 
 def _number(value: float) -> float:
@@ -157,7 +157,7 @@ def sde_log_prob_bound(
 
 def prior_loss(sde: LinearSDE, x0: Array) -> Array:
     """L_T = KL(q(x_T | x_0)‖π), (N,), nats, for x0 (N, D); it contains no parameters."""
-    check_type(sde, LinearSDE, "sde", "pass VP()")
+    check_process(sde)
     x0 = as_arrays("x0 (N, D)", x0)
     scale, std = sde.level(sde.horizon)
     log_variance = np.full_like(x0, 2 * np.log(std / sde.prior_std))

@@ -18,9 +18,14 @@ from scratchgen.validation import Array, ArrayLike, as_arrays, as_number, as_rea
 BEYOND = 1e-6  # relative rounding error of a time in float32, which may lie beyond the horizon
 
 
+def check_process(sde: LinearSDE) -> None:
+    """Raise TypeError unless sde is a LinearSDE."""
+    check_type(sde, LinearSDE, "sde", "pass VP()")
+
+
 def check_times(sde: LinearSDE, t: ArrayLike, name: str = "t") -> None:
     """Raise TypeError or ValueError unless sde is a process, and t one or more times in [0, horizon]; refuse NaN."""
-    check_type(sde, LinearSDE, "sde", "pass VP()")
+    check_process(sde)
     times = as_real(t, name)
     if times.size and not (times.min() >= 0 and times.max() <= sde.horizon * (1 + BEYOND)):
         raise ValueError(f"{name} must be in [0, {sde.horizon}], the times of the process, got {t!r:.60}")
@@ -28,7 +33,7 @@ def check_times(sde: LinearSDE, t: ArrayLike, name: str = "t") -> None:
 
 def as_time(sde: LinearSDE, t: float, name: str = "t", open_low: bool = False) -> float:
     """Return one time in [0, horizon], or in (0, horizon] with `open_low`, as a float; TypeError or ValueError."""
-    check_type(sde, LinearSDE, "sde", "pass VP()")
+    check_process(sde)
     if isinstance(t, float) and sde.horizon < t <= sde.horizon * (1 + BEYOND):
         return sde.horizon
     return as_number(t, name, low=0.0, high=sde.horizon, open_low=open_low)

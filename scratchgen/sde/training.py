@@ -15,7 +15,7 @@ import numpy as np
 
 from scratchgen.nn import EMA, Adam, NoiseNetwork, NoisePredictor, check_loop, check_network, check_step, cosine_decay
 from scratchgen.sde.matching import denoising_error, sliced_error
-from scratchgen.sde.processes import LinearSDE, check_noise
+from scratchgen.sde.processes import LinearSDE, check_noise, check_process
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler, check_sampler, stratified
 from scratchgen.validation import (
     Array,
@@ -27,7 +27,6 @@ from scratchgen.validation import (
     as_number,
     check_levels,
     check_rng,
-    check_type,
     column,
 )
 
@@ -64,7 +63,7 @@ class TimeSampler:
     """
 
     def __init__(self, sde: LinearSDE, t_min: float, weighting: str = "likelihood", choice: str = "stratified") -> None:
-        check_type(sde, LinearSDE, "sde", "pass VP()")
+        check_process(sde)
         self.sde = sde
         self.t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon, open_low=True)
         check_noise(sde, self.t_min)
@@ -117,7 +116,7 @@ def score_step(network: NoisePredictor, sde: LinearSDE, x0: Array, t: Array, noi
         Without the weights.
     """
     check_network(network)
-    check_type(sde, LinearSDE, "sde", "pass VP()")
+    check_process(sde)
     x0, weight = as_arrays("x0 (N, D), weight (N)", x0, weight)
     x_t = sde.perturb(t, x0, noise)  # (31)
     scale, std = sde.marginal(t)
@@ -154,7 +153,7 @@ def sliced_step(
     TypeError
         If network is not a NoiseNetwork; other networks have no `jvp`.
     """
-    check_type(sde, LinearSDE, "sde", "pass VP()")
+    check_process(sde)
     x0, weight, directions = as_arrays("x0 (N, D), weight (N), directions (M, N, D)", x0, weight, directions)
     if not isinstance(network, NoiseNetwork):
         raise TypeError("network must be a NoiseNetwork, which has jvp; use denoising for other networks")
@@ -251,7 +250,7 @@ def train(
         If the loss or the gradient is NaN or infinite; network and average are then those of the step before.
     """
     check_network(network)
-    check_type(sde, LinearSDE, "sde", "pass VP()")
+    check_process(sde)
     check_rng(rng)
     check_sampler(sampler)
     x, average = as_arrays("x (N, D), average (P)", as_finite(x, "x"), average, P=len(network.parameters))

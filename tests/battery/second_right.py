@@ -202,7 +202,7 @@ class Ho:
         return np.sqrt(a_t) * x0 + np.sqrt(1 - a_t) * eps
 
     def angle(self, t):
-        """Of the rotation that merges the noise: (cos, sin) = (α_t β̄_{t−1}, β_t)/β̄_t."""
+        """Cosine and sine of the rotation that merges the noise: (cos, sin) = (α_t β̄_{t−1}, β_t)/β̄_t."""
         total = 1 - column(self.cumprod, t - 1)
         kept = column(self.alphas, t - 1) * (1 - column(self.before, t - 1))
         return np.sqrt(kept / total), np.sqrt(column(self.betas, t - 1) / total)
@@ -221,7 +221,7 @@ class Ho:
         return np.concatenate([[0], self.betas[:1], self.post_variance[1:]])
 
     def step_factor(self, t, variance):
-        """Of ‖ε − ε̂‖² in −log p_θ(x_{t−1} | x_t)."""
+        """Factor of ‖ε − ε̂‖² in −log p_θ(x_{t−1} | x_t)."""
         b = self.betas[t - 1]
         return b**2 / (2 * variance * self.alphas[t - 1] * (1 - self.cumprod[t - 1]))
 

@@ -8,7 +8,7 @@ UNUSED = "this element is not used, as the docstring says"
 FORMULA = "a formula for every t; samplers, losses and models check the times"
 CAUGHT = "`check_step` raises ArithmeticError in the loop, before the parameters change"
 ROWS = "one number for each row or column is documented, and the list has as many"
-FLOORS = "eigenvalues below the floor are raised to the floor, which is what the function is for"
+FLOORS = "the function raises eigenvalues below the floor to the floor"
 DENSITIES = "unnormalised tables are used, such as a joint p(x, z) in place of q"
 
 # (function, argument, bad value, reason), the first three as regular expressions

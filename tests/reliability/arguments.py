@@ -4,10 +4,8 @@
 bad values of its kind.  A bad value has to give a ValueError or TypeError that names the argument.
 """
 
-import contextlib
 import copy
 import re
-import signal
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tests.reliability.allowed import allowed
+from tests.reliability.interruptions import raised_after
 from tests.reliability.report import Figure
 
 SIZES = {"N": 5, "D": 2, "K": 3, "k": 1, "X": 4, "Z": 3, "T": 6, "S": 7, "M": 6, "L": 4, "P": 8, "one": 1, "two": 2}
@@ -253,32 +252,17 @@ def exhausted(result):
     return list(result) if isinstance(result, Iterator) else result
 
 
-@contextlib.contextmanager
-def limited(seconds):
-    """Let a block raise RuntimeError after some seconds."""
-
-    def stop(*_):
-        raise RuntimeError(f"it runs for more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def run(one, **changed):
     """Call the function with valid arguments, but for the changed ones."""
     values = {name: copy.deepcopy(arg.value) for name, arg in one.args.items()} | changed
-    with warnings.catch_warnings(), np.errstate(all="ignore"), limited(5):
+    late = raised_after(5, RuntimeError("the call runs for more than 5 s"))
+    with warnings.catch_warnings(), np.errstate(all="ignore"), late:
         warnings.simplefilter("ignore")
         return exhausted(one.function(**values))
 
 
 def judge(one, name, what, value):
-    """The word "clear", "NaN", "silent" or "raw", and what was said.
+    """The judgement, "clear", "NaN", "silent" or "raw", and the text of the error.
 
     "clear": a ValueError or TypeError of at least 25 characters that names the argument, or the other one where two
     lengths disagree; ArithmeticError for a NaN that spoils a result, and OSError for a path, are clear too.  "NaN": a

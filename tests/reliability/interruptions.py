@@ -79,11 +79,11 @@ def kills(n, seed=0):
 
 
 @contextmanager
-def interrupted_after(seconds):
-    """Raise KeyboardInterrupt in the block after some time, as Ctrl-C does."""
+def raised_after(seconds, error):
+    """Raise an error in the block after some time; KeyboardInterrupt comes as Ctrl-C does."""
 
     def interrupt(number, frame):
-        raise KeyboardInterrupt
+        raise error
 
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -97,7 +97,7 @@ def interrupted_after(seconds):
 def told(action, seconds):
     """ "interrupt", "done", or the name of another exception that came out of `action`."""
     try:
-        with interrupted_after(seconds):
+        with raised_after(seconds, KeyboardInterrupt):
             action()
     except KeyboardInterrupt:
         return "interrupt"
