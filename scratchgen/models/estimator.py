@@ -406,21 +406,26 @@ class StandardizedEstimator(Estimator):
         Raises
         ------
         ValueError
-            If an element of the result is larger than 1e15 in size; its square could overflow in float32.
+            If x has a NaN, or an element of the result is larger than 1e15 in size; its square could overflow in
+            float32.
         """
         x = as_arrays("x (N, D)", x, D=self.n_features_in_)
         data = (x - self.mean_) / self.scale_
-        wrong = np.argwhere(np.abs(data) > LARGEST_UNITS)
+        wrong = np.argwhere(~(np.abs(data) <= LARGEST_UNITS))  # also NaN
         if len(wrong):
             n, d = wrong[0]
             raise ValueError(
                 f"x must lie within {LARGEST_UNITS:g} units of the model, {self.scale_ * LARGEST_UNITS:.3g}, of its "
-                f"mean, but x[{n}, {d}] is {x[n, d]}; drop fill values, or train on data like x with standardize=True"
+                f"mean, but x[{n}, {d}] is {x[n, d]}; drop fill values and NaN, or train on data like x with "
+                "standardize=True"
             )
         return data
 
     def to_data(self, x: Array) -> Array:
-        """Convert x, (N, D), from the model's units to those of the data: scale_ · x + mean_."""
+        """Convert x, (N, D), from the model's units to those of the data: scale_ · x + mean_; NaN stays NaN.
+
+        The verbs that call a network check the result, and raise ArithmeticError for NaN.
+        """
         x = as_arrays("x (N, D)", x, D=self.n_features_in_)
         return x.astype(np.float64) * self.scale_ + self.mean_  # scale_ may exceed the range of float32
 

@@ -138,6 +138,7 @@ class GaussianVAE(StandardizedEstimator):
         mean, log_variance = self.network_.encode(data)
         return mean.astype(np.float64), np.exp(log_variance, dtype=np.float64)
 
+    @finite(UNTRAINED)
     def decode(self, z: ArrayLike) -> Array:
         """Mean of p_θ(x | z), (N, D), in units of the data, for z (N, k)."""
         z = as_samples(z, "z", dimension=self.network_.n_latents, n_min=0)

@@ -1,6 +1,7 @@
 """The methods of all models: the contract of scikit-learn, training, files, errors, randomness."""
 
 import inspect
+import itertools
 import json
 import pickle
 import random
@@ -815,3 +816,6 @@ def test_standardising_takes_the_mean_of_columns_and_one_scale(cls):
     plain = small(cls, standardize=False).fit(data())
     assert (plain.to_model(data()) == data()).all()
     assert plain._log_volume == 0
+    for fitted, bad in itertools.product((model, plain), (np.nan, np.inf)):
+        with pytest.raises(ValueError, match=rf"^x must lie within .* x\[0, 1\] is {bad}; drop fill values and NaN"):
+            fitted.to_model(np.array([[0.0, bad, 0.0]]))

@@ -331,6 +331,12 @@ def test_decoder_variance_diag_refuses_a_constant_column(x):
         VAE(1, decoder_variance="diag").fit(np.column_stack([x, np.full(len(x), 7.0)]))
 
 
+def test_a_code_that_overflows_the_decoder_is_an_error(x):
+    model = VAE(1, hidden=(4,), n_steps=1, rng=0).fit(x)
+    with pytest.raises(ArithmeticError, match="decode is not finite: numbers of the network overflow"):
+        model.decode([[1e60]])
+
+
 def test_a_fitted_model_keeps_its_network_when_parameters_change(x):
     model = linear(n_latents=2, n_steps=20).fit(x)
     before = model.sample(3, rng=0), model.elbo(x), model.decode(np.zeros((1, 2)))
