@@ -7,7 +7,17 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from scratchgen.validation import Array, ArrayLike, IntArray, as_count, as_finite, as_number, check_levels, freeze
+from scratchgen.validation import (
+    Array,
+    ArrayLike,
+    IntArray,
+    as_count,
+    as_finite,
+    as_number,
+    as_real,
+    check_levels,
+    freeze,
+)
 
 
 class _TimeChange(Protocol):
@@ -132,9 +142,13 @@ class NoiseSchedule:
         ValueError
             If steps is not a 1-D array of ints that rise strictly within 1..T, or a β_i² rounds to 1.
         """
+        as_real(steps, "steps")  # refuses text, masked and ragged arrays
         steps = np.asarray(steps)
         if steps.ndim != 1 or steps.size == 0 or steps.dtype.kind not in "iu":
-            raise ValueError(f"steps must be a 1-D array of ints, got shape {steps.shape} and dtype {steps.dtype}")
+            raise ValueError(
+                f"steps must be a 1-D array of ints, got shape {steps.shape} and dtype {steps.dtype}; pass the steps "
+                f"that stay, such as [1, {self.T}]"
+            )
         if steps[0] < 1 or steps[-1] > self.T or (np.diff(steps) <= 0).any():
             raise ValueError(f"steps must rise strictly within 1..{self.T}, got {steps}; pass sorted, distinct steps")
         previous = np.concatenate([[0], steps[:-1]])

@@ -447,18 +447,22 @@ def check_levels(x: ArrayLike, n_levels: int, name: str = "x") -> None:
 
 def as_labels(labels: ArrayLike, n: int, n_labels: int, name: str = "labels", first: int = 0) -> IntArray:
     """Return labels as an int array (n,); TypeError or ValueError unless they are ints in first..n_labels−1."""
-    array = as_real(labels, name)
+    if labels is None:
+        raise ValueError(f"{name} must be {n} int labels, got None; number the classes 0, 1, …")
+    as_real(labels, name)  # refuses text, masked, sparse and ragged arrays
+    array = np.asarray(labels)
     if array.shape != (n,):
         raise ValueError(
-            f"{name} must have the shape ({n},), one for each row of x, got {array.shape}; drop further axes"
+            f"{name} must have the shape ({n},), one label an example, got {array.shape}; pass {n} labels, without "
+            "further axes"
         )
-    if np.asarray(labels).dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold ints, got dtype {np.asarray(labels).dtype}; number the classes 0, 1, …")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold ints, got dtype {array.dtype}; number the classes 0, 1, …")
     if n and (array.min() < first or array.max() >= n_labels):
         raise ValueError(
-            f"{name} must be in {first}..{n_labels - 1}, got {array.min():g}..{array.max():g}; number them 0, 1, …"
+            f"{name} must be in {first}..{n_labels - 1}, got {array.min()}..{array.max()}; number them 0, 1, …"
         )
-    return np.asarray(labels).astype(np.int64, copy=False)  # NO_LABEL is negative, which unsigned ints cannot hold
+    return array.astype(np.int64, copy=False)  # NO_LABEL is negative, which unsigned ints cannot hold
 
 
 def check_shapes(name: str, array: Array, like_name: str, like: Array) -> None:

@@ -14,6 +14,7 @@ from scratchgen.validation import (
     as_number,
     as_real,
     check_callable,
+    check_positive,
     check_rng,
     column,
 )
@@ -43,11 +44,12 @@ def reverse_variance(schedule: NoiseSchedule, variance: str | Array) -> Array:
             return schedule.beta**2
         return np.concatenate([[0.0], schedule.beta[1:2] ** 2, schedule.beta_tilde[2:] ** 2])
     table = np.array(as_real(variance, "variance"), dtype=np.float64)
-    if table.shape != (schedule.T + 1,) or not ((table[1:] > 0) & np.isfinite(table[1:])).all():
+    if table.shape != (schedule.T + 1,):
         raise ValueError(
-            f"variance must be 'beta', 'posterior' or {schedule.T + 1} numbers, positive from index 1, "
-            f"got {table if table.size < 9 else table.shape}"
+            f"variance must be a name or an array of shape ({schedule.T + 1},), one number for each t = 0..T, got "
+            f"shape {table.shape}; pass 'beta', or put a 0, which is not used, before the {schedule.T} numbers"
         )
+    check_positive(table[1:], "variance", "pass positive numbers from index 1 on")
     table[0] = 0.0
     return table
 

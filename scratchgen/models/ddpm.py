@@ -48,7 +48,9 @@ from scratchgen.validation import (
     as_count,
     as_generator,
     as_guidance,
+    as_labels,
     as_number,
+    as_samples,
     check_flag,
 )
 
@@ -187,7 +189,7 @@ class DDPM(DiffusionModel):
             If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
         """
         self._check_parameters()
-        labels = self._as_labels(y, len(np.asarray(x))) if self.n_classes else None
+        labels = self._as_labels(y, len(as_samples(x))) if self.n_classes else None
         before = dict(vars(self))
         network, data, options = self._start(x)
         steps = train(
@@ -262,18 +264,11 @@ class DDPM(DiffusionModel):
         if len(fitted["noise_losses_"]) not in (0, self._chain.T + 1) or (fitted["noise_losses_"] < 0).any():
             raise ValueError(f"noise_losses_ must be empty or hold {self._chain.T + 1} numbers, none below 0")
 
-    def _as_labels(self, y: object, n: int) -> IntArray:
-        """Return labels y as an int array (n,); ValueError unless they are ints in 0..n_classes−1."""
+    def _as_labels(self, y: Any, n: int) -> IntArray:
+        """Return labels y as an int array (n,); TypeError or ValueError unless they are ints in 0..n_classes−1."""
         if not self.n_classes:
             raise ValueError("y must be None for a model without labels, n_classes=0; train one with n_classes set")
-        if isinstance(y, np.ma.MaskedArray):
-            raise TypeError("y must not be a masked array; drop the masked rows")
-        labels = np.asarray(y)
-        if labels.shape != (n,) or labels.dtype.kind not in "iu":
-            raise ValueError(f"y must be {n} int labels, as n_classes={self.n_classes} says, got {y!r:.60}")
-        if n and (labels.min() < 0 or labels.max() >= self.n_classes):
-            raise ValueError(f"y must be in 0..{self.n_classes - 1}, got {labels.min()}..{labels.max()}")
-        return labels.astype(np.int64)  # NO_LABEL is negative
+        return as_labels(y, n, self.n_classes, "y")
 
     @property
     def _eps_prediction(self) -> str | None:
@@ -298,15 +293,15 @@ class DDPM(DiffusionModel):
 
         Raises
         ------
+        TypeError
+            If steps is neither an int nor an array of numbers.
         ValueError
             If steps are not in 1..T and rising.  If `variance` is an array or `prediction` is "step", which are tied to
             the schedule of training.
         """
         T = self.schedule_.T
-        if isinstance(steps, int | np.integer):
-            n = as_count(steps, "steps")
-            if n > T:
-                raise ValueError(f"steps must be at most the {T} steps of the schedule, got {n}")
+        if np.isscalar(steps):
+            n = as_count(steps, "steps", maximum=T)
             steps = -(-T * np.arange(1, n + 1) // n)
         if self.prediction == "step" or not isinstance(self.variance, str):
             raise ValueError("a model with prediction='step' or an array variance cannot be respaced; train another")

@@ -636,17 +636,9 @@ def test_ddim_asks_for_the_noise_it_needs():
     ids=["reverse_variance", "bound_weight", "negative_elbo", "bound_terms", "p_step", "ancestral_sampler"],
 )
 def test_an_invalid_variance_is_refused(use, variance):
-    with pytest.raises(
-        ValueError, match=r"^variance must be (one of 'beta', 'posterior'|'beta', 'posterior' or 7 numbers), "
-    ):
+    name, shape = "one of 'beta', 'posterior', ", r"a name or an array of shape \(7,\), .*; pass 'beta', or put a 0"
+    with pytest.raises(ValueError, match=rf"^variance must be ({name}|{shape}|positive and finite, got .*; pass)"):
         use(variance)
-
-
-def test_a_short_table_is_shown_and_a_long_one_by_its_shape():
-    with pytest.raises(ValueError, match=r"got \[1\. 1\. 1\. 1\. 1\. 1\. 1\. 1\.\]$"):
-        reverse_variance(SCHEDULE, np.ones(8))
-    with pytest.raises(ValueError, match=r"got \(9,\)$"):
-        reverse_variance(SCHEDULE, np.ones(9))
 
 
 def test_an_unknown_weighting_is_refused():

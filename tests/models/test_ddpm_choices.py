@@ -182,7 +182,8 @@ def test_respaced_chain_visits_the_same_noise_levels(schedule, data):
 
 @pytest.mark.parametrize(
     ("steps", "words"),
-    [([], "1-D array of ints"), ([1.0], "1-D array of ints"), ([[1]], "1-D array of ints"), ([0, 1], "rise strictly"),
+    [([], "1-D array of ints"), ([1.0], r"1-D array of ints.* pass the steps that stay, such as \[1, 5\]"),
+     ([[1]], "1-D array of ints"), ([[1], [1, 2]], "rectangular array"), ([0, 1], "rise strictly"),
      ([2, 2], "rise strictly"), ([3, 1], "rise strictly"), ([6], "rise strictly")],
 )  # fmt: skip
 def test_invalid_steps_are_refused(steps, words):
@@ -273,7 +274,7 @@ def test_respacing_keeps_the_kind_of_variance():
     [
         ({"prediction": "step"}, 3, "cannot be respaced"),
         ({"variance": np.full(13, 0.1)}, 3, "cannot be respaced"),
-        ({}, 13, "steps must be at most the 12 steps"),
+        ({}, 13, "steps must be at most 12, got 13; lower it"),
         ({}, 0, "steps must be at least 1"),
         ({}, [3, 2], "steps must rise strictly"),
     ],
@@ -282,6 +283,12 @@ def test_respacing_keeps_the_kind_of_variance():
 def test_invalid_respacings_are_refused_with_the_reason(parameters, steps, words):
     with pytest.raises(ValueError, match=words):
         exact_model(**parameters).respace(steps)
+
+
+@pytest.mark.parametrize("steps", [np.float64(3), 3.0, "3", True])
+def test_a_number_of_steps_that_is_no_int_is_refused(steps):
+    with pytest.raises(TypeError, match=r"^steps must be an integer, got .*; pass an int"):
+        exact_model().respace(steps)
 
 
 def test_ddim_needs_one_draw_at_eta_0_and_gives_the_ancestral_posterior_sampler_at_eta_1():
@@ -411,14 +418,51 @@ def test_dropped_labels_are_not_learnt():
     assert np.abs(always.network_.mlp.weights[0][rows] - start.network_.mlp.weights[0][rows]).max() > 1e-4
 
 
-@pytest.mark.parametrize("y", [None, [0, 1], np.zeros(400), np.full(400, 2), np.full(400, -1)], ids=repr)
-def test_invalid_labels_are_refused(y):
+@pytest.mark.parametrize(
+    ("y", "error", "words"),
+    [
+        (None, ValueError, "be 400 int labels, got None; number the classes"),
+        ([0, 1], ValueError, r"have the shape \(400,\), one label an example, got \(2,\); pass 400 labels"),
+        ([[0], [0, 1]], ValueError, "be a rectangular array"),
+        (np.zeros(400), TypeError, "hold ints, got dtype float64; number the classes"),
+        (["a"] * 400, TypeError, "be a real array, got dtype <U1; convert it to numbers"),
+        (np.ma.array([0] * 400, mask=[True] * 400), TypeError, "not be a masked array; drop the masked rows"),
+        (np.full(400, 2), ValueError, r"be in 0\.\.1, got 2\.\.2; number them"),
+        (np.full(400, -1), ValueError, r"be in 0\.\.1, got -1\.\.-1; number them"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_invalid_labels_are_refused(y, error, words):
     x, _ = two_classes()
-    with pytest.raises(ValueError, match=r"^y must be (in 0\.\.1|400 int labels, as n_classes=2 says)"):
+    with pytest.raises(error, match=f"^y must {words}"):
         DDPM(n_classes=2).fit(x, y)
     if y is not None:
-        with pytest.raises(ValueError, match=r"^y must be "):
+        with pytest.raises(error, match=f"^y must {words}"):
             labelled(n_steps=1).sample(400, rng=0, y=y)
+
+
+def test_one_number_as_data_is_refused_by_name_also_with_labels():
+    with pytest.raises(ValueError, match=r"^x must have shape \(N, D\), got shape \(\)"):
+        DDPM(n_classes=2).fit(3.0, [0])
+
+
+@pytest.mark.parametrize(
+    ("variance", "error", "words"),
+    [
+        (
+            np.ones(7),
+            ValueError,
+            r"be a name or an array of shape \(13,\), .*, got shape \(7,\); pass 'beta', or put a 0",
+        ),
+        (0.1, ValueError, r"be a name or an array of shape \(13,\), .*, got shape \(\); pass 'beta'"),
+        (np.zeros(13), ValueError, "be positive and finite, got 0.0; pass positive numbers from index 1 on"),
+        (np.full(13, np.nan), ValueError, "be positive and finite, got nan; pass positive numbers from index 1 on"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_invalid_variances_are_refused_with_the_remedy(variance, error, words):
+    with pytest.raises(error, match=f"^variance must {words}"):
+        exact_model(variance=variance)
 
 
 def test_labels_are_ignored_without_classes():
