@@ -20,6 +20,7 @@ from scratchgen.validation import (
     as_number,
     as_samples,
     as_widths,
+    check_symmetric,
     check_type,
 )
 
@@ -120,10 +121,8 @@ class DiffusionModel(StandardizedEstimator):
         if len(histograms) and (histograms.min() <= 0 or np.abs(histograms.sum(axis=1) - 1).max() > 1e-9):
             raise ValueError("histograms_ must be positive, with sum 1 in every row")
         if len(covariance):
-            size = np.abs(covariance).max()
-            if np.abs(covariance - covariance.T).max() > 1e-9 * size:
-                raise ValueError("covariance_ must be symmetric")
-            if np.linalg.eigvalsh(covariance)[0] < -1e-9 * size:
+            check_symmetric(covariance, "covariance_")
+            if np.linalg.eigvalsh(covariance)[0] < -1e-9 * np.abs(covariance).max():
                 raise ValueError("covariance_ must not have a negative eigenvalue")
 
     def _statistics(self, x: Array, mean: Array, scale: float) -> tuple[Array, Array]:

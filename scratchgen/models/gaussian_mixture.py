@@ -34,6 +34,7 @@ from scratchgen.validation import (
     as_number,
     as_samples,
     check_flag,
+    check_symmetric,
 )
 
 
@@ -270,10 +271,9 @@ class GaussianMixture(MixtureModel):
             if precisions.shape != shape:
                 raise ValueError(f"precisions_init must have shape {shape}, got {precisions.shape}")
             full = expand(precisions, self.covariance_type, K, D)
-            asymmetry = np.abs(full - full.swapaxes(1, 2)).max(axis=(1, 2))
-            symmetric = (asymmetry <= 1e-8 * np.abs(full).max(axis=(1, 2))).all()
-            if not symmetric or np.linalg.eigvalsh(full).min() <= 0:
-                raise ValueError("precisions_init must be symmetric and positive definite; pass inverse covariances")
+            check_symmetric(full, "precisions_init")
+            if np.linalg.eigvalsh(full).min() <= 0:
+                raise ValueError("precisions_init must be positive definite; pass inverse covariances")
             inverse = np.linalg.inv(full)
             covariances = 0.5 * (inverse + inverse.swapaxes(1, 2))  # rounding makes it asymmetric if nearly singular
         return weights, means, covariances

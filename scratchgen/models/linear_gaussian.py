@@ -73,6 +73,9 @@ class LinearGaussianModel(InformationCriteria, Estimator):
         if np.min(fitted["noise_variance_"]) <= 0:
             raise ValueError(f"noise_variance_ must be positive, got {np.min(fitted['noise_variance_'])}")
         check_bounds(**fitted)
+        energies, n_iter = fitted["free_energies_"], fitted["n_iter_"]
+        if len(energies) != 2 * n_iter + 1 or not np.array_equal(energies[::2], fitted["lower_bounds_"]):
+            raise ValueError(f"free_energies_ must be {2 * n_iter + 1} numbers, every second one of lower_bounds_")
 
     def _run_em(
         self, x: Array, start: Parameters, step: Callable[..., Parameters], tol: float, max_iter: int

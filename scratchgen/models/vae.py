@@ -123,6 +123,13 @@ class GaussianVAE(StandardizedEstimator):
         parts = {name: Form((self.dtype,), (length,)) for name, length in zip(PARTS, lengths, strict=True)}
         return super()._forms(n_features) | parts
 
+    def _check_fitted(self, **fitted: Any) -> None:
+        super()._check_fitted(**fitted)
+        if len(fitted["losses_"]) > self.n_steps:
+            raise ValueError(
+                f"losses_ must have n_steps = {self.n_steps} numbers at most, got {len(fitted['losses_'])}"
+            )
+
     # --- use of the fitted model -----------------------------------------------------------------------------------
 
     @property

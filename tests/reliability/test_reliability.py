@@ -81,6 +81,11 @@ def crafted(kind, tmp_path, change):
     return type(fitted(kind)).load(tmp_path / "model.npz")
 
 
+def fall(parts):
+    """Let the bound of EM fall from 0 to −1 after 2 steps."""
+    parts.update(lower_bounds_=npy(np.array([-3.0, 0.0, -1.0])), n_iter_=npy(np.array(2)))
+
+
 def state_of(name):
     """A generator's state as `save` writes it."""
     bits = getattr(np.random, name)(0)
@@ -134,6 +139,12 @@ def test_a_tampered_generator_state_never_reaches_numpy(name, change, words, tmp
         ("GaussianMixture full", lambda h, p: p.update(covariances_=npy(-np.ones((2, 3, 3)))), "not positive definite"),
         ("CategoricalMixture", lambda h, p: p.update(probabilities_=npy(np.ones((2, 3, 4)))), "probabilities"),
         ("DDPM", lambda h, p: p.update(variance_=npy(np.zeros(11))), "variance"),
+        ("PPCA", lambda h, p: fall(p), "lower_bounds_ must not fall"),
+        ("GaussianMixture full", lambda h, p: fall(p), "lower_bounds_ must not fall"),
+        ("CategoricalMixture", lambda h, p: fall(p), "lower_bounds_ must not fall"),
+        ("PPCA", lambda h, p: p.update(free_energies_=npy(np.zeros(1))), "must be 1 numbers, every second"),
+        ("PPCA", lambda h, p: p.update(free_energies_=npy(np.zeros(0))), "free_energies_ must be 1 numbers"),
+        ("VAE", lambda h, p: p.update(losses_=npy(np.zeros(10**4))), r"losses_ must have n_steps = \d+ numbers"),
         ("ScoreSDE", lambda h, p: h["params"].update(t_min=2.0), r"t_min must be in \(0.0, 1.0\]"),
         ("DDPM of levels", lambda h, p: p.update(histograms_=npy(np.zeros((3, 4)))), "histograms_ must be positive"),
     ],
