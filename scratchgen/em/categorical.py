@@ -15,6 +15,7 @@ import numpy as np
 from scratchgen.em.algorithm import m_step_table
 from scratchgen.likelihood import level_values, logsumexp, quiet_log, softmax
 from scratchgen.validation import (
+    LARGEST,
     RNG,
     Array,
     ArrayLike,
@@ -124,31 +125,38 @@ class CategoricalLaw:
 
     # --- diffusion: x_t = scale · x_0 + std · ε with the levels x_0 scaled to [−1, 1] --------------------------------
 
-    def _diffused(self, x_t: Array, scale: float, std: float) -> tuple[Array, Array, Array]:
-        """log p(x_t, z = c), (N, K), E[x_0 | x_t, c] and Var(x_0d | x_t, c), each (N, K, D)."""
+    def _diffused(self, x_t: Array, scale: float, std: float) -> tuple[Array, Array, Array, Array]:
+        """log p(x_t, z = c), (N, K), less a number a row, (N,); E[x_0 | x_t, c] and Var(x_0d | x_t, c), (N, K, D)."""
         _, D, n_levels = self.probabilities.shape
         x_t, levels = as_samples(x_t, "x_t", dimension=D), level_values(n_levels)
-        scale = as_number(scale, "scale")
-        std = as_number(std, "std", low=0.0, open_low=True)
-        log_kernel = -0.5 * ((x_t[:, :, None] - scale * levels) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
-        log_terms = log_kernel[:, None] + self._log_probabilities
+        scale = as_number(scale, "scale", low=-LARGEST, high=LARGEST)
+        std = as_number(std, "std", low=1e-60, high=LARGEST)
+        # The exponent is written as that of the nearest level and the excess of every level over it.  The excess is a
+        # difference of squares in factors: far away x_t² would drown the differences of the levels.
+        within = np.clip(x_t, -abs(scale), abs(scale))[:, :, None]
+        nearest = levels[np.abs(within - scale * levels).argmin(axis=2)][:, :, None]
+        least, apart = x_t[:, :, None] - scale * nearest, x_t[:, :, None] - scale * levels
+        excess = (scale * (nearest - levels) / std) * ((apart + least) / std)
+        log_peaks = -0.5 * (least[:, :, 0] / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
+        log_terms = self._log_probabilities - 0.5 * excess[:, None]
         law = softmax(log_terms)
         means = law @ levels
         variances = np.maximum(law @ levels**2 - means**2, 0.0)
-        return self._log_weights + logsumexp(log_terms).sum(axis=2), means, variances
+        return self._log_weights + logsumexp(log_terms).sum(axis=2), log_peaks.sum(axis=1), means, variances
 
     def diffused_log_prob(self, x_t: Array, scale: float, std: float) -> Array:
-        """log p(x_t), a density, (N,), nats, for x_t (N, D); ValueError unless std is positive."""
-        return logsumexp(self._diffused(x_t, scale, std)[0])
+        """log p(x_t), a density, (N,), nats, for x_t (N, D); ValueError unless std is in [1e-60, 1e60]."""
+        log_joint, log_peaks, _, _ = self._diffused(x_t, scale, std)
+        return logsumexp(log_joint) + log_peaks
 
     def denoise(self, x_t: Array, scale: float, std: float) -> Array:
         """Bayes denoiser E[x_0 | x_t], (N, D); arguments as for `diffused_log_prob`."""
-        log_joint, means, _ = self._diffused(x_t, scale, std)
+        log_joint, _, means, _ = self._diffused(x_t, scale, std)
         return np.einsum("nk,nkd->nd", softmax(log_joint), means)
 
     def denoise_variance(self, x_t: Array, scale: float, std: float) -> Array:
         """tr Cov(x_0 | x_t), (N,), the least mean squared error of a denoiser at x_t; arguments as for `denoise`."""
-        log_joint, means, variances = self._diffused(x_t, scale, std)
+        log_joint, _, means, variances = self._diffused(x_t, scale, std)
         posterior = softmax(log_joint)
         spread = means - np.einsum("nk,nkd->nd", posterior, means)[:, None]
         return np.einsum("nk,nkd->n", posterior, variances + spread**2)

@@ -91,6 +91,28 @@ def test_denoised_levels_stay_within_the_levels_at_tiny_noise(std):
     assert np.abs(model.denoise(x_t, 1.0, std)).max() <= 1 + 1e-15
 
 
+@pytest.mark.parametrize("far", [1e9, 1e20, 1e60])
+@pytest.mark.parametrize(("scale", "std"), [(0.6, 0.8), (-0.6, 0.8), (1.0, 1e-3)])
+def test_far_away_the_denoiser_is_the_outermost_level_that_is_possible(far, scale, std):
+    """E[x_0 | x_t] goes to the end of the support of the mixture, and its variance to 0."""
+    tables = [[[0.5, 0.3, 0.2], [0.5, 0.5, 0.0]], [[0.1, 0.9, 0.0], [0.2, 0.8, 0.0]]]
+    law, sign = CategoricalLaw([0.5, 0.5], tables), np.sign(scale)
+    x_t = np.array([[far, far], [-far, -far]])
+    ends = np.array([[1.0, 0.0], [-1.0, -1.0]])[:: int(sign)]
+    assert np.abs(law.denoise(x_t, scale, std) - ends).max() < 1e-14
+    assert law.denoise_variance(x_t, scale, std).max() < 1e-14
+    exact = -0.5 * np.sum(((x_t - scale * ends) / std) ** 2, axis=1)
+    assert residual(law.diffused_log_prob(x_t, scale, std), exact) < 1e-12
+
+
+@pytest.mark.parametrize(("scale", "std", "name"), [(1e300, 0.8, "scale"), (0.6, 1e-300, "std"), (0.6, 1e300, "std")])
+def test_noise_levels_whose_squares_overflow_are_refused_by_name(scale, std, name):
+    law = CategoricalLaw([1.0], [[[0.5, 0.5]] * 2])
+    for verb in law.denoise, law.denoise_variance, law.diffused_log_prob:
+        with pytest.raises(ValueError, match=f"^{name} must be in "):
+            verb(np.zeros((1, 2)), scale, std)
+
+
 def test_samples_of_tables_have_their_masses():
     model, _ = small_tables()
     every = np.array(np.meshgrid(*[np.arange(3.0)] * 2)).reshape(2, -1).T
