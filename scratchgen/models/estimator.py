@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from functools import cache, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
@@ -293,8 +294,9 @@ class Estimator(ABC):
         """
         path = as_path(path)
         check_flag(overwrite, "overwrite")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"path {path} is in a folder that does not exist; make {path.parent} first")
+        folder = Path(os.path.realpath(path)).parent  # a link is followed
+        if not folder.is_dir():
+            raise FileNotFoundError(f"path {path} is in a folder that does not exist; make {folder} first")
         if path.exists() and not overwrite:
             raise FileExistsError(f"path {path} exists; pass overwrite=True to replace it")
         fitted = {name: getattr(self, name) for name in ("n_features_in_", *self._fitted)}

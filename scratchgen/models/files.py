@@ -148,9 +148,10 @@ def write_model(path: Path, name: str, params: dict[str, Any], fitted: dict[str,
         with ThreadPoolExecutor(1) as pool:  # Ctrl-C interrupts the main thread only, and here it waits for the file
             pool.submit(write_atomically, path, lambda file: np.savez_compressed(file, **arrays), replace).result()
     except OSError as error:
-        if error.errno is not None:
-            error.filename, error.filename2 = str(path), None  # not that of the temporary file
-        raise
+        if error.errno is None:
+            raise
+        cause = f"{error.strerror}; pass a path in a folder that has room and in which you may make files"
+        raise OSError(error.errno, cause, str(path)) from error  # not the name of the temporary file
     except RuntimeError as error:  # Ctrl-C within a lock of the pool: "release unlocked lock"
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
@@ -248,9 +249,14 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     if not os.fspath(path) or os.fspath(path)[-1] in ("/", os.sep):
         raise ValueError(f"path must name a file, got {os.fspath(path)!r}; pass 'model.npz'")
     path = Path(path)
-    if "\0" in str(path) or any(len(os.fsencode(part)) > 255 for part in path.parts):
+    try:
+        right = "\0" not in str(path) and all(len(os.fsencode(part)) <= 255 for part in path.parts)
+    except UnicodeEncodeError:  # a lone surrogate
+        right = False
+    if not right:
         raise ValueError(
-            f"path must be the name of a file, of at most 255 bytes a part without NUL, got {str(path)!r:.60}"
+            "path must be the name of a file, of at most 255 bytes a part without NUL or lone surrogates, got "
+            f"{str(path)!r:.60}; pass 'model.npz'"
         )
     if path.is_dir():
         raise IsADirectoryError(f"path {path} is a folder; name a file in it, such as {path / 'model.npz'}")

@@ -320,14 +320,55 @@ def test_widths_may_be_a_range_and_masked_arrays_are_refused(tmp_path):
     assert np.array_equal(matrix.components_, PPCA(1).fit(REALS).components_)
 
 
-def test_errors_of_the_disk_name_the_path(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "kind"), [(28, OSError), (13, PermissionError), (2, FileNotFoundError)])
+def test_errors_of_the_disk_name_the_path_and_the_remedy(number, kind, tmp_path, monkeypatch):
     def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number), "temporary")
 
     monkeypatch.setattr("numpy.savez_compressed", full)
-    with pytest.raises(OSError, match=r"No space left on device: '.*model.npz'"):
+    words = rf"{os.strerror(number)}; pass a path in a folder that has room .*: '{tmp_path / 'model.npz'}'$"
+    with pytest.raises(kind, match=words):
         fitted("PPCA").save(tmp_path / "model.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_a_missing_folder_is_refused_with_the_folder_to_make(tmp_path):
+    link = tmp_path / "link.npz"
+    link.symlink_to(tmp_path / "none" / "model.npz")
+    for overwrite in True, False:
+        with pytest.raises(FileNotFoundError, match=rf"^path {link} is in a folder .* make {tmp_path / 'none'} first"):
+            fitted("PPCA").save(link, overwrite=overwrite)
+    (tmp_path / "none").mkdir()
+    fitted("PPCA").save(link)
+    assert PPCA.load(link).n_features_in_ == 3
+
+
+@pytest.mark.parametrize("name", ["\ud800", "folder/\ud800.npz"])
+def test_a_path_with_a_lone_surrogate_is_refused_by_name(name):
+    for verb in fitted("PPCA").save, PPCA.load:
+        with pytest.raises(
+            ValueError, match=r"^path must be the name of a file, .*lone surrogates, got .*; pass 'model"
+        ):
+            verb(name)
+
+
+@pytest.mark.parametrize("kind", ["DDPM of levels"])
+def test_an_asymmetric_covariance_in_a_file_is_refused(kind, tmp_path):
+    def skew(header, parts):
+        parts["covariance_"] = npy(np.eye(3) + 1e-6 * np.eye(3, k=1))
+
+    with pytest.raises(ModelFileError, match="covariance_ must be symmetric; use"):
+        crafted(kind, tmp_path, skew)
+
+
+@pytest.mark.parametrize("call", [
+    lambda model: model.sample(10**12),
+    lambda model: model.elbo(REALS, n_draws=10**30),
+    lambda model: model.iwae(REALS, n_draws=10**30),
+])  # fmt: skip
+def test_a_count_that_no_memory_holds_is_refused_at_once(call):
+    with pytest.raises(ValueError, match=r"^n(_draws)? must be at most 1000000000, got 1e\+(12|30); lower it"):
+        call(fitted("VAE"))
 
 
 def test_ctrl_c_within_a_lock_is_ctrl_c(tmp_path, monkeypatch):
