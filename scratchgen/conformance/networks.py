@@ -39,9 +39,10 @@ def printed_mlp(
     for i, (weight, bias) in enumerate(layers):
         before, z = x, np.einsum("nm,mk->nk", x, weight)
         if i == len(layers) - 1:
-            return z + bias
-        x = activate(z) + bias if late_bias else activate(z + bias)
-        x = x + before if residual and x.shape == before.shape else x
+            x = z + bias
+        else:
+            x = activate(z) + bias if late_bias else activate(z + bias)
+            x = x + before if residual and x.shape == before.shape else x
     return x
 
 

@@ -258,7 +258,7 @@ def _small_network(**options: Any) -> NoiseNetwork:
 
 
 def _printed_eps_hat(
-    network: NoiseNetwork, parameters: Array, x_t: Array, t: IntArray, labels: IntArray | None, kind: str | None
+    network: NoiseNetwork, parameters: Array, x_t: Array, t: IntArray, labels: IntArray, kind: str | None
 ) -> Array:
     """ε̂ of such a network from the formulas of its layers, for given parameters and steps t (N,)."""
     steps = compose(SCHEDULE)
@@ -270,9 +270,7 @@ def _printed_eps_hat(
         "v": (std, scale),
         "step": (0 * scale, std / np.sqrt(steps.variance[t])),
     }[kind]
-    indicators = np.zeros((len(x_t), network.n_classes))
-    if labels is not None:
-        indicators = (labels[:, None] == np.arange(network.n_classes)).astype(np.float64)
+    indicators = (labels[:, None] == np.arange(network.n_classes)).astype(np.float64)
     mlp = mlp_by_hand(parameters, network.mlp.sizes)
     return printed_noise(mlp, x_t, scale, std, network.n_time_features, indicators, coefficients=coefficients)
 
@@ -283,8 +281,8 @@ def _printed_losses(
     x0: Array,
     t: IntArray,
     noise: Array,
-    labels: IntArray | None = None,
-    kind: str | None = None,
+    labels: IntArray,
+    kind: str | None,
 ) -> Array:
     """‖ε − ε̂(ᾱ_t x_0 + β̄_t ε, t)‖² of every example."""
     steps = compose(SCHEDULE)

@@ -10,7 +10,6 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -78,8 +77,6 @@ def function_named(name: str) -> FunctionType:
         value = value.__func__
     elif isinstance(value, property):
         value = value.fget
-    elif isinstance(value, cached_property):
-        value = value.func
     if not isinstance(value, FunctionType):
         raise TypeError(
             f"name must be the name of a function, method or property written in Python, got {name!r}, "
