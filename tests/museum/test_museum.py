@@ -70,6 +70,13 @@ def test_exhibits_are_distinct_and_name_functions_of_the_table():
     assert all(one.bug and one.source for one in shown)
 
 
+def test_an_exhibit_whose_check_did_not_run_is_an_error(monkeypatch):
+    monkeypatch.setattr(tour, "checks_of", lambda shown: [])
+    shown = EXHIBITS[0]
+    with pytest.raises(RuntimeError, match=f"^{shown.killer} did not run on {shown.function}; run `scratchgen verify`"):
+        killing(shown)
+
+
 @pytest.mark.usefixtures("each_exhibit_once")
 def test_most_diagnoses_name_a_mistake():
     nameless = [shown for shown in EXHIBITS if killing(shown).diagnosis.endswith(NAMELESS)]

@@ -3,8 +3,10 @@
 import re
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from scratchgen import VE, VP, NoiseSchedule, SubVP, conformance, ddpm, likelihood, sde, vae
 from scratchgen.conformance import EDM, audit, given_noise
 from scratchgen.conformance.cases import CODE
+from scratchgen.conformance.convention import as_numpy
 from scratchgen.em import e_step, m_step
 from scratchgen.mixture import Mixture
 from scratchgen.report import cli
@@ -400,6 +403,36 @@ def test_code_that_raises_is_a_row_with_the_error_and_the_call():
     assert "q_posterior must return two results, (mean, spread), got ndarray" in wrong_shape.rows[0].diagnosis
 
 
+def test_a_table_of_another_length_is_a_row_with_the_error():
+    result = audit(betas=SHORT, zero_based=True, alphas_cumprod=np.cumprod(1 - SHORT)[:-1])
+    assert result.rows[0].verdict == "raised"
+    assert "alphas_cumprod must have shape (T,) = (6,), got (5,)" in result.rows[0].diagnosis
+
+
+def test_a_posterior_variance_of_every_entry_passes():
+    model, given = in_hos_convention(SHORT)
+
+    def of_every_entry(t, x_t, x0):
+        mean, variance = model.q_posterior(t, x_t, x0)
+        return mean, variance + 0 * x_t
+
+    passes(audit(**{**given, "q_posterior": of_every_entry}))
+    doubled = audit(**{**given, "q_posterior": lambda *a: (of_every_entry(*a)[0], 2 * of_every_entry(*a)[1])})
+    only(doubled, ["q_posterior"])
+
+
+def test_warnings_of_the_code_itself_are_shown():
+    model, given = in_hos_convention(SHORT)
+
+    def q_sample(t, x0, noise):
+        warnings.warn("mine", RuntimeWarning, stacklevel=1)
+        return model.q_sample(t, x0, noise)
+
+    with pytest.warns(RuntimeWarning, match=r"^mine$"):
+        result = audit(**{**given, "q_sample": q_sample})
+    passes(result)
+
+
 def test_require_raises_with_the_failing_rows_only():
     model, given = in_hos_convention(SHORT)
     audit(**given).require()
@@ -457,6 +490,12 @@ def of_process(process, **changes):
 def euler(process, x, t, s, score, z):
     mean, std = sde.euler_step(process, score(x, t), x, t, s)
     return mean + std * z
+
+
+def test_the_time_of_edm_is_sigma_itself():
+    process, sigma = EDM(20.0), np.array([1e-3, 0.5, 20.0, 300.0])
+    assert np.allclose(process.time_at(process.log_snr(sigma)), sigma, rtol=1e-14, atol=0)
+    assert process.time_at([np.inf, -np.inf]).tolist() == [0.0, np.inf]
 
 
 @pytest.mark.parametrize("process", [VP(0.1, 8.0, 1.7), SubVP(0.1, 8.0), VE(0.05, 6.0), EDM(20.0)], ids=repr)
@@ -1119,6 +1158,45 @@ def test_normal_draws_of_numpy_return_the_given_noise(draw):
         assert np.array_equal(draw(), [4.0, 1.0])
     assert np.random.default_rng(0).normal() == np.random.default_rng(0).normal()
     assert not np.array_equal(draw(), [4.0, 1.0])
+
+
+class Tensor:
+    """A stand-in for a tensor of torch on another device; `dtype` is the text of torch."""
+
+    dtype = "torch.float64"
+
+    def __init__(self, values):
+        self.values = np.asarray(values, dtype=np.float64)
+
+    def detach(self):
+        return SimpleNamespace(cpu=lambda: self.values)
+
+    def copy_(self, values):
+        self.values[:] = values
+        return self
+
+    def normal_(self, mean=0.0, std=1.0, generator=None):
+        raise AssertionError("the given noise does not reach normal_")
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert device tensor to numpy; use Tensor.cpu()")
+
+
+def test_tensors_of_torch_become_arrays_of_numpy_one_by_one_and_in_lists():
+    assert np.array_equal(as_numpy(Tensor([1.0, 2.0])), [1.0, 2.0])
+    assert np.array_equal(as_numpy([Tensor([1.0, 2.0]), Tensor([3.0, 4.0])]), [[1.0, 2.0], [3.0, 4.0]])
+    assert np.array_equal(as_numpy((np.ones(2), Tensor([3.0, 4.0]))), [[1.0, 1.0], [3.0, 4.0]])
+
+
+def test_the_given_noise_reaches_the_functions_and_methods_of_torch(monkeypatch):
+    torch = SimpleNamespace(Tensor=Tensor, randn=lambda *_: pytest.fail("the given noise does not reach randn"))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    before = Tensor.normal_
+    with given_noise(np.array([0.5, -1.0]), np.array([2.0, 3.0])):
+        filled = Tensor([0.0, 0.0]).normal_(3.0, 2.0)
+        assert np.array_equal(torch.randn(2), [2.0, 3.0])
+    assert np.array_equal(filled.values, [4.0, 1.0])
+    assert Tensor.normal_ is before
 
 
 def test_generators_made_within_are_generators_and_draw_what_is_not_given():

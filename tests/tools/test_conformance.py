@@ -28,6 +28,7 @@ from scratchgen.conformance import (
     check_sampler,
     check_score,
     check_sde,
+    check_training_step,
 )
 from scratchgen.conformance.result import NAMELESS, SINGLE, compare, is_single, worst
 from scratchgen.ddpm import p_step
@@ -328,6 +329,20 @@ def test_results_of_other_frameworks_are_taken_as_arrays():
     exact = lambda t, x0, noise: schedule.alpha_bar[t] * x0 + schedule.beta_bar[t] * noise  # noqa: E731
     assert check_forward_process(lambda *a: exact(*a).tolist(), schedule)
     assert check_forward_process(lambda *a: Tensor(exact(*a)), schedule)
+
+
+def test_a_gradient_of_another_shape_does_not_pass():
+    def losses(p):
+        return np.array([1.0, 2.0]) * (p**2).sum()
+
+    def step(p, rows=slice(None)):
+        return losses(p), 3 * p[rows]
+
+    at = np.array([0.7, -0.4, 1.1])
+    assert check_training_step(step, losses, at)
+    wrong = check_training_step(lambda p: step(p, slice(2)), losses, at)
+    assert not wrong
+    assert wrong.diagnosis == "the gradient has shape (2,), expected (3,)"
 
 
 @pytest.mark.parametrize("unit", [1e-5, 1.0, 1e5])

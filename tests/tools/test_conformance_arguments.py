@@ -15,7 +15,7 @@ from scratchgen.conformance import (
     check_moving_average,
     check_posterior,
 )
-from scratchgen.conformance.arguments import check_callable
+from scratchgen.conformance.arguments import check_callable, on_copies
 from scratchgen.conformance.result import compare
 from scratchgen.ddpm import q_sample
 
@@ -173,3 +173,19 @@ def test_a_mistake_of_the_e_step_must_explain_the_whole_step():
 
     told = check_em(step, x, weights, means, covariances, covariance_type="tied").diagnosis
     assert told.endswith("; they are taken about the mean of the data")
+
+
+class WithoutSignature:
+    """A function whose signature Python does not know, as of some compiled modules."""
+
+    __signature__ = "q_sample(t, x0, noise)"
+
+    def __call__(self, t, x0, noise):
+        noise[:] = 0.0
+
+
+def test_an_argument_without_a_name_is_named_by_its_number():
+    given = [1, np.ones(2), np.ones(2)]
+    with pytest.warns(UserWarning, match="q_sample changes its argument number 3 in place; it got copies"):
+        on_copies(WithoutSignature(), "q_sample")(*given)
+    assert (given[2] == 1).all()

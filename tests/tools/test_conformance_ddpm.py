@@ -665,6 +665,27 @@ def test_terms_of_the_bound_are_named_example_by_example():
     assert "the mean over the examples" in run(step=lambda *a: np.full(4, step(*a).mean())).diagnosis
 
 
+def test_a_chain_of_one_step_has_two_terms():
+    schedule, s2 = NoiseSchedule([0.3]), np.array([0.0, 0.2])
+    x0, noise = rng.standard_normal((4, 3)), rng.standard_normal((4, 3))
+    a, b, acp = schedule.alpha[1], schedule.beta[1], 0.7
+
+    def check_of(half):
+        return check_bound_terms(
+            lambda x0: half * (acp * (x0**2).sum(axis=1) - 3 * (acp + np.log(1 - acp))),
+            lambda *_: pytest.fail("there is no L_{t−1}"),
+            lambda x0, x_1, net: -log_normal(x0 - (x_1 - b * net(x_1, 1)) / a, s2[1]),
+            schedule,
+            x0,
+            noise,
+            lambda x, t: 0.4 * x,
+            s2,
+        )
+
+    assert check_of(0.5)
+    assert "the ½ is missing" in check_of(1.0).diagnosis
+
+
 # --- the calls -------------------------------------------------------------------------------------------------------
 
 
@@ -691,6 +712,14 @@ def test_a_code_for_ints_only_passes():
         return float(A_BAR[t]) * x + float(B_BAR[t]) * e
 
     assert check_forward_process(ints_only, FIVE)
+
+
+def test_a_code_whose_arrays_of_t_have_their_own_axes_is_compared_for_ints_only():
+    def batch_of_batches(t, x, e):
+        return A_BAR[t][..., None, None] * x + B_BAR[t][..., None, None] * e
+
+    assert batch_of_batches(np.array([1, 2]), *np.ones((2, 2, 3))).shape == (2, 2, 3)
+    assert check_forward_process(batch_of_batches, FIVE)
 
 
 def test_every_row_of_the_chain_still_passes():

@@ -1047,6 +1047,16 @@ def test_wrong_likelihoods_of_the_flow_are_named(sentence, options):
     fails_as(check_probability_flow_likelihood(partial(flow_log_prob, **options), PLANE, POINTS[:3], SDE), sentence)
 
 
+def test_without_the_process_a_wrong_likelihood_fails_and_only_the_average_is_named():
+    def wrong(x):
+        return flow_log_prob(x, divergence=0.0)
+
+    assert check_probability_flow_likelihood(flow_log_prob, PLANE, POINTS[:3])
+    fails_as(check_probability_flow_likelihood(wrong, PLANE, POINTS[:3]), NAMELESS)
+    averaged = partial(flow_log_prob, mean=True)
+    fails_as(check_probability_flow_likelihood(averaged, PLANE, POINTS[:3]), "it is averaged over D")
+
+
 # --- the bound of a network ------------------------------------------------------------------------------------------
 
 

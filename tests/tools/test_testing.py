@@ -1,5 +1,8 @@
 """`scratchgen.testing`: the strategies refuse what they cannot draw."""
 
+import runpy
+import sys
+
 import pytest
 
 from scratchgen.testing import em_problems, schedules
@@ -18,3 +21,10 @@ from scratchgen.testing import em_problems, schedules
 def test_strategies_refuse_what_they_cannot_draw(strategy, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         strategy()
+
+
+def test_without_hypothesis_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    monkeypatch.delitem(sys.modules, "scratchgen.testing")
+    with pytest.raises(ModuleNotFoundError, match=r"^scratchgen\.testing needs hypothesis; .*pip install '\.\[test\]'"):
+        runpy.run_module("scratchgen.testing")
