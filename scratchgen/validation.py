@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -50,18 +50,22 @@ def as_generator(rng: RNG) -> np.random.Generator:
 
 
 def refuse_masked(x: Any, name: str) -> None:
-    """Raise TypeError for a masked array, whose mask NumPy's functions would drop."""
-    if isinstance(x, np.ma.MaskedArray):
+    """Raise TypeError for a masked array or a list of masked rows, whose mask NumPy's functions would drop."""
+    rows = x if isinstance(x, list | tuple) else (x,)
+    if any(isinstance(row, np.ma.MaskedArray) for row in rows):
         raise TypeError(f"{name} must not be a masked array; drop the masked rows, or fill them: {name}.filled(0.0)")
 
 
 def as_real(x: ArrayLike, name: str) -> Array:
     """Return `x` as an array of real numbers, which may be NaN; floats keep their dtype, ints and bools become float64.
 
+    A data frame becomes the array of its columns, in their order; NA, the missing value of its nullable columns,
+    becomes NaN.
+
     Raises
     ------
     TypeError
-        If x is sparse, or its elements are not numbers.
+        If x is masked or sparse, or its elements are not numbers; text such as "1.5" is no number.
     ValueError
         If x is complex or ragged.
     """
@@ -79,15 +83,89 @@ def as_real(x: ArrayLike, name: str) -> Array:
     if array.dtype.kind == "c":
         raise ValueError(f"{name} must be a real array, got dtype {array.dtype}; Complex data not supported")
     if array.dtype.kind == "O":
-        try:  # NumPy's own conversion would make NaN of None
-            array = np.array([float(value) for value in array.ravel()]).reshape(array.shape)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"{name} must be a real array, got dtype object: {error}; convert it to numbers first"
-            ) from None
+        floats = np.empty(array.shape)
+        for where, value in np.ndenumerate(array):  # NumPy's own conversion would make NaN of None
+            try:
+                floats[where] = _as_float(value)
+            except (TypeError, ValueError, OverflowError) as error:
+                place = _in_column(x, where)
+                raise TypeError(
+                    f"{name} must be a real array, got dtype object: {error}{place}; convert it to numbers first"
+                ) from None
+        return floats
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be a real array, got dtype {array.dtype}; convert it to numbers first")
+        place = _in_column(x, (0, 0))
+        raise TypeError(f"{name} must be a real array, got dtype {array.dtype}{place}; convert it to numbers first")
     return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _as_float(value: Any) -> float:
+    """One element of an array of objects as a float; pandas.NA becomes NaN, and text is refused."""
+    if isinstance(value, str | bytes):
+        raise TypeError(f"could not convert string to float: {value!r:.60}")
+    return float("nan") if type(value).__name__ == "NAType" else float(value)
+
+
+def _in_column(x: Any, where: tuple[int, ...]) -> str:
+    """The column of an element as a part of an error message, if x is a data frame."""
+    return f", in column {list(x.columns)[where[1]]!r:.60}" if _is_frame(x) and len(where) == 2 else ""
+
+
+def _is_frame(x: Any) -> bool:
+    """Whether x is a data frame of pandas, polars or a library like them; none of them is imported."""
+    return not isinstance(x, np.ndarray) and isinstance(getattr(x, "columns", None), Iterable)
+
+
+def column_names(x: Any, name: str = "x") -> tuple[str, ...] | None:
+    """Names of the columns of a data frame; None for an array, and for a frame whose names are not text, as 0, 1, ….
+
+    The rule and the first error are scikit-learn's.
+
+    Raises
+    ------
+    TypeError
+        If some names are text and others are not.
+    ValueError
+        If a name occurs twice.
+    """
+    names = list(x.columns) if _is_frame(x) else []
+    kinds = sorted({"str" if isinstance(label, str) else type(label).__name__ for label in names})
+    if "str" not in kinds:
+        return None
+    if len(kinds) > 1:
+        raise TypeError(
+            f"{name} must have column names of one kind. Feature names are only supported if all input features have "
+            f"string names, but your input has {kinds} as feature name / column name types; "
+            f"{name}.columns = {name}.columns.astype(str) makes all of them text"
+        )
+    seen = set[str]()
+    for label in names:
+        if label in seen:
+            raise ValueError(f"{name} must have a different name for every column, but {label!r:.60} occurs twice")
+        seen.add(label)
+    return tuple(map(str, names))
+
+
+def check_columns(names: tuple[str, ...] | None, fitted: tuple[str, ...] | None, name: str = "x") -> None:
+    """Raise ValueError if both have column names, and they differ or have another order; the words are scikit-learn's.
+
+    None stands for no names: a model that was fitted to a frame accepts an array, whose columns are taken in order.
+    """
+    if names is None or fitted is None or names == fitted:
+        return
+
+    def some(title: str, labels: set[str]) -> str:
+        lines = [f"- {label:.60}\n" for label in sorted(labels)[:5]] + ["- ...\n"] * (len(labels) > 5)
+        return f"{title}:\n{''.join(lines)}" if labels else ""
+
+    unseen, missing = set(names) - set(fitted), set(fitted) - set(names)
+    differences = some("Feature names unseen at fit time", unseen)
+    differences += some("Feature names seen at fit time, yet now missing", missing)
+    raise ValueError(
+        f"{name} must have the columns of fit. The feature names should match those that were passed during fit.\n"
+        + (differences or "Feature names must be in the same order as they were in fit.\n")
+        + f"Pass {name}[list(model.feature_names_in_)], or {name}.to_numpy() if the same columns have other names"
+    )
 
 
 @functools.cache
