@@ -24,7 +24,7 @@ from scratchgen.likelihood import level_values
 from scratchgen.models.estimator import MOST_LEVELS, Progress
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
-from scratchgen.validation import Array, ArrayLike, as_count, as_generator, as_number, as_samples
+from scratchgen.validation import Array, ArrayLike, as_count, as_generator, as_number, as_samples, column_names
 
 
 @dataclass(eq=False, repr=False)
@@ -101,6 +101,7 @@ class CategoricalMixture(MixtureModel):
         """
         self._check_parameters()
         K, n_levels, max_iter, n_init = self.n_components, self.n_levels, self.max_iter, self.n_init
+        names = column_names(x)
         x, rng = as_samples(x).astype(np.float64), as_generator(self.rng)
         one_hot = indicators(x, n_levels)
         check_enough_rows(x, K)
@@ -126,7 +127,8 @@ class CategoricalMixture(MixtureModel):
         )
 
         def attributes(law: CategoricalLaw) -> dict[str, Any]:
-            return {"weights_": law.weights, "probabilities_": law.probabilities, "n_features_in_": x.shape[1]}
+            columns = {"n_features_in_": x.shape[1], "feature_names_in_": names}
+            return {"weights_": law.weights, "probabilities_": law.probabilities, **columns}
 
         yield from self._keep_best(runs, n_init * max_iter, attributes)
 

@@ -32,7 +32,7 @@ from scratchgen.ddpm import (
 )
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
-from scratchgen.models.estimator import UNTRAINED, Progress, finite
+from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.nn import CategoricalDenoiser
 from scratchgen.schedule import NoiseSchedule
@@ -172,6 +172,7 @@ class DDPM(DiffusionModel):
         Parameters
         ----------
         x : (N, D)
+            An array, or a data frame; `Estimator.fit` says what its names are for.
         y : (N,) of int, optional
             Labels 0..n_classes−1, needed if n_classes > 0; ignored if n_classes is 0.
 
@@ -362,6 +363,7 @@ class DDPM(DiffusionModel):
             return ancestral_sampler(self.schedule_, eps_hat, x_T, rng, self.variance_)
         return ddim_sampler(self.schedule_, eps_hat, x_T, rng, eta)
 
+    @framed
     @finite(UNTRAINED)
     def sample(
         self,
@@ -370,6 +372,8 @@ class DDPM(DiffusionModel):
         eta: float | None = None,
         y: ArrayLike | None = None,
         guidance: float = 1.0,
+        *,
+        as_frame: bool = False,
     ) -> Array:
         """Draw n examples from p_θ(x_0), (n, D), in units of the data, by T ancestral steps.
 
@@ -383,6 +387,8 @@ class DDPM(DiffusionModel):
             Labels.
         guidance : float
             As for `eps_hat`.
+        as_frame : bool
+            Return a pandas.DataFrame with the names of fit.
 
         Raises
         ------

@@ -22,6 +22,7 @@ from scratchgen.validation import (
     as_widths,
     check_symmetric,
     check_type,
+    column_names,
 )
 
 Other = TypeVar("Other", bound="DiffusionModel")
@@ -67,12 +68,13 @@ class DiffusionModel(StandardizedEstimator):
         options : dict
             Arguments of the training loop: n_steps, rng, and those of Adam and of the moving average.
         """
-        x, options = as_samples(x), self._options()
+        names, x, options = column_names(x), as_samples(x), self._options()
         mean, scale = self._measure_units(x)
         histograms, covariance = self._statistics(x, mean, scale)
         network = self._new_network(x.shape[1], histograms, covariance, options["rng"])
         self.set_fitted(
             n_features_in_=x.shape[1],
+            feature_names_in_=names,
             mean_=mean,
             scale_=scale,
             parameters_=network.parameters,
@@ -160,4 +162,5 @@ class DiffusionModel(StandardizedEstimator):
         check_type(other, DiffusionModel, "other", "pass DDPM() or ScoreSDE()")
         shared = ("prediction", "n_levels", "hidden", "n_coordinate_features", "standardize", "rng")
         other.set_params(**{name: getattr(self, name) for name in shared})
-        return other.set_fitted(**{name: getattr(self, name) for name in ("n_features_in_", *DiffusionModel._fitted)})
+        fitted = {name: getattr(self, name) for name in ("n_features_in_", *DiffusionModel._fitted)}
+        return other.set_fitted(**fitted, feature_names_in_=self._feature_names)

@@ -38,9 +38,11 @@ from scratchgen.validation import (
     as_count,
     as_generator,
     as_samples,
+    check_columns,
     check_flag,
     check_levels,
     check_spread,
+    column_names,
 )
 
 MOST_LEVELS = 2**20  # of whole numbers; tables have one number for each
@@ -78,6 +80,33 @@ def finite(cause: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return checked
 
     return decorate
+
+
+def framed(sample: Callable[P, R]) -> Callable[P, R]:
+    """Let a model's `sample` return a pandas.DataFrame if its argument `as_frame` is True.
+
+    The columns are `feature_names_in_`, or 0, 1, … for a model without names.  What follows x in a tuple, such as
+    labels, stays an array.  The annotations say Array, since pandas need not be there for a type checker.
+    """
+
+    @wraps(sample)
+    def framing(*args: P.args, **kwargs: P.kwargs) -> R:
+        as_frame = kwargs.get("as_frame", False)
+        check_flag(as_frame, "as_frame")
+        if not as_frame:
+            return sample(*args, **kwargs)
+        try:  # before the draw, which may take minutes
+            from pandas import DataFrame
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError("as_frame=True needs pandas; pip install pandas, or pass False") from None
+        result: Any = sample(*args, **kwargs)
+        x, *rest = result if isinstance(result, tuple) else (result,)
+        model: Any = args[0]
+        frame = DataFrame(x, columns=model._feature_names)
+        framed_result: Any = (frame, *rest) if rest else frame
+        return framed_result
+
+    return framing
 
 
 def check_no_random_state(names: Container[str]) -> None:
@@ -128,6 +157,7 @@ class Estimator(ABC):
 
     _fitted: ClassVar[tuple[str, ...]] = ()  # attributes that training sets and `save` writes
     n_features_in_: int = field(init=False)
+    _feature_names: tuple[str, ...] | None = field(init=False)
     _params_of_fit: dict[str, Any] = field(init=False)
     rng: RNG = None
 
@@ -192,6 +222,9 @@ class Estimator(ABC):
     def fit(self, x: ArrayLike, y: object = None) -> Self:
         """Train from scratch on x, (N, D), until `train` ends; y is ignored, and is there for scikit-learn's Pipeline.
 
+        If x is a data frame whose column names are text, the model keeps the names as `feature_names_in_`, and every
+        method refuses a frame with other columns or with another order.  An array has no names and is accepted.
+
         Raises
         ------
         TypeError, ValueError
@@ -204,8 +237,8 @@ class Estimator(ABC):
         return self
 
     @abstractmethod
-    def sample(self, n: int, rng: RNG = None) -> Array:
-        """Draw n examples from p_θ, (n, D)."""
+    def sample(self, n: int, rng: RNG = None, *, as_frame: bool = False) -> Array:
+        """Draw n examples from p_θ, (n, D), as a pandas.DataFrame with the names of fit if `as_frame` is True."""
 
     @abstractmethod
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
@@ -232,11 +265,22 @@ class Estimator(ABC):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             raise _not_fitted(f"this {type(self).__name__} is not fitted yet; call fit(x) or loop over train(x) first")
 
+    @property
+    def feature_names_in_(self) -> Array:
+        """Names of the columns of the data frame of training, (D,) of str; without names there is no such attribute."""
+        if self._feature_names is None:
+            raise AttributeError
+        return np.array(self._feature_names, dtype=object)  # scikit-learn's dtype
+
     def _as_fitted_samples(self, x: ArrayLike) -> Array:
-        return as_samples(x, dimension=self.n_features_in_, model=type(self).__name__)
+        n_features = self.n_features_in_
+        check_columns(column_names(x), self._feature_names)
+        return as_samples(x, dimension=n_features, model=type(self).__name__)
 
     def set_fitted(self, **fitted: Any) -> Self:
         """Set fitted attributes, from training or from a file, by name; return the model itself.
+
+        `feature_names_in_`, the names of the columns, may be left out or None: the model then has no names.
 
         Raises
         ------
@@ -248,8 +292,7 @@ class Estimator(ABC):
 
     def _check_names(self, fitted: dict[str, Any]) -> None:
         names = {"n_features_in_", *self._fitted}
-        if fitted.keys() != names:
-            wrong = sorted(fitted.keys() ^ names)
+        if wrong := sorted((fitted.keys() - {"feature_names_in_"}) ^ names):
             raise ValueError(
                 f"set_fitted must be given {', '.join(sorted(names))}; {', '.join(wrong)} "
                 f"{'is' if len(wrong) == 1 else 'are'} missing or unknown"
@@ -257,7 +300,9 @@ class Estimator(ABC):
 
     def _keep(self, attributes: dict[str, Any]) -> Self:
         """Set all attributes at once, so that Ctrl-C leaves the old fit or the new one, and never a mixture of both."""
+        names = attributes.pop("feature_names_in_", None)
         params = {k: v.copy() if isinstance(v, list | np.ndarray) else v for k, v in self.get_params().items()}
+        attributes["_feature_names"] = None if names is None else tuple(names)
         vars(self).update(attributes, _params_of_fit=params)  # `save` writes these, whatever `set_params` does later
         return self
 
@@ -300,7 +345,7 @@ class Estimator(ABC):
         if path.exists() and not overwrite:
             raise FileExistsError(f"path {path} exists; pass overwrite=True to replace it")
         fitted = {name: getattr(self, name) for name in ("n_features_in_", *self._fitted)}
-        write_model(path, type(self).__name__, self._params_of_fit, fitted, overwrite)
+        write_model(path, type(self).__name__, self._params_of_fit, fitted, overwrite, self._feature_names)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -332,9 +377,10 @@ class Estimator(ABC):
         archive.only({"header", "n_features_in_", *cls._fitted})
         n_features = archive.arrays({"n_features_in_": Form(("int64",), ())})
         D = as_count(n_features["n_features_in_"], "n_features_in_")
+        names = archive.feature_names(D)
         fitted = archive.arrays(model._forms(D))
         model._check_fitted(**fitted)
-        return model.set_fitted(n_features_in_=D, **fitted)
+        return model.set_fitted(n_features_in_=D, feature_names_in_=names, **fitted)
 
     def _check_parameters(self) -> None:  # noqa: B027 - a subclass need not have arguments
         """Raise TypeError or ValueError for a wrong constructor argument, as far as it can be seen without data."""
@@ -411,7 +457,9 @@ class StandardizedEstimator(Estimator):
             If x has a NaN, or an element of the result is larger than 1e15 in size; its square could overflow in
             float32.
         """
-        x = as_arrays("x (N, D)", x, D=self.n_features_in_)
+        n_features = self.n_features_in_
+        check_columns(column_names(x), self._feature_names)
+        x = as_arrays("x (N, D)", x, D=n_features)
         data = (x - self.mean_) / self.scale_
         wrong = np.argwhere(~(np.abs(data) <= LARGEST_UNITS))  # also NaN
         if len(wrong):

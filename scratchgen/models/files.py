@@ -1,8 +1,8 @@
 """Model files: archives of a header in JSON and one array a fitted attribute, which are read without trust.
 
-A file is an .npz archive without pickle.  Its member `header` is a JSON text with the format, the class, the form of
-every array, and the constructor's arguments.  Before an array is read, its type and shape are compared with those that
-the arguments demand, so that a file never decides how much memory is allocated.
+A file is an .npz archive without pickle.  Its member `header` is a JSON text with the format, the class, the
+constructor's arguments, and the names of the columns.  Before an array is read, its type and shape are compared with
+those that the arguments demand, so that a file never decides how much memory is allocated.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -134,15 +134,30 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_model(path: Path, name: str, params: dict[str, Any], fitted: dict[str, Any], replace: bool) -> None:
-    """Write the arguments and the fitted attributes of a model of class `name`."""
+def write_model(
+    path: Path,
+    name: str,
+    params: dict[str, Any],
+    fitted: dict[str, Any],
+    replace: bool,
+    feature_names: Sequence[str] | None = None,
+) -> None:
+    """Write the arguments, the fitted attributes and the column names of a model of class `name`."""
     for attribute, value in fitted.items():
         if not np.isfinite(value).all():
             raise ArithmeticError(f"{attribute} is not finite, so that no file is written; fit the model again")
-    header = {"format": FORMAT, "class": name, "params": {key: encode(value) for key, value in params.items()}}
+    header = {
+        "format": FORMAT,
+        "class": name,
+        "params": {key: encode(value) for key, value in params.items()},
+        "feature_names": None if feature_names is None else list(feature_names),
+    }
     text = json.dumps(header, allow_nan=False)
     if len(text) > LARGEST_HEADER:
-        raise ValueError(f"the arguments take {len(text)} letters, more than a file may hold; pass smaller arrays")
+        raise ValueError(
+            f"the arguments and column names take {len(text)} letters, more than the {LARGEST_HEADER} of a file; pass "
+            "smaller arrays, or shorter names"
+        )
     arrays = {"header": np.array(text), **fitted}
     try:
         with ThreadPoolExecutor(1) as pool:  # Ctrl-C interrupts the main thread only, and here it waits for the file
@@ -175,6 +190,20 @@ class Archive:
 
     def header(self) -> tuple[str, dict[str, Any]]:
         """Class of the model, and the constructor's arguments as `encode` returned them."""
+        header = self._header()
+        return header["class"], header["params"]
+
+    def feature_names(self, n_features: int) -> tuple[str, ...] | None:
+        """Names of the columns; None if the model was trained without names."""
+        names = self._header()["feature_names"]
+        if names is None:
+            return None
+        if len(names) != n_features or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise ModelFileError(f"feature_names: null or {n_features} different texts are needed")
+        return tuple(names)
+
+    def _header(self) -> dict[str, Any]:
+        """The header after a check of its form."""
         dtype, shape = self._form("header")
         if dtype.kind != "U" or shape != () or dtype.itemsize > 4 * LARGEST_HEADER:
             raise ModelFileError(
@@ -182,14 +211,16 @@ class Archive:
             )
         header = json.loads(str(self._read("header", dtype, shape)), object_pairs_hook=_unique)
         match header:
-            case {"format": format_, "class": str(), "params": dict()} if len(header) == 3 and format_ == FORMAT:
-                return header["class"], header["params"]
-            case {"class": str(), "params": dict()}:
+            case {"format": format_, "class": str(), "params": dict(), "feature_names": None | list()} if (
+                len(header) == 4 and format_ == FORMAT
+            ):
+                return header
+            case {"class": str(), "params": dict()} if header.get("format", 1) != FORMAT:
                 raise ModelFileError(
                     f"header: this version reads format {FORMAT}, the file has format {header.get('format', 1)}; "
                     "fit the model again"
                 )
-        raise ModelFileError("header: it must hold format, class and params")
+        raise ModelFileError("header: it must hold format, class, params and feature_names")
 
     def arrays(self, forms: dict[str, Form]) -> dict[str, Any]:
         """Read the arrays of these names after all of their forms were compared; arrays without axes become numbers."""

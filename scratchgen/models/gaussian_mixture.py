@@ -33,8 +33,10 @@ from scratchgen.validation import (
     as_generator,
     as_number,
     as_samples,
+    check_columns,
     check_flag,
     check_symmetric,
+    column_names,
 )
 
 
@@ -152,9 +154,10 @@ class GaussianMixture(MixtureModel):
         """
         self._check_parameters()
         K, floor, kind, max_iter = self.n_components, self.covariance_floor, self.covariance_type, self.max_iter
+        names = column_names(x)
         x = as_samples(x).astype(np.float64, copy=False)
         check_enough_rows(x, K)
-        prior, last, rng = self._prior(), self._last_fit(K, x.shape[1], floor), as_generator(self.rng)
+        prior, last, rng = self._prior(), self._last_fit(K, x.shape[1], names, floor), as_generator(self.rng)
 
         def log_prior(mixture: Mixture) -> float:
             covariances = mixture.covariances[:1] if kind == "tied" else mixture.covariances
@@ -176,6 +179,7 @@ class GaussianMixture(MixtureModel):
                 "means_": mixture.means,
                 "covariances_": compress(mixture.covariances, kind),
                 "n_features_in_": x.shape[1],
+                "feature_names_in_": names,
             }
 
         yield from self._keep_best(runs, n_init * max_iter, attributes)
@@ -227,7 +231,7 @@ class GaussianMixture(MixtureModel):
             as_number(count, "covariance_prior's count", low=0.0, open_low=True),
         )
 
-    def _last_fit(self, K: int, D: int, floor: float) -> Mixture | None:
+    def _last_fit(self, K: int, D: int, names: tuple[str, ...] | None, floor: float) -> Mixture | None:
         """Initial mixture of a warm start; None without warm_start or without an earlier fit."""
         if not self.warm_start or not hasattr(self, "mixture_"):
             return None
@@ -236,6 +240,7 @@ class GaussianMixture(MixtureModel):
                 f"x and n_components must be as in the last fit, {self.mixture_.means.shape[1]} columns and "
                 f"{len(self.mixture_.means)}, for a warm start, got {D} and {K}; set warm_start=False"
             )
+        check_columns(names, self._feature_names)
         # The last fit may have had another covariance type or a lower floor.
         weights, covariances = self.mixture_.weights, self.mixture_.covariances
         allowed = covariance_maximum(covariances, weights, self.covariance_type, floor)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scratchgen.em import em, factor_analysis_em_step, ppca_em_step, ppca_maximum
-from scratchgen.models.estimator import Estimator, InformationCriteria, Progress
+from scratchgen.models.estimator import Estimator, InformationCriteria, Progress, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import check_bounds
 from scratchgen.validation import (
@@ -23,6 +23,7 @@ from scratchgen.validation import (
     as_number,
     as_samples,
     check_spread,
+    column_names,
 )
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
 
@@ -78,7 +79,13 @@ class LinearGaussianModel(InformationCriteria, Estimator):
             raise ValueError(f"free_energies_ must be {2 * n_iter + 1} numbers, every second one of lower_bounds_")
 
     def _run_em(
-        self, x: Array, start: Parameters, step: Callable[..., Parameters], tol: float, max_iter: int
+        self,
+        x: Array,
+        names: tuple[str, ...] | None,
+        start: Parameters,
+        step: Callable[..., Parameters],
+        tol: float,
+        max_iter: int,
     ) -> Iterator[Progress]:
         """Run EM from (W, Ψ); with max_iter = 0 fit the start itself.
 
@@ -106,6 +113,7 @@ class LinearGaussianModel(InformationCriteria, Estimator):
                 converged_=converged or max_iter == 0,
                 n_iter_=n_iter,
                 n_features_in_=len(mean),
+                feature_names_in_=names,
             )
             if n_iter > 0 or max_iter == 0:
                 yield Progress(max(n_iter, 1), max(max_iter, 1), -bounds[-1])
@@ -131,8 +139,9 @@ class LinearGaussianModel(InformationCriteria, Estimator):
         """Cov x = W Wᵀ + Ψ of the fitted model, (D, D)."""
         return self.components_ @ self.components_.T + self.noise_variance_ * np.eye(self.n_features_in_)
 
-    def sample(self, n: int, rng: RNG = None) -> Array:
-        """Draw n examples from p_θ, (n, D)."""
+    @framed
+    def sample(self, n: int, rng: RNG = None, *, as_frame: bool = False) -> Array:
+        """Draw n examples from p_θ, (n, D); a pandas.DataFrame with the names of fit for `as_frame`."""
         rng = as_generator(rng)
         z = rng.standard_normal((as_count(n, "n", minimum=0), self.components_.shape[1]))
         noise = rng.standard_normal((len(z), self.n_features_in_))
@@ -216,6 +225,7 @@ class PPCA(LinearGaussianModel):
             dimensions or fewer, or has fill values.
         """
         self._check_parameters()
+        names = column_names(x)
         x, k, max_iter = as_samples(x, n_min=2).astype(np.float64), self.n_components, self.max_iter
         D, covariance = x.shape[1], np.atleast_2d(np.cov(x.T, bias=True))
         total = float(np.trace(covariance))
@@ -244,7 +254,7 @@ class PPCA(LinearGaussianModel):
         def step(W: Array, variance: float) -> Parameters:
             return with_noise(*ppca_em_step(covariance, W, variance))
 
-        yield from self._run_em(x, start, step, self.tol, max_iter)
+        yield from self._run_em(x, names, start, step, self.tol, max_iter)
 
 
 @dataclass(eq=False, repr=False)
@@ -314,6 +324,7 @@ class FactorAnalysis(LinearGaussianModel):
             If x or a constructor argument is wrong, a column of x is constant, or its variance underflows.
         """
         self._check_parameters()
+        names = column_names(x)
         x, k = as_samples(x, n_min=2).astype(np.float64), self.n_components
         covariance, variances = np.atleast_2d(np.cov(x.T, bias=True)), x.var(axis=0)
         floors = variances * self.noise_floor
@@ -326,4 +337,4 @@ class FactorAnalysis(LinearGaussianModel):
         W = as_generator(self.rng).standard_normal((x.shape[1], k)) * np.sqrt(variances / (2 * k))[:, None]
 
         step = partial(factor_analysis_em_step, covariance, noise_floor=floors)
-        yield from self._run_em(x, (W, 0.5 * variances), step, self.tol, self.max_iter)
+        yield from self._run_em(x, names, (W, 0.5 * variances), step, self.tol, self.max_iter)

@@ -10,7 +10,7 @@ import numpy as np
 
 from scratchgen.em import CategoricalLaw, Iterate, e_step, free_energy
 from scratchgen.mixture import Mixture
-from scratchgen.models.estimator import Estimator, InformationCriteria, Progress
+from scratchgen.models.estimator import Estimator, InformationCriteria, Progress, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.validation import RNG, Array, ArrayLike, IntArray, as_count, as_generator, as_number
 
@@ -104,8 +104,9 @@ class MixtureModel(InformationCriteria, Estimator):
         """Fit to x, (N, D), and return the most probable component of every x, (N,); y is ignored."""
         return self.fit(x).predict(x)
 
-    def sample(self, n: int, rng: RNG = None) -> Array:
-        """Draw n examples from p_θ, (n, D)."""
+    @framed
+    def sample(self, n: int, rng: RNG = None, *, as_frame: bool = False) -> Array:
+        """Draw n examples from p_θ, (n, D); a pandas.DataFrame with the names of fit for `as_frame`."""
         return self.law_.sample(n, rng)
 
 

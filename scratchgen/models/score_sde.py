@@ -13,7 +13,7 @@ import numpy as np
 
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
-from scratchgen.models.estimator import UNTRAINED, Progress, finite
+from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
 from scratchgen.nn import CategoricalDenoiser
 from scratchgen.sde import (
     DIRECTIONS,
@@ -259,6 +259,7 @@ class ScoreSDE(DiffusionModel):
             sde, score, x_T, times, rng, stochasticity=stochasticity, n_corrections=n_corrections, snr=snr
         )
 
+    @framed
     @finite(UNTRAINED)
     def sample(
         self,
@@ -268,6 +269,8 @@ class ScoreSDE(DiffusionModel):
         method: str = "euler",
         n_corrections: int = 0,
         snr: float = 0.16,
+        *,
+        as_frame: bool = False,
     ) -> Array:
         """Draw n examples, (n, D), in units of the data, by the reverse SDE (32) and the mean of x_0 given x at t_min.
 
@@ -287,6 +290,8 @@ class ScoreSDE(DiffusionModel):
             Langevin steps after every Euler-Maruyama step, see `scratchgen.sde.euler_maruyama`.
         snr : float
             Size of the Langevin steps, in [0, 1).
+        as_frame : bool
+            Return a pandas.DataFrame with the names of fit.
         """
         rng = as_generator(rng)
         t, x = deque(self.sample_path(n, rng, stochasticity, method, n_corrections, snr), maxlen=1).pop()

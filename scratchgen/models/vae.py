@@ -10,12 +10,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scratchgen.models.estimator import FAR, UNTRAINED, Progress, StandardizedEstimator, finite
+from scratchgen.models.estimator import FAR, UNTRAINED, Progress, StandardizedEstimator, finite, framed
 from scratchgen.models.files import Form
 from scratchgen.nn import n_parameters
 from scratchgen.nn.activations import ACTIVATIONS
 from scratchgen.vae import LOG_VARIANCE_RATE, Draw, VAENetwork, elbo, iwae, random_batch, train
-from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_count, as_generator, as_number, as_samples
+from scratchgen.validation import (
+    RNG,
+    Array,
+    ArrayLike,
+    as_choice,
+    as_count,
+    as_generator,
+    as_number,
+    as_samples,
+    column_names,
+)
 
 PARTS = ("encoder_", "decoder_", "log_variance_")  # in the order of `VAENetwork.parts`
 
@@ -47,6 +57,7 @@ class GaussianVAE(StandardizedEstimator):
     def _train(self, x: ArrayLike, draw: Draw) -> Iterator[Progress]:
         """Minimise (14) on the batches and noise of `draw`; yield the loss in units of the data after every step."""
         self._check_parameters()
+        names = column_names(x)
         x, n_steps, rng = as_samples(x), self.n_steps, as_generator(self.rng)
         mean, scale = self._measure_units(x)
         learned, variance = self._starting_variance()
@@ -60,7 +71,14 @@ class GaussianVAE(StandardizedEstimator):
         start.log_variance[:] = np.log(variance)
         parts = dict(zip(PARTS, (part for part, _ in start.parts), strict=True))
         before = dict(vars(self))
-        self.set_fitted(mean_=mean, scale_=scale, n_features_in_=x.shape[1], losses_=np.zeros(0), **parts)
+        self.set_fitted(
+            n_features_in_=x.shape[1],
+            feature_names_in_=names,
+            mean_=mean,
+            scale_=scale,
+            losses_=np.zeros(0),
+            **parts,
+        )
         steps = train(
             self.network_,
             self.to_model(x).astype(self.dtype),
@@ -155,12 +173,13 @@ class GaussianVAE(StandardizedEstimator):
         """Mean of p_θ(x | z), (N, D), at the mean z of q(z | x), for x (N, D)."""
         return self.decode(self.encode(x)[0])
 
+    @framed
     @finite(UNTRAINED)
-    def sample(self, n: int, rng: RNG = None) -> Array:
+    def sample(self, n: int, rng: RNG = None, *, as_frame: bool = False) -> Array:
         """Draw n examples from p_θ(x), (n, D), in units of the data: z ~ N(0, I), then x ~ N(decode(z), s² I).
 
         With `n_levels` x is replaced by the whole number in whose bin it lies.  Use `decode` for means without the
-        noise of the decoder.
+        noise of the decoder.  With `as_frame` x is a pandas.DataFrame with the names of fit.
         """
         rng = as_generator(rng)
         means = self.decode(rng.standard_normal((as_count(n, "n", minimum=0), self.network_.n_latents)))

@@ -661,7 +661,7 @@ def arguments_of(kind, name):
     t = Arg(t.value, t.bad | ({} if continuous else {"beyond T": T + 1}))
     D, x = model.n_features_in_, {"x": samples(kind)}
     points = Arg(np.ones((5, D)), array("N D").bad | {"columns": np.ones((5, D + 1))})
-    draws, rng = {"n": count(3, 0)}, {"rng": seed()}
+    draws, rng, frame = {"n": count(3, 0)}, {"rng": seed()}, {"as_frame": flag()} if name == "sample" else {}
     noise = {
         "x_t": Arg(data(model)[:5], {k: v for k, v in samples(kind).bad.items() if k != "fractions"}),
         "scale": number(0.8),
@@ -669,12 +669,12 @@ def arguments_of(kind, name):
     }
     match name:
         case "sample" | "sample_path" if isinstance(model, DDPM):
-            return draws | rng | {"eta": number(0.5, 0.0, 1.0, optional=True)}
+            return draws | rng | frame | {"eta": number(0.5, 0.0, 1.0, optional=True)}
         case "sample" | "sample_path" if continuous:
             wild = {"stochasticity": number(0.5, low=0.0), "method": choice("euler"), "snr": number(0.1, 0.0, 1.0)}
-            return draws | rng | wild | {"n_corrections": count(1, 0)}
+            return draws | rng | frame | wild | {"n_corrections": count(1, 0)}
         case "sample":
-            return draws | rng
+            return draws | rng | frame
         case "eps_hat" | "predict_score":
             return {"x_t": points, "t": t}
         case "score_and_divergence":

@@ -118,6 +118,9 @@ VALUES = [
 ]  # fmt: skip
 
 
+NAMES = [["a", "b", "c"], ["a", "b"], ["a", "a", "b"], ["a", "b", 3], ["a", "b", None], ["", "\ud800", "a\0"], "abc"]
+
+
 def any_value(rng):
     """A copy of one of `VALUES`, which later changes may change."""
     return copy.deepcopy(rng.choice(VALUES))
@@ -153,8 +156,8 @@ def change_inside(rng, value):
 
 
 def change_header(rng, header, parts):
-    """Change format or class, or drop, add or replace a part of the header."""
-    match rng.randrange(5):
+    """Change format, class or column names, or drop, add or replace a part of the header."""
+    match rng.randrange(6):
         case 0:
             header["format"] = any_value(rng)
         case 1:
@@ -163,6 +166,8 @@ def change_header(rng, header, parts):
             del header[rng.choice(list(header))]
         case 3:
             header["more"] = 1
+        case 4:
+            header["feature_names"] = rng.choice([any_value(rng), *NAMES])
         case _:
             header["params"] = any_value(rng)
 

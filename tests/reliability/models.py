@@ -71,10 +71,11 @@ def file_of(kind):
 
 
 def numbers(model):
-    """All that a model holds, in bytes: arguments and fitted attributes."""
+    """All that a model holds, in bytes: arguments, fitted attributes and column names."""
     arrays = {name: np.asarray(getattr(model, name)) for name in ("n_features_in_", *model._fitted)}
     held = b"".join(name.encode() + array.dtype.str.encode() + array.tobytes() for name, array in arrays.items())
-    return held + text_of(model.get_params()).encode()
+    names = list(getattr(model, "feature_names_in_", ()))
+    return held + text_of(model.get_params()).encode() + repr(names).encode()
 
 
 def text_of(value):
