@@ -6,5 +6,7 @@ NEEDS = {
     "test_sklearn*.py": ["sklearn"],
     "test_torch*.py": ["torch"],
     "test_diffusers*.py": ["torch", "diffusers"],
+    "test_pandas*.py": ["pandas", "sklearn"],
+    "test_polars*.py": ["polars"],
 }
 collect_ignore_glob = [glob for glob, libraries in NEEDS.items() if not all(map(find_spec, libraries))]
