@@ -404,6 +404,22 @@ def as_samples(
     return array
 
 
+def constant_columns(x: Array) -> IntArray:
+    """Indices of the columns of x, (N, D), that are constant, or vary only by rounding in the dtype of x."""
+    return np.flatnonzero(np.ptp(x, axis=0) <= 8 * np.finfo(x.dtype).eps * np.abs(x).max(axis=0))
+
+
+def check_varies(x: Array, remedy: str) -> None:
+    """Raise ValueError, which names the first one and ends with `remedy`, if a column of x, (N, D), is constant."""
+    constant = constant_columns(x)
+    if len(constant):
+        d = constant[0]
+        rounding = f", but for rounding beside {x[0, d]:.3g}" if np.ptp(x[:, d]) else ""
+        raise ValueError(
+            f"x must vary in every column (n_samples={len(x)}), but column {d} is constant{rounding}; {remedy}"
+        )
+
+
 def check_spread(x: Array, variances: Array) -> None:
     """Raise ValueError if a column of x, (N, D), varies but its variance, (D,), underflows."""
     low = variances < np.finfo(np.float64).tiny

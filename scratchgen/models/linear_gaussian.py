@@ -24,6 +24,7 @@ from scratchgen.validation import (
     as_samples,
     check_spread,
     column_names,
+    check_varies,
 )
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
 
@@ -324,15 +325,11 @@ class FactorAnalysis(LinearGaussianModel):
             If x or a constructor argument is wrong, a column of x is constant, or its variance underflows.
         """
         self._check_parameters()
-        names = column_names(x)
-        x, k = as_samples(x, n_min=2).astype(np.float64), self.n_components
+        names, x, k = column_names(x), as_samples(x, n_min=2), self.n_components
+        check_varies(x, "drop it")
+        x = x.astype(np.float64)
         covariance, variances = np.atleast_2d(np.cov(x.T, bias=True)), x.var(axis=0)
         floors = variances * self.noise_floor
-        constant = np.flatnonzero(np.ptp(x, axis=0) <= 8 * np.finfo(np.float64).eps * np.abs(x).max(axis=0))
-        if len(constant):
-            raise ValueError(
-                f"x must vary in every column (n_samples={len(x)}), but column {constant[0]} is constant; drop it"
-            )
         check_spread(x, variances)
         W = as_generator(self.rng).standard_normal((x.shape[1], k)) * np.sqrt(variances / (2 * k))[:, None]
 
