@@ -33,11 +33,17 @@ class ExactNoise:
         return self(x, scale, std), lambda grad, inputs: np.einsum("nd,nde->ne", grad, jacobian)
 
 
+def in_units_of(model, law):
+    """A mixture in data units as one in units of the model, which has a scale for every column."""
+    scales = np.outer(model.scale_, model.scale_)
+    return Mixture(law.weights, model.to_model(law.means), law.covariances / scales)
+
+
 def exact(model, law, error=0.0):
     """The model as if it had learnt `law`, which is in data units; and the law in units of the model."""
     for _ in zip(range(1), model.train(law.sample(50, rng=0)), strict=False):
         pass
-    inner = Mixture(law.weights, (law.means - model.mean_) / model.scale_, law.covariances / model.scale_**2)
+    inner = in_units_of(model, law)
     model.network_ = ExactNoise(inner, error)
     return model, inner
 

@@ -24,8 +24,11 @@ def linear(**parameters):
 def linear_parameters(model):
     """W, mean and s² of a linear VAE, in data units, and mean and variance of its posterior."""
     network = model.network_
-    W, mean = model.scale_ * network.decoder.weights[0].T, model.scale_ * network.decoder.biases[0] + model.mean_
-    return W, mean, model.decoder_variance_
+    W, mean = network.decoder.weights[0] * model.scale_, network.decoder.biases[0] * model.scale_ + model.mean_
+    return W.T, mean, model.decoder_variance_
+
+
+ARCS = {"one scale": {"standardize": "global"}, "a scale a column": {"decoder_variance": 0.05}}
 
 
 def latent_grid(model, n=8001):
@@ -33,7 +36,8 @@ def latent_grid(model, n=8001):
     step = z[1, 0] - z[0, 0]
     means = model.decode(z)
     steepest = np.abs(np.diff(means, axis=0)).max() / step
-    assert step < 0.5 * model.decoder_variance_**0.5 / steepest  # a coarser grid would be wrong without an error
+    std = model.decoder_variance_.min() ** 0.5
+    assert step < 0.5 * std / steepest  # a coarser grid would be wrong without an error
     return z[:, 0], means, step
 
 
@@ -44,10 +48,10 @@ def log_joint(model, x):
     return decoder + stats.norm.logpdf(z), z, step
 
 
-def arc():
+def arc(**units):
     """A VAE with one latent, briefly trained on an arc, and six examples."""
     rng = np.random.default_rng(0)
     angle = rng.uniform(0, 3, 300)
     x = 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.2 * rng.standard_normal((300, 2)) + [5, 0]
     parameters = {"activation": "tanh", "dtype": "float64", "learning_rate": 1e-2, "rng": 0}
-    return VAE(1, hidden=(8,), n_steps=400, **parameters).fit(x), x[:6]
+    return VAE(1, hidden=(8,), n_steps=400, **units, **parameters).fit(x), x[:6]

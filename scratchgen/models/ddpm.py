@@ -103,8 +103,9 @@ class DDPM(DiffusionModel):
         Weight decay of AdamW.
     ema_decay : float
         Decay of the moving average of the parameters; the model samples with the average.
-    standardize : bool
-        Work on (x − mean)/scale instead of x; see `StandardizedEstimator`.
+    standardize : bool or "global"
+        Work on (x − mean)/scale instead of x, with a scale for every column (True) or one for all columns ("global");
+        see `StandardizedEstimator`.
     rng : int, Generator or None
         Source of initial weights and of training.
 

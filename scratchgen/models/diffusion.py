@@ -127,7 +127,7 @@ class DiffusionModel(StandardizedEstimator):
             if np.linalg.eigvalsh(covariance)[0] < -1e-9 * np.abs(covariance).max():
                 raise ValueError("covariance_ must not have a negative eigenvalue")
 
-    def _statistics(self, x: Array, mean: Array, scale: float) -> tuple[Array, Array]:
+    def _statistics(self, x: Array, mean: Array, scale: Array) -> tuple[Array, Array]:
         """Histograms (D, n_levels) and covariance (D, D) of the scaled data, for a `CategoricalDenoiser`."""
         if self.prediction != "levels" or self.n_levels is None:
             return np.zeros(0), np.zeros(0)

@@ -42,7 +42,9 @@ from scratchgen.validation import (
     check_flag,
     check_levels,
     check_spread,
+    check_varies,
     column_names,
+    constant_columns,
 )
 
 MOST_LEVELS = 2**20  # of whole numbers; tables have one number for each
@@ -395,46 +397,68 @@ class Estimator(ABC):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class StandardizedEstimator(Estimator):
-    """Base of models that work on (x − mean_)/scale_, with the mean of every column and one scale for all columns.
+    """Base of models that work on (x − mean_)/scale_, with a mean and a scale, (D,) each, of the training data.
 
-    With `standardize=False` the model works on x itself.  Likelihoods are always those of x, in the units of the data.
-    With `n_levels` the data are whole numbers 0..n_levels−1.  The model works on numbers scaled to [−1, 1], and
-    likelihoods are probabilities, which have no units.
+    With `standardize=True` every column has its own mean and its own scale, the standard deviation, so that columns may
+    have any units.  With "global" every column has its own mean, and all have one scale, the root mean square of the
+    standard deviations; it keeps the shape of data whose columns have one unit, such as pictures and points of a plane.
+    With False the model works on x itself.  Likelihoods are always those of x, in the units of the data.
+
+    With `n_levels` the data are whole numbers 0..n_levels−1.  The model works on numbers scaled to [−1, 1], whatever
+    `standardize` is, and likelihoods are probabilities, which have no units.
     """
 
-    standardize: bool = True
+    standardize: bool | str = True
     n_levels: int | None = None
     mean_: Array = field(init=False)
-    scale_: float = field(init=False)
+    scale_: Array = field(init=False)
+    _one_scale: ClassVar[bool] = False  # whether standardize=True means one scale for all columns
 
     def _check_parameters(self) -> None:
-        check_flag(self.standardize, "standardize")
+        known = isinstance(self.standardize, bool | np.bool_) or (
+            isinstance(self.standardize, str) and self.standardize == "global"
+        )
+        if not known:
+            raise TypeError(
+                "standardize must be True or False, or 'global' for one scale for all columns, got "
+                f"{self.standardize!r:.60}; pass True, which gives every column its own scale"
+            )
         if self.n_levels is not None:
             as_count(self.n_levels, "n_levels", minimum=2, maximum=MOST_LEVELS)
         as_generator(self.rng)
 
     def _forms(self, n_features: int) -> dict[str, Form]:
-        return {"mean_": Form(FLOAT64, (n_features,)), "scale_": Form(FLOAT64, ()), "losses_": Form(FLOAT64, (None,))}
+        return {
+            "mean_": Form(FLOAT64, (n_features,)),
+            "scale_": Form(FLOAT64, (n_features,)),
+            "losses_": Form(FLOAT64, (None,)),
+        }
 
     def _check_fitted(self, **fitted: Any) -> None:
-        if fitted["scale_"] <= 0:
-            raise ValueError(f"scale_ must be positive, got {fitted['scale_']}")
+        if (fitted["scale_"] <= 0).any():
+            raise ValueError(f"scale_ must be positive, got {fitted['scale_'].min()}")
 
-    def _measure_units(self, x: Array) -> tuple[Array, float]:
-        """Compute mean_, (D,), and scale_ from x, (N, D)."""
+    def _measure_units(self, x: Array) -> tuple[Array, Array]:
+        """Compute mean_ and scale_, (D,) each, from x, (N, D)."""
+        D = x.shape[1]
         if self.n_levels is not None:
-            half = 0.5 * (self._as_levels(x) - 1)
-            return np.full(x.shape[1], half), half
+            half = np.full(D, 0.5 * (self._as_levels(x) - 1))
+            return half, half.copy()
         if not self.standardize:
-            return np.zeros(x.shape[1]), 1.0
-        mean = x.mean(axis=0, dtype=np.float64)
-        scale = float(np.sqrt(((x - mean) ** 2).mean()))
-        check_spread(x, np.full(x.shape[1], scale**2))
-        if scale == 0:
+            return np.zeros(D), np.ones(D)
+        one_scale = self._one_scale or self.standardize == "global"
+        if one_scale and len(constant_columns(x)) == D:
             raise ValueError(
                 f"x must vary, but every column is constant (n_samples={len(x)}); pass other data or standardize=False"
             )
-        return mean, scale
+        if not one_scale:
+            check_varies(x, "drop it, or pass standardize='global' or False")
+        mean = x.mean(axis=0, dtype=np.float64)
+        variances = ((x - mean) ** 2).mean(axis=0)
+        if one_scale:
+            variances = np.full(D, variances.mean())
+        check_spread(x, variances)
+        return mean, np.sqrt(variances)
 
     def _as_levels(self, x: Array) -> int:
         """Return n_levels; raise ValueError unless x holds whole numbers 0..n_levels−1."""
@@ -465,7 +489,7 @@ class StandardizedEstimator(Estimator):
         if len(wrong):
             n, d = wrong[0]
             raise ValueError(
-                f"x must lie within {LARGEST_UNITS:g} units of the model, {self.scale_ * LARGEST_UNITS:.3g}, of its "
+                f"x must lie within {LARGEST_UNITS:g} units of the model, {self.scale_[d] * LARGEST_UNITS:.3g}, of its "
                 f"mean, but x[{n}, {d}] is {x[n, d]}; drop fill values and NaN, or train on data like x with "
                 "standardize=True"
             )
@@ -485,8 +509,8 @@ class StandardizedEstimator(Estimator):
 
     @property
     def _log_volume(self) -> float:
-        """log |∂x/∂to_model(x)| = D log scale_: log p(x) is the log density in the model's units minus this number."""
-        return 0.0 if self.n_levels is not None else self.n_features_in_ * float(np.log(self.scale_))
+        """log |∂x/∂to_model(x)| = Σ_d log scale_d: log p(x) is the log density in the model's units minus this."""
+        return 0.0 if self.n_levels is not None else float(np.log(self.scale_).sum())
 
 
 class InformationCriteria(ABC):

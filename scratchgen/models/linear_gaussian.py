@@ -23,8 +23,8 @@ from scratchgen.validation import (
     as_number,
     as_samples,
     check_spread,
-    column_names,
     check_varies,
+    column_names,
 )
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 from scratchgen.models.estimator import FAR, Progress, finite
 from scratchgen.models.vae import GaussianVAE
@@ -36,8 +37,10 @@ class LinearVAE(GaussianVAE):
         Number of gradient steps; every step uses all of x.
     learning_rate : float
         Initial learning rate of Adam, which falls to 0 along half a cosine.
-    standardize : bool
-        Work on (x − mean)/scale instead of x; see `StandardizedEstimator`.
+    standardize : bool or "global"
+        Work on (x − mean)/scale instead of x.  True and "global" both mean one scale for all columns: s² is one number
+        in the units of PPCA's σ², so that the optimum is PPCA's on the same x.  With a scale for every column it would
+        be the optimum of another problem.
     rng : int, Generator or None
         Source of initial weights.
 
@@ -47,7 +50,9 @@ class LinearVAE(GaussianVAE):
         W of p_θ(x | z) = N(W z + μ, s² I), in units of the data.
     decoder_mean_ : (D,)
         μ.
-    decoder_variance_, losses_, network_
+    decoder_variance_ : float, or (D,) for "diag"
+        s² in squared units of the data.
+    losses_, network_
         As for `VAE`.
 
     Examples
@@ -63,6 +68,7 @@ class LinearVAE(GaussianVAE):
     """
 
     learning_rate: float = field(default=1e-2, kw_only=True)
+    _one_scale: ClassVar[bool] = True
 
     def train(self, x: ArrayLike) -> Iterator[Progress]:
         """Maximise the exact ELBO on x, (N, D), by Adam.
@@ -93,6 +99,12 @@ class LinearVAE(GaussianVAE):
         as_count(n_draws, "n_draws")
         data = self._as_data(x)
         return elbo(self.network_, data, sigma_points(self.network_.n_latents)[:, None]) - self._log_volume
+
+    @property
+    def decoder_variance_(self) -> float | Array:  # type: ignore[override]  # one number, as PPCA's noise_variance_
+        """s² in squared units of the data: a number, or (D,) for decoder_variance="diag"."""
+        variances = super().decoder_variance_
+        return float(variances[0]) if len(self.log_variance_) == 1 else variances
 
     @property
     def components_(self) -> Array:

@@ -24,6 +24,7 @@ from scratchgen.validation import (
     as_generator,
     as_number,
     as_samples,
+    check_varies,
     column_names,
 )
 
@@ -59,14 +60,10 @@ class GaussianVAE(StandardizedEstimator):
         self._check_parameters()
         names = column_names(x)
         x, n_steps, rng = as_samples(x), self.n_steps, as_generator(self.rng)
-        mean, scale = self._measure_units(x)
         learned, variance = self._starting_variance()
-        constant = np.flatnonzero(np.ptp(x, axis=0) == 0)
-        if self.decoder_variance == "diag" and self.n_levels is None and len(constant):
-            raise ValueError(
-                f"x must vary in every column for decoder_variance='diag', but column {constant[0]} is constant: its "
-                "variance would go to 0 and the ELBO to infinity; drop the column"
-            )
+        if self.decoder_variance == "diag" and self.n_levels is None:
+            check_varies(x, "with decoder_variance='diag' its s² would go to 0 and the ELBO to infinity; drop it")
+        mean, scale = self._measure_units(x)
         start = self._new_network(x.shape[1], rng)
         start.log_variance[:] = np.log(variance)
         parts = dict(zip(PARTS, (part for part, _ in start.parts), strict=True))
@@ -151,10 +148,9 @@ class GaussianVAE(StandardizedEstimator):
     # --- use of the fitted model -----------------------------------------------------------------------------------
 
     @property
-    def decoder_variance_(self) -> float | Array:
-        """s² of the fitted decoder, in squared units of the data: a number, or (D,) for decoder_variance="diag"."""
-        variances = np.exp(self.log_variance_, dtype=np.float64) * self.scale_**2
-        return float(variances[0]) if len(variances) == 1 else variances
+    def decoder_variance_(self) -> Array:
+        """s² of the fitted decoder for every column, (D,), in squared units of the data: s² · scale_²."""
+        return np.exp(self.log_variance_, dtype=np.float64) * self.scale_**2
 
     @finite(FAR)
     def encode(self, x: ArrayLike) -> tuple[Array, Array]:
@@ -176,15 +172,16 @@ class GaussianVAE(StandardizedEstimator):
     @framed
     @finite(UNTRAINED)
     def sample(self, n: int, rng: RNG = None, *, as_frame: bool = False) -> Array:
-        """Draw n examples from p_θ(x), (n, D), in units of the data: z ~ N(0, I), then x ~ N(decode(z), s² I).
+        """Draw n examples from p_θ(x), (n, D), in units of the data: z ~ N(0, I), then x ~ N(decode(z), s²).
 
-        With `n_levels` x is replaced by the whole number in whose bin it lies.  Use `decode` for means without the
-        noise of the decoder.  With `as_frame` x is a pandas.DataFrame with the names of fit.
+        s² is that of `decoder_variance_`, one number a column.  With `n_levels` x is replaced by the whole number in
+        whose bin it lies.  Use `decode` for means without the noise of the decoder.  With `as_frame` x is a
+        pandas.DataFrame with the names of fit.
         """
         rng = as_generator(rng)
-        means = self.decode(rng.standard_normal((as_count(n, "n", minimum=0), self.network_.n_latents)))
-        x = means + np.sqrt(self.decoder_variance_) * rng.standard_normal(means.shape)
-        return self._to_levels(x)
+        means = self.network_.decoder(rng.standard_normal((as_count(n, "n", minimum=0), self.network_.n_latents)))
+        std = np.exp(0.5 * self.log_variance_, dtype=np.float64)
+        return self._to_levels(self.to_data(means + std * rng.standard_normal(means.shape)))
 
     @finite(FAR)
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
@@ -230,8 +227,8 @@ class VAE(GaussianVAE):
     activation : {"silu", "tanh", "identity"}
         Activation of all hidden layers.
     decoder_variance : float, None or "diag"
-        s² in squared units of the model.  None learns one s², "diag" learns one a dimension.  The optimum of a learned
-        s² is the mean squared error of the reconstruction.
+        s² in squared units of the model, in which every column has variance 1 by default.  None learns one s², "diag"
+        learns one a dimension.  The optimum of a learned s² is the mean squared error of the reconstruction.
     n_levels : int, optional
         For whole numbers 0..n_levels−1: the decoder is then a Gaussian observed in bins, likelihoods are probabilities,
         and −elbo/(D ln 2) is in bits/dim.
@@ -244,8 +241,9 @@ class VAE(GaussianVAE):
         Examples a step; None takes all of x in every step.
     learning_rate : float
         Initial learning rate of Adam, which falls to 0 along half a cosine.
-    standardize : bool
-        Work on (x − mean)/scale instead of x; see `StandardizedEstimator`.
+    standardize : bool or "global"
+        Work on (x − mean)/scale instead of x, with a scale for every column (True) or one for all columns ("global");
+        see `StandardizedEstimator`.
     dtype : {"float32", "float64"}
         Type of parameters and of training.
     rng : int, Generator or None
@@ -255,8 +253,8 @@ class VAE(GaussianVAE):
     ----------
     network_ : VAENetwork
         Trained encoder, decoder and log s².
-    decoder_variance_ : float, or (D,) for "diag"
-        s² in squared units of the data.
+    decoder_variance_ : (D,)
+        s² of every column in squared units of the data.
     losses_ : (steps,)
         Mean loss of the batch of every step, nats, in units of the data; for `kl_weight` 1 an estimate of −ELBO.
 
@@ -265,7 +263,8 @@ class VAE(GaussianVAE):
     >>> rng = np.random.default_rng(0)
     >>> angle = rng.uniform(0, 3, (500, 1))
     >>> x = np.hstack([np.cos(angle), np.sin(angle)]) + 0.05 * rng.standard_normal((500, 2))
-    >>> model = VAE(1, hidden=(16, 16), decoder_hidden=(32,), n_steps=500, learning_rate=1e-2, rng=0).fit(x)
+    >>> options = {"hidden": (16, 16), "decoder_hidden": (32,), "n_steps": 500, "learning_rate": 1e-2}
+    >>> model = VAE(1, standardize="global", rng=0, **options).fit(x)  # one unit for both axes of the plane
     >>> mean, variance = model.encode(x)
     >>> mean.shape, variance.shape, model.decode([[0.0], [1.0]]).shape, model.sample(5, rng=1).shape
     ((500, 1), (500, 1), (2, 2), (5, 2))

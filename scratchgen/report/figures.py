@@ -172,7 +172,7 @@ def drawback_figure(tour: Tour) -> Figure:
     left.plot(x, np.exp(truth.log_prob(x)), color=EXACT, label="p")
     for s, style in ((0.5, ":"), (0.2, "--"), (0.05, "-.")):
         left.plot(x, np.exp(truth.diffuse(1.0, s).log_prob(x)), "k", ls=style, lw=1, label=f"p_θ, F⁻¹∘Φ, s = {s:g}")
-    trained = f"p_θ, trained, s = {model.decoder_variance_**0.5:.2g}"
+    trained = f"p_θ, trained, s = {model.decoder_variance_[0] ** 0.5:.2g}"
     left.plot(x, np.exp(grade_vae(model, x).log_prob), color=MODEL, label=trained)
     left.set(title="marginals of Gaussian decoders", xlabel="x")
     left.legend(fontsize="small")

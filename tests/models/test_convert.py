@@ -51,7 +51,7 @@ def test_a_ddpm_converts_to_a_score_sde_of_every_process(sde):
     assert sde.log_snr(other.t_min) == pytest.approx(np.log(model.schedule_.snr[1]), abs=1e-9)
     assert np.array_equal(other.eps_hat(POINTS, 0.3), model.network_(POINTS, *sde.level(0.3)))
     assert other.mean_ is model.mean_
-    assert other.scale_ == model.scale_
+    assert other.scale_ is model.scale_
     assert to_sde(model, sde, t_min=0.25).t_min == 0.25
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scratchgen import DDPM, VP, Mixture, NoiseSchedule, ScoreSDE
+from scratchgen import DDPM, VP, NoiseSchedule, ScoreSDE
 from scratchgen.nn import NoiseNetwork
-from tests.exact import CLUSTERS, GAUSSIAN, ExactNoise, exact
+from tests.exact import CLUSTERS, GAUSSIAN, ExactNoise, exact, in_units_of
 from tests.strategies import FALSE_ALARM, residual
 
 DIFFUSION = {
@@ -112,9 +112,7 @@ def test_training_learns_a_mixture(cls):
     model = cls(**DIFFUSION[cls], **parameters, rng=0).fit(CLUSTERS.sample(2000, rng=0))
     oracle, _ = exact(cls(**DIFFUSION[cls], n_steps=1), CLUSTERS)
     oracle.mean_, oracle.scale_ = model.mean_, model.scale_
-    oracle.network_ = ExactNoise(
-        Mixture(CLUSTERS.weights, model.to_model(CLUSTERS.means), CLUSTERS.covariances / model.scale_**2)
-    )
+    oracle.network_ = ExactNoise(in_units_of(model, CLUSTERS))
     untrained = tiny(cls, n_steps=1).fit(CLUSTERS.sample(2000, rng=0))
     x = CLUSTERS.sample(200, rng=1)
     best, learnt, before = (m.elbo(x, rng=2).mean() for m in (oracle, model, untrained))

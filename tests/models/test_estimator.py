@@ -1,7 +1,6 @@
 """The methods of all models: the contract of scikit-learn, training, files, errors, randomness."""
 
 import inspect
-import itertools
 import json
 import pickle
 import random
@@ -786,36 +785,3 @@ def test_saved_file_has_the_usual_permissions(tmp_path):
     small(PPCA).fit(data()).save(tmp_path / "model.npz")
     (tmp_path / "plain").touch()
     assert (tmp_path / "model.npz").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-# --- units ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("cls", [VAE, DDPM, ScoreSDE])
-def test_a_change_of_units_changes_log_densities_by_the_log_volume_alone(cls):
-    """x → c x + shift changes every log density by −D log c; for c a power of 2 training is equal to the bit."""
-    x, c = data(), 2.0**5
-    model, other = small(cls).fit(x), small(cls).fit(c * x)
-    for verb in ("elbo", "iwae") if cls is VAE else ("elbo", "log_prob") if cls is ScoreSDE else ("elbo",):
-        keywords = {} if verb == "log_prob" else {"rng": 3}
-        change = getattr(other, verb)(c * x, **keywords) - getattr(model, verb)(x, **keywords)
-        assert residual(change, np.full(40, -3 * np.log(c))) < 1e-12
-    assert (other.sample(5, rng=0) == c * model.sample(5, rng=0)).all()
-    moved = small(cls).fit(x + 8.0)
-    assert residual(moved.elbo(x + 8.0, rng=3), model.elbo(x, rng=3)) < 1e-4  # rounding of float32 only
-    assert residual(moved.sample(5, rng=0), model.sample(5, rng=0) + 8.0) < 1e-4
-
-
-@pytest.mark.parametrize("cls", [VAE, DDPM, ScoreSDE])
-def test_standardising_takes_the_mean_of_columns_and_one_scale(cls):
-    model = small(cls).fit(data())
-    assert residual(model.mean_, data().mean(axis=0)) < 1e-14
-    assert abs(model.scale_ - np.sqrt(data().var(axis=0).mean())) < 1e-14
-    assert residual(model.to_data(model.to_model(data())), data()) < 1e-14
-    assert abs((model.to_model(data()) ** 2).mean() - 1) < 1e-12
-    plain = small(cls, standardize=False).fit(data())
-    assert (plain.to_model(data()) == data()).all()
-    assert plain._log_volume == 0
-    for fitted, bad in itertools.product((model, plain), (np.nan, np.inf)):
-        with pytest.raises(ValueError, match=rf"^x must lie within .* x\[0, 1\] is {bad}; drop fill values and NaN"):
-            fitted.to_model(np.array([[0.0, bad, 0.0]]))

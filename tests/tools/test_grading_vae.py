@@ -15,7 +15,7 @@ from scratchgen.em import ppca_maximum
 from scratchgen.grading import OneLatent, gaussian_gap, grade_linear_vae, grade_vae, nearest_gaussian
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_mean_field
 from tests.strategies import residual
-from tests.vaes import arc, linear, linear_parameters, log_joint, with_covariance
+from tests.vaes import ARCS, arc, linear, linear_parameters, log_joint, with_covariance
 
 LEFT_OVER = 0.5  # mean of the two eigenvalues that two latents do not explain
 
@@ -31,9 +31,9 @@ def best(x):
     return linear(n_latents=2).fit(x)
 
 
-@pytest.fixture(scope="module")
-def curve():
-    return arc()
+@pytest.fixture(scope="module", params=ARCS.values(), ids=ARCS.keys())
+def curve(request):
+    return arc(**request.param)
 
 
 def test_grade_of_a_linear_vae_at_its_optimum_is_ppcas(best, x):
