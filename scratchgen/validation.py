@@ -420,6 +420,44 @@ def check_varies(x: Array, remedy: str) -> None:
         )
 
 
+def as_sample_weight(sample_weight: ArrayLike | None, n: int) -> Array:
+    """Return the weights of n rows, (n,), float64; None is a weight of 1 for every row.
+
+    Raises
+    ------
+    TypeError
+        If the weights are not numbers.
+    ValueError
+        If their shape is not (n,), one is negative or not finite, or their sum is not in [1e-60, 1e60].
+    """
+    if sample_weight is None:
+        return np.ones(n)
+    weights = as_finite(sample_weight, "sample_weight").astype(np.float64, copy=False)
+    if weights.shape != (n,):
+        raise ValueError(
+            f"sample_weight must have shape (N,) = ({n},), one weight for each row of x, got shape {weights.shape}; "
+            "pass an array with one axis, or None for equal weights"
+        )
+    if n and weights.min() < 0:
+        row = int(weights.argmin())
+        raise ValueError(
+            f"sample_weight must not be negative, but sample_weight[{row}] is {weights[row]}; pass 0 to leave a row out"
+        )
+    if not 1 / LARGEST <= weights.sum() <= LARGEST:
+        raise ValueError(
+            f"sample_weight must have a sum in [1e-60, 1e60], got {weights.sum():.3g}; pass a positive weight for the "
+            "rows to use, and divide by the mean if weights are very small or large"
+        )
+    return weights
+
+
+def weighted_rows(x: Array, sample_weight: ArrayLike | None) -> tuple[Array, Array]:
+    """Rows of x, (N, ...), with a positive weight, and their weights; errors as for `as_sample_weight`."""
+    weights = as_sample_weight(sample_weight, len(x))
+    seen = weights > 0
+    return (x, weights) if seen.all() else (x[seen], weights[seen])
+
+
 def check_spread(x: Array, variances: Array) -> None:
     """Raise ValueError if a column of x, (N, D), varies but its variance, (D,), underflows."""
     low = variances < np.finfo(np.float64).tiny

@@ -26,6 +26,7 @@ from scratchgen.validation import (
     as_generator,
     as_number,
     as_real,
+    as_sample_weight,
     as_samples,
     check_levels,
     check_probabilities,
@@ -169,8 +170,10 @@ def indicators(x: Array, n_levels: int) -> Array:
     return (x[:, :, None] == np.arange(n_levels)).astype(np.float64)
 
 
-def categorical_m_step(one_hot: Array, log_resp: Array, pseudo_counts: Array | float = 0.0) -> CategoricalLaw:
-    """The M-step: the law that maximises Σ_n E_q log p_θ(x_n, z), (15), plus the log prior Σ pseudo_counts · log P.
+def categorical_m_step(
+    one_hot: Array, log_resp: Array, pseudo_counts: Array | float = 0.0, sample_weight: Array | None = None
+) -> CategoricalLaw:
+    """The M-step: the law that maximises Σ_n w_n E_q log p_θ(x_n, z), (15), plus the log prior Σ pseudo_counts · log P.
 
     Over all distributions of x the maximum is p_θ(x | z) = p(x) q(z | x)/q(z), `m_step_table` on the rows of the data.
     Over products of one table a dimension the maximum is the product of the marginals of that p_θ(x | z).
@@ -183,14 +186,17 @@ def categorical_m_step(one_hot: Array, log_resp: Array, pseudo_counts: Array | f
         log q(z | x).
     pseudo_counts : float or (D, n_levels)
         Counts added to those of every component (a Dirichlet prior).
+    sample_weight : (N,), optional
+        w; 1 for every example if None.
     """
     one_hot, log_resp = as_arrays("one_hot (N, D, n_levels), log_resp (N, K)", one_hot, log_resp)
     check_probabilities(one_hot, "one_hot", axis=None)
     pseudo_counts = as_real(pseudo_counts, "pseudo_counts")
     if pseudo_counts.shape not in ((), one_hot.shape[1:]) or not (pseudo_counts >= 0).all():
         raise ValueError(f"pseudo_counts must be one number or {one_hot.shape[1:]} numbers, none negative")
-    N = len(one_hot)
-    decoder, aggregate = m_step_table(np.full(N, 1 / N), np.exp(log_resp))
+    weights = as_sample_weight(sample_weight, len(one_hot))
+    N = weights.sum()
+    decoder, aggregate = m_step_table(weights / N, np.exp(log_resp))
     tables = np.tensordot(decoder, one_hot, axes=(0, 0))
     counts = N * aggregate[:, None, None] * tables + pseudo_counts
     totals = counts.sum(axis=2, keepdims=True)

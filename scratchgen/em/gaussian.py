@@ -14,6 +14,7 @@ from scratchgen.validation import (
     as_covariances,
     as_labels,
     as_number,
+    as_sample_weight,
     check_probabilities,
     check_symmetric,
     check_type,
@@ -32,7 +33,7 @@ class SufficientStatistics:
     Parameters
     ----------
     log_counts : (K,)
-        log N_k = log Σ_n q(k | x_n); −inf for a component with count 0.
+        log N_k = log Σ_n w_n q(k | x_n), with the weights w of the examples; −inf for a component with count 0.
     means : (K, D)
         m_k = E_q[x | k]; arbitrary for a component with count 0.
     covariances : (K, D, D)
@@ -54,10 +55,13 @@ class SufficientStatistics:
         return SufficientStatistics(log_counts, means, mine + theirs + between)
 
 
-def sufficient_statistics(x: Array, log_resp: Array, mixture: Mixture) -> SufficientStatistics:
+def sufficient_statistics(
+    x: Array, log_resp: Array, mixture: Mixture, sample_weight: Array | None = None
+) -> SufficientStatistics:
     """Sufficient statistics of the data under q.
 
-    Counts are logarithms, so that a component has the right mean and covariance even if its count underflows.
+    An example of weight w counts as w equal examples.  Counts are logarithms, so that a component has the right mean
+    and covariance even if its count underflows.
 
     Parameters
     ----------
@@ -66,10 +70,13 @@ def sufficient_statistics(x: Array, log_resp: Array, mixture: Mixture) -> Suffic
         log q(k | x_n).
     mixture : Mixture
         Source of mean and covariance for a component with count 0.
+    sample_weight : (N,), optional
+        w; 1 for every example if None.
     """
     check_type(mixture, Mixture, "mixture")
     K, D = mixture.means.shape
     x, log_resp = as_arrays("x (N, D), log_resp (N, K)", x, log_resp, K=K, D=D)
+    log_resp = log_resp + quiet_log(as_sample_weight(sample_weight, len(x)))[:, None]  # log w_n q(k | x_n)
     log_counts = logsumexp(log_resp, axis=0)
     means, covariances = mixture.means.copy(), mixture.covariances.copy()
     for k in np.flatnonzero(np.isfinite(log_counts)):
@@ -82,18 +89,21 @@ def sufficient_statistics(x: Array, log_resp: Array, mixture: Mixture) -> Suffic
     return SufficientStatistics(log_counts, means, covariances)
 
 
-def statistics_of_labels(x: Array, labels: IntArray, mixture: Mixture) -> SufficientStatistics:
+def statistics_of_labels(
+    x: Array, labels: IntArray, mixture: Mixture, sample_weight: Array | None = None
+) -> SufficientStatistics:
     """`sufficient_statistics` for responsibilities 0 and 1: x_n, (N, D), belongs to component labels[n], (N,)."""
     check_type(mixture, Mixture, "mixture")
     x, labels = as_arrays("x (N, D)", x, D=mixture.dimension), as_labels(labels, len(x), len(mixture.weights))
     means, covariances = mixture.means.copy(), mixture.covariances.copy()
-    counts = np.bincount(labels, minlength=len(means))
+    weights = as_sample_weight(sample_weight, len(x))
+    counts = np.bincount(labels, weights, minlength=len(means))
     for k in np.flatnonzero(counts):
-        own = x[labels == k].astype(np.float64)
-        means[k] = own.mean(axis=0)
-        means[k] += (own - means[k]).mean(axis=0)  # as in `sufficient_statistics`
-        own -= means[k]
-        covariances[k] = own.T @ own / len(own)
+        own, w = x[labels == k].astype(np.float64), weights[labels == k]
+        means[k] = np.average(own, axis=0, weights=w)
+        means[k] += np.average(own - means[k], axis=0, weights=w)  # as in `sufficient_statistics`
+        own = (own - means[k]) * np.sqrt(w)[:, None]
+        covariances[k] = own.T @ own / counts[k]
     return SufficientStatistics(quiet_log(counts), means, covariances)
 
 
@@ -104,6 +114,7 @@ def m_step(
     covariance_floor: float = 0.0,
     covariance_type: str = "full",
     covariance_prior: Prior | None = None,
+    sample_weight: Array | None = None,
 ) -> Mixture:
     """The M-step: the mixture that maximises E_p E_q log p_θ(x, z), (15), subject to every covariance ⪰ floor · I.
 
@@ -121,13 +132,15 @@ def m_step(
         A matrix for each component; one matrix for all; a diagonal matrix for each; σ² I for each.
     covariance_prior : (variance, count), optional
         Add `log_covariance_prior` to the sum over examples of the objective.
+    sample_weight : (N,), optional
+        Weights of the examples in the average E_p, as for `sufficient_statistics`.
 
     Raises
     ------
     ValueError
         If a covariance is not positive definite, or the floor is lost to rounding beside its largest eigenvalue.
     """
-    statistics = sufficient_statistics(x, log_resp, mixture)
+    statistics = sufficient_statistics(x, log_resp, mixture, sample_weight)
     return m_step_from_statistics(statistics, mixture, covariance_floor, covariance_type, covariance_prior)
 
 

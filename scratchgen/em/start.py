@@ -11,22 +11,31 @@ from scratchgen.em.gaussian import (
     statistics_of_labels,
 )
 from scratchgen.mixture import Mixture
-from scratchgen.validation import Array, IntArray, as_choice, as_count, as_samples, check_rng
+from scratchgen.validation import Array, IntArray, as_choice, as_count, as_samples, check_rng, weighted_rows
 
 STARTS = ("k-means++", "kmeans", "random_from_data", "random")
 BLOCK = 131_072  # distances computed at a time, a megabyte
 
 
-def kmeans_plus_plus(x: Array, n_centres: int, rng: np.random.Generator) -> Array:
-    """k-means++ seeds, (n_centres, D): rows of x with probability ∝ squared distance to the nearest earlier seed."""
+def shares(weights: Array) -> Array | None:
+    """Probabilities ∝ weights for `rng.choice`; None, its uniform draw, if all weights are equal."""
+    return None if np.ptp(weights) == 0 else weights / weights.sum()
+
+
+def kmeans_plus_plus(x: Array, n_centres: int, rng: np.random.Generator, sample_weight: Array | None = None) -> Array:
+    """k-means++ seeds, (n_centres, D): rows of x with probability ∝ squared distance to the nearest earlier seed.
+
+    With weights w, (N,), the first seed has probability ∝ w, and the others w times the squared distance.
+    """
     check_rng(rng)
     n_centres = as_count(n_centres, "n_centres")
-    x = as_samples(x)  # squares of small ints would overflow
-    centres = [x[rng.integers(len(x))]]
+    x, weights = weighted_rows(as_samples(x), sample_weight)  # squares of small ints would overflow
+    centres = [x[rng.choice(len(x), p=shares(weights))]]
     distance = ((x - centres[0]) ** 2).sum(axis=1)
     for _ in range(1, n_centres):
-        total = distance.sum()
-        row = rng.choice(len(x), p=distance / total) if total > 0 else rng.integers(len(x))
+        far = weights * distance
+        total = far.sum()
+        row = rng.choice(len(x), p=far / total if total > 0 else shares(weights))
         centres.append(x[row])
         distance = np.minimum(distance, ((x - x[row]) ** 2).sum(axis=1))
     return np.array(centres)
@@ -65,18 +74,22 @@ def clusters(x: Array, centres: Array) -> IntArray:
     return labels
 
 
-def kmeans(x: Array, centres: Array, max_iter: int = 300) -> Array:
-    """Lloyd's algorithm for x (N, D) from initial `centres` (K, D): the centres, (K, D), when labels stop changing."""
+def kmeans(x: Array, centres: Array, max_iter: int = 300, sample_weight: Array | None = None) -> Array:
+    """Lloyd's algorithm for x (N, D) from initial `centres` (K, D): the centres, (K, D), when labels stop changing.
+
+    With weights w, (N,), a centre is the weighted mean of its points.
+    """
     max_iter = as_count(max_iter, "max_iter")
-    x = as_samples(x)
+    x, weights = weighted_rows(as_samples(x), sample_weight)
     centres = as_samples(centres, "centres", dimension=x.shape[1], model="x")
-    x, centres, labels = as_samples(x), np.array(centres, dtype=np.float64), np.full(len(x), -1)
+    centres, labels = np.array(centres, dtype=np.float64), np.full(len(x), -1)
     for _ in range(max_iter):
         previous, labels = labels, clusters(x, centres)
         if np.array_equal(labels, previous):
             break
         for k in np.unique(labels):
-            centres[k] = x[labels == k].mean(axis=0, dtype=np.float64)
+            own = labels == k
+            centres[k] = np.average(x[own], axis=0, weights=weights[own])
     return centres
 
 
@@ -89,6 +102,7 @@ def starting_mixture(
     covariance_type: str = "full",
     covariance_prior: Prior | None = None,
     means: Array | None = None,
+    sample_weight: Array | None = None,
 ) -> Mixture:
     """The initial mixture: one M-step from the responsibilities of a method in `STARTS`.
 
@@ -100,32 +114,37 @@ def starting_mixture(
     method : {"k-means++", "kmeans", "random_from_data", "random"}
         "k-means++": every point joins its nearest k-means++ seed.  "kmeans": the same after Lloyd's algorithm.
         "random_from_data": every point joins the nearest of K random rows of x.  "random": random responsibilities.
+        Rows are drawn in proportion to their weights.
     rng : Generator
     covariance_floor, covariance_type, covariance_prior
         As for `m_step`.
     means : (K, D), optional
         Every point joins the nearest of these means, and `method` is not used.
+    sample_weight : (N,), optional
+        Weights of the rows, as for `m_step`.
 
     Raises
     ------
     ValueError
         As for `m_step`.
     """
-    x, n_components = as_samples(x), as_count(n_components, "n_components")
+    n_components = as_count(n_components, "n_components")
+    x, sample_weight = weighted_rows(as_samples(x), sample_weight)
     as_choice(method, "method", STARTS)
     check_rng(rng)
     (N, D), K = x.shape, n_components
-    spread = np.tile(np.cov(x.T, bias=True).reshape(D, D), (K, 1, 1))
-    spread = covariance_maximum(spread, np.full(K, N / K), covariance_type, covariance_floor)
-    centre = np.tile(x.mean(axis=0, dtype=np.float64), (K, 1))
+    spread = np.tile(np.cov(x.T, bias=True, aweights=sample_weight).reshape(D, D), (K, 1, 1))
+    spread = covariance_maximum(spread, np.full(K, sample_weight.sum() / K), covariance_type, covariance_floor)
+    centre = np.tile(np.average(x, axis=0, weights=sample_weight), (K, 1))
     whole = floored_mixture(np.full(K, 1 / K), centre, spread, covariance_floor)
     options = covariance_floor, covariance_type, covariance_prior
     if means is None and method == "random":
         resp = rng.random((N, K))
-        return m_step(x, np.log(resp / resp.sum(axis=1, keepdims=True)), whole, *options)
+        return m_step(x, np.log(resp / resp.sum(axis=1, keepdims=True)), whole, *options, sample_weight)
     if means is None and method == "random_from_data":
-        means = x[rng.choice(N, size=K, replace=False)]
+        means = x[rng.choice(N, size=K, replace=False, p=shares(sample_weight))]
     elif means is None:
-        means = kmeans_plus_plus(x, K, rng)
-        means = kmeans(x, means) if method == "kmeans" else means
-    return m_step_from_statistics(statistics_of_labels(x, clusters(x, means), whole), whole, *options)
+        means = kmeans_plus_plus(x, K, rng, sample_weight)
+        means = kmeans(x, means, sample_weight=sample_weight) if method == "kmeans" else means
+    statistics = statistics_of_labels(x, clusters(x, means), whole, sample_weight)
+    return m_step_from_statistics(statistics, whole, *options)

@@ -7,8 +7,9 @@ import numpy as np
 
 from scratchgen.em.algorithm import e_step
 from scratchgen.em.gaussian import SufficientStatistics, sufficient_statistics
+from scratchgen.likelihood import quiet_log
 from scratchgen.mixture import Mixture
-from scratchgen.validation import Array, IntArray
+from scratchgen.validation import Array, IntArray, as_sample_weight
 
 BLOCK = 131_072  # numbers in a block of rows, a megabyte; smaller blocks took 1.1 to 1.9x as long
 NEGLIGIBLE = -700.0  # log of the least responsibility above 0; exp(−708) is subnormal: inexact and 10 to 50x as slow
@@ -18,7 +19,9 @@ FAR = 1e11  # largest `condition` for whitened coordinates, whose errors then ar
 STILL = 1e-16  # smaller squares of a move, in units of the component's variance, are rounding of a constant column
 
 
-def expected_statistics(x: Array, mixture: Mixture, diagonal: bool = False) -> tuple[SufficientStatistics, float]:
+def expected_statistics(
+    x: Array, mixture: Mixture, diagonal: bool = False, sample_weight: Array | None = None
+) -> tuple[SufficientStatistics, float]:
     """Sufficient statistics under q = p_θ(z | x), (18), and the mean of log p_θ(x_n), (16), nats.
 
     The function replaces `em.e_step` followed by `em.sufficient_statistics`.  It takes a block of rows at a time, so
@@ -40,12 +43,14 @@ def expected_statistics(x: Array, mixture: Mixture, diagonal: bool = False) -> t
     diagonal : bool
         The mixture's covariances are diagonal, and the caller uses only the diagonals of the resulting covariances; the
         other entries are then arbitrary.
+    sample_weight : (N,), optional
+        Weights w of the examples; 1 for every example if None.
 
     Returns
     -------
     statistics : SufficientStatistics
     log_likelihood : float
-        (1/N) Σ_n log p_θ(x_n), nats.
+        Σ_n w_n log p_θ(x_n) / Σ_n w_n, nats.
 
     Raises
     ------
@@ -57,11 +62,14 @@ def expected_statistics(x: Array, mixture: Mixture, diagonal: bool = False) -> t
         raise ValueError("x must have at least one row, since averages over no rows are not defined, got shape (0, D)")
     if diagonal and (mixture.covariances * (1 - np.eye(D))).any():
         raise ValueError("diagonal must be False for a mixture whose covariances are not diagonal, got True")
+    weights = as_sample_weight(sample_weight, len(x))
     amplified = condition(mixture)
     if amplified >= FAR:
-        return statistics_of_blocks(x, mixture)
+        return statistics_of_blocks(x, mixture, weights)
     quadratic = amplified < SAFE and len(_pairs(D, diagonal)[0]) < K * (D + 1)
-    sums, log_likelihood = quadratic_sums(x, mixture, diagonal) if quadratic else whitened_sums(x, mixture)
+    sums, log_likelihood = (
+        quadratic_sums(x, mixture, weights, diagonal) if quadratic else whitened_sums(x, mixture, weights)
+    )
     counts, means, covariances = sums[:, D, D], mixture.means.copy(), mixture.covariances.copy()
     log_counts, seen = np.full(K, -np.inf), counts > UNSEEN
     own = sums[seen]
@@ -73,7 +81,7 @@ def expected_statistics(x: Array, mixture: Mixture, diagonal: bool = False) -> t
     if far.any():
         unit = covariances[seen].diagonal(0, 1, 2) if quadratic else 1.0
         if (far & (moved.diagonal(0, 1, 2) > STILL * unit)).any():
-            return statistics_of_blocks(x, mixture)
+            return statistics_of_blocks(x, mixture, weights)
     log_counts[seen] = np.log(counts[seen])
     if quadratic:
         means[seen], covariances[seen] = mixture.mean() + shift, spread
@@ -81,10 +89,10 @@ def expected_statistics(x: Array, mixture: Mixture, diagonal: bool = False) -> t
         factors = np.linalg.cholesky(mixture.covariances[seen])
         means[seen] += (factors @ shift[:, :, None])[:, :, 0]
         covariances[seen] = factors @ spread @ factors.swapaxes(1, 2)
-    return SufficientStatistics(log_counts, means, covariances), log_likelihood / len(x)
+    return SufficientStatistics(log_counts, means, covariances), log_likelihood / float(weights.sum())
 
 
-def statistics_of_blocks(x: Array, mixture: Mixture) -> tuple[SufficientStatistics, float]:
+def statistics_of_blocks(x: Array, mixture: Mixture, weights: Array) -> tuple[SufficientStatistics, float]:
     """`em.e_step` and `em.sufficient_statistics` of blocks of rows, added up; results as for `expected_statistics`.
 
     Every block has its averages about its own means.  No digits are lost, wherever the data and the mixture lie, but
@@ -92,15 +100,15 @@ def statistics_of_blocks(x: Array, mixture: Mixture) -> tuple[SufficientStatisti
     """
     K, D = mixture.means.shape
     total, log_likelihood = SufficientStatistics(np.full(K, -np.inf), mixture.means, mixture.covariances), 0.0
-    for block in _blocks(x, K * (D + 1)):
+    for block, w in _blocks(x, weights, K * (D + 1)):
         log_resp, log_prob = e_step(block, mixture)
-        total += sufficient_statistics(block, log_resp, mixture)
-        log_likelihood += float(log_prob.sum())
+        total += sufficient_statistics(block, log_resp + quiet_log(w)[:, None], mixture)
+        log_likelihood += float((w * log_prob).sum())
     unseen = total.log_counts < np.log(UNSEEN)
     means = np.where(unseen[:, None], mixture.means, total.means)
     covariances = np.where(unseen[:, None, None], mixture.covariances, total.covariances)
     log_counts = np.where(unseen, -np.inf, total.log_counts)
-    return SufficientStatistics(log_counts, means, covariances), log_likelihood / len(x)
+    return SufficientStatistics(log_counts, means, covariances), log_likelihood / float(weights.sum())
 
 
 def condition(mixture: Mixture) -> float:
@@ -114,11 +122,12 @@ def condition(mixture: Mixture) -> float:
     return float((mixture.whitening**2).sum(axis=2).max() * extent.max())
 
 
-def quadratic_sums(x: Array, mixture: Mixture, diagonal: bool = False) -> tuple[Array, float]:
-    """Σ_n q(k | x_n) u uᵀ for u = [x_n − c; 1] with the mixture's mean c, (K, D + 1, D + 1), and Σ log p_θ(x_n), nats.
+def quadratic_sums(x: Array, mixture: Mixture, weights: Array, diagonal: bool = False) -> tuple[Array, float]:
+    """Σ_n w_n q(k | x_n) u uᵀ for u = [x_n − c; 1], (K, D + 1, D + 1), and Σ_n w_n log p_θ(x_n), nats.
 
-    log w_k N(x; m_k, C_k) and the sums are both linear in the products u_i u_j, i <= j, so that each is one matrix
-    product.  Diagonal covariances need only u_i² and u_i; the other sums are then 0.
+    w_n are the weights of the examples, and c is the mixture's mean.  log π_k N(x; m_k, C_k) and the sums are both
+    linear in the products u_i u_j, i <= j, so that each is one matrix product.  Diagonal covariances need only u_i² and
+    u_i; the other sums are then 0.
     """
     (K, D), centre = mixture.means.shape, mixture.mean()
     i, j = _pairs(D, diagonal)
@@ -127,10 +136,10 @@ def quadratic_sums(x: Array, mixture: Mixture, diagonal: bool = False) -> tuple[
     forms[:, D, D] += np.maximum(mixture.log_peaks, -1e300)  # −inf (weight 0) times 0 would be NaN
     coefficients = np.where(i == j, 1, 2) * forms[:, i, j]
     sums, log_likelihood = np.zeros_like(coefficients), 0.0
-    for block in _blocks(x, K + len(i)):
+    for block, w in _blocks(x, weights, K + len(i)):
         products = _products(_from_centre(block, centre), diagonal)
-        q = coefficients @ products  # log p_θ(k, x_n), until `_normalise` replaces it by q(k | x_n)
-        log_likelihood += _normalise(q)
+        q = coefficients @ products  # log p_θ(k, x_n), until `_normalise` replaces it by w_n q(k | x_n)
+        log_likelihood += _normalise(q, w)
         sums += q @ products.T
     symmetric = np.zeros_like(forms)
     symmetric[:, i, j] = symmetric[:, j, i] = sums
@@ -156,20 +165,20 @@ def _products(u: Array, diagonal: bool) -> Array:
     return products
 
 
-def whitened_sums(x: Array, mixture: Mixture) -> tuple[Array, float]:
-    """Σ_n q(k | x_n) y yᵀ for y = [L_k⁻¹ (x_n − m_k); 1], C_k = L_k L_kᵀ, (K, D + 1, D + 1), and Σ log p_θ(x_n), nats.
+def whitened_sums(x: Array, mixture: Mixture, weights: Array) -> tuple[Array, float]:
+    """Σ_n w_n q(k | x_n) y yᵀ for y = [L_k⁻¹ (x_n − m_k); 1], (K, D + 1, D + 1), and Σ_n w_n log p_θ(x_n), nats.
 
-    The last column holds the sums of L_k⁻¹ (x_n − m_k), and its last entry the count N_k.  In these coordinates all
-    averages are of order 1, wherever the data lie.
+    w_n are the weights of the examples, and C_k = L_k L_kᵀ.  The last column holds the sums of L_k⁻¹ (x_n − m_k), and
+    its last entry the count N_k.  In these coordinates all averages are of order 1, wherever the data lie.
     """
     (K, D), centre = mixture.means.shape, mixture.mean()
     maps = np.zeros((K, D + 1, D + 1))  # [x − c; 1] → [y_k; 1]
     maps[:, :D], maps[:, D, D] = _whitening_maps(mixture, centre), 1.0
     sums, log_likelihood = np.zeros_like(maps), 0.0
-    for block in _blocks(x, K * (D + 1)):
+    for block, w in _blocks(x, weights, K * (D + 1)):
         y = (maps.reshape(-1, D + 1) @ _from_centre(block, centre)).reshape(K, D + 1, -1)
         q = mixture.log_peaks[:, None] - 0.5 * np.einsum("kdn,kdn->kn", y[:, :D], y[:, :D])
-        log_likelihood += _normalise(q)
+        log_likelihood += _normalise(q, w)
         for k in range(K):
             sums[k] += _weighted_squares(y[k], q[k])
     return sums, log_likelihood
@@ -189,11 +198,11 @@ def _whitening_maps(mixture: Mixture, centre: Array) -> Array:
     return np.concatenate([mixture.whitening, shifts], axis=2)
 
 
-def _blocks(x: Array, numbers: int) -> Iterator[Array]:
-    """Yield blocks of the rows of x; with `numbers` numbers a row a block has BLOCK numbers."""
+def _blocks(x: Array, weights: Array, numbers: int) -> Iterator[tuple[Array, Array]]:
+    """Yield blocks of the rows of x and their weights; with `numbers` numbers a row a block has BLOCK numbers."""
     rows = max(BLOCK // numbers, 1)
     for start in range(0, len(x), rows):
-        yield x[start : start + rows]
+        yield x[start : start + rows], weights[start : start + rows]
 
 
 def _from_centre(block: Array, centre: Array) -> Array:
@@ -203,8 +212,8 @@ def _from_centre(block: Array, centre: Array) -> Array:
     return u
 
 
-def _normalise(joint: Array) -> float:
-    """Replace log p_θ(k, x_n), (K, n), by q(k | x_n), in place; return Σ log p_θ(x_n), nats."""
+def _normalise(joint: Array, weights: Array) -> float:
+    """Replace log p_θ(k, x_n), (K, n), by w_n q(k | x_n), in place; return Σ_n w_n log p_θ(x_n), nats."""
     top = joint.max(axis=0)
     joint -= top
     least = joint.min()
@@ -214,5 +223,5 @@ def _normalise(joint: Array) -> float:
     if least < NEGLIGIBLE:
         joint -= joint.min()  # negligible responsibilities become 0
     total = joint.sum(axis=0)
-    joint /= total
-    return float((top + np.log(total)).sum())
+    joint *= weights / total
+    return float((weights * (top + np.log(total))).sum())

@@ -24,7 +24,16 @@ from scratchgen.likelihood import level_values
 from scratchgen.models.estimator import MOST_LEVELS, Progress
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
-from scratchgen.validation import Array, ArrayLike, as_count, as_generator, as_number, as_samples, column_names
+from scratchgen.validation import (
+    Array,
+    ArrayLike,
+    as_count,
+    as_generator,
+    as_number,
+    as_samples,
+    column_names,
+    weighted_rows,
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -86,8 +95,8 @@ class CategoricalMixture(MixtureModel):
         tags.input_tags.categorical = tags.input_tags.positive_only = True
         return tags
 
-    def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Run EM on whole numbers x, (N, D), from every start.
+    def train(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Iterator[Progress]:
+        """Run EM on whole numbers x, (N, D), with weights (N,) as for `fit`, from every start.
 
         Yields
         ------
@@ -97,31 +106,36 @@ class CategoricalMixture(MixtureModel):
         Raises
         ------
         TypeError, ValueError
-            If x or a constructor argument is wrong.
+            If x, the weights or a constructor argument is wrong.
         """
         self._check_parameters()
         K, n_levels, max_iter, n_init = self.n_components, self.n_levels, self.max_iter, self.n_init
         names = column_names(x)
-        x, rng = as_samples(x).astype(np.float64), as_generator(self.rng)
-        one_hot = indicators(x, n_levels)
+        x, weights = weighted_rows(as_samples(x).astype(np.float64), sample_weight)
+        rng, one_hot, N = as_generator(self.rng), indicators(x, n_levels), float(weights.sum())
         check_enough_rows(x, K)
         # (D, n_levels): frequencies of each column with one more example spread over the levels, so that none is 0
-        pseudo_counts = self.smoothing * (one_hot.sum(axis=0) + 1 / n_levels) / (len(x) + 1)
+        pseudo_counts = self.smoothing * (np.tensordot(weights, one_hot, axes=1) + 1 / n_levels) / (N + 1)
+        m_step = partial(categorical_m_step, one_hot, pseudo_counts=pseudo_counts, sample_weight=weights)  # (15)
 
         def start() -> CategoricalLaw:
             # On the digits 20 components reached 2.17 bits/dim from k-means, 2.20 from random responsibilities.
-            labels = clusters(x, kmeans(x, kmeans_plus_plus(x, K, rng)))
+            labels = clusters(x, kmeans(x, kmeans_plus_plus(x, K, rng, weights), sample_weight=weights))
             resp = 0.9 * (labels[:, None] == np.arange(K)) + 0.1 / K  # EM would never change a probability 0
-            return categorical_m_step(one_hot, np.log(resp), pseudo_counts)
+            return m_step(np.log(resp))
+
+        def mean_e_step(law: CategoricalLaw) -> tuple[Array, float]:
+            log_resp, log_prob = e_step(one_hot, law)  # (18)
+            return log_resp, float(np.average(log_prob, weights=weights))
 
         runs = (
             em(
                 start(),
-                partial(e_step, one_hot),  # (18)
-                lambda log_resp, _: categorical_m_step(one_hot, log_resp, pseudo_counts),  # (15)
+                mean_e_step,
+                lambda log_resp, _: m_step(log_resp),
                 self.tol,
                 max_iter,
-                log_prior=lambda law: log_table_prior(law.probabilities, pseudo_counts) / len(x),
+                log_prior=lambda law: log_table_prior(law.probabilities, pseudo_counts) / N,
             )
             for _ in range(n_init)
         )

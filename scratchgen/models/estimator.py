@@ -45,6 +45,7 @@ from scratchgen.validation import (
     check_varies,
     column_names,
     constant_columns,
+    weighted_rows,
 )
 
 MOST_LEVELS = 2**20  # of whole numbers; tables have one number for each
@@ -525,11 +526,56 @@ class InformationCriteria(ABC):
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x), (N,), nats."""
 
-    def bic(self, x: ArrayLike) -> float:
-        """Bayesian information criterion −2 Σ log p_θ(x) + n_parameters_ log N, nats, for x (N, D); less is better."""
-        log_prob = self.log_prob(x)
-        return float(-2 * log_prob.sum() + self.n_parameters_ * np.log(len(log_prob)))
+    def bic(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
+        """Bayesian information criterion −2 Σ log p_θ(x) + n_parameters_ log N, nats, for x (N, D); less is better.
 
-    def aic(self, x: ArrayLike) -> float:
-        """Akaike information criterion −2 Σ log p_θ(x) + 2 n_parameters_, nats, for x (N, D); less is better."""
-        return float(-2 * self.log_prob(x).sum() + 2 * self.n_parameters_)
+        With weights w, (N,), the sum is Σ w log p_θ(x), and N is Σ w.
+        """
+        log_prob, weights = weighted_rows(self.log_prob(x), sample_weight)
+        return float(-2 * (weights * log_prob).sum() + self.n_parameters_ * np.log(weights.sum()))
+
+    def aic(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
+        """Akaike information criterion −2 Σ log p_θ(x) + 2 n_parameters_, nats, for x (N, D); less is better.
+
+        With weights w, (N,), the sum is Σ w log p_θ(x).
+        """
+        log_prob, weights = weighted_rows(self.log_prob(x), sample_weight)
+        return float(-2 * (weights * log_prob).sum() + 2 * self.n_parameters_)
+
+
+class WeightedEstimator(InformationCriteria, Estimator):
+    """Base of the models that EM fits, whose rows of data may have weights.
+
+    A row of weight w counts as w equal rows, and a row of weight 0 is left out.  The weighted mean log-likelihood does
+    not change when all weights are multiplied by a number; the number of examples, Σ w, which a prior and `bic` are
+    compared with, does.
+    """
+
+    @abstractmethod
+    def train(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Iterator[Progress]:
+        """Train from scratch on x, (N, D), with weights (N,), step by step; the model is usable after every step."""
+
+    def fit(self, x: ArrayLike, y: object = None, *, sample_weight: ArrayLike | None = None) -> Self:
+        """Train from scratch on x, (N, D), until `train` ends.
+
+        Parameters
+        ----------
+        x : (N, D)
+        y
+            Ignored; it is there for scikit-learn's Pipeline.
+        sample_weight : (N,), optional
+            Weights of the rows of x, none negative.  A row of weight w counts as w equal rows; 1 for every row if None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x, the weights or a constructor argument is wrong.
+        """
+        for _ in self.train(x, sample_weight=sample_weight):
+            pass
+        return self
+
+    def score(self, x: ArrayLike, y: object = None, *, sample_weight: ArrayLike | None = None) -> float:
+        """Mean of `score_samples`, nats, with weights (N,) of the rows; not the gradient ∇log p."""
+        log_prob, weights = weighted_rows(self.score_samples(x), sample_weight)
+        return float(np.average(log_prob, weights=weights))

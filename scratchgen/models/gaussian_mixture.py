@@ -37,6 +37,7 @@ from scratchgen.validation import (
     check_flag,
     check_symmetric,
     column_names,
+    weighted_rows,
 )
 
 
@@ -139,8 +140,8 @@ class GaussianMixture(MixtureModel):
     precisions_init: ArrayLike | None = None
     warm_start: bool = False
 
-    def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Run EM on x, (N, D), from every start.
+    def train(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Iterator[Progress]:
+        """Run EM on x, (N, D), with weights (N,) as for `fit`, from every start.
 
         Yields
         ------
@@ -150,26 +151,27 @@ class GaussianMixture(MixtureModel):
         Raises
         ------
         TypeError, ValueError
-            If x or a constructor argument is wrong, or the floor is lost to rounding.
+            If x, the weights or a constructor argument is wrong, or the floor is lost to rounding.
         """
         self._check_parameters()
         K, floor, kind, max_iter = self.n_components, self.covariance_floor, self.covariance_type, self.max_iter
         names = column_names(x)
-        x = as_samples(x).astype(np.float64, copy=False)
+        x, weights = weighted_rows(as_samples(x).astype(np.float64, copy=False), sample_weight)
         check_enough_rows(x, K)
         prior, last, rng = self._prior(), self._last_fit(K, x.shape[1], names, floor), as_generator(self.rng)
 
         def log_prior(mixture: Mixture) -> float:
             covariances = mixture.covariances[:1] if kind == "tied" else mixture.covariances
-            return 0.0 if prior is None else log_covariance_prior(covariances, prior) / len(x)
+            return 0.0 if prior is None else log_covariance_prior(covariances, prior) / weights.sum()
 
         # `expected_statistics` is the fast form of `em.e_step` followed by `em.sufficient_statistics`.
-        e_step = partial(expected_statistics, x, diagonal=kind in ("diag", "spherical"))  # (18)
+        diagonal = kind in ("diag", "spherical")
+        e_step = partial(expected_statistics, x, diagonal=diagonal, sample_weight=weights)  # (18)
         m_step = partial(
             m_step_from_statistics, covariance_floor=floor, covariance_type=kind, covariance_prior=prior
         )  # (15)
         n_init = 1 if last is not None else self.n_init
-        starts = [last] if last is not None else (self._start(x, rng, floor, prior) for _ in range(n_init))
+        starts = [last] if last is not None else (self._start(x, weights, rng, floor, prior) for _ in range(n_init))
         runs = (em(start, e_step, m_step, self.tol, max_iter, log_prior) for start in starts)
 
         def attributes(mixture: Mixture) -> dict[str, Any]:
@@ -248,12 +250,16 @@ class GaussianMixture(MixtureModel):
             return self.mixture_
         return Mixture(weights, self.mixture_.means, allowed)
 
-    def _start(self, x: Array, rng: np.random.Generator, floor: float, prior: Prior | None) -> Mixture:
+    def _start(
+        self, x: Array, sample_weight: Array, rng: np.random.Generator, floor: float, prior: Prior | None
+    ) -> Mixture:
         """Initial mixture from the arguments; the parts that are None come from the data."""
         K, D = self.n_components, x.shape[1]
         weights, means, covariances = self._given_start(K, D)
         if weights is None or means is None or covariances is None:
-            start = starting_mixture(x, K, self.init_params, rng, floor, self.covariance_type, prior, means)
+            start = starting_mixture(
+                x, K, self.init_params, rng, floor, self.covariance_type, prior, means, sample_weight
+            )
             weights = start.weights if weights is None else weights
             means = start.means if means is None else means
             covariances = start.covariances if covariances is None else covariances

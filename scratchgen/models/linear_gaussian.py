@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scratchgen.em import em, factor_analysis_em_step, ppca_em_step, ppca_maximum
-from scratchgen.models.estimator import Estimator, InformationCriteria, Progress, framed
+from scratchgen.models.estimator import Progress, WeightedEstimator, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import check_bounds
 from scratchgen.validation import (
@@ -25,13 +25,14 @@ from scratchgen.validation import (
     check_spread,
     check_varies,
     column_names,
+    weighted_rows,
 )
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
 
 Parameters = tuple[Array, float | Array]  # W (D, k) and the noise variance, σ² or Ψ (D,)
 
 
-class LinearGaussianModel(InformationCriteria, Estimator):
+class LinearGaussianModel(WeightedEstimator):
     """Base of PPCA, with noise σ² I, and FactorAnalysis, with noise diag Ψ."""
 
     _fitted: ClassVar[tuple[str, ...]] = (
@@ -79,10 +80,18 @@ class LinearGaussianModel(InformationCriteria, Estimator):
         if len(energies) != 2 * n_iter + 1 or not np.array_equal(energies[::2], fitted["lower_bounds_"]):
             raise ValueError(f"free_energies_ must be {2 * n_iter + 1} numbers, every second one of lower_bounds_")
 
+    def _as_weighted(self, x: ArrayLike, sample_weight: ArrayLike | None) -> tuple[Array, Array]:
+        """Return the rows with a positive weight and their weights; ValueError if there are fewer than two rows."""
+        x, weights = weighted_rows(as_samples(x, n_min=2), sample_weight)
+        if len(x) < 2:
+            raise ValueError("sample_weight must be positive for at least 2 rows of x, got 1; pass more data")
+        return x, weights
+
     def _run_em(
         self,
         x: Array,
         names: tuple[str, ...] | None,
+        weights: Array,
         start: Parameters,
         step: Callable[..., Parameters],
         tol: float,
@@ -93,16 +102,19 @@ class LinearGaussianModel(InformationCriteria, Estimator):
         `step` maps (W, Ψ) to the next (W, Ψ), (15).  Its averages under q depend on x only through the sample
         covariance.
         """
-        mean, energies, last_q = x.mean(axis=0), list[float](), None
+        mean, energies, last_q = np.average(x, axis=0, weights=weights), list[float](), None
 
-        def e_step(theta: Parameters) -> tuple[tuple[Array, Array], Array]:
+        def mean_elbo(theta: Parameters, q: tuple[Array, Array]) -> float:
+            return float(np.average(linear_gaussian_elbo(x, theta[0], mean, theta[1], *q), weights=weights))  # (8)
+
+        def e_step(theta: Parameters) -> tuple[tuple[Array, Array], float]:
             q = linear_gaussian_posterior(x, theta[0], mean, theta[1])  # (11), (18)
-            return q, linear_gaussian_elbo(x, theta[0], mean, theta[1], *q)  # (8): log p_θ(x) at this q
+            return q, mean_elbo(theta, q)  # the mean of log p_θ(x) at this q
 
         run = em(start, e_step, lambda _, theta: step(*theta), tol, max_iter)
         for (W, noise_variance), q, bounds, converged in run:
             if last_q is not None:  # after the M-step: new θ, old q
-                energies.append(float(linear_gaussian_elbo(x, W, mean, noise_variance, *last_q).mean()))
+                energies.append(mean_elbo((W, noise_variance), last_q))
             energies.append(bounds[-1])
             last_q, n_iter = q, len(bounds) - 1
             self.set_fitted(
@@ -151,9 +163,13 @@ class LinearGaussianModel(InformationCriteria, Estimator):
     @property
     def n_parameters_(self) -> int:
         """Number of free parameters: D means, and W up to rotation with σ² or Ψ, at most D(D + 1)/2."""
-        D, k = self.components_.shape
-        r = min(k, D)
-        return D + min(D * r - r * (r - 1) // 2 + np.size(self.noise_variance_), D * (D + 1) // 2)
+        return n_parameters(self.components_, np.size(self.noise_variance_))
+
+
+def n_parameters(W: Array, n_variances: int) -> int:
+    """Number of free parameters of N(μ, W Wᵀ + Ψ): D means, and W, (D, k), up to rotation with `n_variances` of Ψ."""
+    D, r = len(W), min(W.shape)
+    return D + min(D * r - r * (r - 1) // 2 + n_variances, D * (D + 1) // 2)
 
 
 @dataclass(eq=False, repr=False)
@@ -211,8 +227,8 @@ class PPCA(LinearGaussianModel):
         super()._check_parameters()
         as_choice(self.method, "method", ("closed", "em"))
 
-    def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Fit x, (N, D), by the closed form or by EM.
+    def train(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Iterator[Progress]:
+        """Fit x, (N, D), with weights (N,) as for `fit`, by the closed form or by EM.
 
         Yields
         ------
@@ -222,13 +238,14 @@ class PPCA(LinearGaussianModel):
         Raises
         ------
         TypeError, ValueError
-            If x or a constructor argument is wrong, its variance underflows, or σ² is lost to rounding: x lies in k
-            dimensions or fewer, or has fill values.
+            If x, the weights or a constructor argument is wrong, the variance of x underflows, or σ² is lost to
+            rounding: x lies in k dimensions or fewer, or has fill values.
         """
         self._check_parameters()
         names = column_names(x)
-        x, k, max_iter = as_samples(x, n_min=2).astype(np.float64), self.n_components, self.max_iter
-        D, covariance = x.shape[1], np.atleast_2d(np.cov(x.T, bias=True))
+        x, weights = self._as_weighted(x, sample_weight)
+        x, k, max_iter = x.astype(np.float64), self.n_components, self.max_iter
+        D, covariance = x.shape[1], np.atleast_2d(np.cov(x.T, bias=True, aweights=weights))
         total = float(np.trace(covariance))
         if k >= D:
             raise ValueError(
@@ -236,7 +253,7 @@ class PPCA(LinearGaussianModel):
                 "σ² needs at least one further direction"
             )
 
-        check_spread(x, np.full(D, x.var(axis=0).max()))  # σ² is one number, so that a column may be far smaller
+        check_spread(x, np.full(D, covariance.diagonal().max()))  # σ² is one number: a column may be far smaller
 
         def with_noise(W: Array, variance: float) -> Parameters:
             if variance <= 1e-14 * total:
@@ -255,7 +272,7 @@ class PPCA(LinearGaussianModel):
         def step(W: Array, variance: float) -> Parameters:
             return with_noise(*ppca_em_step(covariance, W, variance))
 
-        yield from self._run_em(x, names, start, step, self.tol, max_iter)
+        yield from self._run_em(x, names, weights, start, step, self.tol, max_iter)
 
 
 @dataclass(eq=False, repr=False)
@@ -311,8 +328,10 @@ class FactorAnalysis(LinearGaussianModel):
     def _forms(self, n_features: int) -> dict[str, Form]:
         return super()._forms(n_features) | {"noise_variance_": Form(FLOAT64, (n_features,))}
 
-    def train(self, x: ArrayLike) -> Iterator[Progress]:
+    def train(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Iterator[Progress]:
         """Fit x, (N, D), by EM; the initial W has rows in proportion to the columns' standard deviations.
+
+        The rows have weights (N,) as for `fit`.
 
         Yields
         ------
@@ -322,16 +341,18 @@ class FactorAnalysis(LinearGaussianModel):
         Raises
         ------
         TypeError, ValueError
-            If x or a constructor argument is wrong, a column of x is constant, or its variance underflows.
+            If x, the weights or a constructor argument is wrong, a column of x is constant, or its variance underflows.
         """
         self._check_parameters()
-        names, x, k = column_names(x), as_samples(x, n_min=2), self.n_components
+        names = column_names(x)
+        (x, weights), k = self._as_weighted(x, sample_weight), self.n_components
         check_varies(x, "drop it")
         x = x.astype(np.float64)
-        covariance, variances = np.atleast_2d(np.cov(x.T, bias=True)), x.var(axis=0)
+        covariance = np.atleast_2d(np.cov(x.T, bias=True, aweights=weights))
+        variances = covariance.diagonal()
         floors = variances * self.noise_floor
         check_spread(x, variances)
         W = as_generator(self.rng).standard_normal((x.shape[1], k)) * np.sqrt(variances / (2 * k))[:, None]
 
         step = partial(factor_analysis_em_step, covariance, noise_floor=floors)
-        yield from self._run_em(x, names, (W, 0.5 * variances), step, self.tol, self.max_iter)
+        yield from self._run_em(x, names, weights, (W, 0.5 * variances), step, self.tol, self.max_iter)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
-from scratchgen.models.estimator import FAR, Progress, finite
+from scratchgen.models.estimator import FAR, InformationCriteria, Progress, finite
+from scratchgen.models.linear_gaussian import n_parameters
 from scratchgen.models.vae import GaussianVAE
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae import elbo, sigma_batch
@@ -16,7 +17,7 @@ from scratchgen.variational import linear_gaussian_log_prob
 
 
 @dataclass(eq=False, repr=False)
-class LinearVAE(GaussianVAE):
+class LinearVAE(InformationCriteria, GaussianVAE):
     """A VAE with affine encoder and decoder, trained on exact expectations over z.
 
     The loss (14) is quadratic in z.  Its mean over the 2k `sigma_points` in place of random ξ therefore is (13).  The
@@ -91,6 +92,11 @@ class LinearVAE(GaussianVAE):
         """log p_θ(x) = log N(x; μ, W Wᵀ + s² I), (N,), nats, exact, for x (N, D)."""
         x = self._as_fitted_samples(x)
         return linear_gaussian_log_prob(x, self.components_, self.decoder_mean_, self.decoder_variance_)
+
+    @property
+    def n_parameters_(self) -> int:
+        """Number of free parameters of p_θ(x): D means, W up to rotation, and the learned s²."""
+        return n_parameters(self.components_, len(self.log_variance_) if self._starting_variance()[0] else 0)
 
     @finite(FAR)
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:

@@ -10,14 +10,14 @@ import numpy as np
 
 from scratchgen.em import CategoricalLaw, Iterate, e_step, free_energy
 from scratchgen.mixture import Mixture
-from scratchgen.models.estimator import Estimator, InformationCriteria, Progress, framed
+from scratchgen.models.estimator import Progress, WeightedEstimator, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.validation import RNG, Array, ArrayLike, IntArray, as_count, as_generator, as_number
 
 Law = TypeVar("Law", Mixture, CategoricalLaw)
 
 
-class MixtureModel(InformationCriteria, Estimator):
+class MixtureModel(WeightedEstimator):
     """Base of GaussianMixture and CategoricalMixture: a component z = 1..K, and x given z."""
 
     n_components: int
@@ -100,9 +100,9 @@ class MixtureModel(InformationCriteria, Estimator):
         """Most probable component of every x, (N,), for x (N, D)."""
         return self.predict_proba(x).argmax(axis=1)
 
-    def fit_predict(self, x: ArrayLike, y: object = None) -> IntArray:
-        """Fit to x, (N, D), and return the most probable component of every x, (N,); y is ignored."""
-        return self.fit(x).predict(x)
+    def fit_predict(self, x: ArrayLike, y: object = None, *, sample_weight: ArrayLike | None = None) -> IntArray:
+        """Fit to x, (N, D), and return the most probable component of every x, (N,); arguments as for `fit`."""
+        return self.fit(x, sample_weight=sample_weight).predict(x)
 
     @framed
     def sample(self, n: int, rng: RNG = None, *, as_frame: bool = False) -> Array:
@@ -129,5 +129,6 @@ def check_enough_rows(x: Array, n_components: int) -> None:
     """Raise ValueError if there are more components than rows of x."""
     if n_components > len(x):
         raise ValueError(
-            f"n_components must be at most the {len(x)} rows of x, got {n_components}; lower it or pass more data"
+            f"n_components must be at most the {len(x)} rows of x (of positive weight), got {n_components}; "
+            "lower it or pass more data"
         )
