@@ -431,7 +431,7 @@ def as_sample_weight(sample_weight: ArrayLike | None, n: int) -> Array:
         If their shape is not (n,), one is negative or not finite, or their sum is not in [1e-60, 1e60].
     """
     if sample_weight is None:
-        return np.ones(n)
+        return np.broadcast_to(1.0, n)  # one number for all rows: no array of the length of the data
     weights = as_finite(sample_weight, "sample_weight").astype(np.float64, copy=False)
     if weights.shape != (n,):
         raise ValueError(
@@ -454,8 +454,10 @@ def as_sample_weight(sample_weight: ArrayLike | None, n: int) -> Array:
 def weighted_rows(x: Array, sample_weight: ArrayLike | None) -> tuple[Array, Array]:
     """Rows of x, (N, ...), with a positive weight, and their weights; errors as for `as_sample_weight`."""
     weights = as_sample_weight(sample_weight, len(x))
+    if weights.min() > 0:
+        return x, weights
     seen = weights > 0
-    return (x, weights) if seen.all() else (x[seen], weights[seen])
+    return x[seen], weights[seen]
 
 
 def check_spread(x: Array, variances: Array) -> None:

@@ -27,6 +27,7 @@ from scratchgen.mixture import Mixture
 from scratchgen.validation import Array
 
 EIGHTEEN = np.concatenate([1 + 0.4 * waves(9, 2), -1 + 0.6 * waves(9, 2, shift=1.0)])  # points in the plane
+COPIES = np.arange(18) % 4  # weights of the points: a point of weight w counts as w points
 
 
 def cross_entropy(f: Functions) -> Check:
@@ -80,39 +81,48 @@ def em_loop(f: Functions) -> Check:
 
 
 def sufficient_statistics(f: Functions) -> Check:
-    """The statistics of all points at once, and the sum of the statistics of two parts."""
+    """The statistics of all points at once, the sum of the statistics of two parts, and points with weights."""
 
-    def statistics(parts: list[Array]) -> tuple[Array, Array, Array, Array]:
-        total, log_likelihood = None, 0.0
+    def statistics(parts: list[Array], weights: Array) -> tuple[Array, Array, Array, Array]:
+        total, log_likelihood, start = None, 0.0, 0
         for x in parts:
             log_resp, log_prob = package_e_step(x, PLANE)
-            new = f("em.sufficient_statistics")(x, log_resp, PLANE)
+            w, start = weights[start : start + len(x)], start + len(x)
+            new = f("em.sufficient_statistics")(x, log_resp, PLANE, w)
             total, log_likelihood = (
                 new if total is None else total + new,
-                log_likelihood + log_prob.sum() / len(EIGHTEEN),
+                log_likelihood + w @ log_prob / weights.sum(),
             )
         assert total is not None
         return np.exp(total.log_counts), total.means, total.covariances, np.asarray(log_likelihood)
 
     return both(
         *(
-            check_statistics(lambda parts=parts: statistics(parts), EIGHTEEN, *parameters_of(PLANE))  # type: ignore[misc]
-            for parts in ([EIGHTEEN], [EIGHTEEN[:5], EIGHTEEN[5:]])
+            check_statistics(
+                lambda parts=parts, copies=copies: statistics(parts, copies),  # type: ignore[misc]
+                np.repeat(EIGHTEEN, copies, axis=0),
+                *parameters_of(PLANE),
+            )
+            for parts, copies in (
+                ([EIGHTEEN], np.ones(18, dtype=int)),
+                ([EIGHTEEN[:5], EIGHTEEN[5:]], np.ones(18, dtype=int)),
+                ([EIGHTEEN[:5], EIGHTEEN[5:]], COPIES),
+            )
         )
     )
 
 
 def statistics_in_one_pass(f: Functions) -> Check:
-    """Both forms, with quadratic features and with whitened coordinates, and diagonal covariances."""
+    """Both forms, with quadratic features and with whitened coordinates, diagonal covariances, and weights."""
     far = Mixture(PLANE.weights, 300 * PLANE.means, PLANE.covariances)  # too far apart for quadratic features
     diagonal = Mixture(PLANE.weights, PLANE.means, PLANE.covariances * np.eye(2))
 
-    def statistics(x: Array, mixture: Mixture, diagonal: bool) -> tuple[Array, Array, Array, Array]:
-        found, log_likelihood = f("fast.em_statistics.expected_statistics")(x, mixture, diagonal)
+    def statistics(x: Array, mixture: Mixture, diagonal: bool, w: Array) -> tuple[Array, Array, Array, Array]:
+        found, log_likelihood = f("fast.em_statistics.expected_statistics")(x, mixture, diagonal, w)
         covariances = found.covariances
         if diagonal:  # only the diagonals are defined
             log_resp, _ = package_e_step(x, mixture)
-            resp = np.exp(log_resp - log_resp.max(axis=0))
+            resp = w[:, None] * np.exp(log_resp - log_resp.max(axis=0))
             resp /= resp.sum(axis=0)
             means = resp.T @ x
             exact = np.einsum("nk,nkd,nke->kde", resp, x[:, None] - means, x[:, None] - means)
@@ -122,10 +132,11 @@ def statistics_in_one_pass(f: Functions) -> Check:
     return both(
         *(
             check_statistics(
-                lambda x=x, mixture=mixture, flag=flag: statistics(x, mixture, flag),  # type: ignore[misc]
-                x,
+                lambda x=x, mixture=mixture, flag=flag, copies=copies: statistics(x, mixture, flag, copies),  # type: ignore[misc]
+                np.repeat(x, copies, axis=0),
                 *parameters_of(mixture),
             )
+            for copies in (np.ones(18, dtype=int), COPIES)
             for x, mixture, flag in (
                 (EIGHTEEN, PLANE, False),
                 (EIGHTEEN + 300 * PLANE.means[np.arange(18) % 3], far, False),
@@ -148,21 +159,33 @@ def covariance_types(f: Functions) -> Check:
 
 
 def kmeans(f: Functions) -> Check:
-    """Three centres on eighteen points, with a start far from the solution."""
-    return check_kmeans(f("em.kmeans"), EIGHTEEN, EIGHTEEN[[0, 1, 12]])
+    """Three centres on eighteen points, without and with weights, with a start far from the solution."""
+
+    def weighted(repeated: Array, centres: Array) -> Array:
+        centres = f("em.kmeans")(EIGHTEEN, centres, sample_weight=COPIES)
+        return np.asarray(centres)
+
+    return both(
+        check_kmeans(f("em.kmeans"), EIGHTEEN, EIGHTEEN[[0, 1, 12]]),
+        check_kmeans(weighted, np.repeat(EIGHTEEN, COPIES, axis=0), EIGHTEEN[[0, 1, 12]]),
+    )
 
 
 def table_em(f: Functions) -> Check:
-    """Two tables over three levels in two dimensions, with pseudo-counts."""
+    """Two tables over three levels in two dimensions, with pseudo-counts and weights."""
     x = (np.arange(16).reshape(8, 2) ** 2 % 7 % 3).astype(np.float64)
     pseudo_counts = 0.5 + 0.2 * waves(2, 3)
 
-    def step(x: Array, weights: Array, tables: Array) -> tuple[Array, Array, Array]:
-        log_resp, log_prob = package_e_step(x, CategoricalLaw(weights, tables))
-        law = f("em.categorical_m_step")(indicators(x, 3), log_resp, pseudo_counts)
-        return log_prob, law.weights, law.probabilities
+    def check(copies: Array) -> Check:
+        def step(repeated: Array, weights: Array, tables: Array) -> tuple[Array, Array, Array]:
+            log_resp, log_prob = package_e_step(x, CategoricalLaw(weights, tables))
+            law = f("em.categorical_m_step")(indicators(x, 3), log_resp, pseudo_counts, copies)
+            return np.repeat(log_prob, copies), law.weights, law.probabilities
 
-    return check_table_em(step, x, softmax(waves(2)), softmax(waves(2, 2, 3, shift=1.0)), pseudo_counts)
+        repeated = np.repeat(x, copies, axis=0)
+        return check_table_em(step, repeated, softmax(waves(2)), softmax(waves(2, 2, 3, shift=1.0)), pseudo_counts)
+
+    return both(check(np.ones(8, dtype=int)), check(COPIES[:8]))
 
 
 def factor_analysis_step(f: Functions) -> Check:

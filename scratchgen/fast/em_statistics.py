@@ -62,13 +62,13 @@ def expected_statistics(
         raise ValueError("x must have at least one row, since averages over no rows are not defined, got shape (0, D)")
     if diagonal and (mixture.covariances * (1 - np.eye(D))).any():
         raise ValueError("diagonal must be False for a mixture whose covariances are not diagonal, got True")
-    weights = as_sample_weight(sample_weight, len(x))
+    weights = None if sample_weight is None else as_sample_weight(sample_weight, len(x))
     amplified = condition(mixture)
     if amplified >= FAR:
         return statistics_of_blocks(x, mixture, weights)
     quadratic = amplified < SAFE and len(_pairs(D, diagonal)[0]) < K * (D + 1)
     sums, log_likelihood = (
-        quadratic_sums(x, mixture, weights, diagonal) if quadratic else whitened_sums(x, mixture, weights)
+        quadratic_sums(x, mixture, diagonal, weights) if quadratic else whitened_sums(x, mixture, weights)
     )
     counts, means, covariances = sums[:, D, D], mixture.means.copy(), mixture.covariances.copy()
     log_counts, seen = np.full(K, -np.inf), counts > UNSEEN
@@ -89,10 +89,12 @@ def expected_statistics(
         factors = np.linalg.cholesky(mixture.covariances[seen])
         means[seen] += (factors @ shift[:, :, None])[:, :, 0]
         covariances[seen] = factors @ spread @ factors.swapaxes(1, 2)
-    return SufficientStatistics(log_counts, means, covariances), log_likelihood / float(weights.sum())
+    return SufficientStatistics(log_counts, means, covariances), log_likelihood / total_weight(x, weights)
 
 
-def statistics_of_blocks(x: Array, mixture: Mixture, weights: Array) -> tuple[SufficientStatistics, float]:
+def statistics_of_blocks(
+    x: Array, mixture: Mixture, weights: Array | None = None
+) -> tuple[SufficientStatistics, float]:
     """`em.e_step` and `em.sufficient_statistics` of blocks of rows, added up; results as for `expected_statistics`.
 
     Every block has its averages about its own means.  No digits are lost, wherever the data and the mixture lie, but
@@ -102,13 +104,20 @@ def statistics_of_blocks(x: Array, mixture: Mixture, weights: Array) -> tuple[Su
     total, log_likelihood = SufficientStatistics(np.full(K, -np.inf), mixture.means, mixture.covariances), 0.0
     for block, w in _blocks(x, weights, K * (D + 1)):
         log_resp, log_prob = e_step(block, mixture)
-        total += sufficient_statistics(block, log_resp + quiet_log(w)[:, None], mixture)
-        log_likelihood += float((w * log_prob).sum())
+        if w is not None:
+            log_resp, log_prob = log_resp + quiet_log(w)[:, None], w * log_prob
+        total += sufficient_statistics(block, log_resp, mixture)
+        log_likelihood += float(log_prob.sum())
     unseen = total.log_counts < np.log(UNSEEN)
     means = np.where(unseen[:, None], mixture.means, total.means)
     covariances = np.where(unseen[:, None, None], mixture.covariances, total.covariances)
     log_counts = np.where(unseen, -np.inf, total.log_counts)
-    return SufficientStatistics(log_counts, means, covariances), log_likelihood / float(weights.sum())
+    return SufficientStatistics(log_counts, means, covariances), log_likelihood / total_weight(x, weights)
+
+
+def total_weight(x: Array, weights: Array | None) -> float:
+    """Σ_n w_n; N without weights."""
+    return len(x) if weights is None else float(weights.sum())
 
 
 def condition(mixture: Mixture) -> float:
@@ -122,7 +131,9 @@ def condition(mixture: Mixture) -> float:
     return float((mixture.whitening**2).sum(axis=2).max() * extent.max())
 
 
-def quadratic_sums(x: Array, mixture: Mixture, weights: Array, diagonal: bool = False) -> tuple[Array, float]:
+def quadratic_sums(
+    x: Array, mixture: Mixture, diagonal: bool = False, weights: Array | None = None
+) -> tuple[Array, float]:
     """Σ_n w_n q(k | x_n) u uᵀ for u = [x_n − c; 1], (K, D + 1, D + 1), and Σ_n w_n log p_θ(x_n), nats.
 
     w_n are the weights of the examples, and c is the mixture's mean.  log π_k N(x; m_k, C_k) and the sums are both
@@ -165,7 +176,7 @@ def _products(u: Array, diagonal: bool) -> Array:
     return products
 
 
-def whitened_sums(x: Array, mixture: Mixture, weights: Array) -> tuple[Array, float]:
+def whitened_sums(x: Array, mixture: Mixture, weights: Array | None = None) -> tuple[Array, float]:
     """Σ_n w_n q(k | x_n) y yᵀ for y = [L_k⁻¹ (x_n − m_k); 1], (K, D + 1, D + 1), and Σ_n w_n log p_θ(x_n), nats.
 
     w_n are the weights of the examples, and C_k = L_k L_kᵀ.  The last column holds the sums of L_k⁻¹ (x_n − m_k), and
@@ -198,11 +209,12 @@ def _whitening_maps(mixture: Mixture, centre: Array) -> Array:
     return np.concatenate([mixture.whitening, shifts], axis=2)
 
 
-def _blocks(x: Array, weights: Array, numbers: int) -> Iterator[tuple[Array, Array]]:
+def _blocks(x: Array, weights: Array | None, numbers: int) -> Iterator[tuple[Array, Array | None]]:
     """Yield blocks of the rows of x and their weights; with `numbers` numbers a row a block has BLOCK numbers."""
     rows = max(BLOCK // numbers, 1)
     for start in range(0, len(x), rows):
-        yield x[start : start + rows], weights[start : start + rows]
+        block = slice(start, start + rows)
+        yield x[block], None if weights is None else weights[block]
 
 
 def _from_centre(block: Array, centre: Array) -> Array:
@@ -212,8 +224,11 @@ def _from_centre(block: Array, centre: Array) -> Array:
     return u
 
 
-def _normalise(joint: Array, weights: Array) -> float:
-    """Replace log p_θ(k, x_n), (K, n), by w_n q(k | x_n), in place; return Σ_n w_n log p_θ(x_n), nats."""
+def _normalise(joint: Array, weights: Array | None) -> float:
+    """Replace log p_θ(k, x_n), (K, n), by w_n q(k | x_n), in place; return Σ_n w_n log p_θ(x_n), nats.
+
+    Without weights every w_n is 1.
+    """
     top = joint.max(axis=0)
     joint -= top
     least = joint.min()
@@ -223,5 +238,9 @@ def _normalise(joint: Array, weights: Array) -> float:
     if least < NEGLIGIBLE:
         joint -= joint.min()  # negligible responsibilities become 0
     total = joint.sum(axis=0)
+    log_prob = top + np.log(total)
+    if weights is None:
+        joint /= total
+        return float(log_prob.sum())
     joint *= weights / total
-    return float((weights * (top + np.log(total))).sum())
+    return float(weights @ log_prob)

@@ -165,8 +165,12 @@ class GaussianMixture(MixtureModel):
             return 0.0 if prior is None else log_covariance_prior(covariances, prior) / weights.sum()
 
         # `expected_statistics` is the fast form of `em.e_step` followed by `em.sufficient_statistics`.
-        diagonal = kind in ("diag", "spherical")
-        e_step = partial(expected_statistics, x, diagonal=diagonal, sample_weight=weights)  # (18)
+        e_step = partial(
+            expected_statistics,
+            x,
+            diagonal=kind in ("diag", "spherical"),
+            sample_weight=None if sample_weight is None else weights,
+        )  # (18)
         m_step = partial(
             m_step_from_statistics, covariance_floor=floor, covariance_type=kind, covariance_prior=prior
         )  # (15)

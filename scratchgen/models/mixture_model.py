@@ -129,6 +129,6 @@ def check_enough_rows(x: Array, n_components: int) -> None:
     """Raise ValueError if there are more components than rows of x."""
     if n_components > len(x):
         raise ValueError(
-            f"n_components must be at most the {len(x)} rows of x (of positive weight), got {n_components}; "
-            "lower it or pass more data"
+            f"n_components must be at most the {len(x)} rows of x, got {n_components}; "
+            "lower it or pass more data (rows of weight 0 are left out)"
         )

@@ -173,8 +173,8 @@ def _slope_without_curvature(original, z):
 
 
 @fault("the responsibilities are squared in the loop of EM", "fast.em_statistics._normalise", "verify: EM in one pass")
-def _squared_responsibilities(original, joint):
-    log_likelihood = original(joint)
+def _squared_responsibilities(original, joint, weights):
+    log_likelihood = original(joint, weights)
     joint **= 2
     joint /= joint.sum(axis=0)
     return log_likelihood
@@ -199,7 +199,7 @@ def _farthest(original, x, centres):
 
 
 @fault("the covariances of EM are taken about the old means", "em.sufficient_statistics", "verify: statistics for EM")
-def _about_old_means(original, x, log_resp, mixture):
-    found = original(x, log_resp, mixture)
+def _about_old_means(original, x, log_resp, mixture, sample_weight=None):
+    found = original(x, log_resp, mixture, sample_weight)
     apart = found.means - mixture.means
     return type(found)(found.log_counts, found.means, found.covariances + apart[:, :, None] * apart[:, None])

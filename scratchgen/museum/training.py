@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from scratchgen.ddpm import ddim_step, loss_weight, predict_noise, step_loss, train, train_step
-from scratchgen.em import CategoricalLaw, covariance_maximum, factor_analysis_em_step, sufficient_statistics
+from scratchgen.em import categorical_m_step, covariance_maximum, factor_analysis_em_step, sufficient_statistics
 from scratchgen.em.algorithm import Iterate
 from scratchgen.fast.em_statistics import expected_statistics
 from scratchgen.museum.exhibit import exhibit
@@ -124,8 +124,8 @@ def _stale_responsibilities(start, e_step, m_step, tol=0.0, max_iter=100, log_pr
 
 
 @exhibit("the responsibilities are squared", "mutation audit", "em.sufficient_statistics", "check_statistics")
-def _squared_responsibilities(x, log_resp, mixture):
-    return sufficient_statistics(x, 2 * log_resp, mixture)
+def _squared_responsibilities(x, log_resp, mixture, sample_weight=None):
+    return sufficient_statistics(x, 2 * log_resp, mixture, sample_weight)
 
 
 @exhibit(
@@ -134,16 +134,14 @@ def _squared_responsibilities(x, log_resp, mixture):
     "fast.em_statistics.expected_statistics",
     "check_statistics",
 )
-def _summed_log_likelihood(x, mixture, diagonal=False):
-    statistics, log_likelihood = expected_statistics(x, mixture, diagonal)
+def _summed_log_likelihood(x, mixture, diagonal=False, sample_weight=None):
+    statistics, log_likelihood = expected_statistics(x, mixture, diagonal, sample_weight)
     return statistics, len(x) * log_likelihood
 
 
 @exhibit("the pseudo-counts are left out", "mutation audit", "em.categorical_m_step", "check_table_em")
-def _tables_without_prior(one_hot, log_resp, pseudo_counts=0.0):
-    resp = np.exp(log_resp)
-    counts = np.einsum("nk,ndl->kdl", resp, one_hot)
-    return CategoricalLaw(resp.mean(axis=0), counts / counts.sum(axis=2, keepdims=True))
+def _tables_without_prior(one_hot, log_resp, pseudo_counts=0.0, sample_weight=None):
+    return categorical_m_step(one_hot, log_resp, 0.0, sample_weight)
 
 
 @exhibit(
@@ -165,7 +163,7 @@ def _without_prior(spread, counts, covariance_type="full", floor=0.0, prior=None
 
 
 @exhibit("points join the farthest centre", "mutation audit", "em.kmeans", "check_kmeans")
-def _farthest_centre(x, centres, max_iter=300):
+def _farthest_centre(x, centres, max_iter=300, sample_weight=None):
     for _ in range(max_iter):
         labels = ((x[:, None] - centres) ** 2).sum(axis=2).argmax(axis=1)
         centres = np.array([x[labels == k].mean(axis=0) if (labels == k).any() else c for k, c in enumerate(centres)])
