@@ -445,8 +445,8 @@ def as_sample_weight(sample_weight: ArrayLike | None, n: int) -> Array:
         )
     if not 1 / LARGEST <= weights.sum() <= LARGEST:
         raise ValueError(
-            f"sample_weight must have a sum in [1e-60, 1e60], got {weights.sum():.3g}; pass a positive weight for the "
-            "rows to use, and divide by the mean if weights are very small or large"
+            f"sample_weight must not be zero for all rows, and its sum must be in [1e-60, 1e60], got the sum "
+            f"{weights.sum():.3g}; pass positive weights for the rows to use, of size 1 or so"
         )
     return weights
 

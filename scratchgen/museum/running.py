@@ -176,7 +176,7 @@ def _slope_without_curvature(original, z):
 def _squared_responsibilities(original, joint, weights):
     log_likelihood = original(joint, weights)
     joint **= 2
-    joint /= joint.sum(axis=0)
+    joint /= np.maximum(joint.sum(axis=0), 1e-300)  # the sum is 0 for an example of weight 0
     return log_likelihood
 
 

@@ -78,6 +78,13 @@ def law(axes, axis=-1, sums=True):
     return Arg(value, bad | ({"sum 2": 2 * value} if sums else {}), arg.letters)
 
 
+def weights(n=SIZES["N"]):
+    """Weights of n rows, one of them 0."""
+    arg = array("N", np.arange(n) % 3 + 0.5 * (np.arange(n) % 2), optional=True)
+    bad = {"negative": -arg.value, "zeros": np.zeros(n), "one more": np.ones(n + 1), "a number": 2.0}
+    return Arg(arg.value, arg.bad | bad | {"inf": np.full(n, np.inf), "tiny": np.full(n, 1e-100)}, arg.letters)
+
+
 def covariance(axes="D D"):
     """A symmetric positive definite matrix, or several."""
     shape = [SIZES[a] for a in axes.split()]

@@ -4,6 +4,7 @@ Left out: results (named tuples), which the package fills; `museum`, `report` an
 their own; and the strategies of `scratchgen.testing`, which Hypothesis checks when it draws.
 """
 
+import inspect
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -60,6 +61,7 @@ from tests.reliability.arguments import (
     step,
     time,
     times,
+    weights,
 )
 from tests.reliability.models import KINDS, data, fitted  # fmt: skip
 
@@ -233,13 +235,17 @@ def of_em():
     yield call("indicators", em.indicators, x=levels(), n_levels=count(4, 2))
     one_hot = any_of(array("N D L", np.eye(4)[np.arange(10).reshape(5, 2) % 4]), negative=-np.ones((5, 2, 4)))
     counts = Arg(0.5, {"negative": -1.0, "text": "x", "NaN": np.nan, "complex": 1j, "shape": np.ones((2, 3))})
-    yield call("categorical_m_step", em.categorical_m_step, one_hot=one_hot, log_resp=resp, pseudo_counts=counts)
+    weighted = {"sample_weight": weights()}
+    tables = {"one_hot": one_hot, "log_resp": resp, "pseudo_counts": counts}
+    yield call("categorical_m_step", em.categorical_m_step, **tables, **weighted)
     counts = any_of(array("D L"), negative=-np.ones((2, 4)))
     yield call("log_table_prior", em.log_table_prior, tables=law("K D L"), pseudo_counts=counts)
-    yield call("sufficient_statistics", em.sufficient_statistics, fixed="D K", x=ND, log_resp=resp, mixture=mixture)
-    yield call("statistics_of_labels", em.statistics_of_labels, fixed="D", x=ND, labels=labels(False), mixture=mixture)
+    responses = {"x": ND, "log_resp": resp, "mixture": mixture}
+    yield call("sufficient_statistics", em.sufficient_statistics, fixed="D K", **responses, **weighted)
+    certain = {"x": ND, "labels": labels(False), "mixture": mixture}
+    yield call("statistics_of_labels", em.statistics_of_labels, fixed="D", **certain, **weighted)
     options = {"covariance_floor": floor, "covariance_type": kind, "covariance_prior": prior}
-    yield call("m_step", em.m_step, fixed="D K", x=ND, log_resp=resp, mixture=mixture, **options)
+    yield call("m_step", em.m_step, fixed="D K", **responses, **options, **weighted)
     both = {"statistics": instance(statistics), "mixture": mixture}
     yield call("m_step_from_statistics", em.m_step_from_statistics, **both, **options)
     spread = {"spread": covariance("K D D"), "counts": any_of(array("K"), negative=-np.ones(3))}
@@ -266,11 +272,11 @@ def of_em():
     centres = any_of(array("K D"), ints=[[0, 0], [1, 1], [2, "a"]])
     yield call("nearest", em.nearest, x=ND, centres=centres)
     yield call("clusters", em.clusters, x=ND, centres=centres)
-    yield call("kmeans", em.kmeans, x=ND, centres=centres, max_iter=count())
-    yield call("kmeans_plus_plus", em.kmeans_plus_plus, x=ND, n_centres=count(), rng=seed(False))
+    yield call("kmeans", em.kmeans, x=ND, centres=centres, max_iter=count(), **weighted)
+    yield call("kmeans_plus_plus", em.kmeans_plus_plus, x=ND, n_centres=count(), rng=seed(False), **weighted)
     start = {"n_components": count(2), "method": choice("kmeans"), "rng": seed(False), "covariance_floor": floor}
     start |= {"covariance_type": kind, "covariance_prior": prior}
-    yield call("starting_mixture", em.starting_mixture, x=ND, **start)
+    yield call("starting_mixture", em.starting_mixture, x=ND, **start, **weighted)
 
 
 def of_ddpm():
@@ -662,6 +668,8 @@ def arguments_of(kind, name):
     D, x = model.n_features_in_, {"x": samples(kind)}
     points = Arg(np.ones((5, D)), array("N D").bad | {"columns": np.ones((5, D + 1))})
     draws, rng, frame = {"n": count(3, 0)}, {"rng": seed()}, {"as_frame": flag()} if name == "sample" else {}
+    taken = "sample_weight" in inspect.signature(getattr(model, name)).parameters
+    weighted = {"sample_weight": weights()} if taken else {}
     noise = {
         "x_t": Arg(data(model)[:5], {k: v for k, v in samples(kind).bad.items() if k != "fractions"}),
         "scale": number(0.8),
@@ -705,8 +713,11 @@ def arguments_of(kind, name):
         case "levels" | "covariance" | "law":
             return {}
         case "fit" | "fit_predict":
-            return {"x": Arg(x["x"].value, {k: v for k, v in x["x"].bad.items() if k != "columns"})}
-        case "log_prob" | "score" | "score_samples" | "predict" | "predict_proba" | "aic" | "bic":
+            x = {"x": Arg(x["x"].value, {k: v for k, v in x["x"].bad.items() if k != "columns"})}
+            return x | weighted
+        case "score" | "aic" | "bic":
+            return x | weighted
+        case "log_prob" | "score_samples" | "predict" | "predict_proba":
             return x
         case "encode" | "reconstruct":
             return x
