@@ -18,6 +18,7 @@ from scratchgen.em import (
     kmeans,
     kmeans_plus_plus,
     m_step,
+    m_step_from_statistics,
     starting_mixture,
     statistics_of_labels,
     sufficient_statistics,
@@ -103,11 +104,18 @@ def test_weights_are_repeated_rows_for_categorical_mixtures(K, D, smoothing, mon
     rng = np.random.default_rng(K + D)
     x = np.where(np.arange(60)[:, None] % 2, rng.integers(0, 3, (60, D)), rng.integers(1, 5, (60, D))).astype(float)
     w, seeds = drawn_weights(D, 60), np.linspace(0.0, 4.0, K)[:, None] + np.zeros((K, D))
-    monkeypatch.setattr("scratchgen.models.categorical_mixture.kmeans_plus_plus", lambda *_: seeds)
+    drawn_with = []
+
+    def given_seeds(x, n_centres, rng, sample_weight):
+        drawn_with.append(sample_weight)
+        return seeds
+
+    monkeypatch.setattr("scratchgen.models.categorical_mixture.kmeans_plus_plus", given_seeds)
     options = {"n_levels": 5, "smoothing": smoothing, "max_iter": 30, "tol": 1e-6}
     model = CategoricalMixture(K, **options).fit(x, sample_weight=w)
     repeated = np.repeat(x, w, axis=0)
     assert_same_fit(model, CategoricalMixture(K, **options).fit(repeated))
+    assert np.array_equal(drawn_with[0], w[w > 0])
     assert residual(model.weights_ @ model.probabilities_[:, 0], np.bincount(x[:, 0].astype(int), w) / w.sum()) < 0.2
     assert rise(model.lower_bounds_) > -1e-12
     assert model.bic(x, sample_weight=w) == pytest.approx(model.bic(repeated), rel=1e-12)
@@ -343,6 +351,23 @@ def test_random_rows_are_drawn_by_weight():
     found = np.mean(np.isclose(starts, share[(0, 1)]))
     assert abs(found - expected) < 5.5 * np.sqrt(expected * (1 - expected) / n)
     assert abs(1 / 3 - expected) > 5.5 * np.sqrt(expected * (1 - expected) / n)
+
+
+@every_type
+def test_a_start_is_one_weighted_m_step_from_its_method(kind):
+    """Composed by hand from the same draws: seeds, Lloyd's algorithm, statistics of labels, random responsibilities."""
+    x, w, K = reals(2), np.random.default_rng(4).uniform(0.1, 3, N), 3
+    any_law = Mixture(np.full(K, 1 / K), np.zeros((K, 2)), np.tile(np.eye(2), (K, 1, 1)))
+    seeds = kmeans_plus_plus(x, K, np.random.default_rng(0), w)
+    resp = np.random.default_rng(0).random((N, K))
+    expected = {"random": m_step(x, np.log(resp / resp.sum(axis=1, keepdims=True)), any_law, 1e-6, kind, None, w)}
+    for method, centres in {"k-means++": seeds, "kmeans": kmeans(x, seeds, sample_weight=w)}.items():
+        statistics = statistics_of_labels(x, clusters(x, centres), any_law, w)
+        expected[method] = m_step_from_statistics(statistics, any_law, 1e-6, kind)
+    for method, law in expected.items():
+        found = starting_mixture(x, K, method, np.random.default_rng(0), 1e-6, kind, sample_weight=w)
+        for name in "weights", "means", "covariances":
+            assert residual(getattr(found, name), getattr(law, name)) < 1e-13, (method, name)
 
 
 @given(em_problems(modes=("plain", "duplicates")), st.integers(0, 999))
