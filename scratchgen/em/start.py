@@ -17,7 +17,7 @@ STARTS = ("k-means++", "kmeans", "random_from_data", "random")
 BLOCK = 131_072  # distances computed at a time, a megabyte
 
 
-def shares(weights: Array) -> Array | None:
+def _shares(weights: Array) -> Array | None:
     """Probabilities ∝ weights for `rng.choice`; None, its uniform draw, if all weights are equal."""
     return None if np.ptp(weights) == 0 else weights / weights.sum()
 
@@ -30,12 +30,12 @@ def kmeans_plus_plus(x: Array, n_centres: int, rng: np.random.Generator, sample_
     check_rng(rng)
     n_centres = as_count(n_centres, "n_centres")
     x, weights = weighted_rows(as_samples(x), sample_weight)  # squares of small ints would overflow
-    centres = [x[rng.choice(len(x), p=shares(weights))]]
+    centres = [x[rng.choice(len(x), p=_shares(weights))]]
     distance = ((x - centres[0]) ** 2).sum(axis=1)
     for _ in range(1, n_centres):
         far = weights * distance
         total = far.sum()
-        row = rng.choice(len(x), p=far / total if total > 0 else shares(weights))
+        row = rng.choice(len(x), p=far / total if total > 0 else _shares(weights))
         centres.append(x[row])
         distance = np.minimum(distance, ((x - x[row]) ** 2).sum(axis=1))
     return np.array(centres)
@@ -142,7 +142,7 @@ def starting_mixture(
         resp = rng.random((N, K))
         return m_step(x, np.log(resp / resp.sum(axis=1, keepdims=True)), whole, *options, sample_weight)
     if means is None and method == "random_from_data":
-        means = x[rng.choice(N, size=K, replace=False, p=shares(sample_weight))]
+        means = x[rng.choice(N, size=K, replace=False, p=_shares(sample_weight))]
     elif means is None:
         means = kmeans_plus_plus(x, K, rng, sample_weight)
         means = kmeans(x, means, sample_weight=sample_weight) if method == "kmeans" else means

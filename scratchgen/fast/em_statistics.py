@@ -89,7 +89,7 @@ def expected_statistics(
         factors = np.linalg.cholesky(mixture.covariances[seen])
         means[seen] += (factors @ shift[:, :, None])[:, :, 0]
         covariances[seen] = factors @ spread @ factors.swapaxes(1, 2)
-    return SufficientStatistics(log_counts, means, covariances), log_likelihood / total_weight(x, weights)
+    return SufficientStatistics(log_counts, means, covariances), log_likelihood / _total_weight(x, weights)
 
 
 def statistics_of_blocks(
@@ -112,10 +112,10 @@ def statistics_of_blocks(
     means = np.where(unseen[:, None], mixture.means, total.means)
     covariances = np.where(unseen[:, None, None], mixture.covariances, total.covariances)
     log_counts = np.where(unseen, -np.inf, total.log_counts)
-    return SufficientStatistics(log_counts, means, covariances), log_likelihood / total_weight(x, weights)
+    return SufficientStatistics(log_counts, means, covariances), log_likelihood / _total_weight(x, weights)
 
 
-def total_weight(x: Array, weights: Array | None) -> float:
+def _total_weight(x: Array, weights: Array | None) -> float:
     """Σ_n w_n; N without weights."""
     return len(x) if weights is None else float(weights.sum())
 

@@ -110,6 +110,13 @@ class GaussianMixture(MixtureModel):
     >>> bool(model.fit(x).lower_bounds_[0] == bounds[-1])
     True
 
+    A row of weight 2 counts twice:
+
+    >>> weighted = GaussianMixture(1).fit([[0.0], [3.0]], sample_weight=[2, 1])
+    >>> twice = GaussianMixture(1).fit([[0.0], [0.0], [3.0]])
+    >>> bool(abs(weighted.bic([[0.0], [3.0]], sample_weight=[2, 1]) - twice.bic([[0.0], [0.0], [3.0]])) < 1e-12)
+    True
+
     A component on a single point makes the likelihood unbounded; with a prior the covariance stays positive definite:
 
     >>> lonely = [[1.0, 1.0], [1.0, 1.2], [9.0, 9.0]]

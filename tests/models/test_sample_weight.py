@@ -325,13 +325,13 @@ def test_seeds_are_drawn_by_weight_times_squared_distance():
     for _ in range(n):
         first, second = (int(np.flatnonzero(x[:, 0] == c)[0]) for c in kmeans_plus_plus(x, 2, rng, w)[:, 0])
         counts[first, second] += 1
-    far = w * (x - x.T) ** 2
-    law = (w / w.sum())[:, None] * far / far.sum(axis=1, keepdims=True)
-    without = far.sum() * 0 + (np.ones(4) / 4)[:, None] * (x - x.T) ** 2 / ((x - x.T) ** 2).sum(axis=1, keepdims=True)
+    squared = (x - x.T) ** 2
+    law = (w / w.sum())[:, None] * w * squared / (squared @ w)[:, None]
+    without = squared / (4 * squared.sum(axis=1, keepdims=True))
 
     def z(p):
         seen = p > 0
-        return np.abs(counts[seen] - n * p[seen]).max() / np.sqrt(n * p[seen] * (1 - p[seen])).max()
+        return (np.abs(counts - n * p)[seen] / np.sqrt(n * p * (1 - p))[seen]).max()
 
     assert counts[law == 0].sum() == 0
     assert z(law) < 5.5
@@ -339,18 +339,16 @@ def test_seeds_are_drawn_by_weight_times_squared_distance():
 
 
 def test_random_rows_are_drawn_by_weight():
-    """One component starts at a row with probability ∝ w; 5.5 standard deviations are a false alarm of 4e-8."""
+    """The two rows are told by the larger weight of the start; 5.5 standard deviations are a false alarm of 4e-8."""
     x, w, n = np.array([[0.0], [1.0], [3.0]]), np.array([2.0, 0.5, 1.5]), 3000
     rng = np.random.default_rng(0)
     starts = [starting_mixture(x, 2, "random_from_data", rng, 1e-6, sample_weight=w).weights.max() for _ in range(n)]
-    # the pair of rows decides the larger weight: 1 joins 0 unless the pair is (1, 3) or (0, 1), and so on
+    found = np.mean(np.isclose(starts, 0.5))  # rows 0 and 1, with row 2 at row 1: 2 and 0.5 + 1.5 of the weight 4
     p = w / w.sum()
-    pair = {(i, j): p[i] * p[j] * (1 / (1 - p[i]) + 1 / (1 - p[j])) for i, j in ((0, 1), (0, 2), (1, 2))}
-    share = {(0, 1): 0.5, (0, 2): 2.5 / 4, (1, 2): 2.5 / 4}
-    expected = pair[(0, 1)]
-    found = np.mean(np.isclose(starts, share[(0, 1)]))
-    assert abs(found - expected) < 5.5 * np.sqrt(expected * (1 - expected) / n)
-    assert abs(1 / 3 - expected) > 5.5 * np.sqrt(expected * (1 - expected) / n)
+    expected = p[0] * p[1] * (1 / (1 - p[0]) + 1 / (1 - p[1]))  # either row first, then the other without it
+    std = np.sqrt(expected * (1 - expected) / n)
+    assert abs(found - expected) < 5.5 * std
+    assert abs(found - 1 / 3) > 5.5 * std  # the twin: all three pairs equally often
 
 
 @every_type

@@ -24,6 +24,7 @@ NAMES = sorted(
 )
 MODULES = {name: importlib.import_module(name) for name in ["scratchgen", *NAMES]}
 MODELS = ["GaussianMixture", "PPCA", "FactorAnalysis", "CategoricalMixture", "VAE", "LinearVAE", "DDPM", "ScoreSDE"]
+WEIGHTED = MODELS[:4]  # their rows may have weights
 VERBS = ["fit", "train", "sample", "elbo", "score", "score_samples", "save", "load", "get_params", "set_params"]
 every_module = pytest.mark.parametrize("name", MODULES)
 
@@ -146,7 +147,10 @@ def test_promised_functions_have_their_promised_arguments():
         cls = getattr(scratchgen, name)
         for verb in VERBS:
             assert callable(getattr(cls, verb)), (name, verb)
-        assert arguments_of(cls.fit) == ["self", "x", "y"]
+        weighted = ["sample_weight"] if name in WEIGHTED else []
+        assert arguments_of(cls.fit) == ["self", "x", "y", *weighted]
+        assert ("sample_weight" in arguments_of(cls.train)) == bool(weighted)
+        assert hasattr(cls, "bic") == hasattr(cls, "aic") == (name in {*WEIGHTED, "LinearVAE"})
         assert arguments_of(cls.sample)[:3] == ["self", "n", "rng"]
         assert "rng" in arguments_of(cls.elbo)
         assert hasattr(cls, "log_prob") == (name not in ("VAE", "DDPM"))
