@@ -7,6 +7,7 @@ from scratchgen.models.ddpm import DDPM
 from scratchgen.models.gaussian_mixture import GaussianMixture
 from scratchgen.models.linear_gaussian import PPCA, FactorAnalysis
 from scratchgen.models.linear_vae import LinearVAE
+from scratchgen.models.loading import load
 from scratchgen.models.score_sde import ScoreSDE
 from scratchgen.models.vae import VAE
 from scratchgen.nn import MLP, Adam
@@ -31,6 +32,7 @@ __all__ = [
     "NoiseSchedule",
     "ScoreSDE",
     "SubVP",
+    "load",
     "to_ddpm",
     "to_sde",
 ]

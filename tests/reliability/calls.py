@@ -746,7 +746,8 @@ def of_models():
             fresh = KINDS[kind]() if name in ("fit", "fit_predict") else model
             yield call(f"{kind}.{name}", getattr(fresh, name), **arguments_of(kind, name))
         yield call(f"{kind}.save", saved(kind), path=file_path("model.npz"), overwrite=flag())
-        yield call(f"{kind}.load", loaded(kind), path=file_path("model.npz"))
+        yield call(f"{kind}.load", loaded(kind, type(fitted(kind)).load), path=file_path("model.npz"))
+    yield call("load", loaded("PPCA", scratchgen.load), path=file_path("model.npz"))
 
 
 def saved(kind):
@@ -760,15 +761,15 @@ def saved(kind):
     return save
 
 
-def loaded(kind):
-    """`load` from a new folder, for names without a folder."""
+def loaded(kind, load_from):
+    """`load_from` a new folder, for names without a folder."""
 
     def load(path):
         with tempfile.TemporaryDirectory() as folder:
             if path == "model.npz":
                 path = Path(folder) / path
                 fitted(kind).save(path)
-            return type(fitted(kind)).load(path)
+            return load_from(path)
 
     return load
 

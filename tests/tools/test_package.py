@@ -84,7 +84,8 @@ def test_all_lists_names_that_exist_once_and_in_order(name):
 
 
 def test_top_level_exports_exactly_the_promised_names():
-    promised = [*MODELS, "NoiseSchedule", "VP", "SubVP", "VE", "Mixture", "MLP", "Adam", "to_ddpm", "to_sde"]
+    classes = [*MODELS, "NoiseSchedule", "VP", "SubVP", "VE", "Mixture", "MLP", "Adam"]
+    promised = [*classes, "load", "to_ddpm", "to_sde"]
     assert set(scratchgen.__all__) == set(promised)
     visible = {k for k, v in vars(scratchgen).items() if not k.startswith("_") and not inspect.ismodule(v)}
     assert visible == set(scratchgen.__all__)
