@@ -9,18 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.markup import escape
-from rich.table import Table
 
 from scratchgen.conformance import Check
 from scratchgen.equations import BEYOND, EQUATIONS, PROPOSITIONS, Row, check, find, through
-from scratchgen.report.console import Narrator
+from scratchgen.report.text import fill, styled, table, terminal_width
 
 ROWS = EQUATIONS + PROPOSITIONS
 SHOWN = 12  # number of values that the detailed view prints of each side
 
 
-def verify(name: str | None, form: str, narrator: Narrator) -> int:
+def verify(name: str | None, form: str) -> int:
     """Check one row or all, print the results, and return 1 if one is outside its tolerance.
 
     Parameters
@@ -28,7 +26,6 @@ def verify(name: str | None, form: str, narrator: Narrator) -> int:
     name : str or None
         The name of one row, "1" to "34" or a proposition; None for all rows.
     form : {"text", "json", "markdown"}
-    narrator : Narrator
     """
     rows = [row for row in ROWS if name in (None, row.name)]
     results = [(row, run(row)) for row in rows]
@@ -37,10 +34,10 @@ def verify(name: str | None, form: str, narrator: Narrator) -> int:
     elif form == "markdown":
         print(as_markdown(results))
     elif name is not None:
-        show_one(*results[0], narrator)
-        results += show_uses(rows[0], narrator)
+        show_one(*results[0])
+        results += show_uses(rows[0])
     else:
-        show_all(results, narrator)
+        show_all(results)
     return 0 if all(result.passed for _, result in results) else 1
 
 
@@ -97,109 +94,99 @@ def distinct(rows: Sequence[Row]) -> int:
     return len({row.function for row in rows})
 
 
-def show_all(results: Sequence[tuple[Row, Check]], narrator: Narrator) -> None:
+def show_all(results: Sequence[tuple[Row, Check]]) -> None:
     """Print three tables, the deck's equations, the rows that complete them and those beyond, and lines of counts."""
     equations, others = results[: len(EQUATIONS)], results[len(EQUATIONS) : -len(BEYOND)]
     beyond = results[-len(BEYOND) :]
-    narrator.say(
-        "Every equation, and below it the compared quantity: by its function (left) and by another route (right), at"
-    )
-    narrator.say("their largest difference.  *: see the erratum or remark.")
-    narrator.say()
-    narrator.console.print(table_of(equations, "equation"))
-    narrator.say()
-    narrator.console.print(table_of(others, "propositions and running code"))
-    narrator.say()
-    narrator.console.print(table_of(beyond, "beyond the deck"))
-    narrator.say()
-    narrator.say("Errata and remarks (scratchgen verify N shows one in detail):")
+    print("Every equation, and below it the compared quantity: by its function (left) and by another route (right), at")
+    print("their largest difference.  *: see the erratum or remark.")
+    print()
+    print_rows(equations, "equation")
+    print()
+    print_rows(others, "propositions and running code")
+    print()
+    print_rows(beyond, "beyond the deck")
+    print()
+    print("Errata and remarks (scratchgen verify N shows one in detail):")
     for row, _ in equations:
         if row.erratum:
-            narrator.say(f"  ({row.name}) {row.erratum}")
-    narrator.say()
+            print(f"  ({row.name}) {row.erratum}")
+    print()
     for row, result in results:
         if not result.passed:
-            narrator.say(f"{row.name}: {result.diagnosis}")
+            print(f"{row.name}: {result.diagnosis}")
     passed = [sum(result.passed for _, result in part) for part in (equations, others, beyond)]
-    narrator.say(
+    print(
         f"{passed[0]} of {len(equations)} equations, {passed[1]} of {len(others)} propositions and {passed[2]} of "
         f"{len(beyond)} beyond the deck within tolerance"
     )
     runs = [row for row, _ in equations if through(row, ROWS)]
-    narrator.say(
+    print(
         f"{len(runs)} of {len(equations)} equations run when models train, sample and are scored "
         f"({distinct(runs)} of {distinct([row for row, _ in equations])} functions); the others are theory only"
     )
 
 
-def table_of(results: Sequence[tuple[Row, Check]], title: str) -> Table:
-    """A table of number, statement, left, right, residual, tolerance and verdict."""
-    table = Table(box=None, padding=(0, 0, 0, 2))
-    table.add_column("", justify="right", max_width=14)
-    table.add_column(title, min_width=14)
-    for heading in ("left", "right", "residual", "tolerance"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("")
+def print_rows(results: Sequence[tuple[Row, Check]], title: str) -> None:
+    """Print a table of number, statement, left, right, residual, tolerance and verdict."""
+    rows = []
     for row, result in results:
         left, right = result.sides
-        verdict, style = ("ok", "green") if result.passed else ("OUT", "bold red")
-        name = f"({row.name})" if row.name.isdigit() else row.name
-        table.add_row(
-            escape(name),
-            f"{escape(row.statement)}{'*' if row.erratum else ''}\n[dim]{escape(result.quantity)}[/]",
-            f"{left:.6f}",
-            f"{right:.6f}",
-            f"{result.residual:.0e}",
-            f"{result.tolerance:.0e}",
-            f"[{style}]{verdict}[/]",
+        rows.append(
+            (
+                f"({row.name})" if row.name.isdigit() else fill(row.name, 14),
+                f"{row.statement}{'*' if row.erratum else ''}\n{result.quantity}",
+                f"{left:.6f}",
+                f"{right:.6f}",
+                f"{result.residual:.0e}",
+                f"{result.tolerance:.0e}",
+                styled("ok", "32") if result.passed else styled("OUT", "1;31"),
+            )
         )
-    return table
+    heads = ("", title, "left", "right", "residual", "tolerance", "")
+    print("\n".join(table(heads, rows, "rwrrrrl", terminal_width(100))))
 
 
-def show_one(row: Row, result: Check, narrator: Narrator) -> None:
+def show_one(row: Row, result: Check) -> None:
     """Print everything about one row."""
-    narrator.say(f"{f'({row.name})' if row.name.isdigit() else row.name}  {row.statement}")
-    narrator.say()
+    print(f"{f'({row.name})' if row.name.isdigit() else row.name}  {row.statement}")
+    print()
     if row.use:
-        narrator.say(f"use         {row.use}")
+        print(f"use         {row.use}")
     else:
-        narrator.say(f"remark      {row.erratum or 'right as printed'}")
-    narrator.say(f"function    scratchgen.{row.function}")
-    narrator.say(f"            {place_of(row)}")
+        print(f"remark      {row.erratum or 'right as printed'}")
+    print(f"function    scratchgen.{row.function}")
+    print(f"            {place_of(row)}")
     summary = inspect.getdoc(find(row.function)) or ""
-    narrator.say(textwrap.indent(summary.partition("\n\n")[0], "            "))
+    print(textwrap.indent(summary.partition("\n\n")[0], "            "))
     for i, line in enumerate(textwrap.wrap(where(row), 100, break_long_words=False)):
-        narrator.say(f"{'runs in' if i == 0 else '':12}{line}")
-    narrator.say(f"checked by  scratchgen.conformance.{result.name}")
-    narrator.say(f"            {result.quantity}")
-    narrator.say()
-    table = Table(box=None, padding=(0, 0, 0, 2))
-    for heading in ("left", "right", "difference"):
-        table.add_column(heading, justify="right")
+        print(f"{'runs in' if i == 0 else '':12}{line}")
+    print(f"checked by  scratchgen.conformance.{result.name}")
+    print(f"            {result.quantity}")
+    print()
     pairs = list(zip(result.left.ravel(), result.right.ravel(), strict=False))
-    for left, right in pairs[:SHOWN]:
-        table.add_row(f"{left:.15g}", f"{right:.15g}", f"{left - right:.1e}")
-    narrator.console.print(table)
+    shown = [(f"{left:.15g}", f"{right:.15g}", f"{left - right:.1e}") for left, right in pairs[:SHOWN]]
+    print("\n".join(table(("left", "right", "difference"), shown, "rrr")))
     if len(pairs) > SHOWN:
-        narrator.say(f"  and {len(pairs) - SHOWN} more")
-    narrator.say()
+        print(f"  and {len(pairs) - SHOWN} more")
+    print()
     verdict = "within" if result.passed else "OUTSIDE"
-    narrator.say(f"residual {result.residual:.1e}, {verdict} the tolerance {result.tolerance:.0e}")
+    print(f"residual {result.residual:.1e}, {verdict} the tolerance {result.tolerance:.0e}")
     if result.diagnosis:
-        narrator.say(result.diagnosis)
+        print(result.diagnosis)
 
 
-def show_uses(row: Row, narrator: Narrator) -> list[tuple[Row, Check]]:
+def show_uses(row: Row) -> list[tuple[Row, Check]]:
     """Check the steps and loops in which the function of a row runs; print and return the results."""
     results = [(other, run(other)) for name in row.used_in for other in ROWS if other.name == name]
     if results:
-        narrator.say()
-        narrator.say("The steps and loops in which the function runs:")
+        print()
+        print("The steps and loops in which the function runs:")
     for other, result in results:
         verdict = "ok " if result.passed else "OUT"
-        narrator.say(f"  {verdict}  {other.name}: scratchgen.{other.function}, {place_of(other)}")
+        print(f"  {verdict}  {other.name}: scratchgen.{other.function}, {place_of(other)}")
         if not result.passed:
-            narrator.say(f"       {result.diagnosis}")
+            print(f"       {result.diagnosis}")
     return results
 
 

@@ -1,0 +1,1 @@
+"""The commands of the command line, a module each: `add` adds a command to the parser, and `run` runs it."""

@@ -1,0 +1,256 @@
+"""`scratchgen fit MODEL DATA -o model.npz`: train a model on a table, with a report before and after."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scratchgen.models.categorical_mixture import CategoricalMixture
+from scratchgen.models.estimator import Estimator, Progress
+from scratchgen.models.loading import load
+from scratchgen.report.files import check_output
+from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
+from scratchgen.report.scores import kind_of, n_parameters_of, score_rows
+from scratchgen.report.settings import add_settings, settings_of
+from scratchgen.report.tables import Data, read
+from scratchgen.report.text import CommandError
+from scratchgen.report.verbs import ACCEPT_MISSING, VERBS, Verb
+from scratchgen.validation import Array, IntArray
+
+SAVED_EVERY = (5.0, 60.0)  # seconds between checkpoints: at least, and at most if less than a tenth is done
+SCORED = 2000  # most rows of the training data that the report scores
+MOST_HINTED = 256  # largest number of levels that is proposed
+
+HELP = """\
+Train one of seven models on a table, and save it.
+
+Every model maximises a lower bound of the log-likelihood, (7): ELBO(q) = E_q log p(x|z) − KL(q(z|x)‖p(z)).
+
+Models:
+"""
+EXAMPLE = """
+`scratchgen fit MODEL --help` has the equation, the defaults and the typical time of each.
+
+Example:
+  scratchgen fit gmm mine.csv -o model.npz --set n_components=3 --validate .1
+
+Typical time: 1 s for gmm, ppca, fa and tables; 5 to 15 s for vae, ddpm and sde."""
+
+
+def add(commands: Commands) -> None:
+    """Add the command, with a command of its own for each model."""
+    models = "\n".join(f"  {name:8}{verb.about}" for name, verb in VERBS.items())
+    parser = add_command(commands, "fit", HELP + models + "\n" + EXAMPLE, None)
+    inner = parser.add_subparsers(dest="model", metavar="MODEL", required=True, help="one of the above")
+    for name, verb in VERBS.items():
+        model = add_command(inner, name, _help(verb), run)
+        add_data_options(model)
+        model.add_argument(
+            "-o", "--output", type=Path, required=True, metavar="MODEL.npz", help="the file of the trained model"
+        )
+        add_settings(model, "an argument of the model, see above; may be repeated")
+        model.add_argument(
+            "--seed", type=seed, default=argparse.SUPPRESS, help="of training and of --validate (default 0)"
+        )
+        model.add_argument(
+            "--validate",
+            type=_fraction,
+            metavar="FRACTION",
+            help="hold out a part of the rows, such as .1, and score it",
+        )
+        model.add_argument("--resume", action="store_true", help="continue a training that was interrupted")
+        model.add_argument("--force", action="store_true", help="replace MODEL.npz if it exists")
+
+
+def _help(verb: Verb) -> str:
+    """Description of the command of one model: its equation, arguments and example."""
+    given = {name: p.default for name, p in verb.cls._parameters().items() if name != "rng"}
+    arguments = "  " + ", ".join(f"{name}={value!r}" for name, value in given.items())
+    return (
+        f"Fit {verb.about} ({verb.cls.__name__}).\n\n{verb.equation}\n\n{verb.note}\n\n"
+        f"Arguments for --set, with their defaults:\n{arguments}\n"
+        f"Their meaning: python -c 'import scratchgen; help(scratchgen.{verb.cls.__name__})'\n\n"
+        f"Example:\n  {verb.example}\n\nTypical time: {verb.seconds}."
+    )
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, such as .1, got {text}")
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    verb, out = VERBS[options.model], options.output
+    check_output(
+        out, (".npz",), options.force or options.resume, "--force replaces it, --resume continues its training"
+    )
+    settings = settings_of(options.settings, [n for n in verb.cls._parameters() if n != "rng"], verb.cls.__name__)
+    data = read(options.data, choice_of(options), missing=issubclass(verb.cls, ACCEPT_MISSING))
+    print(data.about)
+    print(textwrap.fill(", ".join(data.names), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
+    x, labels, held_out = split(data, options.validate, options.seed)
+    resumed = options.resume and out.exists()
+    if options.resume and not resumed:
+        print(f"there is no {out} yet, so that training starts from the beginning")
+    if resumed:
+        model = load(out)
+        _check_same(model, verb, settings, out)
+    else:
+        model = build(verb, settings, options.seed, data)
+    _train(model, x, labels, options, data, resumed)
+    _summarize(model, x, held_out, options)
+    return 0
+
+
+def split(data: Data, fraction: float | None, seed: int) -> tuple[Array, IntArray | None, Array | None]:
+    """Rows to train on, their labels, and the held-out rows, which the seed draws."""
+    N = len(data.x)
+    if N < 2:
+        raise CommandError(f"{data.about}: a model needs at least 2 rows")
+    if fraction is None:
+        return data.x, data.labels, None
+    n_held = max(1, round(fraction * N))
+    if N - n_held < 2:
+        raise CommandError(f"--validate {fraction:g} leaves {N - n_held} of {N} rows to train on; lower it")
+    order = np.random.default_rng(seed).permutation(N)
+    kept = np.sort(order[n_held:])
+    return data.x[kept], None if data.labels is None else data.labels[kept], data.x[np.sort(order[:n_held])]
+
+
+def build(verb: Verb, settings: dict[str, Any], seed: int, data: Data) -> Estimator:
+    """The untrained model; numbers of levels and classes that the data show are added, and said."""
+    parameters, settings = verb.cls._parameters(), dict(settings)
+    whole = bool((np.isfinite(data.x) & (data.x == np.floor(data.x)) & (data.x >= 0)).all())
+    if "n_levels" in parameters and "n_levels" not in settings and whole:
+        n_levels = max(int(data.x.max()) + 1, 2)
+        if parameters["n_levels"].default is not None:  # it has no default that fits other data
+            settings["n_levels"] = n_levels
+            print(f"n_levels={n_levels}, since the largest cell is {n_levels - 1}")
+        elif n_levels <= MOST_HINTED:
+            print(
+                f"all cells are whole numbers 0..{n_levels - 1}: with --set n_levels={n_levels} the model draws whole "
+                "numbers\n  and its likelihood is a probability"
+            )
+    if verb.cls is CategoricalMixture and not whole:
+        n, d = np.argwhere(~((data.x == np.floor(data.x)) & (data.x >= 0)))[0]
+        raise CommandError(
+            f"column {data.names[d]!r} has the value {data.x[n, d]:g}, but tables are for whole numbers 0, 1, 2, ...; "
+            "choose other columns with --columns, or fit gmm, ppca or fa"
+        )
+    if data.labels is not None:
+        if "n_classes" not in parameters:
+            raise CommandError(f"--labels is for ddpm, the model with labels; {verb.cls.__name__} has none: use --drop")
+        settings.setdefault("n_classes", len(data.classes))
+        codes = [str(code) for code in range(len(data.classes))]
+        meanings = ", ".join(f"{code} = {value}" for code, value in zip(codes, data.classes, strict=True))
+        print(f"labels 0..{codes[-1]}" + ("" if codes == list(data.classes) else f": {meanings}"))
+    return verb.cls(**settings, rng=seed)
+
+
+def _check_same(model: Estimator, verb: Verb, settings: dict[str, Any], out: Path) -> None:
+    """Raise CommandError unless the file holds a model of this class with these arguments."""
+    if type(model) is not verb.cls:
+        raise CommandError(f"{out} holds a {type(model).__name__}, not a {verb.cls.__name__}; fit that, or use --force")
+    given = model.get_params()
+    for name, value in settings.items():
+        if repr(given[name]) != repr(value):
+            raise CommandError(
+                f"{out} was begun with {name}={given[name]!r}, not {value!r}; leave --set {name} out to continue, or "
+                "begin again with --force in place of --resume"
+            )
+
+
+def _train(
+    model: Any, x: Array, labels: IntArray | None, options: argparse.Namespace, data: Data, resume: bool
+) -> None:
+    """Train to the end and save; on the way save checkpoints, so that Ctrl-C loses little."""
+    out, meter, saved = options.output, Meter(), False
+    if not resume:
+        steps = model.train(x) if labels is None else model.train(x, labels)
+    elif not hasattr(model, "resume"):
+        raise CommandError(f"this version cannot continue the training in {out}; begin again with --force")
+    else:
+        steps = model.resume(x) if labels is None else model.resume(x, labels)
+    last, share = time.monotonic(), 0.0
+    try:
+        for progress in steps:
+            meter.show(progress)
+            waited, done = time.monotonic() - last, progress.step / progress.n_steps
+            if waited > SAVED_EVERY[1] or (waited > SAVED_EVERY[0] and done >= share + 0.1):
+                _save(model, out, data)
+                last, share, saved = time.monotonic(), done, True
+    except KeyboardInterrupt:
+        meter.end()
+        left = (
+            f"{out} holds the last checkpoint; continue: {_again(options)}"
+            if saved
+            else "no checkpoint was written yet"
+        )
+        raise KeyboardInterrupt(left) from None
+    meter.end()
+    _save(model, out, data)
+    print(f"trained in {meter.seconds:.1f} s")
+
+
+def _save(model: Any, out: Path, data: Data) -> None:
+    """Save the model with the names of its columns."""
+    if data.named:
+        model.feature_names_in_ = np.array(data.names)
+    model.save(out, overwrite=True)
+
+
+def _again(options: argparse.Namespace) -> str:
+    """The command that continues the training."""
+    words = ["scratchgen", "fit", options.model, *words_of(options), "-o", str(options.output)]
+    words += [word for setting in options.settings for word in ("--set", setting)]
+    words += ["--seed", str(options.seed)] if options.seed else []
+    words += ["--validate", f"{options.validate:g}"] if options.validate is not None else []
+    return shlex.join([*words, "--resume"])
+
+
+def _summarize(model: Estimator, x: Array, held_out: Array | None, options: argparse.Namespace) -> None:
+    """Print the scores of training and held-out rows, and what can be done next."""
+    out, about = shlex.quote(str(options.output)), kind_of(model)
+    print(f"{options.output}: {model!r}, {n_parameters_of(model):,} parameters\n{about}:")
+    print(f"  training    {score_rows(model, x[:: -(-len(x) // SCORED)], options.seed).text()}")
+    if held_out is not None:
+        print(f"  validation  {score_rows(model, held_out, options.seed).text()}")
+    print(f"Next:\n  scratchgen sample {out} -n 1000 -o samples.csv")
+    print(f"  scratchgen score {out} {shlex.join(words_of(options))}")
+    print(f"  scratchgen info {out}", flush=True)
+
+
+class Meter:
+    """Progress on standard error: one line that changes on a terminal, a line for every tenth elsewhere."""
+
+    def __init__(self) -> None:
+        self._began, self._shown, self._tenth = time.monotonic(), 0.0, 0
+        self._recent, self._terminal, self.seconds = 0.0, sys.stderr.isatty(), 0.0
+
+    def show(self, progress: Progress) -> None:
+        """Show the step and the mean of the last hundred losses."""
+        self._recent += (progress.loss - self._recent) / min(progress.step, 100)
+        now = time.monotonic()
+        self.seconds, tenth = now - self._began, 10 * progress.step // progress.n_steps
+        text = f"step {progress.step} of {progress.n_steps}, loss {self._recent:.4g}, {self.seconds:.0f} s"
+        if self._terminal and now - self._shown > 0.2:
+            print(f"\r  {text:70}", end="", file=sys.stderr, flush=True)
+            self._shown = now
+        elif not self._terminal and tenth > self._tenth and self.seconds > 1:
+            print(f"  {text}", file=sys.stderr, flush=True)
+        self._tenth = max(tenth, self._tenth)
+
+    def end(self) -> None:
+        """Clear the line of a terminal."""
+        if self._terminal and self._shown:
+            print(f"\r{'':72}\r", end="", file=sys.stderr, flush=True)

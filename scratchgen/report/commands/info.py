@@ -1,0 +1,76 @@
+"""`scratchgen info model.npz`: what a model file holds."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from scratchgen.models.loading import load
+from scratchgen.report.options import Commands, add_command
+from scratchgen.report.scores import kind_of, known_names, n_parameters_of, names_of
+from scratchgen.report.text import terminal_width
+from scratchgen.report.verbs import VERBS
+
+HELP = """\
+Show what a model file holds: class, equation, arguments, columns, length of the training and number of parameters.
+
+The file is checked as it is read, and no code in it runs.
+
+Example:
+  scratchgen info model.npz
+
+Typical time: under 1 s."""
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "info", HELP, run)
+    parser.add_argument("file", type=Path, metavar="MODEL.npz", help="a file of `scratchgen fit` or of save")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    model: Any = load(options.file)
+    verbs = [verb for verb in VERBS.values() if type(model) is verb.cls]
+    lines = [("class", f"{type(model).__name__}{f', {verbs[0].about}' if verbs else ''}")]
+    if verbs:
+        lines += [("equation", line.strip()) for line in verbs[0].equation.splitlines()]
+    lines += [
+        ("arguments", ", ".join(f"{name}={value!r:.60}" for name, value in model.get_params().items())),
+        (
+            "columns",
+            f"{model.n_features_in_}: {', '.join(names_of(model))}"
+            if known_names(model)
+            else f"{model.n_features_in_}",
+        ),
+        ("training", _training(model)),
+        ("parameters", f"{n_parameters_of(model):,}"),
+        ("score", kind_of(model)),
+        ("file", f"{options.file}, {options.file.stat().st_size / 1024:,.1f} KiB"),
+    ]
+    before, width = "", min(terminal_width(80), 80)
+    for name, text in lines:
+        print(
+            textwrap.fill(
+                text,
+                width,
+                initial_indent=f"{name if name != before else '':12}",
+                subsequent_indent=" " * 12,
+                break_on_hyphens=False,
+            )
+        )
+        before = name
+    return 0
+
+
+def _training(model: Any) -> str:
+    """Length of the training in words."""
+    if not hasattr(model, "losses_"):
+        found = "closed form" if model.n_iter_ == 0 else f"{model.n_iter_} iterations of EM"
+        end = "converged" if model.converged_ else "not converged: raise max_iter"
+        return f"{found}, {end}; mean log-likelihood {model.lower_bounds_[-1]:.4f} nats"
+    steps = f"{len(model.losses_)} of {model.n_steps} steps"
+    last = model.losses_[-100:]
+    return f"{steps}, mean of the last {len(last)} losses {last.mean():.4g}" if len(last) else steps

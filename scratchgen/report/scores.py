@@ -1,0 +1,76 @@
+"""The score of a model on rows: an exact log-likelihood or a bound, with its standard error, nats and bits."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scratchgen import DDPM, VAE, ScoreSDE
+from scratchgen.models.estimator import Estimator
+from scratchgen.validation import Array
+
+BLOCK = 500  # rows at a time: a DDPM's bound draws T noises a row
+KINDS = {  # of models without an exact likelihood
+    VAE: "ELBO, a lower bound of the log-likelihood (7)",
+    DDPM: "variational bound, a lower bound of the log-likelihood (21), (28)",
+    ScoreSDE: "bound of the reverse SDE, a lower bound of its log-likelihood (34)",
+}
+
+
+class Score(NamedTuple):
+    """log p_θ(x) or its bound for every row, nats."""
+
+    rows: Array  # (N,)
+    n_columns: int
+    discrete: bool  # whether the rows are whole numbers with probabilities
+
+    @property
+    def bits(self) -> Array:
+        """−log₂ of the rows a column, (N,)."""
+        return -self.rows / (self.n_columns * np.log(2))
+
+    def text(self) -> str:
+        """Mean and standard error, nats, and bits a column."""
+        n = len(self.rows)
+        error = f" +- {self.rows.std(ddof=1) / np.sqrt(n):.2g}" if n > 1 else ""
+        return f"{self.rows.mean():.4f}{error} nats a row, {self.bits.mean():.4f} bits a column ({n} rows)"
+
+
+def kind_of(model: Estimator) -> str:
+    """What `score_rows` computes, in words."""
+    kinds = [text for cls, text in KINDS.items() if isinstance(model, cls)]
+    return kinds[0] if kinds else "exact log-likelihood"
+
+
+def score_rows(model: Estimator, x: Array, seed: int) -> Score:
+    """The exact log-likelihood of every row of x, (N, D), or else an unbiased estimate of its bound.
+
+    The bound of a `ScoreSDE` is that of the reverse SDE, from which `sample` draws, and not its `log_prob`, which is
+    that of the probability flow.
+    """
+    scored: Any = model
+    exact, rng = not isinstance(model, tuple(KINDS)), np.random.default_rng(seed)
+    blocks = [x[i : i + BLOCK] for i in range(0, len(x), BLOCK)]
+    rows = [scored.log_prob(block) if exact else scored.elbo(block, rng=rng) for block in blocks]
+    return Score(np.concatenate(rows), x.shape[1], getattr(model, "n_levels", None) is not None)
+
+
+def n_parameters_of(model: Estimator) -> int:
+    """Number of parameters: free ones of models with an exact likelihood, all of those of a network."""
+    fitted: Any = model
+    if hasattr(fitted, "n_parameters_"):
+        return int(fitted.n_parameters_)
+    names = ("parameters_", "encoder_", "decoder_", "log_variance_")
+    return sum(getattr(fitted, name).size for name in names if hasattr(fitted, name))
+
+
+def known_names(model: Estimator) -> tuple[str, ...]:
+    """Names of the columns that the model was trained on; none if they are not known."""
+    known = getattr(model, "feature_names_in_", None)
+    return () if known is None else tuple(map(str, known))
+
+
+def names_of(model: Estimator) -> tuple[str, ...]:
+    """Names of the columns; x0, x1, ... if they are not known."""
+    return known_names(model) or tuple(f"x{d}" for d in range(model.n_features_in_))
