@@ -164,7 +164,7 @@ def _bundled(name: str, seed: int) -> Source:
 
 def _load_numpy(file: str) -> Any:
     try:
-        return np.load(file, allow_pickle=False)
+        return np.load(io.BytesIO(Path(file).read_bytes()), allow_pickle=False)  # no file stays open after an error
     except PermissionError:
         raise
     except DAMAGED:

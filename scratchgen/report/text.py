@@ -12,6 +12,7 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 SIGNS = {
     "−": "-", "–": "-", "…": "...", "‖": "||", "∇": "grad ", "Σ": "sum", "Π": "prod", "∫": "int", "∂": "d", "√": "sqrt",
@@ -91,6 +92,12 @@ class Help(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         width = min(terminal_width(80), 80)
         super().__init__(prog, max_help_position=min(24, width // 3), width=width)
+
+    def _format_usage(self, *parts: Any) -> str:
+        usage = super()._format_usage(*parts)
+        if max(map(len, usage.splitlines())) <= self._width:
+            return usage
+        return textwrap.fill(" ".join(usage.split()), self._width, subsequent_indent="  ") + "\n\n"
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return fill(text, width)

@@ -203,13 +203,13 @@ def test_arrays_and_members_are_read(tmp_path, monkeypatch):
     with pytest.raises(CommandError, match="no member w; it has u, v"):
         read("two.npz:w")
     np.savez("objects.npz", x=np.array([{}], dtype=object))
-    with pytest.raises(CommandError, match="objects.npz:x is damaged or no numbers"):
+    with pytest.raises(CommandError, match=r"objects\.npz:x is damaged or no numbers"):
         read("objects.npz")
     Path("x.npy").rename("x.npz")
-    with pytest.raises(CommandError, match="rename it to .npy"):
+    with pytest.raises(CommandError, match=r"rename it to \.npy"):
         read("x.npz")
     Path("one.npz").rename("one.npy")
-    with pytest.raises(CommandError, match="rename it to .npz"):
+    with pytest.raises(CommandError, match=r"rename it to \.npz"):
         read("one.npy")
 
 

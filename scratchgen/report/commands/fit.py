@@ -181,14 +181,14 @@ def _train(
         raise CommandError(f"this version cannot continue the training in {out}; begin again with --force")
     else:
         steps = model.resume(x) if labels is None else model.resume(x, labels)
-    last, share = time.monotonic(), 0.0
+    last, saved_tenth = time.monotonic(), 0
     try:
         for progress in steps:
             meter.show(progress)
-            waited, done = time.monotonic() - last, progress.step / progress.n_steps
-            if waited > SAVED_EVERY[1] or (waited > SAVED_EVERY[0] and done >= share + 0.1):
+            waited, tenth = time.monotonic() - last, 10 * progress.step // progress.n_steps
+            if waited > SAVED_EVERY[1] or (waited > SAVED_EVERY[0] and saved_tenth < tenth < 10):
                 _save(model, out, data)
-                last, share, saved = time.monotonic(), done, True
+                last, saved_tenth, saved = time.monotonic(), tenth, True
     except KeyboardInterrupt:
         meter.end()
         left = (

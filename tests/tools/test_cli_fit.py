@@ -1,0 +1,406 @@
+"""The commands on one's own file: fit, sample, score and info of every model, their files, reports and errors."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scratchgen
+from scratchgen import load
+from scratchgen.report import cli
+from scratchgen.report.commands import fit
+from scratchgen.report.scores import names_of
+from scratchgen.report.settings import settings_of, value_of
+from scratchgen.report.text import CommandError
+from scratchgen.report.verbs import VERBS
+
+RNG = np.random.default_rng(0)
+REALS = RNG.standard_normal((60, 3)) @ [[2.0, 1.0, 0.0], [0.0, 1.0, 0.3], [0.0, 0.0, 0.5]] + [10.0, 0.0, -3.0]
+WHOLE = RNG.integers(0, 4, (60, 3))
+SMALL = {
+    "gmm": ["n_components=2"],
+    "ppca": ["n_components=2"],
+    "fa": ["n_components=1"],
+    "tables": ["n_components=2"],
+    "vae": ["n_steps=20", "hidden=[8]"],
+    "ddpm": ["n_steps=20", "hidden=(8,)", "schedule=linear(5)"],
+    "sde": ["n_steps=20", "hidden=(8,)", "sde=VE(0.01, 10)", "n_sample_steps=5"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a table of reals, one of whole numbers, and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    for name, x in ("mine.csv", REALS), ("whole.csv", WHOLE):
+        with open(name, "w", newline="") as file:
+            csv.writer(file).writerows([["width", "height", "depth, mm"], *x.tolist()])
+    return tmp_path
+
+
+def run(*words, status=0):
+    assert cli.main([str(word) for word in words]) == status
+
+
+def sets(name):
+    return [word for setting in SMALL[name] for word in ("--set", setting)]
+
+
+def rows_of(file):
+    heads, *rows = csv.reader(io.StringIO(Path(file).read_text(encoding="utf8")))
+    return heads, rows
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_table_becomes_a_model_samples_and_scores(name, folder, capsys):
+    data = "whole.csv" if name == "tables" else "mine.csv"
+    x = WHOLE.astype(float) if name == "tables" else REALS
+    run("fit", name, data, "-o", "model.npz", *sets(name), "--validate", ".1", "--seed", "3")
+    out = capsys.readouterr().out
+    assert out.startswith(f"{data}: 60 rows, 3 columns\n  width, height, depth, mm\n")
+    assert re.search(r"training +-?\d+\.\d{4} \+- .* nats a row, -?\d+\.\d{4} bits a column \(54 rows\)", out)
+    assert re.search(r"validation .* \(6 rows\)", out)
+    model = load("model.npz")
+    assert type(model) is VERBS[name].cls
+    assert model.rng == 3
+    assert (
+        "".join(out.split("Next:\n")[1].splitlines(keepends=True)[0])
+        == "  scratchgen sample model.npz -n 1000 -o samples.csv\n"
+    )
+
+    run("sample", "model.npz", "-n", 7, "-o", "samples.csv", "--seed", 5)
+    heads, rows = rows_of("samples.csv")
+    assert heads == list(names_of(model))
+    assert np.array_equal(np.array(rows, float), model.sample(7, rng=5))
+    if name == "tables":
+        assert all(re.fullmatch("[0-3]", cell) for row in rows for cell in row)
+    run("sample", "model.npz", "-n", 7, "-o", "samples.npy", "--seed", 5)
+    assert np.array_equal(np.load("samples.npy"), model.sample(7, rng=5))
+    capsys.readouterr()
+    run("sample", "model.npz", "-n", 7, "--seed", 5)
+    assert capsys.readouterr().out == Path("samples.csv").read_text(encoding="utf8")
+
+    run("score", "model.npz", data, "-o", "rows.csv", "--seed", 5)
+    out = capsys.readouterr().out
+    scored = (
+        model.log_prob(x) if name in ("gmm", "ppca", "fa", "tables") else model.elbo(x, rng=np.random.default_rng(5))
+    )
+    assert f"{scored.mean():.4f} +- {scored.std(ddof=1) / 60**0.5:.2g} nats a row" in out
+    assert f"{-scored.mean() / (3 * np.log(2)):.4f} bits a column (60 rows)" in out
+    assert ("exact" in out) == (name in ("gmm", "ppca", "fa", "tables"))
+    assert ("of a probability" in out) == (name == "tables")
+    heads, rows = rows_of("rows.csv")
+    assert heads == ["line", "nats", "bits_per_column"]
+    assert [int(row[0]) for row in rows] == list(range(2, 62))
+    assert np.array_equal([float(row[1]) for row in rows], scored)
+
+    run("info", "model.npz")
+    out = capsys.readouterr().out
+    for words in (VERBS[name].cls.__name__, VERBS[name].equation.splitlines()[0].strip()[:30], "parameters", "KiB"):
+        assert words in out
+
+
+def test_a_fit_is_that_of_python_on_the_kept_rows(folder):
+    """The command line adds no randomness of its own: the split is by the seed, the model is that of Python."""
+    run("fit", "gmm", "mine.csv", "-o", "a.npz", "--set", "n_components=2", "--seed", 4, "--validate", ".25")
+    held = np.random.default_rng(4).permutation(60)[:15]
+    rest = np.delete(REALS, held, axis=0)
+    expected = scratchgen.GaussianMixture(2, rng=4).fit(rest)
+    assert np.array_equal(load("a.npz").means_, expected.means_)
+
+
+def test_labels_train_a_ddpm_that_draws_the_wanted_class(folder, capsys):
+    text = "a,b,kind\n" + "".join(f"{i % 2 * 10 + i / 50},{i % 7},{'hi' if i % 2 else 'lo'}\n" for i in range(60))
+    Path("kinds.csv").write_text(text)
+    run("fit", "ddpm", "kinds.csv", "--labels", "kind", "-o", "m.npz", *sets("ddpm"))
+    assert "labels 0..1: 0 = hi, 1 = lo\n" in capsys.readouterr().out
+    assert load("m.npz").n_classes == 2
+    run("sample", "m.npz", "-n", 4, "--set", "y=1", "--set", "guidance=2", "-o", "s.npy")
+    assert np.array_equal(np.load("s.npy"), load("m.npz").sample(4, rng=0, y=[1] * 4, guidance=2))
+
+
+def test_levels_of_tables_are_counted_and_proposed_for_others(folder, capsys):
+    run("fit", "tables", "whole.csv", "-o", "t.npz")
+    assert "n_levels=4, since the largest cell is 3\n" in capsys.readouterr().out
+    assert load("t.npz").n_levels == 4
+    run("fit", "tables", "whole.csv", "-o", "t.npz", "--force", "--set", "n_levels=6")
+    assert load("t.npz").n_levels == 6
+    run("fit", "vae", "whole.csv", "-o", "v.npz", *sets("vae"))
+    assert "with --set n_levels=4" in capsys.readouterr().out
+    run("fit", "tables", "mine.csv", "-o", "u.npz", status=2)
+    assert "but tables are for whole numbers 0, 1, 2" in capsys.readouterr().err
+
+
+def test_values_are_literals_words_and_a_few_calls():
+    assert value_of("a", "3") == 3
+    assert value_of("a", "[1, 2.5]") == [1, 2.5]
+    assert value_of("a", "None") is None
+    assert [value_of("a", word) for word in ("full", "k-means++", "'tied'")] == ["full", "k-means++", "tied"]
+    assert np.array_equal(value_of("a", "linear(20)").beta, scratchgen.NoiseSchedule.linear(20).beta)
+    assert value_of("a", "VE(0.01, sigma_max=50)") == scratchgen.VE(0.01, 50)
+    assert value_of("a", "NoiseSchedule.cosine(T=7)").T == 7
+    assert settings_of(["x=1", "y=b"], ["x", "y"], "It") == {"x": 1, "y": "b"}
+
+
+@pytest.mark.parametrize(
+    "text", ["__import__('os').system('true')", "VE(*[1])", "VE(**{})", "VE(f())", "open('x')", "1 +", "a.b", "(" * 300]
+)
+def test_no_other_code_is_evaluated(text):
+    with pytest.raises(CommandError, match="cannot be read"):
+        value_of("a", text)
+
+
+def error_of(capsys, *words, status=2):
+    run(*words, status=status)
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+ERRORS = {
+    "no argument of this name": ("fit gmm mine.csv -o n.npz --set n_component=3", "did you mean n_components?"),
+    "no value": ("fit gmm mine.csv -o n.npz --set tol", "--set tol has no value; write --set NAME=VALUE"),
+    "twice": ("fit gmm mine.csv -o n.npz --set tol=1 --set tol=2", "--set tol is given twice"),
+    "the generator": ("fit gmm mine.csv -o n.npz --set rng=1", "the seed is the option --seed N"),
+    "a wrong value": ("fit gmm mine.csv -o n.npz --set n_components=0", "ValueError: n_components must be at least 1"),
+    "a wrong call": ("fit sde mine.csv -o n.npz --set sde=VE(1)", "sigma_max"),
+    "a wrong ending": ("fit gmm mine.csv -o n.csv", "-o n.csv must end in .npz"),
+    "no folder": ("fit gmm mine.csv -o no/n.npz", "there is no folder no; make it first"),
+    "an existing model": ("fit gmm mine.csv -o m.npz", "m.npz exists; --force replaces it, --resume continues"),
+    "another class": ("fit ppca mine.csv -o m.npz --resume", "m.npz holds a GaussianMixture, not a PPCA"),
+    "other arguments": ("fit gmm mine.csv -o m.npz --resume --set tol=9", "was begun with tol=0.001, not 9"),
+    "no rows left": ("fit gmm mine.csv -o n.npz --validate .99", "--validate 0.99 leaves 1 of 60 rows"),
+    "labels of a mixture": ("fit gmm penguins -o n.npz --labels species", "--labels is for ddpm"),
+    "too few columns": ("score m.npz mine.csv --drop width", "was trained on 3 columns, and mine.csv has 2"),
+    "no such argument of sample": ("sample m.npz --set eta=0", "GaussianMixture.sample has no argument 'eta'"),
+    "no picture": ("data penguins -o p.png", "-o p.png must end in .csv, .npy"),
+    "existing samples": ("sample m.npz -o mine.csv", "mine.csv exists; --force replaces it"),
+    "existing data": ("data penguins -o mine.csv", "mine.csv exists; --force replaces it"),
+    "no such set": ("data moons", "there is no data set moons; there are digits"),
+    "rows of a shipped set": ("data digits -n 5", "digits has 1797 rows and is not drawn"),
+    "no model": ("sample q.npz", "path q.npz does not exist"),
+    "a table as model": ("info mine.csv", "is not a model saved by scratchgen"),
+    "a model as table": ("fit gmm m.npz -o n.npz", "m.npz is a model, not data; scratchgen info m.npz"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), ERRORS.values(), ids=ERRORS)
+def test_an_error_is_one_line_and_leaves_the_files_alone(words, message, folder, capsys):
+    run("fit", "gmm", "mine.csv", "-o", "m.npz")
+    capsys.readouterr()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    line = error_of(capsys, *re.split(" (?!50)", words))
+    assert line.startswith("scratchgen: ")
+    assert message in line
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_files_are_replaced_with_force(folder):
+    run("fit", "gmm", "mine.csv", "-o", "m.npz")
+    run("fit", "ppca", "mine.csv", "-o", "m.npz", "--force")
+    assert type(load("m.npz")) is scratchgen.PPCA
+    run("sample", "m.npz", "-n", 1, "-o", "s.csv")
+    run("sample", "m.npz", "-n", 3, "-o", "s.csv", "--force")
+    assert len(rows_of("s.csv")[1]) == 3
+
+
+def test_data_writes_what_fit_reads(folder, capsys):
+    run("data")
+    out = capsys.readouterr().out
+    assert "penguins\n" in out
+    assert "licence: CC0 1.0" in out
+    run("data", "two_moons", "-n", 50, "--seed", 3, "-o", "moons.csv")
+    x = np.array(rows_of("moons.csv")[1], float)
+    assert np.array_equal(x, scratchgen.datasets.two_moons(50, rng=3))
+    run("data", "digits_test", "-o", "digits.npy")
+    assert np.array_equal(np.load("digits.npy"), scratchgen.datasets.digits("test").images)
+    capsys.readouterr()
+    run("data", "penguins")
+    assert capsys.readouterr().out.startswith(
+        "bill_length_mm,bill_depth_mm,flipper_length_mm,body_mass_g\n39.1,18.7,181"
+    )
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_written_on_the_way(folder, monkeypatch):
+    """With no least time between them, one is written at every tenth."""
+    saved = []
+    monkeypatch.setattr(fit, "SAVED_EVERY", (-1.0, 60.0))
+    save = fit._save
+
+    def counting(model, out, data):
+        save(model, out, data)
+        saved.append(len(load(out).losses_))
+
+    monkeypatch.setattr(fit, "_save", counting)
+    run("fit", "vae", "mine.csv", "-o", "m.npz", *sets("vae"))
+    assert saved == [*range(2, 20, 2), 20]
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_command_to_continue(folder, monkeypatch, capsys):
+    monkeypatch.setattr(fit, "SAVED_EVERY", (-1.0, 60.0))
+    train = scratchgen.VAE.train
+
+    def interrupted(self, x):
+        for progress in train(self, x):
+            if progress.step == 15:
+                raise KeyboardInterrupt
+            yield progress
+
+    monkeypatch.setattr(scratchgen.VAE, "train", interrupted)
+    line = error_of(capsys, "fit", "vae", "mine.csv", "-o", "m.npz", *sets("vae"), "--drop", '"depth, mm"', status=130)
+    assert line == (
+        "scratchgen: interrupted, m.npz holds the last checkpoint; continue: scratchgen fit vae mine.csv --drop "
+        "'\"depth, mm\"' -o m.npz --set n_steps=20 --set 'hidden=[8]' --resume"
+    )
+    assert len(load("m.npz").losses_) == 14
+    monkeypatch.setattr(fit, "SAVED_EVERY", (60.0, 60.0))
+    line = error_of(capsys, "fit", "vae", "mine.csv", "-o", "n.npz", *sets("vae"), status=130)
+    assert line == "scratchgen: interrupted, no checkpoint was written yet"
+    assert not Path("n.npz").exists()
+
+
+# --- what the core install does -----------------------------------------------------------------------------------
+
+
+WITHOUT = (
+    "import sys\nfor name in ('rich', 'matplotlib', 'threadpoolctl', 'pandas', 'sklearn'): sys.modules[name] = None\n"
+    "from scratchgen.report.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+def core(*words, **environment):
+    """Run the command line in a fresh interpreter without the extras."""
+    root = str(Path(scratchgen.__file__).parents[1])
+    env = os.environ | {"PYTHONPATH": root, **environment}
+    command = [sys.executable, "-W", "error", "-c", WITHOUT, *words]
+    return subprocess.run(command, capture_output=True, check=False, env=env, timeout=120)
+
+
+def test_without_the_extras_all_but_pictures_and_the_tour_run(folder):
+    for words in (
+        "fit gmm mine.csv -o m.npz",
+        "fit ddpm mine.csv -o d.npz --set n_steps=3 --set hidden=[4] --set schedule=linear(3)",
+        "sample m.npz -n 3 -o s.csv",
+        "score d.npz s.csv",
+        "info m.npz",
+        "data",
+        "verify 25",
+    ):
+        done = core(*words.split())
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == b""
+    records = json.loads(core("verify", "25", "--json").stdout)
+    assert records[0]["passed"] is True
+    assert core("verify", "--markdown").stdout.startswith(b"| | equation")
+    for words in ("sample m.npz -o s.png", "tour"):
+        done = core(*words.split())
+        assert done.returncode == 2
+        assert b"pip install '.[demo]'" in done.stderr
+    assert not Path("s.png").exists()
+
+
+ASCII = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "NO_COLOR": "1"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help",
+        "fit --help",
+        "fit ddpm --help",
+        "verify 21",
+        "verify 21 --json",
+        "info m.npz",
+        "fit fa no.csv -o é.npz",
+    ],
+)
+def test_outputs_in_ascii_hold_no_other_letters_and_do_not_fail(words, folder):
+    run("fit", "gmm", "mine.csv", "-o", "m.npz")
+    done = core(*words.split(), **ASCII)
+    assert done.returncode == (2 if "no.csv" in words else 0), done.stderr
+    assert (done.stdout + done.stderr).isascii()
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_closed_pipe_ends_a_long_sample(folder):
+    run("fit", "gmm", "mine.csv", "-o", "m.npz")
+    root = str(Path(scratchgen.__file__).parents[1])
+    command = f"{sys.executable} -m scratchgen sample m.npz -n 20000 | head -1"
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": root}
+    )
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_ctrl_c_in_a_process_ends_with_130(folder):
+    root = str(Path(scratchgen.__file__).parents[1])
+    command = [sys.executable, "-m", "scratchgen", "fit", "sde", "mine.csv", "-o", "m.npz", "--set", "n_steps=1000000"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": root, "PYTHONUNBUFFERED": "1"},
+    )
+    process.stdout.readline()
+    process.stdout.readline()  # the table is read, and training begins
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.startswith("scratchgen: interrupted, ")
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+COMMANDS = [
+    "",
+    "fit",
+    *(f"fit {name}" for name in VERBS),
+    "sample",
+    "score",
+    "info",
+    "data",
+    "tour",
+    "verify",
+    "museum",
+    "audit",
+]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_equation_an_example_and_a_time_and_fits_the_terminal(command, width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= min(width, 80)
+    assert "Example:" in out
+    text = " ".join(out.split())
+    if command:
+        assert re.search(r"\(\d+\)", text) or command in ("info", "data")
+        assert "Typical time:" in text
+    if command.startswith("fit "):
+        for name, parameter in VERBS[command[4:]].cls._parameters().items():
+            assert name == "rng" or f"{name}={parameter.default!r}" in text
+
+
+def test_the_help_of_every_model_names_a_command_that_works(folder):
+    """The examples are typed as printed, with a short training."""
+    for name, verb in VERBS.items():
+        words = verb.example.split()[1:]
+        assert words[:2] == ["fit", name]
+        short = ["--set", "n_steps=2"] if name in ("vae", "ddpm", "sde") else []
+        run(*words, *short, "--force")
