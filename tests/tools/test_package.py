@@ -7,6 +7,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.resources import files
 from operator import attrgetter
 from pathlib import Path
@@ -288,6 +289,15 @@ def test_package_is_typed_and_carries_its_data():
 def test_version_is_one_number_everywhere():
     assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", scratchgen.__version__)
     assert run("-m", "scratchgen", "--version").split() == ["scratchgen", scratchgen.__version__]
+
+
+def test_the_distribution_has_a_name_of_its_own_and_the_command_keeps_that_of_the_package():
+    """The package registry's `scratchgen` is another project, so that no hint may name it to pip."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    assert project["name"] == "scratchgen-vi"
+    assert project["scripts"] == {"scratchgen": "scratchgen.report.cli:main"}
+    for path in (*ROOT.rglob("*.py"), ROOT.parent / "README.md"):
+        assert not re.search(r"pip install ['\"]?scratchgen", path.read_text(encoding="utf8")), path
 
 
 def test_public_functions_are_annotated():
