@@ -12,7 +12,7 @@ from pathlib import Path
 from scratchgen import __version__
 from scratchgen.report.commands import audit, data, fit, info, museum, sample, score, tour, verify
 from scratchgen.report.options import TRACEBACK, Commands
-from scratchgen.report.text import CommandError, Help, show_any_text
+from scratchgen.report.text import CommandError, Help, Parser, show_any_text
 
 HELP = """\
 Generative models from scratch, graded exactly.
@@ -61,13 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         known = isinstance(error, CommandError)
         message = str(error) if known else f"{type(error).__name__}: {error} (--traceback shows where)"
-        print(f"scratchgen: {message}", file=sys.stderr)
+        print(f"scratchgen: {' '.join(message.split())}", file=sys.stderr)
         return 2
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the options; the default command is the tour."""
-    parser = argparse.ArgumentParser(prog="scratchgen", description=HELP, formatter_class=Help)
+    parser = Parser(prog="scratchgen", description=HELP, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"scratchgen {__version__}")
     commands: Commands = parser.add_subparsers(dest="command", metavar="command", help="one of the above")
     tour.add_options(parser)

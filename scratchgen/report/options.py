@@ -9,16 +9,14 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from scratchgen.report.tables import Choice, joined
-from scratchgen.report.text import Help
+from scratchgen.report.text import Help, Parser
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 TRACEBACK = "show the traceback of an error"
 
 
-def add_command(
-    commands: Commands, name: str, text: str, run: Callable[[argparse.Namespace], int] | None
-) -> argparse.ArgumentParser:
+def add_command(commands: Commands, name: str, text: str, run: Callable[[argparse.Namespace], int] | None) -> Parser:
     """Add a parser whose help is `text`; `run` runs the command."""
     parser = commands.add_parser(name, description=text, formatter_class=Help)
     if run is not None:

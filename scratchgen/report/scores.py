@@ -32,9 +32,16 @@ class Score(NamedTuple):
 
     def text(self) -> str:
         """Mean and standard error, nats, and bits a column."""
-        n = len(self.rows)
+        n, impossible = len(self.rows), np.isneginf(self.rows).sum()
+        if impossible:
+            return f"-inf: {impossible} of {n} rows have probability 0 in the model"
         error = f" +- {self.rows.std(ddof=1) / np.sqrt(n):.2g}" if n > 1 else ""
         return f"{self.rows.mean():.4f}{error} nats a row, {self.bits.mean():.4f} bits a column ({n} rows)"
+
+
+def is_exact(model: Estimator) -> bool:
+    """Whether `score_rows` gives the log-likelihood itself, and not a bound."""
+    return not isinstance(model, tuple(KINDS))
 
 
 def kind_of(model: Estimator) -> str:
@@ -50,7 +57,7 @@ def score_rows(model: Estimator, x: Array, seed: int) -> Score:
     that of the probability flow.
     """
     scored: Any = model
-    exact, rng = not isinstance(model, tuple(KINDS)), np.random.default_rng(seed)
+    exact, rng = is_exact(model), np.random.default_rng(seed)
     blocks = [x[i : i + BLOCK] for i in range(0, len(x), BLOCK)]
     rows = [scored.log_prob(block) if exact else scored.elbo(block, rng=rng) for block in blocks]
     return Score(np.concatenate(rows), x.shape[1], getattr(model, "n_levels", None) is not None)

@@ -12,13 +12,13 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 SIGNS = {
     "−": "-", "–": "-", "…": "...", "‖": "||", "∇": "grad ", "Σ": "sum", "Π": "prod", "∫": "int", "∂": "d", "√": "sqrt",
     "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "·": "*", "∗": "*", "×": "x", "÷": "/", "±": "+-", "∞": "inf",
-    "→": "->", "←": "<-", "∘": "o", "⊙": "*", "∈": " in ", "⪰": ">=", "⌊": "floor(", "⌋": ")", "∼": "~", "ᵀ": "^T",
-    "⁻": "^-", "¹": "^1", "²": "^2", "³": "^3", "½": "1/2", "⁄": "/", "‘": "'", "’": "'", "“": '"', "”": '"',
+    "→": "->", "←": "<-", "∘": "o", "⊙": "*", "∈": " in ", "⪰": ">=", "⌊": "floor(", "⌋": ")", "∼": "~", "∝": "~",
+    "⋯": "...", "′": "'", "ø": "o", "λ": "lambda", "Λ": "Lambda", "⁄": "/", "‘": "'", "’": "'", "“": '"', "”": '"',
     "\u0302": "_hat", "\u0303": "_tilde", "\u0304": "_bar",
 }  # fmt: skip
 
@@ -31,7 +31,8 @@ def in_ascii(character: str) -> str:
         return SIGNS[character]
     parts = unicodedata.normalize("NFKD", character)
     if parts != character:
-        return "".join(map(in_ascii, parts))
+        power = "^" if unicodedata.decomposition(character).startswith("<super>") else ""
+        return power + "".join(map(in_ascii, parts))
     if unicodedata.combining(character):
         return ""
     words = unicodedata.name(character, "").split(" LETTER ")
@@ -101,6 +102,14 @@ class Help(argparse.HelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return fill(text, width)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line; its commands are parsers of the same class."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2 and one line that names the help in place of the whole usage."""
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], align: str, width: int | None = None) -> list[str]:

@@ -19,7 +19,7 @@ from scratchgen.report import cli
 from scratchgen.report.commands import fit
 from scratchgen.report.scores import names_of
 from scratchgen.report.settings import settings_of, value_of
-from scratchgen.report.text import CommandError
+from scratchgen.report.text import CommandError, fill, in_ascii, table
 from scratchgen.report.verbs import VERBS
 
 RNG = np.random.default_rng(0)
@@ -332,6 +332,13 @@ def test_outputs_in_ascii_hold_no_other_letters_and_do_not_fail(words, folder):
     assert b"Traceback" not in done.stderr
 
 
+def test_every_letter_of_the_package_has_an_ascii_form():
+    letters = set("".join(path.read_text(encoding="utf8") for path in Path(scratchgen.__file__).parent.rglob("*.py")))
+    assert {letter for letter in letters if "?" in in_ascii(letter)} == {"?"}
+    assert "".join(map(in_ascii, "ε̂ ≤ ᾱ₁ + σ²·λ⁻¹")) == "epsilon_hat <= alpha_bar1 + sigma^2*lambda^-^1"
+    assert in_ascii("中") == "?"
+
+
 def test_a_closed_pipe_ends_a_long_sample(folder):
     run("fit", "gmm", "mine.csv", "-o", "m.npz")
     root = str(Path(scratchgen.__file__).parents[1])
@@ -359,6 +366,47 @@ def test_ctrl_c_in_a_process_ends_with_130(folder):
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert errors.startswith("scratchgen: interrupted, ")
+
+
+# --- texts -----------------------------------------------------------------------------------------------------------
+
+
+def test_paragraphs_are_joined_and_broken_and_indented_lines_hang():
+    text = "One line\nand its rest.\n\n  name   what it is\n  x = a + b + c"
+    assert fill(text, 14) == "One line and\nits rest.\n\n  name   what\n    it is\n  x = a + b +\n    c"
+    assert fill(text, 20) == "One line and its\nrest.\n\n  name   what it is\n  x = a + b + c"
+
+
+def test_a_table_keeps_its_columns_and_breaks_one_between_words():
+    rows = [("a", "one two three four five", "1.5"), ("bb", "ᾱ", "-10.25")]
+    assert table(("", "text", "x"), rows, "rwr", 26) == [
+        "    text                 x",
+        " a  one two three      1.5",
+        "    four five",
+        "bb  ᾱ               -10.25",
+    ]
+
+
+def test_a_row_without_probability_is_said(folder, capsys):
+    Path("a.csv").write_text("a,b\n0,1\n1,1\n0,0\n")
+    Path("b.csv").write_text("a,b\n0,1\n2,1\n")
+    run("fit", "tables", "a.csv", "-o", "m.npz", "--set", "n_levels=3", "--set", "smoothing=0")
+    run("score", "m.npz", "b.csv")
+    assert "-inf: 1 of 2 rows have probability 0 in the model\n" in capsys.readouterr().out
+
+
+def test_a_picture_is_written_for_each_kind_of_rows(folder):
+    for name, data, setting in (("gmm", "mine.csv", "tol=1"), ("tables", "digits_test", "n_levels=17")):
+        run("fit", name, data, "-o", f"{name}.npz", "--set", setting)
+        run("sample", f"{name}.npz", "-n", 12, "-o", f"{name}.png")
+    for columns in ("width", "width,height"):
+        run("fit", "gmm", "mine.csv", "-o", "few.npz", "--columns", columns, "--force")
+        run("sample", "few.npz", "-o", "few.png", "--force")
+        assert Path("few.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("tables.png").read_bytes().startswith(b"\x89PNG")
+    run("fit", "gmm", "digits_test", "-o", "wide.npz", "--columns", ",".join(f"pixel{d}" for d in range(17, 27)))
+    run("sample", "wide.npz", "-o", "wide.png", status=2)
+    assert not Path("wide.png").exists()
 
 
 # --- help ------------------------------------------------------------------------------------------------------------

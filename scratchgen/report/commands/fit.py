@@ -17,7 +17,7 @@ from scratchgen.models.estimator import Estimator, Progress
 from scratchgen.models.loading import load
 from scratchgen.report.files import check_output
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
-from scratchgen.report.scores import kind_of, n_parameters_of, score_rows
+from scratchgen.report.scores import is_exact, kind_of, n_parameters_of, score_rows
 from scratchgen.report.settings import add_settings, settings_of
 from scratchgen.report.tables import Data, read
 from scratchgen.report.text import CommandError
@@ -25,7 +25,7 @@ from scratchgen.report.verbs import ACCEPT_MISSING, VERBS, Verb
 from scratchgen.validation import Array, IntArray
 
 SAVED_EVERY = (5.0, 60.0)  # seconds between checkpoints: at least, and at most if less than a tenth is done
-SCORED = 2000  # most rows of the training data that the report scores
+SCORED = 2000  # most rows of the training data whose bound the report estimates
 MOST_HINTED = 256  # largest number of levels that is proposed
 
 HELP = """\
@@ -222,7 +222,8 @@ def _summarize(model: Estimator, x: Array, held_out: Array | None, options: argp
     """Print the scores of training and held-out rows, and what can be done next."""
     out, about = shlex.quote(str(options.output)), kind_of(model)
     print(f"{options.output}: {model!r}, {n_parameters_of(model):,} parameters\n{about}:")
-    print(f"  training    {score_rows(model, x[:: -(-len(x) // SCORED)], options.seed).text()}")
+    some = x if is_exact(model) else x[:: -(-len(x) // SCORED)]
+    print(f"  training    {score_rows(model, some, options.seed).text()}")
     if held_out is not None:
         print(f"  validation  {score_rows(model, held_out, options.seed).text()}")
     print(f"Next:\n  scratchgen sample {out} -n 1000 -o samples.csv")
