@@ -15,7 +15,7 @@ import pytest
 
 import scratchgen
 from scratchgen import load
-from scratchgen.report import cli
+from scratchgen.report import cli, scores
 from scratchgen.report.commands import fit
 from scratchgen.report.scores import names_of
 from scratchgen.report.settings import settings_of, value_of
@@ -117,6 +117,14 @@ def test_a_fit_is_that_of_python_on_the_kept_rows(folder):
     assert np.array_equal(load("a.npz").means_, expected.means_)
 
 
+def test_the_noise_of_a_bound_goes_on_from_block_to_block(folder, monkeypatch):
+    run("fit", "vae", "mine.csv", "-o", "m.npz", *sets("vae"))
+    monkeypatch.setattr(scores, "BLOCK", 25)
+    model, rng = load("m.npz"), np.random.default_rng(6)
+    expected = [model.elbo(block, rng=rng) for block in (REALS[:25], REALS[25:50], REALS[50:])]
+    assert np.array_equal(scores.score_rows(model, REALS, 6).rows, np.concatenate(expected))
+
+
 def test_labels_train_a_ddpm_that_draws_the_wanted_class(folder, capsys):
     text = "a,b,kind\n" + "".join(f"{i % 2 * 10 + i / 50},{i % 7},{'hi' if i % 2 else 'lo'}\n" for i in range(60))
     Path("kinds.csv").write_text(text)
@@ -135,6 +143,9 @@ def test_levels_of_tables_are_counted_and_proposed_for_others(folder, capsys):
     assert load("t.npz").n_levels == 6
     run("fit", "vae", "whole.csv", "-o", "v.npz", *sets("vae"))
     assert "with --set n_levels=4" in capsys.readouterr().out
+    run("fit", "vae", "whole.csv", "-o", "w.npz", *sets("vae"), "--set", "n_levels=4")
+    run("sample", "w.npz", "-n", 9, "-o", "w.csv")
+    assert all(re.fullmatch("[0-3]", cell) for row in rows_of("w.csv")[1] for cell in row)  # not 3.0
     run("fit", "tables", "mine.csv", "-o", "u.npz", status=2)
     assert "but tables are for whole numbers 0, 1, 2" in capsys.readouterr().err
 
