@@ -59,6 +59,16 @@ def terminal_width(default: int) -> int:
     return max(shutil.get_terminal_size((default, 24)).columns, 20)
 
 
+def page_width() -> int:
+    """Columns of running text: those of the terminal, at most 80."""
+    return min(terminal_width(80), 80)
+
+
+def say(text: str) -> None:
+    """Print a text, broken between words to the width of the page."""
+    print(fill(text, page_width()))
+
+
 def columns_of(text: str) -> int:
     """Number of columns of a text on the screen; colours and combining characters, as the bar of ᾱ, take none."""
     return sum(not unicodedata.combining(character) for character in re.sub("\x1b\\[\\d*m", "", text))
@@ -91,7 +101,7 @@ class Help(argparse.HelpFormatter):
     """Help of at most 80 columns that keeps the paragraphs and the indented lines of descriptions."""
 
     def __init__(self, prog: str) -> None:
-        width = min(terminal_width(80), 80)
+        width = page_width()
         super().__init__(prog, max_help_position=min(24, width // 3), width=width)
 
     def _format_usage(self, *parts: Any) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 import scratchgen
 from scratchgen import load
+from scratchgen.models.estimator import Progress
 from scratchgen.report import cli, scores
 from scratchgen.report.commands import fit
 from scratchgen.report.scores import names_of
@@ -255,6 +256,26 @@ def test_checkpoints_are_written_on_the_way(folder, monkeypatch):
     monkeypatch.setattr(fit, "_save", counting)
     run("fit", "vae", "mine.csv", "-o", "m.npz", *sets("vae"))
     assert saved == [*range(2, 20, 2), 20]
+
+
+def test_resume_hands_the_same_rows_to_the_model_of_the_file(folder, monkeypatch, capsys):
+    words = ["fit", "vae", "mine.csv", "-o", "m.npz", *sets("vae"), "--validate", ".1", "--seed", 2, "--resume"]
+    run(*words)
+    assert (
+        capsys.readouterr().out.splitlines()[2] == "there is no m.npz yet, so that training starts from the beginning"
+    )
+    seen = []
+
+    def resume(self, x):
+        seen.append((self.rng, x))
+        yield Progress(20, 20, 1.0)
+
+    monkeypatch.setattr(scratchgen.VAE, "resume", resume, raising=False)
+    run(*words)
+    ((rng, x),) = seen
+    held = np.random.default_rng(2).permutation(60)[:6]
+    assert rng == 2
+    assert np.array_equal(x, np.delete(REALS, held, axis=0))
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_the_command_to_continue(folder, monkeypatch, capsys):

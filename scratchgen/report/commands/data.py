@@ -11,7 +11,7 @@ from scratchgen.report.bundled import BUNDLED, Bundled
 from scratchgen.report.files import check_output, write_csv, write_npy
 from scratchgen.report.options import Commands, add_command, count, seed
 from scratchgen.report.tables import size_of
-from scratchgen.report.text import CommandError, fill, terminal_width
+from scratchgen.report.text import CommandError, fill, page_width
 
 HELP = """\
 List the bundled data sets with their sizes, sources and licences, or write one of them as a table.
@@ -67,4 +67,4 @@ def _entry(name: str, found: Bundled) -> str:
     size = f"{'any number of' if found.drawn else found.n} rows, {len(found.names)} columns"
     labels = f"; labels: {found.label}" if found.label else ""
     text = f"{name}\n  {found.about}\n  {size}{labels}\n  source: {found.source}\n  licence: {found.licence}"
-    return fill(text, min(terminal_width(80), 80))
+    return fill(text, page_width())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ from scratchgen.report.options import Commands, add_command, add_data_options, c
 from scratchgen.report.scores import is_exact, kind_of, n_parameters_of, score_rows
 from scratchgen.report.settings import add_settings, settings_of
 from scratchgen.report.tables import Data, read
-from scratchgen.report.text import CommandError
+from scratchgen.report.text import CommandError, say
 from scratchgen.report.verbs import ACCEPT_MISSING, VERBS, Verb
 from scratchgen.validation import Array, IntArray
 
 SAVED_EVERY = (5.0, 60.0)  # seconds between checkpoints: at least, and at most if less than a tenth is done
 SCORED = 2000  # most rows of the training data whose bound the report estimates
+LISTED = 20  # most names of columns that the report lists
 MOST_HINTED = 256  # largest number of levels that is proposed
 
 HELP = """\
@@ -96,12 +96,13 @@ def run(options: argparse.Namespace) -> int:
     )
     settings = settings_of(options.settings, [n for n in verb.cls._parameters() if n != "rng"], verb.cls.__name__)
     data = read(options.data, choice_of(options), missing=issubclass(verb.cls, ACCEPT_MISSING))
-    print(data.about)
-    print(textwrap.fill(", ".join(data.names), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
+    say(data.about)
+    more = f", and {len(data.names) - LISTED} more" if len(data.names) > LISTED else ""
+    say("  " + ", ".join(data.names[:LISTED]) + more)
     x, labels, held_out = split(data, options.validate, options.seed)
     resumed = options.resume and out.exists()
     if options.resume and not resumed:
-        print(f"there is no {out} yet, so that training starts from the beginning")
+        say(f"there is no {out} yet, so that training starts from the beginning")
     if resumed:
         model = load(out)
         _check_same(model, verb, settings, out)
@@ -137,9 +138,9 @@ def build(verb: Verb, settings: dict[str, Any], seed: int, data: Data) -> Estima
             settings["n_levels"] = n_levels
             print(f"n_levels={n_levels}, since the largest cell is {n_levels - 1}")
         elif n_levels <= MOST_HINTED:
-            print(
+            say(
                 f"all cells are whole numbers 0..{n_levels - 1}: with --set n_levels={n_levels} the model draws whole "
-                "numbers\n  and its likelihood is a probability"
+                "numbers, and its likelihood is a probability"
             )
     if verb.cls is CategoricalMixture and not whole:
         n, d = np.argwhere(~((data.x == np.floor(data.x)) & (data.x >= 0)))[0]
@@ -153,7 +154,7 @@ def build(verb: Verb, settings: dict[str, Any], seed: int, data: Data) -> Estima
         settings.setdefault("n_classes", len(data.classes))
         codes = [str(code) for code in range(len(data.classes))]
         meanings = ", ".join(f"{code} = {value}" for code, value in zip(codes, data.classes, strict=True))
-        print(f"labels 0..{codes[-1]}" + ("" if codes == list(data.classes) else f": {meanings}"))
+        say(f"labels 0..{codes[-1]}" + ("" if codes == list(data.classes) else f": {meanings}"))
     return verb.cls(**settings, rng=seed)
 
 
@@ -221,11 +222,12 @@ def _again(options: argparse.Namespace) -> str:
 def _summarize(model: Estimator, x: Array, held_out: Array | None, options: argparse.Namespace) -> None:
     """Print the scores of training and held-out rows, and what can be done next."""
     out, about = shlex.quote(str(options.output)), kind_of(model)
-    print(f"{options.output}: {model!r}, {n_parameters_of(model):,} parameters\n{about}:")
+    say(f"{options.output}: {model!r}, {n_parameters_of(model):,} parameters")
+    say(f"{about}:")
     some = x if is_exact(model) else x[:: -(-len(x) // SCORED)]
-    print(f"  training    {score_rows(model, some, options.seed).text()}")
+    say(f"  training    {score_rows(model, some, options.seed).text()}")
     if held_out is not None:
-        print(f"  validation  {score_rows(model, held_out, options.seed).text()}")
+        say(f"  validation  {score_rows(model, held_out, options.seed).text()}")
     print(f"Next:\n  scratchgen sample {out} -n 1000 -o samples.csv")
     print(f"  scratchgen score {out} {shlex.join(words_of(options))}")
     print(f"  scratchgen info {out}", flush=True)

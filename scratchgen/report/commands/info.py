@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 from pathlib import Path
 from typing import Any
 
 from scratchgen.models.loading import load
 from scratchgen.report.options import Commands, add_command
-from scratchgen.report.scores import kind_of, known_names, n_parameters_of, names_of
-from scratchgen.report.text import terminal_width
+from scratchgen.report.scores import kind_of, known_names, n_parameters_of
+from scratchgen.report.text import say
 from scratchgen.report.verbs import VERBS
 
 HELP = """\
@@ -39,29 +38,14 @@ def run(options: argparse.Namespace) -> int:
         lines += [("equation", line.strip()) for line in verbs[0].equation.splitlines()]
     lines += [
         ("arguments", ", ".join(f"{name}={value!r:.60}" for name, value in model.get_params().items())),
-        (
-            "columns",
-            f"{model.n_features_in_}: {', '.join(names_of(model))}"
-            if known_names(model)
-            else f"{model.n_features_in_}",
-        ),
+        ("columns", f"{model.n_features_in_}" + (f": {', '.join(known_names(model))}" if known_names(model) else "")),
         ("training", _training(model)),
         ("parameters", f"{n_parameters_of(model):,}"),
         ("score", kind_of(model)),
         ("file", f"{options.file}, {options.file.stat().st_size / 1024:,.1f} KiB"),
     ]
-    before, width = "", min(terminal_width(80), 80)
     for name, text in lines:
-        print(
-            textwrap.fill(
-                text,
-                width,
-                initial_indent=f"{name if name != before else '':12}",
-                subsequent_indent=" " * 12,
-                break_on_hyphens=False,
-            )
-        )
-        before = name
+        say(f"  {name:12}{text}")
     return 0
 
 

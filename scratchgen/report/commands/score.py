@@ -12,7 +12,7 @@ from scratchgen.report.files import check_output, write_csv, write_npy
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed
 from scratchgen.report.scores import kind_of, known_names, score_rows
 from scratchgen.report.tables import read
-from scratchgen.report.text import CommandError
+from scratchgen.report.text import CommandError, say
 from scratchgen.report.verbs import ACCEPT_MISSING
 
 HELP = """\
@@ -54,11 +54,12 @@ def run(options: argparse.Namespace) -> int:
             "choose them, in the order of training, with --columns"
         )
     score = score_rows(model, data.x, options.seed)
-    print(f"{data.about}\n{kind_of(model)}:\n  {score.text()}")
+    say(data.about)
+    say(f"{kind_of(model)}:\n  {score.text()}")
     if score.discrete:
-        print("  (of a probability of whole numbers)")
+        say("  (of a probability of whole numbers)")
     else:
-        print("  (of a density, in the units of the columns)")
+        say("  (of a density, in the units of the columns)")
     if options.output is not None:
         numbers = np.stack([score.rows, score.bits], axis=1)
         if options.output.suffix.lower() == ".npy":
