@@ -18,6 +18,7 @@ from scratchgen.report.sources import Source, is_missing, is_number, number, ope
 from scratchgen.report.text import CommandError
 from scratchgen.validation import Array, IntArray
 
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 SHOWN = 6  # names of columns in a message
 
 
@@ -141,10 +142,11 @@ def _numbers(source: Source, names: Sequence[str], decimal_comma: bool) -> Array
             raise CommandError(f"{source.name}: {source.place(wrong[0])}, column {name!r}: {_advice(cells[wrong[0]])}")
         else:
             columns.append(np.array([number(cell, decimal_comma) for cell in cells]))
+    for name, value in texts:
+        if DECIMAL_COMMA.fullmatch(value):  # before any other text, since such a column is none
+            raise CommandError(f"{source.name}: column {name!r}: {_advice(value)}")
     if texts:
         name, value = texts[0]
-        if re.fullmatch(r"[+-]?\d+,\d+", value):
-            raise CommandError(f"{source.name}: column {name!r}: {_advice(value)}")
         every = [name for name, _ in texts]
         others = [name for name in names if name not in every]
         raise CommandError(
@@ -162,7 +164,7 @@ def _numbers(source: Source, names: Sequence[str], decimal_comma: bool) -> Array
 
 def _advice(cell: str) -> str:
     cell = cell.strip()
-    if re.fullmatch(r"[+-]?\d+,\d+", cell):
+    if DECIMAL_COMMA.fullmatch(cell):
         return f"{cell!r} has a comma; pass --decimal-comma if it is the decimal sign"
     return f"{cell[:40]!r} is no number; mend the cell, or leave it empty and pass --drop-missing"
 

@@ -125,6 +125,11 @@ WRONG = {  # content, choice, words of the error
     "digits with lines": ("a,b\n1,2\n3,1_000\n5,6\n", {}, "line 3, column 'b': '1_000' is no number"),
     "infinite": ("a,b\n1,2\n3,-inf\n", {}, "line 3, column 'b' is -inf"),
     "decimal commas": ("a;b\n1,5;2,5\n3,5;1,5\n", {}, "'1,5' has a comma; pass --decimal-comma"),
+    "text and decimal commas": (
+        "a;b\nParis;2,5\nRome;1,5\n",
+        {},
+        "column 'b': '2,5' has a comma; pass --decimal-comma",
+    ),
     "latin-1": (b"a,b\n1,2\ncaf\xe9,3\n", {}, "is not in UTF-8 (line 3); save it as UTF-8, or run: iconv -f latin1"),
     "UTF-16 without mark": ("a,b\n1,2\n".encode("utf-16-le"), {}, "NUL bytes"),
     "open quote": ('a,b\n1,"2\n3,4\n', {}, "the double quotes do not match at or before line"),
