@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,16 @@ class Choice(NamedTuple):
 
 
 DEFAULT = Choice()
+
+
+class Frame:
+    """Numbers with names of columns, of which `fit` remembers the names as those of a data frame."""
+
+    def __init__(self, values: Array, columns: Sequence[str]) -> None:
+        self.values, self.columns = values, list(columns)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.values if dtype is None else self.values.astype(dtype)
 
 
 class Data(NamedTuple):

@@ -81,7 +81,7 @@ def test_a_wrong_header_is_refused(saved, change, words):
 def test_a_header_too_long_to_be_read_is_not_written(tmp_path, monkeypatch):
     model = PPCA(n_components=2).fit(X)
     monkeypatch.setattr(files, "LARGEST_HEADER", 20)
-    with pytest.raises(ValueError, match=r"^the arguments and column names take \d+ letters, more than the 20 of a file"):
+    with pytest.raises(ValueError, match=r"^the arguments and column names take \d+ letters, more than the 20"):
         model.save(tmp_path / "model.npz")
     assert list(tmp_path.iterdir()) == []
 

@@ -18,7 +18,6 @@ from scratchgen import load
 from scratchgen.models.estimator import Progress
 from scratchgen.report import cli, scores
 from scratchgen.report.commands import fit
-from scratchgen.report.scores import names_of
 from scratchgen.report.settings import settings_of, value_of
 from scratchgen.report.text import CommandError, fill, in_ascii, table
 from scratchgen.report.verbs import VERBS
@@ -79,7 +78,7 @@ def test_a_table_becomes_a_model_samples_and_scores(name, folder, capsys):
 
     run("sample", "model.npz", "-n", 7, "-o", "samples.csv", "--seed", 5)
     heads, rows = rows_of("samples.csv")
-    assert heads == list(names_of(model))
+    assert heads == ["width", "height", "depth, mm"] == list(model.feature_names_in_)
     assert np.array_equal(np.array(rows, float), model.sample(7, rng=5))
     if name == "tables":
         assert all(re.fullmatch("[0-3]", cell) for row in rows for cell in row)
@@ -247,13 +246,13 @@ def test_checkpoints_are_written_on_the_way(folder, monkeypatch):
     """With no least time between them, one is written at every tenth."""
     saved = []
     monkeypatch.setattr(fit, "SAVED_EVERY", (-1.0, 60.0))
-    save = fit._save
+    save = scratchgen.VAE.save
 
-    def counting(model, out, data):
-        save(model, out, data)
+    def counting(model, out, **options):
+        save(model, out, **options)
         saved.append(len(load(out).losses_))
 
-    monkeypatch.setattr(fit, "_save", counting)
+    monkeypatch.setattr(scratchgen.VAE, "save", counting)
     run("fit", "vae", "mine.csv", "-o", "m.npz", *sets("vae"))
     assert saved == [*range(2, 20, 2), 20]
 

@@ -18,7 +18,7 @@ from scratchgen.report.files import check_output
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
 from scratchgen.report.scores import is_exact, kind_of, n_parameters_of, score_rows
 from scratchgen.report.settings import add_settings, settings_of
-from scratchgen.report.tables import Data, read
+from scratchgen.report.tables import Data, Frame, read
 from scratchgen.report.text import CommandError, say
 from scratchgen.report.verbs import ACCEPT_MISSING, VERBS, Verb
 from scratchgen.validation import Array, IntArray
@@ -176,19 +176,20 @@ def _train(
 ) -> None:
     """Train to the end and save; on the way save checkpoints, so that Ctrl-C loses little."""
     out, meter, saved = options.output, Meter(), False
+    table: Any = Frame(x, data.names) if data.named else x
     if not resume:
-        steps = model.train(x) if labels is None else model.train(x, labels)
+        steps = model.train(table) if labels is None else model.train(table, labels)
     elif not hasattr(model, "resume"):
         raise CommandError(f"this version cannot continue the training in {out}; begin again with --force")
     else:
-        steps = model.resume(x) if labels is None else model.resume(x, labels)
+        steps = model.resume(table) if labels is None else model.resume(table, labels)
     last, saved_tenth = time.monotonic(), 0
     try:
         for progress in steps:
             meter.show(progress)
             waited, tenth = time.monotonic() - last, 10 * progress.step // progress.n_steps
             if waited > SAVED_EVERY[1] or (waited > SAVED_EVERY[0] and saved_tenth < tenth < 10):
-                _save(model, out, data)
+                model.save(out, overwrite=True)
                 last, saved_tenth, saved = time.monotonic(), tenth, True
     except KeyboardInterrupt:
         meter.end()
@@ -199,15 +200,8 @@ def _train(
         )
         raise KeyboardInterrupt(left) from None
     meter.end()
-    _save(model, out, data)
-    print(f"trained in {meter.seconds:.1f} s")
-
-
-def _save(model: Any, out: Path, data: Data) -> None:
-    """Save the model with the names of its columns."""
-    if data.named:
-        model.feature_names_in_ = np.array(data.names)
     model.save(out, overwrite=True)
+    print(f"trained in {meter.seconds:.1f} s")
 
 
 def _again(options: argparse.Namespace) -> str:
