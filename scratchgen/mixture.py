@@ -30,6 +30,23 @@ MOST_NODES = 10_000_000  # of `quadrature`, 160 MB in two dimensions
 BLOCK = 2**16  # points at a time
 
 
+def whiten(covariances: Array) -> tuple[Array, Array]:
+    """L⁻¹ of the Cholesky factors C = L Lᵀ, (..., D, D), and log|C|, (...), for covariances C (..., D, D).
+
+    The rows of L have the units of x.  They are divided by the diagonal before L is inverted, so that rounding does not
+    depend on the units: pivots from columns with larger units lost up to twelve digits.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If a covariance is not positive definite.
+    """
+    factors = np.linalg.cholesky(covariances)
+    diagonal = np.diagonal(factors, axis1=-2, axis2=-1)
+    inverse = np.linalg.solve(factors / diagonal[..., None], np.broadcast_to(np.eye(factors.shape[-1]), factors.shape))
+    return inverse / diagonal[..., None, :], 2 * np.log(diagonal).sum(axis=-1)
+
+
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class Mixture:
     """p(x) = Σ_k w_k N(x; m_k, C_k): density, score, posterior and denoiser in closed form.
@@ -80,21 +97,20 @@ class Mixture:
             raise ValueError(f"weights must be non-negative and sum to 1, got {weights}; divide by weights.sum()")
         check_symmetric(covariances, "covariances")
         try:
-            factors = np.linalg.cholesky(covariances)
+            whitening, log_det = whiten(covariances)
         except np.linalg.LinAlgError:
             k = int(np.argmin(np.linalg.eigvalsh(covariances)[:, 0]))
             message = f"covariances[{k}] is not positive definite; raise its smallest eigenvalues"
             raise np.linalg.LinAlgError(message) from None
         if abs(weights.sum() - 1) > 1e-14:  # a copy of a Mixture then has bitwise equal weights
             weights /= weights.sum()
-        log_det = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
         freeze(
             self,
             weights=weights,
             means=means,
             covariances=covariances,
-            whitening=np.linalg.solve(factors, np.eye(D)),
-            log_peaks=quiet_log(weights) - 0.5 * D * LOG_2PI - log_det,  # −inf for weight 0: responsibility 0
+            whitening=whitening,
+            log_peaks=quiet_log(weights) - 0.5 * (D * LOG_2PI + log_det),  # −inf for weight 0: responsibility 0
         )
 
     def __repr__(self) -> str:
