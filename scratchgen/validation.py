@@ -406,7 +406,8 @@ def as_samples(
 
 def constant_columns(x: Array) -> IntArray:
     """Indices of the columns of x, (N, D), that are constant, or vary only by rounding in the dtype of x."""
-    return np.flatnonzero(np.ptp(x, axis=0) <= 8 * np.finfo(x.dtype).eps * np.abs(x).max(axis=0))
+    low, high = x.min(axis=0), x.max(axis=0)  # no array of the length of the data
+    return np.flatnonzero(high - low <= 8 * np.finfo(x.dtype).eps * np.maximum(np.abs(low), np.abs(high)))
 
 
 def check_varies(x: Array, remedy: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scratchgen.likelihood import logsumexp, quiet_log
-from scratchgen.mixture import Mixture
+from scratchgen.mixture import Mixture, whiten
 from scratchgen.validation import (
     Array,
     IntArray,
@@ -15,6 +15,7 @@ from scratchgen.validation import (
     as_labels,
     as_number,
     as_sample_weight,
+    check_positive,
     check_probabilities,
     check_symmetric,
     check_type,
@@ -111,12 +112,12 @@ def m_step(
     x: Array,
     log_resp: Array,
     mixture: Mixture,
-    covariance_floor: float = 0.0,
+    covariance_floor: float | Array = 0.0,
     covariance_type: str = "full",
     covariance_prior: Prior | None = None,
     sample_weight: Array | None = None,
 ) -> Mixture:
-    """The M-step: the mixture that maximises E_p E_q log p_θ(x, z), (15), subject to every covariance ⪰ floor · I.
+    """The M-step: the mixture that maximises E_p E_q log p_θ(x, z), (15), subject to every covariance ⪰ diag(floor).
 
     Parameters
     ----------
@@ -125,9 +126,10 @@ def m_step(
         log q(z | x).
     mixture : Mixture
         Current mixture.  A component with count 0 keeps its mean and covariance, and gets weight 0.
-    covariance_floor : float
-        Least eigenvalue of a covariance, in squared units of x.  Eigenvalues below the floor are raised to the floor.
-        The result is the exact constrained maximum, so that EM never lowers its bound; adding floor · I is not.
+    covariance_floor : float or (D,)
+        Lower bound of every covariance, in squared units of x, see `floor_eigenvalues`: a number for floor · I, or one
+        number for each column for diag(floor).  The result is the exact constrained maximum, so that EM never lowers
+        its bound; adding the floor to the covariance is not.
     covariance_type : {"full", "tied", "diag", "spherical"}
         A matrix for each component; one matrix for all; a diagonal matrix for each; σ² I for each.
     covariance_prior : (variance, count), optional
@@ -147,7 +149,7 @@ def m_step(
 def m_step_from_statistics(
     statistics: SufficientStatistics,
     mixture: Mixture,
-    covariance_floor: float = 0.0,
+    covariance_floor: float | Array = 0.0,
     covariance_type: str = "full",
     covariance_prior: Prior | None = None,
 ) -> Mixture:
@@ -172,7 +174,7 @@ def covariance_maximum(
     spread: Array,
     counts: Array,
     covariance_type: str = "full",
-    floor: float = 0.0,
+    floor: float | Array = 0.0,
     prior: Prior | None = None,
 ) -> Array:
     """The covariances of one type that maximise the likelihood (and prior) given S_k and N_k, (K, D, D).
@@ -180,8 +182,9 @@ def covariance_maximum(
         Σ_k = (N_k S_k + count · variance · I)/(N_k + count)
 
     For "tied", S is first averaged over the components with weights N_k.  For "diag" only the diagonal is kept, for
-    "spherical" the mean of the diagonal.  Eigenvalues below the floor are raised to the floor, which gives the maximum
-    subject to Σ_k ⪰ floor · I for every type.
+    "spherical" the mean of the diagonal.  Then `floor_eigenvalues` gives the maximum subject to Σ_k ⪰ diag(floor) for
+    "full" and "tied".  A variance of "diag" is raised to the floor of its column, and σ² I ⪰ diag(floor) holds where σ²
+    is at least the largest floor of a column; both are the exact maximum as well.
 
     Parameters
     ----------
@@ -197,7 +200,7 @@ def covariance_maximum(
     check_probabilities(counts, "counts", axis=None)
     as_choice(covariance_type, "covariance_type", COVARIANCE_TYPES)
     K, D, _ = spread.shape
-    floor = as_number(floor, "covariance_floor", low=0.0)
+    floors = _as_floor(floor, D)
     if covariance_type == "tied":
         spread, counts = np.einsum("k,kde->de", counts / counts.sum(), spread)[None], counts.sum(keepdims=True)
     if prior is not None:
@@ -208,8 +211,8 @@ def covariance_maximum(
     else:
         variances = np.diagonal(spread, axis1=1, axis2=2)
         if covariance_type == "spherical":
-            variances = np.repeat(variances.mean(axis=1, keepdims=True), D, axis=1)
-        out = np.maximum(variances, floor)[:, :, None] * np.eye(D)
+            variances, floors = np.repeat(variances.mean(axis=1, keepdims=True), D, axis=1), floors.max()
+        out = np.maximum(variances, floors)[:, :, None] * np.eye(D)
     return np.repeat(out, K // len(out), axis=0)
 
 
@@ -241,53 +244,78 @@ def log_covariance_prior(covariances: Array, prior: Prior) -> float:
     """
     covariances = as_covariances("covariances (K, D, D)", covariances)
     variance, count = _as_prior(prior)
-    factors = np.linalg.cholesky(covariances)
-    log_det = 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum()
-    whitening = np.linalg.solve(factors, np.broadcast_to(np.eye(covariances.shape[1]), covariances.shape))
-    return float(-0.5 * count * (variance * (whitening**2).sum() + log_det))
+    whitening, log_det = whiten(covariances)
+    return float(-0.5 * count * (variance * (whitening**2).sum() + log_det.sum()))
 
 
-def _lost_floor(floor: float, covariances: Array) -> ValueError:
-    largest = np.linalg.eigvalsh(covariances).max()
+def _as_floor(floor: float | Array, D: int) -> Array:
+    """The floor of every column, (D,): a number, which may be 0, for all of them, or D positive numbers."""
+    if np.ndim(floor) == 0:
+        return np.full(D, as_number(floor, "covariance_floor", low=0.0))
+    floors: Array = as_arrays("covariance_floor (D)", floor, D=D)
+    check_positive(floors, "covariance_floor")
+    return floors
+
+
+def _lost_floor(floor: float | Array, covariances: Array) -> ValueError:
+    if np.ndim(floor) == 0:
+        largest = np.linalg.eigvalsh(covariances).max()
+        lost, remedy = f" {floor:g}", f"to {1e-9 * largest:.1g} or more"
+        beside = f"a variance of {largest:.2g}"
+    else:
+        ratio = np.linalg.eigvalsh(covariances / np.sqrt(np.outer(floor, floor))).max()
+        lost, remedy = "", f"by a factor of {max(1e-9 * ratio, 10):.1g} or more"
+        beside = f"variances {ratio:.2g} times as large"
     return ValueError(
-        f"covariance_floor {floor:g} is lost to rounding beside a variance of {largest:.2g}; "
-        f"raise covariance_floor to {1e-9 * largest:.1g} or more, or bring the columns of x to similar scales"
+        f"covariance_floor{lost} is lost to rounding beside {beside}; "
+        f"raise covariance_floor {remedy}, or bring the columns of x to similar scales"
     )
 
 
-def floored_mixture(weights: Array, means: Array, covariances: Array, covariance_floor: float) -> Mixture:
-    """The Mixture whose covariances' eigenvalues below the floor are raised to the floor; errors as for `m_step`."""
-    covariances = floor_eigenvalues(covariances, covariance_floor)
+def floored_mixture(
+    weights: Array,
+    means: Array,
+    covariances: Array,
+    covariance_floor: float | Array,
+    covariance_type: str = "full",
+) -> Mixture:
+    """The Mixture with `covariance_maximum` of the given covariances, (K, D, D); errors as for `m_step`."""
+    covariances = covariance_maximum(covariances, weights, covariance_type, covariance_floor)
     try:
         return Mixture(weights, means, covariances)
     except np.linalg.LinAlgError:
         raise _lost_floor(covariance_floor, covariances) from None
 
 
-def floor_eigenvalues(covariances: Array, floor: float) -> Array:
-    """U max(Λ, floor) Uᵀ for every covariance U Λ Uᵀ, (..., D, D): the maximum of the likelihood for Σ ⪰ floor · I.
+def floor_eigenvalues(covariances: Array, floor: float | Array) -> Array:
+    """The maximum of the likelihood for Σ ⪰ diag(floor), given covariances (..., D, D).
+
+    For a number the maximum is U max(Λ, floor) Uᵀ, where Σ = U Λ Uᵀ has no constraint.  One number for each column,
+    (D,), is a number in the coordinates x_d/√floor_d: there the likelihood differs by a constant, and the constraint is
+    Σ ⪰ I.
 
     Raises
     ------
     ValueError
-        If the floor is negative or not finite, or is below 64 ε times the largest eigenvalue of a covariance that
-        needs it, with the machine's ε.
+        If the floor is negative or not finite, one of several numbers is 0, or the floor is below 64 ε times the
+        largest eigenvalue of a covariance that needs it, with the machine's ε, in the coordinates above.
     """
-    floor, covariances = (
-        as_number(floor, "covariance_floor", low=0.0),
-        as_arrays("covariances (..., D, D)", covariances),
-    )
+    covariances = as_arrays("covariances (..., D, D)", covariances)
     check_symmetric(covariances, "covariances")
+    floors = _as_floor(floor, covariances.shape[-1])
     covariances = 0.5 * (covariances + covariances.swapaxes(-1, -2))
     try:
-        np.linalg.cholesky(covariances - floor * np.eye(covariances.shape[-1]))
+        np.linalg.cholesky(covariances - np.diag(floors))
         return covariances  # all eigenvalues are above the floor; Cholesky takes 1/18 of the time of eigenvalues
     except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(covariances)
-    low = values[..., 0] < floor
-    lost = low & (floor > 0) & (floor < 64 * np.finfo(np.float64).eps * values[..., -1])
+        least = floors.max()
+        units = np.sqrt(floors / least) if least > 0 else np.ones_like(floors)  # 1 for a number
+    area = np.outer(units, units)
+    values, vectors = np.linalg.eigh(covariances / area)
+    low = values[..., 0] < least
+    lost = low & (least > 0) & (least < 64 * np.finfo(np.float64).eps * values[..., -1])
     if lost.any():  # rounding would change the log-likelihood by tenths of a nat
         raise _lost_floor(floor, covariances[lost])
-    raised = vectors * np.sqrt(np.maximum(values, floor))[..., None, :]
-    raised = raised @ raised.swapaxes(-1, -2)  # exactly symmetric, as A Aᵀ is
+    raised = vectors * np.sqrt(np.maximum(values, least))[..., None, :]
+    raised = area * (raised @ raised.swapaxes(-1, -2))  # exactly symmetric, as A Aᵀ is
     return np.where(low[..., None, None], raised, covariances)

@@ -4,7 +4,6 @@ import numpy as np
 
 from scratchgen.em.gaussian import (
     Prior,
-    covariance_maximum,
     floored_mixture,
     m_step,
     m_step_from_statistics,
@@ -15,6 +14,9 @@ from scratchgen.validation import Array, IntArray, as_choice, as_count, as_sampl
 
 STARTS = ("k-means++", "kmeans", "random_from_data", "random")
 BLOCK = 131_072  # distances computed at a time, a megabyte
+EQUAL = (
+    1e-9  # distances that differ by less, relatively, count as equal: rounding differs from one unit of x to another
+)
 
 
 def _shares(weights: Array) -> Array | None:
@@ -42,14 +44,14 @@ def kmeans_plus_plus(x: Array, n_centres: int, rng: np.random.Generator, sample_
 
 
 def nearest(x: Array, centres: Array) -> IntArray:
-    """Index of the nearest centre, (N,), for x (N, D) and centres (K, D)."""
+    """Index of the nearest centre, (N,), for x (N, D) and centres (K, D); the first one at equal distances."""
     x = as_samples(x)
     centres = as_samples(centres, "centres", dimension=x.shape[1], model="x")
     from scipy.spatial.distance import cdist  # here and not at the top, since SciPy is slow to import
 
     rows = max(BLOCK // len(centres), 1)
-    blocks = (x[start : start + rows] for start in range(0, len(x), rows))
-    return np.concatenate([cdist(block, centres, "sqeuclidean").argmin(axis=1) for block in blocks])
+    blocks = (cdist(x[start : start + rows], centres, "sqeuclidean") for start in range(0, len(x), rows))
+    return np.concatenate([(d <= (1 + EQUAL) * d.min(axis=1, keepdims=True)).argmax(axis=1) for d in blocks])
 
 
 def clusters(x: Array, centres: Array) -> IntArray:
@@ -68,7 +70,8 @@ def clusters(x: Array, centres: Array) -> IntArray:
     spare = len(x) - np.count_nonzero(sizes)
     for k in np.flatnonzero(sizes == 0)[:spare]:
         distance = ((x - centres[labels].astype(np.float64)) ** 2).sum(axis=1)
-        row = np.where(sizes[labels] > 1, distance, -1.0).argmax()
+        distance = np.where(sizes[labels] > 1, distance, -1.0)
+        row = (distance >= (1 - EQUAL) * distance.max()).argmax()
         sizes[labels[row]] -= 1
         labels[row], sizes[k] = k, 1
     return labels
@@ -98,7 +101,7 @@ def starting_mixture(
     n_components: int,
     method: str,
     rng: np.random.Generator,
-    covariance_floor: float,
+    covariance_floor: float | Array,
     covariance_type: str = "full",
     covariance_prior: Prior | None = None,
     means: Array | None = None,
@@ -114,7 +117,8 @@ def starting_mixture(
     method : {"k-means++", "kmeans", "random_from_data", "random"}
         "k-means++": every point joins its nearest k-means++ seed.  "kmeans": the same after Lloyd's algorithm.
         "random_from_data": every point joins the nearest of K random rows of x.  "random": random responsibilities.
-        Rows are drawn in proportion to their weights.
+        Rows are drawn in proportion to their weights.  Distances are in units of the standard deviation of each column,
+        so that the start does not depend on the units of x; for "spherical", whose columns share one unit, in that unit.
     rng : Generator
     covariance_floor, covariance_type, covariance_prior
         As for `m_step`.
@@ -133,18 +137,22 @@ def starting_mixture(
     as_choice(method, "method", STARTS)
     check_rng(rng)
     (N, D), K = x.shape, n_components
-    spread = np.tile(np.cov(x.T, bias=True, aweights=sample_weight).reshape(D, D), (K, 1, 1))
-    spread = covariance_maximum(spread, np.full(K, sample_weight.sum() / K), covariance_type, covariance_floor)
+    spread = np.cov(x.T, bias=True, aweights=sample_weight).reshape(D, D)
     centre = np.tile(np.average(x, axis=0, weights=sample_weight), (K, 1))
-    whole = floored_mixture(np.full(K, 1 / K), centre, spread, covariance_floor)
+    whole = floored_mixture(np.full(K, 1 / K), centre, np.tile(spread, (K, 1, 1)), covariance_floor, covariance_type)
     options = covariance_floor, covariance_type, covariance_prior
     if means is None and method == "random":
         resp = rng.random((N, K))
         return m_step(x, np.log(resp / resp.sum(axis=1, keepdims=True)), whole, *options, sample_weight)
-    if means is None and method == "random_from_data":
-        means = x[rng.choice(N, size=K, replace=False, p=_shares(sample_weight))]
-    elif means is None:
-        means = kmeans_plus_plus(x, K, rng, sample_weight)
-        means = kmeans(x, means, sample_weight=sample_weight) if method == "kmeans" else means
-    statistics = statistics_of_labels(x, clusters(x, means), whole, sample_weight)
+    deviations = np.ones(D) if covariance_type == "spherical" else np.sqrt(spread.diagonal())
+    units = np.where(deviations > 0, deviations, 1.0)  # a constant column adds nothing to distances
+    scaled = x / units
+    if means is not None:
+        centres = means / units
+    elif method == "random_from_data":
+        centres = scaled[rng.choice(N, size=K, replace=False, p=_shares(sample_weight))]
+    else:
+        centres = kmeans_plus_plus(scaled, K, rng, sample_weight)
+        centres = kmeans(scaled, centres, sample_weight=sample_weight) if method == "kmeans" else centres
+    statistics = statistics_of_labels(x, clusters(scaled, centres), whole, sample_weight)
     return m_step_from_statistics(statistics, whole, *options)

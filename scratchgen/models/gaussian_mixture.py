@@ -21,10 +21,10 @@ from scratchgen.em import (
     starting_mixture,
 )
 from scratchgen.fast.em_statistics import expected_statistics
-from scratchgen.mixture import Mixture
+from scratchgen.mixture import Mixture, whiten
 from scratchgen.models.estimator import Progress
 from scratchgen.models.files import FLOAT64, Form
-from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
+from scratchgen.models.mixture_model import MixtureModel, check_enough_rows, warn
 from scratchgen.validation import (
     Array,
     ArrayLike,
@@ -35,10 +35,15 @@ from scratchgen.validation import (
     as_samples,
     check_columns,
     check_flag,
+    check_spread,
     check_symmetric,
+    check_varies,
     column_names,
+    constant_columns,
     weighted_rows,
 )
+
+BLOCK = 8192  # rows whose squares are added at a time
 
 
 @dataclass(eq=False, repr=False)
@@ -62,13 +67,18 @@ class GaussianMixture(MixtureModel):
     init_params : {"k-means++", "kmeans", "random_from_data", "random"}
         Initial responsibilities, if `means_init` is None.  "k-means++": every point joins its nearest k-means++ seed.
         "kmeans": the same after Lloyd's algorithm.  "random_from_data": every point joins the nearest of K random rows.
-        "random": random responsibilities.
+        "random": random responsibilities.  Distances are in units of the standard deviation of each column, except for
+        "spherical", whose columns share one unit.
     covariance_floor : float
-        Least eigenvalue of a covariance, in squared units of x.  Without a floor the likelihood is unbounded for K >=
-        2.  The M-step maximises subject to the floor; adding the floor to the diagonal could lower the bound.
+        Lower bound of every covariance, as a fraction of the variances of the columns: Σ_k ⪰ covariance_floor ·
+        diag(Var x), so that the fit does not depend on the units of x.  No direction, in columns divided by their
+        standard deviations, has less variance.  For "spherical", σ² is at least the fraction of the largest Var x_d.
+        Without a floor the likelihood is unbounded for K >= 2.  The M-step maximises subject to the floor exactly;
+        adding the floor to the diagonal could lower the bound.  A floor that binds at the end gives a RuntimeWarning.
     covariance_prior : (variance, count), optional
         Inverse-Wishart prior, with the effect of `count` further examples a component with variance `variance` in every
-        direction.  The fit is then the maximum a posteriori.
+        direction, in squared units of x: a prior does not depend on the data.  The fit is then the maximum a
+        posteriori.  One variance fits all columns only if they have similar scales; otherwise standardise x.
     weights_init, means_init, precisions_init : array_like, optional
         Initial weights (K,), means (K, D) and inverse covariances, in the shape of `covariances_`.  `init_params` gives
         those that are None.
@@ -158,13 +168,20 @@ class GaussianMixture(MixtureModel):
         Raises
         ------
         TypeError, ValueError
-            If x, the weights or a constructor argument is wrong, or the floor is lost to rounding.
+            If x, the weights or a constructor argument is wrong, a column of x is constant or its variance underflows,
+            or the floor is lost to rounding.
+
+        Warns
+        -----
+        RuntimeWarning
+            After the last step, if the kept run has not converged, and if a covariance is at the floor.
         """
         self._check_parameters()
-        K, floor, kind, max_iter = self.n_components, self.covariance_floor, self.covariance_type, self.max_iter
+        K, kind, max_iter = self.n_components, self.covariance_type, self.max_iter
         names = column_names(x)
         x, weights = weighted_rows(as_samples(x).astype(np.float64, copy=False), sample_weight)
         check_enough_rows(x, K)
+        floor = self._floor(x, weights)
         prior, last, rng = self._prior(), self._last_fit(K, x.shape[1], names, floor), as_generator(self.rng)
 
         def log_prior(mixture: Mixture) -> float:
@@ -196,6 +213,7 @@ class GaussianMixture(MixtureModel):
             }
 
         yield from self._keep_best(runs, n_init * max_iter, attributes)
+        self._warn_at_floor(floor)
 
     def set_fitted(self, *, mixture_: Mixture | None = None, **fitted: Any) -> Self:
         """Set fitted attributes; `mixture_` is built from the others if it is None."""
@@ -244,7 +262,31 @@ class GaussianMixture(MixtureModel):
             as_number(count, "covariance_prior's count", low=0.0, open_low=True),
         )
 
-    def _last_fit(self, K: int, D: int, names: tuple[str, ...] | None, floor: float) -> Mixture | None:
+    def _floor(self, x: Array, sample_weight: Array) -> Array:
+        """covariance_floor · Var x, (D,), in squared units of x, after checks of the columns."""
+        one_unit = self.covariance_type == "spherical"  # a constant column then leaves σ² > 0, if another one varies
+        if not one_unit or len(constant_columns(x)) == x.shape[1]:
+            check_varies(x, "drop it, since a variance of 0 makes the likelihood infinite")
+        variances = column_variances(x, sample_weight)
+        if one_unit:
+            variances = np.full_like(variances, variances.max())
+        check_spread(x, variances)
+        return self.covariance_floor * variances
+
+    def _warn_at_floor(self, floor: Array) -> None:
+        """Give a RuntimeWarning, with the remedy, if covariances are at the floor, (D,); it names the components."""
+        values = np.linalg.eigvalsh(self.mixture_.covariances / np.sqrt(np.outer(floor, floor)))
+        low = np.flatnonzero(values[:, 0] < 1 + 1e-6 + 1e-14 * values[:, -1])  # 1e-14 λ_max is rounding
+        if len(low):
+            named = ", ".join(map(str, low[:9])) + (", …" if len(low) > 9 else "")
+            warn(
+                f"covariance_floor, {self.covariance_floor:g} of the variance of each column, holds up the covariances "
+                f"of components [{named}] of {len(values)}: their data lie near a point, a line or a plane, or fill "
+                "values make the variance of a column large; lower n_components, pass more data, raise "
+                "covariance_floor, pass a covariance_prior, or drop fill values"
+            )
+
+    def _last_fit(self, K: int, D: int, names: tuple[str, ...] | None, floor: Array) -> Mixture | None:
         """Initial mixture of a warm start; None without warm_start or without an earlier fit."""
         if not self.warm_start or not hasattr(self, "mixture_"):
             return None
@@ -262,7 +304,7 @@ class GaussianMixture(MixtureModel):
         return Mixture(weights, self.mixture_.means, allowed)
 
     def _start(
-        self, x: Array, sample_weight: Array, rng: np.random.Generator, floor: float, prior: Prior | None
+        self, x: Array, sample_weight: Array, rng: np.random.Generator, floor: Array, prior: Prior | None
     ) -> Mixture:
         """Initial mixture from the arguments; the parts that are None come from the data."""
         K, D = self.n_components, x.shape[1]
@@ -274,7 +316,7 @@ class GaussianMixture(MixtureModel):
             weights = start.weights if weights is None else weights
             means = start.means if means is None else means
             covariances = start.covariances if covariances is None else covariances
-        return floored_mixture(weights, means, covariances, floor)
+        return floored_mixture(weights, means, covariances, floor, self.covariance_type)
 
     def _given_start(self, K: int, D: int) -> tuple[Array | None, Array | None, Array | None]:
         """Return weights_init, means_init and the inverses of precisions_init, (K, D, D), after checks, or None."""
@@ -294,17 +336,16 @@ class GaussianMixture(MixtureModel):
                 raise ValueError(f"precisions_init must have shape {shape}, got {precisions.shape}")
             full = expand(precisions, self.covariance_type, K, D)
             check_symmetric(full, "precisions_init")
-            if np.linalg.eigvalsh(full).min() <= 0:
-                raise ValueError("precisions_init must be positive definite; pass inverse covariances")
-            inverse = np.linalg.inv(full)
-            covariances = 0.5 * (inverse + inverse.swapaxes(1, 2))  # rounding makes it asymmetric if nearly singular
+            try:
+                covariances = inverse(full)
+            except np.linalg.LinAlgError:
+                raise ValueError("precisions_init must be positive definite; pass inverse covariances") from None
         return weights, means, covariances
 
     @property
     def precisions_(self) -> Array:
         """Inverse covariances, in the shape of `covariances_`; `precisions_init` takes the same form."""
-        inverse = np.linalg.inv(self.mixture_.covariances)
-        return compress(0.5 * (inverse + inverse.swapaxes(-1, -2)), self.covariance_type)
+        return compress(inverse(self.mixture_.covariances), self.covariance_type)
 
     @property
     def n_parameters_(self) -> int:
@@ -312,6 +353,20 @@ class GaussianMixture(MixtureModel):
         K, D = self.means_.shape
         covariances = {"full": K * D * (D + 1) // 2, "tied": D * (D + 1) // 2, "diag": K * D, "spherical": K}
         return K - 1 + K * D + covariances[self.covariance_type]
+
+
+def column_variances(x: Array, sample_weight: Array) -> Array:
+    """Var x, (D,), of rows x (N, D) with weights (N,), from blocks of rows."""
+    mean, squares = sample_weight @ x / sample_weight.sum(), np.zeros(x.shape[1])
+    for start in range(0, len(x), BLOCK):
+        squares += sample_weight[start : start + BLOCK] @ (x[start : start + BLOCK] - mean) ** 2
+    return squares / sample_weight.sum()
+
+
+def inverse(matrices: Array) -> Array:
+    """Inverses of symmetric positive definite matrices, (K, D, D), exactly symmetric; LinAlgError for others."""
+    whitening, _ = whiten(matrices)
+    return whitening.swapaxes(1, 2) @ whitening
 
 
 def compress(covariances: Array, covariance_type: str) -> Array:

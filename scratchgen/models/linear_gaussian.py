@@ -12,7 +12,7 @@ import numpy as np
 from scratchgen.em import em, factor_analysis_em_step, ppca_em_step, ppca_maximum
 from scratchgen.models.estimator import Progress, WeightedEstimator, framed
 from scratchgen.models.files import FLOAT64, Form
-from scratchgen.models.mixture_model import check_bounds
+from scratchgen.models.mixture_model import check_bounds, warn_unless_converged
 from scratchgen.validation import (
     RNG,
     Array,
@@ -130,6 +130,7 @@ class LinearGaussianModel(WeightedEstimator):
             )
             if n_iter > 0 or max_iter == 0:
                 yield Progress(max(n_iter, 1), max(max_iter, 1), -bounds[-1])
+        warn_unless_converged(self.converged_, self.lower_bounds_, tol)
 
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x) = log N(x; μ, W Wᵀ + Ψ), (N,), nats, exact, for x (N, D)."""

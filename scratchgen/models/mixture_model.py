@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -58,6 +60,7 @@ class MixtureModel(WeightedEstimator):
                 if len(bounds) > 1:
                     step += 1
                     yield Progress(step, n_steps, -bounds[-1])
+        warn_unless_converged(self.converged_, self.lower_bounds_, self.tol)
 
     def _check_parameters(self) -> None:
         as_count(self.n_components, "n_components")
@@ -123,6 +126,23 @@ def check_bounds(**fitted: Any) -> None:
         )
     if (np.diff(bounds) < -0.1 * (1 + np.abs(bounds[1:]))).any():
         raise ValueError("lower_bounds_ must not fall by a tenth of its size, since EM never lowers the bound")
+
+
+def warn_unless_converged(converged: bool, bounds: Array, tol: float) -> None:
+    """Give a RuntimeWarning with the remedy if EM took all of its max_iter iterations, >= 1, and has not converged."""
+    if not converged and len(bounds) > 1:
+        warn(
+            f"EM has not converged in max_iter = {len(bounds) - 1} iterations: the last one changed the bound by "
+            f"{bounds[-1] - bounds[-2]:.2g} nats, and tol is {tol:g}; raise max_iter or tol"
+        )
+
+
+def warn(message: str) -> None:
+    """Give a RuntimeWarning for the line outside this package that called `fit`, or runs the loop over `train`."""
+    here, level, frame = __name__.partition(".")[0] + ".", 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(here):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 def check_enough_rows(x: Array, n_components: int) -> None:
