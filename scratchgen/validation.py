@@ -518,6 +518,15 @@ def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.i
     return float(value)
 
 
+def as_floors(floor: Any, name: str, D: int) -> Array:
+    """Return the floor of D columns, (D,), from one number >= 0 for all of them, or from D numbers above 0."""
+    if np.ndim(floor) == 0:
+        return np.full(D, as_number(floor, name, low=0.0))
+    floors: Array = as_arrays(f"{name} (D)", floor, D=D)
+    check_positive(floors, name)
+    return floors
+
+
 MOST_STOCHASTIC = 1e6  # λ; with a larger one a step is noise only, and λ² may overflow
 
 

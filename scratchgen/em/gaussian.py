@@ -12,10 +12,10 @@ from scratchgen.validation import (
     as_arrays,
     as_choice,
     as_covariances,
+    as_floors,
     as_labels,
     as_number,
     as_sample_weight,
-    check_positive,
     check_probabilities,
     check_symmetric,
     check_type,
@@ -200,7 +200,7 @@ def covariance_maximum(
     check_probabilities(counts, "counts", axis=None)
     as_choice(covariance_type, "covariance_type", COVARIANCE_TYPES)
     K, D, _ = spread.shape
-    floors = _as_floor(floor, D)
+    floors = as_floors(floor, "covariance_floor", D)
     if covariance_type == "tied":
         spread, counts = np.einsum("k,kde->de", counts / counts.sum(), spread)[None], counts.sum(keepdims=True)
     if prior is not None:
@@ -248,15 +248,6 @@ def log_covariance_prior(covariances: Array, prior: Prior) -> float:
     return float(-0.5 * count * (variance * (whitening**2).sum() + log_det.sum()))
 
 
-def _as_floor(floor: float | Array, D: int) -> Array:
-    """The floor of every column, (D,): a number, which may be 0, for all of them, or D positive numbers."""
-    if np.ndim(floor) == 0:
-        return np.full(D, as_number(floor, "covariance_floor", low=0.0))
-    floors: Array = as_arrays("covariance_floor (D)", floor, D=D)
-    check_positive(floors, "covariance_floor")
-    return floors
-
-
 def _lost_floor(floor: float | Array, covariances: Array) -> ValueError:
     if np.ndim(floor) == 0:
         largest = np.linalg.eigvalsh(covariances).max()
@@ -280,6 +271,10 @@ def floored_mixture(
     covariance_type: str = "full",
 ) -> Mixture:
     """The Mixture with `covariance_maximum` of the given covariances, (K, D, D); errors as for `m_step`."""
+    spec = "weights (K), means (K, D), covariances (K, D, D)"
+    weights, means, covariances = as_arrays(spec, weights, means, covariances)
+    check_probabilities(weights, "weights")
+    check_symmetric(covariances, "covariances")
     covariances = covariance_maximum(covariances, weights, covariance_type, covariance_floor)
     try:
         return Mixture(weights, means, covariances)
@@ -302,7 +297,7 @@ def floor_eigenvalues(covariances: Array, floor: float | Array) -> Array:
     """
     covariances = as_arrays("covariances (..., D, D)", covariances)
     check_symmetric(covariances, "covariances")
-    floors = _as_floor(floor, covariances.shape[-1])
+    floors = as_floors(floor, "covariance_floor", covariances.shape[-1])
     covariances = 0.5 * (covariances + covariances.swapaxes(-1, -2))
     try:
         np.linalg.cholesky(covariances - np.diag(floors))

@@ -118,7 +118,7 @@ def starting_mixture(
         "k-means++": every point joins its nearest k-means++ seed.  "kmeans": the same after Lloyd's algorithm.
         "random_from_data": every point joins the nearest of K random rows of x.  "random": random responsibilities.
         Rows are drawn in proportion to their weights.  Distances are in units of the standard deviation of each column,
-        so that the start does not depend on the units of x; for "spherical", whose columns share one unit, in that unit.
+        so that the start does not depend on their units; for "spherical", whose columns share one unit, in that unit.
     rng : Generator
     covariance_floor, covariance_type, covariance_prior
         As for `m_step`.

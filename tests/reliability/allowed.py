@@ -32,6 +32,8 @@ ALLOWED = [
     ("NoiseSchedule.log_signal_ratio|eps_coefficients", "s|t", "\\(N, 1\\)|three steps",
      "the result has the shape of s and t"),
     ("covariance_maximum|floor_eigenvalues|floored_mixture", "spread|covariances", "not positive", FLOORS),
+    ("m_step.*|covariance_maximum|floor_eigenvalues|floored_mixture|starting_mixture", "(covariance_)?floor", "list",
+     ROWS),
     ("m_step|categorical_m_step", "x|log_resp", "NaN", "the message names the statistic that is NaN"),
     ("reverse_variance.*|negative_elbo|ddpm.train", "variance|noise_loss|weights", "NaN", UNUSED),
     ("reverse_log_prob", "path", "NaN", "with a decoder x_0 is not used"),
