@@ -13,7 +13,9 @@ from benchmarks.timing import Case
 from scratchgen import GaussianMixture, Mixture
 from scratchgen.validation import Array
 
-FLOOR = 1e-30  # our least eigenvalue; scikit-learn would add it to every variance, so there it is 0
+FLOOR = (
+    1e-30  # our floor, of the variances of the columns; scikit-learn would add it to every variance, so there it is 0
+)
 
 
 def data(n: int, dimension: int, n_components: int, thin: float = 1.0) -> tuple[Array, Mixture]:
@@ -50,7 +52,9 @@ def given(covariance_type: str, start: Mixture, n_iterations: int, covariances: 
 
 def ours(x: Array, *start: Any) -> GaussianMixture:
     """Our fit, stopped after a given number of M-steps; arguments as for `given`."""
-    return GaussianMixture(covariance_floor=FLOOR, **given(*start)).fit(x)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "EM has not converged", RuntimeWarning)
+        return GaussianMixture(covariance_floor=FLOOR, **given(*start)).fit(x)
 
 
 def theirs(x: Array, *start: Any) -> Any:

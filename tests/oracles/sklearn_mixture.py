@@ -32,7 +32,7 @@ NOT_OURS = {  # tests of private functions or attributes, which our class does n
     "test_gaussian_mixture_raises_where_array_api_not_implemented": "array API dispatch: ours is NumPy only",
 }
 FAILS = {  # public behaviour that is different in our class on purpose
-    "test_gaussian_mixture_fit_convergence_warning": "our class sets converged_ and gives no warning",
+    "test_gaussian_mixture_fit_convergence_warning": "our warning is a RuntimeWarning, not theirs",
     "test_regularisation": "expects an error on duplicates at reg_covar = 0; our floor is positive, and fits them",
     "test_sample": "expects component labels with the samples, and an error for a sample of size 0",
 }

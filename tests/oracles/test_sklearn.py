@@ -38,6 +38,7 @@ from scratchgen import (
 )
 from scratchgen.em import e_step, m_step
 from scratchgen.models.gaussian_mixture import compress
+from tests.em_helpers import at_floor
 from tests.oracles.sklearn_mixture import FAILS
 from tests.strategies import residual
 
@@ -226,6 +227,7 @@ def test_models_know_their_state_and_kind(cls):
     assert get_tags(model).non_deterministic  # scikit-learn cannot set `rng`
 
 
+@at_floor  # one component on rows in a plane
 @pytest.mark.filterwarnings("ignore:Estimator .* does not inherit from `sklearn.base.BaseEstimator`")
 @pytest.mark.parametrize("cls", [*SMALL, CategoricalMixture])
 def test_every_check_of_scikit_learns_own_is_passed(cls):
@@ -250,12 +252,13 @@ def test_pipeline_scales_and_fits(cls):
     assert isinstance(repr(pipeline), str)
 
 
+@at_floor
 def test_grid_search_chooses_by_held_out_likelihood():
-    search = GridSearchCV(GaussianMixture(n_init=3, rng=0), {"n_components": [1, 2, 3]}, cv=3).fit(data())
+    search = GridSearchCV(GaussianMixture(n_init=3, rng=1), {"n_components": [1, 2, 3]}, cv=3).fit(data())
     assert search.best_params_ == {"n_components": 3}  # data has three clusters
-    scores = [np.mean(cross_val_score(GaussianMixture(k, n_init=3, rng=0), data(), cv=3)) for k in (1, 2, 3)]
+    scores = [np.mean(cross_val_score(GaussianMixture(k, n_init=3, rng=1), data(), cv=3)) for k in (1, 2, 3)]
     assert residual(search.cv_results_["mean_test_score"], scores) < 1e-12
-    assert search.best_estimator_.score(data()) == GaussianMixture(3, n_init=3, rng=0).fit(data()).score(data())
+    assert search.best_estimator_.score(data()) == GaussianMixture(3, n_init=3, rng=1).fit(data()).score(data())
 
 
 def test_grid_search_reaches_into_a_pipeline():
