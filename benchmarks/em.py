@@ -13,9 +13,7 @@ from benchmarks.timing import Case
 from scratchgen import GaussianMixture, Mixture
 from scratchgen.validation import Array
 
-FLOOR = (
-    1e-30  # our floor, of the variances of the columns; scikit-learn would add it to every variance, so there it is 0
-)
+FLOOR = 1e-30  # our floor, in variances of the columns; scikit-learn would add it to every variance, so there it is 0
 
 
 def data(n: int, dimension: int, n_components: int, thin: float = 1.0) -> tuple[Array, Mixture]:

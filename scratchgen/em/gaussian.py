@@ -263,19 +263,9 @@ def _lost_floor(floor: float | Array, covariances: Array) -> ValueError:
     )
 
 
-def floored_mixture(
-    weights: Array,
-    means: Array,
-    covariances: Array,
-    covariance_floor: float | Array,
-    covariance_type: str = "full",
-) -> Mixture:
-    """The Mixture with `covariance_maximum` of the given covariances, (K, D, D); errors as for `m_step`."""
-    spec = "weights (K), means (K, D), covariances (K, D, D)"
-    weights, means, covariances = as_arrays(spec, weights, means, covariances)
-    check_probabilities(weights, "weights")
-    check_symmetric(covariances, "covariances")
-    covariances = covariance_maximum(covariances, weights, covariance_type, covariance_floor)
+def floored_mixture(weights: Array, means: Array, covariances: Array, covariance_floor: float | Array) -> Mixture:
+    """The Mixture whose covariances are raised by `floor_eigenvalues`; errors as for `m_step`."""
+    covariances = floor_eigenvalues(covariances, covariance_floor)
     try:
         return Mixture(weights, means, covariances)
     except np.linalg.LinAlgError:

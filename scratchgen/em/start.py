@@ -4,6 +4,7 @@ import numpy as np
 
 from scratchgen.em.gaussian import (
     Prior,
+    covariance_maximum,
     floored_mixture,
     m_step,
     m_step_from_statistics,
@@ -14,9 +15,7 @@ from scratchgen.validation import Array, IntArray, as_choice, as_count, as_sampl
 
 STARTS = ("k-means++", "kmeans", "random_from_data", "random")
 BLOCK = 131_072  # distances computed at a time, a megabyte
-EQUAL = (
-    1e-9  # distances that differ by less, relatively, count as equal: rounding differs from one unit of x to another
-)
+EQUAL = 1e-9  # relative difference of distances that count as equal, since rounding depends on the unit of x
 
 
 def _shares(weights: Array) -> Array | None:
@@ -139,7 +138,9 @@ def starting_mixture(
     (N, D), K = x.shape, n_components
     spread = np.cov(x.T, bias=True, aweights=sample_weight).reshape(D, D)
     centre = np.tile(np.average(x, axis=0, weights=sample_weight), (K, 1))
-    whole = floored_mixture(np.full(K, 1 / K), centre, np.tile(spread, (K, 1, 1)), covariance_floor, covariance_type)
+    same = np.tile(spread, (K, 1, 1)), np.full(K, sample_weight.sum() / K)
+    covariances = covariance_maximum(*same, covariance_type, covariance_floor)
+    whole = floored_mixture(np.full(K, 1 / K), centre, covariances, covariance_floor)
     options = covariance_floor, covariance_type, covariance_prior
     if means is None and method == "random":
         resp = rng.random((N, K))

@@ -316,7 +316,7 @@ class GaussianMixture(MixtureModel):
             weights = start.weights if weights is None else weights
             means = start.means if means is None else means
             covariances = start.covariances if covariances is None else covariances
-        return floored_mixture(weights, means, covariances, floor, self.covariance_type)
+        return floored_mixture(weights, means, covariances, floor)
 
     def _given_start(self, K: int, D: int) -> tuple[Array | None, Array | None, Array | None]:
         """Return weights_init, means_init and the inverses of precisions_init, (K, D, D), after checks, or None."""

@@ -144,6 +144,14 @@ def test_seeds_are_chosen_in_deviations_of_each_column():
         assert abs(np.corrcoef(model.predict(x), groups)[0, 1]) == pytest.approx(1.0)
 
 
+def test_the_start_of_spherical_components_is_by_distances_in_their_one_unit():
+    x = np.column_stack([np.repeat([0.0, 9.0], 30), np.tile([0.0, 0.1], 30)])
+    x += 0.01 * np.random.default_rng(0).standard_normal(x.shape)
+    for seed in range(10):  # in deviations both columns would split the rows equally well
+        model = GaussianMixture(2, "spherical", init_params="kmeans", max_iter=0, rng=seed).fit(x)
+        assert np.ptp(model.means_[:, 0]) > 8
+
+
 @pytest.mark.parametrize("unit", [1e-9, 1e-3, 0.1, 0.3048, 1e5])
 def test_a_point_between_two_centres_joins_the_first_in_any_unit(unit):
     x, centres = np.arange(-50.0, 51)[:, None], np.array([[-7.0], [3.0], [13.0]])

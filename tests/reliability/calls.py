@@ -262,7 +262,7 @@ def of_em():
     yield call("log_covariance_prior", em.log_covariance_prior, covariances=covariance("K D D"), prior=prior)
     yield call("floor_eigenvalues", em.floor_eigenvalues, alias=names, covariances=covariance("K D D"), floor=floor)
     parts = {"weights": law("K"), "means": array("K D"), "covariances": covariance("K D D")}
-    yield call("floored_mixture", em.floored_mixture, **parts, covariance_floor=floor, covariance_type=kind)
+    yield call("floored_mixture", em.floored_mixture, **parts, covariance_floor=floor)
     yield call("ppca_maximum", em.ppca_maximum, covariance=covariance(), n_components=count(1))
     yield call("ppca_em_step", em.ppca_em_step, covariance=covariance(), W=array("D k"), noise_variance=positive())
     noise = any_of(array("D"), negative=-np.ones(2))
