@@ -12,6 +12,7 @@ from scratchgen import PPCA, CategoricalMixture, FactorAnalysis, GaussianMixture
 from scratchgen.em import (
     COVARIANCE_TYPES,
     STARTS,
+    clusters,
     covariance_maximum,
     floor_eigenvalues,
     floored_mixture,
@@ -117,18 +118,21 @@ def test_a_shift_of_a_million_deviations_changes_nothing_but_the_last_digits(kin
     assert residual(far.predict_proba(x + 1e6), model.predict_proba(x)) < 1e-8
 
 
-def test_columns_of_weak_correlation_keep_their_digits_in_own_units():
+@pytest.mark.parametrize("unit", [np.array([1e-9, 1.0, 1e9]), np.array([1e9, 1.0, 1e-9])])
+def test_columns_of_weak_correlation_keep_their_digits_in_own_units(unit):
     """A correlation of 1e-7 beside units of 1e18: a pivot of the large unit would cost eight digits."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((100, 3))
     x = (x - x.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T, bias=True))).T  # exactly white
     x[:, 1] += 1e-7 * x[:, 0]
     x[:, 2] += 1e-7 * x[:, 1]
-    unit = np.array([1e-9, 1.0, 1e9])
     model, other = GaussianMixture(1).fit(x), GaussianMixture(1).fit(x * unit)
     assert abs(other.score(x * unit) + np.log(unit).sum() - model.score(x)) < 1e-12
     assert residual(other.log_prob(x * unit) + np.log(unit).sum(), model.log_prob(x)) < 1e-12
     assert residual(other.precisions_ * np.outer(unit, unit), model.precisions_) < 1e-14
+    start = {"weights_init": [1.0], "means_init": other.means_, "precisions_init": other.precisions_}
+    again = GaussianMixture(1, max_iter=0, **start).fit(x * unit)
+    assert abs(again.score(x * unit) - other.score(x * unit)) < 1e-12
 
 
 # --- starts ----------------------------------------------------------------------------------------------------------
@@ -157,6 +161,8 @@ def test_a_point_between_two_centres_joins_the_first_in_any_unit(unit):
     x, centres = np.arange(-50.0, 51)[:, None], np.array([[-7.0], [3.0], [13.0]])
     expected = np.where(x[:, 0] <= -2, 0, np.where(x[:, 0] <= 8, 1, 2))
     assert np.array_equal(nearest(x * unit / 3, centres * unit / 3), expected)
+    x, twice = np.array([[3.0], [-7.0], [13.0], [4.0]]), np.array([[3.0], [3.0]])
+    assert clusters(x * unit / 3, twice * unit / 3).tolist() == [0, 1, 0, 0]  # the first of two points farthest away
 
 
 # --- the floor of every column ----------------------------------------------------------------------------------------
