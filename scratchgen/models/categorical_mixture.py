@@ -68,7 +68,7 @@ class CategoricalMixture(MixtureModel):
     lower_bounds_ : (n_iter_ + 1,)
         The bound after every E-step of the kept run, nats; EM never lowers it.
     converged_ : bool
-        Whether the kept run converged.
+        Whether the kept run converged; if not, the fit ends with a RuntimeWarning.
     n_iter_ : int
         Number of M-steps of the kept run.
 

@@ -97,7 +97,7 @@ class GaussianMixture(MixtureModel):
     lower_bounds_ : (n_iter_ + 1,)
         The bound after every E-step of the kept run, nats: the mean log-likelihood, plus log prior/N with a prior.
     converged_ : bool
-        Whether the kept run converged.
+        Whether the kept run converged; if not, the fit ends with a RuntimeWarning.
     n_iter_ : int
         Number of M-steps of the kept run.
 

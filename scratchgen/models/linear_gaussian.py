@@ -207,7 +207,8 @@ class PPCA(LinearGaussianModel):
     free_energies_ : (2 n_iter_ + 1,)
         Mean ELBO after every E-step and every M-step, nats; the joint KL is minus the mean ELBO minus H(p).
     converged_ : bool
-        Whether the last iteration increased the mean log-likelihood by less than tol; True for the closed form.
+        Whether the last iteration increased the mean log-likelihood by less than tol; if not, the fit ends with a
+        RuntimeWarning.  True for the closed form.
     n_iter_ : int
         Number of EM iterations; 0 for the closed form.
 
@@ -305,7 +306,8 @@ class FactorAnalysis(LinearGaussianModel):
     free_energies_ : (2 n_iter_ + 1,)
         Mean ELBO after every E-step and every M-step, nats; the joint KL is minus the mean ELBO minus H(p).
     converged_ : bool
-        Whether the last iteration increased the mean log-likelihood by less than tol.
+        Whether the last iteration increased the mean log-likelihood by less than tol; if not, the fit ends with a
+        RuntimeWarning.
     n_iter_ : int
         Number of EM iterations.
 
