@@ -254,7 +254,7 @@ def _lost_floor(floor: float | Array, covariances: Array) -> ValueError:
         lost, remedy = f" {floor:g}", f"to {1e-9 * largest:.1g} or more"
         beside = f"a variance of {largest:.2g}"
     else:
-        ratio = np.linalg.eigvalsh(covariances / np.sqrt(np.outer(floor, floor))).max()
+        ratio = np.linalg.eigvalsh(covariances / np.outer(np.sqrt(floor), np.sqrt(floor))).max()
         lost, remedy = "", f"by a factor of {max(1e-9 * ratio, 10):.1g} or more"
         beside = f"variances {ratio:.2g} times as large"
     return ValueError(

@@ -275,7 +275,7 @@ class GaussianMixture(MixtureModel):
 
     def _warn_at_floor(self, floor: Array) -> None:
         """Give a RuntimeWarning, with the remedy, if covariances are at the floor, (D,); it names the components."""
-        values = np.linalg.eigvalsh(self.mixture_.covariances / np.sqrt(np.outer(floor, floor)))
+        values = np.linalg.eigvalsh(self.mixture_.covariances / np.outer(np.sqrt(floor), np.sqrt(floor)))
         low = np.flatnonzero(values[:, 0] < 1 + 1e-6 + 1e-14 * values[:, -1])  # 1e-14 λ_max is rounding
         if len(low):
             named = ", ".join(map(str, low[:9])) + (", …" if len(low) > 9 else "")

@@ -107,6 +107,14 @@ def test_weights_given_starts_and_warm_starts_have_no_units_either(kind, name):
         assert_fit_of(models[0], x, unit, models[1])
 
 
+@pytest.mark.parametrize("unit", [1e-140, 1e55])
+@every_type
+def test_units_near_the_ends_of_float64_are_units_as_well(kind, unit):
+    x = blobs(90, D=4)
+    model, other = (GaussianMixture(3, kind, rng=0).fit(y) for y in (x, x * unit))
+    assert abs(other.score(x * unit) + 4 * np.log(unit) - model.score(x)) < 1e-9
+
+
 @every_type
 def test_a_shift_of_a_million_deviations_changes_nothing_but_the_last_digits(kind):
     """x + 1e6 rounds x to 1e-10; measured: 3e-11."""
