@@ -67,6 +67,13 @@ class TimestepSampler:
     choice : {"uniform", "stratified", "importance"}
         Independent uniform steps; one common shift of an even grid; importance sampling.
 
+    Attributes
+    ----------
+    mean_squares : (T+1,)
+        Running means of loss_t²; element 0 is not used.
+    n_seen : (T+1,) of int
+        Number of observed losses of every t.
+
     Raises
     ------
     ValueError
@@ -76,15 +83,15 @@ class TimestepSampler:
     def __init__(self, T: int, choice: str) -> None:
         self.T = as_count(T, "T")
         self.choice = as_choice(choice, "step_choice", STEP_CHOICES)
-        self._square: Array = np.zeros(T + 1)  # running means of loss_t², (T+1,); index 0 is not used
-        self._seen = np.zeros(T + 1, dtype=np.int64)
+        self.mean_squares: Array = np.zeros(T + 1)
+        self.n_seen = np.zeros(T + 1, dtype=np.int64)
 
     @property
     def probabilities(self) -> Array:
         """p_t for t = 0..T, (T+1,); p_0 = 0.  If all losses are 0, p_t = 1/T."""
         p = np.full(self.T + 1, 1 / self.T)
-        root = np.sqrt(self._square)
-        if self.choice == "importance" and (self._seen[1:] >= 10).all() and root.any():
+        root = np.sqrt(self.mean_squares)
+        if self.choice == "importance" and (self.n_seen[1:] >= 10).all() and root.any():
             p = 0.9 * root / root[1:].sum() + 0.1 * p
         p[0] = 0.0
         return p
@@ -119,8 +126,8 @@ class TimestepSampler:
             check_levels(t, self.T + 1, "t")
             n = np.bincount(t, minlength=self.T + 1)
             total = np.bincount(t, weights=square, minlength=self.T + 1)
-            self._seen += n
+            self.n_seen += n
             seen = n > 0
             # n losses of step t move its running mean by 1 − MEMORYⁿ; the first losses are averaged with equal weights
-            rate = np.maximum(1 - MEMORY ** n[seen], n[seen] / self._seen[seen])
-            self._square[seen] += rate * (total[seen] / n[seen] - self._square[seen])
+            rate = np.maximum(1 - MEMORY ** n[seen], n[seen] / self.n_seen[seen])
+            self.mean_squares[seen] += rate * (total[seen] / n[seen] - self.mean_squares[seen])

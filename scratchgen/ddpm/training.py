@@ -18,7 +18,18 @@ import numpy as np
 from scratchgen.ddpm.kernels import check_schedule, q_sample
 from scratchgen.ddpm.objective import noise_error
 from scratchgen.ddpm.predictions import PREDICTIONS, eps_coefficients
-from scratchgen.nn import EMA, NO_LABEL, Adam, NoisePredictor, check_loop, check_network, check_step, cosine_decay
+from scratchgen.nn import (
+    EMA,
+    NO_LABEL,
+    Adam,
+    NoisePredictor,
+    check_adam,
+    check_average,
+    check_loop,
+    check_network,
+    check_step,
+    cosine_decay,
+)
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import TimestepSampler, check_sampler
 from scratchgen.validation import (
@@ -73,12 +84,13 @@ def train_step(
 
 def train(
     network: NoisePredictor,
-    average: Array,
     schedule: NoiseSchedule,
     x: Array,
     n_steps: int,
     rng: np.random.Generator,
     *,
+    adam: Adam,
+    ema: EMA,
     sampler: TimestepSampler,
     weights: Array,
     prediction: str | None = None,
@@ -86,25 +98,28 @@ def train(
     label_dropout: float = 0.1,
     batch_size: int = 256,
     learning_rate: float = 5e-3,
-    weight_decay: float = 0.0,
-    ema_decay: float = 0.999,
 ) -> Iterator[float]:
     """Algorithm 1 with Adam and a moving average of the parameters.
 
     The learning rate rises over the first min(100, n_steps // 10) steps and then falls to 0 along half a cosine.
 
+    Between two steps network, adam, ema, sampler and rng hold the whole state.  A loop that is started with them goes
+    on with step `adam.n_steps` + 1 as if there had been one loop.
+
     Parameters
     ----------
     network : NoiseNetwork or CategoricalDenoiser
         Trained in place.
-    average : (P,)
-        Moving average of the network's parameters, updated in place; models sample with these parameters.
     x : (N, D)
         Data, in the dtype of the computation.
     n_steps : int
-        Number of gradient steps.
+        Number of gradient steps, with those that `adam` has done before.
     rng : Generator
         Source of batches, steps, noise and dropped labels.
+    adam : Adam
+        The optimiser of `network.parameters`.
+    ema : EMA
+        The moving average; models sample with `ema.average`.
     sampler : TimestepSampler
         Distribution of t.
     weights : (T+1,)
@@ -116,10 +131,8 @@ def train(
     label_dropout : float
         Probability that a label is replaced by NO_LABEL, so that the network also learns ε̂ without a label.
     batch_size : int
-    learning_rate, weight_decay : float
-        Largest learning rate, and weight decay of Adam.
-    ema_decay : float
-        Decay of the moving average.
+    learning_rate : float
+        Largest learning rate; that of `adam` is not used.
 
     Yields
     ------
@@ -129,22 +142,21 @@ def train(
     Raises
     ------
     ArithmeticError
-        If the loss or the gradient is NaN or infinite; network and average are then those of the step before.
+        If the loss or the gradient is NaN or infinite; network and average are those of the step before.
     """
     check_network(network)
     check_rng(rng)
     check_sampler(sampler)
     check_schedule(schedule)
-    shapes = "x (N, D), weights (T+1), average (P)"
-    lengths = {"T+1": schedule.T + 1, "P": len(network.parameters)}
-    x, weights, average = as_arrays(shapes, as_finite(x, "x"), weights, average, **lengths)
+    x, weights = as_arrays("x (N, D), weights (T+1)", as_finite(x, "x"), weights, **{"T+1": schedule.T + 1})
     if prediction is not None:
         as_choice(prediction, "prediction", PREDICTIONS)
     labels = None if labels is None else as_labels(labels, len(x), np.iinfo(np.int64).max, first=NO_LABEL)
     label_dropout = as_number(label_dropout, "label_dropout", low=0.0, high=1.0)
-    check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate, ema_decay)
-    adam, ema = Adam(network.parameters, weight_decay=weight_decay), EMA(average, ema_decay)
-    for step in range(n_steps):
+    check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate)
+    check_adam(adam, network.parameters)
+    check_average(ema, network.parameters)
+    for step in range(adam.n_steps, n_steps):
         rows = rng.integers(len(x), size=batch_size)
         x0 = x.take(rows, axis=0)  # line 2
         noise = rng.standard_normal(x0.shape, dtype=x0.dtype)  # line 4

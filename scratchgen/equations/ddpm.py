@@ -43,7 +43,7 @@ from scratchgen.equations.problems import (
     waves,
 )
 from scratchgen.equations.row import both
-from scratchgen.nn import NO_LABEL, EpsCoefficients, NoiseNetwork
+from scratchgen.nn import EMA, NO_LABEL, Adam, EpsCoefficients, NoiseNetwork
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import TimestepSampler
 from scratchgen.validation import Array, IntArray
@@ -352,25 +352,24 @@ def train(f: Functions) -> Check:
 
     def run(parameters: Array) -> tuple[Array, Array, Array]:
         network.parameters[:] = parameters
-        average, sampler = parameters.copy(), GivenSteps(drawn, corrections)
+        ema = EMA(parameters.copy(), 0.8)
         loop = f("ddpm.train")(
             network,
-            average,
             SCHEDULE,
             data,
             N_STEPS,
             rng,
-            sampler=sampler,
+            adam=Adam(network.parameters, weight_decay=0.1),
+            ema=ema,
+            sampler=GivenSteps(drawn, corrections),
             weights=table,
             prediction="x0",
             labels=classes,
             label_dropout=0.3,
             batch_size=n,
             learning_rate=0.05,
-            weight_decay=0.1,
-            ema_decay=0.8,
         )
-        return np.array(list(loop)), network.parameters.copy(), average
+        return np.array(list(loop)), network.parameters.copy(), ema.average
 
     def loss(parameters: Array, step: int) -> float:
         rows, noise = rng.given["integers"][step], rng.given["standard_normal"][step]

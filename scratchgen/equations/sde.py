@@ -47,7 +47,7 @@ from scratchgen.equations.problems import (
 )
 from scratchgen.equations.row import both
 from scratchgen.mixture import Mixture
-from scratchgen.nn import NoiseNetwork
+from scratchgen.nn import EMA, Adam, NoiseNetwork
 from scratchgen.quadrature import central_difference, sigma_points
 from scratchgen.sde import TimeSampler
 from scratchgen.sde.processes import VE, VP, LinearSDE, SubVP
@@ -383,21 +383,21 @@ def _train(f: Functions, matching: str) -> Check:
 
     def run(parameters: Array) -> tuple[Array, Array, Array]:
         network.parameters[:] = parameters
-        average = parameters.copy()
+        ema = EMA(parameters.copy(), 0.8)
         loop = f("sde.train")(
             network,
-            average,
             SDE,
             data,
             n_steps,
             rng,
+            adam=Adam(network.parameters),
+            ema=ema,
             sampler=GivenTimes(times, corrections),
             matching=matching,
             batch_size=n,
             learning_rate=0.05,
-            ema_decay=0.8,
         )
-        return np.array(list(loop)), network.parameters.copy(), average
+        return np.array(list(loop)), network.parameters.copy(), ema.average
 
     def loss(parameters: Array, step: int) -> float:
         rows, noise, t = rng.given["integers"][step], rng.given["standard_normal"][step], times[step]

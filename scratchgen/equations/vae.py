@@ -15,6 +15,7 @@ from scratchgen.conformance import (
 from scratchgen.equations.nn import mlp_by_hand
 from scratchgen.equations.problems import LOG_VARIANCE, MU, NOISE, Q_MEAN, Functions, W, X, waves
 from scratchgen.equations.row import both
+from scratchgen.nn import Adam
 from scratchgen.vae import VAENetwork
 from scratchgen.validation import Array
 
@@ -160,6 +161,7 @@ def train(f: Functions) -> Check:
             N_STEPS,
             np.random.default_rng(0),
             lambda x, rng: next(draws),
+            adams=[Adam(part) for part, _ in network.parts],
             learning_rate=0.05,
             log_variance_rate=3.0,
             kl_weight=0.7,

@@ -34,7 +34,7 @@ from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
 from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
 from scratchgen.models.files import FLOAT64, Form
-from scratchgen.nn import CategoricalDenoiser
+from scratchgen.nn import EMA, Adam, CategoricalDenoiser
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler
 from scratchgen.vae import importance_weighted_bound
@@ -196,9 +196,10 @@ class DDPM(DiffusionModel):
         network, data, options = self._start(x)
         steps = train(
             network,
-            self.parameters_,
             self.schedule_,
             data,
+            adam=Adam(network.parameters, weight_decay=self.weight_decay),
+            ema=EMA(self.parameters_, self.ema_decay),
             sampler=TimestepSampler(self.schedule_.T, self.step_choice),
             weights=loss_weight(self.schedule_, self.weighting, self.variance_),
             prediction=self._eps_prediction,

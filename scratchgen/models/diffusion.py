@@ -66,7 +66,7 @@ class DiffusionModel(StandardizedEstimator):
         data : (N, D)
             x in the model's units, float32.
         options : dict
-            Arguments of the training loop: n_steps, rng, and those of Adam and of the moving average.
+            Further arguments of the training loop.
         """
         names, x, options = column_names(x), as_samples(x), self._options()
         mean, scale = self._measure_units(x)
@@ -91,13 +91,13 @@ class DiffusionModel(StandardizedEstimator):
             "rng": as_generator(self.rng),
             "batch_size": as_count(self.batch_size, "batch_size"),
             "learning_rate": as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True),
-            "weight_decay": as_number(self.weight_decay, "weight_decay", low=0.0),
-            "ema_decay": as_number(self.ema_decay, "ema_decay", low=0.0, high=1 - 1e-9),
         }
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         self._options()
+        as_number(self.weight_decay, "weight_decay", low=0.0)
+        as_number(self.ema_decay, "ema_decay", low=0.0, high=1 - 1e-9)
         as_widths(self.hidden, "hidden")
         as_count(self.n_coordinate_features, "n_coordinate_features", minimum=0)
         if not isinstance(self.prediction, str):

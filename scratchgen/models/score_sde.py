@@ -14,7 +14,7 @@ import numpy as np
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
 from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
-from scratchgen.nn import CategoricalDenoiser
+from scratchgen.nn import EMA, Adam, CategoricalDenoiser
 from scratchgen.sde import (
     DIRECTIONS,
     MATCHINGS,
@@ -145,9 +145,10 @@ class ScoreSDE(DiffusionModel):
         network, data, options = self._start(x)
         steps = train(
             network,
-            self.parameters_,
             self.sde_,
             data,
+            adam=Adam(network.parameters, weight_decay=self.weight_decay),
+            ema=EMA(self.parameters_, self.ema_decay),
             sampler=TimeSampler(self.sde_, self.t_min, self.weighting, self.time_choice),
             matching=self.matching,
             directions=self.directions,

@@ -12,7 +12,7 @@ import numpy as np
 
 from scratchgen.models.estimator import FAR, UNTRAINED, Progress, StandardizedEstimator, finite, framed
 from scratchgen.models.files import Form
-from scratchgen.nn import n_parameters
+from scratchgen.nn import Adam, n_parameters
 from scratchgen.nn.activations import ACTIVATIONS
 from scratchgen.vae import LOG_VARIANCE_RATE, Draw, VAENetwork, elbo, iwae, random_batch, train
 from scratchgen.validation import (
@@ -82,6 +82,7 @@ class GaussianVAE(StandardizedEstimator):
             n_steps,
             rng,
             draw,
+            adams=[Adam(part) for part, _ in self.network_.parts],
             learning_rate=self.learning_rate,
             log_variance_rate=LOG_VARIANCE_RATE if learned else 0.0,
             kl_weight=self.kl_weight,

@@ -107,8 +107,8 @@ def _whole_log_variance_gradient(network, x, noise, kl_weight=1.0):
 
 
 @exhibit("the moving average is never updated", "mutation audit", "ddpm.train", "check_training")
-def _stale_average(network, average, *arguments, **options):
-    return train(network, average.copy(), *arguments, **options)
+def _stale_average(*arguments, ema, **options):
+    return train(*arguments, ema=EMA(ema.average.copy(), ema.decay), **options)
 
 
 @exhibit(
@@ -256,10 +256,10 @@ def _whole_integral_over_snr(network, sde, x0, t, noise, t_min):
 class _UncorrectedAdam(Adam):
     def step(self, gradient, learning_rate=None):
         rate = self.learning_rate if learning_rate is None else learning_rate
-        self._m = self.beta1 * self._m + (1 - self.beta1) * gradient
-        self._v = self.beta2 * self._v + (1 - self.beta2) * gradient**2
+        self.m = self.beta1 * self.m + (1 - self.beta1) * gradient
+        self.v = self.beta2 * self.v + (1 - self.beta2) * gradient**2
         self.parameters *= 1 - rate * self.weight_decay
-        self.parameters -= rate * self._m / (np.sqrt(self._v) + self.epsilon)
+        self.parameters -= rate * self.m / (np.sqrt(self.v) + self.epsilon)
 
 
 @exhibit("decay and 1 − decay are swapped", "mutation audit", "nn.EMA", "check_moving_average")

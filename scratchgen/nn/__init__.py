@@ -7,7 +7,7 @@
 * `adam`: the optimiser, the moving average and the learning-rate schedule.
 """
 
-from scratchgen.nn.adam import EMA, Adam, check_loop, check_step, cosine_decay
+from scratchgen.nn.adam import EMA, Adam, check_adam, check_average, check_loop, check_step, cosine_decay
 from scratchgen.nn.categorical_denoiser import CategoricalDenoiser
 from scratchgen.nn.features import NO_LABEL, coordinate_features, time_features
 from scratchgen.nn.mlp import MLP, n_parameters
@@ -33,6 +33,8 @@ __all__ = [
     "EpsCoefficients",
     "NoiseNetwork",
     "NoisePredictor",
+    "check_adam",
+    "check_average",
     "check_loop",
     "check_network",
     "check_step",

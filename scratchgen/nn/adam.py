@@ -4,7 +4,7 @@ from math import isfinite
 
 import numpy as np
 
-from scratchgen.validation import Array, as_arrays, as_count, as_number
+from scratchgen.validation import Array, as_arrays, as_count, as_number, check_type
 
 BLOCK = 65_536  # parameters updated at a time, which stay in the cache; saves up to 6 % of a wide MLP's step
 
@@ -29,6 +29,13 @@ class Adam:
     weight_decay : float
         λ.
 
+    Attributes
+    ----------
+    n_steps : int
+        n, the number of steps so far.
+    m, v : (P,)
+        m/(1−β₁) and v/(1−β₂); to store them without these factors saves two passes a step.
+
     Raises
     ------
     TypeError, ValueError
@@ -51,9 +58,8 @@ class Adam:
         self.epsilon = as_number(epsilon, "epsilon", low=0.0)
         self.weight_decay = as_number(weight_decay, "weight_decay", low=0.0)
         self.n_steps = 0
-        # m and v are stored without their factors 1−β₁ and 1−β₂, which saves two passes a step.
-        self._m: Array = np.zeros_like(self.parameters)
-        self._v: Array = np.zeros_like(self.parameters)
+        self.m: Array = np.zeros_like(self.parameters)
+        self.v: Array = np.zeros_like(self.parameters)
 
     def step(self, gradient: Array, learning_rate: float | None = None) -> None:
         """Update `parameters` with `gradient`, (P,); `learning_rate` replaces the constructor's in this step."""
@@ -68,7 +74,7 @@ class Adam:
         step_size, epsilon = float(rate * c1 / root_c2), self.epsilon / root_c2
         for start in range(0, len(self.parameters), BLOCK):
             block = slice(start, start + BLOCK)
-            parameters, m, v, g = self.parameters[block], self._m[block], self._v[block], gradient[block]
+            parameters, m, v, g = self.parameters[block], self.m[block], self.v[block], gradient[block]
             m *= self.beta1
             m += g
             v *= self.beta2
@@ -93,6 +99,11 @@ class EMA:
         Initial value; every `update` changes it in place.
     decay : float
         In [0, 1).  0.999 averages over about 1000 steps.
+
+    Attributes
+    ----------
+    n_updates : int
+        Number of updates so far.
     """
 
     def __init__(self, average: Array, decay: float = 0.999) -> None:
@@ -110,13 +121,28 @@ class EMA:
         self.average += (1 - decay) * parameters
 
 
-def check_loop(n_steps: int, batch_size: int | None, learning_rate: float, ema_decay: float = 0.0) -> None:
+def check_loop(n_steps: int, batch_size: int | None, learning_rate: float) -> None:
     """Raise TypeError or ValueError for wrong arguments that all training loops have."""
     as_count(n_steps, "n_steps", minimum=0)
     as_number(learning_rate, "learning_rate", low=0.0, open_low=True)
-    as_number(ema_decay, "ema_decay", low=0.0, high=1 - 1e-9)
     if batch_size is not None:
         as_count(batch_size, "batch_size")
+
+
+def check_adam(adam: Adam, parameters: Array, name: str = "adam") -> None:
+    """Raise TypeError or ValueError unless adam changes the array `parameters` itself, and no copy of it."""
+    check_type(adam, Adam, name, "pass Adam(network.parameters)")
+    if adam.parameters is not parameters:
+        raise ValueError(f"{name} must change the network's own parameters, got other ones; Adam(network.parameters)")
+
+
+def check_average(ema: EMA, parameters: Array) -> None:
+    """Raise TypeError or ValueError unless ema has an average of its own, with the shape of `parameters`, (P,)."""
+    check_type(ema, EMA, "ema", "pass EMA(network.parameters.copy())")
+    if ema.average.shape != parameters.shape:
+        raise ValueError(f"ema must average {len(parameters)} parameters, got {len(ema.average)}; pass a copy of them")
+    if np.shares_memory(ema.average, parameters):
+        raise ValueError("ema must average into an array of its own, got the network's parameters; pass a copy")
 
 
 def check_step(step: int, loss: float, *gradients: Array) -> None:

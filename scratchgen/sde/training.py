@@ -13,7 +13,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from scratchgen.nn import EMA, Adam, NoiseNetwork, NoisePredictor, check_loop, check_network, check_step, cosine_decay
+from scratchgen.nn import (
+    EMA,
+    Adam,
+    NoiseNetwork,
+    NoisePredictor,
+    check_adam,
+    check_average,
+    check_loop,
+    check_network,
+    check_step,
+    cosine_decay,
+)
 from scratchgen.sde.matching import denoising_error, sliced_error
 from scratchgen.sde.processes import LinearSDE, check_noise, check_process
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler, check_sampler, stratified
@@ -196,36 +207,40 @@ def draw_directions(matching: str, law: str, like: Array, rng: np.random.Generat
 
 def train(
     network: NoisePredictor,
-    average: Array,
     sde: LinearSDE,
     x: Array,
     n_steps: int,
     rng: np.random.Generator,
     *,
+    adam: Adam,
+    ema: EMA,
     sampler: TimeSampler,
     matching: str = "denoising",
     directions: str = "rademacher",
     batch_size: int = 256,
     learning_rate: float = 5e-3,
-    weight_decay: float = 0.0,
-    ema_decay: float = 0.999,
 ) -> Iterator[float]:
     """Score matching with Adam and a moving average of the parameters.
 
     The learning rate rises over the first min(100, n_steps // 10) steps and then falls to 0 along half a cosine.
 
+    Between two steps network, adam, ema, sampler and rng hold the whole state.  A loop that is started with them goes
+    on with step `adam.n_steps` + 1 as if there had been one loop.
+
     Parameters
     ----------
     network : NoiseNetwork or CategoricalDenoiser
         Trained in place; matching other than "denoising" needs a NoiseNetwork.
-    average : (P,)
-        Moving average of the network's parameters, updated in place; models sample with these parameters.
     x : (N, D)
         Data, in the dtype of the computation.
     n_steps : int
-        Number of gradient steps.
+        Number of gradient steps, with those that `adam` has done before.
     rng : Generator
         Source of batches, times, noise and directions.
+    adam : Adam
+        The optimiser of `network.parameters`.
+    ema : EMA
+        The moving average; models sample with `ema.average`.
     sampler : TimeSampler
         Distribution of t.
     matching : {"denoising", "implicit", "sliced", "sliced-vr"}
@@ -234,10 +249,8 @@ def train(
     directions : {"rademacher", "gaussian"}
         Distribution of v in the sliced forms.
     batch_size : int
-    learning_rate, weight_decay : float
-        Largest learning rate, and weight decay of Adam.
-    ema_decay : float
-        Decay of the moving average.
+    learning_rate : float
+        Largest learning rate; that of `adam` is not used.
 
     Yields
     ------
@@ -247,18 +260,19 @@ def train(
     Raises
     ------
     ArithmeticError
-        If the loss or the gradient is NaN or infinite; network and average are then those of the step before.
+        If the loss or the gradient is NaN or infinite; network and average are those of the step before.
     """
     check_network(network)
     check_process(sde)
     check_rng(rng)
     check_sampler(sampler)
-    x, average = as_arrays("x (N, D), average (P)", as_finite(x, "x"), average, P=len(network.parameters))
+    x = as_arrays("x (N, D)", as_finite(x, "x"))
     as_choice(matching, "matching", MATCHINGS)
     as_choice(directions, "directions", DIRECTIONS)
-    check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate, ema_decay)
-    adam, ema = Adam(network.parameters, weight_decay=weight_decay), EMA(average, ema_decay)
-    for step in range(n_steps):
+    check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate)
+    check_adam(adam, network.parameters)
+    check_average(ema, network.parameters)
+    for step in range(adam.n_steps, n_steps):
         x0 = x.take(rng.integers(len(x), size=batch_size), axis=0)
         noise = rng.standard_normal(x0.shape, dtype=x0.dtype)
         cells, t, correction = sampler.draw(batch_size, rng)

@@ -1,10 +1,10 @@
 """Training on (14): one step with the reparameterised gradient, and the training loop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from scratchgen.nn import Adam, check_loop, check_step, cosine_decay
+from scratchgen.nn import Adam, check_adam, check_loop, check_step, cosine_decay
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae.network import VAENetwork, check_network
 from scratchgen.vae.objective import reparameterise, vae_loss_and_gradient
@@ -59,11 +59,15 @@ def train(
     rng: np.random.Generator,
     draw: Draw,
     *,
+    adams: Sequence[Adam],
     learning_rate: float = 2e-3,
     log_variance_rate: float = LOG_VARIANCE_RATE,
     kl_weight: float = 1.0,
 ) -> Iterator[float]:
     """Minimise (14) by Adam with a learning rate that falls to 0 along half a cosine.
+
+    Between two steps network, adams and rng hold the whole state.  A loop that is started with them goes on with step
+    `adams[0].n_steps` + 1 as if there had been one loop.
 
     Parameters
     ----------
@@ -72,14 +76,16 @@ def train(
     x : (N, D)
         Data in the network's dtype.
     n_steps : int
-        Number of gradient steps.
+        Number of gradient steps, with those that `adams` have done before.
     rng : Generator
         Source of the batches and of ξ.
     draw : callable
         Function of x and rng that returns the batch, (n, D), and its noise ξ, (n, k): `random_batch` or `sigma_batch`
         with their further arguments bound.
+    adams : sequence of Adam
+        The optimisers of the parameters of `network.parts`: encoder, decoder, log s².
     learning_rate : float
-        Initial learning rate of encoder and decoder.
+        Initial learning rate of encoder and decoder; that of `adams` is not used.
     log_variance_rate : float
         Learning rate of log s² as a multiple of `learning_rate`; 0 keeps s² fixed.
     kl_weight : float
@@ -102,14 +108,18 @@ def train(
     check_loop(n_steps, None, learning_rate)
     log_variance_rate = as_number(log_variance_rate, "log_variance_rate", low=0.0)
     kl_weight = as_number(kl_weight, "kl_weight", low=0.0)
-    optimizers = [(Adam(parameters), gradient) for parameters, gradient in network.parts]
-    for step in range(n_steps):
+    parameters, gradients = zip(*network.parts, strict=True)
+    if not isinstance(adams, Sequence) or len(adams) != len(parameters):
+        raise ValueError(f"adams must be one Adam for each of network.parts, got {adams!r:.60}; pass three")
+    for i, adam in enumerate(adams):
+        check_adam(adam, parameters[i], f"adams[{i}]")
+    for step in range(adams[0].n_steps, n_steps):
         batch, noise = draw(x, rng)
         with np.errstate(over="ignore", invalid="ignore"):  # `check_step` raises an error
             loss = float(train_step(network, batch, noise, kl_weight).mean())
-            check_step(step, loss, *(gradient for _, gradient in optimizers))
+            check_step(step, loss, *gradients)
         rate = cosine_decay(step, n_steps, learning_rate)
-        for (adam, gradient), factor in zip(optimizers, (1, 1, log_variance_rate), strict=True):
+        for adam, gradient, factor in zip(adams, gradients, (1, 1, log_variance_rate), strict=True):
             adam.step(gradient, factor * rate)
         yield loss
 

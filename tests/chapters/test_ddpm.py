@@ -7,7 +7,7 @@ use equalities, and show that they fail with the factors of the deck.
 """
 
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ from scratchgen.ddpm import (
     train_step,
 )
 from scratchgen.likelihood import entropy_gaussian, kl_gaussian
-from scratchgen.nn import Adam, NoiseNetwork
+from scratchgen.nn import EMA, Adam, NoiseNetwork
 from scratchgen.quadrature import gauss_hermite, sigma_points
 from scratchgen.testing import mixtures_and_points, reals, schedules, schedules_and_t
 from scratchgen.timestep_sampling import TimestepSampler
@@ -724,6 +724,11 @@ def test_the_loss_that_trains_is_the_one_that_is_reported(flat):
         noise_error(eps, eps_hat[0])
 
 
+def optimiser(network):
+    """Adam and the moving average of a network, for `train`."""
+    return {"adam": Adam(network.parameters), "ema": EMA(network.parameters.copy())}
+
+
 @pytest.mark.equation(29)
 @pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize("prediction", [None, "x0"])
@@ -737,10 +742,10 @@ def test_algorithm_1_is_its_printed_lines(prediction, labelled):
         return NoiseNetwork(2, (3,), rng=3, dtype=np.float64, n_classes=3)
 
     network, average = new(), new().parameters
-    options = {"batch_size": B, "learning_rate": 0.03, "weight_decay": 0.1, "ema_decay": 0.7, "label_dropout": 0.4}
+    options = {"batch_size": B, "learning_rate": 0.03, "label_dropout": 0.4, "prediction": prediction, "labels": labels}
     losses = list(
-        train(network, average, schedule, x, n, np.random.default_rng(2), sampler=TimestepSampler(5, "importance"),
-              weights=weights, prediction=prediction, labels=labels, **options)
+        train(network, schedule, x, n, np.random.default_rng(2), adam=Adam(network.parameters, weight_decay=0.1),
+              ema=EMA(average, 0.7), sampler=TimestepSampler(5, "importance"), weights=weights, **options)
     )  # fmt: skip
     mine, rng, sampler = new(), np.random.default_rng(2), TimestepSampler(5, "importance")
     adam, mean = Adam(mine.parameters, weight_decay=0.1), mine.parameters.copy()
@@ -772,11 +777,12 @@ def test_algorithm_1_has_the_documented_defaults():
     def run(**options):
         network = NoiseNetwork(2, (3,), rng=3, dtype=np.float64, n_classes=3)
         average = network.parameters.copy()
-        loop = train(network, average, schedule, x, 5, np.random.default_rng(2), sampler=TimestepSampler(5, "uniform"),
-                     weights=np.ones(6), labels=np.arange(30) % 3, **options)  # fmt: skip
+        loop = train(network, schedule, x, 5, np.random.default_rng(2), adam=Adam(network.parameters),
+                     ema=EMA(average), sampler=TimestepSampler(5, "uniform"), weights=np.ones(6),
+                     labels=np.arange(30) % 3, **options)  # fmt: skip
         return [list(loop), network.parameters.tolist(), average.tolist()]
 
-    defaults = {"label_dropout": 0.1, "batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0, "ema_decay": 0.999}
+    defaults = {"label_dropout": 0.1, "batch_size": 256, "learning_rate": 5e-3}
     assert run() == run(**defaults)
 
 
@@ -786,7 +792,7 @@ def test_the_learning_rate_rises_over_a_tenth_of_the_steps_and_at_most_100(n_ste
     network = NoiseNetwork(2, (3,), rng=3, dtype=np.float64)
     before, x = network.parameters.copy(), np.random.default_rng(1).standard_normal((30, 2))
     next(
-        train(network, before.copy(), SCHEDULE, x, n_steps, np.random.default_rng(2), weights=np.ones(7),
+        train(network, SCHEDULE, x, n_steps, np.random.default_rng(2), weights=np.ones(7), **optimiser(network),
               sampler=TimestepSampler(6, "uniform"), learning_rate=0.3)
     )  # fmt: skip
     assert np.abs(network.parameters - before).max() == pytest.approx(0.3 / warmup, rel=1e-4)
@@ -802,16 +808,49 @@ def test_algorithm_1_computes_in_the_dtype_of_the_data():
 
     dtypes, network = [], Recorder(2, SCHEDULE, 0)
     x = np.random.default_rng(1).standard_normal((30, 2), dtype=np.float32)
-    loop = train(network, network.parameters.copy(), SCHEDULE, x, 1, np.random.default_rng(2), weights=np.ones(7),
+    loop = train(network, SCHEDULE, x, 1, np.random.default_rng(2), weights=np.ones(7), **optimiser(network),
                  sampler=TimestepSampler(6, "uniform"))  # fmt: skip
     next(loop)
     assert {network.calls[0][0].dtype, *dtypes} == {np.dtype(np.float32)}
 
 
+@pytest.mark.parametrize("split", [0, 1, 5, 11, 12])
+def test_a_second_loop_goes_on_where_the_first_one_ended(split):
+    """Twelve steps by one loop or by two: the objects between two steps hold the whole state, the labels' too."""
+    x = np.random.default_rng(1).standard_normal((30, 2))
+
+    def run(*splits):
+        network, rng = NoiseNetwork(2, (3,), rng=3, n_classes=3), np.random.default_rng(2)
+        given, losses = optimiser(network), []
+        given |= {"sampler": TimestepSampler(6, "importance"), "weights": np.ones(7), "labels": np.arange(30) % 3}
+        for n in (*splits, 12 - sum(splits)):
+            loop = train(network, SCHEDULE, x, 12, rng, **given)
+            losses += list(islice(loop, n))
+        assert list(train(network, SCHEDULE, x, 12, rng, **given)) == []
+        return losses, network.parameters.tolist(), given["ema"].average.tolist(), rng.random()
+
+    assert run() == run(split)
+    assert run() != run(split)[::-1]
+
+
+def test_algorithm_1_needs_the_optimiser_of_its_network_and_an_average_of_its_own():
+    network, x = NoiseNetwork(2, (3,), rng=3), np.ones((4, 2), np.float32)
+    given = {"weights": np.ones(7), "sampler": TimestepSampler(6, "uniform"), **optimiser(network)}
+
+    def refused(message, **changed):
+        with pytest.raises(ValueError, match=message):
+            next(train(network, SCHEDULE, x, 5, np.random.default_rng(2), **given | changed))
+
+    refused(r"^adam must change the network's own parameters", adam=Adam(network.parameters.copy()))
+    refused(r"^ema must average into an array of its own", ema=EMA(network.parameters))
+    refused(r"^ema must average into an array of its own", ema=EMA(network.parameters[:]))
+    refused(r"^ema must average 65 parameters, got 64", ema=EMA(network.parameters[1:].copy()))
+
+
 def test_a_loss_that_is_not_finite_ends_the_training_with_its_step():
     network = NoiseNetwork(2, (3,), rng=3)
-    loop = train(network, network.parameters.copy(), SCHEDULE, np.ones((4, 2), np.float32), 5, np.random.default_rng(2),
-                 weights=np.ones(7), sampler=TimestepSampler(6, "uniform"))  # fmt: skip
+    loop = train(network, SCHEDULE, np.ones((4, 2), np.float32), 5, np.random.default_rng(2), weights=np.ones(7),
+                 **optimiser(network), sampler=TimestepSampler(6, "uniform"))  # fmt: skip
     next(loop)
     network.parameters[:] = np.nan
     with pytest.raises(ArithmeticError, match=r"diverged in step 2: the loss is nan"):

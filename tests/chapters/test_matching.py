@@ -1,12 +1,14 @@
 """Score matching, (33): all forms have one expectation and one gradient; their variances; the training loop."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scratchgen import VE, VP, Mixture, SubVP
-from scratchgen.nn import CategoricalDenoiser, NoiseNetwork
+from scratchgen.nn import EMA, Adam, CategoricalDenoiser, NoiseNetwork
 from scratchgen.quadrature import sigma_points
 from scratchgen.sde import (
     LinearSDE,
@@ -323,11 +325,12 @@ def test_first_loss_of_the_loop_is_that_of_the_untrained_network(dtype, toleranc
     arguments = {"matching": matching, "directions": law, "batch_size": 16}
     loop = train(
         network,
-        network.parameters.copy(),
         sde,
         x,
         1,
         np.random.default_rng(7),
+        adam=Adam(network.parameters),
+        ema=EMA(network.parameters.copy()),
         sampler=TimeSampler(sde, 0.01, "noise", choice),
         **arguments,
     )
@@ -345,12 +348,13 @@ def test_first_loss_of_the_loop_is_that_of_the_untrained_network(dtype, toleranc
     assert loss == pytest.approx((draws.weight * losses).mean(), rel=tolerance)
 
 
-def begin(n_steps, **options):
+def begin(n_steps, weight_decay=0.0, **options):
     """A loop of `train` on two-dimensional data, its network and the moving average."""
     network = NoiseNetwork(2, (3,), rng=3, dtype=np.float64)
     x, average = np.random.default_rng(1).standard_normal((30, 2)), network.parameters.copy()
     sampler = TimeSampler(VP(), 0.01)
-    loop = train(network, average, VP(), x, n_steps, np.random.default_rng(2), sampler=sampler, **options)
+    adam, ema = Adam(network.parameters, weight_decay=weight_decay), EMA(average)
+    loop = train(network, VP(), x, n_steps, np.random.default_rng(2), adam=adam, ema=ema, sampler=sampler, **options)
     return loop, network, average
 
 
@@ -359,8 +363,7 @@ def test_the_loop_has_the_documented_defaults():
         loop, network, average = begin(5, **options)
         return [list(loop), network.parameters.tolist(), average.tolist()]
 
-    defaults = {"matching": "denoising", "batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0}
-    assert run() == run(**defaults, ema_decay=0.999)
+    assert run() == run(matching="denoising", batch_size=256, learning_rate=5e-3)
     assert run() != run(weight_decay=0.1)
     assert run(matching="sliced") == run(matching="sliced", directions="rademacher")
 
@@ -372,6 +375,23 @@ def test_the_learning_rate_rises_over_a_tenth_of_the_steps_and_at_most_100(n_ste
     before = network.parameters.copy()
     next(loop)
     assert np.abs(network.parameters - before).max() == pytest.approx(0.3 / warmup, rel=1e-4)
+
+
+@pytest.mark.parametrize("matching", ["denoising", "sliced"])
+@pytest.mark.parametrize("split", [1, 7, 11])
+def test_a_second_loop_goes_on_where_the_first_one_ended(split, matching):
+    x = np.random.default_rng(1).standard_normal((30, 2))
+
+    def run(*splits):
+        network, rng = NoiseNetwork(2, (3,), rng=3), np.random.default_rng(2)
+        adam, ema = Adam(network.parameters), EMA(network.parameters.copy())
+        given = {"adam": adam, "ema": ema, "sampler": TimeSampler(VP(), 0.01, choice="importance"), "batch_size": 128}
+        losses = []
+        for n in (*splits, 12 - sum(splits)):
+            losses += list(islice(train(network, VP(), x, 12, rng, matching=matching, **given), n))
+        return losses, network.parameters.tolist(), ema.average.tolist(), rng.random()
+
+    assert run() == run(split)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_with_its_step():
@@ -386,10 +406,11 @@ def test_importance_spends_its_draws_where_the_loss_varies():
     """After training the estimate is √E[loss²] of the network, within the error of ten recent losses per cell."""
     rng, sde, x = np.random.default_rng(0), VP(), BIMODAL.sample(2000, rng=0).astype(np.float32)
     network = NoiseNetwork(1, (32,), rng=rng)
-    average, sampler = network.parameters.copy(), TimeSampler(sde, 1e-3, choice="importance")
-    for _ in train(network, average, sde, x, 1500, rng, sampler=sampler):
+    adam, ema = Adam(network.parameters), EMA(network.parameters.copy())
+    sampler = TimeSampler(sde, 1e-3, choice="importance")
+    for _ in train(network, sde, x, 1500, rng, adam=adam, ema=ema, sampler=sampler):
         pass
-    network.parameters[:] = average
+    network.parameters[:] = ema.average
     rng, second = np.random.default_rng(1), np.zeros(N_CELLS)
     x0 = BIMODAL.sample(4000, rng)
     for cell in range(N_CELLS):

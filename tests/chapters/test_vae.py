@@ -3,6 +3,9 @@
 Expectations over the latent noise are sums over nodes, which are passed as `noise`.
 """
 
+from functools import partial
+from itertools import islice
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -254,11 +257,17 @@ def test_bounds_of_a_linear_decoder_are_closed_at_sigma_points(drawn):
 # --- the loop --------------------------------------------------------------------------------------------------------
 
 
+def optimisers(network):
+    """One Adam for each part of a network."""
+    return [Adam(parameters) for parameters, _ in network.parts]
+
+
 def test_training_is_adam_on_the_step_s_gradients_with_a_rate_of_their_own_for_log_s2():
     x = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
     mine, theirs = (VAENetwork(3, 2, (4,), rng=1) for _ in range(2))
     options = {"learning_rate": 0.02, "log_variance_rate": 3.0, "kl_weight": 0.5}
-    losses = list(train(mine, x, 5, np.random.default_rng(2), lambda x, rng: random_batch(x, rng, 2, 8), **options))
+    draw = partial(random_batch, n_latents=2, batch_size=8)
+    losses = list(train(mine, x, 5, np.random.default_rng(2), draw, adams=optimisers(mine), **options))
     rng, adams = np.random.default_rng(2), [Adam(parameters) for parameters, _ in theirs.parts]
     for step, loss in enumerate(losses):
         rows = rng.integers(20, size=8)
@@ -269,17 +278,41 @@ def test_training_is_adam_on_the_step_s_gradients_with_a_rate_of_their_own_for_l
     for (a, _), (b, _) in zip(mine.parts, theirs.parts, strict=True):
         assert np.array_equal(a, b)
     fixed = VAENetwork(3, 2, (4,), rng=1)
-    list(train(fixed, x, 3, rng, lambda x, rng: random_batch(x, rng, 2), log_variance_rate=0.0))
+    draw = partial(random_batch, n_latents=2)
+    list(train(fixed, x, 3, rng, draw, adams=optimisers(fixed), log_variance_rate=0.0))
     assert fixed.log_variance[0] == 0
 
 
 def test_the_loop_has_the_documented_defaults():
     def run(**options):
         network, x = VAENetwork(3, 2, (4,), rng=1), np.random.default_rng(0).standard_normal((20, 3), dtype=np.float32)
-        loop = train(network, x, 5, np.random.default_rng(2), lambda x, rng: random_batch(x, rng, 2), **options)
+        draw = partial(random_batch, n_latents=2)
+        loop = train(network, x, 5, np.random.default_rng(2), draw, adams=optimisers(network), **options)
         return [list(loop), *(parameters.tolist() for parameters, _ in network.parts)]
 
     assert run() == run(learning_rate=2e-3, log_variance_rate=10.0, kl_weight=1.0)
+
+
+@pytest.mark.parametrize("split", [1, 4, 6])
+def test_a_second_loop_goes_on_where_the_first_one_ended(split):
+    x = np.random.default_rng(0).standard_normal((20, 3), dtype=np.float32)
+
+    def run(*splits):
+        network, rng, losses = VAENetwork(3, 2, (4,), rng=1), np.random.default_rng(2), []
+        adams, draw = optimisers(network), partial(random_batch, n_latents=2, batch_size=8)
+        for n in (*splits, 7 - sum(splits)):
+            losses += list(islice(train(network, x, 7, rng, draw, adams=adams), n))
+        return losses, [parameters.tolist() for parameters, _ in network.parts], rng.random()
+
+    assert run() == run(split)
+
+
+def test_the_loop_needs_the_optimisers_of_its_network():
+    network, x = VAENetwork(3, 2, (4,), rng=1), np.ones((4, 3), np.float32)
+    draw, adams = partial(random_batch, n_latents=2), optimisers(network)
+    for wrong in (adams[:2], adams[0], None, [adams[1], adams[0], adams[2]], optimisers(VAENetwork(3, 2, (4,), rng=1))):
+        with pytest.raises(ValueError, match=r"^adams"):
+            next(train(network, x, 5, np.random.default_rng(2), draw, adams=wrong))
 
 
 def test_batches_are_rows_with_noise_and_all_rows_with_every_sigma_point():

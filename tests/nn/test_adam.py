@@ -71,7 +71,7 @@ def test_adam_keeps_float32_and_agrees_with_float64(rate):
         adam = Adam(parameters, weight_decay=0.1)
         for g in gradients.astype(dtype):
             adam.step(g, rate)
-        assert {parameters.dtype, adam._m.dtype, adam._v.dtype} == {np.dtype(dtype)}
+        assert {parameters.dtype, adam.m.dtype, adam.v.dtype} == {np.dtype(dtype)}
         results.append(parameters)
     assert residual(*results) < 1e-5
 

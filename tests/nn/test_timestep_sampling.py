@@ -150,8 +150,8 @@ def test_running_mean_of_a_batch_is_that_of_its_losses_one_by_one(seed, T, sizes
             rate = max(1 - MEMORY**count, count / seen[step])
             mean[step] += rate * (loss[step] ** 2 - mean[step])
         sampler.observe(t, loss[t].astype(np.float32).astype(np.float64))
-    assert residual(sampler._square, mean) < 1e-6
-    assert np.array_equal(sampler._seen, seen)
+    assert residual(sampler.mean_squares, mean) < 1e-6
+    assert np.array_equal(sampler.n_seen, seen)
 
 
 @pytest.mark.parametrize("choice", STEP_CHOICES)

@@ -40,7 +40,6 @@ ALLOWED = [
     ("dequantisation_cost", "k", "negative", "whole numbers of any sign"),
     ("ddpm.train_step|score_step|sliced_step", "weight", "NaN", CAUGHT),
     ("ddpm.train_step", "network|t|weight", ".*", "the lines that README.md shows; the loop `train` checks"),
-    ("(ddpm|sde).train", "average", "NaN", CAUGHT),
     ("draw_directions", "like", "NaN", "only shape and dtype are used"),
     ("random_batch", "x", "NaN", "rows that are not drawn are not looked at; `train` looks at all"),
     ("(VP|SubVP|VE)\\.(log_scale|std|rate|diffusion|marginal|log_snr|beta|beta_integral)", "t",

@@ -261,7 +261,7 @@ def exhausted(result):
 
 def run(one, **changed):
     """Call the function with valid arguments, but for the changed ones."""
-    values = {name: copy.deepcopy(arg.value) for name, arg in one.args.items()} | changed
+    values = copy.deepcopy({name: arg.value for name, arg in one.args.items()}) | changed
     late = raised_after(5, RuntimeError("the call runs for more than 5 s"))
     with warnings.catch_warnings(), np.errstate(all="ignore"), late:
         warnings.simplefilter("ignore")

@@ -90,6 +90,14 @@ def network(value=NETWORK):
     return Arg(value, {"class": type(value), "text": "mlp", "None": None, "number": 3, "MLP": PERCEPTRON})
 
 
+def optimiser(network):
+    """Adam and the moving average of a noise network, for a training loop."""
+    other, short = nn.Adam(network.parameters.copy()), nn.EMA(network.parameters[1:].copy())
+    bad = {"class": nn.Adam, "text": "adam", "None": None, "parameters": network.parameters, "of a copy": other}
+    average = {"class": nn.EMA, "text": "ema", "None": None, "number": 0.999, "other length": short}
+    return {"adam": Arg(nn.Adam(network.parameters), bad), "ema": Arg(nn.EMA(network.parameters.copy()), average)}
+
+
 def of_likelihood():
     """Calls of scratchgen.likelihood."""
     p, q = law("X Z"), law("X Z")
@@ -345,8 +353,7 @@ def of_ddpm():
     batch = {"x0": ND, "t": labels(False, n=7, first=1), "noise": ND, "weight": N}
     yield call("ddpm.train_step", ddpm.train_step, fixed="D", network=network(), **chain, **batch)
     loop = {"n_steps": count(1, 0), "rng": seed(False), "batch_size": count(), "learning_rate": positive(1e-3)}
-    loop |= {"weight_decay": number(0.1, low=0.0), "ema_decay": number(0.9, 0.0, 1.0)}
-    average = {"network": network(), "average": array("P", NETWORK.parameters.astype(np.float32))}
+    loop |= {"network": network(), **optimiser(NETWORK)}
     sampler = instance(timestep_sampling.TimestepSampler(6, "uniform"))
     options = {
         "sampler": sampler,
@@ -354,8 +361,8 @@ def of_ddpm():
         "prediction": choice("step", optional=True),
         "labels": labels(),
     }
-    loop_of = {**average, **chain, "x": ND, **loop, **options, "label_dropout": number(0.1, 0.0, 1.0)}
-    yield call("ddpm.train", ddpm.train, fixed="P S D", **loop_of)
+    loop_of = {**chain, "x": ND, **loop, **options, "label_dropout": number(0.1, 0.0, 1.0)}
+    yield call("ddpm.train", ddpm.train, fixed="S D", **loop_of)
 
 
 def of_sde():
@@ -465,9 +472,9 @@ def of_sde():
     directions = {"matching": choice("sliced"), "law": choice("gaussian"), "like": ND, "rng": seed(False)}
     yield call("draw_directions", sde.draw_directions, **directions)
     loop = {"n_steps": count(1, 0), "rng": seed(False), "batch_size": count(), "learning_rate": positive(1e-3)}
-    loop |= {"weight_decay": number(0.1, low=0.0), "ema_decay": number(0.9, 0.0, 1.0), "sampler": instance(clock)}
-    loop |= {"matching": choice("sliced"), "directions": choice("gaussian"), "average": array("P", free.parameters)}
-    yield call("sde.train", sde.train, fixed="P D", network=network(free), sde=process, x=ND, **loop)
+    loop |= {"sampler": instance(clock), **optimiser(free)}
+    loop |= {"matching": choice("sliced"), "directions": choice("gaussian")}
+    yield call("sde.train", sde.train, fixed="D", network=network(free), sde=process, x=ND, **loop)
 
 
 def of_vae():
@@ -494,6 +501,9 @@ def of_vae():
     yield call("vae.train_step", vae.train_step, fixed="D k", **net, noise=array("N k"), **weight)
     draw = function(lambda x, rng: (x, np.ones((len(x), 1))), results=[("one array", lambda x, rng: x)])
     loop = {"n_steps": count(1, 0), "rng": seed(False), "draw": draw, "learning_rate": positive(1e-3)}
+    adams = [nn.Adam(part) for part, _ in VAE_NETWORK.parts]
+    bad = {"one": adams[0], "two": adams[:2], "copies": [nn.Adam(part.copy()) for part, _ in VAE_NETWORK.parts]}
+    loop |= {"adams": Arg(adams, bad | {"text": "adam", "None": None, "classes": [nn.Adam] * 3})}
     loop |= {"log_variance_rate": number(10.0, low=0.0), **weight}
     yield call("vae.train", vae.train, fixed="D", **net, **loop)
     batch = {"x": ND, "rng": seed(False), "n_latents": count()}

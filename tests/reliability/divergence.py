@@ -8,7 +8,7 @@ import numpy as np
 from scratchgen import DDPM, PPCA, VAE, CategoricalMixture, FactorAnalysis, GaussianMixture, LinearVAE, ScoreSDE
 from scratchgen.ddpm import loss_weight
 from scratchgen.ddpm import train as train_noise
-from scratchgen.nn import NoiseNetwork
+from scratchgen.nn import EMA, Adam, NoiseNetwork
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import VP, TimeSampler
 from scratchgen.sde.training import train as train_scores
@@ -99,27 +99,19 @@ def bad_batches():
         if name == "VAE":
             network = VAENetwork(3, 1, (8,), rng=0)
             parts = [part for part, _ in network.parts]
-            steps = train_vae(network, x, 50, rng, lambda x, rng: random_batch(x, rng, 1, 8))
+            adams = [Adam(part) for part in parts]
+            steps = train_vae(network, x, 50, rng, lambda x, rng: random_batch(x, rng, 1, 8), adams=adams)
         else:
             network = NoiseNetwork(3, (8,), rng=0)
-            average = network.parameters.copy()
-            parts = [network.parameters, average]
+            adam, ema = Adam(network.parameters), EMA(network.parameters.copy())
+            parts = [network.parameters, ema.average]
+            loop = {"rng": rng, "adam": adam, "ema": ema, "batch_size": 8}
             if name == "DDPM":
                 sampler, weights = TimestepSampler(10, "uniform"), loss_weight(schedule, "simple", schedule.beta**2)
-                steps = train_noise(
-                    network,
-                    average,
-                    schedule,
-                    x,
-                    50,
-                    rng,
-                    sampler=sampler,
-                    weights=weights,
-                    prediction="v",
-                    batch_size=8,
-                )
+                loop |= {"sampler": sampler, "weights": weights, "prediction": "v"}
+                steps = train_noise(network, schedule, x, 50, **loop)
             else:
-                steps = train_scores(network, average, sde, x, 50, rng, sampler=TimeSampler(sde, 1e-3), batch_size=8)
+                steps = train_scores(network, sde, x, 50, sampler=TimeSampler(sde, 1e-3), **loop)
         done = 0
         try:
             for _ in steps:
