@@ -3,13 +3,13 @@
 `m_step_table`, `e_step` and `free_energy` are for a discrete z.  All models use the loop `em`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from scratchgen.likelihood import logsumexp, quiet_log
-from scratchgen.validation import Array, as_arrays, as_count, as_number, check_callable, check_probabilities
+from scratchgen.validation import Array, as_arrays, as_count, as_finite, as_number, check_callable, check_probabilities
 
 Theta = TypeVar("Theta")  # the parameters of a model
 Expected = TypeVar("Expected")  # the result of an E-step: q(z | x), or sufficient statistics under q
@@ -31,6 +31,7 @@ def em(
     tol: float = 0.0,
     max_iter: int = 100,
     log_prior: Callable[[Theta], float] = lambda theta: 0.0,
+    bounds: Sequence[float] = (),
 ) -> Iterator[Iterate[Theta, Expected]]:
     """Alternate the two minimisations of KL(p(x) q(z | x)‖p_θ(x, z)), (15)-(18).
 
@@ -51,23 +52,25 @@ def em(
         Largest number of M-steps.
     log_prior : θ → float
         log p(θ)/N, nats, for a maximum a posteriori estimate; 0 by default.
+    bounds : sequence of float
+        Bounds of the E-steps before that at `start`, if `start` is an iterate of a run that goes on.
 
     Yields
     ------
     iterate : Iterate
-        After every E-step: at most max_iter + 1 times.
+        After every E-step, that at `start` first: with those of `bounds` at most max_iter + 1.
     """
     for name, f in {"e_step": e_step, "m_step": m_step, "log_prior": log_prior}.items():
         check_callable(f, name, "of the parameters")
     tol, max_iter = as_number(tol, "tol", low=0.0), as_count(max_iter, "max_iter", minimum=0)
-    theta, bounds = start, list[float]()
+    theta, so_far = start, as_arrays("bounds (n)", as_finite(bounds, "bounds")).tolist()
     while True:
         expected, elbo = e_step(theta)  # (18): q(z | x) ← p_θ(z | x)
-        bounds.append(float(np.mean(elbo)) + log_prior(theta))
-        rounding = 1e-12 * (1 + abs(bounds[-1]))
-        converged = len(bounds) > 1 and -rounding < bounds[-1] - bounds[-2] < tol
-        yield Iterate(theta, expected, bounds, converged)
-        if converged or len(bounds) > max_iter:
+        so_far.append(float(np.mean(elbo)) + log_prior(theta))
+        rounding = 1e-12 * (1 + abs(so_far[-1]))
+        converged = len(so_far) > 1 and -rounding < so_far[-1] - so_far[-2] < tol
+        yield Iterate(theta, expected, so_far, converged)
+        if converged or len(so_far) > max_iter:
             return
         theta = m_step(expected, theta)  # (15): θ ← argmax E_p E_q log p_θ(x, z), q held fixed
 

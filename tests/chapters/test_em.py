@@ -468,6 +468,22 @@ def test_the_loop_ends_when_the_bound_gains_less_than_the_tolerance(tol, n):
     assert [iterate.theta for iterate in em(7, lambda t: (None, t), lambda _, t: t + 1, max_iter=0)] == [7]
 
 
+@pytest.mark.parametrize("split", range(6))
+@pytest.mark.parametrize(("tol", "max_iter"), [(0.0, 5), (0.04, 7), (0.0, 0)])
+def test_a_run_goes_on_from_an_iterate_and_the_bounds_before_it(split, tol, max_iter):
+    """The second run starts with the E-step of that iterate, and ends where one run would have ended."""
+
+    def run(start=0, bounds=()):
+        loop = em(start, lambda t: (t, 1 - 0.5**t), lambda q, t: t + 1, tol, max_iter, lambda t: 0.25, bounds=bounds)
+        return [(theta, q, list(bounds), done) for theta, q, bounds, done in loop]
+
+    whole = run()
+    theta, _, bounds, _ = whole[min(split, len(whole) - 1)]
+    given = tuple(bounds[:-1])
+    assert run(theta, given) == whole[min(split, len(whole) - 1) :]
+    assert given == tuple(bounds[:-1])  # the loop appends to a list of its own
+
+
 def test_the_loop_has_100_m_steps_and_no_tolerance_by_default():
     assert len(list(em(0, lambda t: (None, 0.5 * t), lambda _, t: t + 1))) == 101
     run = list(em(0, lambda t: (None, min(t, 3) * 1e-9), lambda _, t: t + 1))

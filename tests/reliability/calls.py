@@ -235,6 +235,7 @@ def of_em():
     )
     statistics = em.sufficient_statistics(np.ones((5, 2)), log_resp, MIXTURE)
     loop = {"tol": number(1e-3, low=0.0), "max_iter": count(2, 0), "log_prior": function(lambda theta: 0.0)}
+    loop["bounds"] = Arg([0.1], {"text": "x", "NaN": [np.nan], "number": 0.1, "(n, 1)": [[0.1]], "None": None})
     steps = {"e_step": function(lambda theta: (theta, theta)), "m_step": function(lambda expected, theta: theta)}
     yield call("em", em.em, start=plain(0.0), **steps, **loop)
     yield call("e_step", em.e_step, fixed="D", x=ND, law=mixture)
