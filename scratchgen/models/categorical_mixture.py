@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ import numpy as np
 
 from scratchgen.em import (
     CategoricalLaw,
+    Iterate,
     categorical_m_step,
     clusters,
     e_step,
@@ -24,14 +25,13 @@ from scratchgen.likelihood import level_values
 from scratchgen.models.estimator import MOST_LEVELS, Progress
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
+from scratchgen.models.training_state import checksum
 from scratchgen.validation import (
     Array,
     ArrayLike,
     as_count,
-    as_generator,
     as_number,
     as_samples,
-    column_names,
     weighted_rows,
 )
 
@@ -95,8 +95,12 @@ class CategoricalMixture(MixtureModel):
         tags.input_tags.categorical = tags.input_tags.positive_only = True
         return tags
 
-    def train(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Iterator[Progress]:
+    def train(
+        self, x: ArrayLike, *, sample_weight: ArrayLike | None = None, resume: bool = False
+    ) -> Iterator[Progress]:
         """Run EM on whole numbers x, (N, D), with weights (N,) as for `fit`, from every start.
+
+        With `resume` go on with a training that has not ended.
 
         Yields
         ------
@@ -109,13 +113,15 @@ class CategoricalMixture(MixtureModel):
             If x, the weights or a constructor argument is wrong.
         """
         self._check_parameters()
-        K, n_levels, max_iter, n_init = self.n_components, self.n_levels, self.max_iter, self.n_init
-        names = column_names(x)
+        K, names = self.n_components, self._names_in(x, resume)
         x, weights = weighted_rows(as_samples(x).astype(np.float64), sample_weight)
-        rng, one_hot, N = as_generator(self.rng), indicators(x, n_levels), float(weights.sum())
+        one_hot, N = indicators(x, self.n_levels), float(weights.sum())
         check_enough_rows(x, K)
+        data = checksum(x, weights)
+        state = self._state_to_resume(data) if resume else None
+        rng = self._generator(state)
         # (D, n_levels): frequencies of each column with one more example spread over the levels, so that none is 0
-        pseudo_counts = self.smoothing * (np.tensordot(weights, one_hot, axes=1) + 1 / n_levels) / (N + 1)
+        pseudo_counts = self.smoothing * (np.tensordot(weights, one_hot, axes=1) + 1 / self.n_levels) / (N + 1)
         m_step = partial(categorical_m_step, one_hot, pseudo_counts=pseudo_counts, sample_weight=weights)  # (15)
 
         def start() -> CategoricalLaw:
@@ -128,23 +134,22 @@ class CategoricalMixture(MixtureModel):
             log_resp, log_prob = e_step(one_hot, law)  # (18)
             return log_resp, float(np.average(log_prob, weights=weights))
 
-        runs = (
-            em(
-                start(),
+        def run(start: CategoricalLaw, bounds: Sequence[float]) -> Iterator[Iterate[CategoricalLaw, Any]]:
+            return em(
+                start,
                 mean_e_step,
                 lambda log_resp, _: m_step(log_resp),
                 self.tol,
-                max_iter,
+                self.max_iter,
                 log_prior=lambda law: log_table_prior(law.probabilities, pseudo_counts) / N,
+                bounds=bounds,
             )
-            for _ in range(n_init)
-        )
 
         def attributes(law: CategoricalLaw) -> dict[str, Any]:
             columns = {"n_features_in_": x.shape[1], "feature_names_in_": names}
             return {"weights_": law.weights, "probabilities_": law.probabilities, **columns}
 
-        yield from self._keep_best(runs, n_init * max_iter, attributes)
+        yield from self._keep_best(run, start, self.n_init, rng, data, attributes, state)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -157,12 +162,15 @@ class CategoricalMixture(MixtureModel):
 
     def _check_fitted(self, **fitted: Any) -> None:
         super()._check_fitted(**fitted)
-        CategoricalLaw(fitted["weights_"], fitted["probabilities_"])
+        self._law(fitted)
+
+    def _law(self, fitted: dict[str, Any]) -> CategoricalLaw:
+        return CategoricalLaw(fitted["weights_"], fitted["probabilities_"])
 
     @property
     def law_(self) -> CategoricalLaw:
         """Fitted distribution, with its denoiser and its diffused densities."""
-        return CategoricalLaw(self.weights_, self.probabilities_)
+        return self._law({name: getattr(self, name) for name in self._law_names})
 
     @property
     def n_parameters_(self) -> int:

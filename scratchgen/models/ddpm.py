@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -32,9 +31,9 @@ from scratchgen.ddpm import (
 )
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
-from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
+from scratchgen.models.estimator import UNTRAINED, Begun, Progress, finite, framed
 from scratchgen.models.files import FLOAT64, Form
-from scratchgen.nn import EMA, Adam, CategoricalDenoiser
+from scratchgen.nn import CategoricalDenoiser
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler
 from scratchgen.vae import importance_weighted_bound
@@ -167,7 +166,13 @@ class DDPM(DiffusionModel):
             pass
         return self
 
-    def train(self, x: ArrayLike, y: object = None) -> Iterator[Progress]:
+    def resume(self, x: ArrayLike, y: object = None) -> Self:
+        """Go on with a training that has not ended, see `Estimator.resume`; y are its labels."""
+        for _ in self.train(x, y, resume=True):
+            pass
+        return self
+
+    def train(self, x: ArrayLike, y: object = None, *, resume: bool = False) -> Iterator[Progress]:
         """Minimise E_t λ_t ‖ε − ε̂(x_t, t)‖² by Algorithm 1.
 
         Parameters
@@ -176,6 +181,8 @@ class DDPM(DiffusionModel):
             An array, or a data frame; `Estimator.fit` says what its names are for.
         y : (N,) of int, optional
             Labels 0..n_classes−1, needed if n_classes > 0; ignored if n_classes is 0.
+        resume : bool
+            Go on after the last step of a training that has not ended, see `Estimator.resume`.
 
         Yields
         ------
@@ -190,31 +197,37 @@ class DDPM(DiffusionModel):
         ArithmeticError
             If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
         """
+        return self._follow(partial(self._loop, x, y), resume)
+
+    def _loop(self, x: ArrayLike, y: object, resume: bool) -> Begun:
+        """Algorithm 1 on x and y with the arguments of the model; then `variance_`."""
         self._check_parameters()
         labels = self._as_labels(y, len(as_samples(x))) if self.n_classes else None
-        before = dict(vars(self))
-        network, data, options = self._start(x)
-        steps = train(
+        sampler = TimestepSampler(self._n_times, self.step_choice)
+        network, adam, ema, data, rng, state = self._begin(x, labels, sampler, resume)
+        losses = train(
             network,
             self.schedule_,
             data,
-            adam=Adam(network.parameters, weight_decay=self.weight_decay),
-            ema=EMA(self.parameters_, self.ema_decay),
-            sampler=TimestepSampler(self.schedule_.T, self.step_choice),
-            weights=loss_weight(self.schedule_, self.weighting, self.variance_),
+            self.n_steps,
+            rng,
+            adam=adam,
+            ema=ema,
+            sampler=sampler,
+            weights=loss_weight(self.schedule_, self.weighting, self._given_variance),
             prediction=self._eps_prediction,
             labels=labels,
             label_dropout=self.label_dropout,
-            **options,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
         )
-        losses = np.empty(options["n_steps"])
-        first = self._first_or_undo(steps, before)
-        for step, loss in enumerate(chain([first], steps), start=1):
-            losses[step - 1], self.losses_ = loss, losses[:step]
-            if step == len(losses) and self._estimates_variance:
-                self.noise_losses_ = self._noise_losses(data, options["rng"])
-                self.variance_ = self._best_variance()
-            yield Progress(step, len(losses), loss)
+        return Begun(losses, state, rng, partial(self._estimate_variance, data, rng))
+
+    def _estimate_variance(self, data: Array, rng: np.random.Generator) -> None:
+        """Set `variance_` for variance="optimal" at the end of training."""
+        if self._estimates_variance:
+            losses = self._noise_losses(data, rng)
+            vars(self).update(noise_losses_=losses, variance_=self._best_variance(losses))
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -223,7 +236,7 @@ class DDPM(DiffusionModel):
             raise TypeError(
                 f"schedule must be a NoiseSchedule or None, got {self.schedule!r}; NoiseSchedule.linear(100)"
             )
-        reverse_variance(self._chain, "beta" if self._estimates_variance else self.variance)
+        self._given_variance  # noqa: B018 - the check of `variance`
         as_number(self.label_dropout, "label_dropout", low=0.0, high=1.0)
 
     def _check_choices(self) -> None:
@@ -246,8 +259,7 @@ class DDPM(DiffusionModel):
     def set_fitted(self, **fitted: Any) -> Self:
         """Set fitted attributes; the default of `variance_` is `variance`, and β_t² for "optimal"."""
         self._check_choices()
-        variance = reverse_variance(self._chain, "beta" if self._estimates_variance else self.variance)
-        return super().set_fitted(**({"variance_": variance, "noise_losses_": np.zeros(0)} | fitted))
+        return super().set_fitted(**({"variance_": self._given_variance, "noise_losses_": np.zeros(0)} | fitted))
 
     def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
         """Add the chain and whether x̂_0 is clipped."""
@@ -282,8 +294,17 @@ class DDPM(DiffusionModel):
     def _estimates_variance(self) -> bool:
         return isinstance(self.variance, str) and self.variance == "optimal"
 
-    def _best_variance(self) -> Array:
-        best = optimal_reverse_variance(self.schedule_, self.noise_losses_, self.n_features_in_)
+    @property
+    def _given_variance(self) -> Array:
+        """σ_t² of `variance`, (T+1,), on the chain of the arguments; β_t² for "optimal", before it is estimated."""
+        return reverse_variance(self._chain, "beta" if self._estimates_variance else self.variance)
+
+    @property
+    def _n_times(self) -> int:
+        return self._chain.T
+
+    def _best_variance(self, noise_losses: Array) -> Array:
+        best = optimal_reverse_variance(self.schedule_, noise_losses, self.n_features_in_)
         return reverse_variance(self.schedule_, best)
 
     def respace(self, steps: int | ArrayLike) -> Self:
@@ -309,13 +330,14 @@ class DDPM(DiffusionModel):
         if self.prediction == "step" or not isinstance(self.variance, str):
             raise ValueError("a model with prediction='step' or an array variance cannot be respaced; train another")
         short = copy.copy(self)
+        short.training_state_ = None
         short.schedule = short.schedule_ = self.schedule_.respace(steps)
         short._params_of_fit = self._params_of_fit | {"schedule": short.schedule}
         if self._estimates_variance and len(self.noise_losses_):
             short.noise_losses_ = self.noise_losses_[np.concatenate([[0], np.asarray(steps)])]
-            short.variance_ = short._best_variance()
+            short.variance_ = short._best_variance(short.noise_losses_)
         else:
-            short.variance_ = reverse_variance(short.schedule_, "beta" if self._estimates_variance else self.variance)
+            short.variance_ = short._given_variance
         return short
 
     # --- prediction and sampling -----------------------------------------------------------------------------------

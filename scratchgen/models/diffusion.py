@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from scratchgen.models.estimator import StandardizedEstimator
 from scratchgen.models.files import FLOAT64, Form
-from scratchgen.nn import CategoricalDenoiser, NoiseNetwork, NoisePredictor, n_parameters
+from scratchgen.models.training_state import TrainingState, checksum
+from scratchgen.nn import EMA, Adam, CategoricalDenoiser, NoiseNetwork, NoisePredictor, n_parameters
+from scratchgen.timestep_sampling import TimestepSampler
 from scratchgen.validation import (
     RNG,
     Array,
     ArrayLike,
+    IntArray,
     as_count,
-    as_generator,
     as_number,
     as_samples,
     as_widths,
     check_symmetric,
     check_type,
-    column_names,
 )
 
 Other = TypeVar("Other", bound="DiffusionModel")
+
+
+class Training(NamedTuple):
+    """What a training loop needs, and its state, which is made of the arrays of the others."""
+
+    network: NoisePredictor  # in training; `network_` has the moving average of its parameters
+    adam: Adam
+    ema: EMA
+    data: Array  # x in the model's units, float32
+    rng: np.random.Generator
+    state: TrainingState
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -53,49 +66,66 @@ class DiffusionModel(StandardizedEstimator):
     parameters_: Array = field(init=False)
     histograms_: Array = field(init=False)
     covariance_: Array = field(init=False)
-    losses_: Array = field(init=False)
     network_: NoisePredictor = field(init=False)
 
-    def _start(self, x: ArrayLike) -> tuple[NoisePredictor, Array, dict[str, Any]]:
-        """Check the arguments of training, compute the scaling of the data, and set the untrained network.
+    @property
+    @abstractmethod
+    def _n_times(self) -> int:
+        """Number of steps t, or of cells of training times: each has a running mean."""
 
-        Returns
-        -------
-        network : NoiseNetwork or CategoricalDenoiser
-            The network to train; `network_` holds the moving average of its parameters.
-        data : (N, D)
-            x in the model's units, float32.
-        options : dict
-            Further arguments of the training loop.
+    def _begin(self, x: ArrayLike, labels: IntArray | None, means: TimestepSampler, resume: bool) -> Training:
+        """Make what the training loop changes: anew, or with `resume` as in `training_state_`.
+
+        Parameters
+        ----------
+        x : (N, D)
+        labels : (N,) of int, optional
+        means : TimestepSampler
+            The sampler of the loop, or its part with running means, which are set.
+        resume : bool
         """
-        names, x, options = column_names(x), as_samples(x), self._options()
-        mean, scale = self._measure_units(x)
-        histograms, covariance = self._statistics(x, mean, scale)
-        network = self._new_network(x.shape[1], histograms, covariance, options["rng"])
-        self.set_fitted(
-            n_features_in_=x.shape[1],
-            feature_names_in_=names,
-            mean_=mean,
-            scale_=scale,
-            parameters_=network.parameters,
-            losses_=np.zeros(0),
-            histograms_=histograms,
-            covariance_=covariance,
-        )
-        return network, self.to_model(x).astype(np.float32), options
-
-    def _options(self) -> dict[str, Any]:
-        """Arguments of the training loop after checks."""
-        return {
-            "n_steps": as_count(self.n_steps, "n_steps"),
-            "rng": as_generator(self.rng),
-            "batch_size": as_count(self.batch_size, "batch_size"),
-            "learning_rate": as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True),
+        names, x = self._names_in(x, resume), as_samples(x)
+        data = checksum(x, labels)
+        state = self._state_to_resume(data) if resume else None
+        rng = self._generator(state)
+        if state is None:
+            mean, scale = self._measure_units(x)
+            histograms, covariance = self._statistics(x, mean, scale)
+            network = self._new_network(x.shape[1], histograms, covariance, rng)
+            self.set_fitted(
+                n_features_in_=x.shape[1],
+                feature_names_in_=names,
+                mean_=mean,
+                scale_=scale,
+                parameters_=network.parameters,
+                losses_=np.zeros(0),
+                histograms_=histograms,
+                covariance_=covariance,
+            )
+        else:
+            network = self._new_network(x.shape[1], self.histograms_, self.covariance_, rng=0)
+        adam = Adam(network.parameters, weight_decay=self.weight_decay)
+        ema = EMA(self.parameters_, self.ema_decay)
+        arrays = {
+            "parameters": network.parameters,
+            "average": ema.average,
+            "m": adam.m,
+            "v": adam.v,
+            "mean_squares": means.mean_squares,
+            "n_seen": means.n_seen,
         }
+        if state is not None:
+            adam.n_steps = ema.n_updates = state.step
+            for name, array in arrays.items():
+                array[...] = state.arrays[name]
+        state = TrainingState(0 if state is None else state.step, data, dict(rng.bit_generator.state), arrays)
+        return Training(network, adam, ema, self.to_model(x).astype(np.float32), rng, state)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        self._options()
+        as_count(self.n_steps, "n_steps")
+        as_count(self.batch_size, "batch_size")
+        as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
         as_number(self.weight_decay, "weight_decay", low=0.0)
         as_number(self.ema_decay, "ema_decay", low=0.0, high=1 - 1e-9)
         as_widths(self.hidden, "hidden")
@@ -116,6 +146,17 @@ class DiffusionModel(StandardizedEstimator):
         parameters = Form(("float32",), (n_parameters(sizes),))
         own = {"parameters_": parameters, "histograms_": histograms, "covariance_": covariance}
         return super()._forms(n_features) | own
+
+    def _state_forms(self, n_features: int) -> dict[str, Form]:
+        cells, parameters = (self._n_times + 1,), self._forms(n_features)["parameters_"]
+        means = {"mean_squares": Form(FLOAT64, cells), "n_seen": Form(("int64",), cells)}
+        return dict.fromkeys(("parameters", "average", "m", "v"), parameters) | means
+
+    def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
+        super()._check_state(state, fitted)
+        for name in "v", "mean_squares", "n_seen":
+            if (state.arrays[name] < 0).any():
+                raise ValueError(f"training.{name} must not be negative")
 
     def _check_fitted(self, **fitted: Any) -> None:
         super()._check_fitted(**fitted)

@@ -27,9 +27,11 @@ from scratchgen.models.files import (
     ModelFileError,
     as_path,
     decode,
+    is_same,
     reading,
     write_model,
 )
+from scratchgen.models.training_state import TrainingState
 from scratchgen.validation import (
     RNG,
     Array,
@@ -143,6 +145,15 @@ def _not_fitted(message: str) -> NotFittedError:
     return both(message)
 
 
+class Begun(NamedTuple):
+    """A training loop, its state, the generator that it draws from, and what follows its last step."""
+
+    losses: Iterator[float]
+    state: TrainingState
+    rng: np.random.Generator
+    finish: Callable[[], None] = lambda: None
+
+
 @cache  # every step of EM asks for them
 def _arguments(cls: Any) -> dict[str, inspect.Parameter]:
     """Arguments of the constructor of a class."""
@@ -161,6 +172,7 @@ class Estimator(ABC):
     _fitted: ClassVar[tuple[str, ...]] = ()  # attributes that training sets and `save` writes
     n_features_in_: int = field(init=False)
     _feature_names: tuple[str, ...] | None = field(init=False)
+    training_state_: TrainingState | None = field(init=False)  # None after the last step
     _params_of_fit: dict[str, Any] = field(init=False)
     rng: RNG = None
 
@@ -219,8 +231,11 @@ class Estimator(ABC):
     # --- training and likelihood -----------------------------------------------------------------------------------
 
     @abstractmethod
-    def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Train from scratch on x, (N, D), step by step; the model is usable after every step."""
+    def train(self, x: ArrayLike, *, resume: bool = False) -> Iterator[Progress]:
+        """Train on x, (N, D), step by step; the model is usable after every step.
+
+        The training starts from scratch, or with `resume` after the last step of a training that has not ended.
+        """
 
     def fit(self, x: ArrayLike, y: object = None) -> Self:
         """Train from scratch on x, (N, D), until `train` ends; y is ignored, and is there for scikit-learn's Pipeline.
@@ -238,6 +253,54 @@ class Estimator(ABC):
         for _ in self.train(x):
             pass
         return self
+
+    def resume(self, x: ArrayLike, y: object = None) -> Self:
+        """Go on with a training that has not ended, on the same x, (N, D); y is as for `fit`.
+
+        The model has such a training after a loop over `train` that was left, after Ctrl-C in `fit`, or from a file
+        that was saved then.  The result has the same bytes as that of a training without interruption.
+
+        Raises
+        ------
+        ValueError
+            If there is no such training, an argument has changed since, or x or y are not those of the training.
+        """
+        for _ in self.train(x, resume=True):
+            pass
+        return self
+
+    def _names_in(self, x: ArrayLike, resume: bool) -> tuple[str, ...] | None:
+        """Names of the columns of x; with `resume` those of the training, after a check of those of x."""
+        if not resume:
+            return column_names(x)
+        known = getattr(self, "_feature_names", None)
+        check_columns(column_names(x), known)
+        return known
+
+    def _state_to_resume(self, data: str) -> TrainingState:
+        """A copy of `training_state_`; ValueError if it cannot go on with data of the checksum `data`."""
+        state = self.training_state_
+        if state is None:
+            raise ValueError(f"this {type(self).__name__} has no training to resume; call fit(x)")
+        for name, value in self.get_params().items():
+            if not is_same(value, self._params_of_fit[name]):
+                raise ValueError(
+                    f"{name} must be {self._params_of_fit[name]!r:.60}, as in the training that resumes, got "
+                    f"{value!r:.60}; set it back, or call fit(x)"
+                )
+        if data != state.checksum:
+            raise ValueError(
+                "x is not the data of the training that resumes, or further arguments differ; pass the same numbers in "
+                "the same order and dtype, or call fit(x)"
+            )
+        return state.copy()
+
+    def _generator(self, state: TrainingState | None) -> np.random.Generator:
+        """The source of random numbers of a training; with a state, it goes on from there."""
+        rng = as_generator(self.rng)
+        if state is not None:
+            rng.bit_generator.state = state.generator
+        return rng
 
     @abstractmethod
     def sample(self, n: int, rng: RNG = None, *, as_frame: bool = False) -> Array:
@@ -295,7 +358,7 @@ class Estimator(ABC):
 
     def _check_names(self, fitted: dict[str, Any]) -> None:
         names = {"n_features_in_", *self._fitted}
-        if wrong := sorted((fitted.keys() - {"feature_names_in_"}) ^ names):
+        if wrong := sorted((fitted.keys() - {"feature_names_in_", "training_state_"}) ^ names):
             raise ValueError(
                 f"set_fitted must be given {', '.join(sorted(names))}; {', '.join(wrong)} "
                 f"{'is' if len(wrong) == 1 else 'are'} missing or unknown"
@@ -305,18 +368,9 @@ class Estimator(ABC):
         """Set all attributes at once, so that Ctrl-C leaves the old fit or the new one, and never a mixture of both."""
         names = attributes.pop("feature_names_in_", None)
         params = {k: v.copy() if isinstance(v, list | np.ndarray) else v for k, v in self.get_params().items()}
-        attributes["_feature_names"] = None if names is None else tuple(names)
+        attributes = {"training_state_": None, "_feature_names": None if names is None else tuple(names)} | attributes
         vars(self).update(attributes, _params_of_fit=params)  # `save` writes these, whatever `set_params` does later
         return self
-
-    def _first_or_undo(self, losses: Iterator[float], before: dict[str, Any]) -> float:
-        """The first of `losses`; if its step fails, the model is again as it was: `before` are its attributes."""
-        try:
-            return next(losses)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
 
     def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
         """Attributes that are built from the fitted ones, such as a network, or that replace them."""
@@ -325,7 +379,7 @@ class Estimator(ABC):
     # --- files -----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the fitted model to an .npz file, without pickle.
+        """Write the fitted model to an .npz file, without pickle; between two steps of `train`, also `training_state_`.
 
         The file is complete or, after an error, as before.
 
@@ -348,7 +402,8 @@ class Estimator(ABC):
         if path.exists() and not overwrite:
             raise FileExistsError(f"path {path} exists; pass overwrite=True to replace it")
         fitted = {name: getattr(self, name) for name in ("n_features_in_", *self._fitted)}
-        write_model(path, type(self).__name__, self._params_of_fit, fitted, overwrite, self._feature_names)
+        state, names = self.training_state_, self._feature_names
+        write_model(path, type(self).__name__, self._params_of_fit, fitted, overwrite, names, state)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -377,13 +432,21 @@ class Estimator(ABC):
             raise ModelFileError(f"argument {wrong[0]} is missing or unknown")
         model = cls(**params)
         model._check_parameters()
-        archive.only({"header", "n_features_in_", *cls._fitted})
         n_features = archive.arrays({"n_features_in_": Form(("int64",), ())})
         D = as_count(n_features["n_features_in_"], "n_features_in_")
         names = archive.feature_names(D)
+        state = archive.training()
+        of_state = {} if state is None else {f"training.{name}": form for name, form in model._state_forms(D).items()}
+        if state is not None and not of_state:
+            raise ModelFileError("training: such a model is fitted in one step")
+        archive.only({"header", "n_features_in_", *cls._fitted, *of_state, *(["training"] if of_state else [])})
         fitted = archive.arrays(model._forms(D))
         model._check_fitted(**fitted)
-        return model.set_fitted(n_features_in_=D, feature_names_in_=names, **fitted)
+        if state is not None:
+            arrays = archive.arrays(of_state)
+            state = state._replace(arrays={name.removeprefix("training."): array for name, array in arrays.items()})
+            model._check_state(state, fitted)
+        return model.set_fitted(n_features_in_=D, feature_names_in_=names, training_state_=state, **fitted)
 
     def _check_parameters(self) -> None:  # noqa: B027 - a subclass need not have arguments
         """Raise TypeError or ValueError for a wrong constructor argument, as far as it can be seen without data."""
@@ -394,6 +457,17 @@ class Estimator(ABC):
 
     def _check_fitted(self, **fitted: Any) -> None:  # noqa: B027
         """Raise ValueError for finite numbers that no fit gives, such as a negative variance."""
+
+    def _state_forms(self, n_features: int) -> dict[str, Form]:
+        """Types and shapes of the arrays of `training_state_`; empty for a model that is fitted in one step."""
+        return {}
+
+    def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
+        """Raise ValueError for a state that no training has."""
+        as_count(state.step, "step", minimum=0)
+        kind, needed = state.generator["bit_generator"], type(as_generator(self.rng).bit_generator).__name__
+        if kind != needed:
+            raise ValueError(f"training: the generator must be a {needed}, as rng is, got {kind}")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -413,6 +487,7 @@ class StandardizedEstimator(Estimator):
     n_levels: int | None = None
     mean_: Array = field(init=False)
     scale_: Array = field(init=False)
+    losses_: Array = field(init=False)
     _one_scale: ClassVar[bool] = False  # whether standardize=True means one scale for all columns
 
     def _check_parameters(self) -> None:
@@ -438,6 +513,63 @@ class StandardizedEstimator(Estimator):
     def _check_fitted(self, **fitted: Any) -> None:
         if (fitted["scale_"] <= 0).any():
             raise ValueError(f"scale_ must be positive, got {fitted['scale_'].min()}")
+
+    def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
+        super()._check_state(state, fitted)
+        n_steps, n_losses = self.get_params()["n_steps"], len(fitted["losses_"])
+        if not state.step <= min(n_losses, n_steps - 1):
+            raise ValueError(
+                f"training: step must be below n_steps={n_steps}, with a loss a step, got {state.step} with {n_losses}"
+            )
+
+    def _follow(self, begin: Callable[[bool], Begun], resume: bool) -> Iterator[Progress]:
+        """Run a training loop to the end, and yield after every step.
+
+        Between two steps `training_state_` is made of the arrays that the loop changes.  Within a step, where Ctrl-C
+        leaves some of them changed, it is a copy, made after every hundredth part of the steps; the model then returns
+        to this copy.  If the first step fails, the model is as it was before the training.
+
+        Parameters
+        ----------
+        begin : resume → Begun
+            Sets the untrained model, or with `resume` that of `training_state_`, and returns the loop.
+        resume : bool
+        """
+        before = None if resume else dict(vars(self))
+        losses, state, rng, finish = begin(resume)
+        n_steps = int(self.get_params()["n_steps"])
+        path = np.empty(n_steps)
+        path[: state.step] = self.losses_[: state.step]
+        kept, every = state.copy(), max(n_steps // 100, 1)
+        for step in range(state.step + 1, n_steps + 1):
+            self.training_state_ = kept
+            try:
+                path[step - 1] = next(losses)
+                if step == n_steps:
+                    finish()
+            except BaseException as error:
+                self._undo(error, state, kept, before)
+                raise
+            before, self.losses_ = None, path[:step]
+            state = TrainingState(step, state.checksum, dict(rng.bit_generator.state), state.arrays)
+            if step % every == 0:
+                kept = state.copy()
+            self.training_state_ = state if step < n_steps else None
+            yield Progress(step, n_steps, float(path[step - 1]))
+
+    def _undo(
+        self, error: BaseException, state: TrainingState, kept: TrainingState, before: dict[str, Any] | None
+    ) -> None:
+        """Return to `before` or to the state `kept`; after a divergence stay at the last good step, without a state."""
+        if before is not None:
+            vars(self).clear()
+            vars(self).update(before)
+        elif isinstance(error, ArithmeticError):
+            self.training_state_ = None
+        else:
+            for name, array in state.arrays.items():
+                array[...] = kept.arrays[name]
+            self.losses_ = self.losses_[: kept.step]
 
     def _measure_units(self, x: Array) -> tuple[Array, Array]:
         """Compute mean_ and scale_, (D,) each, from x, (N, D)."""
@@ -552,8 +684,13 @@ class WeightedEstimator(InformationCriteria, Estimator):
     """
 
     @abstractmethod
-    def train(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Iterator[Progress]:
-        """Train from scratch on x, (N, D), with weights (N,), step by step; the model is usable after every step."""
+    def train(
+        self, x: ArrayLike, *, sample_weight: ArrayLike | None = None, resume: bool = False
+    ) -> Iterator[Progress]:
+        """Train on x, (N, D), with weights (N,), step by step; the model is usable after every step.
+
+        The training starts from scratch, or with `resume` after the last step of a training that has not ended.
+        """
 
     def fit(self, x: ArrayLike, y: object = None, *, sample_weight: ArrayLike | None = None) -> Self:
         """Train from scratch on x, (N, D), until `train` ends.
@@ -572,6 +709,15 @@ class WeightedEstimator(InformationCriteria, Estimator):
             If x, the weights or a constructor argument is wrong.
         """
         for _ in self.train(x, sample_weight=sample_weight):
+            pass
+        return self
+
+    def resume(self, x: ArrayLike, y: object = None, *, sample_weight: ArrayLike | None = None) -> Self:
+        """Go on with a training that has not ended, on the same x, (N, D), and the same weights; y is ignored.
+
+        See `Estimator.resume` for trainings that have not ended, and for errors.
+        """
+        for _ in self.train(x, sample_weight=sample_weight, resume=True):
             pass
         return self
 

@@ -2,7 +2,9 @@
 
 A file is an .npz archive without pickle.  Its member `header` is a JSON text with the format, the class, the
 constructor's arguments, and the names of the columns.  Before an array is read, its type and shape are compared with
-those that the arguments demand, so that a file never decides how much memory is allocated.
+those that the arguments demand, so that a file never decides how much memory is allocated.  If the training had not
+ended, the member `training` is a JSON text with its step, the checksum of its data and its generator, and `training.*`
+are the arrays of its state.
 """
 
 import contextlib
@@ -22,6 +24,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
+from scratchgen.models.training_state import TrainingState
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import VE, VP, SubVP
 from scratchgen.validation import Array
@@ -31,7 +34,7 @@ try:
 except ImportError:  # Windows refuses to delete a file that is open, which serves the same purpose
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 2  # 1 was written by earlier versions, without the forms of the arrays
+FORMAT = 3  # 2 was written by earlier versions, without the state of a training
 LARGEST_NUMBER = 1e130  # in size; variances of the largest data that models accept, 1e60, are below it
 LARGEST_HEADER = 2**23  # letters
 MOST_DEFLATED = 1032  # bytes that one byte of a deflated member can stand for
@@ -141,9 +144,11 @@ def write_model(
     fitted: dict[str, Any],
     replace: bool,
     feature_names: Sequence[str] | None = None,
+    state: TrainingState | None = None,
 ) -> None:
-    """Write the arguments, the fitted attributes and the column names of a model of class `name`."""
-    for attribute, value in fitted.items():
+    """Write the arguments, the fitted attributes and the column names of a model, and the state of its training."""
+    values = fitted if state is None else fitted | {f"training.{key}": value for key, value in state.arrays.items()}
+    for attribute, value in values.items():
         if not np.isfinite(value).all():
             raise ArithmeticError(f"{attribute} is not finite, so that no file is written; fit the model again")
     header = {
@@ -158,7 +163,10 @@ def write_model(
             f"the arguments and column names take {len(text)} letters, more than the {LARGEST_HEADER} of a file; pass "
             "smaller arrays, or shorter names"
         )
-    arrays = {"header": np.array(text), **fitted}
+    arrays = {"header": np.array(text), **values}
+    if state is not None:
+        training = {"step": state.step, "checksum": state.checksum, "generator": _encode_state(state.generator)}
+        arrays["training"] = np.array(json.dumps(training))
     try:
         with ThreadPoolExecutor(1) as pool:  # Ctrl-C interrupts the main thread only, and here it waits for the file
             pool.submit(write_atomically, path, lambda file: np.savez_compressed(file, **arrays), replace).result()
@@ -202,19 +210,22 @@ class Archive:
             raise ModelFileError(f"feature_names: null or {n_features} different texts are needed")
         return tuple(names)
 
-    def _header(self) -> dict[str, Any]:
-        """The header after a check of its form."""
-        dtype, shape = self._form("header")
+    def _json(self, name: str) -> Any:
+        """The object of a member that is a JSON text."""
+        dtype, shape = self._form(name)
         if dtype.kind != "U" or shape != () or dtype.itemsize > 4 * LARGEST_HEADER:
             raise ModelFileError(
-                f"header: a text of at most {LARGEST_HEADER} letters is needed, not {dtype.str} {shape}"
+                f"{name}: a text of at most {LARGEST_HEADER} letters is needed, not {dtype.str} {shape}"
             )
-        header = json.loads(str(self._read("header", dtype, shape)), object_pairs_hook=_unique)
-        match header:
+        return json.loads(str(self._read(name, dtype, shape)), object_pairs_hook=_unique)
+
+    def _header(self) -> dict[str, Any]:
+        """The header after a check of its form."""
+        match header := self._json("header"):
             case {"format": format_, "class": str(), "params": dict(), "feature_names": None | list()} if (
                 len(header) == 4 and format_ == FORMAT
             ):
-                return header
+                return dict(header)
             case {"class": str(), "params": dict()} if header.get("format", 1) != FORMAT:
                 raise ModelFileError(
                     f"header: this version reads format {FORMAT}, the file has format {header.get('format', 1)}; "
@@ -238,6 +249,15 @@ class Archive:
             if not (np.abs(array.astype(np.float64)) <= LARGEST_NUMBER).all():
                 raise ModelFileError(f"{name}: it must be finite, and at most {LARGEST_NUMBER:g} in size")
         return {name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
+
+    def training(self) -> TrainingState | None:
+        """State of a training that has not ended, without its arrays; None if there is no member `training`."""
+        if "training" not in self.members:
+            return None
+        match training := self._json("training"):
+            case {"step": int(step), "checksum": str(data), "generator": dict(generator)} if len(training) == 3:
+                return TrainingState(step, data, dict(_decode_generator(generator).bit_generator.state), {})
+        raise ModelFileError("training: it must hold step, checksum and generator")
 
     def only(self, names: set[str]) -> None:
         """Raise ModelFileError for a member of another name."""
@@ -352,6 +372,16 @@ def encode(value: Any) -> Any:
         f"cannot save a parameter of type {type(value).__name__}; use numbers, arrays, lists, tuples, a Generator, or "
         f"one of {', '.join(CLASSES)}"
     )
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Whether two values of a constructor argument are equal; a Generator, whose state changes, must be the same."""
+    if a is b:
+        return True
+    try:
+        return not isinstance(a, np.random.Generator) and bool(encode(a) == encode(b))
+    except TypeError:  # a value that no file can hold
+        return False
 
 
 def decode(value: Any, name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -12,6 +12,7 @@ import numpy as np
 from scratchgen.em import (
     COVARIANCE_TYPES,
     STARTS,
+    Iterate,
     Prior,
     covariance_maximum,
     em,
@@ -25,12 +26,12 @@ from scratchgen.mixture import Mixture, whiten
 from scratchgen.models.estimator import Progress
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows, warn
+from scratchgen.models.training_state import checksum
 from scratchgen.validation import (
     Array,
     ArrayLike,
     as_choice,
     as_finite,
-    as_generator,
     as_number,
     as_samples,
     check_columns,
@@ -38,7 +39,6 @@ from scratchgen.validation import (
     check_spread,
     check_symmetric,
     check_varies,
-    column_names,
     constant_columns,
     weighted_rows,
 )
@@ -157,8 +157,12 @@ class GaussianMixture(MixtureModel):
     precisions_init: ArrayLike | None = None
     warm_start: bool = False
 
-    def train(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Iterator[Progress]:
+    def train(
+        self, x: ArrayLike, *, sample_weight: ArrayLike | None = None, resume: bool = False
+    ) -> Iterator[Progress]:
         """Run EM on x, (N, D), with weights (N,) as for `fit`, from every start.
+
+        With `resume` go on with a training that has not ended.
 
         Yields
         ------
@@ -177,12 +181,14 @@ class GaussianMixture(MixtureModel):
             After the last step, if the kept run has not converged, and if a covariance is at the floor.
         """
         self._check_parameters()
-        K, kind, max_iter = self.n_components, self.covariance_type, self.max_iter
-        names = column_names(x)
+        K, kind, names = self.n_components, self.covariance_type, self._names_in(x, resume)
         x, weights = weighted_rows(as_samples(x).astype(np.float64, copy=False), sample_weight)
         check_enough_rows(x, K)
+        data = checksum(x, weights)
+        state = self._state_to_resume(data) if resume else None
         floor = self._floor(x, weights)
-        prior, last, rng = self._prior(), self._last_fit(K, x.shape[1], names, floor), as_generator(self.rng)
+        prior, last = self._prior(), None if resume else self._last_fit(K, x.shape[1], names, floor)
+        rng = self._generator(state)
 
         def log_prior(mixture: Mixture) -> float:
             covariances = mixture.covariances[:1] if kind == "tied" else mixture.covariances
@@ -198,9 +204,14 @@ class GaussianMixture(MixtureModel):
         m_step = partial(
             m_step_from_statistics, covariance_floor=floor, covariance_type=kind, covariance_prior=prior
         )  # (15)
-        n_init = 1 if last is not None else self.n_init
-        starts = [last] if last is not None else (self._start(x, weights, rng, floor, prior) for _ in range(n_init))
-        runs = (em(start, e_step, m_step, self.tol, max_iter, log_prior) for start in starts)
+
+        def run(start: Mixture, bounds: Sequence[float]) -> Iterator[Iterate[Mixture, Any]]:
+            return em(start, e_step, m_step, self.tol, self.max_iter, log_prior, bounds)
+
+        def start() -> Mixture:
+            return self._start(x, weights, rng, floor, prior) if last is None else last
+
+        n_runs = 1 if last is not None else self.n_init if state is None else int(state.arrays["n_runs"])
 
         def attributes(mixture: Mixture) -> dict[str, Any]:
             return {
@@ -212,7 +223,7 @@ class GaussianMixture(MixtureModel):
                 "feature_names_in_": names,
             }
 
-        yield from self._keep_best(runs, n_init * max_iter, attributes)
+        yield from self._keep_best(run, start, n_runs, rng, data, attributes, state)
         self._warn_at_floor(floor)
 
     def set_fitted(self, *, mixture_: Mixture | None = None, **fitted: Any) -> Self:
@@ -222,8 +233,11 @@ class GaussianMixture(MixtureModel):
 
     def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
         """`mixture_`."""
+        return {"mixture_": self._law(fitted)}
+
+    def _law(self, fitted: dict[str, Any]) -> Mixture:
         covariances = expand(fitted["covariances_"], self.covariance_type, *fitted["means_"].shape)
-        return {"mixture_": Mixture(fitted["weights_"], fitted["means_"], covariances)}
+        return Mixture(fitted["weights_"], fitted["means_"], covariances)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -13,6 +13,7 @@ from scratchgen.em import em, factor_analysis_em_step, ppca_em_step, ppca_maximu
 from scratchgen.models.estimator import Progress, WeightedEstimator, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import check_bounds, warn_unless_converged
+from scratchgen.models.training_state import TrainingState, checksum
 from scratchgen.validation import (
     RNG,
     Array,
@@ -22,9 +23,9 @@ from scratchgen.validation import (
     as_generator,
     as_number,
     as_samples,
+    check_positive,
     check_spread,
     check_varies,
-    column_names,
     weighted_rows,
 )
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
@@ -92,17 +93,24 @@ class LinearGaussianModel(WeightedEstimator):
         x: Array,
         names: tuple[str, ...] | None,
         weights: Array,
-        start: Parameters,
+        start: Callable[[np.random.Generator], Parameters],
         step: Callable[..., Parameters],
-        tol: float,
+        resume: bool,
         max_iter: int,
     ) -> Iterator[Progress]:
-        """Run EM from (W, Ψ); with max_iter = 0 fit the start itself.
+        """Run EM from (W, Ψ) of `start`, or with `resume` of `training_state_`; with max_iter = 0 fit the start itself.
 
         `step` maps (W, Ψ) to the next (W, Ψ), (15).  Its averages under q depend on x only through the sample
         covariance.
         """
-        mean, energies, last_q = np.average(x, axis=0, weights=weights), list[float](), None
+        mean, data, last_q = np.average(x, axis=0, weights=weights), checksum(x, weights), None
+        state = self._state_to_resume(data) if resume else None
+        rng, energies, before = self._generator(state), list[float](), list[float]()
+        theta = start(rng) if state is None else (state.arrays["components_"], state.arrays["noise_variance_"])
+        generator = dict(rng.bit_generator.state)  # no draws follow
+        if state is not None:
+            before = state.arrays["bounds"].tolist()[:-1]
+            energies = self.free_energies_.tolist()[: 2 * len(before)]
 
         def mean_elbo(theta: Parameters, q: tuple[Array, Array]) -> float:
             return float(np.average(linear_gaussian_elbo(x, theta[0], mean, theta[1], *q), weights=weights))  # (8)
@@ -111,13 +119,17 @@ class LinearGaussianModel(WeightedEstimator):
             q = linear_gaussian_posterior(x, theta[0], mean, theta[1])  # (11), (18)
             return q, mean_elbo(theta, q)  # the mean of log p_θ(x) at this q
 
-        run = em(start, e_step, lambda _, theta: step(*theta), tol, max_iter)
+        run = em(theta, e_step, lambda _, theta: step(*theta), self.tol, max_iter, bounds=before)
         for (W, noise_variance), q, bounds, converged in run:
             if last_q is not None:  # after the M-step: new θ, old q
                 energies.append(mean_elbo((W, noise_variance), last_q))
             energies.append(bounds[-1])
-            last_q, n_iter = q, len(bounds) - 1
+            last_q, n_iter, now = q, len(bounds) - 1, None
+            if not converged and n_iter < max_iter:
+                arrays = {"components_": W, "noise_variance_": noise_variance, "bounds": np.array(bounds)}
+                now = TrainingState(n_iter, data, generator, arrays)
             self.set_fitted(
+                training_state_=now,
                 components_=W,
                 mean_=mean,
                 noise_variance_=noise_variance,
@@ -128,9 +140,21 @@ class LinearGaussianModel(WeightedEstimator):
                 n_features_in_=len(mean),
                 feature_names_in_=names,
             )
-            if n_iter > 0 or max_iter == 0:
+            if n_iter > len(before) or (max_iter == 0 and state is None):
                 yield Progress(max(n_iter, 1), max(max_iter, 1), -bounds[-1])
-        warn_unless_converged(self.converged_, self.lower_bounds_, tol)
+        warn_unless_converged(self.converged_, self.lower_bounds_, self.tol)
+
+    def _state_forms(self, n_features: int) -> dict[str, Form]:
+        forms = self._forms(n_features)
+        law = {name: forms[name] for name in ("components_", "noise_variance_")}
+        return law | {"bounds": Form(FLOAT64, (None,))}
+
+    def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
+        super()._check_state(state, fitted)
+        n = as_count(len(state.arrays["bounds"]), "length of training.bounds", maximum=self.max_iter)
+        if n != state.step + 1 or len(fitted["free_energies_"]) < 2 * n - 1:
+            raise ValueError(f"training.bounds must hold step + 1 numbers, got {n} for step {state.step}")
+        check_positive(state.arrays["noise_variance_"], "training.noise_variance_")
 
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x) = log N(x; μ, W Wᵀ + Ψ), (N,), nats, exact, for x (N, D)."""
@@ -229,8 +253,15 @@ class PPCA(LinearGaussianModel):
         super()._check_parameters()
         as_choice(self.method, "method", ("closed", "em"))
 
-    def train(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Iterator[Progress]:
+    def _state_forms(self, n_features: int) -> dict[str, Form]:
+        return super()._state_forms(n_features) if self.method == "em" else {}
+
+    def train(
+        self, x: ArrayLike, *, sample_weight: ArrayLike | None = None, resume: bool = False
+    ) -> Iterator[Progress]:
         """Fit x, (N, D), with weights (N,) as for `fit`, by the closed form or by EM.
+
+        With `resume` go on with a run of EM that has not ended.
 
         Yields
         ------
@@ -244,9 +275,8 @@ class PPCA(LinearGaussianModel):
             rounding: x lies in k dimensions or fewer, or has fill values.
         """
         self._check_parameters()
-        names = column_names(x)
-        x, weights = self._as_weighted(x, sample_weight)
-        x, k, max_iter = x.astype(np.float64), self.n_components, self.max_iter
+        names, (x, weights) = self._names_in(x, resume), self._as_weighted(x, sample_weight)
+        x, k = x.astype(np.float64), self.n_components
         D, covariance = x.shape[1], np.atleast_2d(np.cov(x.T, bias=True, aweights=weights))
         total = float(np.trace(covariance))
         if k >= D:
@@ -266,15 +296,16 @@ class PPCA(LinearGaussianModel):
                 )
             return W, variance
 
-        if self.method == "closed":
-            start, max_iter = with_noise(*ppca_maximum(covariance, k)), 0
-        else:
-            start = with_noise(as_generator(self.rng).standard_normal((D, k)) * (total / D) ** 0.5, total / D)
+        def start(rng: np.random.Generator) -> Parameters:
+            if self.method == "closed":
+                return with_noise(*ppca_maximum(covariance, k))
+            return with_noise(rng.standard_normal((D, k)) * (total / D) ** 0.5, total / D)
 
         def step(W: Array, variance: float) -> Parameters:
             return with_noise(*ppca_em_step(covariance, W, variance))
 
-        yield from self._run_em(x, names, weights, start, step, self.tol, max_iter)
+        max_iter = 0 if self.method == "closed" else self.max_iter
+        yield from self._run_em(x, names, weights, start, step, resume, max_iter)
 
 
 @dataclass(eq=False, repr=False)
@@ -331,10 +362,12 @@ class FactorAnalysis(LinearGaussianModel):
     def _forms(self, n_features: int) -> dict[str, Form]:
         return super()._forms(n_features) | {"noise_variance_": Form(FLOAT64, (n_features,))}
 
-    def train(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Iterator[Progress]:
+    def train(
+        self, x: ArrayLike, *, sample_weight: ArrayLike | None = None, resume: bool = False
+    ) -> Iterator[Progress]:
         """Fit x, (N, D), by EM; the initial W has rows in proportion to the columns' standard deviations.
 
-        The rows have weights (N,) as for `fit`.
+        The rows have weights (N,) as for `fit`.  With `resume` go on with a run that has not ended.
 
         Yields
         ------
@@ -347,15 +380,18 @@ class FactorAnalysis(LinearGaussianModel):
             If x, the weights or a constructor argument is wrong, a column of x is constant, or its variance underflows.
         """
         self._check_parameters()
-        names = column_names(x)
-        (x, weights), k = self._as_weighted(x, sample_weight), self.n_components
+        names, k = self._names_in(x, resume), self.n_components
+        x, weights = self._as_weighted(x, sample_weight)
         check_varies(x, "drop it")
         x = x.astype(np.float64)
         covariance = np.atleast_2d(np.cov(x.T, bias=True, aweights=weights))
         variances = covariance.diagonal()
         floors = variances * self.noise_floor
         check_spread(x, variances)
-        W = as_generator(self.rng).standard_normal((x.shape[1], k)) * np.sqrt(variances / (2 * k))[:, None]
+
+        def start(rng: np.random.Generator) -> Parameters:
+            W = rng.standard_normal((x.shape[1], k)) * np.sqrt(variances / (2 * k))[:, None]
+            return W, 0.5 * variances
 
         step = partial(factor_analysis_em_step, covariance, noise_floor=floors)
-        yield from self._run_em(x, names, weights, (W, 0.5 * variances), step, self.tol, self.max_iter)
+        yield from self._run_em(x, names, weights, start, step, resume, self.max_iter)

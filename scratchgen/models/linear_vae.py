@@ -71,8 +71,8 @@ class LinearVAE(InformationCriteria, GaussianVAE):
     learning_rate: float = field(default=1e-2, kw_only=True)
     _one_scale: ClassVar[bool] = True
 
-    def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Maximise the exact ELBO on x, (N, D), by Adam.
+    def train(self, x: ArrayLike, *, resume: bool = False) -> Iterator[Progress]:
+        """Maximise the exact ELBO on x, (N, D), by Adam; `resume` goes on with a training that has not ended.
 
         Yields
         ------
@@ -86,7 +86,8 @@ class LinearVAE(InformationCriteria, GaussianVAE):
         ArithmeticError
             If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
         """
-        return self._train(x, partial(sigma_batch, n_latents=self.n_latents))
+        draw = partial(sigma_batch, n_latents=self.n_latents)
+        return self._follow(partial(self._loop, x, draw), resume)
 
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x) = log N(x; μ, W Wᵀ + s² I), (N,), nats, exact, for x (N, D)."""

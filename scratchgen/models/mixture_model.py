@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from scratchgen.em import CategoricalLaw, Iterate, e_step, free_energy
 from scratchgen.mixture import Mixture
 from scratchgen.models.estimator import Progress, WeightedEstimator, framed
 from scratchgen.models.files import FLOAT64, Form
+from scratchgen.models.training_state import TrainingState
 from scratchgen.validation import RNG, Array, ArrayLike, IntArray, as_count, as_generator, as_number
 
 Law = TypeVar("Law", Mixture, CategoricalLaw)
@@ -37,29 +39,58 @@ class MixtureModel(WeightedEstimator):
 
     def _keep_best(
         self,
-        runs: Iterable[Iterator[Iterate[Law, Any]]],
-        n_steps: int,
+        run: Callable[[Law, Sequence[float]], Iterator[Iterate[Law, Any]]],
+        start: Callable[[], Law],
+        n_runs: int,
+        rng: np.random.Generator,
+        data: str,
         attributes: Callable[[Law], dict[str, Any]],
+        state: TrainingState | None,
     ) -> Iterator[Progress]:
         """Run EM from every start and keep the result with the largest bound; yield after every M-step.
 
         The loss is minus the bound of the E-step after the M-step.  As soon as the bound of a run exceeds the bounds of
-        all earlier runs, the model follows this run to its end, since EM never lowers the bound.  `attributes` returns
-        the fitted attributes of a law.
+        all earlier runs, the model follows this run to its end, since EM never lowers the bound.
+
+        Parameters
+        ----------
+        run : (law, bounds before it) → iterates of `em`
+        start : () → law
+            Draws a start from `rng`.
+        n_runs : int
+        rng : Generator
+        data : str
+            Checksum of the data.
+        attributes : law → dict
+            Fitted attributes.
+        state : TrainingState, optional
+            The state from which the training goes on.
         """
-        best, step = -np.inf, 0
-        for run in runs:
-            leads = False
-            for law, _, bounds, converged in run:
-                leads = leads or bounds[-1] > best
+        best, step, first, leads = -np.inf, 0, 0, False
+        if state is not None:
+            best, step, first = self.lower_bounds_[-1], state.step, int(state.arrays["run"])
+        for i in range(first, n_runs):
+            if state is None:
+                leads, iterates = False, run(start(), ())
+            else:  # the first iterate is that of the state
+                leads, bounds_before = bool(state.arrays["leads"]), state.arrays["bounds"][:-1]
+                iterates, state = islice(run(self._law(state.arrays), bounds_before), 1, None), None
+            generator = dict(rng.bit_generator.state)  # no draws follow within a run
+            for law, _, bounds, converged in iterates:
+                leads, fitted = leads or bounds[-1] > best, attributes(law)
+                step += len(bounds) > 1
+                now = None
+                if i < n_runs - 1 or not (converged or len(bounds) > self.max_iter):
+                    arrays = {"bounds": np.array(bounds), "run": i, "n_runs": n_runs, "leads": leads}
+                    arrays |= {name: fitted[name] for name in self._law_names}
+                    now = TrainingState(step, data, generator, arrays)
                 if leads:
                     best, n_iter = bounds[-1], len(bounds) - 1
-                    self.set_fitted(
-                        **attributes(law), lower_bounds_=np.array(bounds), converged_=converged, n_iter_=n_iter
-                    )
+                    fitted |= {"lower_bounds_": np.array(bounds), "converged_": converged, "n_iter_": n_iter}
+                    self.set_fitted(**fitted, training_state_=now)
+                self.training_state_ = now
                 if len(bounds) > 1:
-                    step += 1
-                    yield Progress(step, n_steps, -bounds[-1])
+                    yield Progress(step, n_runs * self.max_iter, -bounds[-1])
         warn_unless_converged(self.converged_, self.lower_bounds_, self.tol)
 
     def _check_parameters(self) -> None:
@@ -79,6 +110,27 @@ class MixtureModel(WeightedEstimator):
 
     def _check_fitted(self, **fitted: Any) -> None:
         check_bounds(**fitted)
+
+    @property
+    def _law_names(self) -> list[str]:
+        """Names of the fitted attributes that make the law."""
+        return [name for name in self._fitted if name not in ("lower_bounds_", "converged_", "n_iter_")]
+
+    @abstractmethod
+    def _law(self, fitted: dict[str, Any]) -> Any:
+        """The law of fitted attributes, `_law_names`."""
+
+    def _state_forms(self, n_features: int) -> dict[str, Form]:
+        forms, number = self._forms(n_features), Form(("int64",), ())
+        own = {"bounds": Form(FLOAT64, (None,)), "run": number, "n_runs": number, "leads": Form(("bool",), ())}
+        return own | {name: forms[name] for name in self._law_names}
+
+    def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
+        super()._check_state(state, fitted)
+        n_runs = as_count(state.arrays["n_runs"], "training.n_runs", maximum=self.n_init)
+        as_count(state.arrays["run"], "training.run", minimum=0, maximum=n_runs - 1)
+        as_count(len(state.arrays["bounds"]), "length of training.bounds", maximum=self.max_iter + 1)
+        self._law(state.arrays)
 
     @property
     @abstractmethod

@@ -6,15 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any, Self
 
 import numpy as np
 
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
-from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
-from scratchgen.nn import EMA, Adam, CategoricalDenoiser
+from scratchgen.models.estimator import UNTRAINED, Begun, Progress, finite, framed
+from scratchgen.nn import CategoricalDenoiser
 from scratchgen.sde import (
     DIRECTIONS,
     MATCHINGS,
@@ -35,6 +34,7 @@ from scratchgen.sde import (
     train,
 )
 from scratchgen.sde.processes import check_noise
+from scratchgen.sde.training import N_CELLS
 from scratchgen.timestep_sampling import STEP_CHOICES
 from scratchgen.validation import (
     RNG,
@@ -120,12 +120,14 @@ class ScoreSDE(DiffusionModel):
 
     # --- training --------------------------------------------------------------------------------------------------
 
-    def train(self, x: ArrayLike) -> Iterator[Progress]:
+    def train(self, x: ArrayLike, *, resume: bool = False) -> Iterator[Progress]:
         """Minimise the score-matching loss by Adam.
 
         Parameters
         ----------
         x : (N, D)
+        resume : bool
+            Go on after the last step of a training that has not ended, see `Estimator.resume`.
 
         Yields
         ------
@@ -140,25 +142,28 @@ class ScoreSDE(DiffusionModel):
         ArithmeticError
             If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
         """
+        return self._follow(partial(self._loop, x), resume)
+
+    def _loop(self, x: ArrayLike, resume: bool) -> Begun:
+        """Score matching on x with the arguments of the model."""
         self._check_parameters()
-        before = dict(vars(self))
-        network, data, options = self._start(x)
-        steps = train(
+        sampler = TimeSampler(self._process, self.t_min, self.weighting, self.time_choice)
+        network, adam, ema, data, rng, state = self._begin(x, None, sampler.cells, resume)
+        losses = train(
             network,
             self.sde_,
             data,
-            adam=Adam(network.parameters, weight_decay=self.weight_decay),
-            ema=EMA(self.parameters_, self.ema_decay),
-            sampler=TimeSampler(self.sde_, self.t_min, self.weighting, self.time_choice),
+            self.n_steps,
+            rng,
+            adam=adam,
+            ema=ema,
+            sampler=sampler,
             matching=self.matching,
             directions=self.directions,
-            **options,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
         )
-        losses = np.empty(options["n_steps"])
-        first = self._first_or_undo(steps, before)
-        for step, loss in enumerate(chain([first], steps), start=1):
-            losses[step - 1], self.losses_ = loss, losses[:step]
-            yield Progress(step, len(losses), loss)
+        return Begun(losses, state, rng)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -191,6 +196,10 @@ class ScoreSDE(DiffusionModel):
     def _process(self) -> LinearSDE:
         """`sde`, or its default."""
         return VP() if self.sde is None else self.sde
+
+    @property
+    def _n_times(self) -> int:
+        return N_CELLS
 
     def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
         """Add the forward process."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
 
-from scratchgen.models.estimator import FAR, UNTRAINED, Progress, StandardizedEstimator, finite, framed
+from scratchgen.models.estimator import FAR, UNTRAINED, Begun, Progress, StandardizedEstimator, finite, framed
 from scratchgen.models.files import Form
+from scratchgen.models.training_state import TrainingState, checksum
 from scratchgen.nn import Adam, n_parameters
 from scratchgen.nn.activations import ACTIVATIONS
 from scratchgen.vae import LOG_VARIANCE_RATE, Draw, VAENetwork, elbo, iwae, random_batch, train
@@ -25,7 +25,6 @@ from scratchgen.validation import (
     as_number,
     as_samples,
     check_varies,
-    column_names,
 )
 
 PARTS = ("encoder_", "decoder_", "log_variance_")  # in the order of `VAENetwork.parts`
@@ -52,22 +51,50 @@ class GaussianVAE(StandardizedEstimator):
     encoder_: Array = field(init=False)
     decoder_: Array = field(init=False)
     log_variance_: Array = field(init=False)
-    losses_: Array = field(init=False)
     network_: VAENetwork = field(init=False)
 
-    def _train(self, x: ArrayLike, draw: Draw) -> Iterator[Progress]:
-        """Minimise (14) on the batches and noise of `draw`; yield the loss in units of the data after every step."""
+    def _loop(self, x: ArrayLike, draw: Draw, resume: bool) -> Begun:
+        """Minimise (14) on the batches and noise of `draw`; the losses are in units of the data."""
         self._check_parameters()
-        names = column_names(x)
-        x, n_steps, rng = as_samples(x), self.n_steps, as_generator(self.rng)
-        learned, variance = self._starting_variance()
+        names, x = self._names_in(x, resume), as_samples(x)
+        data = checksum(x)
+        state = self._state_to_resume(data) if resume else None
+        rng = self._generator(state)
+        if state is None:
+            self._set_untrained(x, names, rng)
+        parts = {name: getattr(self, name) for name in PARTS}
+        adams = [Adam(part) for part in parts.values()]
+        m, v = ({name + moment: getattr(a, moment) for name, a in zip(parts, adams, strict=True)} for moment in "mv")
+        arrays = parts | m | v
+        if state is not None:
+            for adam in adams:
+                adam.n_steps = state.step
+            for name, array in arrays.items():
+                array[...] = state.arrays[name]
+        learned, _ = self._starting_variance()
+        losses = train(
+            self.network_,
+            self.to_model(x).astype(self.dtype),
+            self.n_steps,
+            rng,
+            draw,
+            adams=adams,
+            learning_rate=self.learning_rate,
+            log_variance_rate=LOG_VARIANCE_RATE if learned else 0.0,
+            kl_weight=self.kl_weight,
+        )
+        log_volume = self._log_volume
+        state = TrainingState(0 if state is None else state.step, data, dict(rng.bit_generator.state), arrays)
+        return Begun((loss + log_volume for loss in losses), state, rng)
+
+    def _set_untrained(self, x: Array, names: tuple[str, ...] | None, rng: np.random.Generator) -> None:
+        """Set the units of x and networks with random weights; ValueError for a constant column without a variance."""
         if self.decoder_variance == "diag" and self.n_levels is None:
             check_varies(x, "with decoder_variance='diag' its s² would go to 0 and the ELBO to infinity; drop it")
         mean, scale = self._measure_units(x)
         start = self._new_network(x.shape[1], rng)
-        start.log_variance[:] = np.log(variance)
+        start.log_variance[:] = np.log(self._starting_variance()[1])
         parts = dict(zip(PARTS, (part for part, _ in start.parts), strict=True))
-        before = dict(vars(self))
         self.set_fitted(
             n_features_in_=x.shape[1],
             feature_names_in_=names,
@@ -76,22 +103,6 @@ class GaussianVAE(StandardizedEstimator):
             losses_=np.zeros(0),
             **parts,
         )
-        steps = train(
-            self.network_,
-            self.to_model(x).astype(self.dtype),
-            n_steps,
-            rng,
-            draw,
-            adams=[Adam(part) for part, _ in self.network_.parts],
-            learning_rate=self.learning_rate,
-            log_variance_rate=LOG_VARIANCE_RATE if learned else 0.0,
-            kl_weight=self.kl_weight,
-        )
-        losses, log_volume = np.empty(n_steps), self._log_volume
-        first = self._first_or_undo(steps, before)
-        for step, loss in enumerate(chain([first], steps), start=1):
-            losses[step - 1], self.losses_ = loss + log_volume, losses[:step]
-            yield Progress(step, n_steps, loss + log_volume)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -145,6 +156,16 @@ class GaussianVAE(StandardizedEstimator):
             raise ValueError(
                 f"losses_ must have n_steps = {self.n_steps} numbers at most, got {len(fitted['losses_'])}"
             )
+
+    def _state_forms(self, n_features: int) -> dict[str, Form]:
+        forms = self._forms(n_features)
+        return {name + moment: forms[name] for moment in ("", "m", "v") for name in PARTS}
+
+    def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
+        super()._check_state(state, fitted)
+        for name in PARTS:
+            if (state.arrays[name + "v"] < 0).any():
+                raise ValueError(f"training.{name}v must not be negative")
 
     # --- use of the fitted model -----------------------------------------------------------------------------------
 
@@ -303,8 +324,8 @@ class VAE(GaussianVAE):
         if self.batch_size is not None:
             as_count(self.batch_size, "batch_size")
 
-    def train(self, x: ArrayLike) -> Iterator[Progress]:
-        """Minimise (14) on x, (N, D), by Adam.
+    def train(self, x: ArrayLike, *, resume: bool = False) -> Iterator[Progress]:
+        """Minimise (14) on x, (N, D), by Adam; `resume` goes on with a training that has not ended.
 
         Yields
         ------
@@ -318,4 +339,5 @@ class VAE(GaussianVAE):
         ArithmeticError
             If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
         """
-        return self._train(x, partial(random_batch, n_latents=self.n_latents, batch_size=self.batch_size))
+        draw = partial(random_batch, n_latents=self.n_latents, batch_size=self.batch_size)
+        return self._follow(partial(self._loop, x, draw), resume)

@@ -248,7 +248,7 @@ def test_respaced_model_with_its_best_variances_draws_the_data_exactly(steps, ke
     """σ_t² = v_t for any subset of the steps, from the exact x_T: the samples have the moments of isotropic data."""
     model = exact_model(variance="optimal")
     model.noise_losses_ = gaussian_noise_losses(model.schedule_)
-    model.variance_ = model._best_variance()
+    model.variance_ = model._best_variance(model.noise_losses_)
     short = model.respace(steps)
     assert residual(short.schedule_.alpha_bar[1:], model.schedule_.alpha_bar[list(kept)]) < 1e-12
     mean, covariance = moments(short, short.schedule_.T + 1)

@@ -152,7 +152,7 @@ def test_things_with_an_attribute_columns_that_are_no_frames():
 
 # --- verbs -------------------------------------------------------------------------------------------------
 
-TRAINING = {"fit", "train", "fit_predict", "to_data"}  # `to_data` takes x in the model's units
+TRAINING = {"fit", "train", "resume", "fit_predict", "to_data"}  # `to_data` takes x in the model's units
 
 
 def verbs(model):
@@ -163,6 +163,21 @@ def verbs(model):
         for name, f in methods
         if name[0] != "_" and "x" in inspect.signature(f).parameters and name not in TRAINING
     }
+
+
+@every_model
+def test_a_training_resumes_with_the_names_of_its_beginning(kind):
+    """An array resumes as well as a frame; a frame with other columns is refused."""
+    build, x = MODELS[kind]
+    model = build()
+    steps = model.train(Frame(x, NAMES))
+    next(steps)
+    if model.training_state_ is None:  # PPCA's closed form has no second step
+        return
+    with pytest.raises(ValueError, match="feature names"):
+        copy.deepcopy(model).resume(Frame(x, NAMES[::-1]))
+    for same in (x, Frame(x, NAMES)):
+        assert tuple(copy.deepcopy(model).resume(same).feature_names_in_) == tuple(NAMES)
 
 
 def test_the_table_of_verbs_is_whole():

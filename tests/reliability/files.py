@@ -1,5 +1,6 @@
 """Damaged and crafted model files: byte flips, truncations, and mutations of the structure with right checksums."""
 
+import contextlib
 import copy
 import importlib.util
 import io
@@ -17,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from scratchgen.models.files import ModelFileError
-from tests.reliability.models import KINDS, archive, file_of, fitted, members, npy, numbers, said
+from tests.reliability.models import KINDS, archive, data, file_of, fitted, members, npy, numbers, said
 from tests.reliability.report import Figure
 
 MOST_MEMORY = 256 * 2**20
+LENGTHS = ("n_steps", "max_iter", "n_init", "batch_size")  # arguments that make a training long
 
 
 def outcome(kind, content, folder):
@@ -48,9 +50,12 @@ def outcome(kind, content, folder):
             return "wrong NaN", memory
         again = Path(folder) / "again.npz"
         model.save(again, overwrite=True)
-        type(model).load(again)
+        again = type(model).load(again)
+        if model.training_state_ is not None and all(getattr(model, name, 1) < 1000 for name in LENGTHS):
+            with contextlib.suppress(TypeError):  # an argument that `fit` refuses as well
+                again.resume(data(model))
     except (ArithmeticError, ValueError):
-        return "other", memory  # a clear error of `sample` or `elbo`
+        return "other", memory  # a clear error of `sample`, `elbo` or `resume`
     except Exception as error:
         return f"wrong {type(error).__name__}", memory
     return "other", memory
