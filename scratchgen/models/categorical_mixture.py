@@ -56,6 +56,8 @@ class CategoricalMixture(MixtureModel):
         Largest number of M-steps of a run.
     n_init : int
         Number of runs, each from k-means on the levels as numbers; the best result is kept.
+    verbose : bool or int
+        Show progress on stderr in `fit` and `resume`: a bar with rich on a terminal, about ten lines otherwise.
     rng : int, Generator or None
         Source of the initial responsibilities.
 

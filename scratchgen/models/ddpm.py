@@ -31,8 +31,9 @@ from scratchgen.ddpm import (
 )
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
-from scratchgen.models.estimator import UNTRAINED, Begun, Progress, finite, framed
+from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
 from scratchgen.models.files import FLOAT64, Form
+from scratchgen.models.network_model import Begun
 from scratchgen.nn import CategoricalDenoiser
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler
@@ -105,6 +106,16 @@ class DDPM(DiffusionModel):
     standardize : bool or "global"
         Work on (x − mean)/scale instead of x, with a scale for every column (True) or one for all columns ("global");
         see `StandardizedEstimator`.
+    early_stopping : bool
+        Hold out rows of x, compute their bound about every 5 % of the steps, on the same noise, and keep the weights
+        with the best bound; stop when the bound no longer improves.  The checks take about a tenth of the time.
+    validation_fraction : float
+        Part of the rows that is held out with `early_stopping`.
+    n_iter_no_change : int
+        Number of checks without a better bound after which training stops.  With 5, 24 trainings on iris and on eight
+        Gaussians kept weights within 0.12 nats of the best ones of a full training; with 4, within 0.57 nats.
+    verbose : bool or int
+        Show progress on stderr in `fit` and `resume`: a bar with rich on a terminal, about ten lines otherwise.
     rng : int, Generator or None
         Source of initial weights and of training.
 
@@ -118,6 +129,9 @@ class DDPM(DiffusionModel):
         Network with the averaged parameters.
     losses_ : (steps,)
         Loss of every training step, with λ_t.
+    history_ : History
+        Training loss and validation bound: `plt.plot(history_.steps, history_.losses)`, and
+        `plt.plot(history_.validation_steps, history_.validation_bounds)`.
 
     Examples
     --------
@@ -162,15 +176,11 @@ class DDPM(DiffusionModel):
 
     def fit(self, x: ArrayLike, y: object = None) -> Self:
         """Train from scratch on x, (N, D), to the end; arguments and errors as for `train`."""
-        for _ in self.train(x, y):
-            pass
-        return self
+        return self._run(self.train(x, y))
 
     def resume(self, x: ArrayLike, y: object = None) -> Self:
         """Go on with a training that has not ended, see `Estimator.resume`; y are its labels."""
-        for _ in self.train(x, y, resume=True):
-            pass
-        return self
+        return self._run(self.train(x, y, resume=True))
 
     def train(self, x: ArrayLike, y: object = None, *, resume: bool = False) -> Iterator[Progress]:
         """Minimise E_t λ_t ‖ε − ε̂(x_t, t)‖² by Algorithm 1.
@@ -204,7 +214,7 @@ class DDPM(DiffusionModel):
         self._check_parameters()
         labels = self._as_labels(y, len(as_samples(x))) if self.n_classes else None
         sampler = TimestepSampler(self._n_times, self.step_choice)
-        network, adam, ema, data, rng, state = self._begin(x, labels, sampler, resume)
+        network, adam, ema, data, labels, rng, state, validate = self._begin(x, labels, sampler, resume)
         losses = train(
             network,
             self.schedule_,
@@ -221,7 +231,7 @@ class DDPM(DiffusionModel):
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )
-        return Begun(losses, state, rng, partial(self._estimate_variance, data, rng))
+        return Begun(losses, state, rng, validate, partial(self._estimate_variance, data, rng))
 
     def _estimate_variance(self, data: Array, rng: np.random.Generator) -> None:
         """Set `variance_` for variance="optimal" at the end of training."""
@@ -301,6 +311,10 @@ class DDPM(DiffusionModel):
 
     @property
     def _n_times(self) -> int:
+        return self._chain.T
+
+    @property
+    def _n_calls(self) -> int:
         return self._chain.T
 
     def _best_variance(self, noise_losses: Array) -> Array:

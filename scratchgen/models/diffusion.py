@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from scratchgen.models.estimator import StandardizedEstimator
 from scratchgen.models.files import FLOAT64, Form
+from scratchgen.models.network_model import NetworkModel
 from scratchgen.models.training_state import TrainingState, checksum
 from scratchgen.nn import EMA, Adam, CategoricalDenoiser, NoiseNetwork, NoisePredictor, n_parameters
 from scratchgen.timestep_sampling import TimestepSampler
@@ -36,13 +36,15 @@ class Training(NamedTuple):
     network: NoisePredictor  # in training; `network_` has the moving average of its parameters
     adam: Adam
     ema: EMA
-    data: Array  # x in the model's units, float32
+    data: Array  # the rows of x that are not held out, in the model's units, float32
+    labels: IntArray | None
     rng: np.random.Generator
     state: TrainingState
+    validate: Callable[[], float] | None
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class DiffusionModel(StandardizedEstimator):
+class DiffusionModel(NetworkModel):
     """Base of DDPM and ScoreSDE, which differ in the noise levels of training and in sampling and bounds."""
 
     prediction: str = "v"
@@ -59,9 +61,12 @@ class DiffusionModel(StandardizedEstimator):
         "scale_",
         "parameters_",
         "losses_",
+        "validation_steps_",
+        "validation_bounds_",
         "histograms_",
         "covariance_",
     )
+    _weights: ClassVar[tuple[str, ...]] = ("parameters_",)
     n_classes = 0  # an argument of DDPM only
     parameters_: Array = field(init=False)
     histograms_: Array = field(init=False)
@@ -88,9 +93,11 @@ class DiffusionModel(StandardizedEstimator):
         data = checksum(x, labels)
         state = self._state_to_resume(data) if resume else None
         rng = self._generator(state)
+        held = self._hold_out(len(x), rng, state)
+        rest = np.delete(np.arange(len(x)), held["held_out"]) if held else slice(None)
         if state is None:
-            mean, scale = self._measure_units(x)
-            histograms, covariance = self._statistics(x, mean, scale)
+            mean, scale = self._measure_units(x[rest])
+            histograms, covariance = self._statistics(x[rest], mean, scale)
             network = self._new_network(x.shape[1], histograms, covariance, rng)
             self.set_fitted(
                 n_features_in_=x.shape[1],
@@ -114,12 +121,15 @@ class DiffusionModel(StandardizedEstimator):
             "mean_squares": means.mean_squares,
             "n_seen": means.n_seen,
         }
+        arrays |= {"best_parameters_": self.parameters_.copy(), **held} if held else {}
         if state is not None:
             adam.n_steps = ema.n_updates = state.step
-            for name, array in arrays.items():
-                array[...] = state.arrays[name]
+            for name in arrays.keys() - held.keys():
+                arrays[name][...] = state.arrays[name]
         state = TrainingState(0 if state is None else state.step, data, dict(rng.bit_generator.state), arrays)
-        return Training(network, adam, ema, self.to_model(x).astype(np.float32), rng, state)
+        trained, trained_labels = self.to_model(x[rest]).astype(np.float32), None if labels is None else labels[rest]
+        validate = self._validation(x, held, self.batch_size, labels)
+        return Training(network, adam, ema, trained, trained_labels, rng, state, validate)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -150,7 +160,8 @@ class DiffusionModel(StandardizedEstimator):
     def _state_forms(self, n_features: int) -> dict[str, Form]:
         cells, parameters = (self._n_times + 1,), self._forms(n_features)["parameters_"]
         means = {"mean_squares": Form(FLOAT64, cells), "n_seen": Form(("int64",), cells)}
-        return dict.fromkeys(("parameters", "average", "m", "v"), parameters) | means
+        own = dict.fromkeys(("parameters", "average", "m", "v"), parameters) | means
+        return own | self._validation_forms(self._forms(n_features))
 
     def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
         super()._check_state(state, fitted)

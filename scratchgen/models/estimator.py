@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from scratchgen.models.files import (
     reading,
     write_model,
 )
+from scratchgen.models.progress import Progress as Progress
+from scratchgen.models.progress import shown
 from scratchgen.models.training_state import TrainingState
 from scratchgen.validation import (
     RNG,
@@ -120,14 +122,6 @@ def check_no_random_state(names: Container[str]) -> None:
         raise TypeError("random_state is not an argument; did you mean rng? pass rng=0, or a numpy Generator")
 
 
-class Progress(NamedTuple):
-    """State of training after a step, as `train` yields it."""
-
-    step: int  # number of steps done
-    n_steps: int  # number of planned steps; EM may end earlier
-    loss: float  # loss of this step; the docstring of each model's `train` defines it
-
-
 class NotFittedError(ValueError, AttributeError):
     """Error of a method that needs a fitted model."""
 
@@ -143,15 +137,6 @@ def _not_fitted(message: str) -> NotFittedError:
         {"__reduce__": lambda self: (_not_fitted, self.args)},  # pickle would look for a class of the module
     )
     return both(message)
-
-
-class Begun(NamedTuple):
-    """A training loop, its state, the generator that it draws from, and what follows its last step."""
-
-    losses: Iterator[float]
-    state: TrainingState
-    rng: np.random.Generator
-    finish: Callable[[], None] = lambda: None
 
 
 @cache  # every step of EM asks for them
@@ -174,6 +159,7 @@ class Estimator(ABC):
     _feature_names: tuple[str, ...] | None = field(init=False)
     training_state_: TrainingState | None = field(init=False)  # None after the last step
     _params_of_fit: dict[str, Any] = field(init=False)
+    verbose: bool | int = False
     rng: RNG = None
 
     # --- parameters ------------------------------------------------------------------------------------------------
@@ -250,9 +236,17 @@ class Estimator(ABC):
         ArithmeticError
             If the loss becomes NaN or infinite.
         """
-        for _ in self.train(x):
+        return self._run(self.train(x))
+
+    def _run(self, steps: Iterator[Progress]) -> Self:
+        """Train to the end; with `verbose` show how it goes."""
+        for _ in shown(steps, type(self).__name__, self._report) if self.verbose else steps:
             pass
         return self
+
+    def _report(self, progress: Progress) -> str:
+        """How a training goes after a step, as text for `verbose`."""
+        return f"loss {progress.loss:.4g}"
 
     def resume(self, x: ArrayLike, y: object = None) -> Self:
         """Go on with a training that has not ended, on the same x, (N, D); y is as for `fit`.
@@ -265,9 +259,7 @@ class Estimator(ABC):
         ValueError
             If there is no such training, an argument has changed since, or x or y are not those of the training.
         """
-        for _ in self.train(x, resume=True):
-            pass
-        return self
+        return self._run(self.train(x, resume=True))
 
     def _names_in(self, x: ArrayLike, resume: bool) -> tuple[str, ...] | None:
         """Names of the columns of x; with `resume` those of the training, after a check of those of x."""
@@ -283,7 +275,7 @@ class Estimator(ABC):
         if state is None:
             raise ValueError(f"this {type(self).__name__} has no training to resume; call fit(x)")
         for name, value in self.get_params().items():
-            if not is_same(value, self._params_of_fit[name]):
+            if name != "verbose" and not is_same(value, self._params_of_fit[name]):
                 raise ValueError(
                     f"{name} must be {self._params_of_fit[name]!r:.60}, as in the training that resumes, got "
                     f"{value!r:.60}; set it back, or call fit(x)"
@@ -448,8 +440,11 @@ class Estimator(ABC):
             model._check_state(state, fitted)
         return model.set_fitted(n_features_in_=D, feature_names_in_=names, training_state_=state, **fitted)
 
-    def _check_parameters(self) -> None:  # noqa: B027 - a subclass need not have arguments
+    def _check_parameters(self) -> None:
         """Raise TypeError or ValueError for a wrong constructor argument, as far as it can be seen without data."""
+        if not isinstance(self.verbose, bool | np.bool_):
+            as_count(self.verbose, "verbose", minimum=0)
+        as_generator(self.rng)
 
     def _forms(self, n_features: int) -> dict[str, Form]:
         """Types and shapes of the fitted attributes, which follow from the arguments and the number of columns."""
@@ -487,10 +482,10 @@ class StandardizedEstimator(Estimator):
     n_levels: int | None = None
     mean_: Array = field(init=False)
     scale_: Array = field(init=False)
-    losses_: Array = field(init=False)
     _one_scale: ClassVar[bool] = False  # whether standardize=True means one scale for all columns
 
     def _check_parameters(self) -> None:
+        super()._check_parameters()
         known = isinstance(self.standardize, bool | np.bool_) or (
             isinstance(self.standardize, str) and self.standardize == "global"
         )
@@ -501,75 +496,16 @@ class StandardizedEstimator(Estimator):
             )
         if self.n_levels is not None:
             as_count(self.n_levels, "n_levels", minimum=2, maximum=MOST_LEVELS)
-        as_generator(self.rng)
 
     def _forms(self, n_features: int) -> dict[str, Form]:
         return {
             "mean_": Form(FLOAT64, (n_features,)),
             "scale_": Form(FLOAT64, (n_features,)),
-            "losses_": Form(FLOAT64, (None,)),
         }
 
     def _check_fitted(self, **fitted: Any) -> None:
         if (fitted["scale_"] <= 0).any():
             raise ValueError(f"scale_ must be positive, got {fitted['scale_'].min()}")
-
-    def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
-        super()._check_state(state, fitted)
-        n_steps, n_losses = self.get_params()["n_steps"], len(fitted["losses_"])
-        if not state.step <= min(n_losses, n_steps - 1):
-            raise ValueError(
-                f"training: step must be below n_steps={n_steps}, with a loss a step, got {state.step} with {n_losses}"
-            )
-
-    def _follow(self, begin: Callable[[bool], Begun], resume: bool) -> Iterator[Progress]:
-        """Run a training loop to the end, and yield after every step.
-
-        Between two steps `training_state_` is made of the arrays that the loop changes.  Within a step, where Ctrl-C
-        leaves some of them changed, it is a copy, made after every hundredth part of the steps; the model then returns
-        to this copy.  If the first step fails, the model is as it was before the training.
-
-        Parameters
-        ----------
-        begin : resume → Begun
-            Sets the untrained model, or with `resume` that of `training_state_`, and returns the loop.
-        resume : bool
-        """
-        before = None if resume else dict(vars(self))
-        losses, state, rng, finish = begin(resume)
-        n_steps = int(self.get_params()["n_steps"])
-        path = np.empty(n_steps)
-        path[: state.step] = self.losses_[: state.step]
-        kept, every = state.copy(), max(n_steps // 100, 1)
-        for step in range(state.step + 1, n_steps + 1):
-            self.training_state_ = kept
-            try:
-                path[step - 1] = next(losses)
-                if step == n_steps:
-                    finish()
-            except BaseException as error:
-                self._undo(error, state, kept, before)
-                raise
-            before, self.losses_ = None, path[:step]
-            state = TrainingState(step, state.checksum, dict(rng.bit_generator.state), state.arrays)
-            if step % every == 0:
-                kept = state.copy()
-            self.training_state_ = state if step < n_steps else None
-            yield Progress(step, n_steps, float(path[step - 1]))
-
-    def _undo(
-        self, error: BaseException, state: TrainingState, kept: TrainingState, before: dict[str, Any] | None
-    ) -> None:
-        """Return to `before` or to the state `kept`; after a divergence stay at the last good step, without a state."""
-        if before is not None:
-            vars(self).clear()
-            vars(self).update(before)
-        elif isinstance(error, ArithmeticError):
-            self.training_state_ = None
-        else:
-            for name, array in state.arrays.items():
-                array[...] = kept.arrays[name]
-            self.losses_ = self.losses_[: kept.step]
 
     def _measure_units(self, x: Array) -> tuple[Array, Array]:
         """Compute mean_ and scale_, (D,) each, from x, (N, D)."""
@@ -708,18 +644,14 @@ class WeightedEstimator(InformationCriteria, Estimator):
         TypeError, ValueError
             If x, the weights or a constructor argument is wrong.
         """
-        for _ in self.train(x, sample_weight=sample_weight):
-            pass
-        return self
+        return self._run(self.train(x, sample_weight=sample_weight))
 
     def resume(self, x: ArrayLike, y: object = None, *, sample_weight: ArrayLike | None = None) -> Self:
         """Go on with a training that has not ended, on the same x, (N, D), and the same weights; y is ignored.
 
         See `Estimator.resume` for trainings that have not ended, and for errors.
         """
-        for _ in self.train(x, sample_weight=sample_weight, resume=True):
-            pass
-        return self
+        return self._run(self.train(x, sample_weight=sample_weight, resume=True))
 
     def score(self, x: ArrayLike, y: object = None, *, sample_weight: ArrayLike | None = None) -> float:
         """Mean of `score_samples`, nats, with weights (N,) of the rows; not the gradient ∇log p."""

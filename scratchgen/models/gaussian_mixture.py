@@ -84,6 +84,8 @@ class GaussianMixture(MixtureModel):
         those that are None.
     warm_start : bool
         Start from the last fit, if there is one.
+    verbose : bool or int
+        Show progress on stderr in `fit` and `resume`: a bar with rich on a terminal, about ten lines otherwise.
     rng : int, Generator or None
         Source of the initial mixtures.
 

@@ -57,10 +57,10 @@ class LinearGaussianModel(WeightedEstimator):
     max_iter: int
 
     def _check_parameters(self) -> None:
+        super()._check_parameters()
         as_count(self.n_components, "n_components")
         as_number(self.tol, "tol", low=0.0)
         as_count(self.max_iter, "max_iter")
-        as_generator(self.rng)
 
     def _forms(self, n_features: int) -> dict[str, Form]:
         floats = {
@@ -215,6 +215,8 @@ class PPCA(LinearGaussianModel):
         EM stops when the mean log-likelihood increases by less than tol, nats.
     max_iter : int
         Largest number of EM iterations.
+    verbose : bool or int
+        Show progress on stderr in `fit` and `resume`: a bar with rich on a terminal, about ten lines otherwise.
     rng : int, Generator or None
         Source of the initial W of EM.
 
@@ -323,6 +325,8 @@ class FactorAnalysis(LinearGaussianModel):
     noise_floor : float
         Least Ψ_d as a fraction of the variance of column d.  Without a floor the likelihood can be unbounded (Heywood
         cases).
+    verbose : bool or int
+        Show progress on stderr in `fit` and `resume`: a bar with rich on a terminal, about ten lines otherwise.
     rng : int, Generator or None
         Source of the initial W.
 

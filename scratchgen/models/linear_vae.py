@@ -42,6 +42,8 @@ class LinearVAE(InformationCriteria, GaussianVAE):
         Work on (x − mean)/scale instead of x.  True and "global" both mean one scale for all columns: s² is one number
         in the units of PPCA's σ², so that the optimum is PPCA's on the same x.  With a scale for every column it would
         be the optimum of another problem.
+    early_stopping, validation_fraction, n_iter_no_change, verbose
+        As for `DDPM`.
     rng : int, Generator or None
         Source of initial weights.
 
@@ -53,7 +55,7 @@ class LinearVAE(InformationCriteria, GaussianVAE):
         μ.
     decoder_variance_ : float, or (D,) for "diag"
         s² in squared units of the data.
-    losses_, network_
+    losses_, history_, network_
         As for `VAE`.
 
     Examples

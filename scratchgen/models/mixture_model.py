@@ -94,11 +94,11 @@ class MixtureModel(WeightedEstimator):
         warn_unless_converged(self.converged_, self.lower_bounds_, self.tol)
 
     def _check_parameters(self) -> None:
+        super()._check_parameters()
         as_count(self.n_components, "n_components")
         as_number(self.tol, "tol", low=0.0)
         as_count(self.max_iter, "max_iter", minimum=0)
         as_count(self.n_init, "n_init")
-        as_generator(self.rng)
 
     def _forms(self, n_features: int) -> dict[str, Form]:
         return {

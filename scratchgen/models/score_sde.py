@@ -12,7 +12,8 @@ import numpy as np
 
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
-from scratchgen.models.estimator import UNTRAINED, Begun, Progress, finite, framed
+from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
+from scratchgen.models.network_model import Begun
 from scratchgen.nn import CategoricalDenoiser
 from scratchgen.sde import (
     DIRECTIONS,
@@ -87,6 +88,8 @@ class ScoreSDE(DiffusionModel):
         distribution over the n_levels, which is also the decoder P(x_0 | x_t) at t_min.
     hidden, n_coordinate_features, n_steps, batch_size, learning_rate, weight_decay, ema_decay, standardize, rng
         As for DDPM.
+    early_stopping, validation_fraction, n_iter_no_change, verbose
+        As for DDPM.
 
     Attributes
     ----------
@@ -96,6 +99,8 @@ class ScoreSDE(DiffusionModel):
         Network with the averaged parameters.
     losses_ : (steps,)
         Loss of every training step.
+    history_ : History
+        As for DDPM.
 
     Examples
     --------
@@ -148,7 +153,7 @@ class ScoreSDE(DiffusionModel):
         """Score matching on x with the arguments of the model."""
         self._check_parameters()
         sampler = TimeSampler(self._process, self.t_min, self.weighting, self.time_choice)
-        network, adam, ema, data, rng, state = self._begin(x, None, sampler.cells, resume)
+        network, adam, ema, data, _, rng, state, validate = self._begin(x, None, sampler.cells, resume)
         losses = train(
             network,
             self.sde_,
@@ -163,7 +168,7 @@ class ScoreSDE(DiffusionModel):
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )
-        return Begun(losses, state, rng)
+        return Begun(losses, state, rng, validate)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -196,6 +201,10 @@ class ScoreSDE(DiffusionModel):
     def _process(self) -> LinearSDE:
         """`sde`, or its default."""
         return VP() if self.sde is None else self.sde
+
+    @property
+    def _n_calls(self) -> int:
+        return 64  # the default of `elbo`
 
     @property
     def _n_times(self) -> int:

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scratchgen.models.estimator import FAR, UNTRAINED, Begun, Progress, StandardizedEstimator, finite, framed
+from scratchgen.models.estimator import FAR, UNTRAINED, Progress, finite, framed
 from scratchgen.models.files import Form
+from scratchgen.models.network_model import Begun, NetworkModel
 from scratchgen.models.training_state import TrainingState, checksum
 from scratchgen.nn import Adam, n_parameters
 from scratchgen.nn.activations import ACTIVATIONS
@@ -31,7 +32,7 @@ PARTS = ("encoder_", "decoder_", "log_variance_")  # in the order of `VAENetwork
 
 
 @dataclass(eq=False, repr=False)
-class GaussianVAE(StandardizedEstimator):
+class GaussianVAE(NetworkModel):
     """Base of `VAE` and `LinearVAE`: networks, training and the common methods."""
 
     n_latents: int = 2
@@ -47,7 +48,15 @@ class GaussianVAE(StandardizedEstimator):
     n_steps: int = 3000
     learning_rate: float = 2e-3
 
-    _fitted: ClassVar[tuple[str, ...]] = ("mean_", "scale_", "encoder_", "decoder_", "log_variance_", "losses_")
+    _fitted: ClassVar[tuple[str, ...]] = (
+        "mean_",
+        "scale_",
+        *PARTS,
+        "losses_",
+        "validation_steps_",
+        "validation_bounds_",
+    )
+    _weights: ClassVar[tuple[str, ...]] = PARTS
     encoder_: Array = field(init=False)
     decoder_: Array = field(init=False)
     log_variance_: Array = field(init=False)
@@ -60,21 +69,24 @@ class GaussianVAE(StandardizedEstimator):
         data = checksum(x)
         state = self._state_to_resume(data) if resume else None
         rng = self._generator(state)
+        held = self._hold_out(len(x), rng, state)
+        rest = x[np.delete(np.arange(len(x)), held["held_out"])] if held else x
         if state is None:
-            self._set_untrained(x, names, rng)
+            self._set_untrained(rest, names, rng)
         parts = {name: getattr(self, name) for name in PARTS}
         adams = [Adam(part) for part in parts.values()]
         m, v = ({name + moment: getattr(a, moment) for name, a in zip(parts, adams, strict=True)} for moment in "mv")
-        arrays = parts | m | v
+        arrays = parts | m | v | held
+        arrays |= {f"best_{name}": part.copy() for name, part in parts.items()} if held else {}
         if state is not None:
             for adam in adams:
                 adam.n_steps = state.step
-            for name, array in arrays.items():
-                array[...] = state.arrays[name]
+            for name in arrays.keys() - held.keys():
+                arrays[name][...] = state.arrays[name]
         learned, _ = self._starting_variance()
         losses = train(
             self.network_,
-            self.to_model(x).astype(self.dtype),
+            self.to_model(rest).astype(self.dtype),
             self.n_steps,
             rng,
             draw,
@@ -85,7 +97,8 @@ class GaussianVAE(StandardizedEstimator):
         )
         log_volume = self._log_volume
         state = TrainingState(0 if state is None else state.step, data, dict(rng.bit_generator.state), arrays)
-        return Begun((loss + log_volume for loss in losses), state, rng)
+        validate = self._validation(x, held, self.get_params().get("batch_size") or len(rest))
+        return Begun((loss + log_volume for loss in losses), state, rng, validate)
 
     def _set_untrained(self, x: Array, names: tuple[str, ...] | None, rng: np.random.Generator) -> None:
         """Set the units of x and networks with random weights; ValueError for a constant column without a variance."""
@@ -157,9 +170,14 @@ class GaussianVAE(StandardizedEstimator):
                 f"losses_ must have n_steps = {self.n_steps} numbers at most, got {len(fitted['losses_'])}"
             )
 
+    @property
+    def _n_calls(self) -> int:
+        return 16  # the default of `elbo`
+
     def _state_forms(self, n_features: int) -> dict[str, Form]:
         forms = self._forms(n_features)
-        return {name + moment: forms[name] for moment in ("", "m", "v") for name in PARTS}
+        own = {name + moment: forms[name] for moment in ("", "m", "v") for name in PARTS}
+        return own | self._validation_forms(forms)
 
     def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
         super()._check_state(state, fitted)
@@ -268,6 +286,8 @@ class VAE(GaussianVAE):
         see `StandardizedEstimator`.
     dtype : {"float32", "float64"}
         Type of parameters and of training.
+    early_stopping, validation_fraction, n_iter_no_change, verbose
+        As for `DDPM`.
     rng : int, Generator or None
         Source of initial weights and of training.
 
@@ -279,6 +299,8 @@ class VAE(GaussianVAE):
         s² of every column in squared units of the data.
     losses_ : (steps,)
         Mean loss of the batch of every step, nats, in units of the data; for `kl_weight` 1 an estimate of −ELBO.
+    history_ : History
+        As for `DDPM`.
 
     Examples
     --------

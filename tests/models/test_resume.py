@@ -6,6 +6,7 @@ import itertools
 import json
 import pickle
 import random
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,6 @@ from scratchgen import (
 from scratchgen.models.estimator import NotFittedError
 from scratchgen.models.files import ModelFileError, encode
 from scratchgen.models.training_state import checksum
-from tests.reliability.interruptions import duration, told
 from tests.reliability.models import archive, members, npy
 
 X = np.random.default_rng(0).standard_normal((60, 3)) * [1.0, 2.0, 0.5]
@@ -35,6 +35,7 @@ LEVELS = np.random.default_rng(1).integers(0, 4, (60, 3))
 Y = np.arange(60) % 3
 T10 = NoiseSchedule.linear(10)
 NET = {"hidden": (5,), "n_steps": 40, "batch_size": 16, "rng": 0}
+EARLY = {"early_stopping": True, "validation_fraction": 0.3, "n_iter_no_change": 4, "learning_rate": 0.005}
 
 
 def mersenne(seed):
@@ -57,6 +58,9 @@ KINDS = {
     "VAE": (lambda: VAE(2, hidden=(5,), n_steps=40, decoder_variance="diag", rng=np.random.default_rng(7)), (X,)),
     "VAE, levels": (lambda: VAE(1, (5,), n_levels=4, n_steps=40, batch_size=None, dtype="float64", rng=0), (LEVELS,)),
     "LinearVAE": (lambda: LinearVAE(1, n_steps=40, rng=0), (X,)),
+    "DDPM, early": (lambda: DDPM(T10, "optimal", n_classes=3, **NET | EARLY), (X, Y)),
+    "ScoreSDE, early": (lambda: ScoreSDE(n_sample_steps=9, **NET | EARLY | {"n_iter_no_change": 99}), (X,)),
+    "VAE, early": (lambda: VAE(1, (5,), n_steps=60, batch_size=16, rng=mersenne(1), **EARLY), (X,)),
     "GaussianMixture": (lambda: GaussianMixture(3, n_init=3, tol=0.0, max_iter=12, rng=mersenne(0)), (X,)),
     "GaussianMixture, tol": (lambda: GaussianMixture(2, "tied", n_init=4, tol=1e-6, init_params="random", rng=0), (X,)),
     "GaussianMixture, prior": (
@@ -127,28 +131,47 @@ def test_resume_goes_on_with_a_loop_that_was_left(kind, tmp_path):
     assert type(model).load(tmp_path / "end.npz").training_state_ is None
 
 
+def lines_until(action, last=None):
+    """Run `action`, and let line number `last` of the package's code in it raise KeyboardInterrupt; the lines run."""
+    n, before = 0, sys.gettrace()
+
+    def trace(frame, event, argument):
+        nonlocal n
+        if "scratchgen" not in frame.f_code.co_filename:
+            return None
+        n += event == "line"
+        if n == last:
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        action()
+    except KeyboardInterrupt:
+        assert n == last
+    finally:
+        sys.settrace(before)
+    return n
+
+
 @every_kind
 def test_a_fit_that_was_interrupted_resumes(kind):
-    """Ctrl-C at random times within `fit`: the model is that of an earlier step, and goes on to the same bytes."""
+    """Ctrl-C at 30 random lines within `fit`: the model is that of an earlier step, and goes on to the same bytes."""
     make, data = KINDS[kind]
-    make().fit(*data)
-    expected, seconds = everything(make().fit(*data), data[0]), duration(lambda: make().fit(*data))
-    draw, seen = random.Random(kind), 0
-    for _ in range(60):
+    expected, draw = everything(make().fit(*data), data[0]), random.Random(kind)
+    n_lines, resumed = lines_until(lambda: make().fit(*data)), 0
+    for line in draw.sample(range(n_lines // 5, n_lines), 30):
         model = make()
-        word = told(lambda model=model: model.fit(*data), draw.uniform(0.05, 1.0) * seconds)
-        if word == "done" or "n_features_in_" not in vars(model) or model.training_state_ is None:
+        lines_until(lambda model=model: model.fit(*data), line)
+        if getattr(model, "training_state_", None) is None:
             continue  # before the first step or after the last one
-        assert word == "interrupt"
-        seen += 1
+        resumed += 1
         assert np.isfinite(model.sample(5, rng=1)).all()
-        while model.training_state_ is not None:
-            assert told(lambda model=model: model.resume(*data), draw.uniform(0.1, 2.0) * seconds) in (
-                "interrupt",
-                "done",
-            )
+        lines_until(lambda model=model: model.resume(*data), draw.randrange(1, n_lines))  # interrupted again
+        if model.training_state_ is not None:
+            model.resume(*data)
         assert everything(model, data[0]) == expected
-    assert seen > 5
+    assert resumed > 10
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -275,7 +298,9 @@ def test_a_file_with_another_state_is_refused(kind, tmp_path):
         array = np.load(io.BytesIO(parts[name]))
         refuses(kind, path, header, {k: v for k, v in parts.items() if k != name}, f"{name}: it is missing")
         refuses(kind, path, header, parts | {name: npy(array[None])}, f"{name}: shape .* is needed")
-        refuses(kind, path, header, parts | {name: npy(array.astype(np.float16))}, f"{name}: dtype .* is needed")
+        refuses(
+            kind, path, header, parts | {name: npy(np.zeros(array.shape, np.float16))}, f"{name}: dtype .* is needed"
+        )
         if array.dtype.kind == "f" and array.size:
             refuses(kind, path, header, parts | {name: npy(array * np.nan)}, f"{name}: it must be finite")
         if name.endswith(("v", "n_seen", "mean_squares", "noise_variance_", "weights_", "probabilities_", "run")):
@@ -325,3 +350,23 @@ def test_a_state_needs_a_loss_for_each_step(kind, tmp_path):
     refuses(
         kind, tmp_path / "model.npz", header, parts, "step must be below n_steps=5, with a loss a step, got 5 with 5"
     )
+
+
+def test_held_out_rows_of_a_file_must_be_rows_of_the_data(tmp_path):
+    path = tmp_path / "model.npz"
+    header, parts = members(file_of("VAE, early"))
+    held = np.load(io.BytesIO(parts["training.held_out"]))
+    for wrong in np.r_[held[:-1], 60], np.r_[held[:-1], -1], np.r_[held, held[:1]], np.arange(60), held[:0]:
+        path.write_bytes(archive(header, parts | {"training.held_out": npy(wrong)}))
+        with pytest.raises(ValueError, match=r"held-out rows|held_out"):
+            VAE.load(path).resume(X)
+    for steps in [2, 2], [3, 1], [0, 1], [1, 6]:
+        changed = {"validation_steps_": npy(np.array(steps)), "validation_bounds_": npy(np.ones(2))}
+        refuses("VAE, early", path, header, parts | changed, r"validation_steps_ must rise within 1\.\.5")
+    refuses("VAE, early", path, header, parts | {"validation_bounds_": npy(np.ones(3))}, "with a bound for each")
+
+
+def test_trainings_that_stop_early_are_among_those_that_were_cut():
+    lengths = {kind: len(list(KINDS[kind][0]().train(*KINDS[kind][1]))) for kind in KINDS if kind.endswith("early")}
+    assert lengths["ScoreSDE, early"] == 40
+    assert min(lengths.values()) < 40

@@ -666,6 +666,7 @@ LEFT_OUT = {
     "get_params": "`deep` has no effect, as its docstring says",
     "set_params": "tests/models has its errors", "set_fitted": "as `set_params`",
     "load": "one case a class below", "save": "one case a class below", "train": "the same checks as `fit`",
+    "resume": "the same checks as `fit`, and those of tests/models/test_resume.py",
 }  # fmt: skip
 
 
@@ -793,7 +794,7 @@ def fit_with(model, x):
 def of_constructors():
     """Constructors of the models, whose arguments `fit` checks."""
     reals, whole = data(fitted("PPCA")), data(fitted("CategoricalMixture"))
-    em_options = {"tol": number(1e-3, low=0.0), "max_iter": count(2), "rng": seed()}
+    em_options = {"tol": number(1e-3, low=0.0), "max_iter": count(2), "rng": seed(), "verbose": report()}
     start = {
         "n_components": count(2),
         "covariance_type": choice("diag"),
@@ -827,6 +828,8 @@ def of_constructors():
         **em_options,
     )
     train = {"n_steps": count(1), "learning_rate": positive(1e-3), "standardize": flag(True), "rng": seed()}
+    train |= {"early_stopping": flag(), "validation_fraction": number(0.2, 0.0, 1.0, open_low=True)}
+    train |= {"n_iter_no_change": count(), "verbose": report()}
     variance = Arg(
         0.5, {"zero": 0.0, "negative": -1.0, "text": "full", "NaN": np.nan, "list": [0.5, 0.5], "class": float}
     )
@@ -862,6 +865,11 @@ def of_constructors():
     yield call("to_sde", scratchgen.to_sde, **to_sde)
     to_ddpm = {"score_sde": instance(fitted("ScoreSDE")), "T": count(), "variance": VARIANCE}
     yield call("to_ddpm", scratchgen.to_ddpm, **to_ddpm)
+
+
+def report():
+    """False, True or a level of output."""
+    return Arg(0, {"negative": -1, "text": "yes", "fraction": 0.5, "None": None, "list": [1]})
 
 
 def labelled(y):

@@ -48,6 +48,7 @@ KINDS = {
     ),
     "DDPM, left": lambda: DDPM(NoiseSchedule.linear(10), step_choice="importance", hidden=(6,), n_steps=5, rng=0),
     "VAE, left": lambda: VAE(2, hidden=(6,), n_steps=5, rng=0),
+    "ScoreSDE, left": lambda: ScoreSDE(early_stopping=True, n_sample_steps=5, hidden=(6,), n_steps=5, rng=0),
     "GaussianMixture, left": lambda: GaussianMixture(2, tol=0.0, max_iter=2, n_init=3, rng=0),
     "CategoricalMixture, left": lambda: CategoricalMixture(2, n_levels=4, tol=0.0, max_iter=5, rng=0),
     "FactorAnalysis, left": lambda: FactorAnalysis(1, tol=0.0, max_iter=5, rng=np.random.Generator(np.random.SFC64(0))),

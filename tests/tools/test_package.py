@@ -163,22 +163,28 @@ def test_promised_functions_have_their_promised_arguments():
 REQUIRED = inspect.Parameter.empty
 NETWORK = {"hidden": (128, 128, 128), "n_coordinate_features": 0}
 ADAM = {"n_steps": 5000, "batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0, "ema_decay": 0.999}
-LAST = {"standardize": True, "rng": None}
+LAST = {
+    "early_stopping": False, "validation_fraction": 0.1, "n_iter_no_change": 5, "standardize": True, "verbose": False,
+    "rng": None,
+}  # fmt: skip
 DEFAULTS = {
     "GaussianMixture": {
         "n_components": 1, "covariance_type": "full", "tol": 1e-3, "max_iter": 100, "n_init": 1,
         "init_params": "k-means++", "covariance_floor": 1e-6, "covariance_prior": None, "weights_init": None,
-        "means_init": None, "precisions_init": None, "warm_start": False, "rng": None,
+        "means_init": None, "precisions_init": None, "warm_start": False, "verbose": False, "rng": None,
     },
-    "PPCA": {"n_components": 1, "method": "closed", "tol": 1e-9, "max_iter": 1000, "rng": None},
-    "FactorAnalysis": {"n_components": 1, "tol": 1e-6, "max_iter": 1000, "noise_floor": 1e-6, "rng": None},
+    "PPCA": {"n_components": 1, "method": "closed", "tol": 1e-9, "max_iter": 1000, "verbose": False, "rng": None},
+    "FactorAnalysis": {
+        "n_components": 1, "tol": 1e-6, "max_iter": 1000, "noise_floor": 1e-6, "verbose": False, "rng": None,
+    },
     "CategoricalMixture": {
-        "n_components": 1, "n_levels": 2, "smoothing": 1.0, "tol": 1e-4, "max_iter": 200, "n_init": 1, "rng": None,
+        "n_components": 1, "n_levels": 2, "smoothing": 1.0, "tol": 1e-4, "max_iter": 200, "n_init": 1, "verbose": False,
+        "rng": None,
     },
     "VAE": {
         "n_latents": 2, "hidden": (128,), "decoder_hidden": None, "activation": "silu", "decoder_variance": None,
         "n_levels": None, "kl_weight": 1.0, "n_steps": 3000, "batch_size": 128, "learning_rate": 2e-3,
-        "standardize": True, "dtype": "float32", "rng": None,
+        "dtype": "float32", **LAST,
     },
     "LinearVAE": {
         "n_latents": 2, "decoder_variance": None, "kl_weight": 1.0, "n_steps": 3000, "learning_rate": 1e-2, **LAST,

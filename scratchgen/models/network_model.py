@@ -1,0 +1,241 @@
+"""NetworkModel, the base of VAE, LinearVAE, DDPM and ScoreSDE: training that validates, stops and resumes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from scratchgen.models.estimator import Progress, StandardizedEstimator
+from scratchgen.models.files import FLOAT64, Form
+from scratchgen.models.training_state import TrainingState
+from scratchgen.validation import Array, IntArray, as_count, as_number, check_flag
+
+N_CHECKS = 20  # of the validation bound in a training
+CHECK_SHARE = 0.3  # calls of the network in all checks over calls in all steps; a step takes the time of three calls
+
+
+class Begun(NamedTuple):
+    """A training loop, its state, the generator that it draws from, the validation, and what follows its last step."""
+
+    losses: Iterator[float]
+    state: TrainingState
+    rng: np.random.Generator
+    validate: Callable[[], float] | None  # mean bound of held-out rows, nats
+    finish: Callable[[], None] = lambda: None
+
+
+class History(NamedTuple):
+    """Two curves of a training."""
+
+    steps: IntArray  # 1, 2, …
+    losses: Array  # loss of every step, `losses_`
+    validation_steps: IntArray  # steps after which the bound was computed; none without `early_stopping`
+    validation_bounds: Array  # mean `elbo` of held-out rows on the same noise, nats
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class NetworkModel(StandardizedEstimator):
+    """Base of the models that train a network by gradient steps.
+
+    With `early_stopping` the bound of rows that are held out is computed about every 5 % of the steps, and the model
+    keeps the weights with the best bound.
+    """
+
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    n_iter_no_change: int = 5
+    losses_: Array = field(init=False)
+    validation_steps_: IntArray = field(init=False)
+    validation_bounds_: Array = field(init=False)
+    _weights: ClassVar[tuple[str, ...]]  # names of the attributes with the parameters of the model
+
+    @property
+    @abstractmethod
+    def _n_calls(self) -> int:
+        """Number of calls of the network in the bound of one example."""
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_flag(self.early_stopping, "early_stopping")
+        as_number(self.validation_fraction, "validation_fraction", low=0.0, high=1 - 1e-9, open_low=True)
+        as_count(self.n_iter_no_change, "n_iter_no_change")
+
+    def _forms(self, n_features: int) -> dict[str, Form]:
+        path = Form(FLOAT64, (None,))
+        curves = {"losses_": path, "validation_steps_": Form(("int64",), (None,)), "validation_bounds_": path}
+        return super()._forms(n_features) | curves
+
+    def _check_fitted(self, **fitted: Any) -> None:
+        super()._check_fitted(**fitted)
+        steps, n_losses = fitted["validation_steps_"], len(fitted["losses_"])
+        rise = (np.diff(steps, prepend=0, append=n_losses + 1) >= 1).all()
+        if not rise or len(steps) != len(fitted["validation_bounds_"]):
+            raise ValueError(f"validation_steps_ must rise within 1..{n_losses}, with a bound for each, got {steps}")
+
+    def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
+        super()._check_state(state, fitted)
+        n_steps, n_losses = self.get_params()["n_steps"], len(fitted["losses_"])
+        if not state.step <= min(n_losses, n_steps - 1):
+            raise ValueError(
+                f"training: step must be below n_steps={n_steps}, with a loss a step, got {state.step} with {n_losses}"
+            )
+
+    def _follow(self, begin: Callable[[bool], Begun], resume: bool) -> Iterator[Progress]:
+        """Run a training loop to the end, and yield after every step.
+
+        Between two steps `training_state_` is made of the arrays that the loop changes.  Within a step, where Ctrl-C
+        leaves some of them changed, it is a copy, made after every hundredth part of the steps; the model then returns
+        to this copy.  If the first step fails, the model is as it was before the training.
+
+        Parameters
+        ----------
+        begin : resume → Begun
+            Sets the untrained model, or with `resume` that of `training_state_`, and returns the loop.
+        resume : bool
+        """
+        attributes = dict(vars(self))
+        try:
+            losses, state, rng, validate, finish = begin(resume)
+        except BaseException:
+            self._return_to(attributes)
+            raise
+        before = None if resume else attributes
+        self._cut_history(state.step)
+        n_steps = int(self.get_params()["n_steps"])
+        path, check_every = np.empty(n_steps), self._steps_between_checks
+        path[: state.step] = self.losses_
+        kept, every = state.copy(), max(n_steps // 100, 1)
+        for step in range(state.step + 1, n_steps + 1):
+            self.training_state_ = kept
+            try:
+                path[step - 1], last = next(losses), step == n_steps
+                if validate is not None and (last or step % check_every == 0):
+                    last = self._check_bound(step, validate(), state.arrays) or last
+                if last:
+                    for name in self._weights if validate is not None else ():
+                        getattr(self, name)[...] = state.arrays[f"best_{name}"]
+                    finish()
+            except BaseException as error:
+                self._undo(error, state, kept, before)
+                raise
+            before, self.losses_ = None, path[:step]
+            state = TrainingState(step, state.checksum, dict(rng.bit_generator.state), state.arrays)
+            if step % every == 0:
+                kept = state.copy()
+            self.training_state_ = None if last else state
+            yield Progress(step, n_steps, float(path[step - 1]))
+            if last:
+                return
+
+    def _check_bound(self, step: int, bound: float, arrays: dict[str, Any]) -> bool:
+        """Keep a validation bound, and the weights if it is the best; return whether training shall stop."""
+        self.validation_steps_ = np.append(self.validation_steps_, step)
+        self.validation_bounds_ = np.append(self.validation_bounds_, bound)
+        n_since = len(self.validation_bounds_) - 1 - int(self.validation_bounds_.argmax())
+        if n_since == 0:
+            for name in self._weights:
+                arrays[f"best_{name}"][...] = getattr(self, name)
+        return n_since >= self.n_iter_no_change
+
+    def _cut_history(self, step: int) -> None:
+        """Forget losses and validation bounds after a step."""
+        n = int(np.searchsorted(self.validation_steps_, step, side="right"))
+        self.losses_ = self.losses_[:step]
+        self.validation_steps_, self.validation_bounds_ = self.validation_steps_[:n], self.validation_bounds_[:n]
+
+    @property
+    def _steps_between_checks(self) -> int:
+        return -(-int(self.get_params()["n_steps"]) // N_CHECKS)
+
+    def _hold_out(self, n: int, rng: np.random.Generator, state: TrainingState | None) -> dict[str, Any]:
+        """Rows of x, (N, D), for the validation, and the seed of its noise, from rng or a state; or {}."""
+        if not self.early_stopping:
+            return {}
+        if state is None:
+            n_held = max(1, round(self.validation_fraction * n))
+            if n_held >= n:
+                raise ValueError(
+                    f"x must have more than the {n_held} row(s) that validation_fraction holds out, got {n}; pass more "
+                    "rows, or early_stopping=False"
+                )
+            return {"held_out": rng.permutation(n)[:n_held], "noise_seed": int(rng.integers(2**62))}
+        held_out = state.arrays["held_out"]
+        if not 0 < len(np.intersect1d(held_out, np.arange(n))) == len(held_out) < n:
+            raise ValueError(f"the held-out rows of the state must be different rows of the {n} of x; call fit(x)")
+        return {"held_out": held_out, "noise_seed": state.arrays["noise_seed"]}
+
+    def _validation(
+        self, x: Array, held: dict[str, Any], batch: int, labels: IntArray | None = None
+    ) -> Callable[[], float] | None:
+        """Function that computes the mean bound of held-out rows of x, (N, D), on the same noise every time.
+
+        So many rows are used, at most 512, that all checks together take about a tenth of the training's time.
+
+        Parameters
+        ----------
+        x : (N, D)
+        held : dict
+            From `_hold_out`.
+        batch : int
+            Examples in a step of training.
+        labels : (N,) of int, optional
+        """
+        if not held:
+            return None
+        affordable = int(CHECK_SHARE * self._steps_between_checks * batch / self._n_calls)
+        rows = held["held_out"][: min(512, max(affordable, 32))]
+        data, given = x[rows], {} if labels is None else {"y": labels[rows]}
+        self.to_model(self._as_fitted_samples(data))  # refuses rows that the units of the other rows do not allow
+        return lambda: float(self.elbo(data, rng=held["noise_seed"], **given).mean())
+
+    def _validation_forms(self, forms: dict[str, Form]) -> dict[str, Form]:
+        """Forms of the arrays of a state that belong to the validation; `forms` are those of the fitted attributes."""
+        if not self.early_stopping:
+            return {}
+        best = {f"best_{name}": forms[name] for name in self._weights}
+        return {"held_out": Form(("int64",), (None,)), "noise_seed": Form(("int64",), ()), **best}
+
+    @property
+    def history_(self) -> History:
+        """Training loss and validation bound by step; the bounds with `early_stopping` only.
+
+        >>> from scratchgen import VAE
+        >>> x = np.random.default_rng(0).standard_normal((100, 2))
+        >>> history = VAE(1, hidden=(8,), n_steps=100, early_stopping=True, rng=0).fit(x).history_
+        >>> history.losses.shape, history.validation_steps[:3]
+        ((100,), array([ 5, 10, 15]))
+        """
+        steps = np.arange(1, len(self.losses_) + 1)
+        return History(steps, self.losses_, self.validation_steps_, self.validation_bounds_)
+
+    def _report(self, progress: Progress) -> str:
+        """Mean of the last 100 losses and the last validation bound, as text for `verbose`."""
+        loss = f"loss {self.losses_[-100:].mean():.4g}"
+        return loss + "".join(f", validation bound {bound:.4g} nats" for bound in self.validation_bounds_[-1:])
+
+    def set_fitted(self, **fitted: Any) -> Self:
+        """Set fitted attributes; by default there are no validation bounds."""
+        none = {"validation_steps_": np.zeros(0, dtype=np.int64), "validation_bounds_": np.zeros(0)}
+        return super().set_fitted(**(none | fitted))
+
+    def _return_to(self, attributes: dict[str, Any]) -> None:
+        vars(self).clear()
+        vars(self).update(attributes)
+
+    def _undo(
+        self, error: BaseException, state: TrainingState, kept: TrainingState, before: dict[str, Any] | None
+    ) -> None:
+        """Return to `before` or to the state `kept`; after a divergence stay at the last good step, without a state."""
+        if before is not None:
+            self._return_to(before)
+        elif isinstance(error, ArithmeticError):
+            self.training_state_ = None
+        else:
+            for name, array in state.arrays.items():
+                if isinstance(array, np.ndarray):
+                    array[...] = kept.arrays[name]
+            self._cut_history(kept.step)
