@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,6 @@ import pytest
 
 import scratchgen
 from scratchgen import load
-from scratchgen.models.estimator import Progress
 from scratchgen.report import cli, scores
 from scratchgen.report.commands import fit
 from scratchgen.report.settings import settings_of, value_of
@@ -257,46 +257,64 @@ def test_checkpoints_are_written_on_the_way(folder, monkeypatch):
     assert saved == [*range(2, 20, 2), 20]
 
 
-def test_resume_hands_the_same_rows_to_the_model_of_the_file(folder, monkeypatch, capsys):
-    words = ["fit", "vae", "mine.csv", "-o", "m.npz", *sets("vae"), "--validate", ".1", "--seed", 2, "--resume"]
-    run(*words)
-    assert (
-        capsys.readouterr().out.splitlines()[2] == "there is no m.npz yet, so that training starts from the beginning"
-    )
-    seen = []
+def interrupt(monkeypatch, cls, step):
+    """Let the training of a class end with Ctrl-C after this many steps, once."""
+    train = cls.train
 
-    def resume(self, x):
-        seen.append((self.rng, x))
-        yield Progress(20, 20, 1.0)
-
-    monkeypatch.setattr(scratchgen.VAE, "resume", resume, raising=False)
-    run(*words)
-    ((rng, x),) = seen
-    held = np.random.default_rng(2).permutation(60)[:6]
-    assert rng == 2
-    assert np.array_equal(x, np.delete(REALS, held, axis=0))
-
-
-def test_ctrl_c_leaves_a_checkpoint_and_the_command_to_continue(folder, monkeypatch, capsys):
-    monkeypatch.setattr(fit, "SAVED_EVERY", (-1.0, 60.0))
-    train = scratchgen.VAE.train
-
-    def interrupted(self, x):
-        for progress in train(self, x):
-            if progress.step == 15:
-                raise KeyboardInterrupt
+    def interrupted(self, *data, **options):
+        for progress in train(self, *data, **options):
             yield progress
+            if progress.step == step:
+                monkeypatch.setattr(cls, "train", train)
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(cls, "train", interrupted)
+
+
+@pytest.mark.filterwarnings("ignore:EM has not converged")
+@pytest.mark.parametrize("name", ["vae", "ddpm", "sde", "gmm", "fa"])
+def test_ctrl_c_leaves_a_training_that_resumes_to_the_same_bytes(name, folder, monkeypatch, capsys):
+    cls, validate = VERBS[name].cls, ("--validate", ".1", "--seed", 2)
+    em = ("--set", "n_components=2", "--set", "tol=0", "--set", "max_iter=40")
+    settings, step = (em, 4) if name in ("gmm", "fa") else (sets(name), 15)
+    words = ["fit", name, "mine.csv", *settings, "--drop", '"depth, mm"', *validate, "-o"]
+    interrupt(monkeypatch, cls, step)
+    line = error_of(capsys, *words, "m.npz", status=130)
+    assert line.startswith(f"scratchgen: interrupted, m.npz holds the training of {step} steps; continue: scratchgen ")
+    again = shlex.split(line.split("continue: scratchgen ")[1])
+    assert again[-1] == "--resume"
+    run(*again)
+    run(*words, "n.npz")
+    first, second = load("m.npz"), load("n.npz")
+    assert first.training_state_ is None
+    assert list(first.feature_names_in_) == ["width", "height"]
+    assert first.sample(7, rng=1).tobytes() == second.sample(7, rng=1).tobytes()
+    assert error_of(capsys, *again) == (
+        "scratchgen: the training in m.npz has ended; begin again with --force in place of --resume"
+    )
+
+
+def test_resume_refuses_other_rows_and_starts_without_a_file(folder, monkeypatch, capsys):
+    words = ["fit", "vae", "mine.csv", "-o", "m.npz", *sets("vae"), "--resume"]
+    interrupt(monkeypatch, scratchgen.VAE, 5)
+    line = error_of(capsys, *words, status=130)
+    assert "continue: " in line
+    assert "x is not the data of the training" in error_of(capsys, *words, "--validate", ".1")
+    run(*words)
+    Path("m.npz").unlink()
+    capsys.readouterr()
+    run(*words)
+    assert "there is no m.npz yet, so that training starts from the beginning" in capsys.readouterr().out
+
+
+def test_ctrl_c_before_the_first_step_writes_nothing(folder, monkeypatch, capsys):
+    def interrupted(self, x, resume=False):
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(scratchgen.VAE, "train", interrupted)
-    line = error_of(capsys, "fit", "vae", "mine.csv", "-o", "m.npz", *sets("vae"), "--drop", '"depth, mm"', status=130)
-    assert line == (
-        "scratchgen: interrupted, m.npz holds the last checkpoint; continue: scratchgen fit vae mine.csv --drop "
-        "'\"depth, mm\"' -o m.npz --set n_steps=20 --set 'hidden=[8]' --resume"
-    )
-    assert len(load("m.npz").losses_) == 14
-    monkeypatch.setattr(fit, "SAVED_EVERY", (60.0, 60.0))
     line = error_of(capsys, "fit", "vae", "mine.csv", "-o", "n.npz", *sets("vae"), status=130)
-    assert line == "scratchgen: interrupted, no checkpoint was written yet"
+    assert line == "scratchgen: interrupted, before the first step; no file was written"
+    assert not Path("n.npz").exists()
     assert not Path("n.npz").exists()
 
 

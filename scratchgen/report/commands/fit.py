@@ -159,7 +159,7 @@ def build(verb: Verb, settings: dict[str, Any], seed: int, data: Data) -> Estima
 
 
 def _check_same(model: Estimator, verb: Verb, settings: dict[str, Any], out: Path) -> None:
-    """Raise CommandError unless the file holds a model of this class with these arguments."""
+    """Raise CommandError unless the file holds a training of this class with these arguments that has not ended."""
     if type(model) is not verb.cls:
         raise CommandError(f"{out} holds a {type(model).__name__}, not a {verb.cls.__name__}; fit that, or use --force")
     given = model.get_params()
@@ -169,35 +169,32 @@ def _check_same(model: Estimator, verb: Verb, settings: dict[str, Any], out: Pat
                 f"{out} was begun with {name}={given[name]!r}, not {value!r}; leave --set {name} out to continue, or "
                 "begin again with --force in place of --resume"
             )
+    if model.training_state_ is None:
+        raise CommandError(f"the training in {out} has ended; begin again with --force in place of --resume")
 
 
 def _train(
     model: Any, x: Array, labels: IntArray | None, options: argparse.Namespace, data: Data, resume: bool
 ) -> None:
-    """Train to the end and save; on the way save checkpoints, so that Ctrl-C loses little."""
-    out, meter, saved = options.output, Meter(), False
+    """Train to the end and save; on the way save checkpoints, and after Ctrl-C the last state."""
+    out, meter = options.output, Meter()
     table: Any = Frame(x, data.names) if data.named else x
-    if not resume:
-        steps = model.train(table) if labels is None else model.train(table, labels)
-    elif not hasattr(model, "resume"):
-        raise CommandError(f"this version cannot continue the training in {out}; begin again with --force")
-    else:
-        steps = model.resume(table) if labels is None else model.resume(table, labels)
+    given = () if labels is None else (labels,)
     last, saved_tenth = time.monotonic(), 0
     try:
-        for progress in steps:
+        for progress in model.train(table, *given, resume=resume):
             meter.show(progress)
             waited, tenth = time.monotonic() - last, 10 * progress.step // progress.n_steps
             if waited > SAVED_EVERY[1] or (waited > SAVED_EVERY[0] and saved_tenth < tenth < 10):
                 model.save(out, overwrite=True)
-                last, saved_tenth, saved = time.monotonic(), tenth, True
+                last, saved_tenth = time.monotonic(), tenth
     except KeyboardInterrupt:
         meter.end()
-        left = (
-            f"{out} holds the last checkpoint; continue: {_again(options)}"
-            if saved
-            else "no checkpoint was written yet"
-        )
+        state = getattr(model, "training_state_", None)
+        if state is None:
+            raise KeyboardInterrupt("before the first step; no file was written") from None
+        model.save(out, overwrite=True)
+        left = f"{out} holds the training of {state.step} steps; continue: {_again(options)}"
         raise KeyboardInterrupt(left) from None
     meter.end()
     model.save(out, overwrite=True)
