@@ -273,7 +273,10 @@ class Estimator(ABC):
         """A copy of `training_state_`; ValueError if it cannot go on with data of the checksum `data`."""
         state = self.training_state_
         if state is None:
-            raise ValueError(f"this {type(self).__name__} has no training to resume; call fit(x)")
+            raise ValueError(
+                f"this {type(self).__name__} has no training to resume, since the last one has ended; use the model as "
+                "it is, or call fit(x) for a new training"
+            )
         for name, value in self.get_params().items():
             if name != "verbose" and not is_same(value, self._params_of_fit[name]):
                 raise ValueError(

@@ -224,7 +224,7 @@ def test_a_model_without_an_unfinished_training_has_nothing_to_resume():
     with pytest.raises(NotFittedError):
         PPCA(1, "em").resume(X)
     for model in PPCA(1).fit(X), GaussianMixture(2, rng=0).fit(X), VAE(1, (4,), n_steps=2, rng=0).fit(X):
-        with pytest.raises(ValueError, match=r"has no training to resume; call fit\(x\)"):
+        with pytest.raises(ValueError, match=r"has no training to resume, since the last one has ended; use the model"):
             model.resume(X)
         assert model.training_state_ is None
     ddpm, _ = left("DDPM")
