@@ -14,6 +14,7 @@ from scratchgen.validation import (
     as_number,
     as_real,
     check_callable,
+    check_flag,
     check_positive,
     check_rng,
     column,
@@ -81,7 +82,8 @@ def p_step(
 ) -> Array:
     """One ancestral step x_{t−1} = μ_θ(x_t) + σ_t z, (N, D).
 
-    Noise is added at t = 1 as well, because p_θ(x_0 | x_1) has the variance σ_1²; Ho et al. (2020) set z = 0 there.
+    Noise is added at t = 1 as well, because p_θ(x_0 | x_1) has the variance σ_1²; Ho et al. (2020) set z = 0 there, as
+    `ancestral_sampler` does with `denoise_last`.
 
     Parameters
     ----------
@@ -146,7 +148,12 @@ def ddim_step(
 
 
 def ancestral_sampler(
-    schedule: NoiseSchedule, eps_hat: EpsHat, x_T: Array, rng: np.random.Generator, variance: str | Array = "beta"
+    schedule: NoiseSchedule,
+    eps_hat: EpsHat,
+    x_T: Array,
+    rng: np.random.Generator,
+    variance: str | Array = "beta",
+    denoise_last: bool = False,
 ) -> Iterator[tuple[int, Array]]:
     """Algorithm 2 of Ho et al. (2020): draw x_{T−1}, …, x_0 from p_θ step by step, (19).
 
@@ -160,6 +167,9 @@ def ancestral_sampler(
         Source of the noise of the steps.
     variance
         As for `reverse_variance`.
+    denoise_last : bool
+        Let x_0 be the mean of p_θ(x_0 | x_1), without its noise σ_1 z, as Ho et al. (2020) do.  The law of x_0 is then
+        not p_θ(x_0), the law that the bound is about.
 
     Yields
     ------
@@ -168,11 +178,15 @@ def ancestral_sampler(
     """
     check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
     check_rng(rng)
+    check_flag(denoise_last, "denoise_last")
     table = reverse_variance(schedule, variance)
     x = as_arrays("x_T (N, D)", x_T)
     yield schedule.T, x
     for t in range(schedule.T, 0, -1):
-        x = p_step(schedule, t, x, eps_hat(x, t), rng.standard_normal(x.shape, dtype=x.dtype), table)
+        if t == 1 and denoise_last:
+            x = p_mean(schedule, t, x, eps_hat(x, t))
+        else:
+            x = p_step(schedule, t, x, eps_hat(x, t), rng.standard_normal(x.shape, dtype=x.dtype), table)
         yield t - 1, x
 
 

@@ -392,14 +392,36 @@ class DDPM(DiffusionModel):
         return -self.eps_hat(x_t, t) / float(self.schedule_.beta_bar[t])
 
     def sample_path(
-        self, n: int, rng: RNG = None, eta: float | None = None, y: ArrayLike | None = None, guidance: float = 1.0
+        self,
+        n: int,
+        rng: RNG = None,
+        eta: float | None = None,
+        y: ArrayLike | None = None,
+        guidance: float = 1.0,
+        *,
+        denoise_last: bool = False,
     ) -> Iterator[tuple[int, Array]]:
         """Yield (t, x_t) for t = T..0 along n trajectories, x_t (n, D) in the model's units; see `sample`."""
+        self._check_denoise_last(denoise_last, eta)
         rng, eps_hat = as_generator(rng), self._predictor(y, as_count(n, "n", minimum=0), guidance)
         x_T = rng.standard_normal((n, self.n_features_in_), dtype=np.float32)
         if eta is None:
-            return ancestral_sampler(self.schedule_, eps_hat, x_T, rng, self.variance_)
+            return ancestral_sampler(self.schedule_, eps_hat, x_T, rng, self.variance_, denoise_last)
         return ddim_sampler(self.schedule_, eps_hat, x_T, rng, eta)
+
+    def _check_denoise_last(self, denoise_last: bool, eta: float | None) -> None:
+        """Raise ValueError for denoise_last=True where the last step adds no Gaussian noise."""
+        check_flag(denoise_last, "denoise_last")
+        if denoise_last and eta is not None:
+            raise ValueError(
+                f"denoise_last must be False for DDIM steps, whose last step adds no noise, got True with eta={eta!r}; "
+                "leave out denoise_last, or pass eta=None for ancestral steps"
+            )
+        if denoise_last and isinstance(self.network_, CategoricalDenoiser):
+            raise ValueError(
+                "denoise_last must be False for prediction='levels', whose last step draws whole numbers from "
+                "P(x_0 | x_1), got True; leave it out"
+            )
 
     @framed
     @finite(UNTRAINED)
@@ -411,6 +433,7 @@ class DDPM(DiffusionModel):
         y: ArrayLike | None = None,
         guidance: float = 1.0,
         *,
+        denoise_last: bool = False,
         as_frame: bool = False,
     ) -> Array:
         """Draw n examples from p_θ(x_0), (n, D), in units of the data, by T ancestral steps.
@@ -425,6 +448,11 @@ class DDPM(DiffusionModel):
             Labels.
         guidance : float
             As for `eps_hat`.
+        denoise_last : bool
+            Return the mean of p_θ(x_0 | x_1), without the noise of the last step.  That noise has the standard deviation
+            σ_1.  With `n_levels` the mean is rounded.  The law of these examples is not p_θ(x_0), the law that `elbo`
+            is about.  An error for DDIM steps, whose last step adds no noise, and for prediction="levels", whose last
+            step draws whole numbers.
         as_frame : bool
             Return a pandas.DataFrame with the names of fit.
 
@@ -436,7 +464,7 @@ class DDPM(DiffusionModel):
             If guidance is so large that ε̂ overflows.
         """
         rng = as_generator(rng)
-        (_, x_1), (_, x) = deque(self.sample_path(n, rng, eta, y, guidance), maxlen=2)
+        (_, x_1), (_, x) = deque(self.sample_path(n, rng, eta, y, guidance, denoise_last=denoise_last), maxlen=2)
         if isinstance(self.network_, CategoricalDenoiser):
             return self.network_.draw(rng, x_1, *self._first_level, None if y is None else self._as_labels(y, n))
         return self._to_levels(self.to_data(x))
@@ -487,8 +515,9 @@ class DDPM(DiffusionModel):
     def elbo(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
         """Unbiased estimate of the variational bound of log p_θ(x), (N,), nats, for x (N, D).
 
-        The estimate sums over all steps, with one draw of the noise a step.  With labels y, (N,), the bound is that of
-        log p_θ(x | y).
+        The estimate sums over all steps, with one draw of the noise a step.  p_θ has the noise of the last step, as
+        `sample` has by default; samples with `denoise_last` have another law.  With labels y, (N,), the bound is that
+        of log p_θ(x | y).
         """
         return -self.bound_terms(x, rng, y).sum(axis=1)
 

@@ -15,6 +15,7 @@ from scipy import stats
 
 from scratchgen import DDPM, CategoricalMixture, Mixture, NoiseSchedule, to_sde
 from scratchgen.ddpm import (
+    ancestral_sampler,
     bound_terms,
     ddim_sampler,
     eps_coefficients,
@@ -31,7 +32,7 @@ from scratchgen.ddpm.objective import WEIGHTINGS
 from scratchgen.ddpm.predictions import PREDICTIONS, predict_noise
 from scratchgen.testing import reals, schedules, schedules_and_t
 from scratchgen.timestep_sampling import STEP_CHOICES
-from tests.exact import ExactNoise, affine
+from tests.exact import ExactNoise, affine, exact
 from tests.strategies import Scripted, residual
 
 # --- parameterisations ------------------------------------------------------------------------------------
@@ -304,6 +305,49 @@ def test_ddim_needs_one_draw_at_eta_0_and_gives_the_ancestral_posterior_sampler_
     with pytest.raises(ValueError, match=r"^eta must be in"):
         model.sample(2, rng=0, eta=1.5)
     assert mean.shape == (2,)
+
+
+@pytest.mark.parametrize("variance", ["beta", "posterior"])
+@pytest.mark.parametrize("D", [1, 2, 3])
+def test_denoise_last_leaves_out_the_noise_of_the_last_step_and_nothing_else(D, variance):
+    """On the same noise; x_0 is then E[x_0 | x_1], which the law knows.  Measured: 2e-16, and 4e-8 in float32."""
+    rng = np.random.default_rng(D)
+    A = rng.standard_normal((2, D, D))
+    law = Mixture([0.3, 0.7], 2 * rng.standard_normal((2, D)), A @ A.swapaxes(1, 2) + 0.1 * np.eye(D))
+    model, inner = exact(DDPM(NoiseSchedule.linear(12, 0.02, 0.6), variance=variance, hidden=(4,), rng=0), law)
+    schedule, noise = model.schedule_, rng.standard_normal((13, 50, D)).astype(np.float32)
+    sigma_1 = np.sqrt(reverse_variance(schedule, variance)[1])
+
+    def chapter(**options):
+        given = Scripted(lambda i, shape: noise[i + 1])
+        return list(ancestral_sampler(schedule, model.eps_hat, noise[0].astype(np.float64), given, variance, **options))
+
+    (*_, (_, x_1), (_, noisy)), (*_, (_, same_x_1), (_, clean)) = chapter(), chapter(denoise_last=True)
+    assert np.array_equal(x_1, same_x_1)
+    assert np.abs(noisy - clean - sigma_1 * noise[-1]).max() < 1e-14
+    assert np.abs(clean - inner.denoise(x_1, schedule.alpha_bar[1], schedule.beta_bar[1])).max() < 1e-12
+
+    noisy, clean = (model.sample(50, Scripted(lambda i, shape: noise[i]), denoise_last=last) for last in (False, True))
+    assert np.abs((noisy - clean) / model.scale_ - sigma_1 * noise[-1]).max() < 1e-6
+    assert np.abs(noisy - clean).max() > 0.1 * sigma_1  # a sampler that ignores the flag fails
+
+
+def test_denoise_last_rounds_means_of_whole_numbers_and_is_refused_where_the_last_step_has_no_noise():
+    x = np.random.default_rng(0).integers(0, 4, (40, 2))
+    options = {"n_levels": 4, "hidden": (4,), "n_steps": 2, "rng": 0}
+    model = DDPM(NoiseSchedule.linear(5), **options).fit(x)
+    *_, (t, last) = model.sample_path(30, rng=1, denoise_last=True)
+    draws = model.sample(30, rng=1, denoise_last=True)
+    assert t == 0
+    assert np.array_equal(draws, np.clip(np.rint(model.to_data(last)), 0, 3))
+    for call in model.sample, model.sample_path:
+        with pytest.raises(ValueError, match=r"^denoise_last must be False for DDIM steps, .* eta=0.0; leave out"):
+            call(3, rng=0, eta=0.0, denoise_last=True)
+    levels = DDPM(NoiseSchedule.linear(5), prediction="levels", **options).fit(x)
+    with pytest.raises(ValueError, match=r"^denoise_last must be False for prediction='levels'"):
+        levels.sample(3, rng=0, denoise_last=True)
+    with pytest.raises(TypeError, match=r"^denoise_last must be"):
+        model.sample(3, rng=0, denoise_last=1)
 
 
 # --- whole numbers ----------------------------------------------------------------------------------------

@@ -314,7 +314,14 @@ def of_ddpm():
     yield call("ddim_step", ddpm.ddim_step, **chain, t=step(4), s=step(2, 0), x_t=ND, eps_hat=ND, **eta)
     yield call("ddim_inverse_step", ddpm.ddim_inverse_step, **chain, s=step(2, 0), t=step(4), x_s=ND, eps_hat=ND)
     yield call(
-        "ancestral_sampler", ddpm.ancestral_sampler, **chain, eps_hat=FLAT, x_T=ND, rng=seed(False), variance=VARIANCE
+        "ancestral_sampler",
+        ddpm.ancestral_sampler,
+        **chain,
+        eps_hat=FLAT,
+        x_T=ND,
+        rng=seed(False),
+        variance=VARIANCE,
+        denoise_last=flag(),
     )
     yield call("ddim_sampler", ddpm.ddim_sampler, **chain, eps_hat=FLAT, x_T=ND, rng=seed(), eta=number(0.5, 0.0, 1.0))
     yield call("noise_error", ddpm.noise_error, noise=ND, eps_hat=ND)
@@ -689,7 +696,7 @@ def arguments_of(kind, name):
     }
     match name:
         case "sample" | "sample_path" if isinstance(model, DDPM):
-            return draws | rng | frame | {"eta": number(0.5, 0.0, 1.0, optional=True)}
+            return draws | rng | frame | {"eta": number(0.5, 0.0, 1.0, optional=True), "denoise_last": flag()}
         case "sample" | "sample_path" if continuous:
             wild = {"stochasticity": number(0.5, low=0.0), "method": choice("euler"), "snr": number(0.1, 0.0, 1.0)}
             return draws | rng | frame | wild | {"n_corrections": count(1, 0)}
