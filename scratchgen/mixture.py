@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, overload
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from scratchgen.validation import (
     RNG,
     Array,
     ArrayLike,
+    IntArray,
     as_arrays,
     as_count,
     as_finite,
@@ -20,6 +22,7 @@ from scratchgen.validation import (
     as_real,
     as_samples,
     check_callable,
+    check_flag,
     check_symmetric,
     check_type,
     freeze,
@@ -207,15 +210,86 @@ class Mixture:
         posterior, scores = self.diffuse(scale, std)._component_scores(as_samples(x_t, "x_t", dimension=self.dimension))
         return posterior, self.means - scale * np.einsum("kde,nke->nkd", self.covariances, scores)
 
+    # --- marginal and conditional laws -----------------------------------------------------------------------------
+
+    def marginal(self, columns: Sequence[int]) -> Mixture:
+        """The law of some coordinates of x, in the order of `columns`; the weights stay.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If columns is empty, repeats a column, or has others than the ints 0..D−1.
+        """
+        rows = self._as_columns(columns, "columns")
+        return Mixture(self.weights, self.means[:, rows], self.covariances[:, rows][:, :, rows])
+
+    def conditional(self, given: Mapping[int, float]) -> Mixture:
+        """The law of the other coordinates, in their order, given the values of some: p(x_b | x_a).
+
+            w_k ∝ w_k N(x_a; m_ka, C_kaa),   m_kb + C_kba C_kaa⁻¹ (x_a − m_ka),   C_kbb − C_kba C_kaa⁻¹ C_kab
+
+        With the coordinates a first, C_k = L Lᵀ has the blocks L_aa, L_ba and L_bb.  The mean is m_kb + L_ba L_aa⁻¹
+        (x_a − m_ka), and the covariance is L_bb L_bbᵀ, without a difference.  Weights are normalised in logarithms, so
+        that values far from all components have the right limit.
+
+        Parameters
+        ----------
+        given : dict
+            Value by column, for at least one column and not for all.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If given is no dict of ints 0..D−1 and finite numbers, is empty, or has all columns.
+
+        Examples
+        --------
+        >>> law = Mixture([1.0], [[0.0, 0.0]], [[[1.0, 0.8], [0.8, 1.0]]])
+        >>> rest = law.conditional({1: 2.0})
+        >>> rest.means.round(12), rest.covariances.round(12)
+        (array([[1.6]]), array([[[0.36]]]))
+        """
+        if not isinstance(given, Mapping):
+            raise TypeError(f"given must be a dict of values by column, got {given!r:.60}; pass {{0: 1.5}}")
+        a = self._as_columns(list(given), "given")
+        b = np.delete(np.arange(self.dimension), a)
+        if not len(b):
+            raise ValueError(f"given must leave a column of the {self.dimension}, got all; use log_prob for a density")
+        values = np.array([as_number(value, f"given[{column}]") for column, value in given.items()])
+        order = np.concatenate([a, b])
+        factors = np.linalg.cholesky(self.covariances[:, order][:, :, order])
+        n, law = len(a), self.marginal(a.tolist())
+        whitened = law._whitened(as_samples(values[None], "given"))[:, 0]
+        means = self.means[:, b] + np.einsum("kba,ka->kb", factors[:, n:, :n], whitened)
+        rest = factors[:, n:, n:]
+        return Mixture(softmax(law.log_joint(values[None]))[0], means, rest @ rest.swapaxes(1, 2))
+
+    def _as_columns(self, columns: Sequence[int], name: str) -> IntArray:
+        """Columns as an int array; ValueError unless they are different ints in 0..D−1, at least one."""
+        if isinstance(columns, str) or not isinstance(columns, Sequence | np.ndarray):
+            raise TypeError(f"{name} must be a list of columns, got {columns!r:.60}; pass [0, 2]")
+        out = [as_count(column, f"{name}: a column", minimum=0, maximum=self.dimension - 1) for column in columns]
+        if not out or len(set(out)) < len(out):
+            raise ValueError(f"{name} must have different columns, at least one, got {columns!r:.60}; pass [0, 2]")
+        return np.array(out)
+
     # --- sampling and moments --------------------------------------------------------------------------------------
 
-    def sample(self, n: int, rng: RNG = None) -> Array:
-        """Draw n points, (n, D)."""
+    @overload
+    def sample(self, n: int, rng: RNG = None, *, return_labels: Literal[False] = False) -> Array: ...
+
+    @overload
+    def sample(self, n: int, rng: RNG = None, *, return_labels: Literal[True]) -> tuple[Array, IntArray]: ...
+
+    def sample(self, n: int, rng: RNG = None, *, return_labels: bool = False) -> Array | tuple[Array, IntArray]:
+        """Draw n points, (n, D); with `return_labels` the points and their components 0..K−1, (n,) of int."""
+        check_flag(return_labels, "return_labels")
         rng = as_generator(rng)
         labels = rng.choice(len(self.weights), size=as_count(n, "n", minimum=0), p=self.weights)
         factors = np.linalg.cholesky(self.covariances)
         noise = rng.standard_normal((len(labels), self.dimension))
-        return self.means[labels] + np.einsum("nde,ne->nd", factors[labels], noise)
+        x = self.means[labels] + np.einsum("nde,ne->nd", factors[labels], noise)
+        return (x, labels) if return_labels else x
 
     def mean(self) -> Array:
         """E x, (D,)."""

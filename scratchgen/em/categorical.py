@@ -9,6 +9,7 @@ diffused.  Diffusion models of images with few grey levels are graded by these v
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, overload
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from scratchgen.validation import (
     as_real,
     as_sample_weight,
     as_samples,
+    check_flag,
     check_levels,
     check_probabilities,
     freeze,
@@ -121,13 +123,21 @@ class CategoricalLaw:
         impossible = np.isneginf(log_joint).all(axis=1, keepdims=True)
         return softmax(np.where(impossible, self._log_weights, log_joint))
 
-    def sample(self, n: int, rng: RNG = None) -> IntArray:
-        """Draw n examples of whole numbers, (n, D)."""
+    @overload
+    def sample(self, n: int, rng: RNG = None, *, return_labels: Literal[False] = False) -> IntArray: ...
+
+    @overload
+    def sample(self, n: int, rng: RNG = None, *, return_labels: Literal[True]) -> tuple[IntArray, IntArray]: ...
+
+    def sample(self, n: int, rng: RNG = None, *, return_labels: bool = False) -> IntArray | tuple[IntArray, IntArray]:
+        """Draw n examples of whole numbers, (n, D); with `return_labels` also their components 0..K−1, (n,) of int."""
+        check_flag(return_labels, "return_labels")
         rng = as_generator(rng)
         labels = rng.choice(len(self.weights), size=as_count(n, "n", minimum=0), p=self.weights)
         steps = self.probabilities.cumsum(axis=2)[:, :, :-1]
         u = rng.random((len(labels), self.probabilities.shape[1], 1))
-        return (u > steps[labels]).sum(axis=2)
+        x: IntArray = (u > steps[labels]).sum(axis=2)
+        return (x, labels) if return_labels else x
 
     # --- diffusion: x_t = scale · x_0 + std · ε with the levels x_0 scaled to [−1, 1] --------------------------------
 

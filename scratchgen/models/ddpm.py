@@ -449,10 +449,10 @@ class DDPM(DiffusionModel):
         guidance : float
             As for `eps_hat`.
         denoise_last : bool
-            Return the mean of p_θ(x_0 | x_1), without the noise of the last step.  That noise has the standard deviation
-            σ_1.  With `n_levels` the mean is rounded.  The law of these examples is not p_θ(x_0), the law that `elbo`
-            is about.  An error for DDIM steps, whose last step adds no noise, and for prediction="levels", whose last
-            step draws whole numbers.
+            Return the mean of p_θ(x_0 | x_1), without the noise of the last step, which has the standard deviation σ_1.
+            With `n_levels` the mean is rounded.  The law of these examples is not p_θ(x_0), the law that `elbo` is
+            about.  An error for DDIM steps, whose last step adds no noise, and for prediction="levels", whose last step
+            draws whole numbers.
         as_frame : bool
             Return a pandas.DataFrame with the names of fit.
 

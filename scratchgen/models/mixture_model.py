@@ -7,7 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from scratchgen.mixture import Mixture
 from scratchgen.models.estimator import Progress, WeightedEstimator, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.training_state import TrainingState
-from scratchgen.validation import RNG, Array, ArrayLike, IntArray, as_count, as_generator, as_number
+from scratchgen.validation import RNG, Array, ArrayLike, IntArray, as_count, as_generator, as_number, check_flag
 
 Law = TypeVar("Law", Mixture, CategoricalLaw)
 
@@ -159,10 +159,34 @@ class MixtureModel(WeightedEstimator):
         """Fit to x, (N, D), and return the most probable component of every x, (N,); arguments as for `fit`."""
         return self.fit(x, sample_weight=sample_weight).predict(x)
 
+    @overload
+    def sample(
+        self, n: int, rng: RNG = None, *, return_labels: Literal[False] = False, as_frame: bool = False
+    ) -> Array: ...
+
+    @overload
+    def sample(
+        self, n: int, rng: RNG = None, *, return_labels: Literal[True], as_frame: bool = False
+    ) -> tuple[Array, IntArray]: ...
+
     @framed
-    def sample(self, n: int, rng: RNG = None, *, as_frame: bool = False) -> Array:
-        """Draw n examples from p_θ, (n, D); a pandas.DataFrame with the names of fit for `as_frame`."""
-        return self.law_.sample(n, rng)
+    def sample(
+        self, n: int, rng: RNG = None, *, return_labels: bool = False, as_frame: bool = False
+    ) -> Array | tuple[Array, IntArray]:
+        """Draw n examples from p_θ, (n, D).
+
+        Parameters
+        ----------
+        n : int
+        rng : int, Generator or None
+        return_labels : bool
+            Return a tuple: the examples, and the components 0..K−1 that they were drawn from, (n,) of int.
+        as_frame : bool
+            Return the examples as a pandas.DataFrame with the names of fit.
+        """
+        check_flag(return_labels, "return_labels")
+        x, labels = self.law_.sample(n, rng, return_labels=True)
+        return (x, labels) if return_labels else x
 
 
 def check_bounds(**fitted: Any) -> None:

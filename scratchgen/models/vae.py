@@ -271,7 +271,9 @@ class VAE(GaussianVAE):
         learns one a dimension.  The optimum of a learned s² is the mean squared error of the reconstruction.
     n_levels : int, optional
         For whole numbers 0..n_levels−1: the decoder is then a Gaussian observed in bins, likelihoods are probabilities,
-        and −elbo/(D ln 2) is in bits/dim.
+        and −elbo/(D ln 2) is in bits/dim.  With n_levels=2, for zeros and ones, it is a Bernoulli decoder: P(x_d = 1 |
+        z) = Φ(m_d/s), where m_d is the network's output and Φ the normal distribution function, in place of a logistic
+        function.
     kl_weight : float
         Factor of the KL in training, the β of Higgins et al. (2017).  For values other than 1 minus the training loss
         is not a lower bound of log p_θ(x).  `elbo` and `iwae` are lower bounds for every value.
@@ -323,6 +325,13 @@ class VAE(GaussianVAE):
     >>> masses = VAE(1, hidden=(8,), n_levels=4, n_steps=50, rng=0).fit(levels)
     >>> bool((masses.elbo(levels, rng=1) < 0).all()), np.unique(masses.sample(100, rng=1)).tolist()
     (True, [0.0, 1.0, 2.0, 3.0])
+
+    Zeros and ones, with a Bernoulli decoder; the draws are zeros and ones:
+
+    >>> bits = (rng.random((200, 3)) < 0.8).astype(int)
+    >>> coins = VAE(1, hidden=(8,), n_levels=2, n_steps=50, rng=0).fit(bits)
+    >>> np.unique(coins.sample(100, rng=1)).tolist()
+    [0.0, 1.0]
 
     A variance a dimension, and a β-VAE:
 

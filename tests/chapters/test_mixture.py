@@ -651,3 +651,73 @@ def test_whitening_and_peaks_are_those_of_the_components():
     parts = zip(TWO.weights, TWO.means, TWO.covariances, strict=True)
     peaks = [np.log(w) + stats.multivariate_normal.logpdf(m, m, C) for w, m, C in parts]
     assert residual(TWO.log_peaks, np.array(peaks)) < 1e-14
+
+
+# --- marginal and conditional laws ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("D", [2, 3, 4, 5])
+def test_marginal_times_conditional_is_the_joint(D):
+    """log p(x) = log p(x_a) + log p(x_b | x_a) for every split of the columns, in either order."""
+    rng = np.random.default_rng(D)
+    roots = rng.standard_normal((3, D, D))
+    law = Mixture([0.2, 0.5, 0.3], 2 * rng.standard_normal((3, D)), roots @ roots.swapaxes(1, 2) + 0.1 * np.eye(D))
+    for x in law.sample(3, rng=1):
+        for split in range(1, 2**D - 1):
+            a = [d for d in range(D) if split >> d & 1][::-1]
+            b = [d for d in range(D) if d not in a]
+            rest = law.conditional({d: x[d] for d in a})
+            parts = law.marginal(a).log_prob(x[None, a]) + rest.log_prob(x[None, b])
+            assert relative(parts, law.log_prob(x[None])) < 1e-12
+            assert relative(law.marginal(b).log_prob(x[None, b]), naive_log_prob(law.marginal(b), x[None, b])) < 1e-12
+    assert residual(law.marginal(range(D)).covariances, law.covariances) == 0
+
+
+def test_conditional_is_the_textbooks():
+    """Weights, means and covariances by inverses of blocks, which share no code with the package."""
+    value = 0.4
+    rest = TWO.conditional({1: value})
+    (w, m, C), peaks = (TWO.weights, TWO.means, TWO.covariances), []
+    for k in range(2):
+        gain = C[k, 0, 1] / C[k, 1, 1]
+        assert abs(rest.means[k, 0] - (m[k, 0] + gain * (value - m[k, 1]))) < 1e-15
+        assert abs(rest.covariances[k, 0, 0] - (C[k, 0, 0] - gain * C[k, 1, 0])) < 1e-15
+        peaks.append(w[k] * stats.norm.pdf(value, m[k, 1], np.sqrt(C[k, 1, 1])))
+    assert residual(rest.weights, np.array(peaks) / sum(peaks)) < 1e-15
+
+
+def test_conditional_far_from_all_components_belongs_to_the_widest():
+    """At 1e6 standard deviations densities underflow; their ratio goes to 0, and the mean follows the regression."""
+    rest = TWO.conditional({0: 1e6})
+    assert rest.weights.tolist() == [0.0, 1.0]
+    assert relative(rest.means[1, 0], -1.0 - 0.6 * (1e6 - 1.5)) < 1e-15
+    assert np.isfinite(rest.log_prob([[0.0], [-6e5]])).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: TWO.conditional({0: 1.0, 1: 2.0}), ValueError, "given must leave a column of the 2, got all"),
+        (lambda: TWO.conditional({}), ValueError, "given must have different columns, at least one"),
+        (lambda: TWO.conditional([1.0]), TypeError, "given must be a dict of values by column"),
+        (lambda: TWO.conditional({2: 1.0}), ValueError, "given: a column must be"),
+        (lambda: TWO.conditional({0: np.nan}), ValueError, r"given\[0\] must be"),
+        (lambda: TWO.marginal([0, 0]), ValueError, "columns must have different columns"),
+        (lambda: TWO.marginal("01"), TypeError, "columns must be a list of columns"),
+        (lambda: TWO.marginal([-1]), ValueError, "columns: a column must be"),
+        (lambda: TWO.marginal([0.5]), TypeError, "columns: a column must be"),
+    ],
+)
+def test_wrong_columns_are_refused(call, error, text):
+    with pytest.raises(error, match=f"^{text}"):
+        call()
+
+
+def test_labels_are_the_components_of_the_same_points():
+    x, labels = TWO.sample(5000, rng=3, return_labels=True)
+    assert x.tobytes() == TWO.sample(5000, rng=3).tobytes()
+    for k in range(2):
+        own = Mixture([1.0], TWO.means[[k]], TWO.covariances[[k]])
+        assert passes_as_sample(x[labels == k], own)
+        assert not passes_as_sample(x[labels != k], own)
+    assert abs((labels == 0).mean() - 0.3) < 0.05  # 7.7 standard errors

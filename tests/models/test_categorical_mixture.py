@@ -308,3 +308,12 @@ def test_tables_are_usable_after_every_step_and_report_their_loss():
         assert model.score(x) == pytest.approx(-state.loss, rel=1e-12)
         assert model.lower_bounds_[-1] == -state.loss
         assert model.n_iter_ == state.step
+
+
+def test_labels_of_samples_are_their_components():
+    """With disjoint tables the component of every draw is known."""
+    law = CategoricalLaw([0.25, 0.75], [[[1.0, 0.0]] * 2, [[0.0, 1.0]] * 2])
+    x, labels = law.sample(400, rng=0, return_labels=True)
+    assert np.array_equal(x[:, 0], labels)
+    assert 0 < labels.mean() < 1
+    assert np.array_equal(x, law.sample(400, rng=0))

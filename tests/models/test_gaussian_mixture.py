@@ -1,6 +1,8 @@
 """GaussianMixture as a model: hard data, starts, priors, covariance types, files, arguments."""
 
 import itertools
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from scratchgen import CategoricalMixture, GaussianMixture, Mixture
 from scratchgen.em import COVARIANCE_TYPES, STARTS, e_step, kmeans, kmeans_plus_plus, m_step, nearest
 from scratchgen.models.gaussian_mixture import expand
 from tests.em_helpers import X2, at_floor, blobs, every_type, hard_data, name_cases, rise, three_blobs
+from tests.frames import Frame
 from tests.strategies import passes_as_sample, relative, residual
 
 # --- hard data --------------------------------------------------------------------------------------------------
@@ -485,3 +488,17 @@ def test_fitted_attributes_are_those_of_the_mixture_after_every_step(kind):
         )
         assert np.array_equal(copy.log_prob(x), model.log_prob(x))
         assert model.score(x) == pytest.approx(model.lower_bounds_[-1], rel=1e-12)
+
+
+def test_labels_of_samples_compose_with_frames(monkeypatch):
+    x = np.concatenate([np.random.default_rng(0).standard_normal((50, 2)) + shift for shift in (-9, 9)])
+    model = GaussianMixture(2, rng=0).fit(Frame(x, ["a", "b"]))
+    points, labels = model.sample(40, rng=1, return_labels=True)
+    assert points.tobytes() == model.sample(40, rng=1).tobytes()
+    assert np.array_equal(model.predict(points), labels)
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda x, columns: Frame(x, columns)))
+    frame, same = model.sample(40, rng=1, return_labels=True, as_frame=True)
+    assert frame.columns == ["a", "b"]
+    assert np.array_equal(same, labels)
+    with pytest.raises(TypeError, match="return_labels must be"):
+        model.sample(3, return_labels="yes")

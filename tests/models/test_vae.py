@@ -358,3 +358,29 @@ def test_binned_vae_survives_save_and_load_and_refuses_values_that_are_not_level
         for verb in model.elbo, model.iwae, model.encode:
             with pytest.raises(ValueError, match=r"^x must hold whole numbers in 0\.\.4, as n_levels says"):
                 verb(wrong)
+
+
+def test_two_levels_make_a_bernoulli_decoder():
+    """P(x_d = 1 | z) = Φ(m_d/s) on [−1, 1], where the bins meet at 0; the ELBO of one latent is an integral over z."""
+    bits = (np.random.default_rng(0).random((60, 2)) < [0.8, 0.3]).astype(float)
+    model = VAE(1, hidden=(8,), n_levels=2, n_steps=100, dtype="float64", rng=0).fit(bits)
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=float)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights = weights / weights.sum()
+    mean, variance = model.encode(corners)
+    s = np.exp(0.5 * model.log_variance_[0])
+    expected = np.empty(4)
+    for n, x in enumerate(corners):
+        z = mean[n] + np.sqrt(variance[n]) * nodes[:, None]
+        p = stats.norm.cdf(model.network_.decoder(z) / s)
+        log_mass = np.log(np.where(x == 1, p, 1 - p)).sum(axis=1)
+        kl = 0.5 * (mean[n] ** 2 + variance[n] - 1 - np.log(variance[n])).sum()
+        expected[n] = weights @ log_mass - kl
+    assert residual(model.elbo(corners, rng=1, n_draws=200_000), expected) < 0.01
+    prior = stats.norm.cdf(model.network_.decoder(nodes[:, None]) / s)
+    masses = [weights @ np.where(x == 1, prior, 1 - prior).prod(axis=1) for x in corners]
+    assert abs(sum(masses) - 1) < 1e-12
+    assert (model.elbo(corners, rng=1) < np.log(masses) + 0.1).all()
+    drawn = model.sample(20_000, rng=2)
+    for x, mass in zip(corners, masses, strict=True):
+        assert abs((drawn == x).all(axis=1).mean() - mass) < 5.5 * np.sqrt(mass * (1 - mass) / 20_000)

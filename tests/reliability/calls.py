@@ -197,7 +197,12 @@ def of_mixture():
     yield call("Mixture.diffuse", MIXTURE.diffuse, **noise)
     yield call("Mixture.denoise", MIXTURE.denoise, fixed="D", x_t=ND, **noise)
     yield call("Mixture.denoise_variance", MIXTURE.denoise_variance, fixed="D", x_t=ND, **noise)
-    yield call("Mixture.sample", MIXTURE.sample, n=count(3, 0), rng=seed())
+    last = MIXTURE.dimension
+    wrong = {"repeated": [0, 0], "none": [], "beyond D": [last], "text": "0", "fraction": [0.5]}
+    yield call("Mixture.marginal", MIXTURE.marginal, columns=Arg([0], wrong))
+    wrong = {"a list": [1.0], "none": {}, "beyond D": {last: 1.0}, "NaN": {0: np.nan}, "text": {0: "x"}}
+    yield call("Mixture.conditional", MIXTURE.conditional, given=Arg({0: 1.0}, wrong))
+    yield call("Mixture.sample", MIXTURE.sample, n=count(3, 0), rng=seed(), return_labels=flag())
     other = instance(LINE, optional=True)
     yield call("Mixture.quadrature", LINE.quadrature, spacing=positive(), width=positive(9.0), law=other)
     f = function(lambda x: x, results=[("(M,)", lambda x: x[:, 0]), ("text", lambda x: "x")])
@@ -219,7 +224,7 @@ def of_mixture():
     yield call("CategoricalLaw", em.CategoricalLaw, weights=law("K"), probabilities=law("K D L"))
     for name in "log_joint", "log_prob", "posterior":
         yield call(f"CategoricalLaw.{name}", getattr(TABLES, name), fixed="D", x=levels())
-    yield call("CategoricalLaw.sample", TABLES.sample, n=count(3, 0), rng=seed())
+    yield call("CategoricalLaw.sample", TABLES.sample, n=count(3, 0), rng=seed(), return_labels=flag())
     noise = {"scale": number(0.8), "std": positive(0.6)}
     for name in "denoise", "denoise_variance", "diffused_log_prob":
         yield call(f"CategoricalLaw.{name}", getattr(TABLES, name), fixed="D", x_t=ND, **noise)
@@ -700,6 +705,8 @@ def arguments_of(kind, name):
         case "sample" | "sample_path" if continuous:
             wild = {"stochasticity": number(0.5, low=0.0), "method": choice("euler"), "snr": number(0.1, 0.0, 1.0)}
             return draws | rng | frame | wild | {"n_corrections": count(1, 0)}
+        case "sample" if hasattr(model, "law_"):
+            return draws | rng | frame | {"return_labels": flag()}
         case "sample":
             return draws | rng | frame
         case "eps_hat" | "predict_score":
