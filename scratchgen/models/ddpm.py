@@ -95,7 +95,8 @@ class DDPM(DiffusionModel):
         Number of frequencies of cos and sin features of the coordinates; 2 or 3 help for low-dimensional data with
         sharp edges.
     n_steps, batch_size : int
-        Number of gradient steps, and examples a step.
+        Number of gradient steps, and examples a step.  The default fits some thousands of rows; fewer steps, or
+        `early_stopping`, are better for small tables, which the network otherwise learns by heart.
     learning_rate : float
         Largest learning rate of Adam.  The rate rises over the first min(100, n_steps // 10) steps and then falls to 0
         along half a cosine.
