@@ -3,6 +3,7 @@
 import platform
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.reliability.report import table
 PARTS = (files, interruptions, arguments, divergence, threads, repetition, suite)
 
 if __name__ == "__main__":
+    warnings.filterwarnings("ignore", "EM has not converged")  # fits are short on purpose
     quick = "--quick" in sys.argv[1:]
     figures, began = [], time.monotonic()
     for part in PARTS:

@@ -84,7 +84,7 @@ def numbers(model):
     """All that a model holds, in bytes: arguments, fitted attributes and column names."""
     arrays = {name: np.asarray(getattr(model, name)) for name in ("n_features_in_", *model._fitted)}
     state = model.training_state_
-    arrays |= {} if state is None else {name: np.asarray(array) for name, array in state.arrays.items()}
+    arrays |= {} if state is None else {name: np.asarray(state.arrays[name]) for name in sorted(state.arrays)}
     held = b"".join(name.encode() + array.dtype.str.encode() + array.tobytes() for name, array in arrays.items())
     names = list(getattr(model, "feature_names_in_", ()))
     rest = () if state is None else (state.step, state.checksum, text_of(state.generator))
