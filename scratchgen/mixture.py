@@ -26,6 +26,7 @@ from scratchgen.validation import (
     check_symmetric,
     check_type,
     freeze,
+    normalised,
 )
 
 FINE = 0.15  # spacing of `quadrature` for logarithms and scores, which have complex poles
@@ -105,8 +106,7 @@ class Mixture:
             k = int(np.argmin(np.linalg.eigvalsh(covariances)[:, 0]))
             message = f"covariances[{k}] is not positive definite; raise its smallest eigenvalues"
             raise np.linalg.LinAlgError(message) from None
-        if abs(weights.sum() - 1) > 1e-14:  # a copy of a Mixture then has bitwise equal weights
-            weights /= weights.sum()
+        weights = normalised(weights)
         freeze(
             self,
             weights=weights,

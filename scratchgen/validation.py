@@ -287,6 +287,12 @@ def check_probabilities(p: Array, name: str, axis: int | tuple[int, ...] | None 
         )
 
 
+def normalised(p: Array) -> Array:
+    """p divided by its sums along the last axis; a sum that is 1 but for rounding stays, so that copies are equal."""
+    total = p.sum(axis=-1, keepdims=True)
+    return np.asarray(np.where(np.abs(total - 1) > 1e-14, p / total, p))
+
+
 def check_symmetric(matrices: Array, name: str) -> None:
     """Raise ValueError unless finite matrices, (..., D, D), are symmetric to 1e-8 of their largest element."""
     if matrices.shape[-1] != matrices.shape[-2]:

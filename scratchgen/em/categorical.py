@@ -33,15 +33,10 @@ from scratchgen.validation import (
     check_levels,
     check_probabilities,
     freeze,
+    normalised,
 )
 
 NEVER = -1e300  # stands for log 0 in matrix products, where −inf times 0 would be NaN
-
-
-def _normalised(p: Array) -> Array:
-    """p divided by its sums along the last axis; a sum that is 1 but for rounding stays, so that copies are equal."""
-    total = p.sum(axis=-1, keepdims=True)
-    return np.asarray(np.where(np.abs(total - 1) > 1e-14, p / total, p))
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -78,7 +73,7 @@ class CategoricalLaw:
         for name, value in {"weights": weights, "probabilities": probabilities}.items():
             if value.min() < 0 or (abs(value.sum(axis=-1) - 1) > 1e-6).any():
                 raise ValueError(f"{name} must be non-negative and sum to 1 over the last axis; divide by the sum")
-        pi, tables = (_normalised(value) for value in (weights, probabilities))
+        pi, tables = (normalised(value) for value in (weights, probabilities))
         freeze(
             self,
             weights=pi,
