@@ -81,6 +81,9 @@ def digits(split: str = "all") -> Digits:
     return Digits(data["images"][rows].astype(np.float64), data["labels"][rows].astype(np.int64))
 
 
+PENGUIN_COLUMNS = ("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g")
+
+
 class Penguins(NamedTuple):
     """Measurements of penguins and their species, with the names of both."""
 
@@ -108,7 +111,7 @@ def penguins() -> Penguins:
     return Penguins(
         measurements=data["measurements"],
         species=data["species"].astype(np.int64),
-        feature_names=("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"),
+        feature_names=PENGUIN_COLUMNS,
         species_names=("Adelie", "Chinstrap", "Gentoo"),
     )
 

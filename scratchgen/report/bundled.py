@@ -45,10 +45,9 @@ def _penguins() -> Bundled:
         birds = datasets.penguins()
         return birds.measurements, birds.species
 
-    names = ("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g")
     source = "Horst, Hill and Gorman (2020), palmerpenguins, doi:10.5281/zenodo.3960218"
     about = "bill, flipper and mass of three species (0 Adelie, 1 Chinstrap, 2 Gentoo)"
-    return Bundled(342, False, make, names, "species", about, source, "CC0 1.0")
+    return Bundled(342, False, make, datasets.PENGUIN_COLUMNS, "species", about, source, "CC0 1.0")
 
 
 def _of(law: Callable[[], Mixture | datasets.Checkerboard]) -> Callable[[int, int], Array]:
