@@ -414,14 +414,14 @@ class Estimator(ABC):
             If the file is damaged or is not a model of this class, or no fit could have given its numbers.
         """
         with reading(path) as archive:
-            name, params = archive.header()
-            if name == cls.__name__:
-                return cls._from_archive(archive, {key: decode(value, key) for key, value in params.items()})
-        raise ModelFileError(f"path {path} holds a {name}, not a {cls.__name__}; use {name}.load")
+            if archive.model == cls.__name__:
+                return cls._from_archive(archive)
+        raise ModelFileError(f"path {path} holds a {archive.model}, not a {cls.__name__}; use {archive.model}.load")
 
     @classmethod
-    def _from_archive(cls, archive: Archive, params: dict[str, Any]) -> Self:
+    def _from_archive(cls, archive: Archive) -> Self:
         """Build the model of a file after checks of the arguments, then of the arrays' forms, then of their numbers."""
+        params = {key: decode(value, key) for key, value in archive.params.items()}
         if params.keys() != cls._parameters().keys():
             wrong = sorted(params.keys() ^ cls._parameters().keys())
             raise ModelFileError(f"argument {wrong[0]} is missing or unknown")

@@ -195,15 +195,14 @@ class Archive:
         self.members = {name.removesuffix(".npy") for name in names}
         if "header" not in self.members:
             raise ModelFileError("the header is missing")
-
-    def header(self) -> tuple[str, dict[str, Any]]:
-        """Class of the model, and the constructor's arguments as `encode` returned them."""
         header = self._header()
-        return header["class"], header["params"]
+        self.model: str = header["class"]
+        self.params: dict[str, Any] = header["params"]  # the constructor's arguments as `encode` returned them
+        self._names = header["feature_names"]
 
     def feature_names(self, n_features: int) -> tuple[str, ...] | None:
         """Names of the columns; None if the model was trained without names."""
-        names = self._header()["feature_names"]
+        names = self._names
         if names is None:
             return None
         if len(names) != n_features or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):

@@ -54,7 +54,6 @@ def load(path: str | os.PathLike[str]) -> Estimator:
     PPCA(n_components=2)
     """
     with reading(path) as archive:
-        name, _ = archive.header()
-        if name not in MODELS:
-            raise ModelFileError(f"it holds a {name!r:.60}, and the models are {', '.join(MODELS)}")
-    return MODELS[name].load(path)
+        if archive.model not in MODELS:
+            raise ModelFileError(f"it holds a {archive.model!r:.60}, and the models are {', '.join(MODELS)}")
+        return MODELS[archive.model]._from_archive(archive)
