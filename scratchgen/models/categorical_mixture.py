@@ -26,14 +26,7 @@ from scratchgen.models.estimator import MOST_LEVELS, Progress
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
 from scratchgen.models.training_state import checksum
-from scratchgen.validation import (
-    Array,
-    ArrayLike,
-    as_count,
-    as_number,
-    as_samples,
-    weighted_rows,
-)
+from scratchgen.validation import Array, ArrayLike, as_count, as_number, as_samples, weighted_rows
 
 
 @dataclass(eq=False, repr=False)
@@ -120,8 +113,7 @@ class CategoricalMixture(MixtureModel):
         one_hot, N = indicators(x, self.n_levels), float(weights.sum())
         check_enough_rows(x, K)
         data = checksum(x, weights)
-        state = self._state_to_resume(data) if resume else None
-        rng = self._generator(state)
+        state, rng = self._state_and_generator(data, resume)
         # (D, n_levels): frequencies of each column with one more example spread over the levels, so that none is 0
         pseudo_counts = self.smoothing * (np.tensordot(weights, one_hot, axes=1) + 1 / self.n_levels) / (N + 1)
         m_step = partial(categorical_m_step, one_hot, pseudo_counts=pseudo_counts, sample_weight=weights)  # (15)

@@ -42,15 +42,12 @@ from scratchgen.validation import (
     RNG,
     Array,
     ArrayLike,
-    IntArray,
     as_arrays,
     as_choice,
     as_count,
     as_generator,
     as_guidance,
-    as_labels,
     as_number,
-    as_samples,
     check_flag,
 )
 
@@ -213,9 +210,8 @@ class DDPM(DiffusionModel):
     def _loop(self, x: ArrayLike, y: object, resume: bool) -> Begun:
         """Algorithm 1 on x and y with the arguments of the model; then `variance_`."""
         self._check_parameters()
-        labels = self._as_labels(y, len(as_samples(x))) if self.n_classes else None
         sampler = TimestepSampler(self._n_times, self.step_choice)
-        network, adam, ema, data, labels, rng, state, validate = self._begin(x, labels, sampler, resume)
+        network, adam, ema, data, labels, rng, state, validate = self._begin(x, y, sampler, resume)
         losses = train(
             network,
             self.schedule_,
@@ -289,12 +285,6 @@ class DDPM(DiffusionModel):
         reverse_variance(self._chain, fitted["variance_"])
         if len(fitted["noise_losses_"]) not in (0, self._chain.T + 1) or (fitted["noise_losses_"] < 0).any():
             raise ValueError(f"noise_losses_ must be empty or hold {self._chain.T + 1} numbers, none below 0")
-
-    def _as_labels(self, y: Any, n: int) -> IntArray:
-        """Return labels y as an int array (n,); TypeError or ValueError unless they are ints in 0..n_classes−1."""
-        if not self.n_classes:
-            raise ValueError("y must be None for a model without labels, n_classes=0; train one with n_classes set")
-        return as_labels(y, n, self.n_classes, "y")
 
     @property
     def _eps_prediction(self) -> str | None:

@@ -20,6 +20,7 @@ from scratchgen.validation import (
     ArrayLike,
     IntArray,
     as_count,
+    as_labels,
     as_number,
     as_samples,
     as_widths,
@@ -31,7 +32,7 @@ Other = TypeVar("Other", bound="DiffusionModel")
 
 
 class Training(NamedTuple):
-    """What a training loop needs, and its state, which is made of the arrays of the others."""
+    """The objects of a training loop, and its state, which is made of their arrays."""
 
     network: NoisePredictor  # in training; `network_` has the moving average of its parameters
     adam: Adam
@@ -78,21 +79,22 @@ class DiffusionModel(NetworkModel):
     def _n_times(self) -> int:
         """Number of steps t, or of cells of training times: each has a running mean."""
 
-    def _begin(self, x: ArrayLike, labels: IntArray | None, means: TimestepSampler, resume: bool) -> Training:
-        """Make what the training loop changes: anew, or with `resume` as in `training_state_`.
+    def _begin(self, x: ArrayLike, y: object, means: TimestepSampler, resume: bool) -> Training:
+        """Make the objects that the training loop changes: anew, or with `resume` as in `training_state_`.
 
         Parameters
         ----------
         x : (N, D)
-        labels : (N,) of int, optional
+        y : (N,) of int, optional
+            Labels, for a model with classes.
         means : TimestepSampler
             The sampler of the loop, or its part with running means, which are set.
         resume : bool
         """
         names, x = self._names_in(x, resume), as_samples(x)
+        labels = self._as_labels(y, len(x)) if self.n_classes else None
         data = checksum(x, labels)
-        state = self._state_to_resume(data) if resume else None
-        rng = self._generator(state)
+        state, rng = self._state_and_generator(data, resume)
         held = self._hold_out(len(x), rng, state)
         rest = np.delete(np.arange(len(x)), held["held_out"]) if held else slice(None)
         if state is None:
@@ -121,15 +123,17 @@ class DiffusionModel(NetworkModel):
             "mean_squares": means.mean_squares,
             "n_seen": means.n_seen,
         }
-        arrays |= {"best_parameters_": self.parameters_.copy(), **held} if held else {}
-        if state is not None:
-            adam.n_steps = ema.n_updates = state.step
-            for name in arrays.keys() - held.keys():
-                arrays[name][...] = state.arrays[name]
-        state = TrainingState(0 if state is None else state.step, data, dict(rng.bit_generator.state), arrays)
+        state = self._state_of(arrays, held, [adam], data, rng, state)
+        ema.n_updates = state.step
         trained, trained_labels = self.to_model(x[rest]).astype(np.float32), None if labels is None else labels[rest]
         validate = self._validation(x, held, self.batch_size, labels)
         return Training(network, adam, ema, trained, trained_labels, rng, state, validate)
+
+    def _as_labels(self, y: Any, n: int) -> IntArray:
+        """Return labels y as an int array (n,); TypeError or ValueError unless they are ints in 0..n_classes−1."""
+        if not self.n_classes:
+            raise ValueError("y must be None for a model without labels, n_classes=0; train one with n_classes set")
+        return as_labels(y, n, self.n_classes, "y")
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

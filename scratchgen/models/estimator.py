@@ -239,13 +239,13 @@ class Estimator(ABC):
         return self._run(self.train(x))
 
     def _run(self, steps: Iterator[Progress]) -> Self:
-        """Train to the end; with `verbose` show how it goes."""
+        """Train to the end; with `verbose` show the progress."""
         for _ in shown(steps, type(self).__name__, self._report) if self.verbose else steps:
             pass
         return self
 
     def _report(self, progress: Progress) -> str:
-        """How a training goes after a step, as text for `verbose`."""
+        """The loss after a step, as text for `verbose`."""
         return f"loss {progress.loss:.4g}"
 
     def resume(self, x: ArrayLike, y: object = None) -> Self:
@@ -290,12 +290,12 @@ class Estimator(ABC):
             )
         return state.copy()
 
-    def _generator(self, state: TrainingState | None) -> np.random.Generator:
-        """The source of random numbers of a training; with a state, it goes on from there."""
-        rng = as_generator(self.rng)
+    def _state_and_generator(self, data: str, resume: bool) -> tuple[TrainingState | None, np.random.Generator]:
+        """State to go on from, None without `resume`, and the source of random numbers, set to that state."""
+        state, rng = self._state_to_resume(data) if resume else None, as_generator(self.rng)
         if state is not None:
             rng.bit_generator.state = state.generator
-        return rng
+        return state, rng
 
     @abstractmethod
     def sample(self, n: int, rng: RNG = None, *, as_frame: bool = False) -> Array:

@@ -187,10 +187,9 @@ class GaussianMixture(MixtureModel):
         x, weights = weighted_rows(as_samples(x).astype(np.float64, copy=False), sample_weight)
         check_enough_rows(x, K)
         data = checksum(x, weights)
-        state = self._state_to_resume(data) if resume else None
+        state, rng = self._state_and_generator(data, resume)
         floor = self._floor(x, weights)
         prior, last = self._prior(), None if resume else self._last_fit(K, x.shape[1], names, floor)
-        rng = self._generator(state)
 
         def log_prior(mixture: Mixture) -> float:
             covariances = mixture.covariances[:1] if kind == "tied" else mixture.covariances

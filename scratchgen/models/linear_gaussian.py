@@ -104,8 +104,8 @@ class LinearGaussianModel(WeightedEstimator):
         covariance.
         """
         mean, data, last_q = np.average(x, axis=0, weights=weights), checksum(x, weights), None
-        state = self._state_to_resume(data) if resume else None
-        rng, energies, before = self._generator(state), list[float](), list[float]()
+        state, rng = self._state_and_generator(data, resume)
+        energies, before = list[float](), list[float]()
         theta = start(rng) if state is None else (state.arrays["components_"], state.arrays["noise_variance_"])
         generator = dict(rng.bit_generator.state)  # no draws follow
         if state is not None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from scratchgen.models.estimator import Progress, StandardizedEstimator
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.training_state import TrainingState
+from scratchgen.nn import Adam
 from scratchgen.validation import Array, IntArray, as_count, as_number, check_flag
 
 N_CHECKS = 20  # of the validation bound in a training
@@ -19,7 +20,7 @@ CHECK_SHARE = 0.3  # calls of the network in all checks over calls in all steps;
 
 
 class Begun(NamedTuple):
-    """A training loop, its state, the generator that it draws from, the validation, and what follows its last step."""
+    """A training loop, its state, the generator that it draws from, its validation, and a function for its end."""
 
     losses: Iterator[float]
     state: TrainingState
@@ -52,6 +53,8 @@ class NetworkModel(StandardizedEstimator):
     validation_steps_: IntArray = field(init=False)
     validation_bounds_: Array = field(init=False)
     _weights: ClassVar[tuple[str, ...]]  # names of the attributes with the parameters of the model
+    if TYPE_CHECKING:
+        n_steps: int  # an argument of every subclass, which has its own default
 
     @property
     @abstractmethod
@@ -78,7 +81,7 @@ class NetworkModel(StandardizedEstimator):
 
     def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
         super()._check_state(state, fitted)
-        n_steps, n_losses = self.get_params()["n_steps"], len(fitted["losses_"])
+        n_steps, n_losses = self.n_steps, len(fitted["losses_"])
         if not state.step <= min(n_losses, n_steps - 1):
             raise ValueError(
                 f"training: step must be below n_steps={n_steps}, with a loss a step, got {state.step} with {n_losses}"
@@ -105,7 +108,7 @@ class NetworkModel(StandardizedEstimator):
             raise
         before = None if resume else attributes
         self._cut_history(state.step)
-        n_steps = int(self.get_params()["n_steps"])
+        n_steps = int(self.n_steps)
         path, check_every = np.empty(n_steps), self._steps_between_checks
         path[: state.step] = self.losses_
         kept, every = state.copy(), max(n_steps // 100, 1)
@@ -149,7 +152,41 @@ class NetworkModel(StandardizedEstimator):
 
     @property
     def _steps_between_checks(self) -> int:
-        return -(-int(self.get_params()["n_steps"]) // N_CHECKS)
+        return -(-int(self.n_steps) // N_CHECKS)
+
+    def _state_of(
+        self,
+        arrays: dict[str, Any],
+        held: dict[str, Any],
+        adams: Sequence[Adam],
+        data: str,
+        rng: np.random.Generator,
+        state: TrainingState | None,
+    ) -> TrainingState:
+        """The state that is made of the arrays of a training, which first go back to `state` if it is given.
+
+        Parameters
+        ----------
+        arrays : dict
+            The arrays that the loop changes, by name.
+        held : dict
+            From `_hold_out`; the best weights are then a part of the state.
+        adams : sequence of Adam
+            Their numbers of steps go back as well.
+        data : str
+            Checksum of the data.
+        rng : Generator
+        state : TrainingState, optional
+        """
+        if held:
+            arrays = arrays | {f"best_{name}": getattr(self, name).copy() for name in self._weights}
+        if state is not None:
+            for adam in adams:
+                adam.n_steps = state.step
+            for name, array in arrays.items():
+                array[...] = state.arrays[name]
+        step = 0 if state is None else state.step
+        return TrainingState(step, data, dict(rng.bit_generator.state), arrays | held)
 
     def _hold_out(self, n: int, rng: np.random.Generator, state: TrainingState | None) -> dict[str, Any]:
         """Rows of x, (N, D), for the validation, and the seed of its noise, from rng or a state; or {}."""

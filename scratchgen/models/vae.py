@@ -67,8 +67,7 @@ class GaussianVAE(NetworkModel):
         self._check_parameters()
         names, x = self._names_in(x, resume), as_samples(x)
         data = checksum(x)
-        state = self._state_to_resume(data) if resume else None
-        rng = self._generator(state)
+        state, rng = self._state_and_generator(data, resume)
         held = self._hold_out(len(x), rng, state)
         rest = x[np.delete(np.arange(len(x)), held["held_out"])] if held else x
         if state is None:
@@ -76,13 +75,7 @@ class GaussianVAE(NetworkModel):
         parts = {name: getattr(self, name) for name in PARTS}
         adams = [Adam(part) for part in parts.values()]
         m, v = ({name + moment: getattr(a, moment) for name, a in zip(parts, adams, strict=True)} for moment in "mv")
-        arrays = parts | m | v | held
-        arrays |= {f"best_{name}": part.copy() for name, part in parts.items()} if held else {}
-        if state is not None:
-            for adam in adams:
-                adam.n_steps = state.step
-            for name in arrays.keys() - held.keys():
-                arrays[name][...] = state.arrays[name]
+        state = self._state_of(parts | m | v, held, adams, data, rng, state)
         learned, _ = self._starting_variance()
         losses = train(
             self.network_,
@@ -96,7 +89,6 @@ class GaussianVAE(NetworkModel):
             kl_weight=self.kl_weight,
         )
         log_volume = self._log_volume
-        state = TrainingState(0 if state is None else state.step, data, dict(rng.bit_generator.state), arrays)
         validate = self._validation(x, held, self.get_params().get("batch_size") or len(rest))
         return Begun((loss + log_volume for loss in losses), state, rng, validate)
 
