@@ -229,8 +229,9 @@ class Mixture:
             w_k ∝ w_k N(x_a; m_ka, C_kaa),   m_kb + C_kba C_kaa⁻¹ (x_a − m_ka),   C_kbb − C_kba C_kaa⁻¹ C_kab
 
         With the coordinates a first, C_k = L Lᵀ has the blocks L_aa, L_ba and L_bb.  The mean is m_kb + L_ba L_aa⁻¹
-        (x_a − m_ka), and the covariance is L_bb L_bbᵀ, without a difference.  Weights are normalised in logarithms, so
-        that values far from all components have the right limit.
+        (x_a − m_ka), and the covariance is L_bb L_bbᵀ, without a difference.  Weights are normalised in logarithms,
+        but a weight below 5e-324 becomes 0, and its component is lost: log p(x_b | x_a) is then too low for an x_b that
+        only this component explains.
 
         Parameters
         ----------

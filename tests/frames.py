@@ -4,7 +4,7 @@ import numpy as np
 
 
 class Frame:
-    """What scratchgen uses of a data frame: its columns' names, and its values as an array."""
+    """A data frame as scratchgen uses one: the names of its columns, and its values as an array."""
 
     def __init__(self, values, columns=None):
         self.values = np.asarray(values)

@@ -1,4 +1,4 @@
-"""What the parsers of the commands share: how a command is added, and the types of options."""
+"""Functions that the parsers of all commands share: adding a command, and the types of options."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def is_exact(model: Estimator) -> bool:
 
 
 def kind_of(model: Estimator) -> str:
-    """What `score_rows` computes, in words."""
+    """Name of the number that `score_rows` computes: exact log-likelihood, or the bound of the model."""
     kinds = [text for cls, text in KINDS.items() if isinstance(model, cls)]
     return kinds[0] if kinds else "exact log-likelihood"
 

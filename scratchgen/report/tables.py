@@ -23,7 +23,7 @@ SHOWN = 6  # names of columns in a message
 
 
 class Choice(NamedTuple):
-    """What the user chose of a table."""
+    """The columns and the options that the user chose for a table."""
 
     columns: tuple[str, ...] | None = None  # names to keep, all if None
     drop: tuple[str, ...] = ()

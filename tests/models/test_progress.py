@@ -1,4 +1,4 @@
-"""What `verbose` shows: lines or a bar on stderr, and nothing else."""
+"""Output of `verbose`: lines or a bar on stderr, and nothing else."""
 
 import io
 import re

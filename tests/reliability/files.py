@@ -26,7 +26,7 @@ LENGTHS = ("n_steps", "max_iter", "n_init", "batch_size")  # arguments that make
 
 
 def outcome(kind, content, folder):
-    """What becomes of a file, and the largest memory that `load` took, bytes.
+    """The outcome of loading a file, and the largest memory that `load` took, bytes.
 
     "refused": ModelFileError.  "same": the model of the untouched file.  "other": another model that works, as a file
     with another learning rate gives.  "wrong": a model that returns NaN or raises a raw error.  Else the name of a raw

@@ -106,7 +106,7 @@ def text_of(value):
 
 
 def said(model, n=3):
-    """What a model says with a given seed: samples and bounds, as bytes."""
+    """Samples and bounds of a model with a given seed, as bytes."""
     x = data(model)[:5]
     return model.sample(n, rng=1).tobytes() + np.asarray(model.elbo(x, rng=2)).tobytes()
 

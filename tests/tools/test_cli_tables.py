@@ -1,4 +1,4 @@
-"""What the command line reads: headers, missing cells and delimiters, and the one-line error of every wrong table."""
+"""Tables that the command line reads: headers, missing cells, delimiters, and one-line errors of wrong tables."""
 
 from pathlib import Path
 

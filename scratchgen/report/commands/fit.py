@@ -211,7 +211,7 @@ def _again(options: argparse.Namespace) -> str:
 
 
 def _summarize(model: Estimator, x: Array, held_out: Array | None, options: argparse.Namespace) -> None:
-    """Print the scores of training and held-out rows, and what can be done next."""
+    """Print the scores of training and held-out rows, and the next commands."""
     out, about = shlex.quote(str(options.output)), kind_of(model)
     say(f"{options.output}: {model!r}, {n_parameters_of(model):,} parameters")
     say(f"{about}:")

@@ -1,4 +1,4 @@
-"""`scratchgen info model.npz`: what a model file holds."""
+"""`scratchgen info model.npz`: the contents of a model file."""
 
 from __future__ import annotations
 
