@@ -116,8 +116,9 @@ class NetworkModel(StandardizedEstimator):
             self.training_state_ = kept
             try:
                 path[step - 1], last = next(losses), step == n_steps
+                self.losses_ = path[:step]
                 if validate is not None and (last or step % check_every == 0):
-                    last = self._check_bound(step, validate(), state.arrays) or last
+                    last = self._check_bound(step, validate, state.arrays) or last
                 if last:
                     for name in self._weights if validate is not None else ():
                         getattr(self, name)[...] = state.arrays[f"best_{name}"]
@@ -125,7 +126,7 @@ class NetworkModel(StandardizedEstimator):
             except BaseException as error:
                 self._undo(error, state, kept, before)
                 raise
-            before, self.losses_ = None, path[:step]
+            before = None
             state = TrainingState(step, state.checksum, dict(rng.bit_generator.state), state.arrays)
             if step % every == 0:
                 kept = state.copy()
@@ -134,8 +135,22 @@ class NetworkModel(StandardizedEstimator):
             if last:
                 return
 
-    def _check_bound(self, step: int, bound: float, arrays: dict[str, Any]) -> bool:
-        """Keep a validation bound, and the weights if it is the best; return whether training shall stop."""
+    def _check_bound(self, step: int, validate: Callable[[], float], arrays: dict[str, Any]) -> bool:
+        """Compute and keep the validation bound, and the weights if it is the best; return whether training shall stop.
+
+        Raises
+        ------
+        ArithmeticError
+            If the bound is not finite.
+        """
+        try:
+            bound = validate()
+        except ArithmeticError as error:
+            kept = f"after step {step}" if step > 1 else "from before the training"
+            raise ArithmeticError(
+                f"training diverged in step {step}: the bound of the held-out rows is not finite, and the parameters "
+                f"are those {kept}; lower learning_rate, or drop outliers of x"
+            ) from error
         self.validation_steps_ = np.append(self.validation_steps_, step)
         self.validation_bounds_ = np.append(self.validation_bounds_, bound)
         n_since = len(self.validation_bounds_) - 1 - int(self.validation_bounds_.argmax())

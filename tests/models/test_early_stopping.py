@@ -143,3 +143,26 @@ def test_a_held_out_row_that_the_others_cannot_scale_is_refused_before_the_first
     with pytest.raises(ValueError, match=r"whole numbers in 0\.\.3"):
         VAE(1, (3,), n_levels=4, **STOP).fit(levels)
     assert not hasattr(model, "losses_")
+
+
+def test_a_bound_that_is_not_finite_ends_the_training_with_its_step(monkeypatch):
+    """The first step of this VAE makes σ² of the encoder overflow; the old fit stays."""
+    model = VAE(2, hidden=(5,), **STOP).fit(X)
+    before = model.sample(5, rng=1)
+    with pytest.raises(ArithmeticError, match=r"diverged in step 1: the bound .* from before the training; lower"):
+        model.set_params(n_steps=20, learning_rate=1e10).fit(X)
+    assert np.array_equal(model.sample(5, rng=1), before)
+
+    model, elbo, weights = VAE(2, hidden=(5,), **STOP), VAE.elbo, []
+
+    def failing(self, *arguments, **given):
+        if len(self.losses_) > 3:
+            raise ArithmeticError("σ² of the encoder overflows")
+        return elbo(self, *arguments, **given)
+
+    monkeypatch.setattr(VAE, "elbo", failing)
+    with pytest.raises(ArithmeticError, match=r"diverged in step 6: the bound .* are those after step 6; lower"):
+        weights.extend(model.encoder_.copy() for _ in model.train(X))
+    assert len(weights) == 5
+    assert (len(model.losses_), model.validation_steps_.tolist(), model.training_state_) == (6, [3], None)
+    assert not np.array_equal(model.encoder_, weights[-1])
