@@ -56,6 +56,11 @@ class Form(NamedTuple):
     shape: tuple[int | None, ...] | None
 
 
+def _readable(value: Any) -> bool:
+    """Whether all numbers of an array are finite, and at most 1e130 in size."""
+    return bool((np.abs(np.asarray(value, dtype=np.float64)) <= LARGEST_NUMBER).all())
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -149,8 +154,11 @@ def write_model(
     """Write the arguments, the fitted attributes and the column names of a model, and the state of its training."""
     values = fitted if state is None else fitted | {f"training.{key}": value for key, value in state.arrays.items()}
     for attribute, value in values.items():
-        if not np.isfinite(value).all():
-            raise ArithmeticError(f"{attribute} is not finite, so that no file is written; fit the model again")
+        if not _readable(value):
+            raise ArithmeticError(
+                f"{attribute} must be finite, and at most {LARGEST_NUMBER:g} in size, so that no file is written; fit "
+                "the model again"
+            )
     header = {
         "format": FORMAT,
         "class": name,
@@ -245,7 +253,7 @@ class Archive:
                 raise ModelFileError(f"{name}: dtype {' or '.join(form.dtypes)} is needed, not {dtype.str}")
         arrays = {name: self._read(name, *found[name]) for name in forms}
         for name, array in arrays.items():
-            if not (np.abs(array.astype(np.float64)) <= LARGEST_NUMBER).all():
+            if not _readable(array):
                 raise ModelFileError(f"{name}: it must be finite, and at most {LARGEST_NUMBER:g} in size")
         return {name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
 

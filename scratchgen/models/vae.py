@@ -180,6 +180,7 @@ class GaussianVAE(NetworkModel):
     # --- use of the fitted model -----------------------------------------------------------------------------------
 
     @property
+    @finite(UNTRAINED)
     def decoder_variance_(self) -> Array:
         """s² of the fitted decoder for every column, (D,), in squared units of the data: s² · scale_²."""
         return np.exp(self.log_variance_, dtype=np.float64) * self.scale_**2

@@ -312,6 +312,16 @@ def test_diverged_training_is_an_error_that_names_step_cause_and_remedy():
     assert np.isfinite(model.encoder_).all()
 
 
+def test_a_variance_that_overflows_and_parameters_that_no_file_may_hold_are_errors(tmp_path):
+    """A step of this size is finite in float64; a file holds numbers up to 1e130."""
+    model = linear(n_latents=1, n_steps=1, learning_rate=1e140).fit(np.random.default_rng(0).standard_normal((50, 3)))
+    with pytest.raises(ArithmeticError, match=r"^decoder_variance_ is not finite: .* lower learning_rate"):
+        model.decoder_variance_  # noqa: B018
+    with pytest.raises(ArithmeticError, match=r"^encoder_ must be finite, and at most 1e\+130 in size, .* fit"):
+        model.save(tmp_path / "model.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("parameters", "error", "words"),
     [

@@ -301,7 +301,7 @@ def test_numbers_that_are_not_finite_are_never_saved(tmp_path):
     model = PPCA(1).fit(REALS)
     model.save(tmp_path / "model.npz")
     model.components_[:] = np.nan
-    with pytest.raises(ArithmeticError, match="components_ is not finite"):
+    with pytest.raises(ArithmeticError, match="components_ must be finite"):
         model.save(tmp_path / "model.npz", overwrite=True)
     PPCA.load(tmp_path / "model.npz")
 
