@@ -28,6 +28,7 @@ from scratchgen.nn import (
     check_loop,
     check_network,
     check_step,
+    check_update,
     cosine_decay,
 )
 from scratchgen.schedule import NoiseSchedule
@@ -142,7 +143,8 @@ def train(
     Raises
     ------
     ArithmeticError
-        If the loss or the gradient is NaN or infinite; network and average are those of the step before.
+        If the loss or the gradient is NaN or infinite, or the update overflows; network and average are those of the
+        step before.
     """
     check_network(network)
     check_rng(rng)
@@ -156,6 +158,7 @@ def train(
     check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate)
     check_adam(adam, network.parameters)
     check_average(ema, network.parameters)
+    before = network.parameters.copy()
     for step in range(adam.n_steps, n_steps):
         rows = rng.integers(len(x), size=batch_size)
         x0 = x.take(rows, axis=0)  # line 2
@@ -166,12 +169,14 @@ def train(
             given["coefficients"] = eps_coefficients(schedule, t, prediction)
         if labels is not None:
             given["labels"] = np.where(rng.random(batch_size) < label_dropout, NO_LABEL, labels[rows])
-        weight = (weights[t] * correction).astype(x0.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` raises an error
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` look
+            weight = (weights[t] * correction).astype(x0.dtype)
             losses = train_step(network, schedule, x0, t, noise, weight, **given)  # line 5
             loss = float(weight @ losses) / batch_size
             check_step(step, loss, network.gradient)
-        adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
+            before[:] = network.parameters
+            adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
+            check_update(step, [(network.parameters, before)])
         ema.update(network.parameters)
         sampler.observe(t, weights[t] * losses)
         yield loss

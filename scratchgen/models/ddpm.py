@@ -203,7 +203,8 @@ class DDPM(DiffusionModel):
         TypeError, ValueError
             If x, y or a constructor argument is wrong.
         ArithmeticError
-            If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
+            If the loss or the gradient becomes NaN or infinite, or the parameters overflow.  The model then keeps the
+            last good parameters, or, if the first step fails, the fit from before.
         """
         return self._follow(partial(self._loop, x, y), resume)
 

@@ -86,7 +86,8 @@ class LinearVAE(InformationCriteria, GaussianVAE):
         TypeError, ValueError
             If x or a constructor argument is wrong.
         ArithmeticError
-            If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
+            If the loss or the gradient becomes NaN or infinite, or the parameters overflow.  The model then keeps the
+            last good parameters, or, if the first step fails, the fit from before.
         """
         draw = partial(sigma_batch, n_latents=self.n_latents)
         return self._follow(partial(self._loop, x, draw), resume)

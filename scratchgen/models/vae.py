@@ -361,7 +361,8 @@ class VAE(GaussianVAE):
         TypeError, ValueError
             If x or a constructor argument is wrong.
         ArithmeticError
-            If the loss or the gradient becomes NaN or infinite; the model then keeps the last good parameters.
+            If the loss or the gradient becomes NaN or infinite, or the parameters overflow.  The model then keeps the
+            last good parameters, or, if the first step fails, the fit from before.
         """
         draw = partial(random_batch, n_latents=self.n_latents, batch_size=self.batch_size)
         return self._follow(partial(self._loop, x, draw), resume)

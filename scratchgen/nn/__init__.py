@@ -7,7 +7,7 @@
 * `adam`: the optimiser, the moving average and the learning-rate schedule.
 """
 
-from scratchgen.nn.adam import EMA, Adam, check_adam, check_average, check_loop, check_step, cosine_decay
+from scratchgen.nn.adam import EMA, Adam, check_adam, check_average, check_loop, check_step, check_update, cosine_decay
 from scratchgen.nn.categorical_denoiser import CategoricalDenoiser
 from scratchgen.nn.features import NO_LABEL, coordinate_features, time_features
 from scratchgen.nn.mlp import MLP, n_parameters
@@ -38,6 +38,7 @@ __all__ = [
     "check_loop",
     "check_network",
     "check_step",
+    "check_update",
     "coordinate_features",
     "cosine_decay",
     "n_parameters",

@@ -1,5 +1,6 @@
 """Adam, the exponential moving average of parameters, and a learning-rate schedule; parameters are flat vectors."""
 
+from collections.abc import Sequence
 from math import isfinite
 
 import numpy as np
@@ -62,7 +63,11 @@ class Adam:
         self.v: Array = np.zeros_like(self.parameters)
 
     def step(self, gradient: Array, learning_rate: float | None = None) -> None:
-        """Update `parameters` with `gradient`, (P,); `learning_rate` replaces the constructor's in this step."""
+        """Update `parameters` with `gradient`, (P,); `learning_rate` replaces the constructor's in this step.
+
+        Rates and gradients that overflow in the dtype of `parameters` make them infinite or NaN.  The function does not
+        look at its result; a training loop calls `check_update`, which undoes such a step.
+        """
         rate = self.learning_rate if learning_rate is None else as_number(learning_rate, "learning_rate", low=0.0)
         if getattr(gradient, "shape", None) != self.parameters.shape or gradient.dtype.kind != "f":
             gradient = as_arrays("gradient (P)", gradient, P=len(self.parameters))
@@ -137,30 +142,61 @@ def check_adam(adam: Adam, parameters: Array, name: str = "adam") -> None:
 
 
 def check_average(ema: EMA, parameters: Array) -> None:
-    """Raise TypeError or ValueError unless ema has an average of its own, with the shape of `parameters`, (P,)."""
+    """Raise TypeError or ValueError unless ema has an average of its own that can hold `parameters`, (P,)."""
     check_type(ema, EMA, "ema", "pass EMA(network.parameters.copy())")
     if ema.average.shape != parameters.shape:
         raise ValueError(f"ema must average {len(parameters)} parameters, got {len(ema.average)}; pass a copy of them")
     if np.shares_memory(ema.average, parameters):
         raise ValueError("ema must average into an array of its own, got the network's parameters; pass a copy")
+    if not np.can_cast(parameters.dtype, ema.average.dtype):
+        found = ema.average.dtype
+        raise ValueError(f"ema must average in {parameters.dtype}, the network's dtype, got {found}; pass a copy")
+
+
+ROOM = 2000  # Adam's v = Σ_i β₂ⁱ g² is at most 1/(1−β₂) = 1000 times the largest g²; twice that allows for rounding
 
 
 def check_step(step: int, loss: float, *gradients: Array) -> None:
-    """Raise ArithmeticError if the loss of step 0, 1, …, or the squared length of a gradient, is NaN or infinite.
+    """Raise ArithmeticError if the loss of step 0, 1, …, or 2000 times the squared length of a gradient, is not finite.
 
-    The check comes before the parameters change, so that those of the last good step stay.
+    Adam's v then stays finite, with β₂ up to 0.999.  The check comes before the parameters change, so that those of the
+    last good step stay.
     """
-    squares = sum([float(gradient.dot(gradient)) for gradient in gradients])
+    squares = sum([float(ROOM * gradient.dot(gradient)) for gradient in gradients])
     if isfinite(loss) and isfinite(squares):
         return
-    found = f"the loss is {loss}" if not isfinite(loss) else f"the squared length of the gradient is {squares}"
+    found = f"the loss is {loss}" if not isfinite(loss) else "the gradient overflows"
     cause = (
-        "before any change of the parameters: x is too large or not finite, or a given variance is too small for it; "
-        "standardize x, or raise decoder_variance"
+        "before any change of the parameters: x or a weight of the loss is too large, x is not finite, or a given "
+        "variance is too small for it; standardize x, or raise decoder_variance"
         if step == 0
         else f"and the parameters are those after step {step}; lower learning_rate, or drop outliers of x"
     )
     raise ArithmeticError(f"training diverged in step {step + 1}: {found}, {cause}")
+
+
+def check_update(step: int, updates: Sequence[tuple[Array, Array]]) -> None:
+    """Undo the update of step 0, 1, …, and raise ArithmeticError, if the squared length of the parameters overflows.
+
+    An infinite parameter, or NaN, is found as well.  Moving averages of parameters that pass are finite, since they lie
+    between them.
+
+    Parameters
+    ----------
+    step : int
+        Number of steps before this one.
+    updates : sequence of ((P,), (P,))
+        Parameters after the update, and a copy from before it, of every network.
+    """
+    if isfinite(sum([float(parameters.dot(parameters)) for parameters, _ in updates])):
+        return
+    for parameters, before in updates:
+        parameters[:] = before
+    kept = f"after step {step}" if step else "from before the training"
+    raise ArithmeticError(
+        f"training diverged in step {step + 1}: the squared length of the parameters overflows, and the parameters are "
+        f"those {kept}; lower learning_rate or weight_decay"
+    )
 
 
 def cosine_decay(step: int, n_steps: int, learning_rate: float, warmup: int = 0) -> float:

@@ -23,6 +23,7 @@ from scratchgen.nn import (
     check_loop,
     check_network,
     check_step,
+    check_update,
     cosine_decay,
 )
 from scratchgen.sde.matching import denoising_error, sliced_error
@@ -260,7 +261,8 @@ def train(
     Raises
     ------
     ArithmeticError
-        If the loss or the gradient is NaN or infinite; network and average are those of the step before.
+        If the loss or the gradient is NaN or infinite, or the update overflows; network and average are those of the
+        step before.
     """
     check_network(network)
     check_process(sde)
@@ -272,12 +274,13 @@ def train(
     check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate)
     check_adam(adam, network.parameters)
     check_average(ema, network.parameters)
+    before = network.parameters.copy()
     for step in range(adam.n_steps, n_steps):
         x0 = x.take(rng.integers(len(x), size=batch_size), axis=0)
         noise = rng.standard_normal(x0.shape, dtype=x0.dtype)
         cells, t, correction = sampler.draw(batch_size, rng)
         variance = sde.std(t) ** 2  # std² ‖s_θ + ε/std‖² = ‖ε − ε̂‖²; λ(t) is std² times the density of t
-        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` raises an error
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` look
             if matching == "denoising":
                 losses = variance * score_step(network, sde, x0, t, noise, correction * variance)
             else:
@@ -286,7 +289,9 @@ def train(
                 losses = variance * scores + x0.shape[1]
             loss = float(correction @ losses) / batch_size
             check_step(step, loss, network.gradient)
-        adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
+            before[:] = network.parameters
+            adam.step(network.gradient, cosine_decay(step, n_steps, learning_rate, min(100, n_steps // 10)))
+            check_update(step, [(network.parameters, before)])
         ema.update(network.parameters)
         sampler.observe(cells, losses)
         yield loss

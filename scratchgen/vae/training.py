@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from scratchgen.nn import Adam, check_adam, check_loop, check_step, cosine_decay
+from scratchgen.nn import Adam, check_adam, check_loop, check_step, check_update, cosine_decay
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae.network import VAENetwork, check_network
 from scratchgen.vae.objective import reparameterise, vae_loss_and_gradient
@@ -99,7 +99,7 @@ def train(
     Raises
     ------
     ArithmeticError
-        If the loss or a gradient is NaN or infinite; the network is then that of the step before.
+        If the loss or a gradient is NaN or infinite, or the update overflows; the network is that of the step before.
     """
     check_network(network)
     check_rng(rng)
@@ -107,20 +107,25 @@ def train(
     x = as_arrays("x (N, D)", x, D=network.decoder.sizes[-1])
     check_loop(n_steps, None, learning_rate)
     log_variance_rate = as_number(log_variance_rate, "log_variance_rate", low=0.0)
+    as_number(learning_rate * log_variance_rate, "learning_rate * log_variance_rate")
     kl_weight = as_number(kl_weight, "kl_weight", low=0.0)
     parameters, gradients = zip(*network.parts, strict=True)
     if not isinstance(adams, Sequence) or len(adams) != len(parameters):
         raise ValueError(f"adams must be one Adam for each of network.parts, got {adams!r:.60}; pass three")
     for i, adam in enumerate(adams):
         check_adam(adam, parameters[i], f"adams[{i}]")
+    updates = [(part, part.copy()) for part in parameters]
     for step in range(adams[0].n_steps, n_steps):
         batch, noise = draw(x, rng)
-        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` raises an error
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` look
             loss = float(train_step(network, batch, noise, kl_weight).mean())
             check_step(step, loss, *gradients)
-        rate = cosine_decay(step, n_steps, learning_rate)
-        for adam, gradient, factor in zip(adams, gradients, (1, 1, log_variance_rate), strict=True):
-            adam.step(gradient, factor * rate)
+            for part, before in updates:
+                before[:] = part
+            rate = cosine_decay(step, n_steps, learning_rate)
+            for adam, gradient, factor in zip(adams, gradients, (1, 1, log_variance_rate), strict=True):
+                adam.step(gradient, factor * rate)
+            check_update(step, updates)
         yield loss
 
 

@@ -845,6 +845,7 @@ def test_algorithm_1_needs_the_optimiser_of_its_network_and_an_average_of_its_ow
     refused(r"^ema must average into an array of its own", ema=EMA(network.parameters))
     refused(r"^ema must average into an array of its own", ema=EMA(network.parameters[:]))
     refused(r"^ema must average 65 parameters, got 64", ema=EMA(network.parameters[1:].copy()))
+    refused(r"^ema must average in float32, .* got float16", ema=EMA(network.parameters.astype(np.float16)))
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_with_its_step():
@@ -855,6 +856,16 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_its_step():
     network.parameters[:] = np.nan
     with pytest.raises(ArithmeticError, match=r"diverged in step 2: the loss is nan"):
         next(loop)
+
+
+def test_weights_that_float32_cannot_hold_end_the_training_before_its_first_step():
+    network = NoiseNetwork(2, (3,), rng=3)
+    before = network.parameters.copy()
+    loop = train(network, SCHEDULE, np.ones((4, 2), np.float32), 5, np.random.default_rng(2), weights=np.full(7, 1e39),
+                 **optimiser(network), sampler=TimestepSampler(6, "uniform"))  # fmt: skip
+    with pytest.raises(ArithmeticError, match=r"step 1: the loss is inf, .* or a weight of the loss is too"):
+        next(loop)
+    assert np.array_equal(network.parameters, before)
 
 
 # --- ε̂ of a network ---------------------------------------------------------------------------------------

@@ -293,6 +293,17 @@ def test_the_loop_has_the_documented_defaults():
     assert run() == run(learning_rate=2e-3, log_variance_rate=10.0, kl_weight=1.0)
 
 
+def test_an_update_that_overflows_in_one_part_is_undone_in_all():
+    network, x = VAENetwork(3, 2, (4,), rng=1), np.random.default_rng(0).standard_normal((20, 3), dtype=np.float32)
+    before, draw = [part.copy() for part, _ in network.parts], partial(random_batch, n_latents=2)
+    options = {"adams": optimisers(network), "log_variance_rate": 1e25}
+    with pytest.raises(ArithmeticError, match=r"diverged in step 1: .* those from before the training; lower"):
+        next(train(network, x, 5, np.random.default_rng(2), draw, **options))
+    assert all(np.array_equal(part, old) for (part, _), old in zip(network.parts, before, strict=True))
+    with pytest.raises(ValueError, match=r"^learning_rate \* log_variance_rate must be in .* got inf"):
+        next(train(network, x, 5, np.random.default_rng(2), draw, **options | {"learning_rate": 1e300}))
+
+
 @pytest.mark.parametrize("split", [1, 4, 6])
 def test_a_second_loop_goes_on_where_the_first_one_ended(split):
     x = np.random.default_rng(0).standard_normal((20, 3), dtype=np.float32)

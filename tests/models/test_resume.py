@@ -232,11 +232,25 @@ def test_a_model_without_an_unfinished_training_has_nothing_to_resume():
 
 
 def test_a_training_that_diverged_has_ended():
-    model = DDPM(T10, learning_rate=1e30, **NET | {"n_steps": 30})
+    model = DDPM(T10, learning_rate=1e10, **NET | {"n_steps": 30})
     with pytest.raises(ArithmeticError):
         model.fit(X)
     with pytest.raises(ValueError, match="no training to resume"):
         model.resume(X)
+
+
+def test_a_resumed_training_that_diverges_at_once_keeps_what_it_began_with():
+    """Means of gradients of 1e38, as a file may hold them, make the next step overflow."""
+    for kind in "DDPM", "VAE":
+        model, data = left(kind, n := 5)
+        for name, array in model.training_state_.arrays.items():
+            if name.endswith("m"):
+                array[...] = 1e38
+        before = [getattr(model, part).copy() for part in model._weights]
+        with pytest.raises(ArithmeticError, match=rf"diverged in step {n + 1}: .* those after step {n}; lower"):
+            model.resume(*data)
+        assert all(map(np.array_equal, before, [getattr(model, part) for part in model._weights]))
+        assert len(model.losses_) == n
 
 
 def test_a_shared_generator_gets_the_state_of_the_training():

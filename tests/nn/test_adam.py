@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scratchgen import Adam
-from scratchgen.nn.adam import BLOCK, EMA, cosine_decay
+from scratchgen.nn.adam import BLOCK, EMA, check_step, check_update, cosine_decay
 from tests.strategies import residual
 
 
@@ -84,6 +84,65 @@ def test_adam_refuses_invalid_arguments(name):
     if name.startswith("beta"):
         with pytest.raises(ValueError, match=name):
             Adam(np.zeros(2), **{name: 1.0})
+
+
+# --- overflow ---------------------------------------------------------------------------------------------
+
+MOST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize(("n_steps", "kept"), [(0, "from before the training"), (4, "after step 4")])
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan, 1.01 * MOST**0.5])
+def test_an_update_that_overflows_is_undone_in_all_networks(wrong, n_steps, kept):
+    first, second = np.ones(3, np.float32), np.zeros(2, np.float32)
+    updates = [(first, first.copy()), (second, second.copy())]
+    first += 1
+    second[1] = wrong
+    message = rf"^training diverged in step {n_steps + 1}: .* overflows, and the parameters are those {kept}; lower"
+    with np.errstate(over="ignore"), pytest.raises(ArithmeticError, match=message):
+        check_update(n_steps, updates)
+    assert (first.tolist(), second.tolist()) == ([1, 1, 1], [0, 0])
+
+
+def test_an_update_is_kept_if_the_squared_length_does_not_overflow():
+    parameters = np.full(4, 0.49 * MOST**0.5, np.float32)
+    check_update(0, [(parameters, np.zeros(4, np.float32))])
+    assert (parameters > 0.48 * MOST**0.5).all()
+
+
+def test_parameters_that_pass_have_a_finite_average():
+    largest = np.array([0.99 * MOST**0.5, 0.0], np.float32)
+    ema = EMA(largest.copy())
+    for sign in (-1, 1, 1, -1) * 50:
+        check_update(0, [(sign * largest, largest)])
+        ema.update(sign * largest)
+    assert np.abs(ema.average).max() <= 1.001 * largest[0]
+
+
+def test_gradients_that_pass_keep_the_moments_of_adam_finite():
+    """v of equal gradients rises to 1/(1 − β₂) = 1000 squares: half the room that `check_step` leaves."""
+
+    def moments(square, n):
+        gradient = np.array([square**0.5, 0.0], np.float32)
+        adam = Adam(np.zeros(2, np.float32))
+        for step in range(n):
+            check_step(step, 0.0, gradient)
+            adam.step(gradient)
+        return adam.m[0], adam.v[0]
+
+    m, v = moments(MOST / 2001, 12_000)
+    assert v == pytest.approx(0.5 * MOST, rel=2e-3)
+    assert m == pytest.approx(10 * (MOST / 2001) ** 0.5, rel=1e-3)
+    with np.errstate(over="ignore"), pytest.raises(ArithmeticError, match="step 1: the gradient overflows"):
+        moments(MOST / 1999, 1)
+
+
+@pytest.mark.parametrize("rate", [1e39, 1e300])
+def test_a_step_of_adam_alone_warns_when_it_overflows(rate):
+    parameters = np.ones(2, np.float32)
+    with np.errstate(over="warn"), pytest.warns(RuntimeWarning, match="overflow encountered in cast"):
+        Adam(parameters).step(parameters.copy(), rate)
+    assert not np.isfinite(parameters).any()
 
 
 # --- moving average ---------------------------------------------------------------------------------------
