@@ -17,7 +17,7 @@ ArrayLike: TypeAlias = npt.ArrayLike
 DTypeLike: TypeAlias = npt.DTypeLike
 Array: TypeAlias = np.ndarray
 IntArray: TypeAlias = np.ndarray
-RNG: TypeAlias = int | np.random.Generator | np.random.SeedSequence | None
+RNG: TypeAlias = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
 
 LARGEST = 1e60  # size of an element of `as_samples`; models compute products of four elements, and divide by variances
 

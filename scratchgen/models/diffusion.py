@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 
 from scratchgen.models.files import FLOAT64, Form
-from scratchgen.models.network_model import NetworkModel
+from scratchgen.models.network_model import NetworkModel, check_moments
 from scratchgen.models.training_state import TrainingState, checksum
 from scratchgen.nn import EMA, Adam, CategoricalDenoiser, NoiseNetwork, NoisePredictor, n_parameters
 from scratchgen.timestep_sampling import TimestepSampler
@@ -169,7 +169,8 @@ class DiffusionModel(NetworkModel):
 
     def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
         super()._check_state(state, fitted)
-        for name in "v", "mean_squares", "n_seen":
+        check_moments(state.arrays, "m", "v")
+        for name in "mean_squares", "n_seen":
             if (state.arrays[name] < 0).any():
                 raise ValueError(f"training.{name} must not be negative")
 

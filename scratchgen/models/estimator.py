@@ -77,7 +77,7 @@ def finite(cause: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(method: Callable[P, R]) -> Callable[P, R]:
         @wraps(method)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            with np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 result = method(*args, **kwargs)
             parts: Any = result if isinstance(result, tuple) else (result,)
             if not all(np.isfinite(part).all() for part in parts):
@@ -376,7 +376,9 @@ class Estimator(ABC):
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the fitted model to an .npz file, without pickle; between two steps of `train`, also `training_state_`.
 
-        The file is complete or, after an error, as before.
+        The file is complete or, after an error, as before.  A file that is replaced keeps its permissions, and its
+        owner and group where the process may change them; elsewhere it becomes a file of this user, and no group gains
+        access.  A BitGenerator as `rng` is written as the Generator that draws from it.
 
         Raises
         ------
@@ -388,6 +390,8 @@ class Estimator(ABC):
             If the file exists and `overwrite` is False.
         TypeError
             If a constructor argument has a type that cannot be written.
+        RuntimeError
+            If the interpreter has ended, as in `__del__` of a global object; functions of `atexit` may save.
         """
         path = as_path(path)
         check_flag(overwrite, "overwrite")
@@ -509,6 +513,10 @@ class StandardizedEstimator(Estimator):
     def _check_fitted(self, **fitted: Any) -> None:
         if (fitted["scale_"] <= 0).any():
             raise ValueError(f"scale_ must be positive, got {fitted['scale_'].min()}")
+        if self.n_levels is not None:
+            half = 0.5 * (self.n_levels - 1)
+            if any((fitted[name] != half).any() for name in ("mean_", "scale_")):
+                raise ValueError(f"mean_ and scale_ must be {half} for n_levels={self.n_levels}")
 
     def _measure_units(self, x: Array) -> tuple[Array, Array]:
         """Compute mean_ and scale_, (D,) each, from x, (N, D)."""

@@ -14,6 +14,8 @@ import json
 import math
 import os
 import secrets
+import stat
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +39,9 @@ except ImportError:  # Windows refuses to delete a file that is open, which serv
 FORMAT = 3  # 2 was written by earlier versions, without the state of a training
 LARGEST_NUMBER = 1e130  # in size; variances of the largest data that models accept, 1e60, are below it
 LARGEST_HEADER = 2**23  # letters
+LARGEST_TRAINING = 2**16  # letters; the state of MT19937 has 8000
+MOST_BRACKETS = 2**17  # of a header, [ and {: an empty list takes 60 times the memory of its letters
+LARGEST_POOL = 64  # words of a SeedSequence, whose time grows with their square; NumPy's default is 4
 MOST_DEFLATED = 1032  # bytes that one byte of a deflated member can stand for
 CLASSES = {cls.__name__: cls for cls in (NoiseSchedule, VP, SubVP, VE)}  # classes of constructor arguments
 NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
@@ -67,8 +72,9 @@ def _readable(value: Any) -> bool:
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], replace: bool = True) -> None:
     """Let `write` fill a temporary file, and rename it to `path`; after an error `path` is unchanged.
 
-    A link is followed.  A file that is replaced keeps its permissions; a new file has those of the umask.  Temporary
-    files that a killed process left beside `path` are removed.
+    A link is followed.  A new file has the permissions of the umask, and a file that is replaced keeps its own, see
+    `_take_permissions`; the temporary file has them from the start.  Temporary files that a killed process left beside
+    `path` are removed.
 
     Raises
     ------
@@ -87,8 +93,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], replace: 
             write(file)
             file.flush()
             os.fsync(file.fileno())
-            if path.exists():
-                os.chmod(temporary, path.stat().st_mode & 0o7777)
+            if path.exists():  # it may have come or changed meanwhile
+                _take_permissions(file, path)
             if fcntl is None:
                 file.close()  # Windows renames closed files only; elsewhere the lock holds until the file has its name
             _rename(temporary, path, replace)
@@ -111,16 +117,46 @@ def _rename(temporary: Path, path: Path, replace: bool) -> None:
 
 
 def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
-    """Create and lock an empty file beside `path`; the lock tells `_sweep` that its process is alive."""
+    """Create and lock an empty file beside `path`; the lock tells `_sweep` that its process is alive.
+
+    Nobody can read the file who cannot read `path`.
+    """
+    replaces = path.exists()
+
+    def create(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o600 if replaces else 0o666)  # the system applies the umask
+
     while True:
         temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.part")
-        file = open(temporary, "xb")  # noqa: SIM115 - the caller closes it
+        file = open(temporary, "xb", opener=create)  # noqa: SIM115 - the caller closes it
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
         if temporary.exists():  # else another process swept the file before it was locked
-            return temporary, file
+            break
         file.close()
+    if replaces:
+        _take_permissions(file, path)
+    return temporary, file
+
+
+def _take_permissions(file: IO[bytes], path: Path) -> None:
+    """Give an open file the permissions of `path`, and its owner and group where the process may.
+
+    If the group cannot be kept, the file's group may do what all others may.
+    """
+    like = path.stat()
+    mode = stat.S_IMODE(like.st_mode)
+    if fcntl is None:  # Windows has no numbers of owners
+        os.chmod(file.name, mode)
+        return
+    for owner in like.st_uid, -1:  # -1 leaves the owner
+        with contextlib.suppress(OSError):
+            os.fchown(file.fileno(), owner, like.st_gid)
+            break
+    if os.fstat(file.fileno()).st_gid != like.st_gid:
+        mode = mode & ~0o070 | (mode & 0o007) << 3
+    os.fchmod(file.fileno(), mode)  # after fchown, which may clear bits
 
 
 def _sweep(path: Path) -> None:
@@ -162,7 +198,7 @@ def write_model(
     header = {
         "format": FORMAT,
         "class": name,
-        "params": {key: encode(value) for key, value in params.items()},
+        "params": {key: encode(value, key) for key, value in params.items()},
         "feature_names": None if feature_names is None else list(feature_names),
     }
     text = json.dumps(header, allow_nan=False)
@@ -171,18 +207,43 @@ def write_model(
             f"the arguments and column names take {len(text)} letters, more than the {LARGEST_HEADER} of a file; pass "
             "smaller arrays, or shorter names"
         )
+    if _n_brackets(text) > MOST_BRACKETS:
+        raise ValueError(
+            f"the arguments and column names have {_n_brackets(text)} brackets, [ or {{, more than the {MOST_BRACKETS} "
+            "of a file; pass smaller arrays, or names without brackets"
+        )
     arrays = {"header": np.array(text), **values}
     if state is not None:
         training = {"step": state.step, "checksum": state.checksum, "generator": _encode_state(state.generator)}
         arrays["training"] = np.array(json.dumps(training))
     try:
-        with ThreadPoolExecutor(1) as pool:  # Ctrl-C interrupts the main thread only, and here it waits for the file
-            pool.submit(write_atomically, path, lambda file: np.savez_compressed(file, **arrays), replace).result()
+        _uninterrupted(lambda: write_atomically(path, lambda file: np.savez_compressed(file, **arrays), replace))
     except OSError as error:
         if error.errno is None:
             raise
         cause = f"{error.strerror}; pass a path in a folder that has room and in which you may make files"
         raise OSError(error.errno, cause, str(path)) from error  # not the name of the temporary file
+
+
+def _uninterrupted(action: Callable[[], object]) -> None:
+    """Run `action` in a thread of its own: Ctrl-C interrupts the main thread only, and here it waits for the end.
+
+    An interpreter that shuts down, as in a function of `atexit`, starts no threads; `action` then runs in this one.
+    """
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                future = pool.submit(action)
+            except RuntimeError as error:
+                if isinstance(error.__context__, KeyboardInterrupt):
+                    raise
+                if sys.is_finalizing():  # in __del__, after NumPy and zipfile have lost their modules
+                    raise RuntimeError(
+                        "the interpreter has ended, so that no file is written; save before, or in a function of atexit"
+                    ) from error
+                action()
+            else:
+                future.result()
     except RuntimeError as error:  # Ctrl-C within a lock of the pool: "release unlocked lock"
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
@@ -217,18 +278,19 @@ class Archive:
             raise ModelFileError(f"feature_names: null or {n_features} different texts are needed")
         return tuple(names)
 
-    def _json(self, name: str) -> Any:
-        """The object of a member that is a JSON text."""
+    def _json(self, name: str, longest: int) -> Any:
+        """The object of a member that is a JSON text of at most so many letters."""
         dtype, shape = self._form(name)
-        if dtype.kind != "U" or shape != () or dtype.itemsize > 4 * LARGEST_HEADER:
-            raise ModelFileError(
-                f"{name}: a text of at most {LARGEST_HEADER} letters is needed, not {dtype.str} {shape}"
-            )
-        return json.loads(str(self._read(name, dtype, shape)), object_pairs_hook=_unique)
+        if dtype.kind != "U" or shape != () or dtype.itemsize > 4 * longest:
+            raise ModelFileError(f"{name}: a text of at most {longest} letters is needed, not {dtype.str} {shape}")
+        text = str(self._read(name, dtype, shape))
+        if _n_brackets(text) > MOST_BRACKETS:
+            raise ModelFileError(f"{name}: it has more than {MOST_BRACKETS} brackets")
+        return json.loads(text, object_pairs_hook=_unique)
 
     def _header(self) -> dict[str, Any]:
         """The header after a check of its form."""
-        match header := self._json("header"):
+        match header := self._json("header", LARGEST_HEADER):
             case {"format": format_, "class": str(), "params": dict(), "feature_names": None | list()} if (
                 len(header) == 4 and format_ == FORMAT
             ):
@@ -261,7 +323,7 @@ class Archive:
         """State of a training that has not ended, without its arrays; None if there is no member `training`."""
         if "training" not in self.members:
             return None
-        match training := self._json("training"):
+        match training := self._json("training", LARGEST_TRAINING):
             case {"step": int(step), "checksum": str(data), "generator": dict(generator)} if len(training) == 3:
                 return TrainingState(step, data, dict(_decode_generator(generator).bit_generator.state), {})
         raise ModelFileError("training: it must hold step, checksum and generator")
@@ -302,11 +364,12 @@ class Archive:
 
 def as_path(path: str | os.PathLike[str]) -> Path:
     """Return a path; TypeError unless it is text or a Path, ValueError if no file can have this name."""
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be text or a pathlib.Path, got {path!r:.60}; pass 'model.npz'")
-    if not os.fspath(path) or os.fspath(path)[-1] in ("/", os.sep):
-        raise ValueError(f"path must name a file, got {os.fspath(path)!r}; pass 'model.npz'")
-    path = Path(path)
+    text: object = path.__fspath__() if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise TypeError(f"path must be text or a pathlib.Path, got {text!r:.60}; pass 'model.npz'")
+    if not text or text[-1] in ("/", os.sep):
+        raise ValueError(f"path must name a file, got {text!r}; pass 'model.npz'")
+    path = Path(text)
     try:
         right = "\0" not in str(path) and all(len(os.fsencode(part)) <= 255 for part in path.parts)
     except UnicodeEncodeError:  # a lone surrogate
@@ -338,9 +401,14 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Archive]:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A dict; ModelFileError if a key occurs twice."""
-    if len({key for key, _ in pairs}) < len(pairs):
+    if len(unique := dict(pairs)) < len(pairs):
         raise ModelFileError("header: a key occurs twice")
-    return dict(pairs)
+    return unique
+
+
+def _n_brackets(text: str) -> int:
+    """Number of brackets, which is at least the number of lists and objects of a JSON text."""
+    return text.count("[") + text.count("{")
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool:
@@ -357,36 +425,42 @@ def _text(shape: tuple[int | None, ...] | None) -> str:
 # --- constructor arguments as JSON -----------------------------------------------------------------------------------
 
 
-def encode(value: Any) -> Any:
-    """Convert a constructor argument to JSON types; TypeError for types other than those below."""
+def encode(value: Any, name: str) -> Any:
+    """Convert the constructor argument `name` to JSON types; TypeError for types other than those below."""
     match value:
         case np.ndarray() if value.dtype.name in NUMBERS:
             return {"array": value.tolist(), "dtype": value.dtype.name}
         case np.generic() if value.dtype.name in NUMBERS:
             return value.item()
         case np.random.Generator():
-            return {"generator": _encode_state(value.bit_generator.state)}
+            return encode(value.bit_generator, name)
+        case np.random.BitGenerator() if type(value).__name__ in STATES:
+            return {"generator": _encode_state(value.state)}
+        case np.random.SeedSequence() if value.pool_size <= LARGEST_POOL:
+            return {"seed_sequence": _encode_state(value.state)}
         case tuple() | range():
-            return {"tuple": [encode(v) for v in value]}
+            return {"tuple": [encode(v, name) for v in value]}
         case list():
-            return [encode(v) for v in value]
+            return [encode(v, name) for v in value]
         case None | bool() | int() | float() | str():
             return value
         case _ if CLASSES.get(type(value).__name__) is type(value):
-            given = {f.name: encode(getattr(value, f.name)) for f in fields(value) if f.init}
+            given = {f.name: encode(getattr(value, f.name), f"{name}.{f.name}") for f in fields(value) if f.init}
             return {"object": type(value).__name__, "fields": given}
     raise TypeError(
-        f"cannot save a parameter of type {type(value).__name__}; use numbers, arrays, lists, tuples, a Generator, or "
-        f"one of {', '.join(CLASSES)}"
+        f"{name} cannot be saved, since its type is {type(value).__name__}; fit with numbers, arrays, lists, tuples, a "
+        f"generator of NumPy, a SeedSequence of pool_size {LARGEST_POOL} at most, or one of {', '.join(CLASSES)}"
     )
 
 
 def is_same(a: Any, b: Any) -> bool:
-    """Whether two values of a constructor argument are equal; a Generator, whose state changes, must be the same."""
+    """Whether two values of a constructor argument are equal; generators, whose state changes, must be the same."""
     if a is b:
         return True
+    if isinstance(a, np.random.Generator | np.random.BitGenerator):
+        return False
     try:
-        return not isinstance(a, np.random.Generator) and bool(encode(a) == encode(b))
+        return bool(encode(a, "") == encode(b, ""))
     except TypeError:  # a value that no file can hold
         return False
 
@@ -408,6 +482,8 @@ def decode(value: Any, name: str) -> Any:
             return tuple(decode(v, name) for v in items)
         case {"generator": dict(state), **rest} if not rest:
             return _decode_generator(state)
+        case {"seed_sequence": dict(state), **rest} if not rest:
+            return _decode_seed_sequence(state)
         case {"object": str(cls), "fields": dict(given), **rest} if not rest and cls in CLASSES:
             return CLASSES[cls](**{key: decode(v, f"{name}.{key}") for key, v in given.items()})
     raise ModelFileError(f"argument {name}: {str(value)[:60]} is no number, array or object of a model")
@@ -442,9 +518,36 @@ def _decode_generator(state: dict[str, Any]) -> np.random.Generator:
         raise ModelFileError(f"generator: bit_generator must be one of {', '.join(STATES)}, got {str(kind)[:60]!r}")
     given = {key: value for key, value in state.items() if key != "bit_generator"}
     checked = _check_state(given, STATES[kind], "generator")
+    _check_period(kind, checked["state"])
     bits = getattr(np.random, kind)(0)
     bits.state = {"bit_generator": kind, **checked}
     return np.random.Generator(bits)
+
+
+def _decode_seed_sequence(state: dict[str, Any]) -> np.random.SeedSequence:
+    """The SeedSequence of a state after every number was checked."""
+    match state:
+        case {"entropy": entropy, "spawn_key": list(key), "pool_size": int(pool), "n_children_spawned": int(n)}:
+            words = [*(entropy if isinstance(entropy, list) else [entropy]), *key]
+            right = len(state) == 4 and all(type(word) is int and word >= 0 for word in words)
+            if right and 4 <= pool <= LARGEST_POOL and 0 <= n < 2**32:
+                return np.random.SeedSequence(entropy, spawn_key=key, pool_size=pool, n_children_spawned=n)
+    raise ModelFileError(
+        f"seed_sequence: entropy, spawn_key and n_children_spawned of ints from 0 and pool_size in 4..{LARGEST_POOL} "
+        f"are needed, got {str(state)[:60]}"
+    )
+
+
+def _check_period(kind: str, state: dict[str, Any]) -> None:
+    """Raise ModelFileError for a state of numbers in range that NumPy's generators never reach.
+
+    The period of PCG64 and PCG64DXSM is 2¹²⁸ for an odd inc only.  MT19937 gives zeros for ever if its 19937 bits, the
+    first one of key[0] and those of key[1] … key[623], are 0.  The counters of Philox and SFC64 leave every state.
+    """
+    if kind in ("PCG64", "PCG64DXSM") and state["inc"] % 2 == 0:
+        raise ModelFileError(f"generator.state.inc: an odd int is needed, got {state['inc']}")
+    if kind == "MT19937" and state["key"][0] < 2**31 and not state["key"][1:].any():
+        raise ModelFileError("generator.state.key: not all of its bits may be 0; the draws would be 0 for ever")
 
 
 def _check_state(state: Any, form: Any, name: str) -> Any:

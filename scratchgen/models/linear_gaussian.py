@@ -74,8 +74,7 @@ class LinearGaussianModel(WeightedEstimator):
         return {**forms, "converged_": Form(("bool",), ()), "n_iter_": Form(("int64",), ())}
 
     def _check_fitted(self, **fitted: Any) -> None:
-        if np.min(fitted["noise_variance_"]) <= 0:
-            raise ValueError(f"noise_variance_ must be positive, got {np.min(fitted['noise_variance_'])}")
+        check_law(fitted, fitted["mean_"])
         check_bounds(**fitted)
         energies, n_iter = fitted["free_energies_"], fitted["n_iter_"]
         if len(energies) != 2 * n_iter + 1 or not np.array_equal(energies[::2], fitted["lower_bounds_"]):
@@ -154,7 +153,7 @@ class LinearGaussianModel(WeightedEstimator):
         n = as_count(len(state.arrays["bounds"]), "length of training.bounds", maximum=self.max_iter)
         if n != state.step + 1 or len(fitted["free_energies_"]) < 2 * n - 1:
             raise ValueError(f"training.bounds must hold step + 1 numbers, got {n} for step {state.step}")
-        check_positive(state.arrays["noise_variance_"], "training.noise_variance_")
+        check_law(state.arrays, fitted["mean_"], "training.")
 
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x) = log N(x; μ, W Wᵀ + Ψ), (N,), nats, exact, for x (N, D)."""
@@ -189,6 +188,24 @@ class LinearGaussianModel(WeightedEstimator):
     def n_parameters_(self) -> int:
         """Number of free parameters: D means, and W up to rotation with σ² or Ψ, at most D(D + 1)/2."""
         return n_parameters(self.components_, np.size(self.noise_variance_))
+
+
+def check_law(arrays: dict[str, Any], mean: Array, prefix: str = "") -> None:
+    """Raise ValueError unless the ELBO at μ, which every iteration of a fit computes, is finite.
+
+    The covariance of p(z | x) is lost to rounding if columns of W are alike and far larger than the noise.
+    """
+    W, noise_variance = arrays["components_"], arrays["noise_variance_"]
+    check_positive(noise_variance, f"{prefix}noise_variance_")
+    try:
+        q = linear_gaussian_posterior(mean[None], W, mean, noise_variance)
+        right = np.isfinite(linear_gaussian_elbo(mean[None], W, mean, noise_variance, *q)).all()
+    except np.linalg.LinAlgError:
+        right = False
+    if not right:
+        raise ValueError(
+            f"{prefix}components_ must not be so large beside {prefix}noise_variance_ that the ELBO is lost"
+        )
 
 
 def n_parameters(W: Array, n_variances: int) -> int:

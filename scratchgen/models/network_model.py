@@ -16,6 +16,7 @@ from scratchgen.nn import Adam
 from scratchgen.validation import Array, IntArray, as_count, as_number, check_flag
 
 N_CHECKS = 20  # of the validation bound in a training
+LARGEST_SEED = 2**62  # of the noise of the checks; 1 more than the largest
 CHECK_SHARE = 0.3  # calls of the network in all checks over calls in all steps; a step takes the time of three calls
 
 
@@ -36,6 +37,18 @@ class History(NamedTuple):
     losses: Array  # loss of every step, `losses_`
     validation_steps: IntArray  # steps after which the bound was computed; none without `early_stopping`
     validation_bounds: Array  # mean `elbo` of held-out rows on the same noise, nats
+
+
+def check_moments(arrays: dict[str, Array], m: str, v: str) -> None:
+    """Raise ValueError for arrays of a state that are no moments of Adam with its default β₁ and β₂.
+
+    m = Σ β₁ʲ g and v = Σ β₂ʲ g² over the gradients so far, so that m² ≤ v/(1 − β₁²/β₂), by Cauchy and Schwarz.
+    """
+    if (arrays[v] < 0).any():
+        raise ValueError(f"training.{v} must not be negative")
+    underflow = 1e-18  # of m where g² is 0 in float32
+    if not (np.abs(arrays[m]) <= 2.4 * np.sqrt(arrays[v]) + underflow).all():  # 2.4 > (1 − 0.9²/0.999)^(−½)
+        raise ValueError(f"training.{m} must not exceed 2.4 times the square root of training.{v}")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -86,6 +99,11 @@ class NetworkModel(StandardizedEstimator):
             raise ValueError(
                 f"training: step must be below n_steps={n_steps}, with a loss a step, got {state.step} with {n_losses}"
             )
+        if self.early_stopping:
+            as_count(state.arrays["noise_seed"], "training.noise_seed", minimum=0, maximum=LARGEST_SEED - 1)
+            rows = state.arrays["held_out"]
+            if not len(rows) or rows.min() < 0 or len(np.unique(rows)) < len(rows):
+                raise ValueError(f"training.held_out must be different rows from 0, one at least, got {rows!r:.60}")
 
     def _follow(self, begin: Callable[[bool], Begun], resume: bool) -> Iterator[Progress]:
         """Run a training loop to the end, and yield after every step.
@@ -214,7 +232,7 @@ class NetworkModel(StandardizedEstimator):
                     f"x must have more than the {n_held} row(s) that validation_fraction holds out, got {n}; pass more "
                     "rows, or early_stopping=False"
                 )
-            return {"held_out": rng.permutation(n)[:n_held], "noise_seed": int(rng.integers(2**62))}
+            return {"held_out": rng.permutation(n)[:n_held], "noise_seed": int(rng.integers(LARGEST_SEED))}
         held_out = state.arrays["held_out"]
         if not 0 < len(np.intersect1d(held_out, np.arange(n))) == len(held_out) < n:
             raise ValueError(f"the held-out rows of the state must be different rows of the {n} of x; call fit(x)")

@@ -11,7 +11,7 @@ import numpy as np
 
 from scratchgen.models.estimator import FAR, UNTRAINED, Progress, finite, framed
 from scratchgen.models.files import Form
-from scratchgen.models.network_model import Begun, NetworkModel
+from scratchgen.models.network_model import Begun, NetworkModel, check_moments
 from scratchgen.models.training_state import TrainingState, checksum
 from scratchgen.nn import Adam, n_parameters
 from scratchgen.nn.activations import ACTIVATIONS
@@ -161,6 +161,9 @@ class GaussianVAE(NetworkModel):
             raise ValueError(
                 f"losses_ must have n_steps = {self.n_steps} numbers at most, got {len(fitted['losses_'])}"
             )
+        log_variance = fitted["log_variance_"]
+        if not ((log_variance > -745) & (log_variance < 709)).all():  # else s² is 0 or infinite, and training diverges
+            raise ValueError(f"log_variance_ must lie in -745..709, got {log_variance!r:.60}")
 
     @property
     def _n_calls(self) -> int:
@@ -174,8 +177,7 @@ class GaussianVAE(NetworkModel):
     def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
         super()._check_state(state, fitted)
         for name in PARTS:
-            if (state.arrays[name + "v"] < 0).any():
-                raise ValueError(f"training.{name}v must not be negative")
+            check_moments(state.arrays, name + "m", name + "v")
 
     # --- use of the fitted model -----------------------------------------------------------------------------------
 

@@ -1,6 +1,10 @@
 """Model files: damaged archives, files that change while they are read, and systems without locks."""
 
+import json
 import os
+import stat
+import subprocess
+import sys
 import zipfile
 from dataclasses import dataclass
 
@@ -8,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from scratchgen import DDPM, PPCA, NoiseSchedule
+from scratchgen import DDPM, PPCA, NoiseSchedule, load
 from scratchgen.models import files
 from scratchgen.models.estimator import Estimator, Progress
 from scratchgen.models.files import Archive, ModelFileError, write_atomically
@@ -84,6 +88,23 @@ def test_a_header_too_long_to_be_read_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"^the arguments and column names take \d+ letters, more than the 20"):
         model.save(tmp_path / "model.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_header_of_too_many_lists_to_be_read_is_not_written(tmp_path, monkeypatch):
+    model = PPCA(n_components=2).fit(X)
+    monkeypatch.setattr(files, "MOST_BRACKETS", 1)
+    with pytest.raises(
+        ValueError, match=r"^the arguments and column names have 2 brackets, \[ or {, more than the 1 of"
+    ):
+        model.save(tmp_path / "model.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_ten_thousand_named_columns_is_far_from_the_limits():
+    names = [f"country [{i}], of {{birth}}: somewhere" for i in range(10_000)]
+    text = json.dumps(names)
+    assert len(text) < files.LARGEST_HEADER / 16
+    assert files._n_brackets(text) < files.MOST_BRACKETS / 4
 
 
 @pytest.mark.parametrize(
@@ -229,3 +250,198 @@ def test_an_own_error_of_the_writing_thread_is_raised(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"^mine$"):
         model.save(tmp_path / "model.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- permissions -----------------------------------------------------------------------------------------------------
+
+
+def mode(path):
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="needs permissions of POSIX")
+@pytest.mark.parametrize("umask", [0o000, 0o027])
+@pytest.mark.parametrize("own", [None, 0o600, 0o640, 0o444, 0o666])
+def test_the_temporary_file_has_the_permissions_of_the_file_from_the_start(own, umask, tmp_path):
+    path, seen = tmp_path / "model.npz", []
+    if own is not None:
+        path.touch()
+        path.chmod(own)
+    expected = 0o666 & ~umask if own is None else own
+    old = os.umask(umask)
+    try:
+        write_atomically(path, lambda file: seen.append(mode(file.name)))
+    finally:
+        os.umask(old)
+    assert seen == [expected]
+    assert mode(path) == expected
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="needs permissions of POSIX")
+def test_permissions_that_changed_while_the_file_was_written_are_kept(tmp_path):
+    path = tmp_path / "model.npz"
+    path.touch()
+    path.chmod(0o644)
+    write_atomically(path, lambda file: path.chmod(0o600))
+    assert mode(path) == 0o600
+
+
+@pytest.mark.skipif(files.fcntl is None or os.geteuid() != 0, reason="only root may give files away")
+def test_root_keeps_the_owner_and_the_group(tmp_path):
+    path = tmp_path / "model.npz"
+    path.touch()
+    os.chown(path, 12345, 23456)
+    path.chmod(0o640)
+    write(path)
+    assert (path.stat().st_uid, path.stat().st_gid, mode(path)) == (12345, 23456, 0o640)
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="needs permissions of POSIX")
+@pytest.mark.parametrize(("before", "after"), [(0o660, 0o600), (0o640, 0o600), (0o664, 0o644), (0o604, 0o644)])
+def test_where_the_group_cannot_be_kept_no_other_group_gains_access(before, after, tmp_path, monkeypatch):
+    path, real, asked = tmp_path / "model.npz", os.stat, []
+    path.touch()
+    path.chmod(before)
+
+    def of_another_group(name, **options):
+        status = real(name, **options)
+        if os.fspath(name) != os.fspath(path):
+            return status
+        return os.stat_result((*status[:4], 1, 99999, *status[6:]))
+
+    def refuse(descriptor, owner, group):
+        asked.append((owner, group))
+        raise PermissionError("not the owner")
+
+    monkeypatch.setattr(os, "stat", of_another_group)
+    monkeypatch.setattr(os, "fchown", refuse)
+    write(path)
+    monkeypatch.undo()
+    assert mode(path) == after
+    assert asked == [(1, 99999), (-1, 99999)] * 2
+
+
+# --- the end of the interpreter --------------------------------------------------------------------------------------
+
+PROGRAM = """
+import atexit, sys, threading
+import numpy as np
+from scratchgen import PPCA
+
+model = PPCA(1).fit(np.random.default_rng(0).standard_normal((20, 3)))
+how, path = sys.argv[1:]
+
+class Last:
+    save = model.save
+
+    def __del__(self):
+        self.save(path)
+
+if how == "atexit":
+    atexit.register(model.save, path)
+elif how == "thread":
+    def late():
+        threading.main_thread().join()
+        model.save(path)
+
+    threading.Thread(target=late).start()
+else:
+    last = Last()
+"""
+
+
+@pytest.mark.parametrize("how", ["atexit", "thread"])
+def test_a_model_is_saved_at_the_end_of_a_program(how, tmp_path):
+    """No thread starts then: "cannot schedule new futures after interpreter shutdown"."""
+    path = tmp_path / "model.npz"
+    run = subprocess.run([sys.executable, "-c", PROGRAM, how, path], capture_output=True, text=True, check=True)
+    assert run.stderr == ""
+    assert PPCA.load(path).n_features_in_ == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_after_the_end_of_the_interpreter_save_says_what_to_do(tmp_path):
+    command = [sys.executable, "-c", PROGRAM, "del", tmp_path / "model.npz"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "RuntimeError: the interpreter has ended, so that no file is written; save before, or in a" in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_further_threads_the_calling_thread_writes(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(files.ThreadPoolExecutor, "submit", refuse)
+    model = PPCA(n_components=2).fit(X)
+    model.save(tmp_path / "model.npz")
+    assert np.array_equal(PPCA.load(tmp_path / "model.npz").mean_, model.mean_)
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    with pytest.raises(RuntimeError, match=r"^the interpreter has ended, so that no file is written; save before"):
+        model.save(tmp_path / "other.npz")
+    assert list(tmp_path.iterdir()) == [tmp_path / "model.npz"]
+
+
+# --- paths -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [b"model.npz", 3])
+def test_a_path_object_that_gives_no_text_is_refused(given):
+    class Named:
+        def __fspath__(self):
+            return given
+
+    model = PPCA(n_components=2).fit(X)
+    for verb in model.save, PPCA.load, load:
+        with pytest.raises(TypeError, match=r"^path must be text or a pathlib.Path, got (b'model.npz'|3); pass 'model"):
+            verb(Named())
+
+
+# --- sources of random numbers ---------------------------------------------------------------------------------------
+
+SOURCES = {
+    "BitGenerator": lambda: np.random.PCG64(3),
+    "Philox": lambda: np.random.Philox(3),
+    "SeedSequence": lambda: np.random.SeedSequence(3),
+    "spawned": lambda: np.random.SeedSequence([2**70, 5], pool_size=8).spawn(3)[2],
+    "entropy": lambda: np.random.SeedSequence(),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_every_source_that_fit_takes_is_saved(source, tmp_path):
+    rng = source()
+    model = PPCA(n_components=2, method="em", tol=0.0, max_iter=4, rng=rng)
+    for _ in zip(range(2), model.train(X), strict=False):
+        pass
+    model.save(tmp_path / "model.npz")
+    loaded = PPCA.load(tmp_path / "model.npz")
+    draws = [np.random.default_rng(m.rng).standard_normal(5) for m in (loaded, model)]
+    assert np.array_equal(*draws)
+    if isinstance(rng, np.random.SeedSequence):
+        assert loaded.rng.state == rng.state
+    loaded.save(tmp_path / "again.npz")
+    assert np.array_equal(model.resume(X).components_, loaded.resume(X).components_)
+
+
+class Mine(np.random.PCG64):
+    """A bit generator that no file can name."""
+
+
+@pytest.mark.parametrize(
+    "rng",
+    [Mine(0), np.random.Generator(Mine(0)), np.random.SeedSequence(0, pool_size=65)],
+    ids=lambda rng: str(rng)[:9],
+)
+def test_a_source_that_no_file_can_hold_is_refused_by_name(rng, tmp_path):
+    model = PPCA(n_components=2, method="em", max_iter=2, tol=1e3, rng=rng).fit(X)
+    with pytest.raises(
+        TypeError, match=r"^rng cannot be saved, since its type is (Mine|SeedSequence); fit with numbers, "
+    ):
+        model.save(tmp_path / "model.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_bit_generators_of_one_state_are_not_the_same():
+    assert not files.is_same(np.random.PCG64(0), np.random.PCG64(0))
+    assert files.is_same(np.random.SeedSequence(0), np.random.SeedSequence(0))
+    assert not files.is_same(np.random.SeedSequence(0), np.random.SeedSequence(1))

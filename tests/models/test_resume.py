@@ -343,7 +343,7 @@ def test_a_file_with_another_step_or_generator_is_refused(kind, tmp_path):
     told("it must hold", checksum=7)
     told("it must hold", generator=None)
     told("bit_generator must be one of", generator={})
-    other = encode(np.random.Generator(np.random.SFC64(0)))
+    other = encode(np.random.Generator(np.random.SFC64(0)), "rng")
     told("the generator must be a .*, as rng is, got SFC64", **other)
     refuses(kind, path, header, parts | {"training": npy(np.array("{"))}, "not a model saved by")
     refuses(kind, path, header, parts | {"training": npy(np.zeros(3))}, "training: a text")

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import importlib.util
 import io
+import itertools
 import json
 import random
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scratchgen.models import files as model_files
 from scratchgen.models.files import ModelFileError
 from tests.reliability.models import KINDS, archive, data, file_of, fitted, members, npy, numbers, said
 from tests.reliability.report import Figure
@@ -46,6 +48,7 @@ def outcome(kind, content, folder):
     if numbers(model) == numbers(fitted(kind)):
         return "same", memory
     try:
+        getattr(model, "decoder_variance_", None)
         if getattr(model, "n_sample_steps", 1) < 1000 and not np.isfinite(np.frombuffer(said(model, 2))).all():
             return "wrong NaN", memory
         again = Path(folder) / "again.npz"
@@ -54,6 +57,8 @@ def outcome(kind, content, folder):
         if model.training_state_ is not None and all(getattr(model, name, 1) < 1000 for name in LENGTHS):
             with contextlib.suppress(TypeError):  # an argument that `fit` refuses as well
                 again.resume(data(model))
+    except np.linalg.LinAlgError:  # a ValueError, which names a matrix that the caller does not know
+        return "wrong LinAlgError", memory
     except (ArithmeticError, ValueError):
         return "other", memory  # a clear error of `sample`, `elbo` or `resume`
     except Exception as error:
@@ -116,6 +121,10 @@ VALUES = [
     {"object": "NoiseSchedule", "fields": {"variances": {"array": [0.5] * 10, "dtype": "float64"}}},
     {"object": ["os", "getcwd"], "fields": {}}, {"generator": {}}, {"generator": {"bit_generator": "default_rng"}},
     {"generator": {"bit_generator": "PCG64", "state": {"state": -1, "inc": 3}, "has_uint32": 0, "uinteger": 0}},
+    {"generator": {"bit_generator": "PCG64", "state": {"state": 0, "inc": 0}, "has_uint32": 0, "uinteger": 0}},
+    {"generator": {"bit_generator": "MT19937", "state": {"key": [1] + [0] * 623, "pos": 624}}},
+    {"seed_sequence": {"entropy": 1, "spawn_key": [], "pool_size": 10**9, "n_children_spawned": 0}},
+    {"seed_sequence": {"entropy": [1, "x"], "spawn_key": [None], "pool_size": 4, "n_children_spawned": 0}},
     {"generator": {"bit_generator": "MT19937", "state": {"key": [1] * 624, "pos": 2**31 - 1}}},
     {"generator": {"bit_generator": "MT19937", "state": {"key": [1] * 623, "pos": 1}}},
     {"generator": {"bit_generator": "Philox", "state": {"counter": [0] * 4, "key": [0] * 2}, "buffer": [0] * 4,
@@ -285,6 +294,50 @@ def bombs():
             yield kind, archive(header, {**parts, name: npy(np.zeros(2**18))})
 
 
+def headers():
+    """Headers of the largest size whose JSON takes the most memory: lists, objects, texts, numbers and keys."""
+    header, parts = members(file_of("PPCA"))
+    text, wide = json.dumps(header), '["\U0001f600"]'  # a wide letter lets every letter take four bytes
+    head, tail = text.replace('"feature_names": null', f'"feature_names": {wide}').split('"verbose": false')
+    room = model_files.LARGEST_HEADER - len(text) - 50
+    for unit in "[]", "[[]]", "{}", '{"tuple":[]}', "[1]":
+        n = (model_files.MOST_BRACKETS - 20) // (unit.count("[") + unit.count("{"))
+        few = ",".join([unit] * n)
+        numbers = ",1e9" * ((room - len(few)) // 4)
+        yield "PPCA", archive(f'{head}"verbose": [{few}{numbers}]{tail}', parts)
+        many = ",".join([unit] * (room // (len(unit) + 1)))
+        yield "PPCA", archive(f'{head}"verbose": [{many}]{tail}', parts)
+    for unit in '"ab"', '""', "1e9", "999":
+        many = ",".join([unit] * (room // (len(unit) + 1)))
+        yield "PPCA", archive(f'{head}"verbose": [{many}]{tail}', parts)
+        yield "PPCA", archive(f'{head}"verbose": {{"array": [{many[:-40]}], "dtype": "float64"}}{tail}', parts)
+    keys = ",".join(f'"{i:x}":1' for i in range(room // 10))
+    yield "PPCA", archive(f'{head}"verbose": {{{keys}}}{tail}', parts)
+    names = ",".join(f'"{i:x}"' for i in range(room // 8))
+    yield "PPCA", archive(text.replace('"feature_names": null', f'"feature_names": [{names}]'), parts)
+
+
+def absurdities(every=1):
+    """Files with finite numbers of absurd size in one array; every so-manieth of them."""
+    count = itertools.count()
+    for kind in KINDS:
+        header, parts = members(file_of(kind))
+        for name in sorted(parts.keys() - {"training"}):
+            array = np.load(io.BytesIO(parts[name]))
+            if array.dtype.kind == "b" or not array.size:
+                continue
+            largest = np.finfo(array.dtype).max if array.dtype.kind == "f" else 2**62
+            numbers = (1e130, -1e130, 1e30, 1e-130, 1e-300, 1e300) if array.dtype.kind == "f" else (-1, 0, largest)
+            for number in numbers:
+                number = np.clip(number, -largest, largest)
+                one = array.copy()
+                one.reshape(-1)[array.size // 2] = number
+                for changed in one, np.full_like(array, number):
+                    if next(count) % every:
+                        continue
+                    yield kind, archive(header, {**parts, name: npy(changed)})
+
+
 def fuzzed(seconds):
     """Figure of `tests.reliability.fuzz`, which needs atheris."""
     name, target = f"{seconds} s of a coverage-guided fuzzer", "ModelFileError or a model; at most 768 MiB in all"
@@ -322,6 +375,14 @@ def measure(quick):
             "files of a few kB that name 10⁵ to 10⁹ columns, layers or components", *tally(bombs()),
             {"refused", "same", "other"},
             "a file may hold a thousand times its size in zeros, as every compressed file",
+        ),
+        figure(
+            "the largest headers, of lists, objects, texts, numbers or keys", *tally(() if quick else headers()),
+            {"refused"}, "memory of Python's objects; a list of small numbers takes none for each of them",
+        ),
+        figure(
+            "absurd finite numbers in every array", *tally(absurdities(share)),
+            {"refused", "same", "other"}, "one array at a time; two of them may give a log-likelihood of -inf",
         ),
         fuzzed(20 if quick else 600),
     ]  # fmt: skip

@@ -51,6 +51,7 @@ KINDS = {
     "ScoreSDE, left": lambda: ScoreSDE(early_stopping=True, n_sample_steps=5, hidden=(6,), n_steps=5, rng=0),
     "GaussianMixture, left": lambda: GaussianMixture(2, tol=0.0, max_iter=2, n_init=3, rng=0),
     "CategoricalMixture, left": lambda: CategoricalMixture(2, n_levels=4, tol=0.0, max_iter=5, rng=0),
+    "PPCA, left": lambda: PPCA(2, method="em", tol=0.0, max_iter=5, rng=0),
     "FactorAnalysis, left": lambda: FactorAnalysis(1, tol=0.0, max_iter=5, rng=np.random.Generator(np.random.SFC64(0))),
 }
 

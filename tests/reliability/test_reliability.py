@@ -3,6 +3,7 @@
 `python -m tests.reliability` measures the whole table.
 """
 
+import io
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from tests.reliability.models import KINDS, REALS, archive, file_of, fitted, mem
 # --- shares of the table ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:EM has not converged", "ignore:covariance_floor")
 @pytest.mark.parametrize(
     ("cases", "allowed"),
     [
@@ -28,8 +30,9 @@ from tests.reliability.models import KINDS, REALS, archive, file_of, fitted, mem
         (files.truncations(40, seed=1), {"refused"}),
         (files.mutations(160, seed=1), {"refused", "same", "other"}),
         (itertools.islice(files.bombs(), 0, None, 17), {"refused", "same", "other"}),
+        (files.absurdities(97), {"refused", "same", "other"}),
     ],
-    ids=["flips", "truncations", "mutations", "bombs"],
+    ids=["flips", "truncations", "mutations", "bombs", "absurdities"],
 )
 def test_damaged_files_are_refused_in_little_memory(cases, allowed):
     found, most = files.tally(cases)
@@ -109,6 +112,9 @@ def state_of(name):
         ("Philox", lambda s: s.update(buffer=[0] * 3), r"generator.buffer: 4 int\(s\)"),
         ("SFC64", lambda s: s["state"].update(state=[1, 2, 3, -4]), r"generator.state.state: 4 int\(s\)"),
         ("PCG64", lambda s: s["state"].update(inc=2**128), r"generator.state.inc: 1 int\(s\)"),
+        ("PCG64", lambda s: s["state"].update(inc=0), r"generator.state.inc: an odd int is needed, got 0"),
+        ("PCG64DXSM", lambda s: s["state"].update(inc=6), r"generator.state.inc: an odd int is needed, got 6"),
+        ("MT19937", lambda s: s["state"].update(key=[2**31 - 1] + [0] * 623), r"generator.state.key: not all of its b"),
         ("PCG64", lambda s: s.update(has_uint32=True), r"generator.has_uint32: 1 int\(s\) in 0..1"),
         ("PCG64", lambda s: s.pop("uinteger"), "generator: it must hold state, has_uint32, uinteger"),
         ("PCG64", lambda s: s.update(bit_generator="Generator"), "bit_generator must be one of"),
@@ -121,6 +127,106 @@ def test_a_tampered_generator_state_never_reaches_numpy(name, change, words, tmp
     change(state)
     with pytest.raises(ModelFileError, match=f"model.npz is not a model.*{words}"):
         crafted("DDPM", tmp_path, lambda h, p: h["params"].update(rng={"generator": state}))
+
+
+def test_a_training_goes_on_from_no_state_that_draws_zeros(tmp_path):
+    """A fit with such a state never ended: k-means++ rejects draws that are equal."""
+    state = {**state_of("PCG64"), "state": {"state": 0, "inc": 0}}
+
+    def stuck(header, parts):
+        training = json.loads(str(np.load(io.BytesIO(parts["training"]))))
+        parts["training"] = npy(np.array(json.dumps({**training, "generator": state})))
+
+    with pytest.raises(ModelFileError, match=r"generator.state.inc: an odd int is needed, got 0"):
+        crafted("DDPM, left", tmp_path, stuck)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("PCG64", {"state": 0, "inc": 1}),
+        ("PCG64DXSM", {"state": 0, "inc": 1}),
+        ("MT19937", {"key": [2**31] + [0] * 623, "pos": 624}),
+        ("Philox", {"counter": [0] * 4, "key": [0] * 2}),
+        ("SFC64", {"state": [0] * 4}),
+    ],
+)
+def test_states_of_zeros_from_which_a_generator_recovers_are_accepted(name, own, tmp_path):
+    state = {**state_of(name), "state": own}
+    model = crafted("DDPM", tmp_path, lambda h, p: h["params"].update(rng={"generator": state}))
+    model.rng.random(10**6)
+    assert abs(model.rng.random(10**4).mean() - 0.5) < 0.03
+
+
+def moved(content, number):
+    """An array of a file with another number in the middle."""
+    array = np.load(io.BytesIO(content))
+    array[len(array) // 2] = number
+    return array
+
+
+def rescaled(header, parts):
+    """Change the scale of a model of whole numbers."""
+    parts["scale_"] = npy(np.full(3, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("PPCA by EM", lambda h, p: p.update(components_=npy(np.full((3, 2), 1e130))), "components_ must not be so la"),
+        ("PPCA, left", lambda h, p: p.update({"training.components_": npy(np.full((3, 2), 1e130))}),
+         "training.components_ must not be so large beside training.noise_variance_"),
+        ("PPCA, left", lambda h, p: p.update({"training.noise_variance_": npy(np.array(0.0))}),
+         "training.noise_variance_ must be positive"),
+        ("ScoreSDE, left", lambda h, p: p.update({"training.noise_seed": npy(np.array(-1))}),
+         "training.noise_seed must be "),
+        ("ScoreSDE, left", lambda h, p: p.update({"training.held_out": npy(np.array([3, 3]))}),
+         "training.held_out must be different rows"),
+        ("ScoreSDE, left", lambda h, p: p.update({"training.held_out": npy(np.array([-3, 3]))}),
+         "training.held_out must be different rows"),
+        ("ScoreSDE, left", lambda h, p: p.update({"training.held_out": npy(np.zeros(0, np.int64))}),
+         "training.held_out must be different rows"),
+        ("DDPM, left", lambda h, p: p.update({"training.m": npy(moved(p["training.m"], 1e30))}),
+         "training.m must not exceed 2.4 times the square root of training.v"),
+        ("VAE, left", lambda h, p: p.update({"training.encoder_m": npy(moved(p["training.encoder_m"], -1e30))}),
+         "training.encoder_m must not exceed 2.4"),
+        ("VAE, left", lambda h, p: p.update({"training.encoder_v": npy(moved(p["training.encoder_v"], -1.0))}),
+         "training.encoder_v must not be negative"),
+        ("DDPM of levels", rescaled, "mean_ and scale_ must be 1.5 for n_levels=4"),
+        ("VAE of levels", rescaled, "mean_ and scale_ must be 1.5 for n_levels=4"),
+        ("VAE of levels", lambda h, p: p.update(log_variance_=npy(np.array([1e60]))), "log_variance_ must lie in -745"),
+        ("DDPM, left", lambda h, p: p.update(training=npy(np.array(" " * 70000))), "training: a text of at most 65536"),
+        ("DDPM", lambda h, p: h["params"].update(rng={"seed_sequence": {"entropy": -1, "spawn_key": [], "pool_size": 4,
+                                                                         "n_children_spawned": 0}}), "seed_sequence: "),
+        ("DDPM", lambda h, p: h["params"].update(rng={"seed_sequence": {"entropy": 1, "spawn_key": [],
+                                                 "pool_size": 10**9, "n_children_spawned": 0}}), "pool_size in 4..64"),
+        ("DDPM", lambda h, p: h["params"].update(rng={"seed_sequence": {"entropy": [1]}}), "seed_sequence: "),
+        ("DDPM", lambda h, p: h["params"].update(hidden={"tuple": [[]] * 2**17}), "header: it has more than 131072 b"),
+    ],
+)  # fmt: skip
+def test_numbers_that_no_fit_gives_are_refused_before_a_verb_meets_them(kind, change, words, tmp_path):
+    crafted(kind, tmp_path, lambda h, p: None)
+    with pytest.raises(ModelFileError, match=f"model.npz is not a model saved by scratchgen: .*{words}"):
+        crafted(kind, tmp_path, change)
+
+
+def test_a_variance_of_the_decoder_that_overflows_is_an_error(tmp_path):
+    model = crafted(
+        "LinearVAE",
+        tmp_path,
+        lambda h, p: p.update(log_variance_=npy(np.full(1, 300.0)), scale_=npy(np.full(3, 1e100))),
+    )
+    with pytest.raises(ArithmeticError, match="decoder_variance_ is not finite: numbers of the network overflow"):
+        model.decoder_variance_  # noqa: B018
+
+
+def test_the_worst_headers_take_little_memory(monkeypatch):
+    """A header of 1/128 of the largest size takes 1/128 of the memory at most."""
+    monkeypatch.setattr("scratchgen.models.files.LARGEST_HEADER", 2**16)
+    monkeypatch.setattr("scratchgen.models.files.MOST_BRACKETS", 2**10)
+    found, most = files.tally(files.headers())
+    assert set(found) == {"refused"}
+    assert most <= files.MOST_MEMORY / 128
 
 
 @pytest.mark.parametrize(
