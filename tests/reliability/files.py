@@ -186,6 +186,21 @@ def change_header(rng, header, parts):
             header["params"] = any_value(rng)
 
 
+def change_training(rng, header, parts):
+    """Change step, checksum or generator of a training that has not ended, or add such a training."""
+    training = {"step": 1, "checksum": "", "generator": any_value(rng)}
+    if "training" in parts:
+        training = json.loads(str(np.load(io.BytesIO(parts["training"]))))
+        match rng.randrange(3):
+            case 0:
+                change_inside(rng, training)
+            case 1:
+                training[rng.choice([*training, "more"])] = any_value(rng)
+            case _:
+                del training[rng.choice(list(training))]
+    parts["training"] = npy(np.array(json.dumps(training)))
+
+
 def change_array(rng, header, parts):
     """Change an array's numbers, type, shape or order."""
     name = rng.choice(list(parts))
@@ -259,6 +274,7 @@ CHANGES = [
     change_argument,
     change_argument,
     change_header,
+    change_training,
     change_array,
     change_array,
     change_array,
