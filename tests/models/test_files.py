@@ -278,6 +278,21 @@ def test_the_temporary_file_has_the_permissions_of_the_file_from_the_start(own, 
 
 
 @pytest.mark.skipif(files.fcntl is None, reason="needs permissions of POSIX")
+def test_the_temporary_file_of_a_file_that_is_replaced_begins_private(tmp_path, monkeypatch):
+    path, seen, take = tmp_path / "model.npz", [], files._take_permissions
+    path.touch()
+    path.chmod(0o644)
+
+    def look_first(file, like):
+        seen.append(mode(file.name))
+        take(file, like)
+
+    monkeypatch.setattr(files, "_take_permissions", look_first)
+    write(path)
+    assert seen == [0o600, 0o644]
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="needs permissions of POSIX")
 def test_permissions_that_changed_while_the_file_was_written_are_kept(tmp_path):
     path = tmp_path / "model.npz"
     path.touch()
