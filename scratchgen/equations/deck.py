@@ -107,6 +107,8 @@ EQUATIONS: tuple[Row, ...] = (
             "FactorAnalysis.fit",
             "PPCA.elbo",
             "FactorAnalysis.elbo",
+            "PPCA.load",
+            "FactorAnalysis.load",
         ),
     ),
     Row(
@@ -138,6 +140,8 @@ EQUATIONS: tuple[Row, ...] = (
             "PPCA.encode",
             "FactorAnalysis.elbo",
             "FactorAnalysis.encode",
+            "PPCA.load",
+            "FactorAnalysis.load",
         ),
     ),
     Row(
