@@ -51,7 +51,7 @@ def logsumexp(a: Array, axis: int = -1) -> Array:
     """
     a = as_real(a, "a")
     axis = as_count(axis, "axis", minimum=-a.ndim)
-    top = a.max(axis=axis, keepdims=True)
+    top = a.max(axis=axis, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0.0).astype(a.dtype)
     return np.squeeze(top, axis) + quiet_log(_exp(a - top).sum(axis=axis))
 
@@ -63,7 +63,7 @@ def softmax(logits: Array, axis: int = -1) -> Array:
     """
     logits = as_real(logits, "logits")
     axis = as_count(axis, "axis", minimum=-logits.ndim)
-    law = _exp(logits - logits.max(axis=axis, keepdims=True))
+    law = _exp(logits - logits.max(axis=axis, keepdims=True, initial=-np.inf))
     ones = np.ones(law.shape[axis], dtype=law.dtype)  # a matrix product with ones is faster than `sum`: 8x for 17 terms
     law /= np.expand_dims(np.moveaxis(law, axis, -1) @ ones, axis)
     return law

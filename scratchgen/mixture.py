@@ -199,6 +199,7 @@ class Mixture:
 
     def denoise_variance(self, x_t: Array, scale: float, std: float) -> Array:
         """tr Cov(x_0 | x_t), (N,), the least mean squared error of a denoiser at x_t; arguments as for `denoise`."""
+        scale, std = as_number(scale, "scale"), as_number(std, "std", low=0.0)
         posterior, means = self._denoised(x_t, scale, std)
         gains = np.linalg.solve(scale**2 * self.covariances + std**2 * np.eye(self.dimension), self.covariances)
         within = std**2 * np.trace(gains, axis1=1, axis2=2)  # tr Cov(x_0 | x_t, k), the same for every x_t
@@ -208,7 +209,7 @@ class Mixture:
     def _denoised(self, x_t: Array, scale: float, std: float) -> tuple[Array, Array]:
         """P(k | x_t), (N, K), and E[x_0 | x_t, k], (N, K, D)."""
         posterior, scores = self.diffuse(scale, std)._component_scores(as_samples(x_t, "x_t", dimension=self.dimension))
-        return posterior, self.means - scale * np.einsum("kde,nke->nkd", self.covariances, scores)
+        return posterior, self.means - float(scale) * np.einsum("kde,nke->nkd", self.covariances, scores)
 
     # --- marginal and conditional laws -----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from scratchgen.validation import (
     Array,
     ArrayLike,
     IntArray,
+    as_array,
     as_count,
     as_finite,
     as_number,
@@ -115,7 +116,7 @@ class NoiseSchedule:
         β_i² after large ones.
         """
         for name, steps in ("s", s), ("t", t):
-            if np.asarray(steps).dtype.kind not in "iu":
+            if as_array(steps, name).dtype.kind not in "iu":
                 raise TypeError(f"{name} must be an int or an int array of steps, got {steps!r:.60}")
             check_levels(steps, self.T + 1, name)
         if not np.less(s, t).all():

@@ -91,7 +91,7 @@ def tables(draw: st.DrawFn, max_x: int = 6, max_z: int = 6) -> Tables:
 def as_spd(A: Array) -> Array:
     """A Aᵀ + 0.1 I for a stack of A."""
     A = as_arrays("A (..., D, k)", A)
-    return A @ A.swapaxes(-1, -2) + 0.1 * np.eye(A.shape[-1])
+    return A @ A.swapaxes(-1, -2) + 0.1 * np.eye(A.shape[-2])
 
 
 def spd(dimension: int, entry: float = 2.0) -> st.SearchStrategy[Array]:

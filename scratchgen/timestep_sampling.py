@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from scratchgen.validation import Array, IntArray, as_arrays, as_choice, as_count, check_levels, check_rng, check_shapes
+from scratchgen.validation import (
+    Array,
+    IntArray,
+    as_array,
+    as_arrays,
+    as_choice,
+    as_count,
+    as_labels,
+    check_rng,
+    check_shapes,
+)
 
 MEMORY = 0.9  # decay of the running mean of loss² a new loss
 STEP_CHOICES = ("uniform", "stratified", "importance")
@@ -122,8 +132,9 @@ class TimestepSampler:
         """
         if self.choice == "importance":
             square = _square(losses)
+            t = as_array(t, "t")
             check_shapes("losses", square, "t", t)
-            check_levels(t, self.T + 1, "t")
+            t = as_labels(t, len(t), self.T + 1, "t", first=1)
             n = np.bincount(t, minlength=self.T + 1)
             total = np.bincount(t, weights=square, minlength=self.T + 1)
             self.n_seen += n

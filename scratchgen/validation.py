@@ -19,7 +19,13 @@ Array: TypeAlias = np.ndarray
 IntArray: TypeAlias = np.ndarray
 RNG: TypeAlias = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
 
+FLOATS = np.dtype(np.float64), np.dtype(np.float32)  # of computations, in the byte order of the machine
 LARGEST = 1e60  # size of an element of `as_samples`; models compute products of four elements, and divide by variances
+
+
+def is_integer(value: object) -> bool:
+    """Whether value is an int of Python or NumPy; a bool and a duration, timedelta64, are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
 
 
 def as_generator(rng: RNG) -> np.random.Generator:
@@ -37,14 +43,13 @@ def as_generator(rng: RNG) -> np.random.Generator:
     ValueError
         If the seed is negative.
     """
-    if isinstance(rng, bool) or not isinstance(
-        rng, int | np.integer | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
-    ):
+    seed = is_integer(rng)
+    if not seed and not isinstance(rng, np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None):
         raise TypeError(
             f"rng must be a non-negative int, a numpy.random.Generator or None, got {rng!r}; "
             "pass numpy.random.default_rng(seed)"
         )
-    if isinstance(rng, int | np.integer) and rng < 0:
+    if seed and rng < 0:  # type: ignore[operator]
         raise ValueError(f"rng must be a non-negative seed, got {rng}; pass 0 or more")
     return np.random.default_rng(rng)
 
@@ -56,30 +61,35 @@ def refuse_masked(x: Any, name: str) -> None:
         raise TypeError(f"{name} must not be a masked array; drop the masked rows, or fill them: {name}.filled(0.0)")
 
 
-def as_real(x: ArrayLike, name: str) -> Array:
-    """Return `x` as an array of real numbers, which may be NaN; floats keep their dtype, ints and bools become float64.
-
-    A data frame becomes the array of its columns, in their order; NA, the missing value of its nullable columns,
-    becomes NaN.
-
-    Raises
-    ------
-    TypeError
-        If x is masked or sparse, or its elements are not numbers; text such as "1.5" is no number.
-    ValueError
-        If x is complex or ragged.
-    """
-    if type(x) is np.ndarray and x.dtype.kind == "f":
-        return x
+def as_array(x: ArrayLike, name: str) -> Array:
+    """Return `x` as an array of any dtype; TypeError if it is masked or sparse, ValueError if it is ragged."""
     refuse_masked(x, name)
     if hasattr(x, "toarray"):
         raise TypeError(f"{name} must be a dense array, sparse ones are not supported; pass {name}.toarray()")
     try:
-        array = np.asarray(x)
+        return np.asarray(x)
     except ValueError:
         raise ValueError(
             f"{name} must be a rectangular array, got rows of different lengths; pad them or drop rows"
         ) from None
+
+
+def as_real(x: ArrayLike, name: str) -> Array:
+    """Return `x` as an array of real numbers, which may be NaN; float32 stays, every other dtype becomes float64.
+
+    An array of bools becomes one of 0 and 1.  A data frame becomes the array of its columns, in their order; NA,
+    the missing value of its nullable columns, becomes NaN.
+
+    Raises
+    ------
+    TypeError
+        If x is masked or sparse, or its elements are not numbers; text such as "1.5" is no number, nor is True alone.
+    ValueError
+        If x is complex or ragged, or a finite element is beyond the range of float64.
+    """
+    if type(x) is np.ndarray and x.dtype in FLOATS:
+        return x
+    array = as_array(x, name)
     if array.dtype.kind == "c":
         raise ValueError(f"{name} must be a real array, got dtype {array.dtype}; Complex data not supported")
     if array.dtype.kind == "O":
@@ -96,14 +106,26 @@ def as_real(x: ArrayLike, name: str) -> Array:
     if array.dtype.kind not in "fiub":
         place = _in_column(x, (0, 0))
         raise TypeError(f"{name} must be a real array, got dtype {array.dtype}{place}; convert it to numbers first")
-    return array if array.dtype.kind == "f" else array.astype(np.float64)
+    if array.dtype.kind == "b" and array.ndim == 0:
+        raise TypeError(f"{name} must be a number or an array of numbers, got {array[()]}; pass 1.0 or 0.0")
+    if array.dtype in FLOATS:
+        return array
+    with np.errstate(over="ignore"):
+        floats = array.astype(np.float64)
+    lost = np.isinf(floats) & (floats != array)
+    if lost.any():
+        raise ValueError(f"{name} must hold numbers within the range of float64, got {array[lost][0]!s}; rescale it")
+    return floats
 
 
 def _as_float(value: Any) -> float:
     """One element of an array of objects as a float; pandas.NA becomes NaN, and text is refused."""
     if isinstance(value, str | bytes):
         raise TypeError(f"could not convert string to float: {value!r:.60}")
-    return float("nan") if type(value).__name__ == "NAType" else float(value)
+    number = float("nan") if type(value).__name__ == "NAType" else float(value)
+    if np.isinf(number) and number != value:
+        raise OverflowError(f"{value!r:.60} is beyond the range of float64")
+    return number
 
 
 def _in_column(x: Any, where: tuple[int, ...]) -> str:
@@ -197,7 +219,7 @@ def as_arrays(spec: str, *values: Any, **lengths: int) -> Any:
     """
     shapes = []
     for value in values:  # a loop takes half the time of `all`
-        if type(value) is not np.ndarray or value.dtype.kind != "f":
+        if type(value) is not np.ndarray or value.dtype not in FLOATS:
             named = zip(_axes(spec), values, strict=True)
             values = tuple(None if may and v is None else as_real(v, name) for (name, may, _), v in named)
             shapes = [None if value is None else value.shape for value in values]
@@ -257,11 +279,8 @@ def check_type(value: Any, kind: type | tuple[type, ...], name: str, remedy: str
 
 
 def check_rng(rng: Any) -> None:
-    """Raise TypeError unless rng is a Generator, or an object with its methods; the legacy RandomState is refused."""
-    if isinstance(rng, np.random.Generator):
-        return
-    draws = any(hasattr(rng, method) for method in ("random", "standard_normal", "integers", "choice"))
-    if isinstance(rng, type | np.random.RandomState) or rng is np.random or not draws:
+    """Raise TypeError unless rng is a Generator; given draws come from a subclass of it."""
+    if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy.random.Generator, got {rng!r:.60}; pass numpy.random.default_rng(seed)")
 
 
@@ -278,9 +297,10 @@ def check_callable(f: Any, name: str, usage: str) -> None:
 
 
 def check_probabilities(p: Array, name: str, axis: int | tuple[int, ...] | None = -1) -> None:
-    """Raise ValueError if an element of p is negative or NaN, or a sum along `axis`, unless None, is not 1 to 1e-6."""
-    if not (p >= 0).all():
-        raise ValueError(f"{name} must hold probabilities, none negative or NaN, got {p[~(p >= 0)][0]}")
+    """Raise ValueError unless p holds finite numbers >= 0, and its sums along `axis`, unless None, are 1 to 1e-6."""
+    right = (p >= 0) & (p < np.inf)
+    if not right.all():
+        raise ValueError(f"{name} must hold probabilities, none negative, NaN or inf, got {p[~right][0]}")
     if axis is not None and not (np.abs(p.sum(axis=axis) - 1) <= 1e-6).all():
         raise ValueError(
             f"{name} must sum to 1 along axis {axis}, got sums {p.sum(axis=axis)!r:.60}; divide by the sums"
@@ -487,19 +507,22 @@ def as_count(value: Any, name: str, *, minimum: int = 1, maximum: int = MOST) ->
     Raises
     ------
     TypeError
-        If value is not an integer; a bool and a float such as 2.0 are refused.
+        If value is not an integer; a bool, a duration and a float such as 2.0 are refused.
     ValueError
         If value is below `minimum` or above `maximum`.
     """
     if type(value) is int and minimum <= value <= maximum:
         return value
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    if not is_integer(value):
         raise TypeError(f"{name} must be an integer, got {value!r:.60}; pass an int")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}; raise it")
-    if value > maximum:
-        raise ValueError(f"{name} must be at most {maximum}, got {value:.6g}; lower it")
-    return int(value)
+    number = int(value)
+    beyond = f"a number beyond {'-' * (number < 0)}1e18"  # Python prints no ints of more than 4300 digits
+    got = str(number) if abs(number) < 10**18 else beyond
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {got}; raise it")
+    if number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {got}; lower it")
+    return number
 
 
 def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False) -> float:
@@ -508,25 +531,27 @@ def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.i
     Raises
     ------
     TypeError
-        If value is not a real number; a bool is refused.
+        If value is not a real number; a bool and a duration are refused.
     ValueError
-        If value is NaN, infinite or outside the interval.
+        If value is NaN, infinite, beyond the range of float64 or outside the interval.
     """
     if type(value) is float and low < value < high:
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+    if not is_integer(value) and not isinstance(value, float | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r:.60}; pass a float")
-    if isinstance(value, int) and abs(value) > 1e300:  # NumPy has no such integers
-        value = float("inf") if value > 0 else -float("inf")
-    if not np.isfinite(value) or value < low or value > high or (open_low and value == low):
-        finite = "" if np.isfinite(value) else " and finite"
-        raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}]{finite}, got {value}")
-    return float(value)
+    try:
+        number = float(value)  # inf for a long double of NumPy beyond the range of float64
+    except OverflowError:  # an int beyond that range
+        number = float("inf") if value > 0 else -float("inf")
+    if not np.isfinite(number) or number < low or number > high or (open_low and number == low):
+        finite = "" if np.isfinite(number) else " and finite"
+        raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}]{finite}, got {number}")
+    return number
 
 
 def as_floors(floor: Any, name: str, D: int) -> Array:
     """Return the floor of D columns, (D,), from one number >= 0 for all of them, or from D numbers above 0."""
-    if np.ndim(floor) == 0:
+    if not isinstance(floor, list | tuple | np.ndarray):
         return np.full(D, as_number(floor, name, low=0.0))
     floors: Array = as_arrays(f"{name} (D)", floor, D=D)
     check_positive(floors, name)
@@ -549,6 +574,12 @@ def as_guidance(guidance: Any, labels: object) -> float:
     return guidance
 
 
+def check_not_empty(array: Array, name: str) -> None:
+    """Raise ValueError if an array has no elements."""
+    if not array.size:
+        raise ValueError(f"{name} must have at least one element on every axis, got shape {array.shape}; pass numbers")
+
+
 def check_positive(value: ArrayLike, name: str, remedy: str = "pass numbers above 0") -> None:
     """Raise ValueError unless every number of `value`, of any shape, is positive and finite; NaN is refused."""
     array = as_real(value, name)
@@ -567,7 +598,8 @@ def as_widths(value: Any, name: str) -> tuple[int, ...]:
     ValueError
         If a width is below 1.
     """
-    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray) or np.ndim(value) == 0:
+    scalar = isinstance(value, np.ndarray) and value.ndim == 0
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray) or scalar:
         raise TypeError(f"{name} must be a sequence of layer widths, got {value!r:.60}; one layer of 64 is (64,)")
     return tuple(as_count(width, f"{name}[{i}]") for i, width in enumerate(value))
 

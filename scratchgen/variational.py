@@ -116,7 +116,7 @@ def linear_gaussian_mean_field(x: Array, W: Array, mean: Array, noise_variance: 
     """
     x, W, mean = as_arrays("x (N, D), W (D, k), mean (D)", x, W, mean)
     means, _ = linear_gaussian_posterior(x, W, mean, noise_variance)
-    return means, 1 / (1 + (W.T**2 / noise_variance).sum(axis=1))
+    return means, 1 / (1 + (W.T**2 / _noise(W, noise_variance)).sum(axis=1))
 
 
 def linear_gaussian_log_prob(x: Array, W: Array, mean: Array, noise_variance: float | Array) -> Array:

@@ -704,13 +704,14 @@ def _huber(difference: Array) -> Array:
     return np.where(size < 1, 0.5 * size**2, size - 0.5).sum(axis=1)
 
 
-class _Given:
+class _Given(np.random.Generator):
     """A random generator that returns given noise, one array a call."""
 
     def __init__(self, noise: Array) -> None:
+        super().__init__(np.random.PCG64(0))
         self.rows = iter(noise)
 
-    def standard_normal(self, shape: tuple[int, ...], dtype: Any) -> Array:
+    def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
         return next(self.rows)
 
 

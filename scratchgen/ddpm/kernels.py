@@ -8,7 +8,7 @@ implementations can be compared on the same noise.  Results have the dtype of th
 import numpy as np
 
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, IntArray, as_arrays, check_type, column
+from scratchgen.validation import Array, IntArray, as_array, as_arrays, check_type, column
 
 
 def check_schedule(schedule: NoiseSchedule) -> None:
@@ -19,7 +19,7 @@ def check_schedule(schedule: NoiseSchedule) -> None:
 def check_time(schedule: NoiseSchedule, t: int | IntArray, name: str = "t", first: int = 1) -> None:
     """Raise TypeError unless t holds ints, and ValueError unless t is a number or (N,) with steps in first..T."""
     check_schedule(schedule)
-    steps = np.asarray(t)
+    steps = as_array(t, name)
     if steps.dtype.kind not in "iu":
         raise TypeError(f"{name} must be an int or an int array of steps, got {t!r:.60}; pass steps, not times")
     if steps.ndim > 1:

@@ -42,6 +42,7 @@ from scratchgen.validation import (
     as_finite,
     as_labels,
     as_number,
+    check_not_empty,
     check_rng,
 )
 
@@ -76,10 +77,12 @@ def train_step(
     losses : (N,)
         Without the weights.
     """
+    check_network(network)
     x_t = q_sample(schedule, t, x0, noise)  # (25)
+    weight = as_arrays("weight (N)", weight, N=len(x_t))
     eps_hat, backward = network.vjp(x_t, schedule.alpha_bar[t], schedule.beta_bar[t], **given)
     losses, by_eps_hat = noise_error(noise, eps_hat)  # (29)
-    backward(weight[:, None] / len(x0) * by_eps_hat)
+    backward(weight[:, None] / len(x_t) * by_eps_hat)
     return losses
 
 
@@ -151,6 +154,7 @@ def train(
     check_sampler(sampler)
     check_schedule(schedule)
     x, weights = as_arrays("x (N, D), weights (T+1)", as_finite(x, "x"), weights, **{"T+1": schedule.T + 1})
+    check_not_empty(x, "x")
     if prediction is not None:
         as_choice(prediction, "prediction", PREDICTIONS)
     labels = None if labels is None else as_labels(labels, len(x), np.iinfo(np.int64).max, first=NO_LABEL)

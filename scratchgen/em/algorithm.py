@@ -9,7 +9,16 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from scratchgen.likelihood import logsumexp, quiet_log
-from scratchgen.validation import Array, as_arrays, as_count, as_finite, as_number, check_callable, check_probabilities
+from scratchgen.validation import (
+    Array,
+    as_arrays,
+    as_count,
+    as_finite,
+    as_number,
+    as_real,
+    check_callable,
+    check_probabilities,
+)
 
 Theta = TypeVar("Theta")  # the parameters of a model
 Expected = TypeVar("Expected")  # the result of an E-step: q(z | x), or sufficient statistics under q
@@ -66,7 +75,8 @@ def em(
     theta, so_far = start, as_arrays("bounds (n)", as_finite(bounds, "bounds")).tolist()
     while True:
         expected, elbo = e_step(theta)  # (18): q(z | x) ← p_θ(z | x)
-        so_far.append(float(np.mean(elbo)) + log_prior(theta))
+        elbo, log_prior_density = as_real(elbo, "the ELBO of e_step"), as_real(log_prior(theta), "log_prior(θ)")
+        so_far.append(float(np.mean(elbo)) + float(log_prior_density))
         rounding = 1e-12 * (1 + abs(so_far[-1]))
         converged = len(so_far) > 1 and -rounding < so_far[-1] - so_far[-2] < tol
         yield Iterate(theta, expected, so_far, converged)

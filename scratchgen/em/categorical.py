@@ -100,9 +100,10 @@ class CategoricalLaw:
             If x has another D, or elements that are not whole numbers 0..n_levels−1.
         """
         K, D, n_levels = self.probabilities.shape
+        x = as_real(x, "x")
         one_hot = (
             as_arrays("x (N, D, n_levels)", x, D=D, n_levels=n_levels)
-            if np.ndim(x) == 3
+            if x.ndim == 3
             else indicators(as_samples(x, dimension=D), n_levels)
         )
         log_joint = one_hot.reshape(len(one_hot), -1) @ self._log_probabilities.reshape(K, -1).T + self._log_weights
@@ -206,7 +207,9 @@ def categorical_m_step(
         raise ValueError(f"pseudo_counts must be one number or {one_hot.shape[1:]} numbers, none negative")
     weights = as_sample_weight(sample_weight, len(one_hot))
     N = weights.sum()
-    decoder, aggregate = m_step_table(weights / N, np.exp(log_resp))
+    resp = np.exp(log_resp)
+    check_probabilities(resp, "exp(log_resp)")
+    decoder, aggregate = m_step_table(weights / N, resp)
     tables = np.tensordot(decoder, one_hot, axes=(0, 0))
     counts = N * aggregate[:, None, None] * tables + pseudo_counts
     totals = counts.sum(axis=2, keepdims=True)

@@ -12,6 +12,7 @@ from scratchgen.validation import (
     as_arrays,
     as_choice,
     as_covariances,
+    as_finite,
     as_floors,
     as_labels,
     as_number,
@@ -76,9 +77,11 @@ def sufficient_statistics(
     """
     check_type(mixture, Mixture, "mixture")
     K, D = mixture.means.shape
-    x, log_resp = as_arrays("x (N, D), log_resp (N, K)", x, log_resp, K=K, D=D)
+    x, log_resp = as_arrays("x (N, D), log_resp (N, K)", as_finite(x, "x"), log_resp, K=K, D=D)
     log_resp = log_resp + quiet_log(as_sample_weight(sample_weight, len(x)))[:, None]  # log w_n q(k | x_n)
     log_counts = logsumexp(log_resp, axis=0)
+    if not (log_counts < np.inf).all():
+        raise ValueError("log_resp must hold the logarithms of probabilities, got NaN or inf; pass log q(z | x)")
     means, covariances = mixture.means.copy(), mixture.covariances.copy()
     for k in np.flatnonzero(np.isfinite(log_counts)):
         weights = np.exp(log_resp[:, k] - log_counts[k])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scratchgen.validation import Array, as_arrays, as_count, as_number, as_real, check_symmetric
+from scratchgen.validation import Array, as_arrays, as_count, as_finite, as_number, as_real, check_symmetric
 from scratchgen.variational import linear_gaussian_posterior
 
 
@@ -64,7 +64,7 @@ def ppca_em_step(covariance: Array, W: Array, noise_variance: float) -> tuple[Ar
     noise_variance : float
         σ².
     """
-    covariance, W = as_semidefinite(covariance), as_arrays("W (D, k)", W)
+    covariance, W = as_semidefinite(covariance), as_arrays("W (D, k)", as_finite(W, "W"))
     noise_variance = as_number(noise_variance, "noise_variance", low=0.0, open_low=True)
     new_W, new_variances = factor_analysis_em_step(covariance, W, np.full(len(W), noise_variance))
     return new_W, float(new_variances.mean())
@@ -96,6 +96,7 @@ def factor_analysis_em_step(
         If Ψ is not positive and finite, or noise_floor is negative or not finite.
     """
     covariance = as_semidefinite(covariance)
+    W = as_finite(W, "W")
     W, noise_variance = as_arrays("W (D, k), noise_variance (D)", W, noise_variance, D=len(covariance))
     D, floor = len(W), as_real(noise_floor, "noise_floor")
     if not ((floor >= 0) & (floor < np.inf)).all():

@@ -69,14 +69,15 @@ def gaussian_score(sde: VP, mean: Array, covariance: Array) -> Callable[[Array, 
     return score
 
 
-class GivenNoise:
+class GivenNoise(np.random.Generator):
     """A random generator that returns given noise, one array per call."""
 
     def __init__(self, noise: Array) -> None:
+        super().__init__(np.random.PCG64(0))
         self.rows = iter(noise)
 
-    def standard_normal(self, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
-        """The next noise; `shape` is ignored."""
+    def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
+        """The next noise; `size` is ignored."""
         return next(self.rows).astype(dtype)
 
 

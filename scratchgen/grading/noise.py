@@ -124,7 +124,8 @@ def sample_noise_grade(
     TypeError, ValueError
         If x0 and noise are not finite arrays of one shape, or std is not positive.
     """
-    x0, noise = as_samples(x0, "x0"), as_samples(noise, "noise", dimension=x0.shape[1])
+    x0 = as_samples(x0, "x0")
+    noise = as_samples(noise, "noise", dimension=x0.shape[1])
     if len(noise) != len(x0):
         raise ValueError(f"noise must have one row for each of the {len(x0)} rows of x0, got {len(noise)}")
     scale, std = as_number(scale, "scale"), as_number(std, "std", low=0.0, open_low=True)

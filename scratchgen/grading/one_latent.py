@@ -7,9 +7,19 @@ import numpy as np
 
 from scratchgen.likelihood import LOG_2PI, logsumexp
 from scratchgen.vae.objective import reconstruction_error
-from scratchgen.validation import Array, as_arrays, as_count, as_finite, as_number, check_callable
+from scratchgen.validation import (
+    Array,
+    as_arrays,
+    as_count,
+    as_finite,
+    as_number,
+    as_real,
+    check_callable,
+    check_not_empty,
+)
 
 REACH = 9.0  # integrals over z are over [−9, 9] if the posterior lies there
+MOST_PEAK = 1e6  # nats; rounding errors of log p are then below 1e-10
 N_NODES = 4001  # least number of nodes over [−9, 9]
 MOST_NODES = 2_000_000
 
@@ -55,7 +65,7 @@ class OneLatent(NamedTuple):
             as_count(n_nodes, "n_nodes", minimum=3)
         grids: dict[float, tuple[Array, Array]] = {}
         check_callable(self.decode, "decode", "z (M, 1) → means (M, D)")
-        as_finite(self.log_variance, "log_variance")
+        check_not_empty(as_finite(self.log_variance, "log_variance"), "log_variance")
         for row in as_arrays("x (N, D)", x):
             reach = REACH
             while True:
@@ -79,7 +89,8 @@ class OneLatent(NamedTuple):
         while True:
             z = np.linspace(-reach, reach, int((n - 1) * reach / REACH) + 1)
             means = as_arrays("decode (M, D)", self.decode(z[:, None]), M=len(z))
-            stride = float(np.sqrt((np.diff(means, axis=0) ** 2 / np.exp(self.log_variance)).sum(axis=1)).max())
+            variance = np.exp(as_real(self.log_variance, "log_variance"))
+            stride = float(np.sqrt((np.diff(means, axis=0) ** 2 / variance).sum(axis=1)).max())
             if stride <= most:
                 return z, means
             if n_nodes is not None or n * stride / most > MOST_NODES:
@@ -92,11 +103,13 @@ class OneLatent(NamedTuple):
 
 def _as_starts(starts: object) -> list[tuple[float, float]]:
     """Return starts as a list of (mean, standard deviation); TypeError or ValueError for other values."""
-    if isinstance(starts, str) or not isinstance(starts, Iterable):
-        raise TypeError(f"starts must be an iterable of (mean, standard deviation), got {starts!r:.60}")
+    try:
+        pairs = [(mean, std) for mean, std in starts]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise TypeError(f"starts must be an iterable of (mean, standard deviation), got {starts!r:.60}") from None
     return [
         (as_number(mean, "mean of starts"), as_number(std, "std of starts", low=0.0, open_low=True))
-        for mean, std in starts
+        for mean, std in pairs
     ]
 
 
@@ -121,7 +134,7 @@ def nearest_gaussian(
     Raises
     ------
     ValueError
-        If shapes differ, log p is not finite, or p at an end is above e⁻³⁰ of its peak.
+        If shapes differ, log p is not finite or above 1e6, or p at an end is above e⁻³⁰ of its peak.
     ArithmeticError
         If the standard deviation of q is less than two spacings, or q reaches beyond the nodes.
     """
@@ -130,6 +143,11 @@ def nearest_gaussian(
     z, log_density = as_finite(z, "z"), as_finite(log_density, "log_density")
     if z.shape != log_density.shape or z.ndim != 1 or len(z) < 5:
         raise ValueError(f"z and log_density must have one shape (M,), M >= 5, got {z.shape} and {log_density.shape}")
+    if abs(log_density.max()) > MOST_PEAK:
+        raise ValueError(
+            f"log_density must have a maximum of size {MOST_PEAK:g} at most, since rounding spoils differences of "
+            f"larger numbers, got {log_density.max():.3g}; subtract its maximum"
+        )
     if max(log_density[0], log_density[-1]) > log_density.max() - 30:
         raise ValueError("z must reach well beyond p, but log_density is within 30 of its maximum at an end; widen z")
     step = float(z[1] - z[0])

@@ -240,6 +240,7 @@ class Estimator(ABC):
 
     def _run(self, steps: Iterator[Progress]) -> Self:
         """Train to the end; with `verbose` show the progress."""
+        self._check_parameters()  # `steps` makes the check when it runs; `verbose` has to be right before
         for _ in shown(steps, type(self).__name__, self._report) if self.verbose else steps:
             pass
         return self

@@ -264,14 +264,12 @@ class GaussianMixture(MixtureModel):
 
     def _prior(self) -> Prior | None:
         """Return covariance_prior after checks."""
-        if self.covariance_prior is None:
+        prior = self.covariance_prior
+        if prior is None:
             return None
-        try:
-            variance, count = self.covariance_prior
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"covariance_prior must be (variance, count) or None, got {self.covariance_prior!r}"
-            ) from None
+        if not isinstance(prior, tuple | list) or len(prior) != 2:
+            raise ValueError(f"covariance_prior must be (variance, count) or None, got {prior!r:.60}")
+        variance, count = prior
         return (
             as_number(variance, "covariance_prior's variance", low=0.0, open_low=True),
             as_number(count, "covariance_prior's count", low=0.0, open_low=True),
@@ -286,7 +284,7 @@ class GaussianMixture(MixtureModel):
         if one_unit:
             variances = np.full_like(variances, variances.max())
         check_spread(x, variances)
-        return self.covariance_floor * variances
+        return float(self.covariance_floor) * variances
 
     def _warn_at_floor(self, floor: Array) -> None:
         """Give a RuntimeWarning, with the remedy, if covariances are at the floor, (D,); it names the components."""

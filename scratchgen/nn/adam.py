@@ -10,6 +10,16 @@ from scratchgen.validation import Array, as_arrays, as_count, as_number, check_t
 BLOCK = 65_536  # parameters updated at a time, which stay in the cache; saves up to 6 % of a wide MLP's step
 
 
+def _as_changed(array: Array, name: str) -> Array:
+    """Return the array itself, (P,); TypeError or ValueError if steps would change a copy, or could not change it."""
+    if as_arrays(f"{name} (P)", array) is not array or not array.flags.writeable:
+        raise TypeError(
+            f"{name} must be a writeable NumPy array of float32 or float64, since steps change it in place, got "
+            f"{array!r:.60}; pass np.array({name}, dtype=float)"
+        )
+    return array
+
+
 class Adam:
     """Adam (Kingma and Ba 2015); AdamW (Loshchilov and Hutter 2019) with `weight_decay` > 0.
 
@@ -40,7 +50,7 @@ class Adam:
     Raises
     ------
     TypeError, ValueError
-        If an option is not a number or lies outside its range.
+        If parameters are not an array, (P,), that can be changed in place, or an option is not a number in its range.
     """
 
     def __init__(
@@ -52,7 +62,7 @@ class Adam:
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        self.parameters = as_arrays("parameters (P)", parameters)
+        self.parameters = _as_changed(parameters, "parameters")
         self.learning_rate = as_number(learning_rate, "learning_rate", low=0.0)
         self.beta1 = as_number(beta1, "beta1", low=0.0, high=1 - 1e-9)
         self.beta2 = as_number(beta2, "beta2", low=0.0, high=1 - 1e-9)
@@ -69,8 +79,7 @@ class Adam:
         look at its result; a training loop calls `check_update`, which undoes such a step.
         """
         rate = self.learning_rate if learning_rate is None else as_number(learning_rate, "learning_rate", low=0.0)
-        if getattr(gradient, "shape", None) != self.parameters.shape or gradient.dtype.kind != "f":
-            gradient = as_arrays("gradient (P)", gradient, P=len(self.parameters))
+        gradient = as_arrays("gradient (P)", gradient, P=len(self.parameters))
         self.n_steps += 1
         # m̂ = c₁ m and v̂ = c₂ v.  Numerator and denominator are divided by √c₂, which leaves one step size and one ε.
         # Both are Python floats, so that float32 parameters stay float32.
@@ -112,14 +121,13 @@ class EMA:
     """
 
     def __init__(self, average: Array, decay: float = 0.999) -> None:
-        self.average = as_arrays("average (P)", average)
+        self.average = _as_changed(average, "average")
         self.decay = as_number(decay, "decay", low=0.0, high=1 - 1e-9)
         self.n_updates = 0
 
     def update(self, parameters: Array) -> None:
         """Update the average with `parameters`, (P,)."""
-        if getattr(parameters, "shape", None) != self.average.shape or parameters.dtype.kind != "f":
-            parameters = as_arrays("parameters (P)", parameters, P=len(self.average))
+        parameters = as_arrays("parameters (P)", parameters, P=len(self.average))
         self.n_updates += 1
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         self.average *= decay
@@ -162,9 +170,14 @@ def check_step(step: int, loss: float, *gradients: Array) -> None:
     Adam's v then stays finite, with β₂ up to 0.999.  The check comes before the parameters change, so that those of the
     last good step stay.
     """
-    squares = sum([float(ROOM * gradient.dot(gradient)) for gradient in gradients])
-    if isfinite(loss) and isfinite(squares):
-        return
+    try:
+        squares = sum([float(ROOM * gradient.dot(gradient)) for gradient in gradients])
+        if isfinite(loss) and isfinite(squares):
+            return
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise TypeError(
+            f"loss must be a number, and gradient an array (P,), got {loss!r:.60} and {gradients!r:.60}; pass floats"
+        ) from None
     found = f"the loss is {loss}" if not isfinite(loss) else "the gradient overflows"
     cause = (
         "before any change of the parameters: x or a weight of the loss is too large, x is not finite, or a given "

@@ -191,7 +191,7 @@ class CategoricalDenoiser:
         steps = self.law(x, scale, std, labels).cumsum(axis=2)[:, :, :-1]
         if not np.isfinite(steps).all():
             raise ArithmeticError("x must be finite, but the law of x_0 is NaN; look at x, or train with a lower rate")
-        return (rng.random((*x.shape, 1)) > steps).sum(axis=2).astype(np.float64)
+        return (rng.random((*steps.shape[:2], 1)) > steps).sum(axis=2).astype(np.float64)
 
     # --- predicted noise -------------------------------------------------------------------------------------------
 

@@ -41,14 +41,14 @@ class Backward(Protocol):
 
 def as_float_type(dtype: DTypeLike) -> np.dtype[Any]:
     """Return dtype; TypeError unless it is float32 or float64."""
-    try:
-        found = np.dtype(dtype)
+    try:  # np.dtype takes more, such as a number for its own type
+        found = np.dtype(dtype) if isinstance(dtype, str | type | np.dtype) else None
     except TypeError:
         found = None
     if found not in (np.float32, np.float64):
         got = dtype if found is None else found
         raise TypeError(f"dtype must be float32 or float64, got {got!s:.60}; half precision would overflow")
-    return np.dtype(dtype)
+    return found
 
 
 class MLP:

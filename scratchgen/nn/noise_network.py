@@ -19,6 +19,7 @@ from scratchgen.validation import (
     ArrayLike,
     DTypeLike,
     IntArray,
+    as_array,
     as_arrays,
     as_count,
     as_real,
@@ -135,7 +136,7 @@ class NoiseNetwork:
         dtype, n = self.parameters.dtype, self.n_coordinate_features
         x = as_real(x, "x").astype(dtype, copy=False)
         scale, std, log_snr = as_levels(scale, std)
-        lengths = len(scale), len(std), len(x) if labels is None else np.size(labels)
+        lengths = len(scale), len(std), len(x) if labels is None else as_array(labels, "labels").size
         if x.ndim != 2 or x.shape[1] != self.dimension or not {*lengths} <= {1, len(x)} or lengths[2] != len(x):
             raise ValueError(
                 f"x must have shape (N, D), scale and std one number or N, and labels N, with "

@@ -120,6 +120,8 @@ def score_and_divergence(
     check_network(network)
     t = as_time(sde, t)
     x, probes = as_arrays("x (N, D), probes? (n, N, D)", x, probes)
+    if probes is not None and not len(probes):
+        raise ValueError("probes must hold at least one vector a row, got none; pass None for the exact divergence")
     scale, std = sde.level(t)
     eps_hat, backward = network.vjp(x, scale, std)
     if probes is None:  # the sum over unit vectors is the divergence

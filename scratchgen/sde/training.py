@@ -38,6 +38,7 @@ from scratchgen.validation import (
     as_finite,
     as_number,
     check_levels,
+    check_not_empty,
     check_rng,
     column,
 )
@@ -169,6 +170,7 @@ def sliced_step(
     x0, weight, directions = as_arrays("x0 (N, D), weight (N), directions (M, N, D)", x0, weight, directions)
     if not isinstance(network, NoiseNetwork):
         raise TypeError("network must be a NoiseNetwork, which has jvp; use denoising for other networks")
+    check_not_empty(directions, "directions")
     M = len(directions)
     x_t = np.concatenate([sde.perturb(t, x0, noise)] * M)
     scale, std, weight = (np.concatenate([values] * M) for values in (*sde.marginal(t), weight))
@@ -197,6 +199,7 @@ def draw_directions(matching: str, law: str, like: Array, rng: np.random.Generat
     as_choice(matching, "matching", MATCHINGS)
     as_choice(law, "law", DIRECTIONS)
     like = as_arrays("like (N, D)", like)
+    check_not_empty(like, "like")
     check_rng(rng)
     N, D = like.shape
     if matching == "implicit":
@@ -269,6 +272,7 @@ def train(
     check_rng(rng)
     check_sampler(sampler)
     x = as_arrays("x (N, D)", as_finite(x, "x"))
+    check_not_empty(x, "x")
     as_choice(matching, "matching", MATCHINGS)
     as_choice(directions, "directions", DIRECTIONS)
     check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate)

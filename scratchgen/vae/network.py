@@ -6,7 +6,17 @@ import numpy as np
 
 from scratchgen.nn import MLP
 from scratchgen.vae.objective import importance_weighted_bound, log_importance_weight, reparameterise, vae_loss
-from scratchgen.validation import RNG, Array, DTypeLike, as_arrays, as_count, as_generator, as_widths, check_type
+from scratchgen.validation import (
+    RNG,
+    Array,
+    DTypeLike,
+    as_arrays,
+    as_count,
+    as_generator,
+    as_widths,
+    check_not_empty,
+    check_type,
+)
 
 
 class VAENetwork:
@@ -109,6 +119,7 @@ def elbo(network: VAENetwork, x: Array, noise: Array) -> Array:
     """
     check_network(network)
     x, noise = as_arrays("x (N, D), noise (n, rows, k)", x, noise, D=network.decoder.sizes[-1], k=network.n_latents)
+    check_not_empty(noise, "noise")
     if noise.shape[1] not in (1, len(x)):
         raise ValueError(f"noise must have shape (n, N, k) or (n, 1, k) with N = {len(x)}, as x has, got {noise.shape}")
     x, mean, log_variance, decode = _float64(network, x)
@@ -129,6 +140,7 @@ def iwae(network: VAENetwork, x: Array, noise: Array) -> Array:
     """
     check_network(network)
     x, noise = as_arrays("x (N, D), noise (n, N, k)", x, noise, D=network.decoder.sizes[-1], k=network.n_latents)
+    check_not_empty(noise, "noise")
     x, mean, log_variance, decode = _float64(network, x)
     draws = reparameterise(mean, log_variance, noise)
     log_s2, n_levels = network.log_variance, network.n_levels

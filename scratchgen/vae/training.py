@@ -8,7 +8,7 @@ from scratchgen.nn import Adam, check_adam, check_loop, check_step, check_update
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae.network import VAENetwork, check_network
 from scratchgen.vae.objective import reparameterise, vae_loss_and_gradient
-from scratchgen.validation import Array, as_arrays, as_count, as_number, check_callable, check_rng
+from scratchgen.validation import Array, as_arrays, as_count, as_number, check_callable, check_not_empty, check_rng
 
 # Learning rate of log s² as a multiple of the networks' rate.  At a multiple of 1 log s² converges too slowly: after
 # 2000 steps on the digits s² was still 28 % above its optimum E‖x − x̂(z)‖²/D.
@@ -105,6 +105,7 @@ def train(
     check_rng(rng)
     check_callable(draw, "draw", "(x, rng) → batch (n, D), noise (n, k)")
     x = as_arrays("x (N, D)", x, D=network.decoder.sizes[-1])
+    check_not_empty(x, "x")
     check_loop(n_steps, None, learning_rate)
     log_variance_rate = as_number(log_variance_rate, "log_variance_rate", low=0.0)
     as_number(learning_rate * log_variance_rate, "learning_rate * log_variance_rate")
@@ -135,6 +136,7 @@ def random_batch(
     """Draw `batch_size` rows of x with replacement, (n, D), and standard normal noise, (n, k); None takes all rows."""
     check_rng(rng)
     x, n_latents = as_arrays("x (N, D)", x), as_count(n_latents, "n_latents")
+    check_not_empty(x, "x")
     if batch_size is not None:
         x = x.take(rng.integers(len(x), size=as_count(batch_size, "batch_size")), axis=0)
     return x, rng.standard_normal((len(x), n_latents), dtype=x.dtype)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.reliability import arguments, divergence, files, interruptions, repetition, suite, threads
+from tests.reliability import arguments, divergence, files, interruptions, repetition, strange, suite, threads
 from tests.reliability.report import table
 
-PARTS = (files, interruptions, arguments, divergence, threads, repetition, suite)
+PARTS = (files, interruptions, arguments, strange, divergence, threads, repetition, suite)
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", "EM has not converged")  # fits are short on purpose

@@ -4,6 +4,7 @@ import re
 
 BROADCASTS = "the docstring says that the arrays broadcast"
 ANY_SHAPE = "a function of every element, for any shape"
+IN_PLACE = "steps change the array in place, so that no other array can stand for it"
 UNUSED = "this element is not used, as the docstring says"
 FORMULA = "a formula for every t; samplers, losses and models check the times"
 CAUGHT = "`check_step` raises ArithmeticError in the loop, before the parameters change"
@@ -34,14 +35,12 @@ ALLOWED = [
     ("covariance_maximum|floor_eigenvalues|floored_mixture", "spread|covariances", "not positive", FLOORS),
     ("m_step.*|covariance_maximum|floor_eigenvalues|floored_mixture|starting_mixture", "(covariance_)?floor", "list",
      ROWS),
-    ("m_step|categorical_m_step", "x|log_resp", "NaN", "the message names the statistic that is NaN"),
-    ("reverse_variance.*|negative_elbo|ddpm.train", "variance|noise_loss|weights", "NaN", UNUSED),
-    ("reverse_log_prob", "path", "NaN", "with a decoder x_0 is not used"),
+    ("reverse_variance.*|negative_elbo|ddpm.train", "variance|noise_loss|weights", "NaN|inf", UNUSED),
+    ("reverse_log_prob", "path", "NaN|inf", "with a decoder x_0 is not used"),
     ("dequantisation_cost", "k", "negative", "whole numbers of any sign"),
-    ("ddpm.train_step|score_step|sliced_step", "weight", "NaN", CAUGHT),
-    ("ddpm.train_step", "network|t|weight", ".*", "the lines that README.md shows; the loop `train` checks"),
-    ("draw_directions", "like", "NaN", "only shape and dtype are used"),
-    ("random_batch", "x", "NaN", "rows that are not drawn are not looked at; `train` looks at all"),
+    ("ddpm.train_step|score_step|sliced_step", "weight", "NaN|inf", CAUGHT),
+    ("draw_directions", "like", "NaN|inf", "only shape and dtype are used"),
+    ("random_batch", "x", "NaN|inf", "rows that are not drawn are not looked at; `train` looks at all"),
     ("(VP|SubVP|VE)\\.(log_scale|std|rate|diffusion|marginal|log_snr|beta|beta_integral)", "t",
      "beyond the horizon|some beyond|negative|NaN", FORMULA),
     ("(VP|SubVP|VE).time_at", "log_snr", "two numbers|\\(N, D\\)", ANY_SHAPE),
@@ -49,10 +48,18 @@ ALLOWED = [
     ("path_coefficients", ".*", "two numbers|\\(N, D\\)", BROADCASTS),
     ("sde_log_prob_bound", "noise_weights", "None", "equal weights"),
     ("vae.elbo", "noise", "N = 1", "one draw for all examples is documented, (n, 1, k)"),
-    ("MLP.backward|Adam.step|EMA.update", "grad|gradient|parameters", "NaN", CAUGHT),
+    ("MLP.backward|Adam.step|EMA.update", "grad|gradient|parameters", "NaN|inf", CAUGHT),
     ("testing.as_spd", "A", "further axis", "a stack of matrices is documented"),
     ("vae.train", "draw", ".*", "a visible loop; Python names the missing part of the tuple"),
-    ("check_step", ".*", ".*", "checks took 3.6 µs of a step of 150 µs, 2.4 %; the loops pass their own numbers"),
+    ("check_step", ".*", ".*", "the loops pass their own numbers; types without a dot product get a named error"),
+    ("sde.predict_score", "t", "one element", "equal, but an array of times gives the dtype of x, as for (N,)"),
+    ("ddpm.train_step", "t", "N = 1", "one step for all rows, as for `q_sample`"),
+    (".*", "verbose", "True|np.True_", "False, True or a number are documented"),
+    ("Adam|EMA", "parameters|average", "nested lists|read-only|subclass|float16 array", IN_PLACE),
+    ("logsumexp", "a", "no columns|nothing", "the logarithm of an empty sum is −inf"),
+    ("DDPM.*.respace", "steps", "one element", "a list of the steps to keep"),
+    ("reconstruction_error|vae_loss.*|log_importance_weight|sde.reconstruction_loss", "x_hat|noise", "inf",
+     "the limit: the outermost level has all the probability"),
 ]  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def array(axes, value=None, optional=False, kind=np.abs):
     flat[(0,) * flat.ndim] = np.nan
     bad = {
         "text": "text", "dict": {}, "complex": value * (1 + 1j), "array of text": value.astype(str),
-        "further axis": value[..., None], "NaN": flat,
+        "further axis": value[..., None], "NaN": flat, "inf": np.where(np.isnan(flat), np.inf, flat),
     }  # fmt: skip
     if not optional:
         bad["None"] = None
@@ -269,7 +269,7 @@ def run(one, **changed):
 
 
 def judge(one, name, what, value):
-    """The judgement, "clear", "NaN", "silent" or "raw", and the text of the error.
+    """The judgement, "clear", "NaN", "silent" or "raw", the text of the error, and the result.
 
     "clear": a ValueError or TypeError of at least 25 characters that names the argument, or the other one where two
     lengths disagree; ArithmeticError for a NaN that spoils a result, and OSError for a path, are clear too.  "NaN": a
@@ -280,19 +280,19 @@ def judge(one, name, what, value):
         result = run(one, **{name: value})
     except (ValueError, TypeError, ArithmeticError, FileNotFoundError, FileExistsError, IsADirectoryError) as error:
         said = str(error)
-        if what == "NaN" and isinstance(error, ArithmeticError) and "finite" in said:
-            return "clear", f"ArithmeticError: {said}"
+        if what in ("NaN", "inf") and isinstance(error, ArithmeticError) and "finite" in said:
+            return "clear", f"ArithmeticError: {said}", None
         names = {name, one.alias.get(name, name)}
         if re.fullmatch(r"\w+ ([+] 1|= 1)", what):  # two lengths disagree: either argument may be the wrong one
             axis = what.split()[0]
             names |= {other for other, arg in one.args.items() if axis in arg.letters}
         named = any(re.search(rf"(?<!\w){re.escape(n)}(?!\w)", said) for n in names)
-        return ("clear" if named and len(said) >= LEAST_MESSAGE else "raw"), f"{type(error).__name__}: {said}"
+        return ("clear" if named and len(said) >= LEAST_MESSAGE else "raw"), f"{type(error).__name__}: {said}", None
     except Exception as error:
-        return "raw", f"{type(error).__name__}: {error}"
-    if what == "NaN" and has_nan(result):
-        return "NaN", "returned NaN"
-    return "silent", f"returned {result!r:.80}"
+        return "raw", f"{type(error).__name__}: {error}", None
+    if what in ("NaN", "inf") and has_nan(result):
+        return "NaN", "returned NaN", result
+    return "silent", f"returned {result!r:.80}", result
 
 
 def tried(quick=False):
@@ -301,7 +301,7 @@ def tried(quick=False):
 
     every = [(one, *case) for one in calls() for case in cases(one)]
     for one, name, what, value in every[:: 20 if quick else 1]:
-        word, said = judge(one, name, what, value)
+        word, said, _ = judge(one, name, what, value)
         if word in ("silent", "raw") and allowed(one.name, name, what):
             word = "allowed"
         yield one.name, name, what, word, said

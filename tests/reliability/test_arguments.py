@@ -1,12 +1,27 @@
 """Bad arguments: every case of `arguments`, and the advice for mistakes that people make."""
 
+import random
 from functools import cache
 
 import numpy as np
 import pytest
 
-from scratchgen import DDPM, VP, GaussianMixture, LinearVAE, Mixture, NoiseSchedule, ScoreSDE, ddpm, em, sde
-from tests.reliability import arguments
+from scratchgen import (
+    DDPM,
+    VP,
+    Adam,
+    GaussianMixture,
+    LinearVAE,
+    Mixture,
+    NoiseSchedule,
+    ScoreSDE,
+    ddpm,
+    em,
+    grading,
+    nn,
+    sde,
+)
+from tests.reliability import arguments, strange
 from tests.reliability.allowed import ALLOWED
 from tests.reliability.calls import calls
 
@@ -15,11 +30,14 @@ PICTURES = np.random.default_rng(0).integers(0, 17, (20, 8, 8))
 SCHEDULE = NoiseSchedule.linear(6)
 ND = np.ones((5, 2))
 ODD = np.array([[1.0, 0.9], [0.0, 1.0]])
+HUGE = np.array([[0.0, np.longdouble("1e4000")]])
+HALF = np.full((5, 2), 0.5)
+TWO = Mixture([0.5, 0.5], np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
 
 
 @cache
 def tried():
-    return list(arguments.tried())
+    return [*arguments.tried(), *strange.tried()]
 
 
 @pytest.mark.parametrize("one", calls(), ids=lambda one: one.name)
@@ -27,9 +45,9 @@ def test_the_call_whose_arguments_are_replaced_is_valid(one):
     arguments.run(one)
 
 
-def test_every_bad_argument_is_named_in_an_error():
+def test_every_bad_argument_is_named_in_an_error_and_every_form_has_one_meaning():
     words = [word for *_, word, _ in tried()]
-    assert len(words) > 10_000
+    assert len(words) > 40_000
     wrong = [(name, argument, what, said) for name, argument, what, word, said in tried() if word in ("raw", "silent")]
     assert not wrong, "\n".join(map(str, wrong[:20]))
 
@@ -82,6 +100,31 @@ def test_every_allowed_value_is_met():
         ),
         (lambda: em.kmeans_plus_plus(REALS, 2, np.random.RandomState(0)), TypeError, ["rng", "default_rng(seed)"]),
         (lambda: em.kmeans_plus_plus(REALS, 2, np.random.Generator), TypeError, ["rng", "default_rng(seed)"]),
+        (lambda: em.kmeans_plus_plus(REALS, 2, random.Random(0)), TypeError, ["rng", "default_rng(seed)"]),
+        (lambda: VP(beta_max=np.longdouble("1e4000")), ValueError, ["beta_max", "finite", "inf"]),
+        (
+            lambda: em.nearest(ND, HUGE),
+            ValueError,
+            ["centres must hold numbers within the range of float64", "1e+4000"],
+        ),
+        (lambda: LinearVAE(np.timedelta64(1)).fit(REALS), TypeError, ["n_latents must be an integer", "timedelta64"]),
+        (lambda: LinearVAE(10**5000).fit(REALS), ValueError, ["n_latents must be at most", "a number beyond 1e18"]),
+        (lambda: sde.denoising_error(ND, ND, True), TypeError, ["std must be a number", "True", "1.0"]),
+        (lambda: Adam([1.0, 2.0]), TypeError, ["parameters must be a writeable", "in place", "np.array(parameters"]),
+        (lambda: ddpm.train_step({}, SCHEDULE, ND, 1, ND, np.ones(5)), TypeError, ["network", "{}", "instance"]),
+        (lambda: nn.check_step(0, 1.0, [[1, 2], [3]]), TypeError, ["gradient an array (P,)", "[[1, 2], [3]]"]),
+        (
+            lambda: list(em.em(0, lambda theta: (theta, {1}), lambda q, _: 0)),
+            TypeError,
+            ["e_step must be a real array", "set"],
+        ),
+        (lambda: em.m_step(ND + np.inf, np.log(HALF), TWO), ValueError, ["x must be finite"]),
+        (lambda: em.m_step(ND, HALF + np.inf, TWO), ValueError, ["log_resp must hold", "NaN or inf"]),
+        (
+            lambda: grading.nearest_gaussian(np.arange(9.0), np.where(np.arange(9) == 4, 1e300, 0.0)),
+            ValueError,
+            ["log_density must have a maximum", "1e+300", "subtract"],
+        ),
     ],
 )
 def test_a_mistake_gets_its_advice(call, error, words):
