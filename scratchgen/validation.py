@@ -112,8 +112,7 @@ def as_real(x: ArrayLike, name: str) -> Array:
         return array
     with np.errstate(over="ignore"):
         floats = array.astype(np.float64)
-    lost = np.isinf(floats) & (floats != array)
-    if lost.any():
+    if array.dtype.kind == "f" and (lost := np.isinf(floats) & (floats != array)).any():  # a long double
         raise ValueError(f"{name} must hold numbers within the range of float64, got {array[lost][0]!s}; rescale it")
     return floats
 
@@ -516,12 +515,12 @@ def as_count(value: Any, name: str, *, minimum: int = 1, maximum: int = MOST) ->
     if not is_integer(value):
         raise TypeError(f"{name} must be an integer, got {value!r:.60}; pass an int")
     number = int(value)
-    beyond = f"a number beyond {'-' * (number < 0)}1e18"  # Python prints no ints of more than 4300 digits
-    got = str(number) if abs(number) < 10**18 else beyond
+    if not -1e300 < number < 1e300:  # Python prints no ints of more than 4300 digits
+        raise ValueError(f"{name} must be in {minimum}..{maximum}, got an int of size above 1e300; pass a smaller one")
     if number < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {got}; raise it")
+        raise ValueError(f"{name} must be at least {minimum}, got {number}; raise it")
     if number > maximum:
-        raise ValueError(f"{name} must be at most {maximum}, got {got}; lower it")
+        raise ValueError(f"{name} must be at most {maximum}, got {number:.6g}; lower it")
     return number
 
 
@@ -551,7 +550,7 @@ def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.i
 
 def as_floors(floor: Any, name: str, D: int) -> Array:
     """Return the floor of D columns, (D,), from one number >= 0 for all of them, or from D numbers above 0."""
-    if not isinstance(floor, list | tuple | np.ndarray):
+    if as_array(floor, name).ndim == 0:
         return np.full(D, as_number(floor, name, low=0.0))
     floors: Array = as_arrays(f"{name} (D)", floor, D=D)
     check_positive(floors, name)

@@ -118,6 +118,11 @@ class EMA:
     ----------
     n_updates : int
         Number of updates so far.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If average is not an array, (P,), that can be changed in place, or decay is not a number in its range.
     """
 
     def __init__(self, average: Array, decay: float = 0.999) -> None:

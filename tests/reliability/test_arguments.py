@@ -102,13 +102,18 @@ def test_every_allowed_value_is_met():
         (lambda: em.kmeans_plus_plus(REALS, 2, np.random.Generator), TypeError, ["rng", "default_rng(seed)"]),
         (lambda: em.kmeans_plus_plus(REALS, 2, random.Random(0)), TypeError, ["rng", "default_rng(seed)"]),
         (lambda: VP(beta_max=np.longdouble("1e4000")), ValueError, ["beta_max", "finite", "inf"]),
-        (
+        pytest.param(
             lambda: em.nearest(ND, HUGE),
             ValueError,
             ["centres must hold numbers within the range of float64", "1e+4000"],
+            marks=pytest.mark.skipif(not np.isfinite(HUGE).all(), reason="long doubles are float64 here"),
         ),
         (lambda: LinearVAE(np.timedelta64(1)).fit(REALS), TypeError, ["n_latents must be an integer", "timedelta64"]),
-        (lambda: LinearVAE(10**5000).fit(REALS), ValueError, ["n_latents must be at most", "a number beyond 1e18"]),
+        (
+            lambda: LinearVAE(10**5000).fit(REALS),
+            ValueError,
+            ["n_latents must be in 1..", "an int of size above 1e300"],
+        ),
         (lambda: sde.denoising_error(ND, ND, True), TypeError, ["std must be a number", "True", "1.0"]),
         (lambda: Adam([1.0, 2.0]), TypeError, ["parameters must be a writeable", "in place", "np.array(parameters"]),
         (lambda: ddpm.train_step({}, SCHEDULE, ND, 1, ND, np.ones(5)), TypeError, ["network", "{}", "instance"]),
