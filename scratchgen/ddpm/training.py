@@ -77,12 +77,10 @@ def train_step(
     losses : (N,)
         Without the weights.
     """
-    check_network(network)
     x_t = q_sample(schedule, t, x0, noise)  # (25)
-    weight = as_arrays("weight (N)", weight, N=len(x_t))
     eps_hat, backward = network.vjp(x_t, schedule.alpha_bar[t], schedule.beta_bar[t], **given)
     losses, by_eps_hat = noise_error(noise, eps_hat)  # (29)
-    backward(weight[:, None] / len(x_t) * by_eps_hat)
+    backward(weight[:, None] / len(x0) * by_eps_hat)
     return losses
 
 
