@@ -213,7 +213,7 @@ class Mixture:
 
     # --- marginal and conditional laws -----------------------------------------------------------------------------
 
-    def marginal(self, columns: Sequence[int]) -> Mixture:
+    def marginal(self, columns: Sequence[int] | IntArray) -> Mixture:
         """The law of some coordinates of x, in the order of `columns`; the weights stay.
 
         Raises
@@ -257,16 +257,40 @@ class Mixture:
         b = np.delete(np.arange(self.dimension), a)
         if not len(b):
             raise ValueError(f"given must leave a column of the {self.dimension}, got all; use log_prob for a density")
-        values = np.array([as_number(value, f"given[{column}]") for column, value in given.items()])
-        order = np.concatenate([a, b])
-        factors = np.linalg.cholesky(self.covariances[:, order][:, :, order])
-        n, law = len(a), self.marginal(a.tolist())
-        whitened = law._whitened(as_samples(values[None], "given"))[:, 0]
-        means = self.means[:, b] + np.einsum("kba,ka->kb", factors[:, n:, :n], whitened)
-        rest = factors[:, n:, n:]
-        return Mixture(softmax(law.log_joint(values[None]))[0], means, rest @ rest.swapaxes(1, 2))
+        values = np.array([[as_number(value, f"given[{column}]") for column, value in given.items()]])
+        law, gains, covariances = self.regression(a)
+        means = self.means[:, b] + np.einsum("kba,ka->kb", gains, as_samples(values, "given") - law.means)
+        return Mixture(law.posterior(values)[0], means, covariances)
 
-    def _as_columns(self, columns: Sequence[int], name: str) -> IntArray:
+    def regression(self, columns: Sequence[int] | IntArray) -> tuple[Mixture, Array, Array]:
+        """The regressions of the other columns b, in their order, on columns a, one for each component.
+
+        Parameters
+        ----------
+        columns : (A,)
+            a; with all columns b is empty.
+
+        Returns
+        -------
+        law : Mixture
+            The law of x_a.
+        gains : (K, B, A)
+            C_kba C_kaa⁻¹, so that E[x_b | x_a, k] = m_kb + gains_k (x_a − m_ka).
+        covariances : (K, B, B)
+            Cov(x_b | x_a, k).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `marginal`.
+        """
+        law, n = self.marginal(columns), len(columns)
+        order = np.concatenate([columns, np.delete(np.arange(self.dimension), columns)])
+        factors = np.linalg.cholesky(self.covariances[:, order][:, :, order])
+        rest = factors[:, n:, n:]
+        return law, factors[:, n:, :n] @ law.whitening, rest @ rest.swapaxes(1, 2)
+
+    def _as_columns(self, columns: Sequence[int] | IntArray, name: str) -> IntArray:
         """Columns as an int array; ValueError unless they are different ints in 0..D−1, at least one."""
         if isinstance(columns, str) or not isinstance(columns, Sequence | np.ndarray):
             raise TypeError(f"{name} must be a list of columns, got {columns!r:.60}; pass [0, 2]")
