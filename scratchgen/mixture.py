@@ -232,7 +232,8 @@ class Mixture:
         With the coordinates a first, C_k = L Lᵀ has the blocks L_aa, L_ba and L_bb.  The mean is m_kb + L_ba L_aa⁻¹
         (x_a − m_ka), and the covariance is L_bb L_bbᵀ, without a difference.  Weights are normalised in logarithms,
         but a weight below 5e-324 becomes 0, and its component is lost: log p(x_b | x_a) is then too low for an x_b that
-        only this component explains.
+        only this component explains.  Where two components of one covariance stay level at d standard deviations,
+        rounding changes their weights by 1e-16 d², as in `posterior`.
 
         Parameters
         ----------

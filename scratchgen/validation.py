@@ -20,6 +20,7 @@ IntArray: TypeAlias = np.ndarray
 RNG: TypeAlias = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
 
 FLOATS = np.dtype(np.float64), np.dtype(np.float32)  # of computations, in the byte order of the machine
+NO_MISSING = "drop or impute NaN and inf; PPCA and GaussianMixture(covariance_type='full') take NaN as a missing value"
 LARGEST = 1e60  # size of an element of `as_samples`; models compute products of four elements, and divide by variances
 
 
@@ -338,7 +339,7 @@ def as_covariances(spec: str, *values: Any, **lengths: int) -> Any:
     return arrays
 
 
-def as_finite(x: ArrayLike, name: str) -> Array:
+def as_finite(x: ArrayLike, name: str, *, missing: bool = False, remedy: str = "drop or impute NaN and inf") -> Array:
     """Return `x` as a real, finite, floating-point array; float32 stays float32, every other dtype becomes float64.
 
     The errors contain the phrases that scikit-learn's `check_estimator` looks for.
@@ -348,30 +349,44 @@ def as_finite(x: ArrayLike, name: str) -> Array:
     x : array_like of any shape
     name : str
         Name of the argument, for the error messages.
+    missing : bool
+        Whether NaN is accepted, as a missing value.
+    remedy : str
+        End of the error message for other numbers.
 
     Raises
     ------
     TypeError
         If x is sparse, or its elements are not numbers.
     ValueError
-        If x is complex, ragged, or has a NaN or an infinite element.
+        If x is complex, ragged, or has an infinite element, or a NaN that is not accepted.
     """
     array = as_real(x, name)
     if array.dtype != np.float32:
         array = array.astype(np.float64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         total = array.sum()  # a finite sum means finite elements; this test is faster than isfinite of all of them
-    if not np.isfinite(total) and not np.isfinite(array).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(
-            f"{name} must be finite, but {name}[{', '.join(map(str, where))}] is {array[where]}; "
-            "drop or impute NaN and inf"
-        )
+    if not np.isfinite(total) and (wrong := np.isinf(array) if missing else ~np.isfinite(array)).any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"{name} must be finite, but {name}[{', '.join(map(str, where))}] is {array[where]}; {remedy}")
     return array
 
 
+def has_missing(x: Array) -> bool:
+    """Whether an element of x, from `as_samples`, is NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = x.sum()  # without NaN one pass, and no array of the length of the data
+    return bool(np.isnan(total) and np.isnan(x).any())
+
+
 def as_samples(
-    x: ArrayLike, name: str = "x", *, dimension: int | None = None, n_min: int = 1, model: str = "the model"
+    x: ArrayLike,
+    name: str = "x",
+    *,
+    dimension: int | None = None,
+    n_min: int = 1,
+    model: str = "the model",
+    missing: bool = False,
 ) -> Array:
     """Return `x` as an (N, D) array of finite real numbers of size 1e60 at most.
 
@@ -387,6 +402,8 @@ def as_samples(
         Least accepted N.
     model : str
         Name of the model that requires D, for the error messages.
+    missing : bool
+        Whether NaN is accepted, as a missing value.
 
     Raises
     ------
@@ -396,7 +413,10 @@ def as_samples(
         If x is not two-dimensional, not finite or complex; if N is below `n_min`; if D is 0 or not `dimension`; if an
         element is larger than 1e60 in size, so that products of squares could overflow.
     """
-    array = as_finite(x, name)
+    remedy = "drop or impute NaN and inf"
+    if name == "x":  # data, and not a parameter such as centres
+        remedy = "drop inf, or pass NaN for a missing value" if missing else NO_MISSING
+    array = as_finite(x, name, missing=missing, remedy=remedy)
     if array.ndim > 2:
         raise ValueError(
             f"{name} must have shape (N, D), got shape {array.shape}. Reshape your data: "

@@ -8,6 +8,7 @@ the same θ; its maximum over θ would not be that of the likelihood.
 * `gaussian`: the M-step of Gaussian mixtures.
 * `categorical`: mixtures of categorical tables and their M-step.
 * `linear_gaussian`: both steps of PPCA and factor analysis, with z ~ N(0, I) fixed as in the deck.
+* `missing`: the E-steps for rows with missing values.
 * `start`: k-means and the initial mixtures.
 """
 
@@ -27,6 +28,16 @@ from scratchgen.em.gaussian import (
     sufficient_statistics,
 )
 from scratchgen.em.linear_gaussian import factor_analysis_em_step, ppca_em_step, ppca_maximum
+from scratchgen.em.missing import (
+    CompletedRows,
+    ObservedMixture,
+    by_pattern,
+    complete_rows,
+    fill_with_means,
+    impute,
+    patterns,
+    statistics_with_missing,
+)
 from scratchgen.em.rate import missing_fractions
 from scratchgen.em.start import STARTS, clusters, kmeans, kmeans_plus_plus, nearest, starting_mixture
 
@@ -34,19 +45,25 @@ __all__ = [
     "COVARIANCE_TYPES",
     "STARTS",
     "CategoricalLaw",
+    "CompletedRows",
     "Iterate",
     "LatentLaw",
+    "ObservedMixture",
     "Prior",
     "SufficientStatistics",
+    "by_pattern",
     "categorical_m_step",
     "clusters",
+    "complete_rows",
     "covariance_maximum",
     "e_step",
     "em",
     "factor_analysis_em_step",
+    "fill_with_means",
     "floor_eigenvalues",
     "floored_mixture",
     "free_energy",
+    "impute",
     "indicators",
     "kmeans",
     "kmeans_plus_plus",
@@ -57,9 +74,11 @@ __all__ = [
     "m_step_table",
     "missing_fractions",
     "nearest",
+    "patterns",
     "ppca_em_step",
     "ppca_maximum",
     "starting_mixture",
     "statistics_of_labels",
+    "statistics_with_missing",
     "sufficient_statistics",
 ]

@@ -210,7 +210,7 @@ class Estimator(ABC):
         return Tags(
             estimator_type="density_estimator",
             target_tags=TargetTags(required=False),
-            input_tags=InputTags(),
+            input_tags=InputTags(allow_nan=self._takes_missing),
             non_deterministic=True,
         )
 
@@ -334,10 +334,15 @@ class Estimator(ABC):
             raise AttributeError
         return np.array(self._feature_names, dtype=object)  # scikit-learn's dtype
 
+    @property
+    def _takes_missing(self) -> bool:
+        """Whether NaN in x is a missing value; otherwise it is an error."""
+        return False
+
     def _as_fitted_samples(self, x: ArrayLike) -> Array:
         n_features = self.n_features_in_
         check_columns(column_names(x), self._feature_names)
-        return as_samples(x, dimension=n_features, model=type(self).__name__)
+        return as_samples(x, dimension=n_features, model=type(self).__name__, missing=self._takes_missing)
 
     def set_fitted(self, **fitted: Any) -> Self:
         """Set fitted attributes, from training or from a file, by name; return the model itself.
@@ -437,9 +442,7 @@ class Estimator(ABC):
         names = archive.feature_names(D)
         state = archive.training()
         of_state = {} if state is None else {f"training.{name}": form for name, form in model._state_forms(D).items()}
-        if state is not None and not of_state:
-            raise ModelFileError("training: such a model is fitted in one step")
-        archive.only({"header", "n_features_in_", *cls._fitted, *of_state, *(["training"] if of_state else [])})
+        archive.only({"header", "n_features_in_", *cls._fitted, *of_state, *([] if state is None else ["training"])})
         fitted = archive.arrays(model._forms(D))
         model._check_fitted(**fitted)
         if state is not None:
@@ -462,7 +465,7 @@ class Estimator(ABC):
         """Raise ValueError for finite numbers that no fit gives, such as a negative variance."""
 
     def _state_forms(self, n_features: int) -> dict[str, Form]:
-        """Types and shapes of the arrays of `training_state_`; empty for a model that is fitted in one step."""
+        """Types and shapes of the arrays of `training_state_`."""
         return {}
 
     def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:

@@ -16,10 +16,13 @@ from scratchgen.em import (
     Prior,
     covariance_maximum,
     em,
+    fill_with_means,
     floored_mixture,
+    impute,
     log_covariance_prior,
     m_step_from_statistics,
     starting_mixture,
+    statistics_with_missing,
 )
 from scratchgen.fast.em_statistics import expected_statistics
 from scratchgen.mixture import Mixture, whiten
@@ -40,6 +43,7 @@ from scratchgen.validation import (
     check_symmetric,
     check_varies,
     constant_columns,
+    has_missing,
     weighted_rows,
 )
 
@@ -49,6 +53,12 @@ BLOCK = 8192  # rows whose squares are added at a time
 @dataclass(eq=False, repr=False)
 class GaussianMixture(MixtureModel):
     """Gaussian mixture fitted by EM.
+
+    With covariance_type="full" NaN in x is a missing value.  EM then maximises the likelihood of the observed values,
+    and every method takes the law of the observed values of each row: `log_prob` is their log density.  This is right
+    if values are missing at random: whether one is missing may depend on observed values, not on the missing one.  A
+    row without observed values has log p = 0, and does not change the maximum.  The time of a step grows with the
+    number of patterns of missing columns.
 
     Parameters
     ----------
@@ -129,6 +139,14 @@ class GaussianMixture(MixtureModel):
     >>> bool(abs(weighted.bic([[0.0], [3.0]], sample_weight=[2, 1]) - twice.bic([[0.0], [0.0], [3.0]])) < 1e-12)
     True
 
+    Rows with missing values, and their conditional means:
+
+    >>> gaps = np.where(np.random.default_rng(1).random(x.shape) < 0.2, np.nan, x)
+    >>> model = GaussianMixture(2, rng=0).fit(gaps)
+    >>> model.impute([[1.0, np.nan], [np.nan, 5.0]]).round()
+    array([[1., 1.],
+           [5., 5.]])
+
     A component on a single point makes the likelihood unbounded; with a prior the covariance stays positive definite:
 
     >>> lonely = [[1.0, 1.0], [1.0, 1.2], [9.0, 9.0]]
@@ -184,11 +202,14 @@ class GaussianMixture(MixtureModel):
         """
         self._check_parameters()
         K, kind, names = self.n_components, self.covariance_type, self._names_in(x, resume)
-        x, weights = weighted_rows(as_samples(x).astype(np.float64, copy=False), sample_weight)
-        check_enough_rows(x, K)
+        x = as_samples(x, missing=self._takes_missing).astype(np.float64, copy=False)
+        x, weights = weighted_rows(x, sample_weight)
+        gaps = has_missing(x)
+        filled, of_filled = fill_with_means(x, weights) if gaps else (x, weights)
+        check_enough_rows(filled, K)
         data = checksum(x, weights)
         state, rng = self._state_and_generator(data, resume)
-        floor = self._floor(x, weights)
+        floor = self._floor(filled, column_variances(x, weights))
         prior, last = self._prior(), None if resume else self._last_fit(K, x.shape[1], names, floor)
 
         def log_prior(mixture: Mixture) -> float:
@@ -196,10 +217,10 @@ class GaussianMixture(MixtureModel):
             return 0.0 if prior is None else log_covariance_prior(covariances, prior) / weights.sum()
 
         # `expected_statistics` is the fast form of `em.e_step` followed by `em.sufficient_statistics`.
+        complete = partial(expected_statistics, diagonal=kind in ("diag", "spherical"))
         e_step = partial(
-            expected_statistics,
+            statistics_with_missing if gaps else complete,
             x,
-            diagonal=kind in ("diag", "spherical"),
             sample_weight=None if sample_weight is None else weights,
         )  # (18)
         m_step = partial(
@@ -210,7 +231,7 @@ class GaussianMixture(MixtureModel):
             return em(start, e_step, m_step, self.tol, self.max_iter, log_prior, bounds)
 
         def start() -> Mixture:
-            return self._start(x, weights, rng, floor, prior) if last is None else last
+            return self._start(filled, of_filled, rng, floor, prior) if last is None else last
 
         n_runs = 1 if last is not None else self.n_init if state is None else int(state.arrays["n_runs"])
 
@@ -275,12 +296,23 @@ class GaussianMixture(MixtureModel):
             as_number(count, "covariance_prior's count", low=0.0, open_low=True),
         )
 
-    def _floor(self, x: Array, sample_weight: Array) -> Array:
+    @property
+    def _takes_missing(self) -> bool:
+        return self.covariance_type == "full"
+
+    def impute(self, x: ArrayLike) -> Array:
+        """x, (N, D), with E[x_b | x_a] in place of the missing values x_b, given the observed ones x_a of the same row.
+
+        The conditional mean has the least mean squared error, but less spread than the data.  For draws of missing
+        values sample from `mixture_.conditional`.
+        """
+        return impute(self._as_fitted_samples(x), self.mixture_)
+
+    def _floor(self, x: Array, variances: Array) -> Array:
         """covariance_floor · Var x, (D,), in squared units of x, after checks of the columns."""
         one_unit = self.covariance_type == "spherical"  # a constant column then leaves σ² > 0, if another one varies
         if not one_unit or len(constant_columns(x)) == x.shape[1]:
             check_varies(x, "drop it, since a variance of 0 makes the likelihood infinite")
-        variances = column_variances(x, sample_weight)
         if one_unit:
             variances = np.full_like(variances, variances.max())
         check_spread(x, variances)
@@ -369,7 +401,11 @@ class GaussianMixture(MixtureModel):
 
 
 def column_variances(x: Array, sample_weight: Array) -> Array:
-    """Var x, (D,), of rows x (N, D) with weights (N,), from blocks of rows."""
+    """Var x, (D,), of rows x (N, D) with weights (N,), from blocks of rows; NaN is left out."""
+    if has_missing(x):
+        seen = ~np.isnan(x)
+        columns = [column_variances(x[rows, d : d + 1], sample_weight[rows]) for d, rows in enumerate(seen.T)]
+        return np.concatenate(columns)
     mean, squares = sample_weight @ x / sample_weight.sum(), np.zeros(x.shape[1])
     for start in range(0, len(x), BLOCK):
         squares += sample_weight[start : start + BLOCK] @ (x[start : start + BLOCK] - mean) ** 2

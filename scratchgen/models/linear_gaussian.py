@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from scratchgen.em import em, factor_analysis_em_step, ppca_em_step, ppca_maximum
+from scratchgen.em import (
+    by_pattern,
+    complete_rows,
+    em,
+    factor_analysis_em_step,
+    fill_with_means,
+    ppca_em_step,
+    ppca_maximum,
+)
 from scratchgen.models.estimator import Progress, WeightedEstimator, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import check_bounds, warn_unless_converged
 from scratchgen.models.training_state import TrainingState, checksum
+from scratchgen.quadrature import sigma_points
 from scratchgen.validation import (
     RNG,
     Array,
@@ -26,11 +34,89 @@ from scratchgen.validation import (
     check_positive,
     check_spread,
     check_varies,
+    has_missing,
     weighted_rows,
 )
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
 
-Parameters = tuple[Array, float | Array]  # W (D, k) and the noise variance, σ² or Ψ (D,)
+Noise = float | Array  # σ² or Ψ (D,)
+Parameters = tuple[Array, Array, Noise]  # W (D, k), μ (D,) and the noise variance
+Moments = tuple[Array, Array, float]  # mean and covariance of completed rows, and mean entropy of the missing values
+
+
+@dataclass
+class CompleteData:
+    """The two steps of EM for x, (N, D), with weights (N,).
+
+    `step` maps (S, W, Ψ) to the next (W, Ψ), (15).  Its averages under q depend on x only through the sample covariance
+    S.
+    """
+
+    x: Array
+    weights: Array
+    step: Callable[[Array, Array, Noise], tuple[Array, Noise]]
+
+    def __post_init__(self) -> None:
+        self.mean = np.average(self.x, axis=0, weights=self.weights)
+        self.covariance = sample_covariance(self.x, self.weights)
+
+    def e_step(self, theta: Parameters) -> tuple[tuple[Array, Array], float]:
+        """The posterior q = p_θ(z | x), (11), (18), and its mean ELBO, which is the mean of log p_θ(x)."""
+        q = linear_gaussian_posterior(self.x, *theta)
+        return q, self.elbo(theta, q)
+
+    def elbo(self, theta: Parameters, q: tuple[Array, Array]) -> float:
+        """The mean ELBO, (8), nats."""
+        return float(np.average(linear_gaussian_elbo(self.x, *theta, *q), weights=self.weights))
+
+    def m_step(self, q: tuple[Array, Array], theta: Parameters) -> Parameters:
+        """The next θ, (15)."""
+        W, noise_variance = self.step(self.covariance, theta[0], theta[2])
+        return W, self.mean, noise_variance
+
+
+@dataclass
+class IncompleteData:
+    """The two steps of EM for x, (N, D), with NaN for missing values x_b; arguments as for `CompleteData`.
+
+    The latent variable is x_b: q = p_θ(x_b | x_a) enters by the mean and the covariance of completed rows, which change
+    from step to step.
+    """
+
+    x: Array
+    weights: Array
+    step: Callable[[Array, Array, Noise], tuple[Array, Noise]]
+
+    def e_step(self, theta: Parameters) -> tuple[Moments, float]:
+        """Moments of completed rows under q = p_θ(x_b | x_a), (18), and the mean of log p_θ(x_a)."""
+        rows, spread, elbo = complete_rows(self.x, *theta, self.weights)
+        mean = np.average(rows, axis=0, weights=self.weights)
+        covariance = sample_covariance(rows, self.weights) + spread
+        log_likelihood = float(np.average(elbo, weights=self.weights))
+        return (mean, covariance, log_likelihood - expected_log_prob(mean, covariance, theta)), log_likelihood
+
+    def elbo(self, theta: Parameters, q: Moments) -> float:
+        """The mean ELBO, (8), nats: E_q log p_θ(x) and the entropy of q."""
+        mean, covariance, entropy = q
+        return expected_log_prob(mean, covariance, theta) + entropy
+
+    def m_step(self, q: Moments, theta: Parameters) -> Parameters:
+        """The next θ, (15)."""
+        mean, covariance, _ = q
+        W, noise_variance = self.step(covariance, theta[0], theta[2])
+        return W, mean, noise_variance
+
+
+def sample_covariance(x: Array, weights: Array) -> Array:
+    """Sample covariance S of x, (D, D), with the factor 1/N, for weights 1."""
+    return np.atleast_2d(np.cov(x.T, bias=True, aweights=weights))
+
+
+def expected_log_prob(mean: Array, covariance: Array, theta: Parameters) -> float:
+    """E log p_θ(x) over a law with this mean and covariance, nats; sigma points are exact for quadratic functions."""
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    return float(linear_gaussian_log_prob(mean + sigma_points(len(mean)) @ root.T, *theta).mean())
 
 
 class LinearGaussianModel(WeightedEstimator):
@@ -82,51 +168,41 @@ class LinearGaussianModel(WeightedEstimator):
 
     def _as_weighted(self, x: ArrayLike, sample_weight: ArrayLike | None) -> tuple[Array, Array]:
         """Return the rows with a positive weight and their weights; ValueError if there are fewer than two rows."""
-        x, weights = weighted_rows(as_samples(x, n_min=2), sample_weight)
+        x, weights = weighted_rows(as_samples(x, n_min=2, missing=self._takes_missing), sample_weight)
         if len(x) < 2:
             raise ValueError("sample_weight must be positive for at least 2 rows of x, got 1; pass more data")
         return x, weights
 
     def _run_em(
         self,
-        x: Array,
+        data: CompleteData | IncompleteData,
         names: tuple[str, ...] | None,
-        weights: Array,
         start: Callable[[np.random.Generator], Parameters],
-        step: Callable[..., Parameters],
         resume: bool,
         max_iter: int,
     ) -> Iterator[Progress]:
-        """Run EM from (W, Ψ) of `start`, or with `resume` of `training_state_`; with max_iter = 0 fit the start itself.
-
-        `step` maps (W, Ψ) to the next (W, Ψ), (15).  Its averages under q depend on x only through the sample
-        covariance.
-        """
-        mean, data, last_q = np.average(x, axis=0, weights=weights), checksum(x, weights), None
-        state, rng = self._state_and_generator(data, resume)
+        """Run EM from `start`, or with `resume` from `training_state_`; with max_iter = 0 fit the start itself."""
+        numbers, last_q = checksum(data.x, data.weights), None
+        state, rng = self._state_and_generator(numbers, resume)
         energies, before = list[float](), list[float]()
-        theta = start(rng) if state is None else (state.arrays["components_"], state.arrays["noise_variance_"])
-        generator = dict(rng.bit_generator.state)  # no draws follow
-        if state is not None:
+        if state is None:
+            first = start(rng)
+        else:
+            first = state.arrays["components_"], self.mean_, state.arrays["noise_variance_"]
             before = state.arrays["bounds"].tolist()[:-1]
             energies = self.free_energies_.tolist()[: 2 * len(before)]
+        generator = dict(rng.bit_generator.state)  # no draws follow
 
-        def mean_elbo(theta: Parameters, q: tuple[Array, Array]) -> float:
-            return float(np.average(linear_gaussian_elbo(x, theta[0], mean, theta[1], *q), weights=weights))  # (8)
-
-        def e_step(theta: Parameters) -> tuple[tuple[Array, Array], float]:
-            q = linear_gaussian_posterior(x, theta[0], mean, theta[1])  # (11), (18)
-            return q, mean_elbo(theta, q)  # the mean of log p_θ(x) at this q
-
-        run = em(theta, e_step, lambda _, theta: step(*theta), self.tol, max_iter, bounds=before)
-        for (W, noise_variance), q, bounds, converged in run:
+        e_step: Callable[[Parameters], tuple[Any, float]] = data.e_step
+        for theta, q, bounds, converged in em(first, e_step, data.m_step, self.tol, max_iter, bounds=before):
+            W, mean, noise_variance = theta
             if last_q is not None:  # after the M-step: new θ, old q
-                energies.append(mean_elbo((W, noise_variance), last_q))
+                energies.append(data.elbo(theta, last_q))
             energies.append(bounds[-1])
             last_q, n_iter, now = q, len(bounds) - 1, None
             if not converged and n_iter < max_iter:
                 arrays = {"components_": W, "noise_variance_": noise_variance, "bounds": np.array(bounds)}
-                now = TrainingState(n_iter, data, generator, arrays)
+                now = TrainingState(n_iter, numbers, generator, arrays)
             self.set_fitted(
                 training_state_=now,
                 components_=W,
@@ -155,22 +231,29 @@ class LinearGaussianModel(WeightedEstimator):
             raise ValueError(f"training.bounds must hold step + 1 numbers, got {n} for step {state.step}")
         check_law(state.arrays, fitted["mean_"], "training.")
 
+    def _by_row(self, f: Callable[..., Array], x: ArrayLike) -> Array:
+        """The rows of f(x, W, μ, Ψ), (N, ...), for x (N, D); for its observed columns, where values are missing."""
+        x, W, mean, noise = self._as_fitted_samples(x), self.components_, self.mean_, self.noise_variance_
+        if not has_missing(x):
+            return f(x, W, mean, noise)
+        return by_pattern(lambda known, a: f(known, W[a], mean[a], np.broadcast_to(noise, len(mean))[a]), x)
+
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x) = log N(x; μ, W Wᵀ + Ψ), (N,), nats, exact, for x (N, D)."""
-        x = self._as_fitted_samples(x)
-        return linear_gaussian_log_prob(x, self.components_, self.mean_, self.noise_variance_)
+        return self._by_row(linear_gaussian_log_prob, x)
 
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
         """The ELBO (7) at q = p_θ(z | x), (N,), nats, which equals `log_prob`; `rng` is not used."""
         as_generator(rng)
-        x = self._as_fitted_samples(x)
-        parameters = (self.components_, self.mean_, self.noise_variance_)
-        return linear_gaussian_elbo(x, *parameters, *linear_gaussian_posterior(x, *parameters))
+
+        def elbo(x: Array, W: Array, mean: Array, noise: Noise) -> Array:
+            return linear_gaussian_elbo(x, W, mean, noise, *linear_gaussian_posterior(x, W, mean, noise))
+
+        return self._by_row(elbo, x)
 
     def encode(self, x: ArrayLike) -> Array:
         """Posterior mean E[z | x], (N, k), for x (N, D)."""
-        x = self._as_fitted_samples(x)
-        return linear_gaussian_posterior(x, self.components_, self.mean_, self.noise_variance_)[0]
+        return self._by_row(lambda *given: linear_gaussian_posterior(*given)[0], x)
 
     def covariance(self) -> Array:
         """Cov x = W Wᵀ + Ψ of the fitted model, (D, D)."""
@@ -221,13 +304,20 @@ class PPCA(LinearGaussianModel):
     PPCA is the latent-variable model of the deck for which all integrals have closed forms.  Its maximum likelihood is
     the optimum of a linear VAE.
 
+    NaN in x is a missing value.  EM then maximises the likelihood of the observed values, and every method takes the
+    law of the observed values of each row: `log_prob` is their log density.  This is right if values are missing at
+    random: whether one is missing may depend on observed values, not on the missing one.  A row without
+    observed values has log p = 0, and does not change the maximum.
+
     Parameters
     ----------
     n_components : int
         k, at most D − 1.
     method : {"closed", "em"}
         "closed": the closed form of Tipping and Bishop (1999).  "em": EM from a random W, which converges to the same
-        optimum; slowly, if eigenvalues are close or the columns have very different scales.
+        optimum; slowly, if eigenvalues are close or the columns have very different scales.  With missing values there
+        is no closed form, and both are EM.  "closed" then has the closed form as M-step, given the expected covariance
+        of complete rows, and starts from columns filled with their means.
     tol : float
         EM stops when the mean log-likelihood increases by less than tol, nats.
     max_iter : int
@@ -248,7 +338,8 @@ class PPCA(LinearGaussianModel):
     lower_bounds_ : (n_iter_ + 1,)
         Mean log-likelihood after every E-step, nats.
     free_energies_ : (2 n_iter_ + 1,)
-        Mean ELBO after every E-step and every M-step, nats; the joint KL is minus the mean ELBO minus H(p).
+        Mean ELBO after every E-step and every M-step, nats; the joint KL is minus the mean ELBO minus H(p).  With
+        missing values their q is p_θ(x_b | x_a), and z is integrated out.
     converged_ : bool
         Whether the last iteration increased the mean log-likelihood by less than tol; if not, the fit ends with a
         RuntimeWarning.  True for the closed form.
@@ -257,10 +348,19 @@ class PPCA(LinearGaussianModel):
 
     Examples
     --------
-    >>> x = np.random.default_rng(0).standard_normal((200, 3)) * [3.0, 1.0, 1.0]
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((200, 3)) * [3.0, 1.0, 1.0]
     >>> closed, em = PPCA(1).fit(x), PPCA(1, method="em", tol=0, max_iter=300, rng=0).fit(x)
     >>> bool(abs(closed.score(x) - em.score(x)) < 1e-10)
     True
+
+    Missing values, which `impute` fills with their conditional means:
+
+    >>> x = rng.standard_normal((500, 1)) + [0.0, 5.0, 9.0] + 0.1 * rng.standard_normal((500, 3))
+    >>> x[rng.random(x.shape) < 0.2] = np.nan
+    >>> model = PPCA(1).fit(x)
+    >>> model.impute([[1.0, np.nan, 10.0]]).round()
+    array([[ 1.,  6., 10.]])
     """
 
     n_components: int = 1
@@ -272,8 +372,16 @@ class PPCA(LinearGaussianModel):
         super()._check_parameters()
         as_choice(self.method, "method", ("closed", "em"))
 
-    def _state_forms(self, n_features: int) -> dict[str, Form]:
-        return super()._state_forms(n_features) if self.method == "em" else {}
+    @property
+    def _takes_missing(self) -> bool:
+        return True
+
+    def impute(self, x: ArrayLike) -> Array:
+        """x, (N, D), with E[x_b | x_a] in place of the missing values x_b, given the observed ones x_a of the same row.
+
+        The conditional mean has the least mean squared error, but less spread than the data.
+        """
+        return complete_rows(self._as_fitted_samples(x), self.components_, self.mean_, self.noise_variance_).x
 
     def train(
         self, x: ArrayLike, *, sample_weight: ArrayLike | None = None, resume: bool = False
@@ -296,17 +404,9 @@ class PPCA(LinearGaussianModel):
         self._check_parameters()
         names, (x, weights) = self._names_in(x, resume), self._as_weighted(x, sample_weight)
         x, k = x.astype(np.float64), self.n_components
-        D, covariance = x.shape[1], np.atleast_2d(np.cov(x.T, bias=True, aweights=weights))
-        total = float(np.trace(covariance))
-        if k >= D:
-            raise ValueError(
-                f"n_components must be below the {D} columns of x, got {k} for {D} feature(s): "
-                "σ² needs at least one further direction"
-            )
+        D, gaps = x.shape[1], has_missing(x)
 
-        check_spread(x, np.full(D, covariance.diagonal().max()))  # σ² is one number: a column may be far smaller
-
-        def with_noise(W: Array, variance: float) -> Parameters:
+        def with_noise(W: Array, variance: float) -> tuple[Array, float]:
             if variance <= 1e-14 * total:
                 raise ValueError(
                     f"x lies in {k} dimensions or fewer, but for rounding beside its variance {total:.2g}, so that σ² "
@@ -315,16 +415,32 @@ class PPCA(LinearGaussianModel):
                 )
             return W, variance
 
-        def start(rng: np.random.Generator) -> Parameters:
+        def step(covariance: Array, W: Array, variance: Any) -> tuple[Array, float]:
             if self.method == "closed":
                 return with_noise(*ppca_maximum(covariance, k))
-            return with_noise(rng.standard_normal((D, k)) * (total / D) ** 0.5, total / D)
-
-        def step(W: Array, variance: float) -> Parameters:
             return with_noise(*ppca_em_step(covariance, W, variance))
 
-        max_iter = 0 if self.method == "closed" else self.max_iter
-        yield from self._run_em(x, names, weights, start, step, resume, max_iter)
+        filled = CompleteData(*fill_with_means(x, weights) if gaps else (x, weights), step)
+        total = float(np.trace(filled.covariance))
+        if k >= D:
+            raise ValueError(
+                f"n_components must be below the {D} columns of x, got {k} for {D} feature(s): "
+                "σ² needs at least one further direction"
+            )
+
+        variances = np.full(D, filled.covariance.diagonal().max())  # σ² is one number: a column may be far smaller
+        check_spread(filled.x, variances)
+
+        def start(rng: np.random.Generator) -> Parameters:
+            if self.method == "closed":
+                W, variance = with_noise(*ppca_maximum(filled.covariance, k))
+            else:
+                W, variance = with_noise(rng.standard_normal((D, k)) * (total / D) ** 0.5, total / D)
+            return W, filled.mean, variance
+
+        data = IncompleteData(x, weights, step) if gaps else filled
+        max_iter = 0 if self.method == "closed" and not gaps else self.max_iter
+        yield from self._run_em(data, names, start, resume, max_iter)
 
 
 @dataclass(eq=False, repr=False)
@@ -405,14 +521,17 @@ class FactorAnalysis(LinearGaussianModel):
         x, weights = self._as_weighted(x, sample_weight)
         check_varies(x, "drop it")
         x = x.astype(np.float64)
-        covariance = np.atleast_2d(np.cov(x.T, bias=True, aweights=weights))
-        variances = covariance.diagonal()
+
+        def step(covariance: Array, W: Array, noise: Any) -> tuple[Array, Array]:
+            return factor_analysis_em_step(covariance, W, noise, floors)
+
+        data = CompleteData(x, weights, step)
+        variances = data.covariance.diagonal()
         floors = variances * self.noise_floor
         check_spread(x, variances)
 
         def start(rng: np.random.Generator) -> Parameters:
             W = rng.standard_normal((x.shape[1], k)) * np.sqrt(variances / (2 * k))[:, None]
-            return W, 0.5 * variances
+            return W, data.mean, 0.5 * variances
 
-        step = partial(factor_analysis_em_step, covariance, noise_floor=floors)
-        yield from self._run_em(x, names, weights, start, step, resume, self.max_iter)
+        yield from self._run_em(data, names, start, resume, self.max_iter)

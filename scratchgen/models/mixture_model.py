@@ -11,12 +11,22 @@ from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
-from scratchgen.em import CategoricalLaw, Iterate, e_step, free_energy
+from scratchgen.em import CategoricalLaw, Iterate, ObservedMixture, e_step, free_energy
 from scratchgen.mixture import Mixture
 from scratchgen.models.estimator import Progress, WeightedEstimator, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.training_state import TrainingState
-from scratchgen.validation import RNG, Array, ArrayLike, IntArray, as_count, as_generator, as_number, check_flag
+from scratchgen.validation import (
+    RNG,
+    Array,
+    ArrayLike,
+    IntArray,
+    as_count,
+    as_generator,
+    as_number,
+    check_flag,
+    has_missing,
+)
 
 Law = TypeVar("Law", Mixture, CategoricalLaw)
 
@@ -137,19 +147,25 @@ class MixtureModel(WeightedEstimator):
     def law_(self) -> Mixture | CategoricalLaw:
         """Fitted distribution; NotFittedError if the model is not fitted."""
 
+    def _rows_and_law(self, x: ArrayLike) -> tuple[Array, CategoricalLaw | Mixture | ObservedMixture]:
+        """Rows of x after checks, (N, D), and the law of their values: of the observed ones, if some are missing."""
+        law, x = self.law_, self._as_fitted_samples(x)
+        return x, ObservedMixture(law) if isinstance(law, Mixture) and has_missing(x) else law
+
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x), (N,), nats, exact, for x (N, D); for whole numbers log P(x), a probability."""
-        return self.law_.log_prob(self._as_fitted_samples(x))
+        x, law = self._rows_and_law(x)
+        return law.log_prob(x)
 
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
         """The ELBO (8) at q = p_θ(z | x), (N,), nats, which equals `log_prob`; `rng` is not used."""
         as_generator(rng)
-        law, x = self.law_, self._as_fitted_samples(x)
+        x, law = self._rows_and_law(x)
         return free_energy(x, e_step(x, law)[0], law)
 
     def predict_proba(self, x: ArrayLike) -> Array:
         """p_θ(z = k | x), (N, K), for x (N, D); the prior weights where p_θ(x) = 0."""
-        return np.exp(e_step(self._as_fitted_samples(x), self.law_)[0])
+        return np.exp(e_step(*self._rows_and_law(x))[0])
 
     def predict(self, x: ArrayLike) -> IntArray:
         """Most probable component of every x, (N,), for x (N, D)."""

@@ -81,4 +81,4 @@ VERBS = {
         "10 s for 5000 steps on two columns",
     ),
 }
-ACCEPT_MISSING: tuple[type[Estimator], ...] = ()  # classes that take NaN as a missing cell
+ACCEPT_MISSING: tuple[type[Estimator], ...] = (GaussianMixture, PPCA)  # classes that take NaN as a missing cell

@@ -391,6 +391,8 @@ BAD_DATA = {
 @pytest.mark.parametrize("kind", BAD_DATA)
 def test_bad_data_are_refused_by_name(cls, kind):
     x, error, words = BAD_DATA[kind]
+    if kind in ("NaN", "a hole") and cls in (GaussianMixture, PPCA):
+        return  # missing values, see test_missing_values.py
     with pytest.raises(error, match=words):
         small(cls).fit(x)
     model = small(cls).fit(data())

@@ -126,7 +126,7 @@ def test_without_stderr_nothing_is_shown(monkeypatch):
 
 def test_an_error_of_the_training_comes_through(capsys):
     with pytest.raises(ValueError, match="x must be finite"):
-        PPCA(1, verbose=True).fit(X * np.nan)
+        PPCA(1, verbose=True).fit(np.full_like(X, np.inf))
     with pytest.raises(ArithmeticError):
         VAE(1, **NET | {"learning_rate": 1e30}, verbose=True).fit(X)
     assert "steps in" not in capsys.readouterr().err

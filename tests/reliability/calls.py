@@ -199,7 +199,8 @@ def of_mixture():
     yield call("Mixture.denoise_variance", MIXTURE.denoise_variance, fixed="D", x_t=ND, **noise)
     last = MIXTURE.dimension
     wrong = {"repeated": [0, 0], "none": [], "beyond D": [last], "text": "0", "fraction": [0.5]}
-    yield call("Mixture.marginal", MIXTURE.marginal, columns=Arg([0], wrong))
+    for name in "marginal", "regression":
+        yield call(f"Mixture.{name}", getattr(MIXTURE, name), columns=Arg([0], wrong))
     wrong = {"a list": [1.0], "none": {}, "beyond D": {last: 1.0}, "NaN": {0: np.nan}, "text": {0: "x"}}
     yield call("Mixture.conditional", MIXTURE.conditional, given=Arg({0: 1.0}, wrong))
     yield call("Mixture.sample", MIXTURE.sample, n=count(3, 0), rng=seed(), return_labels=flag())
@@ -228,6 +229,13 @@ def of_mixture():
     noise = {"scale": number(0.8), "std": positive(0.6)}
     for name in "denoise", "denoise_variance", "diffused_log_prob":
         yield call(f"CategoricalLaw.{name}", getattr(TABLES, name), fixed="D", x_t=ND, **noise)
+
+
+def samples_with_gaps():
+    """Bad rows with missing values, (5, 2)."""
+    inf = np.array([[np.inf, np.nan]] * 5)
+    bad = {"text": "x", "None": None, "one row": inf[0], "columns": np.ones((5, 3)), "inf": inf}
+    return bad | {"complex": np.ones((5, 2)) * 1j, "no rows": np.ones((0, 2)), "huge": np.full((5, 2), 1e300)}
 
 
 def of_em():
@@ -285,6 +293,19 @@ def of_em():
     step = {"noise_variance": noise, "noise_floor": number(low=0.0)}
     yield call("factor_analysis_em_step", em.factor_analysis_em_step, covariance=covariance(), W=array("D k"), **step)
     yield call("missing_fractions", em.missing_fractions, fixed="D", x=ND, mixture=mixture)
+    gaps = {"x": Arg(np.array([[1.0, np.nan], [2.0, 1.0], [np.nan, 0.0], [0.5, 0.5], [1.0, 2.0]]), samples_with_gaps())}
+    yield call("ObservedMixture", em.ObservedMixture, mixture=mixture)
+    for name in "log_joint", "log_prob":
+        yield call(f"ObservedMixture.{name}", getattr(em.ObservedMixture(MIXTURE), name), **gaps)
+    yield call("statistics_with_missing", em.statistics_with_missing, **gaps, mixture=mixture, **weighted)
+    yield call("impute", em.impute, **gaps, mixture=mixture)
+    linear = {"W": array("D k"), "mean": array("D"), "noise_variance": noise}
+    yield call("complete_rows", em.complete_rows, fixed="D", **gaps, **linear, **weighted)
+    wrong = {k: v for k, v in gaps["x"].bad.items() if k != "columns"} | {"empty column": np.full((5, 2), np.nan)}
+    any_columns = {"x": Arg(gaps["x"].value, {k: v for k, v in gaps["x"].bad.items() if k != "columns"})}
+    yield call("patterns", lambda x: list(em.patterns(x)), **any_columns)
+    yield call("by_pattern", em.by_pattern, f=function(lambda known, a: known.sum(axis=1)), **any_columns)
+    yield call("fill_with_means", em.fill_with_means, x=Arg(gaps["x"].value, wrong), **weighted)
     centres = any_of(array("K D"), ints=[[0, 0], [1, 1], [2, "a"]])
     yield call("nearest", em.nearest, x=ND, centres=centres)
     yield call("clusters", em.clusters, x=ND, centres=centres)
@@ -747,7 +768,7 @@ def arguments_of(kind, name):
             return x | weighted
         case "log_prob" | "score_samples" | "predict" | "predict_proba":
             return x
-        case "encode" | "reconstruct":
+        case "encode" | "reconstruct" | "impute":
             return x
     raise KeyError(f"{type(model).__name__}.{name} has no valid call")
 

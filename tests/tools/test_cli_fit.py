@@ -108,6 +108,24 @@ def test_a_table_becomes_a_model_samples_and_scores(name, folder, capsys):
         assert words in out
 
 
+@pytest.mark.parametrize("name", ["gmm", "ppca"])
+def test_missing_cells_are_missing_values_of_the_models_that_take_them(name, folder, capsys):
+    gaps = np.where(np.random.default_rng(1).random(REALS.shape) < 0.2, np.nan, REALS)
+    with open("gaps.csv", "w", newline="") as file:
+        cells = [["" if np.isnan(value) else value for value in row] for row in gaps]
+        csv.writer(file).writerows([["width", "height", "depth, mm"], *cells])
+    run("fit", name, "gaps.csv", "-o", "model.npz", *sets(name), "--seed", "3")
+    assert f"60 rows, 3 columns; {np.isnan(gaps).sum()} missing cells" in capsys.readouterr().out
+    model, expected = load("model.npz"), VERBS[name].cls(2, rng=3).fit(gaps)
+    assert np.array_equal(model.sample(5, rng=0), expected.sample(5, rng=0))
+    run("score", "model.npz", "gaps.csv")
+    assert f"{expected.score(gaps):.4f} +- " in capsys.readouterr().out
+    run("fit", "fa", "gaps.csv", "-o", "fa.npz", status=2)
+    assert "--drop-missing" in capsys.readouterr().err
+    run("fit", "gmm", "gaps.csv", "-o", "d.npz", "--set", "covariance_type=diag", status=2)
+    assert "GaussianMixture(covariance_type='full') take NaN" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_fit_is_that_of_python_on_the_kept_rows(folder):
     """The command line adds no randomness of its own: the split is by the seed, the model is that of Python."""
     run("fit", "gmm", "mine.csv", "-o", "a.npz", "--set", "n_components=2", "--seed", 4, "--validate", ".25")

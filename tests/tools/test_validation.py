@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scratchgen.validation import as_choice, as_count, as_finite, as_generator, as_number, as_samples, column
+from scratchgen.validation import (
+    as_choice,
+    as_count,
+    as_finite,
+    as_generator,
+    as_number,
+    as_samples,
+    column,
+    has_missing,
+)
 
 # --- rng --------------------------------------------------------------------------------------------------
 
@@ -240,3 +249,32 @@ def test_number_of_every_row_becomes_a_column_in_the_dtype_of_the_rows(shape, dt
     for wrong in np.ones((3, 2)), np.ones((1, 3)), np.ones(2):
         with pytest.raises(ValueError, match=r"must be one number, or one number a row of the shape \(3,\), got"):
             column(wrong, np.ones((3, 2), dtype))
+
+
+# --- missing values ---------------------------------------------------------------------------------------
+
+
+def test_missing_values_are_accepted_where_they_are_wanted():
+    x = np.array([[1.0, np.nan], [np.nan, np.nan]])
+    assert np.array_equal(as_samples(x, missing=True), x, equal_nan=True)
+    assert as_samples(x.astype(np.float32), missing=True).dtype == np.float32
+    with pytest.raises(
+        ValueError, match=r"^x must be finite, but x\[0, 1\] is nan; drop or impute .* take NaN as a missing"
+    ):
+        as_samples(x)
+    with pytest.raises(
+        ValueError, match=r"^centres must be finite, but centres\[0, 1\] is nan; drop or impute NaN and inf$"
+    ):
+        as_samples(x, "centres")
+    x[1, 0] = -np.inf
+    with pytest.raises(ValueError, match=r"^x must be finite, but x\[1, 0\] is -inf; drop inf, or pass NaN"):
+        as_samples(x, missing=True)
+    x[1, 0] = 1e61
+    with pytest.raises(ValueError, match=r"^x must hold numbers of size 1e\+60 at most, .* x\[1, 0\] is 1e\+61"):
+        as_samples(x, missing=True)
+
+
+def test_sums_that_overflow_are_not_missing_values():
+    huge = np.float32(3e38)
+    assert not has_missing(np.array([huge, huge, -huge, -huge] * 9))
+    assert has_missing(np.array([huge, huge, np.float32(np.nan)]))
