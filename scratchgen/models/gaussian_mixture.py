@@ -57,8 +57,9 @@ class GaussianMixture(MixtureModel):
     With covariance_type="full" NaN in x is a missing value.  EM then maximises the likelihood of the observed values,
     and every method takes the law of the observed values of each row: `log_prob` is their log density.  This is right
     if values are missing at random: whether one is missing may depend on observed values, not on the missing one.  A
-    row without observed values has log p = 0, and does not change the maximum.  The time of a step grows with the
-    number of patterns of missing columns.
+    row without observed values has log p = 0: it does not change the maximum, but counts as a row in means over rows
+    and in `bic`.  Initial mixtures come from rows with the mean of a column in place of its missing values.  The time
+    of a step grows with the number of patterns of missing columns, by about 0.3 ms each.
 
     Parameters
     ----------

@@ -306,8 +306,8 @@ class PPCA(LinearGaussianModel):
 
     NaN in x is a missing value.  EM then maximises the likelihood of the observed values, and every method takes the
     law of the observed values of each row: `log_prob` is their log density.  This is right if values are missing at
-    random: whether one is missing may depend on observed values, not on the missing one.  A row without
-    observed values has log p = 0, and does not change the maximum.
+    random: whether one is missing may depend on observed values, not on the missing one.  A row without observed values
+    has log p = 0: it does not change the maximum, but counts as a row in means over rows and in `bic`.
 
     Parameters
     ----------
@@ -316,8 +316,8 @@ class PPCA(LinearGaussianModel):
     method : {"closed", "em"}
         "closed": the closed form of Tipping and Bishop (1999).  "em": EM from a random W, which converges to the same
         optimum; slowly, if eigenvalues are close or the columns have very different scales.  With missing values there
-        is no closed form, and both are EM.  "closed" then has the closed form as M-step, given the expected covariance
-        of complete rows, and starts from columns filled with their means.
+        is no closed form of the optimum, and both methods are EM.  "closed" then starts from columns filled with their
+        means, and its M-step is the closed form for the expected covariance of complete rows.
     tol : float
         EM stops when the mean log-likelihood increases by less than tol, nats.
     max_iter : int
@@ -342,9 +342,9 @@ class PPCA(LinearGaussianModel):
         missing values their q is p_θ(x_b | x_a), and z is integrated out.
     converged_ : bool
         Whether the last iteration increased the mean log-likelihood by less than tol; if not, the fit ends with a
-        RuntimeWarning.  True for the closed form.
+        RuntimeWarning.  True for the closed form of complete data.
     n_iter_ : int
-        Number of EM iterations; 0 for the closed form.
+        Number of EM iterations; 0 for the closed form of complete data.
 
     Examples
     --------
@@ -393,7 +393,8 @@ class PPCA(LinearGaussianModel):
         Yields
         ------
         progress : Progress
-            Once for the closed form, after every iteration of EM; the loss is minus the mean log-likelihood, nats.
+            Once for the closed form of complete data, after every iteration of EM; the loss is minus the mean
+            log-likelihood, nats.
 
         Raises
         ------

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scratchgen.validation import Array
+from scratchgen.validation import Array, has_missing
 
 
 class TrainingState(NamedTuple):
@@ -28,9 +28,14 @@ class TrainingState(NamedTuple):
 
 
 def checksum(*arrays: Array | None) -> str:
-    """SHA-256 of types, shapes and numbers of arrays, which may be None; it depends on the order of the rows."""
+    """SHA-256 of types, shapes and numbers of arrays, which may be None; it depends on the order of the rows.
+
+    NaN has many bit patterns, and all count as one.
+    """
     digest = hashlib.sha256()
     for array in arrays:
+        if array is not None and array.dtype.kind == "f" and has_missing(array):
+            array = np.where(np.isnan(array), array.dtype.type(np.nan), array)
         digest.update(str(None if array is None else (array.dtype.str, array.shape)).encode())
         digest.update(b"" if array is None else np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -175,7 +175,7 @@ def test_a_component_far_from_all_rows_keeps_its_place():
 # --- EM -----------------------------------------------------------------------------------------------------
 
 
-def fit(x, law, statistics=statistics_with_missing, n_steps=2000):
+def fit(x, law, statistics=statistics_with_missing, n_steps=200):
     """The mixture after EM with a fixed number of steps, and the bounds."""
     bounds = []
     for _ in range(n_steps):
@@ -290,7 +290,7 @@ def test_the_closed_form_is_the_m_step_of_completed_rows():
     rng = np.random.default_rng(0)
     x = with_gaps(rng.standard_normal((120, 2)) @ rng.standard_normal((2, 4)) + 0.5 * rng.standard_normal((120, 4)))
     theta, bounds = (*ppca_maximum(np.diag(np.nanvar(x, axis=0)), 2), np.nanmean(x, axis=0)), []
-    for _ in range(1500):
+    for _ in range(300):
         W, noise, mean = theta
         rows, spread, elbo = complete_rows(x, W, mean, noise)
         bounds.append(elbo.mean())

@@ -209,6 +209,16 @@ def test_the_floor_is_a_fraction_of_the_variance_of_observed_values():
     assert least == pytest.approx(0.6, rel=1e-12)
 
 
+@pytest.mark.parametrize("start", ["k-means++", "kmeans", "random_from_data", "random"])
+def test_every_start_takes_gaps_and_a_warm_start_goes_on(start):
+    model = GaussianMixture(2, init_params=start, tol=1e-8, max_iter=1000, warm_start=True, rng=0).fit(X)
+    bounds = model.lower_bounds_
+    assert rise(bounds) > -1e-12
+    assert np.abs(np.sort(model.means_[:, 0]) - LAW.means[:, 0]).max() < 0.5
+    assert model.fit(X).lower_bounds_[0] == bounds[-1]
+    assert model.n_iter_ <= 2
+
+
 @at_floor
 def test_hard_rows_stay_finite():
     """One observed value a row, columns never seen together, and as many components as rows."""

@@ -20,7 +20,7 @@ from scratchgen.report.scores import is_exact, kind_of, n_parameters_of, score_r
 from scratchgen.report.settings import add_settings, settings_of
 from scratchgen.report.tables import Data, Frame, read
 from scratchgen.report.text import CommandError, say
-from scratchgen.report.verbs import ACCEPT_MISSING, VERBS, Verb
+from scratchgen.report.verbs import VERBS, Verb
 from scratchgen.validation import Array, IntArray
 
 SAVED_EVERY = (5.0, 60.0)  # seconds between checkpoints: at least, and at most if less than a tenth is done
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
         out, (".npz",), options.force or options.resume, "--force replaces it, --resume continues its training"
     )
     settings = settings_of(options.settings, [n for n in verb.cls._parameters() if n != "rng"], verb.cls.__name__)
-    data = read(options.data, choice_of(options), missing=issubclass(verb.cls, ACCEPT_MISSING))
+    data = read(options.data, choice_of(options), missing=verb.cls(**settings)._takes_missing)
     say(data.about)
     more = f", and {len(data.names) - LISTED} more" if len(data.names) > LISTED else ""
     say("  " + ", ".join(data.names[:LISTED]) + more)

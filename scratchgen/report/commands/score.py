@@ -13,7 +13,6 @@ from scratchgen.report.options import Commands, add_command, add_data_options, c
 from scratchgen.report.scores import kind_of, known_names, score_rows
 from scratchgen.report.tables import read
 from scratchgen.report.text import CommandError, say
-from scratchgen.report.verbs import ACCEPT_MISSING
 
 HELP = """\
 Score the rows of a table: the mean log-likelihood of a model, or its lower bound, with its standard error.
@@ -22,7 +21,8 @@ Mixtures, PPCA and factor analysis have an exact log p_θ(x) = ELBO(q) + KL(q‖
 VAE has the ELBO (7), a DDPM the bound (21), a score SDE the bound (34).
 
 For real columns the log-likelihood is that of a density, which depends on the columns' units: compare models on the
-same columns. For whole numbers it is that of a probability.
+same columns. For whole numbers it is that of a probability. For GaussianMixture and PPCA missing cells (empty, NA or
+nan) have no part in the likelihood of their row; the bits a column are a mean over all columns.
 
 Columns are found by the names that the model was trained on, if the file has them; others are left out.
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         check_output(options.output, (".csv", ".npy"), options.force)
     model = load(options.file)
-    data = read(options.data, choice_of(options), isinstance(model, ACCEPT_MISSING), known_names(model))
+    data = read(options.data, choice_of(options), model._takes_missing, known_names(model))
     if len(data.names) != model.n_features_in_:
         raise CommandError(
             f"{options.file} was trained on {model.n_features_in_} columns, and {options.data} has {len(data.names)}; "
