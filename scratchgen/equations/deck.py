@@ -219,6 +219,7 @@ EQUATIONS: tuple[Row, ...] = (
         "em.e_step",
         em.e_step,
         runs_in=(
+            "GaussianMixture.fit",
             "CategoricalMixture.fit",
             "GaussianMixture.elbo",
             "CategoricalMixture.elbo",

@@ -14,13 +14,27 @@ from scratchgen.conformance import (
     check_free_energy,
     check_kl,
     check_kmeans,
+    check_linear_gaussian_posterior,
     check_statistics,
     check_table_em,
 )
 from scratchgen.em import CategoricalLaw, indicators
 from scratchgen.em import e_step as package_e_step
 from scratchgen.em import m_step as package_m_step
-from scratchgen.equations.problems import PLANE, POINTS, SAMPLE_COV, Functions, P, Q, W, parameters_of, waves
+from scratchgen.equations.problems import (
+    MU,
+    NOISE,
+    PLANE,
+    POINTS,
+    SAMPLE_COV,
+    Functions,
+    P,
+    Q,
+    W,
+    X,
+    parameters_of,
+    waves,
+)
 from scratchgen.equations.row import both
 from scratchgen.likelihood import softmax
 from scratchgen.mixture import Mixture
@@ -110,6 +124,49 @@ def sufficient_statistics(f: Functions) -> Check:
             )
         )
     )
+
+
+def statistics_with_missing(f: Functions) -> Check:
+    """Rows without their third value have the statistics of the plane; a missing z of (11) has its posterior."""
+    covariances = 0.5 * np.tile(np.eye(3), (3, 1, 1))
+    covariances[:, :2, :2] = PLANE.covariances
+    covariances[:, 2, :2] = covariances[:, :2, 2] = 0.2 * waves(3, 2)
+    space = Mixture(PLANE.weights, np.c_[PLANE.means, waves(3)], covariances)
+
+    def of_plane(copies: Array) -> tuple[Array, Array, Array, Array]:
+        found, log_likelihood = f("em.statistics_with_missing")(np.c_[EIGHTEEN, np.full(18, np.nan)], space, copies)
+        return np.exp(found.log_counts), found.means[:, :2], found.covariances[:, :2, :2], np.asarray(log_likelihood)
+
+    def posterior(x: Array, W: Array, mean: Array, noise_variance: float) -> tuple[Array, Array]:
+        D, k = W.shape
+        joint = np.block([[np.eye(k), W.T], [W, W @ W.T + noise_variance * np.eye(D)]])
+        law = Mixture([1.0], [np.r_[np.zeros(k), mean]], [joint])
+        rows = [f("em.statistics_with_missing")(np.r_[np.full(k, np.nan), row][None], law)[0] for row in x]
+        return np.array([row.means[0, :k] for row in rows]), rows[0].covariances[0, :k, :k]
+
+    return both(
+        check_linear_gaussian_posterior(posterior, X, W, MU, NOISE),
+        *(
+            check_statistics(
+                lambda copies=copies: of_plane(copies),  # type: ignore[misc]
+                np.repeat(EIGHTEEN, copies, axis=0),
+                *parameters_of(PLANE),
+            )
+            for copies in (np.ones(18, dtype=int), COPIES)
+        ),
+    )
+
+
+def complete_rows(f: Functions) -> Check:
+    """Missing values x_b = z + noise have the posterior mean of (11), and its covariance plus that of the noise."""
+
+    def posterior(x: Array, W: Array, mean: Array, noise_variance: float) -> tuple[Array, Array]:
+        D, k = W.shape
+        gaps = np.c_[x, np.full((len(x), k), np.nan)]
+        found = f("em.complete_rows")(gaps, np.r_[W, np.eye(k)], np.r_[mean, np.zeros(k)], noise_variance)
+        return found.x[:, D:], found.covariance[D:, D:] - noise_variance * np.eye(k)
+
+    return check_linear_gaussian_posterior(posterior, X, W, MU, NOISE)
 
 
 def statistics_in_one_pass(f: Functions) -> Check:

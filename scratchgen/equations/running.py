@@ -75,6 +75,22 @@ RUNNING: tuple[Row, ...] = (
         runs_in=("GaussianMixture.fit",),
     ),
     Row(
+        "missing values",
+        "x_b is latent as z is: N_k, m_k and S_k under q(k, x_b) = p_θ(k, x_b|x_a)",
+        "",
+        "em.statistics_with_missing",
+        em.statistics_with_missing,
+        runs_in=("GaussianMixture.fit",),
+    ),
+    Row(
+        "missing values of PPCA",
+        "E[x_b|x_a] = W_b m + μ_b,  Cov(x_b|x_a) = W_b V W_bᵀ + Ψ_b, with m and V of (11)",
+        "",
+        "em.complete_rows",
+        em.complete_rows,
+        runs_in=("PPCA.fit",),
+    ),
+    Row(
         "EM for tables",
         "P_cd(l) = (Σ_n q(c|x_n)[x_nd = l] + pseudo-counts)/(sum over l)",
         "",

@@ -16,6 +16,7 @@ RETURN_OBJECTS = {  # functions that return an object or change one in place, so
     "em.categorical_m_step",
     "em.em",
     "em.m_step",
+    "em.statistics_with_missing",
     "em.sufficient_statistics",
     "fast.em_statistics.expected_statistics",
     "schedule.NoiseSchedule",

@@ -32,6 +32,8 @@ RNG = np.random.default_rng(0)
 X = np.concatenate([RNG.normal(-1, 0.4, (12, 2)), RNG.normal(1, 0.3, (12, 2))])
 Y = np.repeat([0, 1], 12)
 WIDE = RNG.standard_normal((24, 3)) * [2.0, 1.0, 0.5]
+GAPS = WIDE.copy()
+GAPS[:8, 1] = GAPS[6:12, 2] = np.nan
 LEVELS = RNG.integers(0, 4, (24, 2))
 LINE = Mixture([0.4, 0.6], [[-1.0], [0.8]], [[[0.3]], [[0.4]]])
 SMALL = {"hidden": (4,), "n_steps": 3, "batch_size": 6, "rng": 0}
@@ -43,9 +45,10 @@ WAYS = {
         (GaussianMixture(2, "diag", max_iter=3, init_params="kmeans", covariance_prior=(0.1, 1.0), rng=0), X),
         (GaussianMixture(2, "tied", max_iter=2, init_params="random", rng=0), X),
         (GaussianMixture(3, max_iter=2, init_params="random_from_data", rng=0), 100 * X),
+        (GaussianMixture(2, max_iter=2, rng=0), GAPS),
     ],
     "CategoricalMixture": [(CategoricalMixture(2, 4, max_iter=3, rng=0), LEVELS)],
-    "PPCA": [(PPCA(1), WIDE), (PPCA(1, method="em", max_iter=3, rng=0), WIDE)],
+    "PPCA": [(PPCA(1), WIDE), (PPCA(1, method="em", max_iter=3, rng=0), WIDE), (PPCA(1, max_iter=3), GAPS)],
     "FactorAnalysis": [(FactorAnalysis(1, max_iter=3, rng=0), WIDE)],
     "VAE": [
         (VAE(1, (4,), n_steps=3, batch_size=6, rng=0), X),
