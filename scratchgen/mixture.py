@@ -66,10 +66,13 @@ class Mixture:
 
     Attributes
     ----------
+    log_weights : (K,)
+        log w, nats; −inf for weight 0.  A conditional law can have weights that are too small for a float: they are 0
+        in `weights`, and exact here.
     whitening : (K, D, D)
         L_k⁻¹ for C_k = L_k L_kᵀ.  Under component k the vector L_k⁻¹ (x − m_k) is standard normal.
-    log_peaks : (K,)
-        log w_k N(m_k; m_k, C_k) = log w_k − ½ log|2π C_k|, nats.
+    log_volumes : (K,)
+        ½ log|2π C_k| = −log N(m_k; m_k, C_k), nats.
 
     Raises
     ------
@@ -82,8 +85,9 @@ class Mixture:
     weights: Array
     means: Array
     covariances: Array
+    log_weights: Array = field(init=False)
     whitening: Array = field(init=False)
-    log_peaks: Array = field(init=False)
+    log_volumes: Array = field(init=False)
 
     def __init__(self, weights: ArrayLike, means: ArrayLike, covariances: ArrayLike) -> None:
         weights = as_finite(weights, "weights").astype(np.float64)
@@ -112,9 +116,20 @@ class Mixture:
             weights=weights,
             means=means,
             covariances=covariances,
+            log_weights=quiet_log(weights),
             whitening=whitening,
-            log_peaks=quiet_log(weights) - 0.5 * (D * LOG_2PI + log_det),  # −inf for weight 0: responsibility 0
+            log_volumes=0.5 * (D * LOG_2PI + log_det),
         )
+
+    def _derived(self, means: Array, covariances: Array, log_weights: Array | None = None) -> Mixture:
+        """A mixture with the weights of this one, or of other ∝ exp(log_weights), (K,), some too small for a float."""
+        if log_weights is None:
+            log_weights, weights = self.log_weights, self.weights
+        else:
+            log_weights, weights = log_weights - logsumexp(log_weights), softmax(log_weights)
+        law = Mixture(weights, means, covariances)
+        freeze(law, log_weights=log_weights)
+        return law
 
     def __repr__(self) -> str:
         return f"Mixture({len(self.weights)} components in {self.dimension} dimensions)"
@@ -123,6 +138,11 @@ class Mixture:
     def dimension(self) -> int:
         """D, the number of coordinates of x."""
         return int(self.means.shape[1])
+
+    @property
+    def log_peaks(self) -> Array:
+        """log w_k N(m_k; m_k, C_k) = log w_k − ½ log|2π C_k|, (K,), nats."""
+        return self.log_weights - self.log_volumes
 
     # --- density and posterior -------------------------------------------------------------------------------------
 
@@ -180,7 +200,7 @@ class Mixture:
         """
         scale, std = as_number(scale, "scale"), as_number(std, "std", low=0.0)
         covariances = scale**2 * self.covariances + std**2 * np.eye(self.dimension)
-        return Mixture(self.weights, scale * self.means, covariances)
+        return self._derived(scale * self.means, covariances)
 
     def denoise(self, x_t: Array, scale: float, std: float) -> Array:
         """Bayes denoiser E[x_0 | x_t] for x_t = scale · x_0 + std · ε, (N, D).
@@ -222,7 +242,7 @@ class Mixture:
             If columns is empty, repeats a column, or has others than the ints 0..D−1.
         """
         rows = self._as_columns(columns, "columns")
-        return Mixture(self.weights, self.means[:, rows], self.covariances[:, rows][:, :, rows])
+        return self._derived(self.means[:, rows], self.covariances[:, rows][:, :, rows])
 
     def conditional(self, given: Mapping[int, float]) -> Mixture:
         """The law of the other coordinates, in their order, given the values of some: p(x_b | x_a).
@@ -230,10 +250,9 @@ class Mixture:
             w_k ∝ w_k N(x_a; m_ka, C_kaa),   m_kb + C_kba C_kaa⁻¹ (x_a − m_ka),   C_kbb − C_kba C_kaa⁻¹ C_kab
 
         With the coordinates a first, C_k = L Lᵀ has the blocks L_aa, L_ba and L_bb.  The mean is m_kb + L_ba L_aa⁻¹
-        (x_a − m_ka), and the covariance is L_bb L_bbᵀ, without a difference.  Weights are normalised in logarithms,
-        but a weight below 5e-324 becomes 0, and its component is lost: log p(x_b | x_a) is then too low for an x_b that
-        only this component explains.  Where two components of one covariance stay level at d standard deviations,
-        rounding changes their weights by 1e-16 d², as in `posterior`.
+        (x_a − m_ka), and the covariance is L_bb L_bbᵀ, without a difference.  Weights are kept as logarithms, so that
+        log p(x_b | x_a) is right however far x_a and x_b are from all components.  Where two components of one
+        covariance stay level at d standard deviations, rounding changes their weights by 1e-16 d², as in `posterior`.
 
         Parameters
         ----------
@@ -261,7 +280,8 @@ class Mixture:
         values = np.array([[as_number(value, f"given[{column}]") for column, value in given.items()]])
         law, gains, covariances = self.regression(a)
         means = self.means[:, b] + np.einsum("kba,ka->kb", gains, as_samples(values, "given") - law.means)
-        return Mixture(law.posterior(values)[0], means, covariances)
+        log_joint = law.log_joint(values)[0]
+        return self._derived(means, covariances, log_joint - log_joint.max())
 
     def regression(self, columns: Sequence[int] | IntArray) -> tuple[Mixture, Array, Array]:
         """The regressions of the other columns b, in their order, on columns a, one for each component.

@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from scratchgen.likelihood import logsumexp, quiet_log
+from scratchgen.likelihood import logsumexp
 from scratchgen.validation import (
     Array,
     as_arrays,
@@ -89,8 +89,8 @@ class LatentLaw(Protocol):
     """A distribution of x with a discrete component z = 1..K: `Mixture` or `CategoricalLaw`."""
 
     @property
-    def weights(self) -> Array:
-        """p(z), (K,)."""
+    def log_weights(self) -> Array:
+        """log p(z), (K,), nats."""
 
     def log_joint(self, x: Array) -> Array:
         """log p_θ(x_n, z = k), (N, K), nats."""
@@ -124,7 +124,7 @@ def e_step(x: Array, law: LatentLaw) -> tuple[Array, Array]:
     log_prob = logsumexp(log_joint)
     impossible = np.isneginf(log_prob)
     if impossible.any():
-        log_joint[impossible] = quiet_log(law.weights)
+        log_joint[impossible] = law.log_weights
     return log_joint - np.where(impossible, 0.0, log_prob)[:, None], log_prob
 
 

@@ -59,7 +59,7 @@ class CategoricalLaw:
 
     weights: Array
     probabilities: Array
-    _log_weights: Array = field(init=False)
+    log_weights: Array = field(init=False)  # log π
     _log_probabilities: Array = field(init=False)  # at least NEVER
 
     def __init__(self, weights: ArrayLike, probabilities: ArrayLike) -> None:
@@ -78,7 +78,7 @@ class CategoricalLaw:
             self,
             weights=pi,
             probabilities=tables,
-            _log_weights=quiet_log(pi),
+            log_weights=quiet_log(pi),
             _log_probabilities=np.maximum(quiet_log(tables), NEVER),
         )
 
@@ -106,7 +106,7 @@ class CategoricalLaw:
             if x.ndim == 3
             else indicators(as_samples(x, dimension=D), n_levels)
         )
-        log_joint = one_hot.reshape(len(one_hot), -1) @ self._log_probabilities.reshape(K, -1).T + self._log_weights
+        log_joint = one_hot.reshape(len(one_hot), -1) @ self._log_probabilities.reshape(K, -1).T + self.log_weights
         return np.where(log_joint < 0.1 * NEVER, -np.inf, log_joint)
 
     def log_prob(self, x: Array) -> Array:
@@ -117,7 +117,7 @@ class CategoricalLaw:
         """P(z = c | x), (N, K), (18), for x as in `log_joint`; π where P(x) = 0."""
         log_joint = self.log_joint(x)
         impossible = np.isneginf(log_joint).all(axis=1, keepdims=True)
-        return softmax(np.where(impossible, self._log_weights, log_joint))
+        return softmax(np.where(impossible, self.log_weights, log_joint))
 
     @overload
     def sample(self, n: int, rng: RNG = None, *, return_labels: Literal[False] = False) -> IntArray: ...
@@ -154,7 +154,7 @@ class CategoricalLaw:
         law = softmax(log_terms)
         means = law @ levels
         variances = np.maximum(law @ levels**2 - means**2, 0.0)
-        return self._log_weights + logsumexp(log_terms).sum(axis=2), log_peaks.sum(axis=1), means, variances
+        return self.log_weights + logsumexp(log_terms).sum(axis=2), log_peaks.sum(axis=1), means, variances
 
     def diffused_log_prob(self, x_t: Array, scale: float, std: float) -> Array:
         """log p(x_t), a density, (N,), nats, for x_t (N, D); ValueError unless std is in [1e-60, 1e60]."""

@@ -72,9 +72,9 @@ class ObservedMixture:
         check_type(self.mixture, Mixture, "mixture")
 
     @property
-    def weights(self) -> Array:
-        """p(z), (K,)."""
-        return self.mixture.weights
+    def log_weights(self) -> Array:
+        """log p(z), (K,), nats."""
+        return self.mixture.log_weights
 
     def log_joint(self, x: Array) -> Array:
         """log w_k N(x_a; m_ka, C_kaa), (N, K), nats, for the observed values x_a of every row of x, (N, D)."""
@@ -83,7 +83,7 @@ class ObservedMixture:
         def of_columns(known: Array, a: IntArray) -> Array:
             if len(a):
                 return self.mixture.marginal(a).log_joint(known)
-            return np.tile(quiet_log(self.weights), (len(known), 1))  # nothing is observed, and p(x_a) is 1
+            return np.tile(self.log_weights, (len(known), 1))  # nothing is observed, and p(x_a) is 1
 
         return by_pattern(of_columns, x)
 

@@ -32,9 +32,9 @@ def transport_decoder(truth: Mixture) -> Callable[[Array], Array]:
 
     if truth.dimension != 1:
         raise ValueError(f"truth must be a Mixture on the line, got {truth.dimension} dimensions")
-    there = truth.weights > 0
+    there = np.isfinite(truth.log_weights)
     means, stds = truth.means[there, 0], np.sqrt(truth.covariances[there, 0, 0])
-    log_weights = np.log(truth.weights[there])
+    log_weights = truth.log_weights[there]
 
     def normal_score(y: Array) -> Array:
         """Φ⁻¹(F(y)), from the nearer tail, because the other tail rounds to 1."""
