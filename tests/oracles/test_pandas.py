@@ -10,10 +10,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency
 
-from scratchgen import DDPM, PPCA, CategoricalMixture, GaussianMixture, NoiseSchedule
+from scratchgen import DDPM, PPCA, CategoricalMixture, FactorAnalysis, GaussianMixture, NoiseSchedule
 from scratchgen.validation import as_samples
 from tests.models.test_feature_names import MODELS
 from tests.oracles.test_sklearn import AS_CHECKED, SMALL
+from tests.strategies import residual
 
 NAMES = ["length", "width", "depth"]
 X = np.random.default_rng(7).standard_normal((40, 3)) * [3, 1, 0.5] + [5, 0, -2]
@@ -90,10 +91,17 @@ def test_other_columns_are_refused_by_name(column):
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean"])
-def test_missing_values_are_refused_as_nan(dtype):
-    column = pd.array([1, None] * 20, dtype=dtype)
+def test_missing_values_are_nan(dtype):
+    """NA of the nullable types, and None in a column of numbers, which pandas turns into NaN."""
+    column = [1, None, 0, 1] * 10
+    data = frame(z=pd.array(column, dtype=dtype))
     with pytest.raises(ValueError, match=r"x must be finite, but x\[1, 3\] is nan"):
-        PPCA(1).fit(frame(z=column))
+        FactorAnalysis(1).fit(data)
+    for model in PPCA(1), GaussianMixture(1):
+        exact = model.fit(np.c_[X, np.array(column, dtype=float)]).lower_bounds_
+        for same in data, frame(z=column), frame(z=column).convert_dtypes():
+            assert residual(model.fit(same).lower_bounds_, exact) < 1e-12
+            assert np.isfinite(model.impute(same)).all()
 
 
 def test_labels_may_be_a_series():

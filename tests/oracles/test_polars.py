@@ -1,11 +1,11 @@
-"""polars frames: names are remembered and checked as those of pandas, and nulls are refused as NaN."""
+"""polars frames: names are remembered and checked as those of pandas, and nulls are NaN."""
 
 from datetime import date
 
 import polars as pl
 import pytest
 
-from scratchgen import PPCA
+from scratchgen import PPCA, FactorAnalysis
 from scratchgen.validation import as_samples
 from tests.models.test_feature_names import MODELS, NAMES
 from tests.strategies import residual
@@ -29,6 +29,8 @@ def test_columns_of_other_types():
     with pytest.raises(TypeError, match="in column 'colour'"):
         PPCA(1).fit(data.with_columns(colour=pl.Series(["red", "green"])))
     with pytest.raises(ValueError, match=r"x\[1, 0\] is nan"):
-        PPCA(1).fit(pl.DataFrame({"a": [1, None], "b": [0.5, 1.5]}))
+        FactorAnalysis(1).fit(pl.DataFrame({"a": [1, None], "b": [0.5, 1.5]}))
+    gaps = pl.DataFrame({"a": [1, None, 3, 2], "b": [0.5, 1.5, 1.0, 3.0]})
+    assert PPCA(1).fit(gaps).mean_.tobytes() == PPCA(1).fit(gaps.to_numpy()).mean_.tobytes()
     with pytest.raises(TypeError, match="x must be a real array"):
         PPCA(1).fit(pl.DataFrame({"a": [date(2020, 1, 1)] * 2}))
