@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 N_LINES = 10  # of a training without a bar
@@ -20,7 +21,19 @@ class Progress(NamedTuple):
     loss: float  # loss of this step; the docstring of each model's `train` defines it
 
 
-def shown(steps: Iterable[Progress], name: str, report: Callable[[Progress], str]) -> Iterator[Progress]:
+def say_on_stderr(line: str) -> None:
+    """Print a line on stderr at once; Windows without a console has no stderr."""
+    if sys.stderr is not None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def shown(
+    steps: Iterable[Progress],
+    name: str,
+    report: Callable[[Progress], str],
+    lines: bool = True,
+    end: Callable[[str], None] = say_on_stderr,
+) -> Generator[Progress, None, None]:
     """Yield the steps of a training, and show on stderr how it goes; a last line has the number of steps and the time.
 
     Parameters
@@ -31,19 +44,24 @@ def shown(steps: Iterable[Progress], name: str, report: Callable[[Progress], str
         Name of the model.
     report : Progress → str
         Loss, and validation bound if there is one, as text.
+    lines : bool
+        Whether there are lines where there is no bar; the last line is always there.
+    end : str → None
+        Prints the last line.
     """
     began, progress = time.monotonic(), None
-    bar = sys.stderr is not None and sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
-    for progress in (_with_bar if bar else _with_lines)(steps, name, report):
+    show = _with_bar if _has_bar() else _with_lines if lines else None
+    for progress in steps if show is None else show(steps, name, report):
         yield progress
     if progress is not None:
-        _say(f"{name}: {progress.step} steps in {time.monotonic() - began:.1f} s, {report(progress)}")
+        steps_done = f"{progress.step} step{'s' * (progress.step != 1)}"
+        end(f"{name}: {steps_done} in {time.monotonic() - began:.1f} s, {report(progress)}")
 
 
-def _say(line: str) -> None:
-    """Print a line on stderr at once; Windows without a console has no stderr."""
-    if sys.stderr is not None:
-        print(line, file=sys.stderr, flush=True)
+def _has_bar() -> bool:
+    """Whether stderr is a terminal that can redraw a line, and rich is installed."""
+    terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return terminal and importlib.util.find_spec("rich") is not None
 
 
 def _with_lines(steps: Iterable[Progress], name: str, report: Callable[[Progress], str]) -> Iterator[Progress]:
@@ -54,7 +72,7 @@ def _with_lines(steps: Iterable[Progress], name: str, report: Callable[[Progress
         first = first or step
         if step % -(-n_steps // N_LINES) == 0 and step < n_steps:
             left = (time.monotonic() - began) / (step - first + 1) * (n_steps - step)
-            _say(f"{name}: step {step} of {n_steps}, {report(progress)}, at most {left:.0f} s left")
+            say_on_stderr(f"{name}: step {step} of {n_steps}, {report(progress)}, at most {left:.0f} s left")
         yield progress
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from numpy.typing import ArrayLike
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from scratchgen.models.estimator import Estimator
+from scratchgen.models.progress import shown
 
 Model = TypeVar("Model", bound=Estimator)
 
@@ -72,23 +71,9 @@ class Narrator:
         self.say(f"  {equation}")
 
     def train(self, label: str, model: Model, x: ArrayLike) -> Model:
-        """Train to the end with a progress bar; print the time and the mean of the last losses."""
-        began = time.perf_counter()
-        columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(),
-        )
-        recent = 0.0
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
-            task = bar.add_task(label, total=None)
-            for step, n_steps, loss in model.train(x):
-                recent += (loss - recent) / min(step, 100)
-                if step % 20 == 0 or step == n_steps:
-                    bar.update(task, completed=step, total=n_steps)
-        seconds = time.perf_counter() - began
-        self.say(f"  {label}: {step} steps in {seconds:.1f} s, loss {recent:.4g}")
+        """Train to the end with a progress bar on a terminal; print the time and the last loss."""
+        for _ in shown(model.train(x), label, model._report, lines=False, end=lambda text: self.say(f"  {text}")):
+            pass
         return model
 
     def grades(self, grades: Sequence[Grade]) -> None:

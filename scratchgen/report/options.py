@@ -60,13 +60,18 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", type=names, metavar="A,B", help="columns to keep (default: all)")
     parser.add_argument("--drop", type=names, default=(), metavar="A,B", help="columns to leave out")
     parser.add_argument("--labels", metavar="COLUMN", help="column with the labels of the rows, for ddpm")
+    parser.add_argument(
+        "--weights", metavar="COLUMN", help="column with the weights of the rows, for gmm, ppca, fa and tables"
+    )
     parser.add_argument("--drop-missing", action="store_true", help="leave out rows with missing cells")
     parser.add_argument("--decimal-comma", action="store_true", help="read 1,5 as one and a half")
 
 
 def choice_of(options: argparse.Namespace) -> Choice:
     """The choice of columns in parsed options."""
-    return Choice(options.columns, options.drop, options.labels, options.drop_missing, options.decimal_comma)
+    return Choice(
+        options.columns, options.drop, options.labels, options.weights, options.drop_missing, options.decimal_comma
+    )
 
 
 def words_of(options: argparse.Namespace) -> list[str]:
@@ -74,5 +79,6 @@ def words_of(options: argparse.Namespace) -> list[str]:
     words = [str(options.data)]
     for name in ("columns", "drop"):
         words += [f"--{name}", joined(getattr(options, name))] if getattr(options, name) else []
-    words += ["--labels", options.labels] if options.labels is not None else []
+    for name in ("labels", "weights"):
+        words += [f"--{name}", getattr(options, name)] if getattr(options, name) is not None else []
     return words + ["--drop-missing"] * options.drop_missing + ["--decimal-comma"] * options.decimal_comma

@@ -8,7 +8,7 @@ import numpy as np
 
 from scratchgen import DDPM, VAE, ScoreSDE
 from scratchgen.models.estimator import Estimator
-from scratchgen.validation import Array
+from scratchgen.validation import Array, weighted_rows
 
 BLOCK = 500  # rows at a time: a DDPM's bound draws T noises a row
 KINDS = {  # of models without an exact likelihood
@@ -24,6 +24,7 @@ class Score(NamedTuple):
     rows: Array  # (N,)
     n_columns: int
     discrete: bool  # whether the rows are whole numbers with probabilities
+    weights: Array | None = None  # of the rows, (N,)
 
     @property
     def bits(self) -> Array:
@@ -31,12 +32,21 @@ class Score(NamedTuple):
         return -self.rows / (self.n_columns * np.log(2))
 
     def text(self) -> str:
-        """Mean and standard error, nats, and bits a column."""
-        n, impossible = len(self.rows), np.isneginf(self.rows).sum()
+        """Mean and standard error, nats, and bits a column; with weights w, Σ w s / Σ w of the scores s.
+
+        The squared error is N/(N − 1) Σ w² (s − mean)² / (Σ w)², that of a ratio of two sums over independent rows; for
+        equal weights it is the variance over N.
+        """
+        rows, weights = weighted_rows(self.rows, self.weights)
+        n, impossible = len(rows), np.isneginf(rows).sum()
         if impossible:
             return f"-inf: {impossible} of {n} rows have probability 0 in the model"
-        error = f" +- {self.rows.std(ddof=1) / np.sqrt(n):.2g}" if n > 1 else ""
-        return f"{self.rows.mean():.4f}{error} nats a row, {self.bits.mean():.4f} bits a column ({n} rows)"
+        shares = weights / weights.sum()
+        mean = shares @ rows
+        error = f" +- {np.sqrt(n / (n - 1) * shares**2 @ (rows - mean) ** 2):.2g}" if n > 1 else ""
+        bits = -mean / (self.n_columns * np.log(2))
+        weighted = "" if self.weights is None else " with weights"
+        return f"{mean:.4f}{error} nats a row, {bits:.4f} bits a column ({n} rows{weighted})"
 
 
 def is_exact(model: Estimator) -> bool:
@@ -50,7 +60,7 @@ def kind_of(model: Estimator) -> str:
     return kinds[0] if kinds else "exact log-likelihood"
 
 
-def score_rows(model: Estimator, x: Array, seed: int) -> Score:
+def score_rows(model: Estimator, x: Array, seed: int, weights: Array | None = None) -> Score:
     """The exact log-likelihood of every row of x, (N, D), or else an unbiased estimate of its bound.
 
     The bound of a `ScoreSDE` is that of the reverse SDE, from which `sample` draws, and not its `log_prob`, which is
@@ -60,7 +70,7 @@ def score_rows(model: Estimator, x: Array, seed: int) -> Score:
     exact, rng = is_exact(model), np.random.default_rng(seed)
     blocks = [x[i : i + BLOCK] for i in range(0, len(x), BLOCK)]
     rows = [scored.log_prob(block) if exact else scored.elbo(block, rng=rng) for block in blocks]
-    return Score(np.concatenate(rows), x.shape[1], getattr(model, "n_levels", None) is not None)
+    return Score(np.concatenate(rows), x.shape[1], getattr(model, "n_levels", None) is not None, weights)
 
 
 def n_parameters_of(model: Estimator) -> int:

@@ -28,6 +28,7 @@ class Choice(NamedTuple):
     columns: tuple[str, ...] | None = None  # names to keep, all if None
     drop: tuple[str, ...] = ()
     labels: str | None = None  # name of the column with labels
+    weights: str | None = None  # name of the column with weights
     drop_missing: bool = False
     decimal_comma: bool = False
 
@@ -53,8 +54,18 @@ class Data(NamedTuple):
     named: bool  # whether the names are from the file
     labels: IntArray | None  # (N,), 0, 1, ...
     classes: tuple[str, ...]  # value of every label
+    weights: Array | None  # (N,), of the rows
     lines: Sequence[int] | None  # line in the file of every row
     about: str  # one sentence about the table
+
+    def take(self, rows: IntArray) -> Data:
+        """The table with these rows only."""
+        return self._replace(
+            x=self.x[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            weights=None if self.weights is None else self.weights[rows],
+            lines=None if self.lines is None else [self.lines[row] for row in rows],
+        )
 
 
 def read(text: str, choice: Choice = DEFAULT, missing: bool = False, known: Sequence[str] = ()) -> Data:
@@ -68,7 +79,7 @@ def read(text: str, choice: Choice = DEFAULT, missing: bool = False, known: Sequ
     missing : bool
         Whether missing cells are returned as NaN; otherwise they are an error.
     known : sequence of str
-        Names of the columns of a model, which are taken in this order from a table with names.
+        Names of the columns of a model, taken in this order from a table with names; `about` lists the others.
     """
     source = open_source(text)
     if known and choice.columns is None and source.named:
@@ -76,14 +87,17 @@ def read(text: str, choice: Choice = DEFAULT, missing: bool = False, known: Sequ
     names = _chosen(source, choice)
     x = _numbers(source, names, choice.decimal_comma)
     labels, classes = _labels(source, choice.labels) if choice.labels is not None else (None, ())
-    lines, about = source.lines, source.about
+    weights = _weights(source, choice) if choice.weights is not None else None
+    data, about = Data(x, names, source.named, labels, classes, weights, source.lines, ""), source.about
+    ignored = [name for name in source.columns if name not in (*names, choice.labels, choice.weights, *choice.drop)]
+    if known and ignored:
+        about += f"; left out: {_listed(ignored)}"
     gaps = np.isnan(x)
-    if choice.drop_missing and gaps.any():
-        keep = ~gaps.any(axis=1)
-        x, labels = x[keep], labels if labels is None else labels[keep]
-        lines = None if lines is None else [line for line, kept in zip(lines, keep, strict=True) if kept]
-        about += f"; {(~keep).sum()} rows with missing cells left out"
-        if not len(x):
+    if choice.drop_missing:
+        keep = ~gaps.any(axis=1) & (True if weights is None else ~np.isnan(weights))
+        data = data.take(np.flatnonzero(keep))
+        about += f"; {(~keep).sum()} rows with missing cells left out" if not keep.all() else ""
+        if not keep.any():
             raise CommandError(f"{source.name}: every row has a missing cell; leave out columns with --drop NAME")
     elif gaps.any() and not missing:
         n, d = np.argwhere(gaps)[0]
@@ -94,7 +108,7 @@ def read(text: str, choice: Choice = DEFAULT, missing: bool = False, known: Sequ
         )
     elif gaps.any():
         about += f"; {gaps.sum()} missing cells"
-    return Data(x, names, source.named, labels, classes, lines, f"{source.name}: {size_of(x)}{about}")
+    return data._replace(about=f"{source.name}: {size_of(data.x)}{about}")
 
 
 def size_of(x: Array) -> str:
@@ -104,12 +118,14 @@ def size_of(x: Array) -> str:
 
 def _chosen(source: Source, choice: Choice) -> tuple[str, ...]:
     """Names of the columns to read."""
-    for name in (*(choice.columns or ()), *choice.drop, *([choice.labels] if choice.labels is not None else [])):
+    for name in (*(choice.columns or ()), *choice.drop, choice.labels, choice.weights):
+        if name is None:
+            continue
         if name not in source.columns:
             near = get_close_matches(name, source.columns, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it has {_listed(list(source.columns))}"
             raise CommandError(f"{source.name} has no column {name!r}; {hint}")
-    left_out = {*choice.drop, choice.labels, *source.extra}
+    left_out = {*choice.drop, choice.labels, choice.weights, *source.extra}
     names = tuple(name for name in choice.columns or source.columns if name not in left_out)
     if not names:
         raise CommandError(f"{source.name}: no column is left; choose from {_listed(list(source.columns))}")
@@ -177,6 +193,20 @@ def _advice(cell: str) -> str:
     if DECIMAL_COMMA.fullmatch(cell):
         return f"{cell!r} has a comma; pass --decimal-comma if it is the decimal sign"
     return f"{cell[:40]!r} is no number; mend the cell, or leave it empty and pass --drop-missing"
+
+
+def _weights(source: Source, choice: Choice) -> Array:
+    """The weights of the rows, (N,); NaN for a missing one if `choice` leaves such rows out."""
+    name = str(choice.weights)
+    weights = _numbers(source, [name], choice.decimal_comma)[:, 0]
+    wrong = np.flatnonzero((weights < 0) | (np.isnan(weights) & (not choice.drop_missing)))
+    if len(wrong):
+        n = wrong[0]
+        value, hint = ("no", ", or pass --drop-missing") if np.isnan(weights[n]) else ("a negative", "")
+        raise CommandError(
+            f"{source.name}: {source.place(n)} has {value} weight in column {name!r}; write a number >= 0{hint}"
+        )
+    return weights
 
 
 def _labels(source: Source, name: str) -> tuple[IntArray, tuple[str, ...]]:

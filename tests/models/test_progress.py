@@ -47,7 +47,7 @@ def test_lines_say_step_loss_and_time(kind, capsys):
     assert len(lines) <= 10
     step = rf"{kind}: step \d+ of \d+, loss -?[\d.e+-]+(, validation bound -?[\d.e+-]+ nats)?, at most \d+ s left"
     assert all(re.fullmatch(step, line) for line in lines), lines
-    assert re.fullmatch(rf"{kind}: \d+ steps in \d+\.\d s, loss -?[\d.e+-]+(, validation bound .* nats)?", last), last
+    assert re.fullmatch(rf"{kind}: \d+ steps? in \d+\.\d s, loss -?[\d.e+-]+(, validation bound .* nats)?", last), last
     assert max(map(len, [*lines, last])) <= 100
     plain = make().fit(x)
     assert capsys.readouterr() == ("", "")
@@ -107,6 +107,30 @@ def test_a_terminal_without_rich_gets_lines(monkeypatch):
     lines = sys.stderr.getvalue().splitlines()
     assert len(lines) == 9
     assert "\x1b" not in sys.stderr.getvalue()
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_terminal_that_cannot_redraw_gets_lines(term, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", term)
+    VAE(1, **NET, verbose=True).fit(X)
+    assert len(sys.stderr.getvalue().splitlines()) == 9
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_without_lines_a_bar_and_the_last_line_remain(terminal, monkeypatch):
+    """The commands print the last line on stdout; a pipe has no other."""
+    pytest.importorskip("rich")
+    monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
+    monkeypatch.setattr(progress, "REFRESH", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    model, last = VAE(1, **NET), list[str]()
+    for _ in progress.shown(model.train(X), "it", model._report, lines=False, end=last.append):
+        pass
+    assert without_time(last[0]) == f"it: 45 steps in … s, loss {model.losses_.mean():.4g}"
+    assert len(last) == 1
+    assert ("it: step" in sys.stderr.getvalue()) == terminal
+    assert ("it: 45 steps" in sys.stderr.getvalue()) is False
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

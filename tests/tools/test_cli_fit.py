@@ -208,6 +208,9 @@ ERRORS = {
     "another class": ("fit ppca mine.csv -o m.npz --resume", "m.npz holds a GaussianMixture, not a PPCA"),
     "other arguments": ("fit gmm mine.csv -o m.npz --resume --set tol=9", "was begun with tol=0.001, not 9"),
     "no rows left": ("fit gmm mine.csv -o n.npz --validate .99", "--validate 0.99 leaves 1 of 60 rows"),
+    "weights of a network": ("fit vae mine.csv -o n.npz --weights width", "--weights is for gmm, ppca, fa and tables"),
+    "weights that are negative": ("fit gmm mine.csv -o n.npz --weights height", "has a negative weight in column"),
+    "no such weights": ("fit gmm mine.csv -o n.npz --weights widht", "no column 'widht'; did you mean width?"),
     "labels of a mixture": ("fit gmm penguins -o n.npz --labels species", "--labels is for ddpm"),
     "too few columns": ("score m.npz mine.csv --drop width", "was trained on 3 columns, and mine.csv has 2"),
     "no such argument of sample": ("sample m.npz --set eta=0", "GaussianMixture.sample has no argument 'eta'"),
@@ -257,6 +260,99 @@ def test_data_writes_what_fit_reads(folder, capsys):
     assert capsys.readouterr().out.startswith(
         "bill_length_mm,bill_depth_mm,flipper_length_mm,body_mass_g\n39.1,18.7,181"
     )
+
+
+# --- weights of rows ------------------------------------------------------------------------------------------------
+
+
+WEIGHTS = np.random.default_rng(1).integers(0, 4, 60)
+
+
+@pytest.fixture
+def weighted(folder):
+    """The tables with a column of whole weights, and with every row as often as its weight says."""
+    for name, x in ("real", REALS), ("whole", WHOLE):
+        for file, rows in (
+            (f"{name}_w.csv", [["a", "w", "b", "c"], *np.insert(x.astype(object), 1, WEIGHTS, axis=1).tolist()]),
+            (f"{name}_repeated.csv", [["a", "b", "c"], *np.repeat(x, WEIGHTS, axis=0).tolist()]),
+        ):
+            with open(file, "w", newline="") as stream:
+                csv.writer(stream).writerows(rows)
+    return folder
+
+
+def scored_lines(text):
+    """The mean, without its error, and the bits of every line of scores."""
+    return re.findall(r"(-?[\d.]+) \+- [\d.]+ nats a row, (-?[\d.]+) bits", text)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gmm", "real"), ("ppca", "real"), ("fa", "real"), ("tables", "whole")])
+def test_a_weighted_row_counts_as_so_many_rows(name, kind, weighted, capsys):
+    run("fit", name, f"{kind}_w.csv", "--weights", "w", "-o", "w.npz")
+    out = capsys.readouterr().out
+    assert out.startswith(f"{kind}_w.csv: 60 rows, 3 columns\n  a, b, c\n")
+    assert f"({(WEIGHTS > 0).sum()} rows with weights)" in " ".join(out.split())
+    assert f"scratchgen score w.npz {kind}_w.csv --weights w\n" in out
+    run("fit", name, f"{kind}_repeated.csv", "-o", "r.npz")
+    repeated = capsys.readouterr().out
+    assert scored_lines(out) == scored_lines(repeated) != []
+    x = WHOLE if kind == "whole" else REALS
+    assert np.allclose(load("w.npz").log_prob(x), load("r.npz").log_prob(x), rtol=1e-9)
+    run("fit", name, f"{kind}_w.csv", "--drop", "w", "-o", "u.npz")  # weights matter
+    assert not np.allclose(load("u.npz").log_prob(x), load("r.npz").log_prob(x), rtol=1e-3)
+    capsys.readouterr()
+    run("score", "w.npz", f"{kind}_w.csv", "--weights", "w")
+    assert scored_lines(capsys.readouterr().out) == scored_lines(repeated)
+    run("score", "w.npz", f"{kind}_w.csv")
+    out = capsys.readouterr().out
+    assert out.startswith(f"{kind}_w.csv: 60 rows, 3 columns; left out: w\n")
+    assert f"{load('w.npz').log_prob(x).mean():.4f} +- " in out
+
+
+def test_held_out_rows_keep_their_weights(weighted, capsys):
+    run("fit", "ppca", "real_w.csv", "--weights", "w", "-o", "w.npz", "--validate", ".25", "--seed", 4)
+    out = capsys.readouterr().out
+    held = np.sort(np.random.default_rng(4).permutation(60)[:15])
+    rest = np.setdiff1d(np.arange(60), held)
+    expected = scratchgen.PPCA(rng=4).fit(REALS[rest], sample_weight=WEIGHTS[rest])
+    assert np.array_equal(load("w.npz").log_prob(REALS), expected.log_prob(REALS))
+    means = [expected.score(REALS[rows], sample_weight=WEIGHTS[rows]) for rows in (rest, held)]
+    assert [float(mean) for mean, _ in scored_lines(out)] == pytest.approx(means, abs=5e-5)
+
+
+def test_the_error_of_a_weighted_mean_is_that_of_the_mean_at_equal_weights():
+    rows = RNG.standard_normal(500)
+    equal, none = (scores.Score(rows, 2, False, weights) for weights in (np.full(500, 2.0), None))
+    assert equal.text() == none.text().replace("rows)", "rows with weights)")
+    weights = np.r_[np.ones(250), np.zeros(250)]  # half of the rows
+    half = scores.Score(rows[:250], 2, False, None)
+    assert scores.Score(rows, 2, False, weights).text() == half.text().replace("rows)", "rows with weights)")
+    draws = np.random.default_rng(2).standard_normal((20000, 40))
+    weights = np.linspace(0.1, 3, 40)
+    error = float(re.search(r"\+- (\S+) ", scores.Score(draws[0], 1, False, weights).text())[1])
+    assert error == pytest.approx((draws @ weights / weights.sum()).std(), rel=0.35)
+
+
+def test_a_row_of_weight_0_may_be_impossible():
+    rows = np.array([-np.inf, -1.0, -2.0])
+    assert "2 rows with weights" in scores.Score(rows, 2, True, np.array([0.0, 1, 1])).text()
+    assert scores.Score(rows, 2, True, np.array([1.0, 1, 1])).text().startswith("-inf: 1 of 3 rows")
+
+
+@pytest.mark.parametrize("name", ["gmm", "fa"])
+@pytest.mark.filterwarnings("ignore:EM has not converged")
+def test_the_command_that_continues_has_the_weights(name, weighted, monkeypatch, capsys):
+    words = ["fit", name, "real_w.csv", "--weights", "w", *("--set", "n_components=2", "--set", "tol=0")]
+    words += ["--set", "max_iter=20", "-o"]
+    interrupt(monkeypatch, VERBS[name].cls, 4)
+    line = error_of(capsys, *words, "m.npz", status=130)
+    again = shlex.split(line.split("continue: scratchgen ")[1])
+    without = [word for word in again if word not in ("--weights", "w")]
+    assert "x is not the data" in error_of(capsys, *without, "--drop", "w")
+    run(*again, "--set", "verbose=True")  # the one argument that may change
+    assert "at most" in capsys.readouterr().err
+    run(*words, "n.npz")
+    assert load("m.npz").sample(7, rng=1).tobytes() == load("n.npz").sample(7, rng=1).tobytes()
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------

@@ -60,6 +60,22 @@ def test_numbers_alone_have_no_header_and_the_report_says_so(file):
     assert read(file("5\n6\n")).about == "t.csv: 2 rows, 1 column, no header line"
 
 
+def test_weights_are_taken_out_and_must_be_there(file):
+    name = file("a,w,b\n1,0,2\n3,,4\n5,1.5,6\n")
+    with pytest.raises(
+        CommandError, match=r"line 3 has no weight in column 'w'; write a number >= 0, or pass --drop-m"
+    ):
+        read(name, Choice(weights="w"), missing=True)
+    data = read(name, Choice(weights="w", drop_missing=True))
+    assert np.array_equal(data.x, [[1, 2], [5, 6]])
+    assert np.array_equal(data.weights, [0, 1.5])
+    assert data.lines == [2, 4]
+    with pytest.raises(CommandError, match=r"line 2 has a negative weight in column 'w'; write a number >= 0$"):
+        read(file("a,w,b\n1,-2,2\n3,1,4\n"), Choice(weights="w"))
+    with pytest.raises(CommandError, match="column 'w' holds text"):
+        read(file("a,w,b\n1,x,2\n3,y,4\n"), Choice(weights="w"))
+
+
 def test_a_first_column_named_with_a_sign_is_no_comment(file):
     assert read(file("#,b\n1,2\n3,4\n")).names == ("#", "b")
 

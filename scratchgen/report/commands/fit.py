@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scratchgen.models.categorical_mixture import CategoricalMixture
-from scratchgen.models.estimator import Estimator, Progress
+from scratchgen.models.estimator import Estimator, WeightedEstimator
 from scratchgen.models.loading import load
+from scratchgen.models.progress import shown
 from scratchgen.report.files import check_output
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
 from scratchgen.report.scores import is_exact, kind_of, n_parameters_of, score_rows
@@ -21,7 +22,6 @@ from scratchgen.report.settings import add_settings, settings_of
 from scratchgen.report.tables import Data, Frame, read
 from scratchgen.report.text import CommandError, say
 from scratchgen.report.verbs import VERBS, Verb
-from scratchgen.validation import Array, IntArray
 
 SAVED_EVERY = (5.0, 60.0)  # seconds between checkpoints: at least, and at most if less than a tenth is done
 SCORED = 2000  # most rows of the training data whose bound the report estimates
@@ -91,6 +91,7 @@ def _fraction(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     verb, out = VERBS[options.model], options.output
+    _check_roles(verb, options)
     check_output(
         out, (".npz",), options.force or options.resume, "--force replaces it, --resume continues its training"
     )
@@ -99,33 +100,42 @@ def run(options: argparse.Namespace) -> int:
     say(data.about)
     more = f", and {len(data.names) - LISTED} more" if len(data.names) > LISTED else ""
     say("  " + ", ".join(data.names[:LISTED]) + more)
-    x, labels, held_out = split(data, options.validate, options.seed)
+    data, held_out = split(data, options.validate, options.seed)
     resumed = options.resume and out.exists()
     if options.resume and not resumed:
         say(f"there is no {out} yet, so that training starts from the beginning")
     if resumed:
         model = load(out)
         _check_same(model, verb, settings, out)
+        model.set_params(verbose=settings.get("verbose", model.verbose))
     else:
         model = build(verb, settings, options.seed, data)
-    _train(model, x, labels, options, data, resumed)
-    _summarize(model, x, held_out, options)
+    _train(model, data, options, resumed)
+    _summarize(model, data, held_out, options)
     return 0
 
 
-def split(data: Data, fraction: float | None, seed: int) -> tuple[Array, IntArray | None, Array | None]:
-    """Rows to train on, their labels, and the held-out rows, which the seed draws."""
+def _check_roles(verb: Verb, options: argparse.Namespace) -> None:
+    """Raise CommandError for --labels or --weights if the model takes none."""
+    name = verb.cls.__name__
+    if options.labels is not None and "n_classes" not in verb.cls._parameters():
+        raise CommandError(f"--labels is for ddpm, the model with labels; {name} has none: use --drop")
+    if options.weights is not None and not issubclass(verb.cls, WeightedEstimator):
+        raise CommandError(f"--weights is for gmm, ppca, fa and tables, the models by EM; {name} has none: use --drop")
+
+
+def split(data: Data, fraction: float | None, seed: int) -> tuple[Data, Data | None]:
+    """The rows to train on, and the held-out rows, which the seed draws."""
     N = len(data.x)
     if N < 2:
         raise CommandError(f"{data.about}: a model needs at least 2 rows")
     if fraction is None:
-        return data.x, data.labels, None
+        return data, None
     n_held = max(1, round(fraction * N))
     if N - n_held < 2:
         raise CommandError(f"--validate {fraction:g} leaves {N - n_held} of {N} rows to train on; lower it")
     order = np.random.default_rng(seed).permutation(N)
-    kept = np.sort(order[n_held:])
-    return data.x[kept], None if data.labels is None else data.labels[kept], data.x[np.sort(order[:n_held])]
+    return data.take(np.sort(order[n_held:])), data.take(np.sort(order[:n_held]))
 
 
 def build(verb: Verb, settings: dict[str, Any], seed: int, data: Data) -> Estimator:
@@ -149,8 +159,6 @@ def build(verb: Verb, settings: dict[str, Any], seed: int, data: Data) -> Estima
             "choose other columns with --columns, or fit gmm, ppca or fa"
         )
     if data.labels is not None:
-        if "n_classes" not in parameters:
-            raise CommandError(f"--labels is for ddpm, the model with labels; {verb.cls.__name__} has none: use --drop")
         settings.setdefault("n_classes", len(data.classes))
         codes = [str(code) for code in range(len(data.classes))]
         meanings = ", ".join(f"{code} = {value}" for code, value in zip(codes, data.classes, strict=True))
@@ -164,7 +172,7 @@ def _check_same(model: Estimator, verb: Verb, settings: dict[str, Any], out: Pat
         raise CommandError(f"{out} holds a {type(model).__name__}, not a {verb.cls.__name__}; fit that, or use --force")
     given = model.get_params()
     for name, value in settings.items():
-        if repr(given[name]) != repr(value):
+        if name != "verbose" and repr(given[name]) != repr(value):
             raise CommandError(
                 f"{out} was begun with {name}={given[name]!r}, not {value!r}; leave --set {name} out to continue, or "
                 "begin again with --force in place of --resume"
@@ -173,32 +181,29 @@ def _check_same(model: Estimator, verb: Verb, settings: dict[str, Any], out: Pat
         raise CommandError(f"the training in {out} has ended; begin again with --force in place of --resume")
 
 
-def _train(
-    model: Any, x: Array, labels: IntArray | None, options: argparse.Namespace, data: Data, resume: bool
-) -> None:
+def _train(model: Any, data: Data, options: argparse.Namespace, resume: bool) -> None:
     """Train to the end and save; on the way save checkpoints, and after Ctrl-C the last state."""
-    out, meter = options.output, Meter()
-    table: Any = Frame(x, data.names) if data.named else x
-    given = () if labels is None else (labels,)
+    out, name = options.output, type(model).__name__
+    table: Any = Frame(data.x, data.names) if data.named else data.x
+    labels = () if data.labels is None else (data.labels,)
+    weights = {} if data.weights is None else {"sample_weight": data.weights}
     last, saved_tenth = time.monotonic(), 0
     try:
-        for progress in model.train(table, *given, resume=resume):
-            meter.show(progress)
-            waited, tenth = time.monotonic() - last, 10 * progress.step // progress.n_steps
-            if waited > SAVED_EVERY[1] or (waited > SAVED_EVERY[0] and saved_tenth < tenth < 10):
-                model.save(out, overwrite=True)
-                last, saved_tenth = time.monotonic(), tenth
+        steps = model.train(table, *labels, **weights, resume=resume)
+        with closing(shown(steps, name, model._report, bool(model.verbose), say)) as steps:
+            for progress in steps:
+                waited, tenth = time.monotonic() - last, 10 * progress.step // progress.n_steps
+                if waited > SAVED_EVERY[1] or (waited > SAVED_EVERY[0] and saved_tenth < tenth < 10):
+                    model.save(out, overwrite=True)
+                    last, saved_tenth = time.monotonic(), tenth
     except KeyboardInterrupt:
-        meter.end()
         state = getattr(model, "training_state_", None)
         if state is None:
             raise KeyboardInterrupt("before the first step; no file was written") from None
         model.save(out, overwrite=True)
         left = f"{out} holds the training of {state.step} steps; continue: {_again(options)}"
         raise KeyboardInterrupt(left) from None
-    meter.end()
     model.save(out, overwrite=True)
-    print(f"trained in {meter.seconds:.1f} s")
 
 
 def _again(options: argparse.Namespace) -> str:
@@ -210,41 +215,15 @@ def _again(options: argparse.Namespace) -> str:
     return shlex.join([*words, "--resume"])
 
 
-def _summarize(model: Estimator, x: Array, held_out: Array | None, options: argparse.Namespace) -> None:
+def _summarize(model: Estimator, data: Data, held_out: Data | None, options: argparse.Namespace) -> None:
     """Print the scores of training and held-out rows, and the next commands."""
     out, about = shlex.quote(str(options.output)), kind_of(model)
     say(f"{options.output}: {model!r}, {n_parameters_of(model):,} parameters")
     say(f"{about}:")
-    some = x if is_exact(model) else x[:: -(-len(x) // SCORED)]
-    say(f"  training    {score_rows(model, some, options.seed).text()}")
+    some = data if is_exact(model) else data.take(np.arange(0, len(data.x), -(-len(data.x) // SCORED)))
+    say(f"  training    {score_rows(model, some.x, options.seed, some.weights).text()}")
     if held_out is not None:
-        say(f"  validation  {score_rows(model, held_out, options.seed).text()}")
+        say(f"  validation  {score_rows(model, held_out.x, options.seed, held_out.weights).text()}")
     print(f"Next:\n  scratchgen sample {out} -n 1000 -o samples.csv")
     print(f"  scratchgen score {out} {shlex.join(words_of(options))}")
     print(f"  scratchgen info {out}", flush=True)
-
-
-class Meter:
-    """Progress on standard error: one line that changes on a terminal, a line for every tenth elsewhere."""
-
-    def __init__(self) -> None:
-        self._began, self._shown, self._tenth = time.monotonic(), 0.0, 0
-        self._recent, self._terminal, self.seconds = 0.0, sys.stderr.isatty(), 0.0
-
-    def show(self, progress: Progress) -> None:
-        """Show the step and the mean of the last hundred losses."""
-        self._recent += (progress.loss - self._recent) / min(progress.step, 100)
-        now = time.monotonic()
-        self.seconds, tenth = now - self._began, 10 * progress.step // progress.n_steps
-        text = f"step {progress.step} of {progress.n_steps}, loss {self._recent:.4g}, {self.seconds:.0f} s"
-        if self._terminal and now - self._shown > 0.2:
-            print(f"\r  {text:70}", end="", file=sys.stderr, flush=True)
-            self._shown = now
-        elif not self._terminal and tenth > self._tenth and self.seconds > 1:
-            print(f"  {text}", file=sys.stderr, flush=True)
-        self._tenth = max(tenth, self._tenth)
-
-    def end(self) -> None:
-        """Clear the line of a terminal."""
-        if self._terminal and self._shown:
-            print(f"\r{'':72}\r", end="", file=sys.stderr, flush=True)

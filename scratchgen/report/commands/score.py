@@ -24,7 +24,8 @@ For real columns the log-likelihood is that of a density, which depends on the c
 same columns. For whole numbers it is that of a probability. For GaussianMixture and PPCA missing cells (empty, NA or
 nan) have no part in the likelihood of their row; the bits a column are a mean over all columns.
 
-Columns are found by the names that the model was trained on, if the file has them; others are left out.
+Columns are found by the names that the model was trained on, if the file has them; others are left out,
+and said. With --weights the mean is that of the weighted rows.
 
 Example:
   scratchgen score model.npz held_out.csv -o rows.csv
@@ -51,9 +52,9 @@ def run(options: argparse.Namespace) -> int:
     if len(data.names) != model.n_features_in_:
         raise CommandError(
             f"{options.file} was trained on {model.n_features_in_} columns, and {options.data} has {len(data.names)}; "
-            "choose them, in the order of training, with --columns"
+            "choose them, in the order of training, with --columns, or leave others out with --drop"
         )
-    score = score_rows(model, data.x, options.seed)
+    score = score_rows(model, data.x, options.seed, data.weights)
     say(data.about)
     say(f"{kind_of(model)}:\n  {score.text()}")
     if score.discrete:
