@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scratchgen import __version__
+from scratchgen.models.progress import say_on_stderr
 from scratchgen.report.commands import audit, data, fit, info, museum, sample, score, tour, verify
 from scratchgen.report.options import TRACEBACK, Commands
-from scratchgen.report.text import CommandError, Help, Parser, show_any_text
+from scratchgen.report.text import CommandError, Help, Parser, one_line, show_any_text
 
 HELP = """\
 Generative models from scratch, graded exactly.
@@ -47,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *place: _show_warning(message)
             status: int = options.run(options)
-            sys.stdout.flush()  # a closed pipe is found here, and not when Python ends
+            print(end="", flush=True)  # a closed pipe is found here, and not when Python ends
             return status
     except KeyboardInterrupt as error:
-        print(f"scratchgen: interrupted, {error if error.args else 'nothing more is written'}", file=sys.stderr)
+        say_on_stderr(f"scratchgen: interrupted, {error if error.args else 'nothing more is written'}")
         return 130
     except BrokenPipeError:
         # the reader of the pipe (`head`, for example) has closed it; the last flush must not raise again
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         known = isinstance(error, CommandError)
         message = str(error) if known else f"{type(error).__name__}: {error} (--traceback shows where)"
-        print(f"scratchgen: {' '.join(message.split())}", file=sys.stderr)
+        if isinstance(error, MemoryError):
+            message += "; use fewer columns or rows, or smaller arguments"
+        say_on_stderr(one_line(f"scratchgen: {message}"))
         return 2
 
 
@@ -91,4 +94,4 @@ def _has_tour_options(options: argparse.Namespace, *names: str) -> bool:
 
 def _show_warning(message: Warning | str) -> None:
     """Print a warning as one line, without the place in the package's code."""
-    print(f"scratchgen: warning: {message}", file=sys.stderr)
+    say_on_stderr(one_line(f"scratchgen: warning: {message}"))

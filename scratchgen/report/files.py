@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ def check_output(path: Path, suffixes: Sequence[str], force: bool, remedy: str =
         raise CommandError(f"-o {error}") from None
     if not path.parent.is_dir():
         raise CommandError(f"-o {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise CommandError(f"-o {path}: the folder {path.parent} may not be written; name a file in another folder")
     if path.exists() and not force:
         raise CommandError(f"{path} exists; {remedy}, or name another file with -o")
 
@@ -57,6 +60,8 @@ def write_csv(path: Path | None, names: Sequence[str], rows: Iterable[Sequence[A
         write(text)
         text.detach()
 
+    if path is None and sys.stdout is None:
+        raise CommandError("standard output is closed; name a file with -o")
     if path is None:
         write(sys.stdout)
     else:

@@ -49,7 +49,10 @@ def count(text: str) -> int:
 
 def names(text: str) -> tuple[str, ...]:
     """Names of columns, separated by commas; a name with a comma stands in double quotes."""
-    return tuple(name.strip() for row in csv.reader([text], skipinitialspace=True) for name in row if name.strip())
+    found = tuple(name.strip() for row in csv.reader([text], skipinitialspace=True) for name in row if name.strip())
+    if not found or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"must be different names, separated by commas, got {text!r}")
+    return found
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:

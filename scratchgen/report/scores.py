@@ -45,8 +45,8 @@ class Score(NamedTuple):
         mean = shares @ rows
         error = f" +- {np.sqrt(n / (n - 1) * shares**2 @ (rows - mean) ** 2):.2g}" if n > 1 else ""
         bits = -mean / (self.n_columns * np.log(2))
-        weighted = "" if self.weights is None else " with weights"
-        return f"{mean:.4f}{error} nats a row, {bits:.4f} bits a column ({n} rows{weighted})"
+        counted = f"{n} row{'s' * (n != 1)}" + (" with weights" if self.weights is not None else "")
+        return f"{mean:.4f}{error} nats a row, {bits:.4f} bits a column ({counted})"
 
 
 def is_exact(model: Estimator) -> bool:

@@ -73,7 +73,10 @@ def open_source(text: str) -> Source:
                 return _npz(text, "")
     except PermissionError:
         raise CommandError(f"{text} may not be read; change its permissions") from None
-    raise CommandError(f"{text} must end in .csv, .tsv, .npy or .npz; save the table in one of these forms")
+    remedy = (
+        f"unpack it with: gunzip -k {shlex.quote(text)}" if suffix == ".gz" else "save the table in one of these forms"
+    )
+    raise CommandError(f"{text} must end in .csv, .tsv, .npy or .npz; {remedy}")
 
 
 # --- the kinds of files ----------------------------------------------------------------------------------------------
@@ -110,8 +113,10 @@ def _npz(file: str, member: str) -> Source:
         if "header" in archive.files and "n_features_in_" in archive.files:
             raise CommandError(f"{file} is a model, not data; scratchgen info {file} shows it")
         names = ", ".join(archive.files)
+        if not names:
+            raise CommandError(f"{file} holds no arrays; save numbers with numpy.savez")
         if not member and len(archive.files) != 1:
-            raise CommandError(f"{file} has the members {names}; choose one: {file}:{(archive.files or ['x'])[0]}")
+            raise CommandError(f"{file} has the members {names}; choose one: {file}:{archive.files[0]}")
         member = member or archive.files[0]
         if member not in archive.files:
             raise CommandError(f"{file} has no member {member}; it has {names}")
@@ -142,7 +147,8 @@ def _array(name: str, array: Any) -> Source:
 def _csv(file: str) -> Source:
     text = _decode(file)
     tab = file.lower().endswith(".tsv")
-    delimiter = "\t" if tab else _delimiter(text)
+    text, stated = _without_sep(text)
+    delimiter = stated or ("\t" if tab else _delimiter(text))
     rows, lines, comments = _rows(file, text, delimiter)
     if not rows:
         raise CommandError(f"{file} is empty; write a line of names, and a line of numbers for each example")
@@ -153,6 +159,7 @@ def _csv(file: str) -> Source:
         names, named = _unique([cell.strip("# ") for cell in comments.pop()], file), True
     else:
         names = [f"x{d}" for d in range(len(rows[0]))]
+    _check_delimiter(file, rows, lines)
     if not rows:
         raise CommandError(f"{file} has a header but no rows; write a line of numbers for each example below it")
     for row, line in zip(rows, lines, strict=True):
@@ -173,6 +180,8 @@ def _decode(file: str) -> str:
     try:
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
+        if b"\0" in content:
+            raise CommandError(f"{file} is no text; save the table as .csv in UTF-8") from None
         line = content[: error.start].count(b"\n") + 1
         raise CommandError(
             f"{file} is not in UTF-8 (line {line}); save it as UTF-8, or run: "
@@ -217,6 +226,22 @@ def _delimiter(text: str) -> str:
             return delimiter
     first = lines[0] if lines else ""
     return max(DELIMITERS, key=lambda delimiter: (first.count(delimiter), delimiter == ","))
+
+
+def _without_sep(text: str) -> tuple[str, str]:
+    """The text, and the delimiter that its first line states as `sep=;`, a form of Excel; that line becomes empty."""
+    found = re.match(r"sep=([\t;,])(?=\r?\n)", text)
+    return (text[found.end() :], found[1]) if found else (text, "")
+
+
+def _check_delimiter(file: str, rows: list[list[str]], lines: list[int]) -> None:
+    """CommandError if the only cell of the first row of data is several numbers with another character between them."""
+    parts = re.split(r"[\s|]+", rows[0][0].strip()) if rows and len(rows[0]) == 1 else []
+    if len(parts) > 1 and all(map(is_number, parts)):
+        raise CommandError(
+            f"{file}: line {lines[0]} is one cell, {rows[0][0][:40]!r}; write commas, semicolons or tabs between the "
+            "numbers"
+        )
 
 
 def _unique(names: list[str], file: str) -> list[str]:

@@ -19,6 +19,7 @@ from scratchgen.report.text import CommandError
 from scratchgen.validation import Array, IntArray
 
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")  # 1,234.5
 SHOWN = 6  # names of columns in a message
 
 
@@ -82,7 +83,8 @@ def read(text: str, choice: Choice = DEFAULT, missing: bool = False, known: Sequ
         Names of the columns of a model, taken in this order from a table with names; `about` lists the others.
     """
     source = open_source(text)
-    if known and choice.columns is None and source.named:
+    by_name = bool(known) and choice.columns is None and source.named
+    if by_name:
         choice = choice._replace(columns=tuple(known))
     names = _chosen(source, choice)
     x = _numbers(source, names, choice.decimal_comma)
@@ -90,8 +92,8 @@ def read(text: str, choice: Choice = DEFAULT, missing: bool = False, known: Sequ
     weights = _weights(source, choice) if choice.weights is not None else None
     data, about = Data(x, names, source.named, labels, classes, weights, source.lines, ""), source.about
     ignored = [name for name in source.columns if name not in (*names, choice.labels, choice.weights, *choice.drop)]
-    if known and ignored:
-        about += f"; left out: {_listed(ignored)}"
+    if by_name and ignored:
+        about += f"; left out: {listed(ignored)}"
     gaps = np.isnan(x)
     if choice.drop_missing:
         keep = ~gaps.any(axis=1) & (True if weights is None else ~np.isnan(weights))
@@ -123,12 +125,12 @@ def _chosen(source: Source, choice: Choice) -> tuple[str, ...]:
             continue
         if name not in source.columns:
             near = get_close_matches(name, source.columns, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {_listed(list(source.columns))}"
+            hint = f"did you mean {near[0]}?" if near else f"it has {listed(list(source.columns))}"
             raise CommandError(f"{source.name} has no column {name!r}; {hint}")
     left_out = {*choice.drop, choice.labels, choice.weights, *source.extra}
     names = tuple(name for name in choice.columns or source.columns if name not in left_out)
     if not names:
-        raise CommandError(f"{source.name}: no column is left; choose from {_listed(list(source.columns))}")
+        raise CommandError(f"{source.name}: no column is left; choose from {listed(list(source.columns))}")
     unnamed = [name for name in names if name.startswith("unnamed_")]
     if unnamed and choice.columns is None:
         raise CommandError(
@@ -138,7 +140,8 @@ def _chosen(source: Source, choice: Choice) -> tuple[str, ...]:
     return names
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many there are in all."""
     more = f", ... ({len(names)} in all)" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
@@ -169,15 +172,16 @@ def _numbers(source: Source, names: Sequence[str], decimal_comma: bool) -> Array
         else:
             columns.append(np.array([number(cell, decimal_comma) for cell in cells]))
     for name, value in texts:
-        if DECIMAL_COMMA.fullmatch(value):  # before any other text, since such a column is none
+        if DECIMAL_COMMA.fullmatch(value) or THOUSANDS.fullmatch(value):  # before any other text: this is none
             raise CommandError(f"{source.name}: column {name!r}: {_advice(value)}")
     if texts:
         name, value = texts[0]
         every = [name for name, _ in texts]
         others = [name for name in names if name not in every]
+        them = "it" if len(texts) == 1 else f"the {len(texts)} columns of text"
         raise CommandError(
-            f"{source.name}: column {name!r} holds text, such as {value[:40]!r}; models need numbers: leave "
-            f"{'it' if len(texts) == 1 else f'the {len(texts)} columns of text'} out with --drop {option(every)}"
+            f"{source.name}: column {name!r} holds text, such as {value[:40]!r}; models need numbers: write some, "
+            f"or leave {them} out with --drop {option(every)}"
             + (f", or choose with --columns {option(others[:SHOWN])}" if others else "")
         )
     x = np.stack(columns, axis=1)
@@ -190,6 +194,9 @@ def _numbers(source: Source, names: Sequence[str], decimal_comma: bool) -> Array
 
 def _advice(cell: str) -> str:
     cell = cell.strip()
+    if THOUSANDS.fullmatch(cell):
+        decimal = "if it is the decimal sign, pass --decimal-comma; " if DECIMAL_COMMA.fullmatch(cell) else ""
+        return f"{cell!r} has a comma; {decimal}if it separates thousands, save the table without it"
     if DECIMAL_COMMA.fullmatch(cell):
         return f"{cell!r} has a comma; pass --decimal-comma if it is the decimal sign"
     return f"{cell[:40]!r} is no number; mend the cell, or leave it empty and pass --drop-missing"

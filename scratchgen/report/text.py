@@ -69,6 +69,12 @@ def say(text: str) -> None:
     print(fill(text, page_width()))
 
 
+def one_line(message: str) -> str:
+    """An error or a warning as one line, which a terminal shows broken between words."""
+    line = " ".join(message.split())
+    return fill(line, page_width()) if sys.stderr is not None and sys.stderr.isatty() else line
+
+
 def columns_of(text: str) -> int:
     """Number of columns of a text on the screen; colours and combining characters, as the bar of ᾱ, take none."""
     return sum(not unicodedata.combining(character) for character in re.sub("\x1b\\[\\d*m", "", text))
@@ -119,7 +125,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with status 2 and one line that names the help in place of the whole usage."""
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+        self.exit(2, one_line(f"{self.prog}: {message}; see {self.prog} --help") + "\n")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], align: str, width: int | None = None) -> list[str]:

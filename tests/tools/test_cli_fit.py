@@ -17,7 +17,7 @@ import pytest
 
 import scratchgen
 from scratchgen import load
-from scratchgen.report import cli, scores
+from scratchgen.report import cli, files, scores
 from scratchgen.report.commands import fit
 from scratchgen.report.settings import settings_of, value_of
 from scratchgen.report.text import CommandError, fill, in_ascii, table
@@ -211,6 +211,20 @@ ERRORS = {
     "weights of a network": ("fit vae mine.csv -o n.npz --weights width", "--weights is for gmm, ppca, fa and tables"),
     "weights that are negative": ("fit gmm mine.csv -o n.npz --weights height", "has a negative weight in column"),
     "no such weights": ("fit gmm mine.csv -o n.npz --weights widht", "no column 'widht'; did you mean width?"),
+    "a constant column": (
+        "fit gmm flat.csv -o n.npz",
+        "vary, but flat, b c never does; leave it out with --drop 'flat,b c'",
+    ),
+    "a constant column of a network": ("fit vae flat.csv -o n.npz", "'flat,b c', or pass --set standardize=global"),
+    "a fill value": ("fit gmm fill.csv -o n.npz", "would overflow, but line 3, column 'b', is 1e+99; drop fill values"),
+    "a fill value in an array": ("fit gmm fill.npy -o n.npz", "but row 1, column 'x1', is 1e+99; drop fill values"),
+    "no names": (
+        "fit gmm mine.csv -o n.npz --columns width,widht",
+        "mine.csv has no column 'widht'; did you mean width?",
+    ),
+    "a compressed table": ("fit gmm a.csv.gz -o n.npz", "unpack it with: gunzip -k a.csv.gz"),
+    "another form": ("fit gmm a.json -o n.npz", "must end in .csv, .tsv, .npy or .npz; save the table in one of these"),
+    "no arrays": ("fit gmm none.npz -o n.npz", "none.npz holds no arrays; save numbers with numpy.savez"),
     "labels of a mixture": ("fit gmm penguins -o n.npz --labels species", "--labels is for ddpm"),
     "too few columns": ("score m.npz mine.csv --drop width", "was trained on 3 columns, and mine.csv has 2"),
     "no such argument of sample": ("sample m.npz --set eta=0", "GaussianMixture.sample has no argument 'eta'"),
@@ -228,12 +242,101 @@ ERRORS = {
 @pytest.mark.parametrize(("words", "message"), ERRORS.values(), ids=ERRORS)
 def test_an_error_is_one_line_and_leaves_the_files_alone(words, message, folder, capsys):
     run("fit", "gmm", "mine.csv", "-o", "m.npz")
+    Path("flat.csv").write_text("flat,a,b c\n3,1,0\n3,2,0\n3,4,0\n")
+    Path("fill.csv").write_text("a,b\n1,2\n2,1e99\n4,4\n")
+    np.save("fill.npy", [[1, 2], [2, 1e99], [4, 4]])
+    np.savez("none.npz")
+    Path("a.csv.gz").touch()
+    Path("a.json").touch()
     capsys.readouterr()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     line = error_of(capsys, *re.split(" (?!50)", words))
     assert line.startswith("scratchgen: ")
     assert message in line
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("names", [",", "", "width,width"])
+def test_names_of_columns_are_some_and_different(names, folder, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["fit", "gmm", "mine.csv", "-o", "n.npz", "--columns", names])
+    assert ended.value.code == 2
+    assert f"must be different names, separated by commas, got {names!r}; see" in capsys.readouterr().err
+
+
+def test_a_folder_without_permission_is_found_before_the_work(folder, monkeypatch, capsys):
+    monkeypatch.setattr(files.os, "access", lambda path, mode: False)
+    assert "the folder . may not be written; name a file in" in error_of(
+        capsys, *["fit", "gmm", "mine.csv", "-o", "n.npz"]
+    )
+
+
+def test_without_memory_the_error_has_a_remedy(folder, monkeypatch, capsys):
+    def train(self, x, sample_weight=None, resume=False):
+        raise MemoryError("Unable to allocate 75 GiB")
+
+    monkeypatch.setattr(scratchgen.PPCA, "train", train)
+    line = error_of(capsys, "fit", "ppca", "mine.csv", "-o", "n.npz")
+    assert line.startswith("scratchgen: MemoryError: Unable to allocate 75 GiB")
+    assert line.endswith("; use fewer columns or rows, or smaller arguments")
+
+
+def test_a_wide_table_is_said_to_be_slow(folder, monkeypatch, capsys):
+    monkeypatch.setattr(fit, "WIDE", 2)
+    run("fit", "ppca", "mine.csv", "-o", "n.npz")
+    assert "a covariance of 3 columns has 6 numbers, which is slow" in capsys.readouterr().out
+    run("fit", "ppca", "mine.csv", "-o", "n.npz", "--drop", "width", "--force")
+    run("fit", "vae", "mine.csv", "-o", "n.npz", "--force", *sets("vae"))
+    assert "slow" not in capsys.readouterr().out
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.filterwarnings("always:covariance_floor")
+def test_a_terminal_shows_errors_and_warnings_broken_between_words(folder, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "40")
+    run("fit", "gmm", "mine.csv", "-o", "no/n.npz", status=2)
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "gmm", "mine.csv", "-o", "n.npz", "--seed", "-1"])
+    Path("line.csv").write_text("a,b\n1,2\n2,4\n3,6\n5,10\n")
+    run("fit", "gmm", "line.csv", "-o", "n.npz")
+    text = sys.stderr.getvalue()
+    assert text.startswith(
+        "scratchgen: -o no/n.npz: there is no\nfolder no; make it first\nscratchgen fit gmm: argument"
+    )
+    assert "scratchgen: warning: covariance_floor" in text.replace("\n", " ")
+    assert max(map(len, text.splitlines())) <= 40
+
+
+def test_closed_streams_are_no_reason_to_fail(folder, monkeypatch, capsys):
+    """As in `scratchgen ... >&-`; only rows need a place to go."""
+    monkeypatch.setattr(sys, "stdout", None)
+    run("fit", "gmm", "mine.csv", "-o", "m.npz")
+    assert "standard output is closed; name a file with -o" in error_of(capsys, "sample", "m.npz")
+    run("sample", "m.npz", "-n", 3, "-o", "s.csv")
+    monkeypatch.setattr(sys, "stderr", None)
+    run("info", "no.npz", status=2)
+
+
+def test_a_closed_pipe_does_not_lose_the_training(folder, monkeypatch):
+    """The model is saved before the first line after the training."""
+
+    def closed(text):
+        if "steps in" in text:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(fit, "say", closed)
+    monkeypatch.setattr(cli.os, "dup2", lambda *files: None)
+    with open(os.devnull, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        run("fit", "vae", "mine.csv", "-o", "m.npz", *sets("vae"), status=141)
+    assert len(load("m.npz").losses_) == 20
 
 
 def test_files_are_replaced_with_force(folder):

@@ -33,6 +33,7 @@ READ = {
     "no end of line, empty lines": "a,b\n\n1,2.5\n\n3,-0.004",
     "comments": "# made by hand\na,b\n1,2.5\n# a pause\n3,-0.004\n",
     "names in a comment": "# a,b\n1,2.5\n3,-0.004\n",
+    "the separator of Excel": "sep=;\r\na;b\r\n1;2.5\r\n3;-0.004\r\n",
     "names behind #": "#a,b\n1,2.5\n3,-0.004\n",
 }
 
@@ -74,6 +75,20 @@ def test_weights_are_taken_out_and_must_be_there(file):
         read(file("a,w,b\n1,-2,2\n3,1,4\n"), Choice(weights="w"))
     with pytest.raises(CommandError, match="column 'w' holds text"):
         read(file("a,w,b\n1,x,2\n3,y,4\n"), Choice(weights="w"))
+
+
+def test_a_column_of_words_or_dates_is_text_with_advice(file):
+    for cell in ("2024-01-01 12:00", "a | b", "1 kg"):
+        with pytest.raises(CommandError, match=r"column 'a' holds text, such as .* --drop a"):
+            read(file(f"a\n{cell}\n{cell}\n"))
+
+
+def test_columns_that_a_model_does_not_know_are_said(file):
+    name = file("a,w,b,id\n1,5,2,x\n3,6,4,y\n")
+    assert read(name, known=("b", "a")).about == "t.csv: 2 rows, 2 columns; left out: w, id"
+    assert np.array_equal(read(name, known=("b", "a")).x, [[2, 1], [4, 3]])
+    assert read(name, Choice(weights="w", drop=("id",)), known=("b", "a")).about == "t.csv: 2 rows, 2 columns"
+    assert read(name, Choice(columns=("a",)), known=("b", "a")).about == "t.csv: 2 rows, 1 column"
 
 
 def test_a_first_column_named_with_a_sign_is_no_comment(file):
@@ -129,7 +144,7 @@ WRONG = {  # content, choice, words of the error
     "text": (
         "a,b\n1,x\n2,y\n",
         {},
-        "column 'b' holds text, such as 'x'; models need numbers: leave it out with --drop b",
+        "column 'b' holds text, such as 'x'; models need numbers: write some, or leave it out with --drop b",
     ),
     "two of text": (
         "a,b,c\nu,x,1\nv,y,2\n",
@@ -146,6 +161,15 @@ WRONG = {  # content, choice, words of the error
         {},
         "column 'b': '2,5' has a comma; pass --decimal-comma",
     ),
+    "thousands": ('a,b\n1,"1,234.5"\n2,"2,000.0"\n', {}, "'1,234.5' has a comma; if it separates thousands, save"),
+    "thousands or decimals": (
+        'a,b\n1,"1,234"\n2,"2,000"\n',
+        {},
+        "'1,234' has a comma; if it is the decimal sign, pass --decimal-comma; if it separates thousands, save",
+    ),
+    "spaces between": ("a b\n1.5 2\n3 4\n", {}, "line 2 is one cell, '1.5 2'; write commas, semicolons or tabs"),
+    "bars between": ("1 | 2\n3 | 4\n", {}, "line 2 is one cell, '3 | 4'; write commas"),
+    "no text": (b"a,b\n\xff\x00\x01,2\n", {}, "t.csv is no text; save the table as .csv"),
     "latin-1": (b"a,b\n1,2\ncaf\xe9,3\n", {}, "is not in UTF-8 (line 3); save it as UTF-8, or run: iconv -f latin1"),
     "UTF-16 without mark": ("a,b\n1,2\n".encode("utf-16-le"), {}, "NUL bytes"),
     "open quote": ('a,b\n1,"2\n3,4\n', {}, "the double quotes do not match at or before line"),

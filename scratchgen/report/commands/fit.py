@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import time
 from contextlib import closing
@@ -13,19 +14,22 @@ import numpy as np
 
 from scratchgen.models.categorical_mixture import CategoricalMixture
 from scratchgen.models.estimator import Estimator, WeightedEstimator
+from scratchgen.models.gaussian_mixture import GaussianMixture
+from scratchgen.models.linear_gaussian import LinearGaussianModel
 from scratchgen.models.loading import load
 from scratchgen.models.progress import shown
 from scratchgen.report.files import check_output
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
 from scratchgen.report.scores import is_exact, kind_of, n_parameters_of, score_rows
 from scratchgen.report.settings import add_settings, settings_of
-from scratchgen.report.tables import Data, Frame, read
+from scratchgen.report.tables import Data, Frame, listed, option, read
 from scratchgen.report.text import CommandError, say
 from scratchgen.report.verbs import VERBS, Verb
 
 SAVED_EVERY = (5.0, 60.0)  # seconds between checkpoints: at least, and at most if less than a tenth is done
 SCORED = 2000  # most rows of the training data whose bound the report estimates
 LISTED = 20  # most names of columns that the report lists
+WIDE = 2000  # columns of which a covariance is slow
 MOST_HINTED = 256  # largest number of levels that is proposed
 
 HELP = """\
@@ -61,7 +65,7 @@ def add(commands: Commands) -> None:
         )
         model.add_argument(
             "--validate",
-            type=_fraction,
+            type=fraction,
             metavar="FRACTION",
             help="hold out a part of the rows, such as .1, and score it",
         )
@@ -81,7 +85,8 @@ def _help(verb: Verb) -> str:
     )
 
 
-def _fraction(text: str) -> float:
+def fraction(text: str) -> float:
+    """A number between 0 and 1."""
     value = float(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"must be between 0 and 1, such as .1, got {text}")
@@ -152,6 +157,9 @@ def build(verb: Verb, settings: dict[str, Any], seed: int, data: Data) -> Estima
                 f"all cells are whole numbers 0..{n_levels - 1}: with --set n_levels={n_levels} the model draws whole "
                 "numbers, and its likelihood is a probability"
             )
+    D = len(data.names)
+    if issubclass(verb.cls, GaussianMixture | LinearGaussianModel) and D > WIDE:
+        say(f"a covariance of {D} columns has {D * (D + 1) // 2:,} numbers, which is slow: choose some with --columns")
     if verb.cls is CategoricalMixture and not whole:
         n, d = np.argwhere(~((data.x == np.floor(data.x)) & (data.x >= 0)))[0]
         raise CommandError(
@@ -187,10 +195,10 @@ def _train(model: Any, data: Data, options: argparse.Namespace, resume: bool) ->
     table: Any = Frame(data.x, data.names) if data.named else data.x
     labels = () if data.labels is None else (data.labels,)
     weights = {} if data.weights is None else {"sample_weight": data.weights}
-    last, saved_tenth = time.monotonic(), 0
+    last, saved_tenth, summary = time.monotonic(), 0, list[str]()
     try:
         steps = model.train(table, *labels, **weights, resume=resume)
-        with closing(shown(steps, name, model._report, bool(model.verbose), say)) as steps:
+        with closing(shown(steps, name, model._report, bool(model.verbose), summary.append)) as steps:
             for progress in steps:
                 waited, tenth = time.monotonic() - last, 10 * progress.step // progress.n_steps
                 if waited > SAVED_EVERY[1] or (waited > SAVED_EVERY[0] and saved_tenth < tenth < 10):
@@ -203,7 +211,25 @@ def _train(model: Any, data: Data, options: argparse.Namespace, resume: bool) ->
         model.save(out, overwrite=True)
         left = f"{out} holds the training of {state.step} steps; continue: {_again(options)}"
         raise KeyboardInterrupt(left) from None
+    except ValueError as error:
+        _raise_with_names(str(error), model, data)
+        raise
     model.save(out, overwrite=True)
+    say("".join(summary))
+
+
+def _raise_with_names(text: str, model: Estimator, data: Data) -> None:
+    """Raise the error of a training with names of constant columns or the line of a cell, if it has their numbers."""
+    constant = [name for name, column in zip(data.names, data.x.T, strict=True) if (column == column[0]).all()]
+    if "is constant" in text and constant:
+        own = ", or pass --set standardize=global" if "standardize" in model.get_params() else ""
+        raise CommandError(
+            f"columns must vary, but {listed(constant)} never does; leave it out with --drop {option(constant)}{own}"
+        )
+    if cell := re.search(r"x\[(\d+), (\d+)\]", text):
+        n, d = int(cell[1]), int(cell[2])
+        place = f"row {n}" if data.lines is None else f"line {data.lines[n]}"
+        raise CommandError(text.replace(cell[0], f"{place}, column {data.names[d]!r},"))
 
 
 def _again(options: argparse.Namespace) -> str:
