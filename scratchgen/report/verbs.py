@@ -67,8 +67,8 @@ VERBS = {
         "a denoising diffusion model",
         "  x_t = ᾱ_t x_0 + β̄_t ε, (25); loss = E_t λ_t ‖ε − ε̂(x_t, t)‖², the part of (29) with θ\n"
         "  p_θ = p_θ(x_T) prod p_θ(x_{t−1}|x_t), (19)",
-        "schedule=linear(200) or schedule=cosine(200) set another number of steps; None is linear(100).  For whole "
-        "numbers set n_levels.",
+        "--set 'schedule=linear(200)' or 'schedule=cosine(200)' set another number of steps; None is linear(100).  For "
+        "whole numbers set n_levels.",
         "scratchgen fit ddpm two_moons -o model.npz --set n_coordinate_features=3",
         "10 s for 5000 steps on two columns",
     ),
@@ -77,8 +77,8 @@ VERBS = {
         "a score-based SDE",
         "  loss = E_t λ(t) ‖∇log p_t − s_θ‖², (33)\n"
         "  dx = [f − g² ∇log p_t] dt + g dw, backwards, (32); its bound is (34)",
-        "sde=VE(0.01,50), sde=SubVP() or sde=VP(0.1,20) set the process; None is VP().  For whole numbers set "
-        "n_levels.",
+        "--set 'sde=VE(0.01,50)', 'sde=SubVP()' or 'sde=VP(0.1,20)' set the process; None is VP().  For whole numbers "
+        "set n_levels.",
         "scratchgen fit sde two_moons -o model.npz --set n_coordinate_features=3",
         "10 s for 5000 steps on two columns",
     ),

@@ -43,6 +43,7 @@ EXAMPLE = """
 `scratchgen fit MODEL --help` has the equation, the defaults and the typical time of each.
 
 Example:
+  scratchgen data penguins -o mine.csv
   scratchgen fit gmm mine.csv -o model.npz --set n_components=3 --validate .1
 
 Typical time: 1 s for gmm, ppca, fa and tables; 5 to 15 s for vae, ddpm and sde."""

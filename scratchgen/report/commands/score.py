@@ -25,10 +25,10 @@ same columns. For whole numbers it is that of a probability. For GaussianMixture
 nan) have no part in the likelihood of their row; the bits a column are a mean over all columns.
 
 Columns are found by the names that the model was trained on, if the file has them; others are left out,
-and said. With --weights the mean is that of the weighted rows.
+and the report lists them. With --weights w the mean is that of the rows weighted by the column w.
 
 Example:
-  scratchgen score model.npz held_out.csv -o rows.csv
+  scratchgen score model.npz penguins -o rows.csv
 
 Typical time: 1 s for 1000 rows."""
 
