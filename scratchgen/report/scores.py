@@ -8,7 +8,7 @@ import numpy as np
 
 from scratchgen import DDPM, VAE, ScoreSDE
 from scratchgen.models.estimator import Estimator
-from scratchgen.validation import Array, weighted_rows
+from scratchgen.validation import Array, IntArray, weighted_rows
 
 BLOCK = 500  # rows at a time: a DDPM's bound draws T noises a row
 KINDS = {  # of models without an exact likelihood
@@ -60,16 +60,20 @@ def kind_of(model: Estimator) -> str:
     return kinds[0] if kinds else "exact log-likelihood"
 
 
-def score_rows(model: Estimator, x: Array, seed: int, weights: Array | None = None) -> Score:
+def score_rows(
+    model: Estimator, x: Array, seed: int, weights: Array | None = None, labels: IntArray | None = None
+) -> Score:
     """The exact log-likelihood of every row of x, (N, D), or else an unbiased estimate of its bound.
 
     The bound of a `ScoreSDE` is that of the reverse SDE, from which `sample` draws, and not its `log_prob`, which is
-    that of the probability flow.
+    that of the probability flow.  With labels y, (N,), of a DDPM the bound is that of log p_θ(x | y).
     """
     scored: Any = model
-    exact, rng = is_exact(model), np.random.default_rng(seed)
-    blocks = [x[i : i + BLOCK] for i in range(0, len(x), BLOCK)]
-    rows = [scored.log_prob(block) if exact else scored.elbo(block, rng=rng) for block in blocks]
+    rng = np.random.default_rng(seed)
+    rows = []
+    for block in (slice(i, i + BLOCK) for i in range(0, len(x), BLOCK)):
+        given = {} if labels is None else {"y": labels[block]}
+        rows.append(scored.log_prob(x[block]) if is_exact(model) else scored.elbo(x[block], rng=rng, **given))
     return Score(np.concatenate(rows), x.shape[1], getattr(model, "n_levels", None) is not None, weights)
 
 

@@ -20,6 +20,7 @@ from scratchgen import load
 from scratchgen.report import cli, files, scores
 from scratchgen.report.commands import fit
 from scratchgen.report.settings import settings_of, value_of
+from scratchgen.report.tables import Choice, read
 from scratchgen.report.text import CommandError, fill, in_ascii, table
 from scratchgen.report.verbs import VERBS
 
@@ -149,7 +150,20 @@ def test_labels_train_a_ddpm_that_draws_the_wanted_class(folder, capsys):
     text = "a,b,kind\n" + "".join(f"{i % 2 * 10 + i / 50},{i % 7},{'hi' if i % 2 else 'lo'}\n" for i in range(60))
     Path("kinds.csv").write_text(text)
     run("fit", "ddpm", "kinds.csv", "--labels", "kind", "-o", "m.npz", *sets("ddpm"))
-    assert "labels 0..1: 0 = hi, 1 = lo\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "labels 0..1: 0 = hi, 1 = lo\n" in out
+    x, y = read("kinds.csv", Choice(drop=("kind",))).x, np.arange(60) % 2 == 0  # lo is the second in the order of text
+    bounds = [load("m.npz").elbo(x, rng=np.random.default_rng(0), y=labels) for labels in (y.astype(int), None)]
+    assert "given the labels:" in " ".join(out.split())
+    assert f"training    {bounds[0].mean():.4f} +- " in out
+    for words, bound in ((("--labels", "kind"), bounds[0]), (("--drop", "kind"), bounds[1])):
+        run("score", "m.npz", "kinds.csv", *words)
+        assert f"{bound.mean():.4f} +- " in capsys.readouterr().out
+    Path("three.csv").write_text(Path("kinds.csv").read_text() + "1,2,new\n" * 2)
+    line = error_of(capsys, "score", "m.npz", "three.csv", "--labels", "kind")
+    assert (
+        "m.npz has 2 labels, and column 'kind' has 3 different values; leave --labels out and pass --drop kind" in line
+    )
     assert load("m.npz").n_classes == 2
     run("sample", "m.npz", "-n", 4, "--set", "y=1", "--set", "guidance=2", "-o", "s.npy")
     assert np.array_equal(np.load("s.npy"), load("m.npz").sample(4, rng=0, y=[1] * 4, guidance=2))
@@ -225,6 +239,7 @@ ERRORS = {
     "a compressed table": ("fit gmm a.csv.gz -o n.npz", "unpack it with: gunzip -k a.csv.gz"),
     "another form": ("fit gmm a.json -o n.npz", "must end in .csv, .tsv, .npy or .npz; save the table in one of these"),
     "no arrays": ("fit gmm none.npz -o n.npz", "none.npz holds no arrays; save numbers with numpy.savez"),
+    "labels of a score": ("score m.npz repeated.csv --labels kind", "m.npz has no labels, and column 'kind' has 2"),
     "labels of a mixture": ("fit gmm penguins -o n.npz --labels species", "--labels is for ddpm"),
     "too few columns": ("score m.npz mine.csv --drop width", "was trained on 3 columns, and mine.csv has 2"),
     "no such argument of sample": ("sample m.npz --set eta=0", "GaussianMixture.sample has no argument 'eta'"),
@@ -248,6 +263,7 @@ def test_an_error_is_one_line_and_leaves_the_files_alone(words, message, folder,
     np.savez("none.npz")
     Path("a.csv.gz").touch()
     Path("a.json").touch()
+    Path("repeated.csv").write_text('width,height,"depth, mm",kind\n' + "1,2,3,0\n1,2,4,1\n" * 2)
     capsys.readouterr()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     line = error_of(capsys, *re.split(" (?!50)", words))

@@ -245,12 +245,14 @@ def _again(options: argparse.Namespace) -> str:
 def _summarize(model: Estimator, data: Data, held_out: Data | None, options: argparse.Namespace) -> None:
     """Print the scores of training and held-out rows, and the next commands."""
     out, about = shlex.quote(str(options.output)), kind_of(model)
+    about += ", given the labels" if data.labels is not None else ""
     say(f"{options.output}: {model!r}, {n_parameters_of(model):,} parameters")
     say(f"{about}:")
     some = data if is_exact(model) else data.take(np.arange(0, len(data.x), -(-len(data.x) // SCORED)))
-    say(f"  training    {score_rows(model, some.x, options.seed, some.weights).text()}")
+    say(f"  training    {score_rows(model, some.x, options.seed, some.weights, some.labels).text()}")
     if held_out is not None:
-        say(f"  validation  {score_rows(model, held_out.x, options.seed, held_out.weights).text()}")
+        held = score_rows(model, held_out.x, options.seed, held_out.weights, held_out.labels)
+        say(f"  validation  {held.text()}")
     print(f"Next:\n  scratchgen sample {out} -n 1000 -o samples.csv")
     print(f"  scratchgen score {out} {shlex.join(words_of(options))}")
     print(f"  scratchgen info {out}", flush=True)

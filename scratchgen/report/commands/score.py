@@ -11,7 +11,7 @@ from scratchgen.models.loading import load
 from scratchgen.report.files import check_output, write_csv, write_npy
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed
 from scratchgen.report.scores import kind_of, known_names, score_rows
-from scratchgen.report.tables import read
+from scratchgen.report.tables import option, read
 from scratchgen.report.text import CommandError, say
 
 HELP = """\
@@ -25,7 +25,7 @@ same columns. For whole numbers it is that of a probability. For GaussianMixture
 nan) have no part in the likelihood of their row; the bits a column are a mean over all columns.
 
 Columns are found by the names that the model was trained on, if the file has them; others are left out,
-and the report lists them. With --weights w the mean is that of the rows weighted by the column w.
+and the report lists them. With --labels the bound of a DDPM is that of log p_θ(x|label). With --weights w the mean is that of the rows weighted by the column w.
 
 Example:
   scratchgen score model.npz penguins -o rows.csv
@@ -54,9 +54,15 @@ def run(options: argparse.Namespace) -> int:
             f"{options.file} was trained on {model.n_features_in_} columns, and {options.data} has {len(data.names)}; "
             "choose them, in the order of training, with --columns, or leave others out with --drop"
         )
-    score = score_rows(model, data.x, options.seed, data.weights)
+    n_classes = getattr(model, "n_classes", 0)
+    if data.labels is not None and len(data.classes) != n_classes:
+        raise CommandError(
+            f"{options.file} has {n_classes or 'no'} labels, and column {options.labels!r} has {len(data.classes)} "
+            f"different values; leave --labels out and pass --drop {option([options.labels])} for rows without labels"
+        )
+    score = score_rows(model, data.x, options.seed, data.weights, data.labels)
     say(data.about)
-    say(f"{kind_of(model)}:\n  {score.text()}")
+    say(f"{kind_of(model)}{', given the labels' if data.labels is not None else ''}:\n  {score.text()}")
     if score.discrete:
         say("  (of a probability of whole numbers)")
     else:
