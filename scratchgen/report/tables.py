@@ -88,7 +88,7 @@ def read(text: str, choice: Choice = DEFAULT, missing: bool = False, known: Sequ
         choice = choice._replace(columns=tuple(known))
     names = _chosen(source, choice)
     x = _numbers(source, names, choice.decimal_comma)
-    labels, classes = _labels(source, choice.labels) if choice.labels is not None else (None, ())
+    labels, classes = _labels(source, choice) if choice.labels is not None else (None, ())
     weights = _weights(source, choice) if choice.weights is not None else None
     data, about = Data(x, names, source.named, labels, classes, weights, source.lines, ""), source.about
     ignored = [name for name in source.columns if name not in (*names, choice.labels, choice.weights, *choice.drop)]
@@ -97,8 +97,10 @@ def read(text: str, choice: Choice = DEFAULT, missing: bool = False, known: Sequ
     gaps = np.isnan(x)
     if choice.drop_missing:
         keep = ~gaps.any(axis=1) & (True if weights is None else ~np.isnan(weights))
+        keep &= True if labels is None else labels >= 0
         data = data.take(np.flatnonzero(keep))
-        about += f"; {(~keep).sum()} rows with missing cells left out" if not keep.all() else ""
+        n_left = int((~keep).sum())
+        about += f"; {n_left} row{'s' * (n_left != 1)} with missing cells left out" if n_left else ""
         if not keep.any():
             raise CommandError(f"{source.name}: every row has a missing cell; leave out columns with --drop NAME")
     elif gaps.any() and not missing:
@@ -216,21 +218,25 @@ def _weights(source: Source, choice: Choice) -> Array:
     return weights
 
 
-def _labels(source: Source, name: str) -> tuple[IntArray, tuple[str, ...]]:
-    """Labels 0, 1, ... of a column, in the order of its sorted values, and these values."""
+def _labels(source: Source, choice: Choice) -> tuple[IntArray, tuple[str, ...]]:
+    """Labels 0, 1, ... of a column, in the order of its sorted values, and these values.
+
+    A missing label is −1 if `choice` leaves such rows out.
+    """
+    name = str(choice.labels)
     cells = source.columns[name]
     values = [f"{cell:g}" if isinstance(cell, float) else cell.strip() for cell in cells]
     for n, value in enumerate(values):
-        if is_missing(value):
+        if is_missing(value) and not choice.drop_missing:
             raise CommandError(
-                f"{source.name}: {source.place(n)} has no label in column {name!r}; fill it or drop the row"
+                f"{source.name}: {source.place(n)} has no label in column {name!r}; fill it, or pass --drop-missing"
             )
-    numeric = all(map(is_number, values))
-    classes = sorted(set(values), key=float) if numeric else sorted(set(values))
+    found = {value for value in values if not is_missing(value)}
+    classes = sorted(found, key=float) if all(map(is_number, found)) else sorted(found)
     if len(classes) == len(values) or len(classes) < 2:
         raise CommandError(
             f"{source.name}: column {name!r} has {len(classes)} different values in {len(values)} rows; labels are two "
             "or more classes with several rows each"
         )
     index = {value: code for code, value in enumerate(classes)}
-    return np.array([index[value] for value in values]), tuple(classes)
+    return np.array([index.get(value, -1) for value in values]), tuple(classes)

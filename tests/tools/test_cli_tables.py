@@ -83,6 +83,19 @@ def test_a_column_of_words_or_dates_is_text_with_advice(file):
             read(file(f"a\n{cell}\n{cell}\n"))
 
 
+def test_rows_without_a_label_are_left_out_with_those_of_missing_cells(file):
+    name = file("a,kind\n1,x\n2,\n,y\n4,y\n5,x\n6,NA\n")
+    data = read(name, Choice(labels="kind", drop_missing=True))
+    assert np.array_equal(data.x, [[1], [4], [5]])
+    assert np.array_equal(data.labels, [0, 1, 0])
+    assert data.classes == ("x", "y")
+    assert data.lines == [2, 5, 6]
+    assert data.about == "t.csv: 3 rows, 1 column; 3 rows with missing cells left out"
+    one = read(file("a,kind\n1,10\n2,\n3,9\n4,9\n"), Choice(labels="kind", drop_missing=True))
+    assert one.classes == ("9", "10")
+    assert one.about == "t.csv: 3 rows, 1 column; 1 row with missing cells left out"
+
+
 def test_columns_that_a_model_does_not_know_are_said(file):
     name = file("a,w,b,id\n1,5,2,x\n3,6,4,y\n")
     assert read(name, known=("b", "a")).about == "t.csv: 2 rows, 2 columns; left out: w, id"

@@ -24,8 +24,9 @@ For real columns the log-likelihood is that of a density, which depends on the c
 same columns. For whole numbers it is that of a probability. For GaussianMixture and PPCA missing cells (empty, NA or
 nan) have no part in the likelihood of their row; the bits a column are a mean over all columns.
 
-Columns are found by the names that the model was trained on, if the file has them; others are left out,
-and the report lists them. With --labels the bound of a DDPM is that of log p_θ(x|label). With --weights w the mean is that of the rows weighted by the column w.
+Columns are found by the names that the model was trained on, if the file has them; others are left out, and the
+report lists them. With --labels the bound of a DDPM is that of log p_θ(x|label). With --weights w the mean is that of
+the rows weighted by the column w.
 
 Example:
   scratchgen score model.npz penguins -o rows.csv
