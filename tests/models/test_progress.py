@@ -122,7 +122,6 @@ def test_without_lines_a_bar_and_the_last_line_remain(terminal, monkeypatch):
     """The commands print the last line on stdout; a pipe has no other."""
     pytest.importorskip("rich")
     monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
-    monkeypatch.setattr(progress, "REFRESH", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     model, last = VAE(1, **NET), list[str]()
     for _ in progress.shown(model.train(X), "it", model._report, lines=False, end=last.append):

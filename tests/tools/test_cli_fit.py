@@ -272,6 +272,13 @@ def test_an_error_is_one_line_and_leaves_the_files_alone(words, message, folder,
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize("value", ["1", "0", "nan"])
+def test_a_fraction_is_between_0_and_1(value, folder, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "gmm", "mine.csv", "-o", "n.npz", "--validate", value])
+    assert f"must be between 0 and 1, such as .1, got {value}; see" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("names", [",", "", "width,width"])
 def test_names_of_columns_are_some_and_different(names, folder, capsys):
     with pytest.raises(SystemExit) as ended:
