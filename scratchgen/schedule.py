@@ -162,6 +162,34 @@ class NoiseSchedule:
             )
         return NoiseSchedule(variances)
 
+    def sinh_steps(self, n: int) -> IntArray:
+        """n distinct steps in 1..T, rising to T, nearest to the log-SNRs of `sinh_log_snr`; for `respace`.
+
+        The range of log-SNR is that of the chain, from step T to step 1, and the last step is always T.  Levels between
+        two steps are not used: a network of the chain was trained at the steps only.
+
+        Parameters
+        ----------
+        n : int
+            Number of steps, at most T.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If n is not an integer in 1..T.
+
+        Examples
+        --------
+        >>> NoiseSchedule.linear(100).sinh_steps(8)
+        array([  1,   3,   8,  18,  34,  54,  76, 100])
+        """
+        n, log_snr = as_count(n, "n", maximum=self.T), np.log(self.snr[1:])
+        wanted = sinh_log_snr(log_snr[-1], log_snr[0], n)[::-1] if self.T > 1 else log_snr
+        nearest = np.rint(np.interp(-wanted, -log_snr, np.arange(1, self.T + 1))).astype(np.int64)
+        i = np.arange(n)
+        rising = np.maximum.accumulate(nearest - i) + i  # equal neighbours move up, by as little as possible
+        return np.minimum(rising, self.T - n + 1 + i)  # and stay at or below T
+
     @classmethod
     def from_variances(cls, v: ArrayLike) -> Self:
         """Schedule from a table of β_t², (T,), the "betas" of Ho et al.; the first entry is that of t = 1."""
@@ -244,3 +272,35 @@ class NoiseSchedule:
         if not np.allclose(scale**2 + std**2, 1.0, rtol=0, atol=1e-9):
             raise ValueError(f"sde must be variance preserving (scale² + std² = 1), got {sde!r}; use VP")
         return cls(-np.expm1(2 * np.diff(sde.log_scale(times))))
+
+
+CENTRE, WIDTH = 2.0, 4.0  # of `sinh_log_snr`, for data of unit variance
+
+
+def sinh_log_snr(low: float, high: float, n: int) -> Array:
+    """n rising values of log-SNR = 2 + 4 sinh v from low to high, (n,), with v evenly spaced.
+
+    The values are densest at 2, where the denoiser of data of unit variance changes most, and ever sparser towards both
+    ends, where x_t is almost pure noise or almost clean.  For data of variance V the centre would be 2 − log V.  For
+    n = 1 the value is low.
+
+    Parameters
+    ----------
+    low, high : float
+        The range of the process, see `LinearSDE.log_snr`.
+    n : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is not a positive integer, or high is not above low.
+
+    Examples
+    --------
+    >>> sinh_log_snr(-10.0, 9.0, 5).round(1)
+    array([-10. ,  -2.9,   1. ,   4.3,   9. ])
+    """
+    low = as_number(low, "low")
+    high, n = as_number(high, "high", low=low, open_low=True), as_count(n, "n")
+    start, end = np.arcsinh((np.array([low, high]) - CENTRE) / WIDTH)
+    return CENTRE + WIDTH * np.sinh(np.linspace(start, end, n))

@@ -22,6 +22,7 @@ from scratchgen.ddpm import (
     noise_error,
     optimal_reverse_variance,
     predict_noise,
+    predict_x0,
     q_path,
     q_sample,
     reconstruction_loss,
@@ -36,6 +37,7 @@ from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.network_model import Begun
 from scratchgen.nn import CategoricalDenoiser
 from scratchgen.schedule import NoiseSchedule
+from scratchgen.sde import exponential_sampler
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler
 from scratchgen.vae import importance_weighted_bound
 from scratchgen.validation import (
@@ -48,6 +50,7 @@ from scratchgen.validation import (
     as_generator,
     as_guidance,
     as_number,
+    as_stochasticity,
     check_flag,
 )
 
@@ -138,6 +141,8 @@ class DDPM(DiffusionModel):
     >>> model.sample(3, rng=1).shape, model.elbo(x, rng=2).shape
     ((3, 2), (256,))
     >>> model.respace(10).sample(3, rng=1, eta=0.0).shape  # DDIM with 10 calls of the network
+    (3, 2)
+    >>> model.respace(model.schedule_.sinh_steps(10)).sample(3, rng=1, stochasticity=1.0).shape  # SDE-2M, 10 calls
     (3, 2)
 
     With labels, and guidance:
@@ -319,7 +324,8 @@ class DDPM(DiffusionModel):
         Parameters
         ----------
         steps : int, or (n,) of int
-            Number of steps, evenly spaced in 1..T, or the steps themselves; see `NoiseSchedule.respace`.
+            Number of steps, evenly spaced in 1..T, or the steps themselves, see `NoiseSchedule.respace`, such as those
+            of `NoiseSchedule.sinh_steps`.
 
         Raises
         ------
@@ -391,23 +397,49 @@ class DDPM(DiffusionModel):
         y: ArrayLike | None = None,
         guidance: float = 1.0,
         *,
+        stochasticity: float | None = None,
         denoise_last: bool = False,
     ) -> Iterator[tuple[int, Array]]:
         """Yield (t, x_t) for t = T..0 along n trajectories, x_t (n, D) in the model's units; see `sample`."""
-        self._check_denoise_last(denoise_last, eta)
+        self._check_sampler(eta, stochasticity, denoise_last)
         rng, eps_hat = as_generator(rng), self._predictor(y, as_count(n, "n", minimum=0), guidance)
         x_T = rng.standard_normal((n, self.n_features_in_), dtype=np.float32)
+        if stochasticity is not None:
+            return self._multistep_path(eps_hat, x_T, rng, stochasticity)
         if eta is None:
             return ancestral_sampler(self.schedule_, eps_hat, x_T, rng, self.variance_, denoise_last)
         return ddim_sampler(self.schedule_, eps_hat, x_T, rng, eta)
 
-    def _check_denoise_last(self, denoise_last: bool, eta: float | None) -> None:
-        """Raise ValueError for denoise_last=True where the last step adds no Gaussian noise."""
+    def _multistep_path(
+        self, eps_hat: Callable[[Array, int], Array], x_T: Array, rng: np.random.Generator, stochasticity: float
+    ) -> Iterator[tuple[int, Array]]:
+        """`exponential_sampler` on the levels of the steps T..0; the last step, to clean data, is the mean of x_0."""
+        schedule = self.schedule_
+        levels = np.stack([schedule.alpha_bar, schedule.beta_bar], axis=1)
+        noise_to_signal = levels[:, 1] / levels[:, 0]
+
+        def denoise(x_t: Array, scale: float, std: float) -> Array:
+            t = int(np.searchsorted(noise_to_signal, std / scale))
+            return predict_x0(schedule, t, x_t, eps_hat(x_t, t))
+
+        for i, x in exponential_sampler(denoise, x_T, levels[::-1], rng, stochasticity):
+            yield schedule.T - i, x
+
+    def _check_sampler(self, eta: float | None, stochasticity: float | None, denoise_last: bool) -> None:
+        """Raise ValueError for two kinds of steps at once, and for denoise_last=True unless they are ancestral."""
         check_flag(denoise_last, "denoise_last")
-        if denoise_last and eta is not None:
+        if stochasticity is not None:
+            as_stochasticity(stochasticity)
+            if eta is not None:
+                raise ValueError(
+                    f"eta must be None with stochasticity={stochasticity:g}, got {eta!r}; pass eta for DDIM steps or "
+                    "stochasticity for multistep ones"
+                )
+        if denoise_last and (eta is not None or stochasticity is not None):
+            kind, given = ("DDIM", f"eta={eta!r}") if eta is not None else ("multistep", f"{stochasticity=!r}")
             raise ValueError(
-                f"denoise_last must be False for DDIM steps, whose last step adds no noise, got True with eta={eta!r}; "
-                "leave out denoise_last, or pass eta=None for ancestral steps"
+                f"denoise_last must be False for {kind} steps, whose last step adds no noise, got True with {given}; "
+                "leave out denoise_last, or take ancestral steps"
             )
         if denoise_last and isinstance(self.network_, CategoricalDenoiser):
             raise ValueError(
@@ -425,10 +457,14 @@ class DDPM(DiffusionModel):
         y: ArrayLike | None = None,
         guidance: float = 1.0,
         *,
+        stochasticity: float | None = None,
         denoise_last: bool = False,
         as_frame: bool = False,
     ) -> Array:
-        """Draw n examples from p_θ(x_0), (n, D), in units of the data, by T ancestral steps.
+        """Draw n examples, (n, D), in units of the data, by T ancestral steps: p_θ(x_0), the law that `elbo` is about.
+
+        DDIM and multistep steps have other laws, for which the bound does not hold.  Every step is one call of the
+        network; with guidance two.  `respace` gives the same network fewer steps.
 
         Parameters
         ----------
@@ -440,11 +476,15 @@ class DDPM(DiffusionModel):
             Labels.
         guidance : float
             As for `eps_hat`.
+        stochasticity : float, optional
+            c of the multistep steps of `scratchgen.sde.exponential_step`, which then replace the ancestral steps: 0 for
+            DPM-Solver++(2M), the flow, and 1 for SDE-DPM-Solver++(2M).  They are the best for few calls, on the steps
+            of `NoiseSchedule.sinh_steps`.
         denoise_last : bool
             Return the mean of p_θ(x_0 | x_1), without the noise of the last step, which has the standard deviation σ_1.
             With `n_levels` the mean is rounded.  The law of these examples is not p_θ(x_0), the law that `elbo` is
-            about.  An error for DDIM steps, whose last step adds no noise, and for prediction="levels", whose last step
-            draws whole numbers.
+            about.  An error for DDIM and multistep steps, whose last step adds no noise, and for prediction="levels",
+            whose last step draws whole numbers.
         as_frame : bool
             Return a pandas.DataFrame with the names of fit.
 
@@ -456,7 +496,9 @@ class DDPM(DiffusionModel):
             If guidance is so large that ε̂ overflows.
         """
         rng = as_generator(rng)
-        (_, x_1), (_, x) = deque(self.sample_path(n, rng, eta, y, guidance, denoise_last=denoise_last), maxlen=2)
+        (_, x_1), (_, x) = deque(
+            self.sample_path(n, rng, eta, y, guidance, stochasticity=stochasticity, denoise_last=denoise_last), maxlen=2
+        )
         if isinstance(self.network_, CategoricalDenoiser):
             return self.network_.draw(rng, x_1, *self._first_level, None if y is None else self._as_labels(y, n))
         return self._to_levels(self.to_data(x))

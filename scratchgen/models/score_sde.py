@@ -24,6 +24,7 @@ from scratchgen.sde import (
     TimeSampler,
     diffusion_loss,
     euler_maruyama,
+    exponential_sampler,
     flow_map,
     heun,
     predict_score,
@@ -32,6 +33,7 @@ from scratchgen.sde import (
     reconstruction_loss,
     reverse_times,
     score_and_divergence,
+    sinh_times,
     train,
 )
 from scratchgen.sde.processes import check_noise
@@ -48,6 +50,8 @@ from scratchgen.validation import (
     as_number,
     as_stochasticity,
 )
+
+METHODS = ("multistep", "ddim", "euler", "heun", "adaptive")  # of `ScoreSDE.sample`
 
 
 @dataclass(eq=False, repr=False)
@@ -80,7 +84,8 @@ class ScoreSDE(DiffusionModel):
         its expectation.  "importance" has the least variance among independent draws; the learned log-SNR schedule of
         Kingma et al. (2021) has the same optimum between the same ends.
     n_sample_steps : int
-        Steps of `sample`, evenly spaced in log-SNR.
+        Steps of `sample` from the horizon to x_0, at least 2; the last one leads from t_min to the mean of x_0.  A step
+        is one call of the network, so that `sample` makes exactly this number of calls; see its argument `method`.
     n_levels : int, optional
         For whole numbers 0..n_levels−1: likelihoods are then probabilities, and −elbo/(D ln 2) is in bits/dim.
     prediction : {"v", "levels"}
@@ -120,7 +125,7 @@ class ScoreSDE(DiffusionModel):
     matching: str = "denoising"
     directions: str = "rademacher"
     time_choice: str = "stratified"
-    n_sample_steps: int = 250
+    n_sample_steps: int = 20
     sde_: LinearSDE = field(init=False)
 
     # --- training --------------------------------------------------------------------------------------------------
@@ -183,7 +188,7 @@ class ScoreSDE(DiffusionModel):
         as_choice(self.time_choice, "time_choice", STEP_CHOICES)
         if as_choice(self.prediction, "prediction", ("v", "levels")) == "levels" and self.matching != "denoising":
             raise ValueError(f"matching must be 'denoising' for prediction='levels', got {self.matching!r}")
-        as_count(self.n_sample_steps, "n_sample_steps", maximum=10**7)
+        as_count(self.n_sample_steps, "n_sample_steps", minimum=2, maximum=10**7)
         if self.sde is not None and not isinstance(self.sde, LinearSDE):
             raise TypeError(f"sde must be a VP, SubVP or VE process or None, got {self.sde!r}; pass VP()")
         as_number(self.t_min, "t_min", low=0.0, high=self._process.horizon, open_low=True)
@@ -241,43 +246,55 @@ class ScoreSDE(DiffusionModel):
         n: int,
         rng: RNG = None,
         stochasticity: float = 1.0,
-        method: str = "euler",
+        method: str = "multistep",
         n_corrections: int = 0,
         snr: float = 0.16,
     ) -> Iterator[tuple[float, Array]]:
         """Yield (t, x_t) from the horizon to t_min along n trajectories, x_t (n, D) in the model's units.
 
-        Arguments are as for `sample`.  "adaptive" yields the end only.
+        Arguments are as for `sample`.  There are n_sample_steps points; "adaptive" yields the end only.
 
         Raises
         ------
         TypeError, ValueError
-            If method is unknown, "heun" or "adaptive" is combined with stochasticity or corrections, stochasticity is
-            not in [0, 1e6], snr is not in [0, 1), or n or n_corrections is negative.
+            If method is unknown, "heun" or "adaptive" is combined with stochasticity, corrections with another method
+            than "euler", stochasticity is not in [0, 1e6], snr is not in [0, 1), or n or n_corrections is negative.
         ArithmeticError
-            If x becomes NaN or infinite.
+            If x becomes NaN or infinite in an Euler-Maruyama step.
         """
-        if (
-            as_choice(method, "method", ("euler", "heun", "adaptive")) != "euler"
-            and as_stochasticity(stochasticity) != 0
-        ):
-            raise ValueError(f"method {method!r} needs stochasticity=0, got {stochasticity}; pass 0, or 'euler'")
-        as_stochasticity(stochasticity)
+        as_choice(method, "method", METHODS)
+        if as_stochasticity(stochasticity) != 0 and method in ("heun", "adaptive"):
+            raise ValueError(f"method {method!r} needs stochasticity=0, got {stochasticity}; pass 0, or 'multistep'")
         as_number(snr, "snr", low=0.0, high=1 - 1e-9)
         if as_count(n_corrections, "n_corrections", minimum=0) and method != "euler":
             raise ValueError(f"method must be 'euler' with n_corrections={n_corrections}, got {method!r}")
-        sde, rng = self.sde_, as_generator(rng)
+        sde, rng, n_steps = self.sde_, as_generator(rng), as_count(self.n_sample_steps, "n_sample_steps", minimum=2)
         shape = (as_count(n, "n", minimum=0), self.n_features_in_)
         x_T = sde.prior_std * rng.standard_normal(shape, dtype=np.float32)
+        if method in ("multistep", "ddim"):
+            return self._exponential_path(x_T, rng, stochasticity, multistep=method == "multistep")
         score = partial(predict_score, self.network_, sde)
         if method == "adaptive":
             return iter([(self.t_min, flow_map(sde, score, x_T, sde.horizon, self.t_min, rtol=1e-4))])
-        times = reverse_times(sde, self.n_sample_steps, self.t_min)
+        times = reverse_times(sde, n_steps - 1, self.t_min)
         if method == "heun":
             return heun(sde, score, x_T, times)
         return euler_maruyama(
             sde, score, x_T, times, rng, stochasticity=stochasticity, n_corrections=n_corrections, snr=snr
         )
+
+    def _exponential_path(
+        self, x_T: Array, rng: np.random.Generator, stochasticity: float, multistep: bool
+    ) -> Iterator[tuple[float, Array]]:
+        """`exponential_sampler` on the times of `sinh_times`."""
+        times = sinh_times(self.sde_, self.n_sample_steps - 1, self.t_min)
+        levels = np.stack(self.sde_.marginal(times), axis=1)
+        for i, x in exponential_sampler(self._denoise, x_T, levels, rng, stochasticity, multistep):
+            yield float(times[i]), x
+
+    def _denoise(self, x_t: Array, scale: float, std: float) -> Array:
+        """E[x_0 | x_t] by the network, (x_t − std · ε̂)/scale, (N, D)."""
+        return (x_t - std * self.network_(x_t, scale, std)) / scale
 
     @framed
     @finite(UNTRAINED)
@@ -286,7 +303,7 @@ class ScoreSDE(DiffusionModel):
         n: int,
         rng: RNG = None,
         stochasticity: float = 1.0,
-        method: str = "euler",
+        method: str = "multistep",
         n_corrections: int = 0,
         snr: float = 0.16,
         *,
@@ -294,20 +311,24 @@ class ScoreSDE(DiffusionModel):
     ) -> Array:
         """Draw n examples, (n, D), in units of the data, by the reverse SDE (32) and the mean of x_0 given x at t_min.
 
-        With `n_levels` the last step is a draw from the decoder of `elbo` at t_min instead of the mean.
+        With `n_levels` the last step is a draw from the decoder of `elbo` at t_min instead of the mean; the rounding of
+        prediction="v" needs no call of the network.
 
         Parameters
         ----------
         n : int
         rng : int, Generator or None
         stochasticity : float
-            1 for the reverse SDE, 0 for the probability-flow ODE.
-        method : {"euler", "heun", "adaptive"}
-            "euler": Euler-Maruyama steps.  "heun": Heun's method on the same times, of second order, with two calls of
-            the network a step.  "adaptive": `scratchgen.sde.flow_map` with rtol 1e-4.  The last two need stochasticity
-            = 0.
+            c: 1 for the reverse SDE, 0 for the probability-flow ODE.
+        method : {"multistep", "ddim", "euler", "heun", "adaptive"}
+            "multistep": exponential steps that extrapolate the denoiser, `scratchgen.sde.exponential_step`, on the grid
+            of `sinh_times`; SDE-DPM-Solver++(2M), for stochasticity = 0 DPM-Solver++(2M).  "ddim": the same steps
+            without extrapolation; DDIM with η = c at stochasticity 0 and 1 only.  "euler": Euler-Maruyama steps, evenly
+            spaced in log-SNR; they need some hundreds of steps.  "heun": Heun's method on these times, of second order,
+            with two calls of the network a step, 2 n_sample_steps − 1 in sum.  "adaptive": `scratchgen.sde.flow_map`
+            with rtol 1e-4.  The last two need stochasticity = 0.
         n_corrections : int
-            Langevin steps after every Euler-Maruyama step, see `scratchgen.sde.euler_maruyama`.
+            Langevin steps after every Euler-Maruyama step, each with a call, see `scratchgen.sde.euler_maruyama`.
         snr : float
             Size of the Langevin steps, in [0, 1).
         as_frame : bool
@@ -320,7 +341,7 @@ class ScoreSDE(DiffusionModel):
             return self.network_.draw(rng, x, scale, std)
         if self.n_levels is not None:
             return self._to_levels(self.to_data((x + std * rng.standard_normal(x.shape)) / scale))
-        return self.to_data((x - std * self.eps_hat(x, t)) / scale)
+        return self.to_data(self._denoise(x, scale, std))
 
     # --- likelihood ------------------------------------------------------------------------------------------------
 

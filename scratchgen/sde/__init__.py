@@ -32,6 +32,7 @@ from scratchgen.sde.reverse import (
     reverse_drift,
     reverse_moments,
     reverse_times,
+    sinh_times,
 )
 from scratchgen.sde.training import (
     DIRECTIONS,
@@ -88,6 +89,7 @@ __all__ = [
     "score_and_divergence",
     "score_step",
     "sde_log_prob_bound",
+    "sinh_times",
     "sliced_error",
     "sliced_score_matching",
     "sliced_step",

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from scratchgen.quadrature import affine_map, integrate
+from scratchgen.schedule import sinh_log_snr
 from scratchgen.sde.processes import LinearSDE, as_time, check_times
 from scratchgen.validation import (
     Array,
@@ -123,6 +124,30 @@ def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.
     first, last = (std / scale) ** 2 + detail**2
     noise = np.geomspace(first, last, as_count(n_steps, "n_steps") + 1) - detail**2
     return np.concatenate([[sde.horizon], sde.time_at(-np.log(noise[1:-1])), [t_min]])
+
+
+def sinh_times(sde: LinearSDE, n_steps: int, t_min: float) -> Array:
+    """n_steps + 1 times from the horizon down to t_min at the log-SNRs of `sinh_log_snr`: the grid of fast samplers.
+
+    The range of log-SNR is that of the process between t_min and the horizon.
+
+    Parameters
+    ----------
+    n_steps : int
+    t_min : float
+        In (0, horizon).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n_steps is not a positive integer, or t_min is out of range.
+    """
+    t_min = as_time(sde, t_min, "t_min", open_low=True)
+    if t_min == sde.horizon:
+        raise ValueError(f"t_min must be below the horizon {sde.horizon}, got {t_min}; pass a smaller t_min")
+    low, high = sde.log_snr(np.array([sde.horizon, t_min]))
+    log_snr = sinh_log_snr(low, high, as_count(n_steps, "n_steps") + 1)
+    return np.concatenate([[sde.horizon], sde.time_at(log_snr[1:-1]), [t_min]])
 
 
 def as_times(sde: LinearSDE, times: Array) -> Array:
