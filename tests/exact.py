@@ -59,6 +59,34 @@ CLUSTERS = Mixture(
 )
 
 
+def multistep_moments(levels, law, c, extrapolates=True):
+    """Mean and covariance of E[x_0 | x] at the end of multistep steps along levels (scale, std) for Gaussian data.
+
+    The start is N(0, std² I) of the first level.  The state is (x, last x̂_0), which moves linearly; the steps are those
+    of Lu et al. (2022), algorithm 2, with r = h_last/h, and of their stochastic form.
+    """
+    D, C, m = law.dimension, law.covariance(), law.mean()
+    one, nil = np.eye(D), np.zeros((D, D))
+    mean, V = np.zeros(2 * D), np.zeros((2 * D, 2 * D))
+    V[:D, :D] = levels[0][1] ** 2 * one
+    h_last = np.inf if extrapolates else None
+    for i, (a, s) in enumerate(levels):
+        K = a * C @ np.linalg.inv(a**2 * C + s**2 * one)  # x̂_0 = K x + k
+        k = m - a * K @ m
+        if i == len(levels) - 1:
+            return K @ mean[:D] + k, K @ V[:D, :D] @ K.T
+        b, u = levels[i + 1]
+        h = np.log(b / u) - np.log(a / s)
+        now, before = (1.0, 0.0) if h_last is None else (1 + h / (2 * h_last), h / (2 * h_last))
+        gain = b * (1 - np.exp(-(1 + c**2) * h))
+        A = np.block([[u / s * np.exp(-(c**2) * h) * one + gain * now * K, -gain * before * one], [K, nil]])
+        mean = A @ mean + np.concatenate([gain * now * k, k])
+        V = A @ V @ A.T
+        V[:D, :D] += u**2 * (1 - np.exp(-2 * c**2 * h)) * one
+        h_last = h if extrapolates else None
+    raise AssertionError
+
+
 def sigma_rows(law):
     """Points and noises, all pairs of sigma points: means over the rows are E_p E_ε of any quadratic function."""
     D = law.dimension

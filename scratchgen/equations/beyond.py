@@ -305,7 +305,7 @@ BEYOND: tuple[Row, ...] = (
         "",
         "sde.edm_sigmas",
         lambda f: both(check_sigma_grid(f("sde.edm_sigmas")), check_sigma_grid(f("sde.edm_sigmas"), 0.01, 50.0, 3.0)),
-        theory_only="ScoreSDE spaces its steps by the detail of the data",
+        theory_only="ScoreSDE spaces its levels by log-SNR = 2 + 4 sinh v",
         use="Finds reversed grids and steps of 1/n in place of 1/(n−1)",
     ),
     Row(
@@ -314,7 +314,7 @@ BEYOND: tuple[Row, ...] = (
         "",
         "sde.exponential_step",
         exponential_step,
-        theory_only="the models sample by DDIM steps, ancestral steps, Euler-Maruyama and Heun",
+        runs_in=("DDPM.sample", "ScoreSDE.sample"),
         use="Checks DDIM, DPM-Solver++(2M) and their stochastic forms against the solved SDE, whatever the convention",
     ),
     Row(
@@ -323,7 +323,7 @@ BEYOND: tuple[Row, ...] = (
         "",
         "sde.exponential_sampler",
         flow_order,
-        theory_only="the models sample by DDIM steps, ancestral steps, Euler-Maruyama and Heun",
+        runs_in=("DDPM.sample", "ScoreSDE.sample"),
         use="Sees any mistake that costs an order, without knowing the formula of the sampler",
     ),
     Row(
@@ -332,7 +332,7 @@ BEYOND: tuple[Row, ...] = (
         "",
         "sde.exponential_sampler",
         weak_order,
-        theory_only="the models sample by DDIM steps, ancestral steps, Euler-Maruyama and Heun",
+        runs_in=("DDPM.sample", "ScoreSDE.sample"),
         use="Tests the noise of any sampler without a Monte Carlo error",
     ),
     Row(

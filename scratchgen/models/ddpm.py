@@ -422,8 +422,8 @@ class DDPM(DiffusionModel):
             t = int(np.searchsorted(noise_to_signal, std / scale))
             return predict_x0(schedule, t, x_t, eps_hat(x_t, t))
 
-        for i, x in exponential_sampler(denoise, x_T, levels[::-1], rng, stochasticity):
-            yield schedule.T - i, x
+        path = exponential_sampler(denoise, x_T, levels[::-1], rng, stochasticity)
+        return ((schedule.T - i, x) for i, x in path)
 
     def _check_sampler(self, eta: float | None, stochasticity: float | None, denoise_last: bool) -> None:
         """Raise ValueError for two kinds of steps at once, and for denoise_last=True unless they are ancestral."""

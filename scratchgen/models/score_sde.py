@@ -28,6 +28,7 @@ from scratchgen.sde import (
     flow_map,
     heun,
     predict_score,
+    predict_x0,
     prior_loss,
     probability_flow_log_prob,
     reconstruction_loss,
@@ -289,12 +290,9 @@ class ScoreSDE(DiffusionModel):
         """`exponential_sampler` on the times of `sinh_times`."""
         times = sinh_times(self.sde_, self.n_sample_steps - 1, self.t_min)
         levels = np.stack(self.sde_.marginal(times), axis=1)
-        for i, x in exponential_sampler(self._denoise, x_T, levels, rng, stochasticity, multistep):
-            yield float(times[i]), x
-
-    def _denoise(self, x_t: Array, scale: float, std: float) -> Array:
-        """E[x_0 | x_t] by the network, (x_t − std · ε̂)/scale, (N, D)."""
-        return (x_t - std * self.network_(x_t, scale, std)) / scale
+        denoise = partial(predict_x0, self.network_)
+        path = exponential_sampler(denoise, x_T, levels, rng, stochasticity, multistep)
+        return ((float(times[i]), x) for i, x in path)
 
     @framed
     @finite(UNTRAINED)
@@ -341,7 +339,7 @@ class ScoreSDE(DiffusionModel):
             return self.network_.draw(rng, x, scale, std)
         if self.n_levels is not None:
             return self._to_levels(self.to_data((x + std * rng.standard_normal(x.shape)) / scale))
-        return self.to_data(self._denoise(x, scale, std))
+        return self.to_data(predict_x0(self.network_, x, scale, std))
 
     # --- likelihood ------------------------------------------------------------------------------------------------
 

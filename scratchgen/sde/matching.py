@@ -9,7 +9,8 @@ The equalities hold in expectation over x_t = scale · x_0 + std · ε, with J =
 θ.  Therefore all four have the same minimiser, but only the first is 0 there.
 
 `denoising_error` and `sliced_error` return the loss and its derivatives, for training.  `predict_score` and
-`score_and_divergence` give the score of a noise network, s_θ(x, t) = −ε̂(x, t)/std(t), and its divergence.
+`score_and_divergence` give the score of a noise network, s_θ(x, t) = −ε̂(x, t)/std(t), and its divergence, `predict_x0`
+its denoiser.
 """
 
 import numpy as np
@@ -104,6 +105,19 @@ def predict_score(network: NoisePredictor, sde: LinearSDE, x: Array, t: Array | 
     x = as_arrays("x (N, D)", x)
     scale, std = sde.marginal(t)
     return -network(x, scale, std) / column(std, x)
+
+
+def predict_x0(network: NoisePredictor, x: Array, scale: Array | float, std: Array | float) -> Array:
+    """x̂_0 = (x_t − std · ε̂)/scale ≈ E[x_0 | x_t], (N, D), for x_t = scale · x_0 + std · ε, (N, D).
+
+    Parameters
+    ----------
+    scale, std : float or (N,)
+        Positive.
+    """
+    check_network(network)
+    x = as_arrays("x (N, D)", x)
+    return (x - column(std, x, "std") * network(x, scale, std)) / column(scale, x, "scale")
 
 
 def score_and_divergence(

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scratchgen import VE, VP, NoiseSchedule, SubVP
+from scratchgen.schedule import sinh_log_snr
 from scratchgen.testing import variances
 from tests.strategies import relative, residual
 
@@ -324,3 +325,49 @@ def test_schedules_are_compared_by_identity_and_can_be_kept_in_a_set():
     assert one == one
     assert one != same
     assert len({one, same, one}) == 2
+
+
+# --- the grid of fast samplers ------------------------------------------------------------------------------
+
+
+@given(st.floats(-30, 20), st.floats(0.1, 30), st.integers(2, 60))
+def test_sinh_log_snr_is_even_in_v_and_keeps_its_ends(low, span, n):
+    log_snr = sinh_log_snr(low, low + span, n)
+    assert log_snr.shape == (n,)
+    assert np.abs(log_snr[[0, -1]] - [low, low + span]).max() < 1e-12 * (1 + abs(low) + span)
+    v = np.log((log_snr - 2) / 4 + np.hypot((log_snr - 2) / 4, 1))  # arcsinh
+    assert np.abs(np.diff(v) - (v[-1] - v[0]) / (n - 1)).max() < 1e-12 * (1 + abs(low) + span)
+
+
+@given(variances(1e-6, 0.9, max_T=30), st.data())
+def test_sinh_steps_are_distinct_steps_up_to_T_nearest_to_the_grid(v, data):
+    """Exactly n for every n; where they lie far apart, each is one of the two steps around its log-SNR."""
+    schedule = NoiseSchedule(v)
+    n = data.draw(st.integers(1, schedule.T))
+    steps = schedule.sinh_steps(n)
+    assert steps.shape == (n,)
+    assert steps[-1] == schedule.T
+    assert np.array_equal(schedule.respace(steps).alpha_bar[1:].argsort(), np.arange(n)[::-1])
+    log_snr = np.log(schedule.snr[1:])
+    wanted = sinh_log_snr(log_snr[-1], log_snr[0], n)[::-1] if schedule.T > 1 else log_snr
+    if np.diff(steps).min(initial=9) > 1:
+        assert (log_snr[np.maximum(steps - 2, 0)] >= wanted - 1e-9).all()
+        assert (log_snr[np.minimum(steps, schedule.T - 1)] <= wanted + 1e-9).all()
+
+
+def test_sinh_steps_of_all_steps_are_all_steps_and_few_are_dense_where_data_form():
+    schedule = NoiseSchedule.linear(100)
+    for T in 1, 2, 100:
+        assert np.array_equal(NoiseSchedule.linear(T).sinh_steps(T), np.arange(1, T + 1))
+    assert schedule.sinh_steps(1).tolist() == [100]
+    assert schedule.sinh_steps(2).tolist() == [1, 100]
+    assert schedule.sinh_steps(20).tolist() == [
+        1, 2, 3, 4, 5, 7, 10, 13, 17, 22, 28, 35, 42, 50, 58, 66, 74, 82, 91, 100
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"^n must be at most 100, got 101"):
+        schedule.sinh_steps(101)
+
+
+def test_sinh_log_snr_refuses_an_empty_range():
+    with pytest.raises(ValueError, match=r"^high must be in"):
+        sinh_log_snr(3.0, 3.0, 4)

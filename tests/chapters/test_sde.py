@@ -28,6 +28,7 @@ from scratchgen.sde import (
     reverse_drift,
     reverse_moments,
     reverse_times,
+    sinh_times,
 )
 from scratchgen.sde.reverse import as_times
 from scratchgen.testing import mixtures_and_points, reals, sdes
@@ -385,6 +386,23 @@ def test_reverse_times_are_even_in_the_noise_over_the_detail(sde, n_steps, u, de
 def test_reverse_times_out_of_range_are_refused_by_name(arguments, name, error):
     with pytest.raises(error, match=rf"^{name} must be "):
         reverse_times(VP(horizon=2.0), **{"n_steps": 5, **arguments})
+
+
+@given(sdes(), st.integers(1, 60), st.floats(1e-4, 0.5))
+def test_sinh_times_are_even_in_v_where_log_snr_is_2_plus_4_sinh_v(sde, n_steps, u):
+    """The times fall from the horizon and end at t_min exactly, for every process."""
+    times = sinh_times(sde, n_steps, u * sde.horizon)
+    assert times.shape == (n_steps + 1,)
+    assert (times[0], times[-1]) == (sde.horizon, u * sde.horizon)
+    assert np.all(np.diff(times) < 0)
+    v = np.arcsinh((sde.log_snr(times) - 2) / 4)
+    assert residual(v, np.linspace(v[0], v[-1], n_steps + 1)) < 1e-9
+
+
+@pytest.mark.parametrize("t_min", [0.0, 2.0, 2.1])
+def test_sinh_times_refuse_an_end_outside_the_process(t_min):
+    with pytest.raises(ValueError, match=r"^t_min must be"):
+        sinh_times(VP(horizon=2.0), 5, t_min)
 
 
 # --- the probability flow ---------------------------------------------------------------------------------

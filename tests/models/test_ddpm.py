@@ -11,7 +11,18 @@ from scipy import stats
 from scratchgen import DDPM, NoiseSchedule
 from scratchgen.ddpm import bound_terms, negative_elbo
 from scratchgen.nn import NoiseNetwork
-from tests.exact import BIMODAL, CLUSTERS, GAUSSIAN, LOG_2PI, affine, exact, gaussian, grid_rows, sigma_rows
+from tests.exact import (
+    BIMODAL,
+    CLUSTERS,
+    GAUSSIAN,
+    LOG_2PI,
+    affine,
+    exact,
+    gaussian,
+    grid_rows,
+    multistep_moments,
+    sigma_rows,
+)
 from tests.strategies import FALSE_ALARM, Scripted, passes_as_sample, residual
 
 # --- DDPM with an exact predictor -------------------------------------------------------------------------
@@ -130,6 +141,38 @@ def test_ddpm_samples_gaussian_data_with_the_exact_moments_of_its_chain(kind):
         m, V = A @ m - weight * e / SCHEDULE.alpha[t], A @ V @ A.T + sigma2[t] * np.eye(2)
     assert residual(mean, model.scale_ * m + model.mean_) < 1e-6  # x_T is float32
     assert residual(jacobian @ jacobian.T, np.outer(model.scale_, model.scale_) * V) < 1e-6
+
+
+@pytest.mark.parametrize("c", [0.0, 0.5, 1.0])
+def test_ddpm_samples_gaussian_data_by_multistep_steps_with_their_exact_moments(c):
+    """On all steps of a chain, and on those of a respaced one."""
+    for n in 12, 5:
+        schedule = NoiseSchedule.linear(12)
+        schedule = schedule.respace(schedule.sinh_steps(n))
+        model, law = exact(DDPM(schedule, n_steps=1, rng=0), GAUSSIAN)
+        draw = lambda size, rng, model=model: model.sample(size, rng, stochasticity=c)  # noqa: E731
+        mean, jacobian = affine((n + 1 if c else 1, 2), draw)  # the last step draws noise, and multiplies it by 0
+        levels = np.stack([schedule.alpha_bar, schedule.beta_bar], axis=1)[:0:-1]
+        m, V = multistep_moments(levels, law, c)
+        assert (
+            residual(mean, model.scale_ * m + model.mean_) < 2e-4
+        )  # x_T is float32, and x̂_0 is divided by ᾱ_T = 0.007
+        assert residual(jacobian @ jacobian.T, np.outer(model.scale_, model.scale_) * V) < 2e-4
+
+
+@pytest.mark.parametrize("c", [0.0, 1.0])
+def test_ddpm_samples_a_mixture_with_20_calls_by_multistep_steps(c):
+    """Statistical, against the mixture; 20 ancestral steps, even in t, fail, and so do 20 of DDIM."""
+    model, _ = exact(DDPM(n_steps=1, rng=0), CLUSTERS)
+    network = model.network_
+    fast, even = model.respace(model.schedule_.sinh_steps(20)), model.respace(20)
+    assert fast.network_ is network
+    path = list(fast.sample_path(3000, rng=0, stochasticity=c))
+    assert [t for t, _ in path] == list(range(20, -1, -1))
+    assert (fast.sample(3000, rng=0, stochasticity=c) == fast.to_data(path[-1][1])).all()
+    assert passes_as_sample(fast.sample(3000, rng=1, stochasticity=c), CLUSTERS)
+    assert not passes_as_sample(even.sample(3000, rng=1), CLUSTERS)
+    assert not passes_as_sample(even.sample(3000, rng=1, eta=0.0), CLUSTERS)
 
 
 def test_ddpm_samples_a_mixture():

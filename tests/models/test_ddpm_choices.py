@@ -30,6 +30,7 @@ from scratchgen.ddpm import (
 )
 from scratchgen.ddpm.objective import WEIGHTINGS
 from scratchgen.ddpm.predictions import PREDICTIONS, predict_noise
+from scratchgen.sde import exponential_sampler
 from scratchgen.testing import reals, schedules, schedules_and_t
 from scratchgen.timestep_sampling import STEP_CHOICES
 from tests.exact import ExactNoise, affine, exact
@@ -343,6 +344,12 @@ def test_denoise_last_rounds_means_of_whole_numbers_and_is_refused_where_the_las
     for call in model.sample, model.sample_path:
         with pytest.raises(ValueError, match=r"^denoise_last must be False for DDIM steps, .* eta=0.0; leave out"):
             call(3, rng=0, eta=0.0, denoise_last=True)
+        with pytest.raises(ValueError, match=r"^denoise_last must be False for multistep steps, .* stochasticity=0.5;"):
+            call(3, rng=0, stochasticity=0.5, denoise_last=True)
+        with pytest.raises(ValueError, match=r"^eta must be None with stochasticity=0.5, got 0.0; pass eta for DDIM"):
+            call(3, rng=0, eta=0.0, stochasticity=0.5)
+        with pytest.raises(ValueError, match=r"^stochasticity must be in"):
+            call(3, rng=0, stochasticity=-1.0)
     levels = DDPM(NoiseSchedule.linear(5), prediction="levels", **options).fit(x)
     with pytest.raises(ValueError, match=r"^denoise_last must be False for prediction='levels'"):
         levels.sample(3, rng=0, denoise_last=True)
@@ -429,6 +436,43 @@ def test_guidance_is_linear_between_the_unlabelled_and_the_labelled_model():
     assert residual(model.eps_hat(x, 4, y, guidance=3.0), free + 3 * (given - free)) < 1e-6
     stronger = model.sample(200, rng=0, y=np.ones(200, dtype=int), guidance=3.0)
     assert not np.array_equal(stronger, model.sample(200, rng=0, y=np.ones(200, dtype=int)))
+
+
+def test_multistep_steps_use_the_noise_of_eps_hat_with_its_labels_guidance_and_clipping():
+    """The path is that of `exponential_sampler` for x̂_0 = (x_t − β̄_t ε̂)/ᾱ_t with ε̂ at the step's t, once a step."""
+    whole = np.random.default_rng(0).integers(0, 4, (40, 1))
+    small = {"hidden": (4,), "n_steps": 3, "rng": 0}
+    told = {"y": np.array([0, 1, 1]), "guidance": 3.0}
+    models = [(labelled(n_steps=30), told), (labelled(n_steps=30, prediction="step"), told)]
+    models += [
+        (labelled(n_steps=30).respace([2, 3, 9, 20]), told),
+        (DDPM(n_levels=4, clip_x0=True, **small).fit(whole), {}),
+    ]
+    for model, labels in models:
+        schedule, rng, seen = model.schedule_, np.random.default_rng(5), []
+
+        def denoise(x_t, scale, std, model=model, schedule=schedule, seen=seen, labels=labels):
+            (t,) = np.flatnonzero((schedule.alpha_bar == scale) & (schedule.beta_bar == std))
+            seen.append(int(t))
+            return (x_t - np.float32(std) * model.eps_hat(x_t, int(t), **labels)) / np.float32(scale)
+
+        levels = np.stack([schedule.alpha_bar, schedule.beta_bar], axis=1)[::-1]
+        x_T = rng.standard_normal((3, 1), dtype=np.float32)
+        wanted = [x for _, x in exponential_sampler(denoise, x_T, levels, rng, 0.7)]
+        found = list(model.sample_path(3, np.random.default_rng(5), stochasticity=0.7, **labels))
+        assert seen == list(range(schedule.T, 0, -1)) == [t for t, _ in found][:-1]
+        assert residual(np.array([x for _, x in found]), np.array(wanted)) < 1e-6
+        assert np.isfinite(model.sample(3, rng=0, stochasticity=0.7, **labels)).all()
+
+
+def test_multistep_samples_of_whole_numbers_are_whole_and_follow_their_tables():
+    """With a network over the levels, the last step draws from P(x_0 | x_1)."""
+    x = np.random.default_rng(0).integers(0, 4, (40, 2))
+    for prediction in "levels", "v":
+        model = DDPM(n_levels=4, prediction=prediction, hidden=(4,), n_steps=3, rng=0).fit(x)
+        drawn = model.respace(model.schedule_.sinh_steps(6)).sample(200, rng=0, stochasticity=1.0)
+        assert set(np.unique(drawn)) <= {0.0, 1.0, 2.0, 3.0}
+        assert len(np.unique(drawn)) > 1
 
 
 @pytest.mark.parametrize("y", [None, [0, 1, 1]])

@@ -10,7 +10,20 @@ from scipy import stats
 from scratchgen import VE, VP, Mixture, ScoreSDE, SubVP
 from scratchgen.grading import grade_noise
 from scratchgen.nn import NoiseNetwork
-from tests.exact import BIMODAL, CLUSTERS, GAUSSIAN, LOG_2PI, affine, exact, gaussian, grid_rows, sigma_rows
+from scratchgen.sde import flow_map, reverse_moments
+from tests.exact import (
+    BIMODAL,
+    CLUSTERS,
+    GAUSSIAN,
+    LOG_2PI,
+    ExactNoise,
+    affine,
+    exact,
+    gaussian,
+    grid_rows,
+    multistep_moments,
+    sigma_rows,
+)
 from tests.strategies import FALSE_ALARM, Scripted, passes_as_sample, residual
 
 SDES = [VP(), VP(0.5, 8.0, 2.0), SubVP(0.1, 15.0), VE(0.01, 20.0)]
@@ -165,10 +178,9 @@ def euler_moments(sde, law, times, stochasticity):
 @pytest.mark.parametrize("stochasticity", [1.0, 0.0, 0.5])
 def test_score_sde_samples_gaussian_data_with_the_exact_moments_of_its_scheme(sde, stochasticity):
     n, t_min = 12, 0.02
-    model, law = exact(ScoreSDE(sde, t_min, n_sample_steps=n, n_steps=1, rng=0), GAUSSIAN)
-    mean, jacobian = affine(
-        (n + 1 if stochasticity else 1, 2), lambda size, rng: model.sample(size, rng=rng, stochasticity=stochasticity)
-    )
+    model, law = exact(ScoreSDE(sde, t_min, n_sample_steps=n + 1, n_steps=1, rng=0), GAUSSIAN)
+    draw = partial(model.sample, stochasticity=stochasticity, method="euler")
+    mean, jacobian = affine((n + 1 if stochasticity else 1, 2), draw)
     low, high = log_snr_ends(sde, t_min)
     times = [sde.horizon, *(float(sde.time_at(u)) for u in np.linspace(low, high, n + 1)[1:-1]), t_min]
     m, V = euler_moments(sde, law, times, stochasticity)
@@ -183,28 +195,113 @@ def test_score_sde_samples_have_the_right_covariance_at_first_order(sde, stochas
     errors = []
     data = gaussian([0, 0], [[1.0, 0.3], [0.3, 0.5]])
     for n in 100, 200, 400:
-        model, _ = exact(ScoreSDE(sde, n_sample_steps=n, standardize=False, n_steps=1, rng=0), data)
-        draw = partial(model.sample, stochasticity=stochasticity)
+        model, _ = exact(ScoreSDE(sde, n_sample_steps=n + 1, standardize=False, n_steps=1, rng=0), data)
+        draw = partial(model.sample, stochasticity=stochasticity, method="euler")
         jacobian = affine((n + 1 if stochasticity else 1, 2), draw)[1]
         errors.append(jacobian @ jacobian.T - data.covariance())
     assert abs(2 * errors[2] - errors[1]).max() < 0.03  # extrapolated to step size 0
     assert np.log2(np.linalg.norm(errors[0] - errors[1]) / np.linalg.norm(errors[1] - errors[2])) > 0.8
 
 
-@pytest.mark.parametrize("stochasticity", [1.0, 0.0])
-def test_score_sde_samples_a_mixture(stochasticity):
-    """Statistical, against the mixture; a path that stops halfway fails."""
-    model, law = exact(ScoreSDE(n_steps=1, rng=0), CLUSTERS)
-    path = list(model.sample_path(1500, rng=0, stochasticity=stochasticity))
+@every_sde
+@pytest.mark.parametrize("stochasticity", [1.0, 0.0, 0.5])
+@pytest.mark.parametrize("method", ["multistep", "ddim"])
+def test_exponential_steps_have_the_exact_moments_of_their_formula_on_the_sinh_grid(sde, stochasticity, method):
+    n, t_min = 12, 0.02
+    model, law = exact(ScoreSDE(sde, t_min, n_sample_steps=n, n_steps=1, rng=0), GAUSSIAN)
+    draw = partial(model.sample, stochasticity=stochasticity, method=method)
+    mean, jacobian = affine((n if stochasticity else 1, 2), draw)
+    v = np.arcsinh((np.array(log_snr_ends(sde, t_min)) - 2) / 4)
+    levels = np.stack(sde.marginal(sde.time_at(2 + 4 * np.sinh(np.linspace(*v, n)))), axis=1)
+    m, V = multistep_moments(levels, law, stochasticity, extrapolates=method == "multistep")
+    assert residual(mean, model.scale_ * m + model.mean_) < 1e-5  # x_T is float32
+    assert residual(jacobian @ jacobian.T, np.outer(model.scale_, model.scale_) * V) < 1e-5
+
+
+@pytest.mark.parametrize("sde", [VP(), SubVP(), VE(0.01, 20.0)], ids=repr)
+def test_orders_of_the_samplers_of_the_flow_on_the_exact_score_of_a_mixture(sde):
+    """With half as long steps, errors at t_min fall by 2 for "ddim", and by 4 for "multistep" and "heun"."""
+    model, _ = exact(ScoreSDE(sde, 0.02, standardize=False, n_steps=1, rng=0), PLANE)
+    ((_, x_T), *_) = model.sample_path(40, rng=0)
+    end = flow_map(sde, model.predict_score, x_T.astype(float), sde.horizon, 0.02, rtol=1e-9)
+    for method, order in ("ddim", 1.0), ("multistep", 2.0), ("heun", 2.0):
+        errors = []
+        for n in 41, 81, 161:
+            model.set_params(n_sample_steps=n)
+            *_, (t, x) = model.sample_path(40, rng=0, stochasticity=0.0, method=method)
+            assert t == 0.02
+            errors.append(np.sqrt(((x - end) ** 2).mean()))
+        orders = np.log2(errors[:-1]) - np.log2(errors[1:])
+        assert abs(orders - order).max() < 0.2
+
+
+@every_sde
+@pytest.mark.parametrize("stochasticity", [0.7, 1.0])
+def test_weak_orders_on_gaussian_data(sde, stochasticity):
+    """Mean and covariance at t_min against those of the reverse SDE from the same start, solved exactly."""
+    t_min, orders = 0.02, {}
+    model, _ = exact(ScoreSDE(sde, t_min, n_steps=1, rng=0), GAUSSIAN)
+    start = np.zeros(2), sde.prior_std**2 * np.eye(2)
+    m, V = reverse_moments(sde, model.predict_score, *start, t_min, stochasticity)
+    for method in "multistep", "ddim":
+
+        def end(size, rng, method=method):
+            *_, (_, x) = model.sample_path(size, rng, stochasticity, method)
+            return x
+
+        errors = []
+        for n in 41, 81:
+            model.set_params(n_sample_steps=n)
+            mean, jacobian = affine((n, 2), end)
+            errors.append(np.linalg.norm(np.vstack([mean - m, jacobian @ jacobian.T - V])))
+        orders[method] = np.log2(errors[0] / errors[1])
+    print(orders)
+    assert 1.6 < orders["multistep"] < 2.2
+    assert 0.8 < orders["ddim"] < 1.2
+
+
+class Counted(ExactNoise):
+    """An exact network that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, *arguments, **options):
+        self.calls += 1
+        return super().__call__(*arguments, **options)
+
+
+@pytest.mark.parametrize("n", [2, 3, 20])
+@pytest.mark.parametrize("sde", [VP(), VE(0.01, 20.0)], ids=repr)
+def test_sample_makes_exactly_n_sample_steps_calls_of_the_network(sde, n):
+    model, law = exact(ScoreSDE(sde, n_sample_steps=n, n_steps=1, rng=0), PLANE)
+    for given, calls in (
+        ({}, n),
+        ({"stochasticity": 0.0}, n),
+        ({"method": "ddim", "stochasticity": 0.5}, n),
+        ({"method": "euler"}, n),
+        ({"method": "euler", "n_corrections": 2}, 3 * n - 2),
+        ({"method": "heun", "stochasticity": 0.0}, 2 * n - 1),
+    ):
+        model.network_ = Counted(law)
+        model.sample(3, rng=0, **given)
+        assert model.network_.calls == calls, given
+
+
+@pytest.mark.parametrize(("given", "n"), [({}, 20), ({"stochasticity": 0.0}, 20), ({"method": "euler"}, 250)])
+def test_score_sde_samples_a_mixture(given, n):
+    """Statistical, against the mixture; a path that stops halfway fails, and so does Euler-Maruyama with 10 steps."""
+    model, law = exact(ScoreSDE(n_sample_steps=n, n_steps=1, rng=0), CLUSTERS)
+    path = list(model.sample_path(1500, rng=0, **given))
     times = np.array([t for t, _ in path])
     assert times[0] == 1.0
     assert times[-1] == 1e-3
-    assert len(times) == 251
+    assert len(times) == n
     assert (np.diff(times) < 0).all()
     assert passes_as_sample(path[0][1], gaussian([0, 0], np.eye(2)))
     assert passes_as_sample(path[-1][1], law)
-    assert not passes_as_sample(path[-120][1], law)
-    assert passes_as_sample(model.sample(1500, rng=0, stochasticity=stochasticity), CLUSTERS)
+    assert not passes_as_sample(path[n // 2][1], law)
+    assert passes_as_sample(model.sample(1500, rng=0, **given), CLUSTERS)
+    assert not passes_as_sample(model.set_params(n_sample_steps=6).sample(1500, rng=0, method="euler"), CLUSTERS)
 
 
 # --- training ---------------------------------------------------------------------------------------------
@@ -271,7 +368,7 @@ def test_training_without_the_noise_learns_the_score(matching):
         ({"matching": "explicit"}, "matching must be"),
         ({"directions": "unit"}, "directions must be"),
         ({"prediction": "noise"}, "prediction must be"),
-        ({"n_sample_steps": 0}, "n_sample_steps must be"),
+        ({"n_sample_steps": 1}, "n_sample_steps must be at least 2"),
         ({"matching": "sliced", "prediction": "levels", "n_levels": 3}, "matching must be 'denoising'"),
     ],
 )
@@ -302,9 +399,12 @@ def trained_in_the_plane():
 
 def test_all_methods_draw_samples_of_the_same_flow():
     model = trained_in_the_plane()
-    euler, heun, adaptive = (model.sample(50, 3, stochasticity=0.0, method=m) for m in ("euler", "heun", "adaptive"))
-    assert np.abs(heun - adaptive).max() < 5e-3
-    assert np.abs(heun - adaptive).max() < np.abs(euler - adaptive).max() < 0.5
+    methods = "multistep", "ddim", "euler", "heun", "adaptive"
+    multistep, ddim, euler, heun, adaptive = (model.sample(50, 3, stochasticity=0.0, method=m) for m in methods)
+    for second_order in multistep, heun:
+        assert np.abs(second_order - adaptive).max() < 5e-3
+        for first_order in ddim, euler:
+            assert np.abs(second_order - adaptive).max() < np.abs(first_order - adaptive).max() < 0.5
 
 
 @pytest.mark.parametrize("sde", [VP(), VE(0.05, 5.0, 2.0)], ids=repr)
@@ -312,9 +412,11 @@ def test_paths_begin_with_the_prior_at_the_horizon(sde):
     """For every method x_T is the first state, and the last state is at t_min exactly."""
     model = ScoreSDE(sde, 0.02, n_sample_steps=4, hidden=(4,), n_steps=1, rng=0).fit(GAUSSIAN.sample(20, rng=0))
     x_T = np.float32(sde.prior_std) * np.random.default_rng(5).standard_normal((3, 2), dtype=np.float32)
-    for given in {}, {"stochasticity": 0.0}, {"stochasticity": 0.0, "method": "heun"}, {"n_corrections": 1}:
+    flow = {"stochasticity": 0.0}
+    euler = {"method": "euler", "n_corrections": 1}
+    for given in {}, flow, flow | {"method": "ddim"}, flow | {"method": "heun"}, {"method": "euler"}, euler:
         path = list(model.sample_path(3, rng=5, **given))
-        assert len(path) == 5
+        assert len(path) == 4
         assert path[0][0] == sde.horizon
         assert path[-1][0] == 0.02
         assert residual(path[0][1], x_T) < 1e-7
@@ -325,18 +427,20 @@ def test_paths_begin_with_the_prior_at_the_horizon(sde):
 
 def test_corrections_change_the_samples_of_a_model():
     model = trained_in_the_plane()
-    plain, corrected = model.sample(50, rng=1), model.sample(50, rng=1, n_corrections=2, snr=0.3)
+    draw = partial(model.sample, 50, rng=1, method="euler")
+    plain, corrected = draw(), draw(n_corrections=2, snr=0.3)
     assert corrected.shape == plain.shape
     assert not np.array_equal(corrected, plain)
-    assert np.array_equal(model.sample(50, rng=1, n_corrections=0), plain)
+    assert np.array_equal(draw(n_corrections=0), plain)
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"stochasticity": 0.0, "method": "rk4"}, "^method must be one of 'euler', 'heun', 'adaptive', got 'rk4'"),
+        ({"stochasticity": 0.0, "method": "rk4"}, "^method must be one of 'multistep', 'ddim', 'euler', .*'rk4'"),
         ({"method": "heun"}, "^method 'heun' needs stochasticity=0, got 1.0; pass 0"),
         ({"stochasticity": 0.0, "method": "heun", "n_corrections": 1}, "^method must be 'euler' with n_corrections=1"),
+        ({"n_corrections": 1}, "^method must be 'euler' with n_corrections=1, got 'multistep'"),
         ({"n_corrections": -1}, "^n_corrections must be"),
         ({"snr": -1.0}, "^snr must be"),
         ({"snr": 1.0}, "^snr must be"),

@@ -37,6 +37,7 @@ from scratchgen import (
     vae,
     variational,
 )
+from scratchgen.schedule import sinh_log_snr
 from tests.reliability.arguments import (
     Arg,
     any_of,
@@ -222,6 +223,9 @@ def of_mixture():
     yield call("NoiseSchedule.log_signal_ratio", SCHEDULE.log_signal_ratio, s=step(1, first=0, last=5), t=step(3))
     steps = any_of(labels(False, "K", n=6, first=2), falling=np.array([5, 3, 1]))
     yield call("NoiseSchedule.respace", SCHEDULE.respace, steps=steps)
+    few = Arg(3, {k: v for k, v in count().bad.items() if k != "list"} | {"beyond T": 7})
+    yield call("NoiseSchedule.sinh_steps", SCHEDULE.sinh_steps, n=few)
+    yield call("sinh_log_snr", sinh_log_snr, low=number(-5.0), high=number(5.0, low=-5.0), n=count())
     yield call("CategoricalLaw", em.CategoricalLaw, weights=law("K"), probabilities=law("K D L"))
     for name in "log_joint", "log_prob", "posterior":
         yield call(f"CategoricalLaw.{name}", getattr(TABLES, name), fixed="D", x=levels())
@@ -424,6 +428,7 @@ def of_sde():
     yield call("reverse_moments", sde.reverse_moments, sde=process, score=SCORE, **moments, **wild)
     grid = {"n_steps": count(), "t_min": time(0.1), "detail": number(0.0, low=0.0)}
     yield call("reverse_times", sde.reverse_times, sde=process, **grid)
+    yield call("sinh_times", sde.sinh_times, sde=process, n_steps=count(), t_min=time(0.1))
     s = {"s": time(0.2, open_low=False)}
     yield call("euler_std", sde.euler_std, **t, **s, **wild)
     yield call("euler_step", sde.euler_step, **t, **s, score=ND, x=ND, **wild)
@@ -490,6 +495,9 @@ def of_sde():
     sliced = {"score": ND, "direction": ND, "derivative": ND, "reduce_variance": flag()}
     yield call("sliced_error", sde.sliced_error, **sliced)
     yield call("sliced_score_matching", sde.sliced_score_matching, **sliced)
+    yield call(
+        "sde.predict_x0", sde.predict_x0, fixed="D", network=network(), x=ND, scale=per_row(0.8), std=per_row(0.6)
+    )
     yield call("sde.predict_score", sde.predict_score, fixed="D", network=network(), sde=process, x=ND, t=times())
     probes = {"probes": array("Z N D", optional=True)}
     yield call("score_and_divergence", sde.score_and_divergence, fixed="D", network=network(), **t, x=ND, **probes)
@@ -893,9 +901,12 @@ def of_constructors():
         yield call(f"DDPM.{name}(y)", getattr(trained, name), x=plain(reals[:3]), y=few["y"], rng=seed())
     options = {"sde": instance(PROCESS, optional=True), "t_min": time(0.1), "weighting": choice("noise")}
     options |= {"matching": choice("denoising"), "directions": choice("gaussian"), "time_choice": choice("uniform")}
-    options |= {"n_sample_steps": count(3), "prediction": choice("v")}
+    options |= {"n_sample_steps": count(3, 2), "prediction": choice("v")}
     yield call("ScoreSDE", fit_with(ScoreSDE, whole), **options, **net)
     plain_ddpm = DDPM(SCHEDULE, hidden=(4,), n_steps=1, rng=0).fit(reals)
+    multistep = {"stochasticity": number(0.5, low=0.0, optional=True)}
+    for name in "sample", "sample_path":
+        yield call(f"DDPM.{name}(stochasticity)", getattr(plain_ddpm, name), n=count(3, 0), **multistep)
     to_sde = {"ddpm": instance(plain_ddpm), "sde": instance(PROCESS, optional=True)}
     early = time(0.1)
     to_sde["t_min"] = Arg(0.1, {k: v for k, v in early.bad.items() if k != "None"})

@@ -175,7 +175,11 @@ STEPS = {
     "VAE trains": lambda: training(VAE(1, (4,), n_steps=4, batch_size=6, rng=0), X),
     "DDPM samples": lambda: sampling(kept("DDPM")[0][0].sample_path(3, rng=0)),
     "DDPM samples by DDIM": lambda: sampling(kept("DDPM")[0][0].sample_path(3, rng=0, eta=0.5)),
+    "DDPM samples by multistep steps": lambda: sampling(kept("DDPM")[0][0].sample_path(3, rng=0, stochasticity=0.5)),
     "ScoreSDE samples": lambda: sampling(kept("ScoreSDE")[0][0].sample_path(3, rng=0)),
+    "ScoreSDE samples by Euler-Maruyama": lambda: sampling(
+        kept("ScoreSDE")[0][0].sample_path(3, rng=0, method="euler")
+    ),
     "ScoreSDE samples by Heun": lambda: sampling(
         kept("ScoreSDE")[0][0].sample_path(3, rng=0, stochasticity=0.0, method="heun")
     ),

@@ -121,14 +121,15 @@ def load(name):
 def sample_ddpm(model, x):
     model.sample(3, rng=0)
     model.sample(3, rng=0, eta=0.5)
+    model.sample(3, rng=0, stochasticity=0.5)
     if model.n_classes:
         model.sample(3, rng=0, y=[0, 1, 1], guidance=2.0)
 
 
 def sample_sde(model, x):
-    model.sample(3, rng=0, n_corrections=1)
+    model.sample(3, rng=0, method="euler", n_corrections=1)
     model.sample(3, rng=0)
-    for method in "euler", "heun", "adaptive":
+    for method in "ddim", "euler", "heun", "adaptive":
         model.sample(3, rng=0, stochasticity=0.0, method=method)
 
 

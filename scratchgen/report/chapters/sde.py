@@ -29,7 +29,7 @@ def sde(tour: Tour) -> None:
     on_the_line(tour)
     tables(tour)
     x, x_test = levels_of_digits()
-    digits = ScoreSDE(n_steps=tour.steps(2000), **digit_options(tour))
+    digits = ScoreSDE(n_steps=tour.steps(2000), n_sample_steps=250, **digit_options(tour))  # the figure shows a path
     digits = tour.train("sde_digits", "score model, 1437 digits", digits, x)
     tour.bits_per_dim["score SDE: ELBO"] = bits_per_dim(digits.elbo(x_test, tour.seed, n_times=256))
     tour.show_grades("sde")
@@ -43,6 +43,7 @@ def in_the_plane(tour: Tour) -> None:
         hidden=(128, 128),
         n_coordinate_features=3,
         n_steps=tour.steps(4000),
+        n_sample_steps=250,  # the figure shows the path
         standardize=False,
         rng=tour.seed,
     )
@@ -79,6 +80,7 @@ def on_the_line(tour: Tour) -> None:
         hidden=(64, 64),
         n_coordinate_features=3,
         n_steps=tour.steps(3000),
+        n_sample_steps=250,  # the figure shows the path
         standardize=False,
         rng=tour.seed,
     )
