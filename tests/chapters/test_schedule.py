@@ -357,8 +357,10 @@ def test_sinh_steps_are_distinct_steps_up_to_T_nearest_to_the_grid(v, data):
 
 def test_sinh_steps_of_all_steps_are_all_steps_and_few_are_dense_where_data_form():
     schedule = NoiseSchedule.linear(100)
-    for T in 1, 2, 100:
+    for T in 1, 2, 12, 100:  # the last steps of the cosine are far apart, so that several values have one nearest step
         assert np.array_equal(NoiseSchedule.linear(T).sinh_steps(T), np.arange(1, T + 1))
+        for n in range(1, T + 1):
+            assert len(NoiseSchedule.cosine(T).respace(NoiseSchedule.cosine(T).sinh_steps(n)).variances) == n
     assert schedule.sinh_steps(1).tolist() == [100]
     assert schedule.sinh_steps(2).tolist() == [1, 100]
     assert schedule.sinh_steps(20).tolist() == [

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ablations, accuracy, anatomy, em, growth, sampling, summary, targets, training
+from benchmarks import ablations, accuracy, anatomy, em, growth, sampling, solvers, summary, targets, training
 from benchmarks.__main__ import compare
 from benchmarks.markdown import BEGIN, END, replace_table
 from benchmarks.timing import LIMIT, Case, Timing, time_case
+from scratchgen import Mixture, ScoreSDE
 
 ROOT = Path(__file__).parents[2]
 
@@ -249,6 +250,42 @@ def test_the_command_prints_all_cases_and_writes_json_and_markdown(tmp_path):
     assert all(len(case["seconds"]["scratchgen"]) == 2 for cases in record.values() for case in cases)
     assert all(f"| {size.name}" in done.stdout for size in em.QUICK)
     assert done.stdout.strip() in (tmp_path / "all.md").read_text()
+
+
+def test_the_kl_of_samples_is_that_of_the_smoothed_laws():
+    """Against quadrature, for the law itself and for three laws whose KL is between 0.01 and 0.2."""
+    truth, width = solvers.TRUTH, solvers.SMOOTH
+    weights = np.array([1.3, 1.3, 1.3, 1.3, 0.7, 0.7, 0.7, 0.7]) / 8
+    for law in (
+        truth,
+        Mixture(truth.weights, truth.means, 1.2 * truth.covariances),
+        Mixture(weights, truth.means, truth.covariances),
+        Mixture(truth.weights, truth.means + 0.08, truth.covariances),
+    ):
+        kl = truth.diffuse(1.0, width).kl(law.diffuse(1.0, width).log_prob)
+        assert abs(solvers.smoothed_kl(law.sample(40_000, rng=0)) - kl) < 0.004
+
+
+def test_solvers_are_compared_on_the_exact_score_with_the_calls_that_their_column_says(monkeypatch):
+    x = np.random.default_rng(0).standard_normal((5, 2))
+    for scale, std in (0.9, 0.3), (0.1, 0.99):
+        noise = -std * solvers.TRUTH.diffuse(scale, std).score(x)
+        assert np.abs(solvers.ExactNoise()(x, scale, std) - noise).max() < 1e-12
+    calls, call = [], solvers.ExactNoise.__call__
+    monkeypatch.setattr(solvers.ExactNoise, "__call__", lambda *a, **k: calls.append(1) or call(*a, **k))
+    monkeypatch.setattr(solvers, "CALLS", (10, 100))
+    monkeypatch.setattr(solvers, "smoothed_kl", lambda x: len(x))
+    model = ScoreSDE(n_steps=1, rng=0, **solvers.OPTIONS).fit(solvers.TRUTH.sample(100, 0))
+    model.network_ = solvers.ExactNoise()
+    table, seen = {}, []
+    lines = list(solvers.measure("exact", [model], 7, table))
+    assert lines[-1].endswith("| 7.0000 (7.0000 to 7.0000) | – |")
+    assert set(table) == set(solvers.SAMPLERS)
+    for sampler in solvers.SAMPLERS.values():
+        calls.clear()
+        sampler(model, 10, 7, 0)
+        seen.append(len(calls))
+    assert seen == [9 if name == "Heun" else 10 for name in solvers.SAMPLERS]
 
 
 def test_an_unknown_suite_is_refused_by_name():
