@@ -87,6 +87,9 @@ class ScoreSDE(DiffusionModel):
     n_sample_steps : int
         Steps of `sample` from the horizon to x_0, at least 2; the last one leads from t_min to the mean of x_0.  A step
         is one call of the network, so that `sample` makes exactly this number of calls; see its argument `method`.
+        With the default, 30, a trained model of eight Gaussians samples as well as with 250 Euler-Maruyama steps:
+        KL(p‖p_θ) was 0.0093 and 0.0094 nats (`python -m benchmarks.solvers`; means of three seeds, with a range of
+        0.003; 20 steps 0.013, 50 steps 0.008).
     n_levels : int, optional
         For whole numbers 0..n_levels−1: likelihoods are then probabilities, and −elbo/(D ln 2) is in bits/dim.
     prediction : {"v", "levels"}
@@ -126,7 +129,7 @@ class ScoreSDE(DiffusionModel):
     matching: str = "denoising"
     directions: str = "rademacher"
     time_choice: str = "stratified"
-    n_sample_steps: int = 20
+    n_sample_steps: int = 30
     sde_: LinearSDE = field(init=False)
 
     # --- training --------------------------------------------------------------------------------------------------
@@ -317,14 +320,16 @@ class ScoreSDE(DiffusionModel):
         n : int
         rng : int, Generator or None
         stochasticity : float
-            c: 1 for the reverse SDE, 0 for the probability-flow ODE.
+            c: 1 for the reverse SDE, 0 for the probability-flow ODE.  With an exact score all c have the same law, and
+            0 to 0.5 needs the fewest calls.  With a trained score the law of the flow is further from the data: on
+            eight Gaussians KL(p‖p_θ) was 0.044 nats for c = 0, 0.014 for 0.5 and 0.008 for 1, all with 50 calls.
         method : {"multistep", "ddim", "euler", "heun", "adaptive"}
             "multistep": exponential steps that extrapolate the denoiser, `scratchgen.sde.exponential_step`, on the grid
-            of `sinh_times`; SDE-DPM-Solver++(2M), for stochasticity = 0 DPM-Solver++(2M).  "ddim": the same steps
-            without extrapolation; DDIM with η = c at stochasticity 0 and 1 only.  "euler": Euler-Maruyama steps, evenly
-            spaced in log-SNR; they need some hundreds of steps.  "heun": Heun's method on these times, of second order,
-            with two calls of the network a step, 2 n_sample_steps − 1 in sum.  "adaptive": `scratchgen.sde.flow_map`
-            with rtol 1e-4.  The last two need stochasticity = 0.
+            of `scratchgen.sde.sinh_times`; SDE-DPM-Solver++(2M), for stochasticity 0 DPM-Solver++(2M).  "ddim": the
+            same steps without extrapolation; DDIM with η = c at stochasticity 0 and 1 only.  "euler": Euler-Maruyama
+            steps, evenly spaced in log-SNR, which need n_sample_steps of some hundreds.  "heun": Heun's method on these
+            times, of second order, with two calls of the network a step, 2 n_sample_steps − 1 in sum.  "adaptive":
+            `scratchgen.sde.flow_map` with rtol 1e-4.  The last two need stochasticity 0.
         n_corrections : int
             Langevin steps after every Euler-Maruyama step, each with a call, see `scratchgen.sde.euler_maruyama`.
         snr : float
