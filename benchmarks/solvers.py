@@ -25,7 +25,7 @@ from scratchgen.validation import Array
 
 TRUTH = datasets.eight_gaussians()
 OPTIONS: dict[str, Any] = {"hidden": (128, 128), "n_coordinate_features": 3, "standardize": False}
-CALLS = (10, 15, 20, 25, 50, 100, 250)
+CALLS = (10, 15, 20, 25, 30, 50, 100, 250)
 SMOOTH, CELL, REACH = 0.05, 0.0125, 3.0  # std of the kernel, width of a cell, half the width of the grid
 MANY = ("Euler-Maruyama", "ancestral, even in t")  # samplers that need more than 50 calls
 BEST = "multistep, c = 1 (default)"
