@@ -33,12 +33,13 @@ def verbs(kind):
         calls["score_and_divergence"] = lambda: np.hstack(
             [part.reshape(len(x), -1) for part in model.score_and_divergence(x, 0.5)]
         )
-        for method in "heun", "adaptive":
+        for method in "ddim", "euler", "heun", "adaptive":
             calls[f"sample by {method}"] = lambda method=method: model.sample(20, 1, stochasticity=0, method=method)
         if kind == "ScoreSDE":
             calls["to_ddpm"] = lambda: to_ddpm(model, 4).sample(5, rng=1)
     if hasattr(model, "respace"):
         calls["respace"] = lambda: model.respace(4).sample(5, rng=1)
+        calls["sample by multistep steps"] = lambda: model.sample(5, rng=1, stochasticity=0.5)
         calls["sample by DDIM"] = lambda: model.sample(5, rng=1, eta=0.5)
         calls["to_sde"] = lambda: to_sde(model).sample(5, rng=1)
     if hasattr(model, "mixture_"):
