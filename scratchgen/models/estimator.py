@@ -278,18 +278,22 @@ class Estimator(ABC):
                 f"this {type(self).__name__} has no training to resume, since the last one has ended; use the model as "
                 "it is, or call fit(x) for a new training"
             )
-        for name, value in self.get_params().items():
-            if name != "verbose" and not is_same(value, self._params_of_fit[name]):
-                raise ValueError(
-                    f"{name} must be {self._params_of_fit[name]!r:.60}, as in the training that resumes, got "
-                    f"{value!r:.60}; set it back, or call fit(x)"
-                )
+        self._check_arguments_of_fit()
         if data != state.checksum:
             raise ValueError(
                 "x is not the data of the training that resumes, or further arguments differ; pass the same numbers in "
                 "the same order and dtype, or call fit(x)"
             )
         return state.copy()
+
+    def _check_arguments_of_fit(self) -> None:
+        """Raise ValueError if an argument but `verbose` has changed since the training."""
+        for name, value in self.get_params().items():
+            if name != "verbose" and not is_same(value, self._params_of_fit[name]):
+                raise ValueError(
+                    f"{name} must be {self._params_of_fit[name]!r:.60}, as in the training that resumes, got "
+                    f"{value!r:.60}; set it back, or call fit(x)"
+                )
 
     def _state_and_generator(self, data: str, resume: bool) -> tuple[TrainingState | None, np.random.Generator]:
         """State to go on from, None without `resume`, and the source of random numbers, set to that state."""

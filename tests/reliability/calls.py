@@ -27,6 +27,7 @@ from scratchgen import (
     datasets,
     ddpm,
     em,
+    export,
     grading,
     likelihood,
     nn,
@@ -932,9 +933,43 @@ def labelled_model():
     return DDPM(SCHEDULE, n_classes=3, hidden=(4,), n_steps=1, rng=0).fit(data(fitted("PPCA")), np.arange(40) % 3)
 
 
+def of_export():
+    """Calls of scratchgen.export."""
+    left = fitted("DDPM, left")
+    state = export.state_dict(left)
+    bad = {
+        "None": None,
+        "text": "state.npz",
+        "list": list(state),
+        "class": dict,
+        "empty": {},
+        "unknown": state | {"x": 1},
+    }
+    for what, (key, value) in {
+        "short": ("mean_", state["mean_"][1:]),
+        "NaN": ("average.mlp.0.bias", np.nan * state["average.mlp.0.bias"]),
+        "words": ("scale_", ["a", "b", "c"]),
+        "ragged": ("scale_", [[1.0], [1.0, 2.0]]),
+        "complex": ("losses_", 1j * state["losses_"]),
+        "far step": ("step", np.array(10**6)),
+    }.items():
+        bad[what] = state | {key: value}
+    model = Arg(left, {"None": None, "text": "model.npz", "class": DDPM, "without network": fitted("PPCA")})
+    prefix = Arg("network.mlp", {"None": None, "number": 3, "unknown": "mlp", "list": ["network.mlp"]})
+    found = export.layers(state, "network.mlp")
+    swapped = [(weight.T, bias) for weight, bias in found]
+    lists = {"None": None, "text": "layers", "number": 3, "swapped": swapped, "bare": [weight for weight, _ in found]}
+    lists |= {"three": [(*found[0], 1)], "words": [("a", "b")], "a number": [(found[0][0], 1.0)]}
+    yield call("state_dict", export.state_dict, model=model)
+    yield call("load_state_dict", export.load_state_dict, model=model, state=Arg(state, bad))
+    yield call("layers", export.layers, state=Arg(state, {k: bad[k] for k in ("None", "text", "list")}), prefix=prefix)
+    named = Arg("network.mlp", {k: prefix.bad[k] for k in ("None", "number", "list")})
+    yield call("from_layers", export.from_layers, layers=Arg(found, lists), prefix=named)
+
+
 PARTS = (
     of_likelihood, of_variational, of_quadrature, of_mixture, of_em, of_ddpm, of_sde, of_vae, of_nn, of_grading,
-    of_constructors, of_models,
+    of_constructors, of_models, of_export,
 )  # fmt: skip
 
 
