@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.timing import Case, Work
-from benchmarks.training import N_TIME, Layers, fill, random_layers
+from benchmarks.training import N_TIME, fill, random_layers, sizes_of
 from scratchgen import VP, NoiseSchedule
 from scratchgen.ddpm import ancestral_sampler, ddim_sampler
+from scratchgen.export import Layers
 from scratchgen.nn import NoiseNetwork
 from scratchgen.nn.mlp import ROWS
 from scratchgen.sde import euler_maruyama
@@ -111,20 +112,18 @@ def features(work: Chain) -> Array:
 def torch_network(work: Chain) -> tuple[Any, Callable[[Any, int], Any]]:
     """torch, and a function ε̂ of x at step i."""
     import torch
-    from torch import nn
+
+    from benchmarks.frameworks import torch_
 
     torch.set_num_threads(1)
-    modules: list[Any] = []
-    for weight, bias in work.layers:
-        linear = nn.Linear(*weight.shape)
-        linear.weight.data, linear.bias.data = torch.from_numpy(weight.T.copy()), torch.from_numpy(bias.copy())
-        modules += [linear, nn.SiLU()]
-    net, rows = nn.Sequential(*modules[:-1]), torch.from_numpy(features(work))
+    network = torch_.NoiseNetwork(work.x.shape[1], sizes_of(work.layers)[1:-1], N_TIME)
+    torch_.fill(network.mlp, work.layers)
+    rows = torch.from_numpy(features(work))
     levels = work.levels / np.hypot(*work.levels.T)[:, None]
 
     def eps_hat(x: Any, i: int) -> Any:
         scale, std = levels[i].tolist()
-        return std * x + scale * net(torch.cat([x, rows[i].expand(len(x), -1)], dim=1))
+        return network.predict(x, rows[i], std, scale)
 
     return torch, eps_hat
 
@@ -179,6 +178,8 @@ def with_jax(work: Chain, silent: bool = False) -> Callable[[], Array]:
     import jax
     import jax.numpy as jnp
 
+    from benchmarks.frameworks.jax_ import predict
+
     layers = jax.tree.map(jnp.asarray, work.layers)
     rows, tables = jnp.asarray(features(work)), jnp.asarray(work.tables * [1, 1, not silent], dtype=jnp.float32)
     levels = jnp.asarray(work.levels / np.hypot(*work.levels.T)[:, None], dtype=jnp.float32)
@@ -186,10 +187,7 @@ def with_jax(work: Chain, silent: bool = False) -> Callable[[], Array]:
 
     def body(i: Any, state: Any) -> Any:
         x, key = state
-        h = jnp.concatenate([x, jnp.broadcast_to(rows[i], (len(x), rows.shape[1]))], axis=1)
-        for weight, bias in layers[:-1]:
-            h = jax.nn.silu(h @ weight + bias)
-        eps = levels[i, 1] * x + levels[i, 0] * (h @ layers[-1][0] + layers[-1][1])
+        eps = predict(layers, x, rows[i][None], levels[i, 1], levels[i, 0])
         x = tables[i, 0] * x + tables[i, 1] * eps
         if noisy:
             key, now = jax.random.split(key)
