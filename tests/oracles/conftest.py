@@ -5,6 +5,7 @@ from importlib.util import find_spec
 NEEDS = {
     "test_sklearn*.py": ["sklearn"],
     "test_torch*.py": ["torch"],
+    "test_jax*.py": ["jax"],
     "test_diffusers*.py": ["torch", "diffusers"],
     "test_pandas*.py": ["pandas", "sklearn"],
     "test_polars*.py": ["polars"],
