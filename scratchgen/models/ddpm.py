@@ -94,9 +94,12 @@ class DDPM(DiffusionModel):
     n_coordinate_features : int
         Number of frequencies of cos and sin features of the coordinates; 2 or 3 help for low-dimensional data with
         sharp edges.
-    n_steps, batch_size : int
-        Number of gradient steps, and examples a step.  The default fits some thousands of rows; fewer steps, or
-        `early_stopping`, are better for small tables, which the network otherwise learns by heart.
+    n_steps : int, optional
+        Number of gradient steps.  None takes 4 a row of x, but 100 at least and 5000 at most; `n_steps_` is the number.
+        With many more steps the network learns the rows of a small table by heart, and new rows have a low bound.  With
+        fewer than four columns more steps are better: set n_steps=5000.
+    batch_size : int
+        Examples a step.
     learning_rate : float
         Largest learning rate of Adam.  The rate rises over the first min(100, n_steps // 10) steps and then falls to 0
         along half a cosine.
@@ -128,6 +131,8 @@ class DDPM(DiffusionModel):
         σ_t² of the fitted model.
     network_ : NoiseNetwork or CategoricalDenoiser
         Network with the averaged parameters.
+    n_steps_ : int
+        Number of planned steps.
     losses_ : (steps,)
         Loss of every training step, with λ_t.
     history_ : History
@@ -222,7 +227,7 @@ class DDPM(DiffusionModel):
             network,
             self.schedule_,
             data,
-            self.n_steps,
+            self.n_steps_,
             rng,
             adam=adam,
             ema=ema,

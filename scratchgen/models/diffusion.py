@@ -51,7 +51,7 @@ class DiffusionModel(NetworkModel):
     prediction: str = "v"
     hidden: Sequence[int] = (128, 128, 128)
     n_coordinate_features: int = 0
-    n_steps: int = 5000
+    n_steps: int | None = None
     batch_size: int = 256
     learning_rate: float = 5e-3
     weight_decay: float = 0.0
@@ -61,6 +61,7 @@ class DiffusionModel(NetworkModel):
         "mean_",
         "scale_",
         "parameters_",
+        "n_steps_",
         "losses_",
         "validation_steps_",
         "validation_bounds_",
@@ -107,6 +108,7 @@ class DiffusionModel(NetworkModel):
                 mean_=mean,
                 scale_=scale,
                 parameters_=network.parameters,
+                n_steps_=self._planned_steps(len(x[rest])),
                 losses_=np.zeros(0),
                 histograms_=histograms,
                 covariance_=covariance,
@@ -137,7 +139,6 @@ class DiffusionModel(NetworkModel):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        as_count(self.n_steps, "n_steps")
         as_count(self.batch_size, "batch_size")
         as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
         as_number(self.weight_decay, "weight_decay", low=0.0)
@@ -217,7 +218,7 @@ class DiffusionModel(NetworkModel):
         The network depends on a noise level through its log-SNR only, so that it serves both kinds of models.
         """
         check_type(other, DiffusionModel, "other", "pass DDPM() or ScoreSDE()")
-        shared = ("prediction", "n_levels", "hidden", "n_coordinate_features", "standardize", "rng")
+        shared = ("prediction", "n_levels", "hidden", "n_coordinate_features", "n_steps", "standardize", "rng")
         other.set_params(**{name: getattr(self, name) for name in shared})
         fitted = {name: getattr(self, name) for name in ("n_features_in_", *DiffusionModel._fitted)}
         return other.set_fitted(**fitted, feature_names_in_=self._feature_names)

@@ -34,8 +34,8 @@ class LinearVAE(InformationCriteria, GaussianVAE):
         directions with eigenvalues up to kl_weight · s² (posterior collapse).
     kl_weight : float
         As for `VAE`.  For a given s² the optimum is that of decoder variance kl_weight · s² and weight 1.
-    n_steps : int
-        Number of gradient steps; every step uses all of x.
+    n_steps : int, optional
+        Number of gradient steps; every step uses all of x.  None takes the number of `VAE`.
     learning_rate : float
         Initial learning rate of Adam, which falls to 0 along half a cosine.
     standardize : bool or "global"
@@ -55,7 +55,7 @@ class LinearVAE(InformationCriteria, GaussianVAE):
         μ.
     decoder_variance_ : float, or (D,) for "diag"
         s² in squared units of the data.
-    losses_, history_, network_
+    n_steps_, losses_, history_, network_
         As for `VAE`.
 
     Examples

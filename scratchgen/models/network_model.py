@@ -17,6 +17,7 @@ from scratchgen.validation import Array, IntArray, as_count, as_number, check_fl
 
 N_CHECKS = 20  # of the validation bound in a training
 LARGEST_SEED = 2**62  # of the noise of the checks; 1 more than the largest
+STEPS_A_ROW, FEWEST_STEPS, MOST_STEPS = 4, 100, 5000  # of the default number of steps, see `benchmarks.tables`
 CHECK_SHARE = 0.3  # calls of the network in all checks over calls in all steps; a step takes the time of three calls
 
 
@@ -65,9 +66,16 @@ class NetworkModel(StandardizedEstimator):
     losses_: Array = field(init=False)
     validation_steps_: IntArray = field(init=False)
     validation_bounds_: Array = field(init=False)
+    n_steps_: int = field(init=False)
     _weights: ClassVar[tuple[str, ...]]  # names of the attributes with the parameters of the model
     if TYPE_CHECKING:
-        n_steps: int  # an argument of every subclass, which has its own default
+        n_steps: int | None  # an argument of every subclass, which has its own default
+
+    def _planned_steps(self, n: int) -> int:
+        """Number of steps for n rows: `n_steps`, or if it is None 4n, but at least 100 and at most 5000."""
+        if self.n_steps is None:
+            return min(max(STEPS_A_ROW * n, FEWEST_STEPS), MOST_STEPS)
+        return as_count(self.n_steps, "n_steps")
 
     @property
     @abstractmethod
@@ -76,6 +84,7 @@ class NetworkModel(StandardizedEstimator):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
+        self._planned_steps(1)
         check_flag(self.early_stopping, "early_stopping")
         as_number(self.validation_fraction, "validation_fraction", low=0.0, high=1 - 1e-9, open_low=True)
         as_count(self.n_iter_no_change, "n_iter_no_change")
@@ -83,10 +92,13 @@ class NetworkModel(StandardizedEstimator):
     def _forms(self, n_features: int) -> dict[str, Form]:
         path = Form(FLOAT64, (None,))
         curves = {"losses_": path, "validation_steps_": Form(("int64",), (None,)), "validation_bounds_": path}
-        return super()._forms(n_features) | curves
+        return super()._forms(n_features) | curves | {"n_steps_": Form(("int64",), ())}
 
     def _check_fitted(self, **fitted: Any) -> None:
         super()._check_fitted(**fitted)
+        n_steps = as_count(fitted["n_steps_"], "n_steps_")
+        if self.n_steps not in (None, n_steps):
+            raise ValueError(f"n_steps_ must be n_steps = {self.n_steps}, got {n_steps}")
         steps, n_losses = fitted["validation_steps_"], len(fitted["losses_"])
         rise = (np.diff(steps, prepend=0, append=n_losses + 1) >= 1).all()
         if not rise or len(steps) != len(fitted["validation_bounds_"]):
@@ -94,7 +106,7 @@ class NetworkModel(StandardizedEstimator):
 
     def _check_state(self, state: TrainingState, fitted: dict[str, Any]) -> None:
         super()._check_state(state, fitted)
-        n_steps, n_losses = self.n_steps, len(fitted["losses_"])
+        n_steps, n_losses = fitted["n_steps_"], len(fitted["losses_"])
         if not state.step <= min(n_losses, n_steps - 1):
             raise ValueError(
                 f"training: step must be below n_steps={n_steps}, with a loss a step, got {state.step} with {n_losses}"
@@ -126,7 +138,7 @@ class NetworkModel(StandardizedEstimator):
             raise
         before = None if resume else attributes
         self._cut_history(state.step)
-        n_steps = int(self.n_steps)
+        n_steps = self.n_steps_
         path, check_every = np.empty(n_steps), self._steps_between_checks
         path[: state.step] = self.losses_
         kept, every = state.copy(), max(n_steps // 100, 1)
@@ -185,7 +197,7 @@ class NetworkModel(StandardizedEstimator):
 
     @property
     def _steps_between_checks(self) -> int:
-        return -(-int(self.n_steps) // N_CHECKS)
+        return -(-self.n_steps_ // N_CHECKS)
 
     def _state_of(
         self,

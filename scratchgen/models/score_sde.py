@@ -106,6 +106,8 @@ class ScoreSDE(DiffusionModel):
         Forward process of the fitted model.
     network_ : NoiseNetwork or CategoricalDenoiser
         Network with the averaged parameters.
+    n_steps_ : int
+        Number of planned steps.
     losses_ : (steps,)
         Loss of every training step.
     history_ : History
@@ -168,7 +170,7 @@ class ScoreSDE(DiffusionModel):
             network,
             self.sde_,
             data,
-            self.n_steps,
+            self.n_steps_,
             rng,
             adam=adam,
             ema=ema,

@@ -45,13 +45,14 @@ class GaussianVAE(NetworkModel):
     _: KW_ONLY
     decoder_variance: float | str | None = None
     kl_weight: float = 1.0
-    n_steps: int = 3000
+    n_steps: int | None = 3000
     learning_rate: float = 2e-3
 
     _fitted: ClassVar[tuple[str, ...]] = (
         "mean_",
         "scale_",
         *PARTS,
+        "n_steps_",
         "losses_",
         "validation_steps_",
         "validation_bounds_",
@@ -80,7 +81,7 @@ class GaussianVAE(NetworkModel):
         losses = train(
             self.network_,
             self.to_model(rest).astype(self.dtype),
-            self.n_steps,
+            self.n_steps_,
             rng,
             draw,
             adams=adams,
@@ -105,13 +106,13 @@ class GaussianVAE(NetworkModel):
             feature_names_in_=names,
             mean_=mean,
             scale_=scale,
+            n_steps_=self._planned_steps(len(x)),
             losses_=np.zeros(0),
             **parts,
         )
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        as_count(self.n_steps, "n_steps")
         as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
         as_number(self.kl_weight, "kl_weight", low=0.0)
         as_choice(self.activation, "activation", tuple(ACTIVATIONS))
@@ -157,9 +158,9 @@ class GaussianVAE(NetworkModel):
 
     def _check_fitted(self, **fitted: Any) -> None:
         super()._check_fitted(**fitted)
-        if len(fitted["losses_"]) > self.n_steps:
+        if len(fitted["losses_"]) > fitted["n_steps_"]:
             raise ValueError(
-                f"losses_ must have n_steps = {self.n_steps} numbers at most, got {len(fitted['losses_'])}"
+                f"losses_ must have n_steps_ = {fitted['n_steps_']} numbers at most, got {len(fitted['losses_'])}"
             )
         log_variance = fitted["log_variance_"]
         if not ((log_variance > -745) & (log_variance < 709)).all():  # else s² is 0 or infinite, and training diverges
@@ -272,8 +273,9 @@ class VAE(GaussianVAE):
     kl_weight : float
         Factor of the KL in training, the β of Higgins et al. (2017).  For values other than 1 minus the training loss
         is not a lower bound of log p_θ(x).  `elbo` and `iwae` are lower bounds for every value.
-    n_steps : int
-        Number of gradient steps.
+    n_steps : int, optional
+        Number of gradient steps.  None takes 4 a row of x, but 100 at least and 5000 at most; `n_steps_` is the number.
+        With many more steps the decoder learns the rows of a small table by heart, and samples have the wrong means.
     batch_size : int, optional
         Examples a step; None takes all of x in every step.
     learning_rate : float
@@ -294,6 +296,8 @@ class VAE(GaussianVAE):
         Trained encoder, decoder and log s².
     decoder_variance_ : (D,)
         s² of every column in squared units of the data.
+    n_steps_ : int
+        Number of planned steps.
     losses_ : (steps,)
         Mean loss of the batch of every step, nats, in units of the data; for `kl_weight` 1 an estimate of −ELBO.
     history_ : History
@@ -343,6 +347,7 @@ class VAE(GaussianVAE):
     _: KW_ONLY
     n_levels: int | None = None
     dtype: str = "float32"
+    n_steps: int | None = None
     batch_size: int | None = 128
 
     def _check_parameters(self) -> None:

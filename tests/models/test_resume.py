@@ -365,6 +365,8 @@ def test_a_state_needs_a_loss_for_each_step(kind, tmp_path):
     header, parts = members(file_of(kind))
     refuses(kind, tmp_path / "model.npz", header, parts | {"losses_": npy(np.ones(4))}, "step must be below n_steps=40")
     header["params"]["n_steps"] = 5
+    refuses(kind, tmp_path / "model.npz", header, parts, "n_steps_ must be n_steps = 5, got 40")
+    parts["n_steps_"] = npy(np.array(5))
     refuses(
         kind, tmp_path / "model.npz", header, parts, "step must be below n_steps=5, with a loss a step, got 5 with 5"
     )

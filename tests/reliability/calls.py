@@ -873,8 +873,8 @@ def of_constructors():
         noise_floor=floor,
         **em_options,
     )
-    train = {"n_steps": count(1), "learning_rate": positive(1e-3), "standardize": flag(True), "rng": seed()}
-    train |= {"early_stopping": flag(), "validation_fraction": number(0.2, 0.0, 1.0, open_low=True)}
+    train = {"n_steps": count(1, optional=True), "learning_rate": positive(1e-3), "standardize": flag(True)}
+    train |= {"rng": seed(), "early_stopping": flag(), "validation_fraction": number(0.2, 0.0, 1.0, open_low=True)}
     train |= {"n_iter_no_change": count(), "verbose": report()}
     variance = Arg(
         0.5, {"zero": 0.0, "negative": -1.0, "text": "full", "NaN": np.nan, "list": [0.5, 0.5], "class": float}

@@ -146,6 +146,32 @@ def test_the_noise_of_a_bound_goes_on_from_block_to_block(folder, monkeypatch):
     assert np.array_equal(scores.score_rows(model, REALS, 6).rows, np.concatenate(expected))
 
 
+@pytest.mark.parametrize(
+    ("more", "remedy"),
+    [
+        ([], "try --set early_stopping=True, or --set n_steps=375 in place of 1500"),
+        (["--set", "early_stopping=True", "--set", "n_iter_no_change=50"], "try --set n_steps=375 in place of 1500"),
+    ],
+)
+def test_a_model_that_memorises_its_rows_is_told_so(more, remedy, folder, capsys, monkeypatch):
+    """With early stopping the best weights are kept, so that only a low limit gives the hint."""
+    np.savetxt("few.csv", np.random.default_rng(1).standard_normal((20, 3)), delimiter=",")
+    if more:
+        monkeypatch.setattr(fit, "MEMORISED", -99)
+    long = [w for s in ("n_steps=1500", "learning_rate=.01", "hidden=[64]", "n_latents=3") for w in ("--set", s)]
+    run("fit", "vae", "few.csv", "-o", "m.npz", *long, *more, "--validate", ".2")
+    assert f"the model memorises rows; {remedy}" in " ".join(capsys.readouterr().out.split())
+    run("fit", "vae", "few.csv", "-o", "short.npz", "--set", "n_steps=20", "--validate", ".2")
+    run("fit", "gmm", "few.csv", "-o", "gmm.npz", "--validate", ".2")
+    assert capsys.readouterr().out.count("memorises") == bool(more)  # a VAE, and not the mixture
+
+
+def test_one_outlier_among_held_out_rows_is_no_sign_of_memory():
+    near, far = (scores.Score(np.full(9, value), 2, False) for value in (-1.0, -2.1))
+    outlier = scores.Score(np.r_[np.full(8, -1.9), -1e6], 2, False)
+    assert [fit.memorises(near, other) for other in (near, far, outlier)] == [False, True, False]
+
+
 def test_labels_train_a_ddpm_that_draws_the_wanted_class(folder, capsys):
     text = "a,b,kind\n" + "".join(f"{i % 2 * 10 + i / 50},{i % 7},{'hi' if i % 2 else 'lo'}\n" for i in range(60))
     Path("kinds.csv").write_text(text)

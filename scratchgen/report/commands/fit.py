@@ -17,10 +17,11 @@ from scratchgen.models.estimator import Estimator, WeightedEstimator
 from scratchgen.models.gaussian_mixture import GaussianMixture
 from scratchgen.models.linear_gaussian import LinearGaussianModel
 from scratchgen.models.loading import load
+from scratchgen.models.network_model import NetworkModel
 from scratchgen.models.progress import shown
 from scratchgen.report.files import check_output
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
-from scratchgen.report.scores import is_exact, kind_of, n_parameters_of, score_rows
+from scratchgen.report.scores import Score, is_exact, kind_of, n_parameters_of, score_rows
 from scratchgen.report.settings import add_settings, settings_of
 from scratchgen.report.tables import Data, Frame, listed, option, read
 from scratchgen.report.text import CommandError, say
@@ -31,6 +32,7 @@ SCORED = 2000  # most rows of the training data whose bound the report estimates
 LISTED = 20  # most names of columns that the report lists
 WIDE = 2000  # columns of which a covariance is slow
 MOST_HINTED = 256  # largest number of levels that is proposed
+MEMORISED = 0.5  # nats a column by which the validation bound is below the training bound of a model that memorises
 
 HELP = """\
 Train one of seven models on a table, and save it.
@@ -249,10 +251,25 @@ def _summarize(model: Estimator, data: Data, held_out: Data | None, options: arg
     say(f"{options.output}: {model!r}, {n_parameters_of(model):,} parameters")
     say(f"{about}:")
     some = data if is_exact(model) else data.take(np.arange(0, len(data.x), -(-len(data.x) // SCORED)))
-    say(f"  training    {score_rows(model, some.x, options.seed, some.weights, some.labels).text()}")
+    training = score_rows(model, some.x, options.seed, some.weights, some.labels)
+    say(f"  training    {training.text()}")
     if held_out is not None:
-        held = score_rows(model, held_out.x, options.seed, held_out.weights, held_out.labels)
-        say(f"  validation  {held.text()}")
+        validation = score_rows(model, held_out.x, options.seed, held_out.weights, held_out.labels)
+        say(f"  validation  {validation.text()}")
+        if isinstance(model, NetworkModel) and memorises(training, validation):
+            remedy = "" if model.early_stopping else "--set early_stopping=True, or "
+            say(
+                "the validation bound is far below the training bound: the model memorises rows; try "
+                f"{remedy}--set n_steps={max(model.n_steps_ // 4, 1)} in place of {model.n_steps_}"
+            )
     print(f"Next:\n  scratchgen sample {out} -n 1000 -o samples.csv")
     print(f"  scratchgen score {out} {shlex.join(words_of(options))}")
     print(f"  scratchgen info {out}", flush=True)
+
+
+def memorises(training: Score, validation: Score) -> bool:
+    """Whether the median score falls by more than 0.5 nats a column from training to validation.
+
+    A mean would fall by one outlier among the held-out rows.
+    """
+    return bool(np.median(training.rows) - np.median(validation.rows) > MEMORISED * training.n_columns)
