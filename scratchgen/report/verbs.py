@@ -68,9 +68,9 @@ VERBS = {
         "a denoising diffusion model",
         "  x_t = ᾱ_t x_0 + β̄_t ε, (25); loss = E_t λ_t ‖ε − ε̂(x_t, t)‖², the part of (29) with θ\n"
         "  p_θ = p_θ(x_T) prod p_θ(x_{t−1}|x_t), (19)",
-        "n_steps=None takes 4 steps of training a row, but 100 at least and 5000 at most; with fewer than four columns "
-        "n_steps=5000 is better.  --set 'schedule=linear(200)' or 'schedule=cosine(200)' set another number of steps of "
-        "the chain; None is linear(100).  For whole numbers set n_levels.",
+        "n_steps=None takes 4 steps of training a row, but 100 at least and 5000 at most; sharp shapes in a plane need "
+        "n_steps=5000.  --set 'schedule=linear(200)' or 'schedule=cosine(200)' set another number of steps of the "
+        "chain; None is linear(100).  For whole numbers set n_levels.",
         "scratchgen fit ddpm two_moons -o model.npz --set n_coordinate_features=3",
         "10 s for 5000 steps on two columns",
     ),
@@ -79,8 +79,8 @@ VERBS = {
         "a score-based SDE",
         "  loss = E_t λ(t) ‖∇log p_t − s_θ‖², (33)\n"
         "  dx = [f − g² ∇log p_t] dt + g dw, backwards, (32); its bound is (34)",
-        "n_steps=None takes 4 steps a row, but 100 at least and 5000 at most; with fewer than four columns n_steps=5000 "
-        "is better.  --set 'sde=VE(0.01,50)', 'sde=SubVP()' or 'sde=VP(0.1,20)' set the process; None is VP().  For "
+        "n_steps=None takes 4 steps a row, but 100 at least and 5000 at most; sharp shapes in a plane need "
+        "n_steps=5000.  --set 'sde=VE(0.01,50)', 'sde=SubVP()' or 'sde=VP(0.1,20)' set the process; None is VP().  For "
         "whole numbers set n_levels.",
         "scratchgen fit sde two_moons -o model.npz --set n_coordinate_features=3",
         "10 s for 5000 steps on two columns",

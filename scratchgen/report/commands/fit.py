@@ -48,7 +48,7 @@ Example:
   scratchgen data penguins -o mine.csv
   scratchgen fit gmm mine.csv -o model.npz --set n_components=3 --validate .1
 
-Typical time: 1 s for gmm, ppca, fa and tables; 5 to 15 s for vae, ddpm and sde."""
+Typical time: 1 s for gmm, ppca, fa and tables; 1 to 15 s for vae, ddpm and sde."""
 
 
 def add(commands: Commands) -> None:
