@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ablations, accuracy, anatomy, em, growth, sampling, solvers, summary, targets, training
+from benchmarks import ablations, accuracy, anatomy, em, growth, sampling, solvers, summary, tables, targets, training
 from benchmarks.__main__ import compare
 from benchmarks.markdown import BEGIN, END, replace_table
 from benchmarks.timing import LIMIT, Case, Timing, time_case
@@ -295,3 +295,63 @@ def test_an_unknown_suite_is_refused_by_name():
     assert done.returncode == 2
     assert "suites must be among training, sampling, em" in done.stderr
     assert "got speed" in done.stderr
+
+
+def test_the_spread_of_a_column_is_determined_unless_a_few_rows_make_it():
+    rng = np.random.default_rng(0)
+    rare = np.where(np.arange(400) == 7, 100.0, 0.0)  # 37 % of bootstraps leave the one row out
+    assert tables.determined(np.column_stack([rng.standard_normal(400), rare])).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [
+        ({}, ()),
+        ({"mean": 0.21}, (0,)),
+        ({"mean": np.nan}, (0,)),
+        ({"ratio": 0.69}, (1,)),
+        ({"ratio": np.nan, "sure_ratio": 1.31}, (1, 2)),
+        ({"forests": np.array([0.71, 0.5])}, (3,)),
+        ({"forests": np.array([0.5, 0.71])}, ()),  # the forest by hand is that of the first seed
+        ({"forests": np.array([0.71, 0.5]), "hand": 0.8}, ()),
+    ],
+)
+def test_misses_of_a_table_are_counted_and_bold(change, missed):
+    right = {"mean": 0.2, "ratio": 1.3, "sure_ratio": 0.7, "forests": np.array([0.7, 0.5]), "hand": 0.7}
+    found = tables.Moments(**right | change)
+    assert [i for i, miss in enumerate(tables.misses(found)) if miss] == list(missed)
+    mean, std, forest, hand = tables.cells(found)
+    assert [mean.startswith("**"), std.startswith("**"), "(**" in std, forest.startswith("**")] == [
+        i in missed for i in range(4)
+    ]
+    assert hand == f"{found.hand:.2f}"
+
+
+def test_the_farthest_ratio_is_the_worst_one():
+    assert tables.farthest(np.array([1.2, 0.7, 0.9])) == 0.7
+    assert np.isnan(tables.farthest(np.array([0.1, np.nan])))
+    assert tables.farthest(np.zeros(0)) == 1.0
+
+
+def test_samples_that_copy_rows_are_seen_and_the_default_is_of_4_steps_a_row(monkeypatch):
+    class Copies:
+        """Its samples are the rows of training when it was trained for long."""
+
+        def __init__(self, n_steps, rng):
+            self.n_steps = n_steps
+
+        def fit(self, x):
+            self.x = x
+            return self
+
+        def sample(self, n, rng):
+            return self.x[np.arange(n) % len(self.x)] + (self.n_steps is None)
+
+        def elbo(self, x, rng):
+            return np.full(len(x), -6.0)
+
+    x = np.random.default_rng(0).standard_normal((50, 3))
+    assert tables.memory(Copies, x, 5000) == (-2.0, 0.0)
+    assert tables.memory(Copies, x, None).copies > 0.5
+    monkeypatch.setattr(tables, "table", lambda name: np.zeros((1250, 1)))
+    assert tables.remember("large") is None
