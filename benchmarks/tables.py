@@ -94,13 +94,14 @@ def varying(x: Array) -> Array:
 
 
 def forest(x: Array, other: Array) -> float:
-    """Accuracy of a random forest that tells rows of x, (N, D), from rows of other, (M, D), in five folds."""
+    """Accuracy of a random forest that tells rows of x, (N, D), from rows of other, (M, D), in at most five folds."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import cross_val_score
 
     both = np.vstack([x, other])
     label = np.arange(len(both)) < len(x)
-    return float(cross_val_score(RandomForestClassifier(100, random_state=0), both, label, cv=5).mean())
+    folds = min(5, len(x), len(other))
+    return float(cross_val_score(RandomForestClassifier(100, random_state=0), both, label, cv=folds).mean())
 
 
 def forest_on_samples(x: Array, samples: Array) -> float:
