@@ -183,11 +183,10 @@ def load_state_dict(model: Model, state: Mapping[str, Array]) -> Model:
     for key in sorted(state.keys() - expected.keys(), key=str):
         raise ValueError(f"state has the unknown key {key!r:.60}; pass the keys of state_dict(model) only")
     held = _joined(model, {key: _as_expected(key, state[key], array) for key, array in expected.items()})
-    fitted, training = {name: held[name] for name in model._fitted}, model.training_state_
+    fitted, training = {name: _scalar(held[name]) for name in model._fitted}, model.training_state_
     if training is not None:
         held |= {name: held[original].copy() for name, original in _copies(model).items()}
-        arrays = {name: held[f"training.{name}"] for name in training.arrays}
-        arrays = {name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
+        arrays = {name: _scalar(held[f"training.{name}"]) for name in training.arrays}
         training = training._replace(step=int(held["step"]), arrays=arrays)
     try:
         model._check_fitted(**fitted)
@@ -198,6 +197,11 @@ def load_state_dict(model: Model, state: Mapping[str, Array]) -> Model:
     kept = {"n_features_in_": model.n_features_in_, "feature_names_in_": model._feature_names}
     model.set_fitted(**kept, training_state_=training, **fitted)
     return model
+
+
+def _scalar(array: Array) -> Any:
+    """The number in an array without axes; other arrays as they are."""
+    return array.item() if array.ndim == 0 else array
 
 
 def _joined(model: Model, arrays: dict[str, Array]) -> dict[str, Array]:

@@ -845,7 +845,9 @@ def test_algorithm_1_needs_the_optimiser_of_its_network_and_an_average_of_its_ow
     refused(r"^ema must average into an array of its own", ema=EMA(network.parameters))
     refused(r"^ema must average into an array of its own", ema=EMA(network.parameters[:]))
     refused(r"^ema must average 65 parameters, got 64", ema=EMA(network.parameters[1:].copy()))
-    refused(r"^ema must average in float32, .* got float16", ema=EMA(network.parameters.astype(np.float16)))
+    network = NoiseNetwork(2, (3,), rng=3, dtype=np.float64)
+    given |= optimiser(network)
+    refused(r"^ema must average in float64, .* got float32", ema=EMA(network.parameters.astype(np.float32)))
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_with_its_step():

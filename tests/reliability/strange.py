@@ -70,7 +70,7 @@ def of_array(value):
     still.setflags(write=False)
     large = value.astype(np.longdouble)
     large[(0,) * value.ndim] = np.longdouble("1e4000")
-    times = value.astype(np.int64).astype("m8[s]")
+    times = np.nan_to_num(value).astype(np.int64).astype("m8[s]")
     exact = np.array([Fraction(v) if np.isfinite(v) else v for v in value.ravel().tolist()], object)
     yield WORKS, "read-only", still
     yield WORKS, "every second", padded[tuple(slice(None, None, 2) for _ in value.shape)]
