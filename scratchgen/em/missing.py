@@ -22,9 +22,11 @@ from scratchgen.validation import (
     IntArray,
     as_arrays,
     as_finite,
+    as_real,
     as_sample_weight,
     as_samples,
     check_callable,
+    check_not_empty,
     check_type,
 )
 from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_posterior
@@ -199,8 +201,9 @@ def complete_rows(
         If an argument is wrong.
     """
     W, mean = as_arrays("W (D, k), mean (D)", as_finite(W, "W"), as_finite(mean, "mean"))
-    one = np.ndim(noise_variance) == 0
-    noise = as_arrays("noise_variance (D)", np.full(len(mean), noise_variance) if one else noise_variance, D=len(mean))
+    check_not_empty(W, "W")
+    noise = as_real(noise_variance, "noise_variance")
+    noise = as_arrays("noise_variance (D)", noise if noise.ndim else np.full(len(mean), noise), D=len(mean))
     x, weights = as_samples(x, dimension=len(mean), missing=True), as_sample_weight(sample_weight, len(x))
     completed, covariance, elbo = x.astype(np.float64), np.zeros((len(mean), len(mean))), np.empty(len(x))
     for a, b, rows in patterns(x):

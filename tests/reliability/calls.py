@@ -907,7 +907,7 @@ def of_constructors():
     plain_ddpm = DDPM(SCHEDULE, hidden=(4,), n_steps=1, rng=0).fit(reals)
     multistep = {"stochasticity": number(0.5, low=0.0, optional=True)}
     for name in "sample", "sample_path":
-        yield call(f"DDPM.{name}(stochasticity)", getattr(plain_ddpm, name), n=count(3, 0), **multistep)
+        yield call(f"DDPM.{name}(stochasticity)", getattr(plain_ddpm, name), n=count(3, 0), **multistep, rng=seed())
     to_sde = {"ddpm": instance(plain_ddpm), "sde": instance(PROCESS, optional=True)}
     early = time(0.1)
     to_sde["t_min"] = Arg(0.1, {k: v for k, v in early.bad.items() if k != "None"})
