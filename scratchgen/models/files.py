@@ -36,7 +36,7 @@ try:
 except ImportError:  # Windows refuses to delete a file that is open, which serves the same purpose
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 3  # 2 was written by earlier versions, without the state of a training
+FORMAT = 4  # 3 had no number of planned steps, and 2 no state of a training
 LARGEST_NUMBER = 1e130  # in size; variances of the largest data that models accept, 1e60, are below it
 LARGEST_HEADER = 2**23  # letters
 LARGEST_TRAINING = 2**16  # letters; the state of MT19937 has 8000

@@ -357,7 +357,7 @@ def test_a_file_with_another_step_or_generator_is_refused(kind, tmp_path):
     told("the generator must be a .*, as rng is, got SFC64", **other)
     refuses(kind, path, header, parts | {"training": npy(np.array("{"))}, "not a model saved by")
     refuses(kind, path, header, parts | {"training": npy(np.zeros(3))}, "training: a text")
-    refuses(kind, path, header | {"format": 2}, parts, "this version reads format 3, the file has format 2")
+    refuses(kind, path, header | {"format": 2}, parts, "this version reads format 4, the file has format 2")
 
 
 @pytest.mark.parametrize("kind", ["DDPM", "VAE"])
