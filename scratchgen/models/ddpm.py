@@ -95,9 +95,10 @@ class DDPM(DiffusionModel):
         Number of frequencies of cos and sin features of the coordinates; 2 or 3 help for low-dimensional data with
         sharp edges.
     n_steps : int, optional
-        Number of gradient steps.  None takes 4 a row of x, but 100 at least and 5000 at most; `n_steps_` is the number.
-        With many more steps the network learns the rows of a small table by heart, and new rows have a low bound.
-        Sharp shapes in a plane need more: for 250 points of eight Gaussians set n_steps=5000.
+        Number of gradient steps.  None takes 4 for every row that is not held out, but 100 at least and 5000 at most;
+        `n_steps_` is the number.  With many more steps the network memorises the rows of a small table, and new rows
+        have a low bound (`python -m benchmarks.tables`).  Sharp shapes in a plane need more steps: for 250 points of
+        eight Gaussians set n_steps=5000 (`python -m benchmarks.steps`).
     batch_size : int
         Examples a step.
     learning_rate : float
@@ -421,10 +422,10 @@ class DDPM(DiffusionModel):
         """`exponential_sampler` on the levels of the steps T..0; the last step, to clean data, is the mean of x_0."""
         schedule = self.schedule_
         levels = np.stack([schedule.alpha_bar, schedule.beta_bar], axis=1)
-        noise_to_signal = levels[:, 1] / levels[:, 0]
+        step_at = {(scale, std): t for t, (scale, std) in enumerate(levels.tolist())}
 
         def denoise(x_t: Array, scale: float, std: float) -> Array:
-            t = int(np.searchsorted(noise_to_signal, std / scale))
+            t = step_at[scale, std]
             return predict_x0(schedule, t, x_t, eps_hat(x_t, t))
 
         path = exponential_sampler(denoise, x_T, levels[::-1], rng, stochasticity)
@@ -483,9 +484,9 @@ class DDPM(DiffusionModel):
             As for `eps_hat`.
         stochasticity : float, optional
             c of the multistep steps of `scratchgen.sde.exponential_step`, which then replace the ancestral steps: 0 for
-            DPM-Solver++(2M), the flow, and 1 for SDE-DPM-Solver++(2M).  They are the best for few calls, if the steps
-            are those of `NoiseSchedule.sinh_steps`: for a model of eight Gaussians with T = 100 and three seeds,
-            KL(p‖p_θ) was 0.0091 nats with 20 of these steps and c = 1, 0.198 with 20 steps evenly spaced in t, and
+            DPM-Solver++(2M), the flow, and 1 for SDE-DPM-Solver++(2M).  They are the best for few calls, if the t are
+            those of `NoiseSchedule.sinh_steps`.  For a model of eight Gaussians with T = 100 and three seeds, KL(p‖p_θ)
+            was 0.0091 nats with 20 of these steps and c = 1, 0.198 with 20 multistep steps evenly spaced in t, and
             0.0240 with 100 ancestral steps.
         denoise_last : bool
             Return the mean of p_θ(x_0 | x_1), without the noise of the last step, which has the standard deviation σ_1.
