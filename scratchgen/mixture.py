@@ -122,7 +122,7 @@ class Mixture:
         )
 
     def _derived(self, means: Array, covariances: Array, log_weights: Array | None = None) -> Mixture:
-        """A mixture with the weights of this one, or of other ∝ exp(log_weights), (K,), some too small for a float."""
+        """A mixture with the weights of this one, or with weights ∝ exp(log_weights), (K,), which may underflow."""
         if log_weights is None:
             log_weights, weights = self.log_weights, self.weights
         else:
@@ -251,8 +251,8 @@ class Mixture:
 
         With the coordinates a first, C_k = L Lᵀ has the blocks L_aa, L_ba and L_bb.  The mean is m_kb + L_ba L_aa⁻¹
         (x_a − m_ka), and the covariance is L_bb L_bbᵀ, without a difference.  Weights are kept as logarithms, so that
-        log p(x_b | x_a) is right however far x_a and x_b are from all components.  Where two components of one
-        covariance stay level at d standard deviations, rounding changes their weights by 1e-16 d², as in `posterior`.
+        log p(x_b | x_a) is right however far x_a and x_b are from all components.  Between two components of the same
+        covariance, at d standard deviations from both, rounding changes the weights by 1e-16 d², as in `posterior`.
 
         Parameters
         ----------

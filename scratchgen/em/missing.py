@@ -102,7 +102,7 @@ def statistics_with_missing(
     Given x_a and a component k, x_b is Gaussian with the mean m_kb + C_kba C_kaa⁻¹ (x_a − m_ka), which is affine in
     x_a, and a covariance V_k that does not depend on x_a.  The mean and the covariance of complete rows therefore are
     those of x_a, mapped by the affine function, plus V_k in the missing columns.  Without V_k the covariances would be
-    too small, and the bound could fall.  Rows without observed values have log p = 0 and no other effect.
+    too small, and the bound could fall.  Rows without observed values have log p = 0, and enter the mean only.
 
     Parameters
     ----------
@@ -125,20 +125,21 @@ def statistics_with_missing(
         If an argument is wrong.
     """
     x = _as_incomplete(x, mixture)
-    weights, (K, D), log_likelihood = as_sample_weight(sample_weight, len(x)), mixture.means.shape, 0.0
+    weights, (K, D) = as_sample_weight(sample_weight, len(x)), mixture.means.shape
+    log_likelihood = 0.0
     total = SufficientStatistics(np.full(K, -np.inf), mixture.means, mixture.covariances)
     for a, b, rows in patterns(x):
         if not len(a):
             continue  # rows without observed values: log p is 0 for every θ
         known, (law, gains, V) = x[np.ix_(rows, a)], mixture.regression(a)
         log_resp, log_prob = e_step(known, law)
-        seen = sufficient_statistics(known, log_resp + quiet_log(weights[rows])[:, None], law)
-        complete = np.zeros((K, D, len(a)))  # x − m_k is this matrix times x_a − m_ka, on average
-        complete[:, a], complete[:, b] = np.eye(len(a)), gains
-        means = mixture.means + np.einsum("kda,ka->kd", complete, seen.means - law.means)
-        covariances = complete @ seen.covariances @ complete.swapaxes(1, 2)
+        observed = sufficient_statistics(known, log_resp + quiet_log(weights[rows])[:, None], law)
+        affine = np.zeros((K, D, len(a)))  # E[x | x_a, k] = m_k + affine_k (x_a − m_ka)
+        affine[:, a], affine[:, b] = np.eye(len(a)), gains
+        means = mixture.means + np.einsum("kda,ka->kd", affine, observed.means - law.means)
+        covariances = affine @ observed.covariances @ affine.swapaxes(1, 2)
         covariances[np.ix_(np.arange(K), b, b)] += V
-        total += SufficientStatistics(seen.log_counts, means, covariances)
+        total += SufficientStatistics(observed.log_counts, means, covariances)
         log_likelihood += float(weights[rows] @ log_prob)
     return total, log_likelihood / float(weights.sum())
 
