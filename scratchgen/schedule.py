@@ -163,10 +163,9 @@ class NoiseSchedule:
         return NoiseSchedule(variances)
 
     def sinh_steps(self, n: int) -> IntArray:
-        """n distinct steps in 1..T, rising to T, nearest to the log-SNRs of `sinh_log_snr`; for `respace`.
+        """n distinct steps in 1..T with the log-SNRs nearest to those of `sinh_log_snr`, rising to T; for `respace`.
 
-        The range of log-SNR is that of the chain, from step T to step 1, and the last step is always T.  Levels between
-        two steps are not used: a network of the chain was trained at the steps only.
+        The range of log-SNR is that of the chain, from step T to step 1.  The last step is always T.
 
         Parameters
         ----------
@@ -281,9 +280,9 @@ def sinh_log_snr(low: float, high: float, n: int) -> Array:
     """n rising values of log-SNR = 2 + 4 sinh v from low to high, (n,), with v evenly spaced.
 
     The values are densest at 2, where the denoiser of data of unit variance changes most, and ever sparser towards both
-    ends, where x_t is almost pure noise or almost clean.  On eight Gaussians 20 multistep calls with c = 1 on this grid
-    had KL(p‖p_θ) 0.0040 nats with the exact score, and 0.0148 on a grid evenly spaced in log-SNR.  For data of variance
-    V the centre would be 2 − log V.  For n = 1 the value is low.
+    ends, where x_t is almost pure noise or almost clean.  On eight Gaussians 20 multistep calls with c = 1 and the
+    exact score had KL(p‖p_θ) = 0.0040 nats on this grid, and 0.0148 on a grid evenly spaced in log-SNR (`python -m
+    benchmarks.solvers`).  For data of variance V the centre would be 2 − log V.  For n = 1 the value is low.
 
     Parameters
     ----------

@@ -35,7 +35,8 @@ class LinearVAE(InformationCriteria, GaussianVAE):
     kl_weight : float
         As for `VAE`.  For a given s² the optimum is that of decoder variance kl_weight · s² and weight 1.
     n_steps : int, optional
-        Number of gradient steps; every step uses all of x.  None takes the number of `VAE`.
+        Number of gradient steps; every step uses all of x.  With the default, 3000, the mean ELBO on the penguins comes
+        within 2e-10 nats of PPCA's maximum (the tour's row "linear: ELBO").  None takes the number of `VAE`.
     learning_rate : float
         Initial learning rate of Adam, which falls to 0 along half a cosine.
     standardize : bool or "global"

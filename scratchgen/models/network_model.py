@@ -16,7 +16,7 @@ from scratchgen.nn import Adam
 from scratchgen.validation import Array, IntArray, as_count, as_number, check_flag
 
 N_CHECKS = 20  # of the validation bound in a training
-LARGEST_SEED = 2**62  # of the noise of the checks; 1 more than the largest
+N_SEEDS = 2**62  # number of possible seeds, 0, 1, …, of the noise of the checks
 STEPS_A_ROW, FEWEST_STEPS, MOST_STEPS = 4, 100, 5000  # of the default number of steps, see `benchmarks.tables`
 CHECK_SHARE = 0.3  # calls of the network in all checks over calls in all steps; a step takes the time of three calls
 
@@ -72,7 +72,7 @@ class NetworkModel(StandardizedEstimator):
         n_steps: int | None  # an argument of every subclass, which has its own default
 
     def _planned_steps(self, n: int) -> int:
-        """Number of steps for n rows: `n_steps`, or if it is None 4n, but at least 100 and at most 5000."""
+        """Number of steps for n rows of training: `n_steps`; for None 4n, but at least 100 and at most 5000."""
         if self.n_steps is None:
             return min(max(STEPS_A_ROW * n, FEWEST_STEPS), MOST_STEPS)
         return as_count(self.n_steps, "n_steps")
@@ -112,7 +112,7 @@ class NetworkModel(StandardizedEstimator):
                 f"training: step must be below n_steps={n_steps}, with a loss a step, got {state.step} with {n_losses}"
             )
         if self.early_stopping:
-            as_count(state.arrays["noise_seed"], "training.noise_seed", minimum=0, maximum=LARGEST_SEED - 1)
+            as_count(state.arrays["noise_seed"], "training.noise_seed", minimum=0, maximum=N_SEEDS - 1)
             rows = state.arrays["held_out"]
             if not len(rows) or rows.min() < 0 or len(np.unique(rows)) < len(rows):
                 raise ValueError(f"training.held_out must be different rows from 0, one at least, got {rows!r:.60}")
@@ -244,7 +244,7 @@ class NetworkModel(StandardizedEstimator):
                     f"x must have more than the {n_held} row(s) that validation_fraction holds out, got {n}; pass more "
                     "rows, or early_stopping=False"
                 )
-            return {"held_out": rng.permutation(n)[:n_held], "noise_seed": int(rng.integers(LARGEST_SEED))}
+            return {"held_out": rng.permutation(n)[:n_held], "noise_seed": int(rng.integers(N_SEEDS))}
         held_out = state.arrays["held_out"]
         if not 0 < len(np.intersect1d(held_out, np.arange(n))) == len(held_out) < n:
             raise ValueError(f"the held-out rows of the state must be different rows of the {n} of x; call fit(x)")
@@ -255,7 +255,8 @@ class NetworkModel(StandardizedEstimator):
     ) -> Callable[[], float] | None:
         """Function that computes the mean bound of held-out rows of x, (N, D), on the same noise every time.
 
-        So many rows are used, at most 512, that all checks together take about a tenth of the training's time.
+        All checks together take about a tenth of the training's time, which limits the number of rows; a check uses at
+        most 512 rows, and 32 even if these take longer.
 
         Parameters
         ----------

@@ -314,8 +314,8 @@ class ScoreSDE(DiffusionModel):
     ) -> Array:
         """Draw n examples, (n, D), in units of the data, by the reverse SDE (32) and the mean of x_0 given x at t_min.
 
-        With `n_levels` the last step is a draw from the decoder of `elbo` at t_min instead of the mean; the rounding of
-        prediction="v" needs no call of the network.
+        With `n_levels` the last step is a draw from the decoder of `elbo` at t_min instead of the mean; with
+        prediction="v" this draw needs no call of the network.
 
         Parameters
         ----------
@@ -323,8 +323,9 @@ class ScoreSDE(DiffusionModel):
         rng : int, Generator or None
         stochasticity : float
             c: 1 for the reverse SDE, 0 for the probability-flow ODE.  With an exact score all c have the same law, and
-            0 to 0.5 needs the fewest calls.  With a trained score the law of the flow is further from the data: on
-            eight Gaussians KL(p‖p_θ) was 0.044 nats for c = 0, 0.014 for 0.5 and 0.008 for 1, all with 50 calls.
+            c from 0 to 0.5 needs the fewest calls.  With a trained score the law of the flow is further from the data:
+            on eight Gaussians KL(p‖p_θ) was 0.044 nats for c = 0, 0.014 for 0.5 and 0.008 for 1, all with 50 calls
+            (`python -m benchmarks.solvers`).
         method : {"multistep", "ddim", "euler", "heun", "adaptive"}
             "multistep": exponential steps that extrapolate the denoiser, `scratchgen.sde.exponential_step`, on the grid
             of `scratchgen.sde.sinh_times`; SDE-DPM-Solver++(2M), for stochasticity 0 DPM-Solver++(2M).  "ddim": the

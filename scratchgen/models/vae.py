@@ -274,8 +274,9 @@ class VAE(GaussianVAE):
         Factor of the KL in training, the β of Higgins et al. (2017).  For values other than 1 minus the training loss
         is not a lower bound of log p_θ(x).  `elbo` and `iwae` are lower bounds for every value.
     n_steps : int, optional
-        Number of gradient steps.  None takes 4 a row of x, but 100 at least and 5000 at most; `n_steps_` is the number.
-        With many more steps the decoder learns the rows of a small table by heart, and samples have the wrong means.
+        Number of gradient steps.  None takes 4 for every row that is not held out, but 100 at least and 5000 at most;
+        `n_steps_` is the number.  With many more steps the networks memorise the rows of a small table, and new rows
+        have a low bound (`python -m benchmarks.steps`).
     batch_size : int, optional
         Examples a step; None takes all of x in every step.
     learning_rate : float

@@ -75,8 +75,8 @@ class Adam:
     def step(self, gradient: Array, learning_rate: float | None = None) -> None:
         """Update `parameters` with `gradient`, (P,); `learning_rate` replaces the constructor's in this step.
 
-        Rates and gradients that overflow in the dtype of `parameters` make them infinite or NaN.  The function does not
-        look at its result; a training loop calls `check_update`, which undoes such a step.
+        Rates and gradients that overflow in the dtype of `parameters` make them infinite or NaN without an error; a
+        training loop therefore calls `check_update`, which undoes such a step.
         """
         rate = self.learning_rate if learning_rate is None else as_number(learning_rate, "learning_rate", low=0.0)
         gradient = as_arrays("gradient (P)", gradient, P=len(self.parameters))
@@ -196,8 +196,8 @@ def check_step(step: int, loss: float, *gradients: Array) -> None:
 def check_update(step: int, updates: Sequence[tuple[Array, Array]]) -> None:
     """Undo the update of step 0, 1, …, and raise ArithmeticError, if the squared length of the parameters overflows.
 
-    An infinite parameter, or NaN, is found as well.  Moving averages of parameters that pass are finite, since they lie
-    between them.
+    The check also finds NaN and infinite parameters.  A moving average of parameters that pass the check is finite.
+    Adam's moments and number of steps stay those after the update: a training that diverged does not go on.
 
     Parameters
     ----------

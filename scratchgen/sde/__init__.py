@@ -2,6 +2,7 @@
 
 * `processes`: the forward SDEs, (31).
 * `reverse`: the reverse SDE, (32), and Euler-Maruyama steps; `flow`: the probability-flow ODE and its likelihood.
+* `exponential`: steps of higher order for both, the default of `ScoreSDE.sample`.
 * `matching`: the losses of (33), and the score of a network; `training`: training times and the training loop.
 * `bound`: (34), and the terms of the continuous-time bound.
 """

@@ -112,6 +112,10 @@ def predict_x0(network: NoisePredictor, x: Array, scale: Array | float, std: Arr
 
     Parameters
     ----------
+    network : NoisePredictor
+        ε̂.
+    x : (N, D)
+        x_t.
     scale, std : float or (N,)
         Positive.
     """

@@ -133,6 +133,7 @@ def sinh_times(sde: LinearSDE, n_steps: int, t_min: float) -> Array:
 
     Parameters
     ----------
+    sde : LinearSDE
     n_steps : int
     t_min : float
         In (0, horizon).
