@@ -13,8 +13,8 @@ plain list, as JAX code has them.  `benchmarks/frameworks` has the same networks
     training.…                further arrays of `training_state_`, by their names
 
 `mlp` stands for the layers of DDPM and ScoreSDE; VAE and LinearVAE have `encoder`, `decoder` and the vector
-`log_variance`.  The keys below a dot are those of a torch module with a `Sequential` of `Linear` and activations:
-layer i is `mlp.{2i}.weight`, (out, in), and `mlp.{2i}.bias`, (out,).
+`log_variance`.  The part of a key after the first dot is the key of a torch module, in which `mlp` is a `Sequential` of
+`Linear` and activations: layer i has `mlp.{2i}.weight`, (out, in), and `mlp.{2i}.bias`, (out,).
 """
 
 from __future__ import annotations
@@ -163,9 +163,9 @@ def load_state_dict(model: Model, state: Mapping[str, Array]) -> Model:
     model : VAE, LinearVAE, DDPM or ScoreSDE
         The fitted model, or one that was loaded from its file; leave a loop over `train` first.
     state : dict of arrays
-        The keys, shapes and dtypes of `state_dict(model)`.  `step` is less than `n_steps`: `resume` takes the last
-        step, which some models end with a computation on x.  `losses_` has at least `step` numbers, one more for every
-        step elsewhere.
+        The keys, shapes and dtypes of `state_dict(model)`.  `step` is less than `n_steps_`: `resume` takes the last
+        step, after which some models compute further numbers from x.  Append one number to `losses_` for every further
+        step; it has at least `step` numbers.
 
     Raises
     ------
@@ -178,10 +178,10 @@ def load_state_dict(model: Model, state: Mapping[str, Array]) -> Model:
     expected = state_dict(model)
     check_type(state, Mapping, "state", "pass a dict with the keys of state_dict(model)")
     model._check_arguments_of_fit()
-    for key in sorted(expected.keys() - state.keys()):
-        raise ValueError(f"state must have the key {key!r}, got no such key; start from state_dict(model)")
-    for key in sorted(state.keys() - expected.keys(), key=str):
-        raise ValueError(f"state has the unknown key {key!r:.60}; pass the keys of state_dict(model) only")
+    if missing := sorted(expected.keys() - state.keys()):
+        raise ValueError(f"state must have the key {missing[0]!r}, got no such key; start from state_dict(model)")
+    if unknown := sorted(state.keys() - expected.keys(), key=str):
+        raise ValueError(f"state has the unknown key {unknown[0]!r:.60}; pass the keys of state_dict(model) only")
     held = _joined(model, {key: _as_expected(key, state[key], array) for key, array in expected.items()})
     fitted, training = {name: _scalar(held[name]) for name in model._fitted}, model.training_state_
     if training is not None:
@@ -241,7 +241,7 @@ def _copies(model: Model) -> dict[str, str]:
 
 
 def _empty_mlp(model: Model, prefix: str) -> MLP | None:
-    """A copy of the MLP whose layers a prefix stands for; None for a vector without layers."""
+    """A copy of the MLP that a prefix stands for, whose numbers may change; None for a vector without layers."""
     part = getattr(model.network_, prefix.split(".")[1])
     return copy.deepcopy(part) if isinstance(part, MLP) else None
 

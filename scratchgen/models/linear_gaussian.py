@@ -93,7 +93,8 @@ class IncompleteData:
         mean = np.average(rows, axis=0, weights=self.weights)
         covariance = sample_covariance(rows, self.weights) + spread
         log_likelihood = float(np.average(elbo, weights=self.weights))
-        return (mean, covariance, log_likelihood - expected_log_prob(mean, covariance, theta)), log_likelihood
+        entropy = log_likelihood - expected_log_prob(mean, covariance, theta)  # from (8), in which the KL is 0
+        return (mean, covariance, entropy), log_likelihood
 
     def elbo(self, theta: Parameters, q: Moments) -> float:
         """The mean ELBO, (8), nats: E_q log p_θ(x) and the entropy of q."""

@@ -71,7 +71,7 @@ class Narrator:
         self.say(f"  {equation}")
 
     def train(self, label: str, model: Model, x: ArrayLike) -> Model:
-        """Train to the end with a progress bar on a terminal; print the time and the last loss."""
+        """Train to the end with a progress bar on a terminal; print the time and the loss, as `fit` reports it."""
         for _ in shown(model.train(x), label, model._report, lines=False, end=lambda text: self.say(f"  {text}")):
             pass
         return model

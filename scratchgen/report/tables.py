@@ -1,7 +1,7 @@
 """The columns of a table that the user of the command line chose, as numbers.
 
-Nothing is dropped or guessed silently: a cell that is no number, a missing one and a column of text are errors,
-which name the line, the column and the option that helps.
+Nothing is dropped or guessed silently.  A cell that is no number, a column of text, and a missing cell for a model that
+takes no missing values are errors, which name the line, the column and the option that helps.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DEFAULT = Choice()
 
 
 class Frame:
-    """Numbers with names of columns, of which `fit` remembers the names as those of a data frame."""
+    """Numbers with names of columns; `fit` keeps the names as it keeps those of a data frame."""
 
     def __init__(self, values: Array, columns: Sequence[str]) -> None:
         self.values, self.columns = values, list(columns)
