@@ -32,7 +32,7 @@ BEST = "multistep, c = 1 (default)"
 
 
 def smoothed_kl(x: Array, law: Mixture = TRUTH) -> float:
-    """KL of the smoothed law from the smoothed law of the samples x, (N, 2), nats, corrected for its bias in N."""
+    """KL(p‖p_θ), nats, of the smoothed `law` p and the smoothed law of samples x, (N, 2), corrected for its bias."""
     edges = np.arange(-REACH, REACH + CELL / 2, CELL)
     middles = (edges[1:] + edges[:-1]) / 2
     points = np.stack(np.meshgrid(middles, middles, indexing="ij"), axis=-1).reshape(-1, 2)

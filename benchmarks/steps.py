@@ -1,8 +1,8 @@
-"""The number of training steps that is good for a number of rows: `python -m benchmarks.steps`.
+"""Held-out bounds after different numbers of training steps: `python -m benchmarks.steps`.
 
-VAE, DDPM and ScoreSDE are trained at their defaults with 100 to 10,000 steps on tables of 150 to 20,000 rows.  A fifth
-of the rows, at most 1000, are held out.  The table has their mean bound, nats, in the units of the data, for one seed;
-the best of a row is bold.  scikit-learn has three of the tables.
+VAE, DDPM and ScoreSDE are trained with 100 to 10,000 steps, and defaults for all else, on tables of 150 to 20,000 rows.
+A fifth of the rows, at most 1000, are held out.  The cells are their mean bound in nats, in units of the data, for one
+seed; the best of a row is bold.  Three of the tables come from scikit-learn.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def report(steps: tuple[int, ...], data: dict[str, Array]) -> Iterator[str]:
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two tables, 100 and 300 steps")
     quick = parser.parse_args().quick

@@ -3,24 +3,26 @@
 The tables are those of scikit-learn and statsmodels, raw: columns of numbers that vary, rows without a missing cell.
 The defaults were chosen on the 20 tables of `TUNED`; the 12 of `HELD_BACK` were used only here.
 
-The first table has, for each model and three seeds, of 2000 samples:
+The first table describes 2000 samples of each model, for three seeds:
 
-- "mean": the largest error of a column's mean, in standard deviations of the column; the target is 0.2.
-- "sd": the ratio of standard deviations of the samples and the data, of the column where it is farthest from 1; the
-  target is 0.7 to 1.3.  The standard deviation of some columns is that of a few rows, and a bootstrap of the table
-  misses the target too.  In brackets is the worst of the other columns, those where 90 % of bootstraps do not.
-- "forest": how often a random forest tells rows of the data from samples, in five folds; 0.5 if they look the same, and
-  less if samples are near copies of rows.  The target is 0.7, for tables where the model has it on columns that were
-  standardised by hand; "hand" is that value, for the first seed.
+- "mean": the largest error of a column's mean, in standard deviations of the column.  The target is at most 0.2.
+- "sd": the standard deviation of the samples over that of the data, for the column where this ratio is farthest from 1.
+  The target is 0.7 to 1.3.  The standard deviation of some columns comes from a few rows, and a bootstrap of the table
+  misses the target too.  The number in brackets leaves these columns out: it is the worst ratio of the columns where
+  90 % of bootstraps reach the target.
+- "forest": the accuracy with which a random forest tells rows of the data from samples, in five folds.  The accuracy is
+  0.5 if rows and samples look the same, and lower if samples are near copies of rows.  The target is at most 0.7.
+- "hand": the accuracy of the forest for columns that were standardised by hand, for the first seed.  A table where
+  "hand" is above 0.7 does not count as a miss of the forest.
 
-The worst of three seeds is shown, for the forest the range.  "data" is what a forest says of one half of the rows
-against the other half; below 50 rows it is mostly noise.  Misses are bold.  Samples of a model are reals, and a forest
-sees columns of whole numbers at once.
+The cells show the worst of three seeds, and the range for the forest.  "data" is the accuracy of a forest for one half
+of the rows against the other half; below 50 rows it is mostly noise.  Misses are bold.  The samples are real numbers,
+so that a forest recognises them at once in a column of whole numbers.
 
-The second table is for tables below 1250 rows, where the default number of steps is not the largest; one seed.  A fifth
-of the rows is held out.  "bound" is the mean bound of the held-out rows in nats a column, of standardised columns.
-"copies" is the median distance of samples from the nearest row of training, over that of the held-out rows: far below 1
-the samples are copies.  Both are shown for the default and for 5000 steps; a bound that is better by 0.1 is bold.
+The second table is for tables below 1250 rows, where the default number of steps is below 5000; one seed.  A fifth of
+the rows is held out.  "bound" is the mean bound of the held-out rows in nats a column, of standardised columns.
+"copies" is the median distance of samples from the nearest row of training, over that of the held-out rows: samples are
+copies if it is far below 1.  Both are shown for the default and for 5000 steps; a bound that is better by 0.1 is bold.
 """
 
 from __future__ import annotations
@@ -118,7 +120,7 @@ def floor_of(x: Array) -> float:
 
 
 def samples_of(cls: Any, x: Array, seed: int) -> Array:
-    """2000 samples of a model that was trained on x at its defaults; NaN if training or sampling failed."""
+    """2000 samples of a model that was trained on x, (N, D), at its defaults; NaN if training or sampling failed."""
     try:
         return np.asarray(cls(rng=seed).fit(x).sample(N_SAMPLES, rng=seed))
     except ArithmeticError:
@@ -186,7 +188,7 @@ def marked(text: str, is_miss: bool) -> str:
 
 
 def misses(found: Moments) -> tuple[bool, bool, bool, bool]:
-    """Whether the means, the standard deviations, those that are determined, and the forest miss; NaN misses."""
+    """Whether the means, the standard deviations, those that are determined, and the forest miss; NaN is a miss."""
     by_forest = not found.forests[0] <= 0.7 and not found.hand > 0.7  # the same seed
     return not found.mean <= 0.2, not 0.7 <= found.ratio <= 1.3, not 0.7 <= found.sure_ratio <= 1.3, by_forest
 
@@ -250,6 +252,7 @@ def report(names: tuple[str, ...], seeds: tuple[int, ...], workers: int) -> Iter
 
 
 def main() -> None:
+    """Print both tables, and write them into a file of Markdown."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

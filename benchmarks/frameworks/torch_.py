@@ -4,19 +4,20 @@
         if progress.step == 100:
             break
     go_on(model, x, 1000)                           # steps 101 to 1100 in torch, with the draws of `train`
-    model.resume(x)                                 # the rest in NumPy, as if the training had never left
+    model.resume(x)                                 # the rest in NumPy
 
 On several processes, each with its part of every batch:
 
     torchrun --nproc-per-node 2 -m benchmarks.frameworks.torch_ model.npz further.npz 1000 x.npy
 
-Batches, times and noise come from NumPy, so that both sides can be compared.  The state of the generator goes back.
+Batches, times and noise come from NumPy's generator, so that torch and NumPy can be compared from the same draws.  The
+state of the generator goes back into the model.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -128,7 +129,7 @@ class VAENetwork(nn.Module):
 def network_of(model: Any) -> nn.Module:
     """The network of a model, without its weights."""
     if getattr(model, "prediction", "v") != "v" or model.n_levels is not None:
-        raise ValueError("the torch network is for prediction='v' and real numbers; write others beside it")
+        raise ValueError("the torch network is for prediction='v' and real numbers, n_levels=None; train such a model")
     ours = model.network_
     if isinstance(model, GaussianVAE):
         network: nn.Module = VAENetwork(
@@ -175,7 +176,7 @@ def vae_losses(
 
 
 class Trainer:
-    """Network, average and Adam of a training that has not ended, with a step and the way back.
+    """Network, average and Adam of a training that has not ended: takes steps, and returns the state.
 
     Under torch.distributed every process has its part of the batch, and gradients are averaged over processes.
     """
@@ -236,6 +237,7 @@ class Trainer:
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
+    """A copy of a tensor as an array."""
     return tensor.detach().cpu().numpy().copy()
 
 
@@ -291,8 +293,10 @@ def own(batch: np.ndarray, device: Any) -> Tensor:
     return torch.tensor(batch[start : start + size], device=device)
 
 
-def noise_steps(trainer: Trainer, data: np.ndarray, rng: np.random.Generator, labels: np.ndarray | None) -> Any:
-    """Algorithm 1, or denoising score matching, step by step."""
+def noise_steps(
+    trainer: Trainer, data: np.ndarray, rng: np.random.Generator, labels: np.ndarray | None
+) -> Iterator[None]:
+    """Algorithm 1, or denoising score matching, on data (N, D) in the model's units; take a step, then yield."""
     model, device = trainer.model, next(trainer.network.parameters()).device
     data, (draw, observe) = data.astype(np.float32), level_sampler(model, trainer.state)
     while True:
@@ -338,8 +342,8 @@ def level_sampler(model: Any, state: dict[str, np.ndarray]) -> tuple[Callable[..
     return draw, means.observe
 
 
-def vae_steps(trainer: Trainer, data: np.ndarray, rng: np.random.Generator) -> Any:
-    """(14) step by step; LinearVAE has nodes of a quadrature for the noise."""
+def vae_steps(trainer: Trainer, data: np.ndarray, rng: np.random.Generator) -> Iterator[None]:
+    """Steps on (14), with data (N, D) in the model's units; LinearVAE has sigma points in place of noise."""
     model, device = trainer.model, next(trainer.network.parameters()).device
     data = data.astype(model.dtype)
     while True:
