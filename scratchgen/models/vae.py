@@ -276,7 +276,7 @@ class VAE(GaussianVAE):
     n_steps : int, optional
         Number of gradient steps.  None takes 4 for every row that is not held out, but 100 at least and 5000 at most;
         `n_steps_` is the number.  With many more steps the networks memorise the rows of a small table, and new rows
-        have a low bound (`python -m benchmarks.steps`).
+        have a low bound (`python -m benchmarks.tables`).
     batch_size : int, optional
         Examples a step; None takes all of x in every step.
     learning_rate : float

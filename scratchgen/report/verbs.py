@@ -6,6 +6,12 @@ from typing import NamedTuple
 
 from scratchgen import DDPM, PPCA, VAE, CategoricalMixture, FactorAnalysis, GaussianMixture, ScoreSDE
 from scratchgen.models.estimator import Estimator
+from scratchgen.models.network_model import FEWEST_STEPS, MOST_STEPS, STEPS_A_ROW
+
+N_STEPS = (
+    f"n_steps=None takes {STEPS_A_ROW} steps of training a row, but {FEWEST_STEPS} at least and {MOST_STEPS} at most"
+)
+SHARP = f"sharp shapes in a plane need n_steps={MOST_STEPS}"
 
 
 class Verb(NamedTuple):
@@ -58,8 +64,8 @@ VERBS = {
         VAE,
         "a variational autoencoder",
         "  loss = E_p E_{z~q}[−log p_θ(x|z)] + E_p KL(q(z|x)‖q(z)), (14)",
-        "n_steps=None takes 4 steps a row, but 100 at least and 5000 at most.  For whole numbers set n_levels "
-        "(n_levels=2 for zeros and ones): the likelihood is then a probability.",
+        f"{N_STEPS}.  For whole numbers set n_levels (n_levels=2 for zeros and ones): the likelihood is then a "
+        "probability.",
         "scratchgen fit vae digits -o model.npz --set n_latents=8 --set n_levels=17",
         "5 s",
     ),
@@ -68,9 +74,8 @@ VERBS = {
         "a denoising diffusion model",
         "  x_t = ᾱ_t x_0 + β̄_t ε, (25); loss = E_t λ_t ‖ε − ε̂(x_t, t)‖², the part of (29) with θ\n"
         "  p_θ = p_θ(x_T) prod p_θ(x_{t−1}|x_t), (19)",
-        "n_steps=None takes 4 steps of training a row, but 100 at least and 5000 at most; sharp shapes in a plane need "
-        "n_steps=5000.  --set 'schedule=linear(200)' or 'schedule=cosine(200)' set another number of steps of the "
-        "chain; None is linear(100).  For whole numbers set n_levels.",
+        f"{N_STEPS}; {SHARP}.  --set 'schedule=linear(200)' or 'schedule=cosine(200)' set another number of steps of "
+        "the chain; None is linear(100).  For whole numbers set n_levels.",
         "scratchgen fit ddpm two_moons -o model.npz --set n_coordinate_features=3",
         "10 s for 5000 steps on two columns",
     ),
@@ -79,9 +84,8 @@ VERBS = {
         "a score-based SDE",
         "  loss = E_t λ(t) ‖∇log p_t − s_θ‖², (33)\n"
         "  dx = [f − g² ∇log p_t] dt + g dw, backwards, (32); its bound is (34)",
-        "n_steps=None takes 4 steps a row, but 100 at least and 5000 at most; sharp shapes in a plane need "
-        "n_steps=5000.  --set 'sde=VE(0.01,50)', 'sde=SubVP()' or 'sde=VP(0.1,20)' set the process; None is VP().  For "
-        "whole numbers set n_levels.",
+        f"{N_STEPS}; {SHARP}.  --set 'sde=VE(0.01,50)', 'sde=SubVP()' or 'sde=VP(0.1,20)' set the process; None is "
+        "VP().  For whole numbers set n_levels.",
         "scratchgen fit sde two_moons -o model.npz --set n_coordinate_features=3",
         "10 s for 5000 steps on two columns",
     ),
