@@ -1,16 +1,16 @@
 """Quality of samples against calls of the network, on eight Gaussians: `python -m benchmarks.solvers`.
 
-The samplers draw from a trained score model and from the exact score.  All share the network, whose levels are those of
-VP().  The quality is KL(p‖p_θ) of their samples, with both laws smoothed by N(0, 0.05²).  The smoothed p is exact, and
-the smoothed density of the samples is a mean over kernels, 50,000 for the trained and 100,000 for the exact score.  The
-KL is corrected for the bias of this mean, by the means over the two halves.  For 100,000 samples of p itself the result
-is 0.0001 with a standard deviation of 0.0001.
+The samplers draw from the exact score, a trained score model and a trained DDPM.  In a table all share a network, whose
+levels are those of VP().  The quality is KL(p‖p_θ) of their samples, with both laws smoothed by N(0, 0.05²).  The
+smoothed p is exact, and the smoothed density of the samples is a mean over kernels, 100,000 for the exact score and
+50,000 for the others.  The KL is corrected for the bias of this mean, by the means over the two halves.  For 100,000
+samples of p itself the result is 0.0001 with a standard deviation of 0.0001.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from threadpoolctl import threadpool_limits
 
-from scratchgen import Mixture, ScoreSDE, datasets, to_ddpm
+from scratchgen import DDPM, Mixture, ScoreSDE, datasets, to_ddpm
 from scratchgen.sde import exponential_sampler, predict_x0, reverse_times
 from scratchgen.validation import Array
 
@@ -27,7 +27,8 @@ TRUTH = datasets.eight_gaussians()
 OPTIONS: dict[str, Any] = {"hidden": (128, 128), "n_coordinate_features": 3, "standardize": False}
 CALLS = (10, 15, 20, 25, 30, 50, 100, 250)
 SMOOTH, CELL, REACH = 0.05, 0.0125, 3.0  # std of the kernel, width of a cell, half the width of the grid
-MANY = ("Euler-Maruyama", "ancestral, even in t")  # samplers that need more than 50 calls
+CHAIN_CALLS = (20, 30, 100)  # of a DDPM with T = 100
+MANY = ("Euler-Maruyama", "ancestral, even in t", "multistep, c = 1, even in t")  # also with more than 50 calls
 BEST = "multistep, c = 1 (default)"
 
 
@@ -90,7 +91,12 @@ def on_even_grid(model: ScoreSDE, n: int, size: int, seed: int, stochasticity: f
     return model.to_data(x)
 
 
-Sampler = Callable[[ScoreSDE, int, int, int], Array]
+def respaced(model: DDPM, n: int, size: int, seed: int, sinh: bool = False, **given: Any) -> Array:
+    """Samples of a DDPM with n of its steps, evenly spaced or those of `sinh_steps`."""
+    return model.respace(model.schedule_.sinh_steps(n) if sinh else n).sample(size, seed, **given)
+
+
+Sampler = Callable[[Any, int, int, int], Array]
 SAMPLERS: dict[str, Sampler] = {
     "Euler-Maruyama": partial(by_sde, method="euler"),
     "ancestral, even in t": by_chain,
@@ -101,16 +107,31 @@ SAMPLERS: dict[str, Sampler] = {
     BEST: by_sde,
     "multistep, c = 1, even in log-SNR": partial(on_even_grid, stochasticity=1.0),
 }
+CHAIN_SAMPLERS: dict[str, Sampler] = {
+    "ancestral, even in t": respaced,
+    "ancestral, sinh steps": partial(respaced, sinh=True),
+    "DDIM, even in t": partial(respaced, eta=0.0),
+    "multistep, c = 1, even in t": partial(respaced, stochasticity=1.0),
+    "multistep, c = 0, sinh steps": partial(respaced, sinh=True, stochasticity=0.0),
+    "multistep, c = 1, sinh steps": partial(respaced, sinh=True, stochasticity=1.0),
+}
 Table = dict[str, dict[int, list[float]]]  # sampler -> calls -> KL for each seed
 
 
-def measure(title: str, models: list[ScoreSDE], size: int, table: Table) -> Iterator[str]:
+def measure(
+    title: str,
+    models: Sequence[Any],
+    size: int,
+    table: Table,
+    samplers: dict[str, Sampler],
+    calls: tuple[int, ...],
+) -> Iterator[str]:
     """Fill `table`, with one KL a model, and yield Markdown; cells are means and ranges over the models."""
-    yield f"| {title} | {' | '.join(f'{n} calls' for n in CALLS)} |"
-    yield f"|---|{'---|' * len(CALLS)}"
-    for name, sampler in SAMPLERS.items():
+    yield f"| {title} | {' | '.join(f'{n} calls' for n in calls)} |"
+    yield f"|---|{'---|' * len(calls)}"
+    for name, sampler in samplers.items():
         table[name], cells = {}, []
-        for n in CALLS:
+        for n in calls:
             if n > 50 and name not in MANY:
                 cells.append("–")
                 continue
@@ -124,7 +145,7 @@ def draw(tables: dict[str, Table], path: Path) -> None:
     """KL against calls, a panel for each table."""
     from matplotlib.figure import Figure
 
-    figure = Figure((12, 4.5), layout="constrained")
+    figure = Figure((6 * len(tables), 4.5), layout="constrained")
     for axes, (title, table) in zip(figure.subplots(1, len(tables)), tables.items(), strict=True):
         for name, row in table.items():
             means = np.maximum([np.mean(v) for v in row.values()], 1e-4)
@@ -136,7 +157,7 @@ def draw(tables: dict[str, Table], path: Path) -> None:
 
 
 def main() -> None:
-    """Train a model for every seed, draw, and print two Markdown tables."""
+    """Train the models for every seed, draw, and print three Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4000, help="of training")
@@ -151,11 +172,16 @@ def main() -> None:
     exact = [ScoreSDE(n_steps=1, rng=seed, **OPTIONS).fit(TRUTH.sample(100, seed)) for seed in range(options.seeds)]
     for model in exact:
         model.network_ = ExactNoise()  # type: ignore[assignment]
-    tables: dict[str, Table] = {"exact score": {}, "trained": {}}
-    for (title, table), models, size in zip(
-        tables.items(), (exact, trained), (2 * options.samples, options.samples), strict=True
-    ):
-        for line in measure(title, models, size, table):
+    how = {"weighting": "bound", "step_choice": "importance", "n_steps": options.steps}
+    chains = [DDPM(**how, rng=seed, **OPTIONS).fit(TRUTH.sample(20000, seed)) for seed in range(options.seeds)]
+    runs: list[tuple[str, Sequence[Any], int, dict[str, Sampler], tuple[int, ...]]] = [
+        ("exact score", exact, 2 * options.samples, SAMPLERS, CALLS),
+        ("trained", trained, options.samples, SAMPLERS, CALLS),
+        ("DDPM, T = 100", chains, options.samples, CHAIN_SAMPLERS, CHAIN_CALLS),
+    ]
+    tables: dict[str, Table] = {}
+    for title, models, size, samplers, calls in runs:
+        for line in measure(title, models, size, tables.setdefault(title, {}), samplers, calls):
             print(line, flush=True)
         print()
     if options.figure is not None:

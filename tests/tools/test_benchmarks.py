@@ -15,7 +15,7 @@ from benchmarks import ablations, accuracy, anatomy, em, growth, sampling, solve
 from benchmarks.__main__ import compare
 from benchmarks.markdown import BEGIN, END, replace_table
 from benchmarks.timing import LIMIT, Case, Timing, time_case
-from scratchgen import Mixture, ScoreSDE
+from scratchgen import Mixture, ScoreSDE, to_ddpm
 
 ROOT = Path(__file__).parents[2]
 
@@ -273,12 +273,11 @@ def test_solvers_are_compared_on_the_exact_score_with_the_calls_that_their_colum
         assert np.abs(solvers.ExactNoise()(x, scale, std) - noise).max() < 1e-12
     calls, call = [], solvers.ExactNoise.__call__
     monkeypatch.setattr(solvers.ExactNoise, "__call__", lambda *a, **k: calls.append(1) or call(*a, **k))
-    monkeypatch.setattr(solvers, "CALLS", (10, 100))
     monkeypatch.setattr(solvers, "smoothed_kl", lambda x: len(x))
     model = ScoreSDE(n_steps=1, rng=0, **solvers.OPTIONS).fit(solvers.TRUTH.sample(100, 0))
     model.network_ = solvers.ExactNoise()
     table, seen = {}, []
-    lines = list(solvers.measure("exact", [model], 7, table))
+    lines = list(solvers.measure("exact", [model], 7, table, solvers.SAMPLERS, (10, 100)))
     assert lines[-1].endswith("| 7.0000 (7.0000 to 7.0000) | – |")
     assert set(table) == set(solvers.SAMPLERS)
     for sampler in solvers.SAMPLERS.values():
@@ -286,6 +285,12 @@ def test_solvers_are_compared_on_the_exact_score_with_the_calls_that_their_colum
         sampler(model, 10, 7, 0)
         seen.append(len(calls))
     assert seen == [9 if name == "Heun" else 10 for name in solvers.SAMPLERS]
+    chain = to_ddpm(model, 100)
+    chain.network_ = model.network_
+    for sampler in solvers.CHAIN_SAMPLERS.values():
+        calls.clear()
+        assert sampler(chain, 20, 7, 0).shape == (7, 2)
+        assert len(calls) == 20
 
 
 def test_an_unknown_suite_is_refused_by_name():
