@@ -10,6 +10,7 @@ the same θ; its maximum over θ would not be that of the likelihood.
 * `linear_gaussian`: both steps of PPCA and factor analysis, with z ~ N(0, I) fixed as in the deck.
 * `missing`: the E-steps for rows with missing values.
 * `start`: k-means and the initial mixtures.
+* `rate`: how fast EM converges, beyond the deck.
 """
 
 from scratchgen.em.algorithm import Iterate, LatentLaw, e_step, em, free_energy, m_step_table

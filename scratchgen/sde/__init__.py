@@ -5,6 +5,7 @@
 * `exponential`: steps of higher order for both, the default of `ScoreSDE.sample`.
 * `matching`: the losses of (33), and the score of a network; `training`: training times and the training loop.
 * `bound`: (34), and the terms of the continuous-time bound.
+* `paths`, `edm`, `information`: flow matching, EDM's parameters and I-MMSE, beyond the deck.
 """
 
 from scratchgen.sde.bound import diffusion_loss, kl_bound, prior_loss, reconstruction_loss, sde_log_prob_bound
