@@ -178,10 +178,10 @@ def load_state_dict(model: Model, state: Mapping[str, Array]) -> Model:
     expected = state_dict(model)
     check_type(state, Mapping, "state", "pass a dict with the keys of state_dict(model)")
     model._check_arguments_of_fit()
-    if missing := sorted(expected.keys() - state.keys()):
-        raise ValueError(f"state must have the key {missing[0]!r}, got no such key; start from state_dict(model)")
-    if unknown := sorted(state.keys() - expected.keys(), key=str):
-        raise ValueError(f"state has the unknown key {unknown[0]!r:.60}; pass the keys of state_dict(model) only")
+    for key in sorted(expected.keys() - state.keys()):
+        raise ValueError(f"state must have the key {key!r}, got no such key; start from state_dict(model)")
+    for key in sorted(state.keys() - expected.keys(), key=str):
+        raise ValueError(f"state has the unknown key {key!r:.60}; pass the keys of state_dict(model) only")
     held = _joined(model, {key: _as_expected(key, state[key], array) for key, array in expected.items()})
     fitted, training = {name: _scalar(held[name]) for name in model._fitted}, model.training_state_
     if training is not None:
