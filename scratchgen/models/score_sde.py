@@ -87,9 +87,10 @@ class ScoreSDE(DiffusionModel):
     n_sample_steps : int
         Steps of `sample` from the horizon to x_0, at least 2; the last one leads from t_min to the mean of x_0.  A step
         is one call of the network, so that `sample` makes exactly this number of calls; see its argument `method`.
-        With the default, 30, a trained model of eight Gaussians samples as well as with 250 Euler-Maruyama steps:
-        KL(p‖p_θ) was 0.0087 and 0.0095 nats (`python -m benchmarks.solvers`; means of three seeds with ranges of 0.003
-        to 0.004); with 20 steps it was 0.0130, with 50 steps 0.0084.
+        With the default, 50, a trained model of eight Gaussians samples as well as with 250 Euler-Maruyama steps:
+        KL(p‖p_θ) was 0.0084 and 0.0095 nats (`python -m benchmarks.solvers`; means of three seeds with ranges of 0.003
+        to 0.004); with 30 steps it was 0.0087, with 20 steps 0.0130.  Columns with heavy tails need 50: with 30 steps
+        the standard deviations of samples are too small by up to a further tenth (`benchmarks/RESULTS.md`).
     n_levels : int, optional
         For whole numbers 0..n_levels−1: likelihoods are then probabilities, and −elbo/(D ln 2) is in bits/dim.
     prediction : {"v", "levels"}
@@ -131,7 +132,7 @@ class ScoreSDE(DiffusionModel):
     matching: str = "denoising"
     directions: str = "rademacher"
     time_choice: str = "stratified"
-    n_sample_steps: int = 30
+    n_sample_steps: int = 50
     sde_: LinearSDE = field(init=False)
 
     # --- training --------------------------------------------------------------------------------------------------

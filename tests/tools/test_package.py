@@ -195,7 +195,7 @@ DEFAULTS = {
     },
     "ScoreSDE": {
         "sde": None, "t_min": 1e-3, "weighting": "likelihood", "matching": "denoising", "directions": "rademacher",
-        "time_choice": "stratified", "n_sample_steps": 30, "n_levels": None, "prediction": "v",
+        "time_choice": "stratified", "n_sample_steps": 50, "n_levels": None, "prediction": "v",
         **NETWORK, **ADAM, **LAST,
     },
     "VP": {"beta_min": 0.1, "beta_max": 20.0, "horizon": 1.0},
