@@ -28,7 +28,7 @@ import numpy as np
 from scratchgen.models.diffusion import DiffusionModel
 from scratchgen.models.vae import PARTS, GaussianVAE
 from scratchgen.nn import MLP, Adam
-from scratchgen.validation import Array, as_finite, as_real, check_type
+from scratchgen.validation import Array, as_finite, as_real, check_type, refuse_masked
 
 Model = TypeVar("Model", bound=GaussianVAE | DiffusionModel)
 Layers = list[tuple[Array, Array]]  # (W (in, out), b (out,)) of every layer x W + b
@@ -62,13 +62,16 @@ def layers(state: Mapping[str, Array], prefix: str) -> Layers:
     check_type(state, Mapping, "state", "pass state_dict(model)")
     check_type(prefix, str, "prefix", "pass 'average.mlp'")
     found: Layers = []
-    while f"{prefix}.{2 * len(found)}.weight" in state:
-        weight, bias = (f"{prefix}.{2 * len(found)}.{part}" for part in ("weight", "bias"))
-        if bias not in state:
-            raise ValueError(f"state must have the key {bias!r} beside {weight!r}, got no such key; add it")
-        found.append((np.asarray(state[weight]).T.copy(), np.asarray(state[bias]).copy()))
+    while (key := f"{prefix}.{2 * len(found)}.weight") in state:
+        bias_key = f"{prefix}.{2 * len(found)}.bias"
+        if bias_key not in state:
+            raise ValueError(f"state must have the key {bias_key!r} beside {key!r}, got no such key; add it")
+        weight, bias = (as_real(_as_copy(part, state[part]), f"state[{part!r}]") for part in (key, bias_key))
+        weight = weight.T.copy()
+        _check_layer(weight, bias, f"state[{key!r}].T and its bias")
+        found.append((weight, bias))
     if not found:
-        prefixes = sorted({key.removesuffix(".0.weight") for key in state if key.endswith(".0.weight")})
+        prefixes = sorted({key.removesuffix(".0.weight") for key in map(str, state) if key.endswith(".0.weight")})
         raise ValueError(f"prefix must be one of {prefixes}, the layers of state, got {prefix!r:.60}; pass one of them")
     return found
 
@@ -89,13 +92,18 @@ def from_layers(layers: Sequence[tuple[Array, Array]], prefix: str) -> dict[str,
         if not isinstance(layer, Sequence) or len(layer) != 2:
             raise ValueError(f"layers[{i}] must be a pair (W (in, out), b (out,)), got {layer!r:.60}; pass both")
         weight, bias = (as_real(part, f"layers[{i}]") for part in layer)
-        if weight.ndim != 2 or bias.shape != weight.shape[1:]:
-            raise ValueError(
-                f"layers[{i}] must have W of shape (in, out) and b of shape (out,), got {weight.shape} and "
-                f"{bias.shape}; transpose the weights of a torch Linear"
-            )
+        _check_layer(weight, bias, f"layers[{i}]")
         state |= {f"{prefix}.{2 * i}.weight": weight.T.copy(), f"{prefix}.{2 * i}.bias": bias.copy()}
     return state
+
+
+def _check_layer(weight: Array, bias: Array, name: str) -> None:
+    """Raise ValueError unless a layer has W (in, out) and b (out,)."""
+    if weight.ndim != 2 or bias.shape != weight.shape[1:]:
+        raise ValueError(
+            f"{name} must have W of shape (in, out) and b of shape (out,), got {weight.shape} and {bias.shape}; "
+            "transpose the weights of a torch Linear for a list of layers, not in a state"
+        )
 
 
 def state_dict(model: Model) -> dict[str, Array]:
@@ -177,7 +185,7 @@ def load_state_dict(model: Model, state: Mapping[str, Array]) -> Model:
     """
     expected = state_dict(model)
     check_type(state, Mapping, "state", "pass a dict with the keys of state_dict(model)")
-    model._check_arguments_of_fit()
+    model._check_arguments(model._params_of_fit)
     for key in sorted(expected.keys() - state.keys()):
         raise ValueError(f"state must have the key {key!r}, got no such key; start from state_dict(model)")
     for key in sorted(state.keys() - expected.keys(), key=str):
@@ -248,13 +256,7 @@ def _empty_mlp(model: Model, prefix: str) -> MLP | None:
 
 def _as_expected(key: str, value: Any, expected: Array) -> Array:
     """A copy of `value` as an array; ValueError unless it has the expected shape and dtype and finite numbers."""
-    try:
-        array = np.array(value)
-    except Exception as error:  # of a framework's own tensor
-        raise ValueError(
-            f"state[{key!r}] must be an array {expected.shape}, got a {type(value).__name__}: {error}; pass a NumPy "
-            "array, for torch tensor.detach().cpu().numpy()"
-        ) from error
+    array = _as_copy(key, value)
     shape = array.shape if key in CURVES and array.ndim == 1 else expected.shape
     if array.shape != shape or array.dtype != expected.dtype:
         wanted = "(any,)" if key in CURVES else expected.shape
@@ -266,3 +268,15 @@ def _as_expected(key: str, value: Any, expected: Array) -> Array:
     if key.startswith("exp_avg_sq.") and (array < 0).any():
         raise ValueError(f"state[{key!r}] must not be negative, got {array.min()}; it averages squares")
     return array
+
+
+def _as_copy(key: str, value: Any) -> Array:
+    """A copy of the value of a state as an array; TypeError if it is masked, ValueError if it is no array."""
+    refuse_masked(value, f"state[{key!r}]")
+    try:
+        return np.array(value)
+    except Exception as error:  # of a framework's own tensor
+        raise ValueError(
+            f"state[{key!r}] must be an array, got a {type(value).__name__}: {error}; pass a NumPy array, for torch "
+            "tensor.detach().cpu().numpy()"
+        ) from error

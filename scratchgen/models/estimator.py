@@ -179,7 +179,7 @@ class Estimator(ABC):
         return _arguments(cls)
 
     def set_params(self, **params: Any) -> Self:
-        """Change constructor arguments, which the next fit checks.
+        """Change constructor arguments, which the next fit checks; a loop over `train` refuses to go on with others.
 
         Fit again before you use the model: its numbers belong to the arguments before, which `save` writes, but methods
         read some arguments, such as `n_sample_steps`, when they are called.
@@ -278,7 +278,7 @@ class Estimator(ABC):
                 f"this {type(self).__name__} has no training to resume, since the last one has ended; use the model as "
                 "it is, or call fit(x) for a new training"
             )
-        self._check_arguments_of_fit()
+        self._check_arguments(self._params_of_fit)
         if data != state.checksum:
             raise ValueError(
                 "x is not the data of the training that resumes, or further arguments differ; pass the same numbers in "
@@ -286,13 +286,20 @@ class Estimator(ABC):
             )
         return state.copy()
 
-    def _check_arguments_of_fit(self) -> None:
-        """Raise ValueError if an argument but `verbose` has changed since the training."""
+    def _arguments_now(self) -> dict[str, Any]:
+        """The arguments of the constructor, with copies of lists and arrays, which may change in place."""
+        return {k: v.copy() if isinstance(v, list | np.ndarray) else v for k, v in self.get_params().items()}
+
+    def _check_arguments(self, before: dict[str, Any]) -> None:
+        """Raise ValueError if an argument but `verbose` is not as in the training, whose arguments are `before`.
+
+        Loops over `train` make the check after every step: a file would hold arguments that are not of its numbers.
+        """
         for name, value in self.get_params().items():
-            if name != "verbose" and not is_same(value, self._params_of_fit[name]):
+            if name != "verbose" and not is_same(value, before[name]):
                 raise ValueError(
-                    f"{name} must be {self._params_of_fit[name]!r:.60}, as in the training that resumes, got "
-                    f"{value!r:.60}; set it back, or call fit(x)"
+                    f"{name} must be {before[name]!r:.60}, as in the training that resumes, got {value!r:.60}; set it "
+                    "back, or call fit(x)"
                 )
 
     def _state_and_generator(self, data: str, resume: bool) -> tuple[TrainingState | None, np.random.Generator]:
@@ -372,7 +379,7 @@ class Estimator(ABC):
     def _keep(self, attributes: dict[str, Any]) -> Self:
         """Set all attributes at once, so that Ctrl-C leaves the old fit or the new one, and never a mixture of both."""
         names = attributes.pop("feature_names_in_", None)
-        params = {k: v.copy() if isinstance(v, list | np.ndarray) else v for k, v in self.get_params().items()}
+        params = self._arguments_now()
         attributes = {"training_state_": None, "_feature_names": None if names is None else tuple(names)} | attributes
         vars(self).update(attributes, _params_of_fit=params)  # `save` writes these, whatever `set_params` does later
         return self

@@ -183,7 +183,7 @@ class LinearGaussianModel(WeightedEstimator):
         max_iter: int,
     ) -> Iterator[Progress]:
         """Run EM from `start`, or with `resume` from `training_state_`; with max_iter = 0 fit the start itself."""
-        numbers, last_q = checksum(data.x, data.weights), None
+        numbers, last_q, arguments = checksum(data.x, data.weights), None, self._arguments_now()
         state, rng = self._state_and_generator(numbers, resume)
         energies, before = list[float](), list[float]()
         if state is None:
@@ -218,6 +218,8 @@ class LinearGaussianModel(WeightedEstimator):
             )
             if n_iter > len(before) or (max_iter == 0 and state is None):
                 yield Progress(max(n_iter, 1), max(max_iter, 1), -bounds[-1])
+                if now is not None:
+                    self._check_arguments(arguments)
         warn_unless_converged(self.converged_, self.lower_bounds_, self.tol)
 
     def _state_forms(self, n_features: int) -> dict[str, Form]:

@@ -76,7 +76,7 @@ class MixtureModel(WeightedEstimator):
         state : TrainingState, optional
             The state from which the training goes on.
         """
-        best, step, first, leads = -np.inf, 0, 0, False
+        best, step, first, leads, arguments = -np.inf, 0, 0, False, self._arguments_now()
         if state is not None:
             best, step, first = self.lower_bounds_[-1], state.step, int(state.arrays["run"])
         for i in range(first, n_runs):
@@ -101,6 +101,8 @@ class MixtureModel(WeightedEstimator):
                 self.training_state_ = now
                 if len(bounds) > 1:
                     yield Progress(step, n_runs * self.max_iter, -bounds[-1])
+                    if now is not None:
+                        self._check_arguments(arguments)
         warn_unless_converged(self.converged_, self.lower_bounds_, self.tol)
 
     def _check_parameters(self) -> None:

@@ -130,7 +130,7 @@ class NetworkModel(StandardizedEstimator):
             Sets the untrained model, or with `resume` that of `training_state_`, and returns the loop.
         resume : bool
         """
-        attributes = dict(vars(self))
+        attributes, arguments = dict(vars(self)), self._arguments_now()
         try:
             losses, state, rng, validate, finish = begin(resume)
         except BaseException:
@@ -164,6 +164,7 @@ class NetworkModel(StandardizedEstimator):
             yield Progress(step, n_steps, float(path[step - 1]))
             if last:
                 return
+            self._check_arguments(arguments)
 
     def _check_bound(self, step: int, validate: Callable[[], float], arrays: dict[str, Any]) -> bool:
         """Compute and keep the validation bound, and the weights if it is the best; return whether training shall stop.

@@ -145,6 +145,23 @@ def test_a_list_of_layers_is_checked():
         from_layers([np.ones((4, 3))], "average.mlp")
 
 
+@pytest.mark.parametrize(
+    ("weight", "error", "message"),
+    [
+        (np.ones((3, 4)), ValueError, r"state\['a.0.weight'\].T and its bias must have W .* got \(4, 3\) and \(4,\)"),
+        (np.ones(4), ValueError, r"got \(4,\) and \(4,\)"),
+        ("text", TypeError, r"state\['a.0.weight'\] must be a real array"),
+        (np.ma.masked_equal(np.eye(4, 3), 0), TypeError, r"state\['a.0.weight'\] must not be a masked array"),
+    ],
+    ids=["turned", "one axis", "text", "masked"],
+)
+def test_layers_of_a_state_are_checked(weight, error, message):
+    with pytest.raises(error, match=message):
+        layers({"a.0.weight": weight, "a.0.bias": np.ones(4)}, "a")
+    with pytest.raises(ValueError, match=r"prefix must be one of \[\], the layers of state"):
+        layers({1: np.ones(2)}, "a")
+
+
 class Tensor:
     """An array that NumPy cannot read, as a tensor with a gradient or on a GPU."""
 
@@ -157,7 +174,8 @@ BAD = {  # key of the state, bad value, what the message says
     "dtype": ("average.mlp.2.bias", lambda a: a.astype(np.float64), "dtype float32, got .* and float64"),
     "NaN": ("exp_avg.mlp.0.bias", lambda a: a * np.nan, "must be finite, but .*nan"),
     "negative": ("exp_avg_sq.mlp.0.bias", lambda a: a - 1, "must not be negative"),
-    "tensor": ("network.mlp.0.bias", lambda a: Tensor(), r"must be an array \(6,\), got a Tensor.*detach"),
+    "masked": ("network.mlp.0.bias", lambda a: np.ma.masked_greater(a, 0), "must not be a masked array; drop"),
+    "tensor": ("network.mlp.0.bias", lambda a: Tensor(), r"must be an array, got a Tensor.*detach"),
     "fraction": ("step", lambda a: np.array(3.5), "dtype int64, got .* float64"),
     "last step": ("step", lambda a: np.array(5), "step must be below n_steps=5"),
     "steps without losses": ("step", lambda a: np.array(4), "with a loss a step, got 4 with 3"),

@@ -225,6 +225,54 @@ def test_changed_arguments_are_refused(kind):
         model.set_params(rng=np.random.default_rng(0)).resume(*data)
 
 
+@every_kind
+def test_a_loop_refuses_to_go_on_with_changed_arguments_and_its_file_holds_those_of_the_training(kind, tmp_path):
+    make, data = KINDS[kind]
+    model = copy.deepcopy(make())
+    loop = model.train(*data)
+    next(loop)
+    step, seed = model.training_state_.step, model.rng
+    name, value = ("n_components", 1) if hasattr(model, "n_components") else ("n_steps", 77)
+    before = getattr(model, name)
+    for changed in {name: value + (before == value)}, {"rng": 5}:
+        model.set_params(**changed)
+        (other,) = changed
+        with pytest.raises(ValueError, match=rf"^{other} must be .*, as in the training that resumes, got"):
+            next(loop)
+        assert model.training_state_.step == step
+        path = tmp_path / f"{other}.npz"
+        model.save(path)
+        assert getattr(type(model).load(path), name) == before
+        model.set_params(**{name: before, "rng": seed})
+        loop = model.train(*data, resume=True)
+        next(loop)
+        step = model.training_state_.step
+    model.set_params(verbose=3)
+    next(loop)
+    assert model.training_state_.step == step + 1
+
+
+def test_an_argument_that_changes_in_place_is_seen():
+    means = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    loop = GaussianMixture(2, means_init=means, tol=0, rng=0).train(X)
+    next(loop)
+    means[0] = 7.0
+    with pytest.raises(ValueError, match=r"^means_init must be"):
+        next(loop)
+
+
+def test_arguments_may_change_after_the_last_step():
+    for model in (
+        GaussianMixture(2, tol=0, max_iter=2, rng=0),
+        PPCA(1, "em", tol=0, max_iter=2),
+        LinearVAE(1, n_steps=2),
+    ):
+        for progress in model.train(X):
+            if progress.step == progress.n_steps:
+                model.set_params(verbose=1, rng=3)
+        assert model.training_state_ is None
+
+
 def test_a_model_without_an_unfinished_training_has_nothing_to_resume():
     with pytest.raises(NotFittedError):
         PPCA(1, "em").resume(X)
