@@ -35,10 +35,11 @@ def to_sde(ddpm: DDPM, sde: LinearSDE | None = None, t_min: float | None = None)
     if not isinstance(ddpm, DDPM):
         raise TypeError(f"ddpm must be a DDPM, got {ddpm!r:.60}; pass a fitted model")
     schedule = ddpm.schedule_
-    if ddpm.prediction not in ("v", "levels") or ddpm.n_classes or ddpm.clip_x0:
+    prediction, n_classes, clip_x0 = (ddpm._params_of_fit[name] for name in ("prediction", "n_classes", "clip_x0"))
+    if prediction not in ("v", "levels") or n_classes or clip_x0:
         raise ValueError(
             "ddpm must have prediction 'v' or 'levels', no labels and no clip_x0, got prediction="
-            f"{ddpm.prediction!r}, n_classes={ddpm.n_classes}, clip_x0={ddpm.clip_x0}; train a ScoreSDE"
+            f"{prediction!r}, n_classes={n_classes}, clip_x0={clip_x0}; train a ScoreSDE"
         )
     sde = VP() if sde is None else sde
     check_process(sde)

@@ -218,7 +218,13 @@ class DiffusionModel(NetworkModel):
         The network depends on a noise level through its log-SNR only, so that it serves both kinds of models.
         """
         check_type(other, DiffusionModel, "other", "pass DDPM() or ScoreSDE()")
-        shared = ("prediction", "n_levels", "hidden", "n_coordinate_features", "n_steps", "standardize", "rng")
-        other.set_params(**{name: getattr(self, name) for name in shared})
         fitted = {name: getattr(self, name) for name in ("n_features_in_", *DiffusionModel._fitted)}
+        n_classes = self._params_of_fit.get("n_classes", 0)
+        if other.n_classes != n_classes:
+            raise ValueError(
+                f"other must have n_classes={n_classes}, as the network, got {other.n_classes}; train another model"
+            )
+        shared = ("prediction", "n_levels", "hidden", "n_coordinate_features", "n_steps", "standardize", "rng")
+        other.set_params(**{name: self._params_of_fit[name] for name in shared})  # not those of a later `set_params`
+        other._check_parameters()
         return other.set_fitted(**fitted, feature_names_in_=self._feature_names)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scratchgen import DDPM, VE, VP, Mixture, NoiseSchedule, ScoreSDE, SubVP, to_ddpm, to_sde
+from scratchgen import DDPM, VE, VP, Mixture, NoiseSchedule, ScoreSDE, SubVP, load, to_ddpm, to_sde
 from scratchgen.models.estimator import NotFittedError
 from tests.strategies import residual
 
@@ -87,3 +87,28 @@ def test_models_without_counterpart_are_refused_with_the_reason():
             to_sde(DDPM(**SMALL).fit(x), t_min=t_min)
     with pytest.raises(ValueError, match=r"^T must be"):
         to_ddpm(ScoreSDE(**SMALL).fit(x), 0)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n_steps": 7}, {"hidden": (9,)}, {"n_levels": 4}, {"prediction": "noise"}], ids=str
+)
+def test_a_conversion_has_the_arguments_of_the_fit_and_its_file_loads(changes, tmp_path):
+    """`set_params` says what the next fit does, not how the network was made."""
+    x = TRUTH.sample(20, rng=0)
+    for i, (model, convert) in enumerate([(DDPM(**SMALL), to_sde), (ScoreSDE(**SMALL), lambda m: to_ddpm(m, 5))]):
+        right = convert(model.fit(x))
+        other = convert(model.set_params(**changes))
+        assert other.get_params().keys() == right.get_params().keys()
+        assert [getattr(other, name) for name in changes] == [getattr(right, name) for name in changes]
+        other.save(tmp_path / f"{i}.npz")
+        assert np.array_equal(load(tmp_path / f"{i}.npz").sample(4, rng=0), right.sample(4, rng=0))
+
+
+def test_a_network_is_shared_with_a_model_that_fits_it_only():
+    x, y = TRUTH.sample(20, rng=0), np.arange(20) % 3
+    plain, labelled = DDPM(**SMALL).fit(x), DDPM(n_classes=3, **SMALL).fit(x, y)
+    for model, other, n in (plain, DDPM(n_classes=3), 0), (labelled, ScoreSDE(), 3), (labelled, DDPM(n_classes=2), 3):
+        with pytest.raises(ValueError, match=rf"^other must have n_classes={n}, as the network, got"):
+            model.share_network_with(other)
+    with pytest.raises(ValueError, match=r"^learning_rate must be"):  # `save` would write a file that `load` refuses
+        plain.share_network_with(DDPM(learning_rate=-1.0))
