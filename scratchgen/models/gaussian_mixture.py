@@ -31,6 +31,7 @@ from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows, warn
 from scratchgen.models.training_state import checksum
 from scratchgen.validation import (
+    LARGEST,
     Array,
     ArrayLike,
     as_choice,
@@ -208,6 +209,7 @@ class GaussianMixture(MixtureModel):
         gaps = has_missing(x)
         filled, of_filled = fill_with_means(x, weights) if gaps else (x, weights)
         check_enough_rows(filled, K)
+        self._given_start(K, x.shape[1])  # a warm start does not use the arguments, and a file holds them
         data = checksum(x, weights)
         state, rng = self._state_and_generator(data, resume)
         floor = self._floor(filled, column_variances(x, weights))
@@ -264,11 +266,15 @@ class GaussianMixture(MixtureModel):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        as_number(self.covariance_floor, "covariance_floor", low=0.0, open_low=True)
+        as_number(self.covariance_floor, "covariance_floor", low=1 / LARGEST)
         as_choice(self.covariance_type, "covariance_type", COVARIANCE_TYPES)
         as_choice(self.init_params, "init_params", STARTS)
         check_flag(self.warm_start, "warm_start")
         self._prior()
+
+    def _check_fitted(self, **fitted: Any) -> None:
+        super()._check_fitted(**fitted)
+        self._given_start(*fitted["means_"].shape)
 
     def _forms(self, n_features: int) -> dict[str, Form]:
         K, D = self.n_components, n_features

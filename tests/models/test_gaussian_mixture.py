@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scratchgen import CategoricalMixture, GaussianMixture, Mixture
+from scratchgen import CategoricalMixture, GaussianMixture, Mixture, load
 from scratchgen.em import COVARIANCE_TYPES, STARTS, e_step, kmeans, kmeans_plus_plus, m_step, nearest
+from scratchgen.models.files import ModelFileError
 from scratchgen.models.gaussian_mixture import expand
 from tests.em_helpers import X2, at_floor, blobs, every_type, hard_data, name_cases, rise, three_blobs
 from tests.frames import Frame
+from tests.reliability.models import archive, members
 from tests.strategies import passes_as_sample, relative, residual
 
 # --- hard data --------------------------------------------------------------------------------------------------
@@ -502,3 +504,25 @@ def test_labels_of_samples_compose_with_frames(monkeypatch):
     assert np.array_equal(same, labels)
     with pytest.raises(TypeError, match="return_labels must be"):
         model.sample(3, return_labels="yes")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("weights_init", "", "weights_init must be a real array"),
+        ("means_init", [[1.0]], "means_init must have 2 columns"),
+        ("precisions_init", [[1.0]], "precisions_init must have shape"),
+    ],
+)
+def test_initial_values_are_checked_where_no_run_uses_them(name, wrong, message, tmp_path):
+    """A warm start ignores them, and a file held them; the training that came from the file could not go on."""
+    x = np.random.default_rng(0).standard_normal((30, 2))
+    model = GaussianMixture(2, rng=0, warm_start=True).fit(x)
+    model.save(tmp_path / "model.npz")
+    header, parts = members((tmp_path / "model.npz").read_bytes())
+    header["params"][name] = wrong
+    (tmp_path / "model.npz").write_bytes(archive(header, parts))
+    with pytest.raises(ModelFileError, match=message):
+        load(tmp_path / "model.npz")
+    with pytest.raises((ValueError, TypeError), match=message):
+        model.set_params(**{name: wrong}).fit(x)
