@@ -56,8 +56,8 @@ class NoiseSchedule:
     Raises
     ------
     ValueError
-        If variances is not a non-empty 1-D array of finite numbers, a variance lies outside (0, 1), or ᾱ_T² is below
-        the least float64, 2e-308.
+        If variances is not a non-empty 1-D array of finite numbers, a variance lies outside (0, 1), or a variance or
+        ᾱ_T² is below the least normal float64, 2e-308.
 
     Notes
     -----
@@ -78,11 +78,12 @@ class NoiseSchedule:
         variances = np.array(as_finite(variances, "variances"), dtype=np.float64)
         if variances.ndim != 1 or len(variances) == 0:
             raise ValueError(f"variances must have shape (T,) with T >= 1, got shape {variances.shape}")
-        outside = np.flatnonzero((variances <= 0) | (variances >= 1))
+        outside = np.flatnonzero((variances < np.finfo(np.float64).tiny) | (variances >= 1))  # 1/β² must not overflow
         if len(outside):
             i = int(outside[0])
+            low = "2.2e-308" if 0 < variances[i] < 1 else "0"
             raise ValueError(
-                f"variances must lie strictly between 0 and 1, but variances[{i}] is {variances[i]}; "
+                f"variances must lie strictly between {low} and 1, but variances[{i}] is {variances[i]}; "
                 "pass the variance β² (Ho's beta), not β, and rescale the table when T changes"
             )
         squared = np.concatenate([[0.0], variances])

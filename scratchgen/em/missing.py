@@ -48,9 +48,12 @@ def by_pattern(f: Callable[[Array, IntArray], Array], x: Array) -> Array:
     """The rows of f(x_a, a), (N, ...), for the observed columns a of every row of x, (N, D)."""
     check_callable(f, "f", "(x_a (n, A), a (A,)) → (n, ...)")
     x = as_samples(x, missing=True)
-    parts = [(rows, f(x[np.ix_(rows, a)], a)) for a, _, rows in patterns(x)]
-    out = np.empty((len(x), *parts[0][1].shape[1:]))
+    parts = [(rows, as_real(f(x[np.ix_(rows, a)], a), "f")) for a, _, rows in patterns(x)]
+    rest = parts[0][1].shape[1:]
+    out = np.empty((len(x), *rest))
     for rows, part in parts:
+        if part.shape != (len(rows), *rest):
+            raise ValueError(f"f must return an array {(len(rows), *rest)}, as for other columns, got {part.shape}")
         out[rows] = part
     return out
 

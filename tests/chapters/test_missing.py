@@ -8,6 +8,7 @@ from scratchgen import Mixture
 from scratchgen.em import (
     ObservedMixture,
     SufficientStatistics,
+    by_pattern,
     complete_rows,
     e_step,
     fill_with_means,
@@ -346,3 +347,22 @@ def test_infinite_values_and_other_laws_are_refused(call):
         call(np.zeros((3, 3)), law)
     with pytest.raises(TypeError, match=r"^mixture must be a Mixture"):
         call(np.zeros((3, 2)), "law")
+
+
+@pytest.mark.parametrize(
+    ("f", "error", "message"),
+    [
+        (
+            lambda x, a: x[:1].sum(axis=1),
+            ValueError,
+            r"^f must return an array \(2,\), as for other columns, got \(1,\)",
+        ),
+        (lambda x, a: x, ValueError, r"^f must return an array \(2, 2\), as for other columns, got \(2, 1\)"),
+        (lambda x, a: None, TypeError, r"^f must be a real array"),
+    ],
+    ids=["one row", "columns", "None"],
+)
+def test_a_function_of_rows_with_gaps_must_return_one_row_each(f, error, message):
+    """One row was repeated for all rows with the same gaps."""
+    with pytest.raises(error, match=message):
+        by_pattern(f, np.array([[1.0, 2.0], [3.0, 4.0], [GAP, 5.0], [GAP, 6.0]])[[2, 3, 0, 1]])

@@ -274,6 +274,15 @@ def test_variance_outside_the_unit_interval_is_refused_and_located(wrong):
         NoiseSchedule([0.5, wrong, wrong])
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_variance_whose_snr_would_overflow_is_refused_and_the_next_one_has_all_steps():
+    with pytest.raises(ValueError, match=r"^variances must lie strictly between 2.2e-308 and 1, .*\[1\] is 1e-320"):
+        NoiseSchedule([0.5, 1e-320])
+    schedule = NoiseSchedule([3e-308, 3e-308, 0.5])
+    assert np.isfinite(schedule.snr[1:]).all()
+    assert schedule.sinh_steps(2).tolist() == [1, 3]
+
+
 @pytest.mark.parametrize(
     ("v", "error"),
     [
