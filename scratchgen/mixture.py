@@ -10,6 +10,7 @@ import numpy as np
 
 from scratchgen.likelihood import LOG_2PI, logsumexp, quiet_log, softmax
 from scratchgen.validation import (
+    LARGEST,
     RNG,
     Array,
     ArrayLike,
@@ -21,6 +22,7 @@ from scratchgen.validation import (
     as_number,
     as_real,
     as_samples,
+    as_scale_and_std,
     check_callable,
     check_flag,
     check_symmetric,
@@ -194,11 +196,12 @@ class Mixture:
         Raises
         ------
         TypeError, ValueError
-            If scale or std is not a finite number, or std is negative.
+            If scale or std is not a finite number of size 1e60 at most, both are below 1e-60 in size, or std is
+            negative.
         numpy.linalg.LinAlgError
             If scale and std are both 0.
         """
-        scale, std = as_number(scale, "scale"), as_number(std, "std", low=0.0)
+        scale, std = as_scale_and_std(scale, std)
         covariances = scale**2 * self.covariances + std**2 * np.eye(self.dimension)
         return self._derived(scale * self.means, covariances)
 
@@ -219,7 +222,7 @@ class Mixture:
 
     def denoise_variance(self, x_t: Array, scale: float, std: float) -> Array:
         """tr Cov(x_0 | x_t), (N,), the least mean squared error of a denoiser at x_t; arguments as for `denoise`."""
-        scale, std = as_number(scale, "scale"), as_number(std, "std", low=0.0)
+        scale, std = as_scale_and_std(scale, std)
         posterior, means = self._denoised(x_t, scale, std)
         gains = np.linalg.solve(scale**2 * self.covariances + std**2 * np.eye(self.dimension), self.covariances)
         within = std**2 * np.trace(gains, axis1=1, axis2=2)  # tr Cov(x_0 | x_t, k), the same for every x_t
@@ -313,7 +316,7 @@ class Mixture:
 
     def _as_columns(self, columns: Sequence[int] | IntArray, name: str) -> IntArray:
         """Columns as an int array; ValueError unless they are different ints in 0..D−1, at least one."""
-        if isinstance(columns, str) or not isinstance(columns, Sequence | np.ndarray):
+        if isinstance(columns, str) or not isinstance(columns, Sequence | np.ndarray) or np.ndim(columns) == 0:
             raise TypeError(f"{name} must be a list of columns, got {columns!r:.60}; pass [0, 2]")
         out = [as_count(column, f"{name}: a column", minimum=0, maximum=self.dimension - 1) for column in columns]
         if not out or len(set(out)) < len(out):
@@ -381,8 +384,8 @@ class Mixture:
             raise ValueError(f"quadrature needs 1 or 2 dimensions, got {self.dimension}; sample instead")
         if law is not None and law.dimension != self.dimension:
             raise ValueError(f"law must have {self.dimension} dimensions, as this mixture, got {law.dimension}")
-        spacing = as_number(spacing, "spacing", low=0.0, open_low=True)
-        width = as_number(width, "width", low=0.0, open_low=True)
+        spacing = as_number(spacing, "spacing", low=0.0, high=LARGEST, open_low=True)
+        width = as_number(width, "width", low=0.0, high=LARGEST, open_low=True)
         seen = self.weights > 0
         reach = width * np.sqrt(np.diagonal(self.covariances[seen], axis1=1, axis2=2))
         low, high = (self.means[seen] - reach).min(axis=0), (self.means[seen] + reach).max(axis=0)

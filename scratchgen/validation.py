@@ -568,6 +568,24 @@ def as_number(value: Any, name: str, *, low: float = -np.inf, high: float = np.i
     return number
 
 
+def as_scale_and_std(scale: Any, std: Any, least: float = 0.0) -> tuple[float, float]:
+    """Coefficients of scale · x + std · ε as floats whose squares are exact to rounding.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If |scale| is above 1e60, std is outside [least, 1e60], or both are below 1e-60, but for scale = std = 0.
+    """
+    scale = as_number(scale, "scale", low=-LARGEST, high=LARGEST)
+    std = as_number(std, "std", low=least, high=LARGEST)
+    if 0 < max(abs(scale), std) < 1 / LARGEST:
+        raise ValueError(
+            f"scale or std must be at least {1 / LARGEST:g} in size, since their squares would underflow, got "
+            f"{scale} and {std}; multiply both by one number"
+        )
+    return scale, std
+
+
 def as_floors(floor: Any, name: str, D: int) -> Array:
     """Return the floor of D columns, (D,), from one number >= 0 for all of them, or from D numbers above 0."""
     if as_array(floor, name).ndim == 0:

@@ -25,10 +25,10 @@ from scratchgen.validation import (
     as_count,
     as_finite,
     as_generator,
-    as_number,
     as_real,
     as_sample_weight,
     as_samples,
+    as_scale_and_std,
     check_flag,
     check_levels,
     check_probabilities,
@@ -141,8 +141,7 @@ class CategoricalLaw:
         """log p(x_t, z = c), (N, K), less a number a row, (N,); E[x_0 | x_t, c] and Var(x_0d | x_t, c), (N, K, D)."""
         _, D, n_levels = self.probabilities.shape
         x_t, levels = as_samples(x_t, "x_t", dimension=D), level_values(n_levels)
-        scale = as_number(scale, "scale", low=-LARGEST, high=LARGEST)
-        std = as_number(std, "std", low=1e-60, high=LARGEST)
+        scale, std = as_scale_and_std(scale, std, least=1 / LARGEST)
         # The exponent is written as that of the nearest level and the excess of every level over it.  The excess is a
         # difference of squares in factors: far away x_t² would drown the differences of the levels.
         within = np.clip(x_t, -abs(scale), abs(scale))[:, :, None]

@@ -117,7 +117,7 @@ def chain_density(
     """
     if as_count(dimension, "dimension") > 2:
         raise ValueError(f"dimension must be 1 or 2, got {dimension}; use a sampled bound instead")
-    most = as_number(resolution, "resolution", low=0.0, open_low=True)
+    most = as_number(resolution, "resolution", low=0.0, high=10.0, open_low=True)
     steps, final_spacing = _as_steps(steps), as_number(final_spacing, "final_spacing", low=0.0, open_low=True)
     ratio, prior_std = most, as_number(prior_std, "prior_std", low=0.0, open_low=True)
     law = _Kernels(np.ones(1), np.zeros((1, dimension)), prior_std, np.zeros(1, dtype=np.int64))

@@ -17,7 +17,16 @@ from scratchgen.mixture import Mixture
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE, Score, kl_bound
 from scratchgen.sde.processes import check_process
-from scratchgen.validation import Array, as_arrays, as_number, as_samples, check_callable, check_type
+from scratchgen.validation import (
+    LARGEST,
+    Array,
+    as_arrays,
+    as_number,
+    as_samples,
+    as_scale_and_std,
+    check_callable,
+    check_type,
+)
 
 BLOCK = 500  # examples at a time; the tables of a categorical mixture have N · K · D · n_levels numbers
 
@@ -117,18 +126,18 @@ def sample_noise_grade(
     x0, noise : (N, D)
         Draws of `law`, and of N(0, I).
     scale, std : float
-        Noise level; std > 0.
+        Noise level; std in [1e-60, 1e60].
 
     Raises
     ------
     TypeError, ValueError
-        If x0 and noise are not finite arrays of one shape, or std is not positive.
+        If x0 and noise are not finite arrays of one shape, or scale or std is out of range.
     """
     x0 = as_samples(x0, "x0")
     noise = as_samples(noise, "noise", dimension=x0.shape[1])
     if len(noise) != len(x0):
         raise ValueError(f"noise must have one row for each of the {len(x0)} rows of x0, got {len(noise)}")
-    scale, std = as_number(scale, "scale"), as_number(std, "std", low=0.0, open_low=True)
+    scale, std = as_scale_and_std(scale, std, least=1 / LARGEST)
     check_callable(eps_hat, "eps_hat", "x_t (n, D) → (n, D)")
     if isinstance(law, type) or not hasattr(law, "denoise"):
         raise TypeError(f"law must be a Mixture or another distribution with denoise, got {law!r:.60}")

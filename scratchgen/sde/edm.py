@@ -85,16 +85,16 @@ def edm_sigmas(n_levels: int, sigma_min: float = 0.002, sigma_max: float = 80.0,
     sigma_min, sigma_max : float
         In the units of the data; the defaults are those of Karras et al.
     rho : float
-        ρ, positive.
+        ρ, at least 0.1, so that σ^(1/ρ) stays in range.
 
     Raises
     ------
     TypeError, ValueError
-        If n_levels is below 2, sigma_min or rho is not positive, or sigma_max is not above sigma_min.
+        If n_levels is below 2, rho is below 0.1, a σ is outside [1e-30, 1e30], or sigma_max is not above sigma_min.
     """
-    n_levels, rho = as_count(n_levels, "n_levels", minimum=2), as_number(rho, "rho", low=0.0, open_low=True)
-    low = as_number(sigma_min, "sigma_min", low=0.0, open_low=True)
-    high = as_number(sigma_max, "sigma_max", low=low, open_low=True)
+    n_levels, rho = as_count(n_levels, "n_levels", minimum=2), as_number(rho, "rho", low=0.1)
+    low = as_number(sigma_min, "sigma_min", low=1e-30)
+    high = as_number(sigma_max, "sigma_max", low=low, high=1e30, open_low=True)
     return np.linspace(high ** (1 / rho), low ** (1 / rho), n_levels) ** rho
 
 

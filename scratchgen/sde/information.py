@@ -14,6 +14,7 @@ from scratchgen.mixture import Mixture
 from scratchgen.quadrature import central_difference
 from scratchgen.sde.processes import LinearSDE, as_time
 from scratchgen.validation import (
+    LARGEST,
     Array,
     ArrayLike,
     as_arrays,
@@ -115,7 +116,7 @@ def tweedie_covariance(score: Callable[[Array], Array], x_t: Array, scale: float
         s, (N, D) → (N, D), in float64.
     x_t : (N, D)
     scale, std : float
-        Coefficients of x_t = scale · x_0 + std · ε, both positive.
+        Coefficients of x_t = scale · x_0 + std · ε, both in [1e-60, 1e60].
 
     Returns
     -------
@@ -128,7 +129,7 @@ def tweedie_covariance(score: Callable[[Array], Array], x_t: Array, scale: float
         If scale or std is not a positive number, or x_t is not (N, D).
     """
     x_t = as_samples(x_t, "x_t")
-    scale, std = as_number(scale, "scale", open_low=True, low=0.0), as_number(std, "std", open_low=True, low=0.0)
+    scale, std = (as_number(v, name, low=1 / LARGEST, high=LARGEST) for v, name in ((scale, "scale"), (std, "std")))
     directions = np.eye(x_t.shape[1])
     check_callable(score, "score", "x (N, D) → (N, D)")
 
@@ -156,7 +157,7 @@ def tilted_score(law: Mixture, p_label: ArrayLike, guidance: float, x_t: Array, 
         w, not negative.
     x_t : (N, D)
     scale, std : float
-        Coefficients of x_t = scale · x_0 + std · ε, both positive.
+        Coefficients of x_t = scale · x_0 + std · ε, both in [1e-60, 1e60].
 
     Raises
     ------
@@ -167,7 +168,7 @@ def tilted_score(law: Mixture, p_label: ArrayLike, guidance: float, x_t: Array, 
     c, w = as_finite(p_label, "p_label"), as_number(guidance, "guidance", low=0.0)
     if c.shape != law.weights.shape or not ((c >= 0) & (c <= 1)).all() or not (c * law.weights).any():
         raise ValueError(f"p_label must be {len(law.weights)} numbers in [0, 1], not all 0, got {c}")
-    scale, std = as_number(scale, "scale", open_low=True, low=0.0), as_number(std, "std", open_low=True, low=0.0)
+    scale, std = (as_number(v, name, low=1 / LARGEST, high=LARGEST) for v, name in ((scale, "scale"), (std, "std")))
     x_t = as_samples(x_t, "x_t", dimension=law.dimension)
     narrow = float(np.sqrt(np.linalg.eigvalsh(law.covariances).min()))
     nodes, _ = law.quadrature(_spacing(law) * min(1.0, std / scale / narrow))

@@ -12,6 +12,7 @@ from scratchgen.quadrature import affine_map, integrate
 from scratchgen.schedule import sinh_log_snr
 from scratchgen.sde.processes import LinearSDE, as_time, check_times
 from scratchgen.validation import (
+    LARGEST,
     Array,
     as_arrays,
     as_count,
@@ -116,7 +117,7 @@ def reverse_times(sde: LinearSDE, n_steps: int, t_min: float, detail: float = 0.
         If n_steps is not a positive integer, detail is negative, or t_min is out of range.
     """
     t_min = as_time(sde, t_min, "t_min")
-    detail = as_number(detail, "detail", low=0.0)
+    detail = as_number(detail, "detail", low=0.0, high=LARGEST)
     t_min = as_number(t_min, "t_min", low=0.0, high=sde.horizon, open_low=detail == 0)
     if t_min == sde.horizon:
         raise ValueError(f"t_min must be below the horizon {sde.horizon}, got {t_min}; pass a smaller t_min")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.integrate import quad
 
-from scratchgen import Mixture
+from scratchgen import GaussianMixture, Mixture, datasets, grading, sde
 from scratchgen.likelihood import entropy_discrete, entropy_gaussian
 from scratchgen.testing import mixtures, mixtures_and_points, reals
 from tests.strategies import passes_as_sample, relative, residual
@@ -853,3 +853,50 @@ def test_labels_are_the_components_of_the_same_points():
         assert passes_as_sample(x[labels == k], own)
         assert not passes_as_sample(x[labels != k], own)
     assert abs((labels == 0).mean() - 0.3) < 0.05  # 7.7 standard errors
+
+
+@pytest.mark.parametrize("call", ["diffuse", "denoise", "denoise_variance"])
+def test_a_noise_level_whose_squares_leave_the_range_is_refused(call):
+    """1e155 gave an OverflowError without a name, and 1e-160 the variance NaN."""
+    law = Mixture([0.5, 0.5], [[0.0, 0.0], [5.0, 5.0]], [np.eye(2), 2 * np.eye(2)])
+    x = () if call == "diffuse" else (np.ones((1, 2)),)
+    for scale in 1e155, -1e61:
+        with pytest.raises(ValueError, match=r"^scale must be in \[-1e\+60, 1e\+60\], got"):
+            getattr(law, call)(*x, scale, 0.5)
+    with pytest.raises(ValueError, match=r"^std must be in \[0.0, 1e\+60\], got 1e\+155"):
+        getattr(law, call)(*x, 0.5, 1e155)
+    with pytest.raises(ValueError, match=r"^scale or std must be at least 1e-60 in size, .* got 1e-160 and 1e-160"):
+        getattr(law, call)(*x, 1e-160, 1e-160)
+    if x:  # the least level has all digits: x_t = scale · x for both
+        small, one = (getattr(law, call)(*x * np.array(scale), scale, 2 * scale) for scale in (1e-60, 1.0))
+        assert relative(small, one) < 1e-12
+
+
+def test_columns_without_an_axis_are_no_list():
+    law = Mixture([1.0], [[0.0, 0.0]], [np.eye(2)])
+    with pytest.raises(TypeError, match=r"^columns must be a list of columns, got array\(0\); pass \[0, 2\]"):
+        law.marginal(np.array(0))
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda v: datasets.eight_gaussians(std=v), "std"),
+        (lambda v: datasets.eight_gaussians(radius=v), "radius"),
+        (lambda v: sde.reverse_times(sde.VP(), 5, 0.1, detail=v), "detail"),
+        (lambda v: sde.edm_sigmas(5, sigma_max=v), "sigma_max"),
+        (lambda v: sde.edm_sigmas(5, rho=1 / v), "rho"),
+        (lambda v: sde.tweedie_covariance(np.negative, np.ones((1, 2)), 1.0, v), "std"),
+        (lambda v: sde.tweedie_covariance(np.negative, np.ones((1, 2)), 1 / v, 1.0), "scale"),
+        (lambda v: sde.tilted_score(datasets.gaussians_1d(), [1.0, 0, 0], 1.0, np.ones((1, 1)), 1.0, v), "std"),
+        (lambda v: datasets.gaussians_1d().quadrature(spacing=v), "spacing"),
+        (lambda v: datasets.gaussians_1d().quadrature(width=v), "width"),
+        (lambda v: grading.sample_noise_grade(TWO, np.negative, np.ones((2, 2)), np.ones((2, 2)), 1.0, v), "std"),
+        (lambda v: grading.grade_noise(TWO, np.negative, v, 1.0), "scale"),
+        (lambda v: grading.chain_density([(np.negative, 1.0)], 1, resolution=v), "resolution"),
+        (lambda v: GaussianMixture(covariance_floor=1 / v).fit(np.eye(3)), "covariance_floor"),
+    ],
+)
+def test_numbers_whose_squares_overflow_are_refused_by_name(call, name):
+    with pytest.raises(ValueError, match=rf"^{name} must be in "):
+        call(1e200)
