@@ -316,7 +316,11 @@ class Mixture:
 
     def _as_columns(self, columns: Sequence[int] | IntArray, name: str) -> IntArray:
         """Columns as an int array; ValueError unless they are different ints in 0..D−1, at least one."""
-        if isinstance(columns, str) or not isinstance(columns, Sequence | np.ndarray) or np.ndim(columns) == 0:
+        if (
+            isinstance(columns, str)
+            or not isinstance(columns, Sequence | np.ndarray)
+            or getattr(columns, "ndim", 1) == 0
+        ):
             raise TypeError(f"{name} must be a list of columns, got {columns!r:.60}; pass [0, 2]")
         out = [as_count(column, f"{name}: a column", minimum=0, maximum=self.dimension - 1) for column in columns]
         if not out or len(set(out)) < len(out):

@@ -139,6 +139,11 @@ def _not_fitted(message: str) -> NotFittedError:
     return both(message)
 
 
+def copied(params: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a constructor with copies of lists and arrays, which may change in place."""
+    return {name: value.copy() if isinstance(value, list | np.ndarray) else value for name, value in params.items()}
+
+
 @cache  # every step of EM asks for them
 def _arguments(cls: Any) -> dict[str, inspect.Parameter]:
     """Arguments of the constructor of a class."""
@@ -286,10 +291,6 @@ class Estimator(ABC):
             )
         return state.copy()
 
-    def _arguments_now(self) -> dict[str, Any]:
-        """The arguments of the constructor, with copies of lists and arrays, which may change in place."""
-        return {k: v.copy() if isinstance(v, list | np.ndarray) else v for k, v in self.get_params().items()}
-
     def _check_arguments(self, before: dict[str, Any]) -> None:
         """Raise ValueError if an argument but `verbose` is not as in the training, whose arguments are `before`.
 
@@ -379,7 +380,7 @@ class Estimator(ABC):
     def _keep(self, attributes: dict[str, Any]) -> Self:
         """Set all attributes at once, so that Ctrl-C leaves the old fit or the new one, and never a mixture of both."""
         names = attributes.pop("feature_names_in_", None)
-        params = self._arguments_now()
+        params = copied(self.get_params())
         attributes = {"training_state_": None, "_feature_names": None if names is None else tuple(names)} | attributes
         vars(self).update(attributes, _params_of_fit=params)  # `save` writes these, whatever `set_params` does later
         return self

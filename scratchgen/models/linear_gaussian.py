@@ -17,7 +17,7 @@ from scratchgen.em import (
     ppca_em_step,
     ppca_maximum,
 )
-from scratchgen.models.estimator import Progress, WeightedEstimator, framed
+from scratchgen.models.estimator import Progress, WeightedEstimator, copied, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import check_bounds, warn_unless_converged
 from scratchgen.models.training_state import TrainingState, checksum
@@ -183,7 +183,7 @@ class LinearGaussianModel(WeightedEstimator):
         max_iter: int,
     ) -> Iterator[Progress]:
         """Run EM from `start`, or with `resume` from `training_state_`; with max_iter = 0 fit the start itself."""
-        numbers, last_q, arguments = checksum(data.x, data.weights), None, self._arguments_now()
+        numbers, last_q, arguments = checksum(data.x, data.weights), None, copied(self.get_params())
         state, rng = self._state_and_generator(numbers, resume)
         energies, before = list[float](), list[float]()
         if state is None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from scratchgen.em import CategoricalLaw, Iterate, ObservedMixture, e_step, free_energy
 from scratchgen.mixture import Mixture
-from scratchgen.models.estimator import Progress, WeightedEstimator, framed
+from scratchgen.models.estimator import Progress, WeightedEstimator, copied, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.training_state import TrainingState
 from scratchgen.validation import (
@@ -76,7 +76,7 @@ class MixtureModel(WeightedEstimator):
         state : TrainingState, optional
             The state from which the training goes on.
         """
-        best, step, first, leads, arguments = -np.inf, 0, 0, False, self._arguments_now()
+        best, step, first, leads, arguments = -np.inf, 0, 0, False, copied(self.get_params())
         if state is not None:
             best, step, first = self.lower_bounds_[-1], state.step, int(state.arrays["run"])
         for i in range(first, n_runs):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from scratchgen.models.estimator import Progress, StandardizedEstimator
+from scratchgen.models.estimator import Progress, StandardizedEstimator, copied
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.training_state import TrainingState
 from scratchgen.nn import Adam
@@ -130,7 +130,7 @@ class NetworkModel(StandardizedEstimator):
             Sets the untrained model, or with `resume` that of `training_state_`, and returns the loop.
         resume : bool
         """
-        attributes, arguments = dict(vars(self)), self._arguments_now()
+        attributes, arguments = dict(vars(self)), copied(self.get_params())
         try:
             losses, state, rng, validate, finish = begin(resume)
         except BaseException:
