@@ -19,6 +19,7 @@ from scratchgen.mixture import Mixture
 from scratchgen.validation import (
     LARGEST,
     RNG,
+    SMALLEST,
     Array,
     IntArray,
     as_choice,
@@ -168,7 +169,7 @@ def eight_gaussians(radius: float = 2**0.5, std: float = 0.125 * 2**0.5) -> Mixt
     The mean is 0, the covariance (radius²/2 + std²) I, which is 1.03 I by default.
     """
     radius = as_number(radius, "radius", low=0.0, high=LARGEST)
-    std = as_number(std, "std", low=1 / LARGEST, high=LARGEST)
+    std = as_number(std, "std", low=SMALLEST, high=LARGEST)
     angles = 2 * np.pi * np.arange(8) / 8
     means = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return Mixture(np.full(8, 1 / 8), means, np.tile(std**2 * np.eye(2), (8, 1, 1)))

@@ -22,6 +22,7 @@ RNG: TypeAlias = int | np.random.Generator | np.random.BitGenerator | np.random.
 FLOATS = np.dtype(np.float64), np.dtype(np.float32)  # of computations, in the byte order of the machine
 NO_MISSING = "drop or impute NaN and inf; PPCA and GaussianMixture(covariance_type='full') take NaN as a missing value"
 LARGEST = 1e60  # size of an element of `as_samples`; models compute products of four elements, and divide by variances
+SMALLEST = 1e-60  # size of a number whose square is divided by
 
 
 def is_integer(value: object) -> bool:
@@ -489,7 +490,7 @@ def as_sample_weight(sample_weight: ArrayLike | None, n: int) -> Array:
         raise ValueError(
             f"sample_weight must not be negative, but sample_weight[{row}] is {weights[row]}; pass 0 to leave a row out"
         )
-    if not 1 / LARGEST <= weights.sum() <= LARGEST:
+    if not SMALLEST <= weights.sum() <= LARGEST:
         raise ValueError(
             f"sample_weight must not be zero for all rows, and its sum must be in [1e-60, 1e60], got the sum "
             f"{weights.sum():.3g}; pass positive weights for the rows to use, of size 1 or so"
@@ -578,9 +579,9 @@ def as_scale_and_std(scale: Any, std: Any, least: float = 0.0) -> tuple[float, f
     """
     scale = as_number(scale, "scale", low=-LARGEST, high=LARGEST)
     std = as_number(std, "std", low=least, high=LARGEST)
-    if 0 < max(abs(scale), std) < 1 / LARGEST:
+    if 0 < max(abs(scale), std) < SMALLEST:
         raise ValueError(
-            f"scale or std must be at least {1 / LARGEST:g} in size, since their squares would underflow, got "
+            f"scale or std must be at least {SMALLEST:g} in size, since their squares would underflow, got "
             f"{scale} and {std}; multiply both by one number"
         )
     return scale, std

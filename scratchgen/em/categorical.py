@@ -16,8 +16,8 @@ import numpy as np
 from scratchgen.em.algorithm import m_step_table
 from scratchgen.likelihood import level_values, logsumexp, quiet_log, softmax
 from scratchgen.validation import (
-    LARGEST,
     RNG,
+    SMALLEST,
     Array,
     ArrayLike,
     IntArray,
@@ -141,7 +141,7 @@ class CategoricalLaw:
         """log p(x_t, z = c), (N, K), less a number a row, (N,); E[x_0 | x_t, c] and Var(x_0d | x_t, c), (N, K, D)."""
         _, D, n_levels = self.probabilities.shape
         x_t, levels = as_samples(x_t, "x_t", dimension=D), level_values(n_levels)
-        scale, std = as_scale_and_std(scale, std, least=1 / LARGEST)
+        scale, std = as_scale_and_std(scale, std, least=SMALLEST)
         # The exponent is written as that of the nearest level and the excess of every level over it.  The excess is a
         # difference of squares in factors: far away x_t² would drown the differences of the levels.
         within = np.clip(x_t, -abs(scale), abs(scale))[:, :, None]

@@ -18,7 +18,7 @@ from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE, Score, kl_bound
 from scratchgen.sde.processes import check_process
 from scratchgen.validation import (
-    LARGEST,
+    SMALLEST,
     Array,
     as_arrays,
     as_number,
@@ -137,7 +137,7 @@ def sample_noise_grade(
     noise = as_samples(noise, "noise", dimension=x0.shape[1])
     if len(noise) != len(x0):
         raise ValueError(f"noise must have one row for each of the {len(x0)} rows of x0, got {len(noise)}")
-    scale, std = as_scale_and_std(scale, std, least=1 / LARGEST)
+    scale, std = as_scale_and_std(scale, std, least=SMALLEST)
     check_callable(eps_hat, "eps_hat", "x_t (n, D) → (n, D)")
     if isinstance(law, type) or not hasattr(law, "denoise"):
         raise TypeError(f"law must be a Mixture or another distribution with denoise, got {law!r:.60}")

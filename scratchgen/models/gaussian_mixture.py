@@ -31,7 +31,7 @@ from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows, warn
 from scratchgen.models.training_state import checksum
 from scratchgen.validation import (
-    LARGEST,
+    SMALLEST,
     Array,
     ArrayLike,
     as_choice,
@@ -266,7 +266,7 @@ class GaussianMixture(MixtureModel):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        as_number(self.covariance_floor, "covariance_floor", low=1 / LARGEST)
+        as_number(self.covariance_floor, "covariance_floor", low=SMALLEST)
         as_choice(self.covariance_type, "covariance_type", COVARIANCE_TYPES)
         as_choice(self.init_params, "init_params", STARTS)
         check_flag(self.warm_start, "warm_start")

@@ -15,6 +15,7 @@ from scratchgen.quadrature import central_difference
 from scratchgen.sde.processes import LinearSDE, as_time
 from scratchgen.validation import (
     LARGEST,
+    SMALLEST,
     Array,
     ArrayLike,
     as_arrays,
@@ -129,7 +130,7 @@ def tweedie_covariance(score: Callable[[Array], Array], x_t: Array, scale: float
         If scale or std is not a positive number, or x_t is not (N, D).
     """
     x_t = as_samples(x_t, "x_t")
-    scale, std = (as_number(v, name, low=1 / LARGEST, high=LARGEST) for v, name in ((scale, "scale"), (std, "std")))
+    scale, std = (as_number(v, name, low=SMALLEST, high=LARGEST) for v, name in ((scale, "scale"), (std, "std")))
     directions = np.eye(x_t.shape[1])
     check_callable(score, "score", "x (N, D) → (N, D)")
 
@@ -168,7 +169,7 @@ def tilted_score(law: Mixture, p_label: ArrayLike, guidance: float, x_t: Array, 
     c, w = as_finite(p_label, "p_label"), as_number(guidance, "guidance", low=0.0)
     if c.shape != law.weights.shape or not ((c >= 0) & (c <= 1)).all() or not (c * law.weights).any():
         raise ValueError(f"p_label must be {len(law.weights)} numbers in [0, 1], not all 0, got {c}")
-    scale, std = (as_number(v, name, low=1 / LARGEST, high=LARGEST) for v, name in ((scale, "scale"), (std, "std")))
+    scale, std = (as_number(v, name, low=SMALLEST, high=LARGEST) for v, name in ((scale, "scale"), (std, "std")))
     x_t = as_samples(x_t, "x_t", dimension=law.dimension)
     narrow = float(np.sqrt(np.linalg.eigvalsh(law.covariances).min()))
     nodes, _ = law.quadrature(_spacing(law) * min(1.0, std / scale / narrow))
