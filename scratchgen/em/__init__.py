@@ -5,6 +5,7 @@ E_p E_q log p_θ(x, z) over θ with q held fixed, (15).  In the deck's formula a
 the same θ; its maximum over θ would not be that of the likelihood.
 
 * `algorithm`: the EM loop, and both steps for a discrete z.
+* `acceleration`: the same loop with longer steps.
 * `gaussian`: the M-step of Gaussian mixtures.
 * `categorical`: mixtures of categorical tables and their M-step.
 * `linear_gaussian`: both steps of PPCA and factor analysis, with z ~ N(0, I) fixed as in the deck.
@@ -13,6 +14,7 @@ the same θ; its maximum over θ would not be that of the likelihood.
 * `rate`: how fast EM converges, beyond the deck.
 """
 
+from scratchgen.em.acceleration import ACCELERATIONS, over_relaxed_em, relaxed_mixture, silver_step
 from scratchgen.em.algorithm import Iterate, LatentLaw, e_step, em, free_energy, m_step_table
 from scratchgen.em.categorical import CategoricalLaw, categorical_m_step, indicators, log_table_prior
 from scratchgen.em.gaussian import (
@@ -43,6 +45,7 @@ from scratchgen.em.rate import missing_fractions
 from scratchgen.em.start import STARTS, clusters, kmeans, kmeans_plus_plus, nearest, starting_mixture
 
 __all__ = [
+    "ACCELERATIONS",
     "COVARIANCE_TYPES",
     "STARTS",
     "CategoricalLaw",
@@ -75,9 +78,12 @@ __all__ = [
     "m_step_table",
     "missing_fractions",
     "nearest",
+    "over_relaxed_em",
     "patterns",
     "ppca_em_step",
     "ppca_maximum",
+    "relaxed_mixture",
+    "silver_step",
     "starting_mixture",
     "statistics_of_labels",
     "statistics_with_missing",

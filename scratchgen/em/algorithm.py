@@ -74,15 +74,30 @@ def em(
     tol, max_iter = as_number(tol, "tol", low=0.0), as_count(max_iter, "max_iter", minimum=0)
     theta, so_far = start, as_arrays("bounds (n)", as_finite(bounds, "bounds")).tolist()
     while True:
-        expected, elbo = e_step(theta)  # (18): q(z | x) ← p_θ(z | x)
-        elbo, log_prior_density = as_real(elbo, "the ELBO of e_step"), as_real(log_prior(theta), "log_prior(θ)")
-        so_far.append(float(np.mean(elbo)) + float(log_prior_density))
-        rounding = 1e-12 * (1 + abs(so_far[-1]))
-        converged = len(so_far) > 1 and -rounding < so_far[-1] - so_far[-2] < tol
+        expected, bound = bound_at(theta, e_step, log_prior)  # (18): q(z | x) ← p_θ(z | x)
+        so_far.append(bound)
+        converged = has_converged(so_far, tol)
         yield Iterate(theta, expected, so_far, converged)
         if converged or len(so_far) > max_iter:
             return
         theta = m_step(expected, theta)  # (15): θ ← argmax E_p E_q log p_θ(x, z), q held fixed
+
+
+def bound_at(
+    theta: Theta,
+    e_step: Callable[[Theta], tuple[Expected, Array | float]],
+    log_prior: Callable[[Theta], float],
+) -> tuple[Expected, float]:
+    """The result of the E-step at θ, and the bound there, nats; arguments as for `em`."""
+    expected, elbo = e_step(theta)
+    elbo, log_prior_density = as_real(elbo, "the ELBO of e_step"), as_real(log_prior(theta), "log_prior(θ)")
+    return expected, float(np.mean(elbo)) + float(log_prior_density)
+
+
+def has_converged(bounds: Sequence[float], tol: float) -> bool:
+    """Whether the last gain of the bounds was less than tol, and no fall by more than rounding."""
+    rounding = 1e-12 * (1 + abs(bounds[-1]))
+    return len(bounds) > 1 and -rounding < bounds[-1] - bounds[-2] < tol
 
 
 class LatentLaw(Protocol):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from scratchgen.em import (
+    ACCELERATIONS,
     COVARIANCE_TYPES,
     STARTS,
     Iterate,
@@ -21,6 +22,8 @@ from scratchgen.em import (
     impute,
     log_covariance_prior,
     m_step_from_statistics,
+    over_relaxed_em,
+    relaxed_mixture,
     starting_mixture,
     statistics_with_missing,
 )
@@ -96,6 +99,11 @@ class GaussianMixture(MixtureModel):
         those that are None.
     warm_start : bool
         Start from the last fit, if there is one.
+    acceleration : {None, "over-relaxed"}
+        None: EM.  "over-relaxed": `em.over_relaxed_em`, with steps 1.4 to many times as long, of which none lowers the
+        bound.  On 60 overlapping mixtures EM took 2.5 times as many E-steps to within 1e-6 nats of its limit (geometric
+        mean; 1.0 to 7.4).  None is the default: with a tol of 1e-3 the ratio was 1.2 (0.46 at worst), and longer steps can
+        lead to another local maximum; one of the 60 was lower by 5e-3 nats.
     verbose : bool or int
         Show progress on stderr in `fit` and `resume`: a bar with rich on a terminal, about ten lines otherwise.
     rng : int, Generator or None
@@ -178,6 +186,7 @@ class GaussianMixture(MixtureModel):
     means_init: ArrayLike | None = None
     precisions_init: ArrayLike | None = None
     warm_start: bool = False
+    acceleration: str | None = None
 
     def train(
         self, x: ArrayLike, *, sample_weight: ArrayLike | None = None, resume: bool = False
@@ -229,9 +238,13 @@ class GaussianMixture(MixtureModel):
         m_step = partial(
             m_step_from_statistics, covariance_floor=floor, covariance_type=kind, covariance_prior=prior
         )  # (15)
+        relax = partial(relaxed_mixture, covariance_floor=floor, covariance_type=kind)
 
         def run(start: Mixture, bounds: Sequence[float]) -> Iterator[Iterate[Mixture, Any]]:
-            return em(start, e_step, m_step, self.tol, self.max_iter, log_prior, bounds)
+            options = (self.tol, self.max_iter, log_prior, bounds)
+            if self.acceleration is None:
+                return em(start, e_step, m_step, *options)
+            return over_relaxed_em(start, e_step, m_step, relax, *options)
 
         def start() -> Mixture:
             return self._start(filled, of_filled, rng, floor, prior) if last is None else last
@@ -270,6 +283,8 @@ class GaussianMixture(MixtureModel):
         as_choice(self.covariance_type, "covariance_type", COVARIANCE_TYPES)
         as_choice(self.init_params, "init_params", STARTS)
         check_flag(self.warm_start, "warm_start")
+        if self.acceleration is not None:
+            as_choice(self.acceleration, "acceleration, if not None,", ACCELERATIONS)
         self._prior()
 
     def _check_fitted(self, **fitted: Any) -> None:

@@ -69,6 +69,10 @@ KINDS = {
         lambda: GaussianMixture(3, "diag", tol=0, max_iter=26, covariance_prior=(1.0, 2.0), rng=0),
         (X,),
     ),
+    "GaussianMixture, over-relaxed": (
+        lambda: GaussianMixture(3, n_init=2, tol=0, max_iter=14, acceleration="over-relaxed", rng=0),
+        (X,),
+    ),
     "GaussianMixture, gaps": (lambda: GaussianMixture(2, n_init=2, tol=0.0, max_iter=12, rng=0), (GAPS,)),
     "CategoricalMixture": (lambda: CategoricalMixture(3, 4, n_init=3, tol=0.0, max_iter=10, rng=0), (LEVELS,)),
     "PPCA": (lambda: PPCA(2, "em", tol=0.0, max_iter=30, rng=0), (X,)),

@@ -851,6 +851,7 @@ def of_constructors():
         (0.5, 2.0), {"text": "x", "three": (1, 2, 3), "negative": (-1.0, 1.0), "NaN": (np.nan, 1.0), "number": 3}
     )
     start |= {"covariance_floor": positive(1e-6), "covariance_prior": prior, "warm_start": flag()}
+    start |= {"acceleration": choice("over-relaxed", optional=True)}
     mixture = em_options | {"max_iter": count(2, 0)}
     yield call("GaussianMixture", fit_with(GaussianMixture, reals), **start, **mixture)
     weights, means, precisions = law("Z"), array("Z K"), covariance("Z K K")
