@@ -5,14 +5,16 @@ from functools import partial
 
 import numpy as np
 
-from scratchgen.em.algorithm import Expected, Iterate, Theta, bound_at, has_converged
-from scratchgen.em.gaussian import covariance_maximum
+from scratchgen.em.algorithm import Expected, Iterate, Theta, _bound_at, _has_converged
+from scratchgen.em.gaussian import COVARIANCE_TYPES, covariance_maximum
 from scratchgen.mixture import Mixture
 from scratchgen.validation import (
     Array,
     as_arrays,
+    as_choice,
     as_count,
     as_finite,
+    as_floors,
     as_number,
     check_callable,
     check_type,
@@ -65,11 +67,11 @@ def over_relaxed_em(
         check_callable(f, name, "of the parameters")
     tol, max_iter = as_number(tol, "tol", low=0.0), as_count(max_iter, "max_iter", minimum=0)
     theta, so_far = start, as_arrays("bounds (n)", as_finite(bounds, "bounds")).tolist()
-    at = partial(bound_at, e_step=e_step, log_prior=log_prior)
+    at = partial(_bound_at, e_step=e_step, log_prior=log_prior)
     expected, bound = at(theta)
     while True:
         so_far.append(bound)
-        converged = has_converged(so_far, tol)
+        converged = _has_converged(so_far, tol)
         yield Iterate(theta, expected, so_far, converged)
         if converged or len(so_far) > max_iter:
             return
@@ -93,8 +95,8 @@ def relaxed_mixture(
         π ∝ π_old (π_new/π_old)^η,   m = m_old + η (m_new − m_old),   Σ = L (L⁻¹ Σ_new L⁻ᵀ)^η Lᵀ with Σ_old = L Lᵀ
 
     The curve of Σ is a geodesic of the positive definite matrices.  It keeps the covariance type and does not depend on
-    the units of x.  A step that would change a log weight or a log variance by more than 4 is shortened, to that of
-    `new` at most.  Where rounding would lose the floor, the result is `new`.
+    the units of x.  A step that would change a log weight or a log variance by more than 4 is shortened, but not
+    below 1, that of `new`.  Where rounding would lose the floor, the result is `new`.
 
     Parameters
     ----------
@@ -107,14 +109,19 @@ def relaxed_mixture(
     """
     check_type(old, Mixture, "old")
     check_type(new, Mixture, "new")
+    if old.means.shape != new.means.shape:
+        raise ValueError(f"new must have the shape of old, {old.means.shape}, got {new.means.shape}; pass its M-step")
     step = as_number(step, "step", low=1.0)
+    as_floors(covariance_floor, "covariance_floor", old.dimension)
+    as_choice(covariance_type, "covariance_type", COVARIANCE_TYPES)
     root = np.linalg.cholesky(old.covariances)
     rotation, ratios, _ = np.linalg.svd(old.whitening @ np.linalg.cholesky(new.covariances))  # √ of variance ratios
     seen = new.weights > 0
-    log_weights = np.log(new.weights[seen] / old.weights[seen])
     with np.errstate(divide="ignore"):
-        largest = max(np.abs(log_weights).max(), 2 * np.abs(np.log(ratios)).max(), LARGEST_CHANGE / step)
-    step = max(1.0, LARGEST_CHANGE / largest)
+        log_weights, log_variances = np.log(new.weights[seen] / old.weights[seen]), 2 * np.log(ratios)
+    step = LARGEST_CHANGE / max(np.abs(log_weights).max(), np.abs(log_variances).max(), LARGEST_CHANGE / step)
+    if step <= 1:
+        return new
     weights = np.zeros_like(new.weights)
     weights[seen] = old.weights[seen] * np.exp(step * log_weights)
     weights /= weights.sum()
@@ -122,5 +129,5 @@ def relaxed_mixture(
     try:
         covariances = covariance_maximum(factor @ factor.swapaxes(1, 2), weights, covariance_type, covariance_floor)
         return Mixture(weights, old.means + step * (new.means - old.means), covariances)
-    except ValueError:  # the floor beside a larger variance; LinAlgError is a ValueError
+    except ValueError:  # rounding loses the floor beside a larger variance; LinAlgError is a ValueError
         return new

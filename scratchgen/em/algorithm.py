@@ -74,16 +74,16 @@ def em(
     tol, max_iter = as_number(tol, "tol", low=0.0), as_count(max_iter, "max_iter", minimum=0)
     theta, so_far = start, as_arrays("bounds (n)", as_finite(bounds, "bounds")).tolist()
     while True:
-        expected, bound = bound_at(theta, e_step, log_prior)  # (18): q(z | x) ← p_θ(z | x)
+        expected, bound = _bound_at(theta, e_step, log_prior)  # (18): q(z | x) ← p_θ(z | x)
         so_far.append(bound)
-        converged = has_converged(so_far, tol)
+        converged = _has_converged(so_far, tol)
         yield Iterate(theta, expected, so_far, converged)
         if converged or len(so_far) > max_iter:
             return
         theta = m_step(expected, theta)  # (15): θ ← argmax E_p E_q log p_θ(x, z), q held fixed
 
 
-def bound_at(
+def _bound_at(
     theta: Theta,
     e_step: Callable[[Theta], tuple[Expected, Array | float]],
     log_prior: Callable[[Theta], float],
@@ -94,7 +94,7 @@ def bound_at(
     return expected, float(np.mean(elbo)) + float(log_prior_density)
 
 
-def has_converged(bounds: Sequence[float], tol: float) -> bool:
+def _has_converged(bounds: Sequence[float], tol: float) -> bool:
     """Whether the last gain of the bounds was less than tol, and no fall by more than rounding."""
     rounding = 1e-12 * (1 + abs(bounds[-1]))
     return len(bounds) > 1 and -rounding < bounds[-1] - bounds[-2] < tol

@@ -102,8 +102,8 @@ class GaussianMixture(MixtureModel):
     acceleration : {None, "over-relaxed"}
         None: EM.  "over-relaxed": `em.over_relaxed_em`, with steps 1.4 to many times as long, of which none lowers the
         bound.  On 60 overlapping mixtures EM took 2.5 times as many E-steps to within 1e-6 nats of its limit (geometric
-        mean; 1.0 to 7.4).  None is the default: with a tol of 1e-3 the ratio was 1.2 (0.46 at worst), and longer steps can
-        lead to another local maximum; one of the 60 was lower by 5e-3 nats.
+        mean; 1.0 to 7.4).  None is the default: with a tol of 1e-3 the ratio was 1.2 (0.46 at worst), and longer steps
+        can lead to another local maximum; one of the 60 was lower by 5e-3 nats.
     verbose : bool or int
         Show progress on stderr in `fit` and `resume`: a bar with rich on a terminal, about ten lines otherwise.
     rng : int, Generator or None

@@ -83,11 +83,12 @@ def test_convergence_is_that_of_a_step_of_em():
 
 @every_type
 def test_a_relaxed_mixture_goes_on_from_old_by_new(kind):
-    """At η = 1 it is the new mixture; η then 1/η lead back; log σ² is linear in η in the axes of both."""
+    """At η = 1 it is the new mixture; means, log weights and the logarithm of Σ_old⁻¹ Σ are linear in η."""
     old, new = mixtures(kind)
+    assert relaxed_mixture(old, new, 1.0, 1e-6, kind) is new
     for name in "weights", "means", "covariances":
-        same = getattr(relaxed_mixture(old, new, 1.0, 1e-6, kind), name)
-        np.testing.assert_allclose(same, getattr(new, name), rtol=1e-12, atol=1e-13)
+        same = getattr(relaxed_mixture(old, new, 1 + 1e-14, 1e-6, kind), name)
+        np.testing.assert_allclose(same, getattr(new, name), rtol=1e-12, atol=1e-12)
     step, shift = 1.7, np.log(new.weights / old.weights)
     far = relaxed_mixture(old, new, step, 1e-6, kind)
     np.testing.assert_allclose(far.means - old.means, step * (new.means - old.means), rtol=1e-12, atol=1e-13)
@@ -129,6 +130,7 @@ def test_a_relaxed_mixture_is_valid_far_away():
     start = Mixture([0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], np.repeat(one, 2, axis=0))
     empty = Mixture([0.0, 1.0], start.means, start.covariances)
     np.testing.assert_array_equal(relaxed_mixture(start, empty, 3.0).weights, [0.0, 1.0])
+    assert relaxed_mixture(empty, start, 3.0) is start
 
 
 def test_a_floor_that_a_longer_step_would_lose_leaves_the_step_of_em():
@@ -140,6 +142,8 @@ def test_wrong_arguments_are_refused():
     old, new = mixtures("full")
     with pytest.raises(ValueError, match="step must be"):
         relaxed_mixture(old, new, 0.5)
+    with pytest.raises(ValueError, match=r"new must have the shape of old, \(3, 3\), got \(1, 2\)"):
+        relaxed_mixture(old, Mixture([1.0], [[0.0, 0.0]], [np.eye(2)]), 2.0)
     with pytest.raises(TypeError, match="relax must be"):
         next(over_relaxed_em(1.0, lambda t: (None, 0.0), lambda e, t: t, None))
 

@@ -258,6 +258,11 @@ def of_em():
     e_step = function(lambda theta: (theta, theta), results=[("a set as the bound", lambda theta: (theta, {1.5}))])
     steps = {"e_step": e_step, "m_step": function(lambda expected, theta: theta)}
     yield call("em", em.em, start=plain(0.0), **steps, **loop)
+    relax = function(lambda theta, plain, step: plain)
+    yield call("over_relaxed_em", em.over_relaxed_em, start=plain(0.0), **steps, relax=relax, **loop)
+    yield call("silver_step", em.silver_step, t=count())
+    path = {"old": mixture, "new": mixture, "step": number(1.5, low=1.0)}
+    yield call("relaxed_mixture", em.relaxed_mixture, **path, covariance_floor=floor, covariance_type=kind)
     yield call("e_step", em.e_step, fixed="D", x=ND, law=mixture)
     yield call("free_energy", em.free_energy, fixed="D K", x=ND, log_resp=resp, law=mixture)
     yield call("m_step_table", em.m_step_table, p_x=law("X"), q=law("X Z"))

@@ -171,7 +171,8 @@ DEFAULTS = {
     "GaussianMixture": {
         "n_components": 1, "covariance_type": "full", "tol": 1e-3, "max_iter": 100, "n_init": 1,
         "init_params": "k-means++", "covariance_floor": 1e-6, "covariance_prior": None, "weights_init": None,
-        "means_init": None, "precisions_init": None, "warm_start": False, "verbose": False, "rng": None,
+        "means_init": None, "precisions_init": None, "warm_start": False, "acceleration": None, "verbose": False,
+        "rng": None,
     },
     "PPCA": {"n_components": 1, "method": "closed", "tol": 1e-9, "max_iter": 1000, "verbose": False, "rng": None},
     "FactorAnalysis": {
