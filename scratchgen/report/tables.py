@@ -108,7 +108,8 @@ def read(text: str, choice: Choice = DEFAULT, missing: bool = False, known: Sequ
         incomplete = gaps.any(axis=1).sum()
         raise CommandError(
             f"{source.name}: {source.place(n)} has no value in column {names[d]!r}; {incomplete} of {len(x)} rows have "
-            f"a missing cell: leave them out with --drop-missing, or a column with --drop {option([names[d]])}"
+            f"a missing cell: leave them out with --drop-missing, or a column with --drop {option([names[d]])}, or fit "
+            "ppca, or gmm with covariance_type=full, which take missing cells"
         )
     elif gaps.any():
         about += f"; {gaps.sum()} missing cells"
