@@ -1,11 +1,10 @@
 """Over-relaxed EM: longer steps in the direction of the M-step, each kept only if the bound rises."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import numpy as np
 
-from scratchgen.em.algorithm import Expected, Iterate, Theta, _bound_at, _has_converged
+from scratchgen.em.algorithm import Expected, Iterate, Theta, _bound, _has_converged
 from scratchgen.em.gaussian import COVARIANCE_TYPES, covariance_maximum
 from scratchgen.mixture import Mixture
 from scratchgen.validation import (
@@ -67,7 +66,11 @@ def over_relaxed_em(
         check_callable(f, name, "of the parameters")
     tol, max_iter = as_number(tol, "tol", low=0.0), as_count(max_iter, "max_iter", minimum=0)
     theta, so_far = start, as_arrays("bounds (n)", as_finite(bounds, "bounds")).tolist()
-    at = partial(_bound_at, e_step=e_step, log_prior=log_prior)
+
+    def at(theta: Theta) -> tuple[Expected, float]:
+        expected, elbo = e_step(theta)
+        return expected, _bound(elbo, log_prior(theta))
+
     expected, bound = at(theta)
     while True:
         so_far.append(bound)

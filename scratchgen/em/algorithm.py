@@ -74,8 +74,8 @@ def em(
     tol, max_iter = as_number(tol, "tol", low=0.0), as_count(max_iter, "max_iter", minimum=0)
     theta, so_far = start, as_arrays("bounds (n)", as_finite(bounds, "bounds")).tolist()
     while True:
-        expected, bound = _bound_at(theta, e_step, log_prior)  # (18): q(z | x) ← p_θ(z | x)
-        so_far.append(bound)
+        expected, elbo = e_step(theta)  # (18): q(z | x) ← p_θ(z | x)
+        so_far.append(_bound(elbo, log_prior(theta)))
         converged = _has_converged(so_far, tol)
         yield Iterate(theta, expected, so_far, converged)
         if converged or len(so_far) > max_iter:
@@ -83,15 +83,9 @@ def em(
         theta = m_step(expected, theta)  # (15): θ ← argmax E_p E_q log p_θ(x, z), q held fixed
 
 
-def _bound_at(
-    theta: Theta,
-    e_step: Callable[[Theta], tuple[Expected, Array | float]],
-    log_prior: Callable[[Theta], float],
-) -> tuple[Expected, float]:
-    """The result of the E-step at θ, and the bound there, nats; arguments as for `em`."""
-    expected, elbo = e_step(theta)
-    elbo, log_prior_density = as_real(elbo, "the ELBO of e_step"), as_real(log_prior(theta), "log_prior(θ)")
-    return expected, float(np.mean(elbo)) + float(log_prior_density)
+def _bound(elbo: Array | float, log_prior: float) -> float:
+    """Mean of the ELBO of an E-step plus the log prior density, nats."""
+    return float(np.mean(as_real(elbo, "the ELBO of e_step"))) + float(as_real(log_prior, "log_prior(θ)"))
 
 
 def _has_converged(bounds: Sequence[float], tol: float) -> bool:

@@ -279,7 +279,7 @@ class GaussianMixture(MixtureModel):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        as_number(self.covariance_floor, "covariance_floor", low=SMALLEST)
+        as_number(self.covariance_floor, "covariance_floor", low=SMALLEST**2)
         as_choice(self.covariance_type, "covariance_type", COVARIANCE_TYPES)
         as_choice(self.init_params, "init_params", STARTS)
         check_flag(self.warm_start, "warm_start")
