@@ -11,11 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ablations, accuracy, anatomy, em, growth, sampling, solvers, summary, tables, targets, training
+from benchmarks import (
+    ablations,
+    accuracy,
+    anatomy,
+    em,
+    growth,
+    race,
+    recipe,
+    sampling,
+    solvers,
+    summary,
+    tables,
+    targets,
+    training,
+)
 from benchmarks.__main__ import compare
 from benchmarks.markdown import BEGIN, END, replace_table
 from benchmarks.timing import LIMIT, Case, Timing, time_case
-from scratchgen import Mixture, ScoreSDE, to_ddpm
+from scratchgen import DDPM, Mixture, ScoreSDE, datasets, to_ddpm
+from scratchgen.export import from_layers
 
 ROOT = Path(__file__).parents[2]
 
@@ -360,3 +375,80 @@ def test_samples_that_copy_rows_are_seen_and_the_default_is_of_4_steps_a_row(mon
     assert tables.memory(Copies, x, None).copies > 0.5
     monkeypatch.setattr(tables, "table", lambda name: np.zeros((1250, 1)))
     assert tables.remember("large") is None
+
+
+def test_the_law_of_the_moons_is_that_of_their_samples():
+    """Its density sums to 1, does not depend on the number of nodes, and has the moments of samples."""
+    law, x = race.moons_law(race.NOISE), datasets.two_moons(100_000, race.NOISE, 0)
+    points = np.random.default_rng(1).uniform(-2, 2, (200, 2))
+    assert np.abs(np.expm1(law.log_prob(points) - race.moons_law(race.NOISE, 200).log_prob(points))).max() < 1e-9
+    assert abs(law.weights.sum() - 1) < 1e-12
+    assert np.abs(law.mean() - x.mean(axis=0)).max() < 0.02
+    own = law.sample(100_000, rng=2)
+    for moment in (lambda z: z[:, 0] ** 2, lambda z: z[:, 1] ** 2, lambda z: z[:, 0] ** 2 * z[:, 1]):
+        assert abs(moment(x).mean() - moment(own).mean()) < 0.03
+
+
+def test_bisection_takes_the_least_horizon_that_reaches_the_goal():
+    for first in (100, 300, 800, 900):
+        seen = []
+
+        def train(n, first=first, seen=seen):
+            seen.append(n)
+            return race.Result(n, 0.0 if n >= first else 1.0, 1.0, 2.0)
+
+        found = race.least(train, 0.5, (100, 200, 400, 800))
+        assert (found and found.n_steps) == {100: 100, 300: 400, 800: 800, 900: None}[first]
+    assert race.cells([found, found], (100, 800)) == ["0 of 2 seeds within 800", "–", "–"]
+
+
+def test_a_contestant_is_timed_in_its_own_process_and_graded_as_our_network(monkeypatch):
+    options = {"hidden": (8,), "n_coordinate_features": 1, "standardize": False}
+    target = race.Target(lambda seed: race.RING.sample(50, seed), options, lambda m: m.eps_hat([[0.5, 1.0]], 7), (0.1,))
+    monkeypatch.setitem(race.TARGETS, "eight Gaussians", target)
+    model = DDPM(n_steps=3, rng=0, **options).fit(target.data(0))
+    trained = race.ours(options, target.data(0), 3, 0)()
+    filled = race.filled("ours", "eight Gaussians", from_layers(trained, "average.mlp"), 0)
+    assert np.array_equal(target.grade(filled), target.grade(model))
+    monkeypatch.undo()
+    found = race.train_and_grade("ours", "digits", 2, 0)
+    assert 0 < found.seconds < found.cold
+    assert (
+        abs(
+            found.grade
+            - race.TARGETS["digits"].grade(DDPM(n_steps=2, n_levels=17, rng=0).fit(datasets.digits("train").images))
+        )
+        < 1e-9
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in race.CONTESTANTS if name not in ("torch.compile",)])
+def test_contestants_elsewhere_train_the_network_that_is_graded(name):
+    """Their loss on our draws: after a training the grade of N(0, I) data's best network, which is the start, stays."""
+    contestant = race.CONTESTANTS[name]
+    pytest.importorskip(contestant.library)
+    x = datasets.eight_gaussians().sample(500, 0)
+    options = {"hidden": (16,), "standardize": False, "n_coordinate_features": 1} | contestant.options
+    steps = 200
+    end = contestant.prepare(options, x, steps, 0)()
+    model = DDPM(n_steps=steps, rng=0, **options).fit(x)
+    ours = race.layers(race.state_dict(model), "average.mlp")
+    assert [weight.shape for weight, _ in end] == [weight.shape for weight, _ in ours]
+    untrained = DDPM(n_steps=1, learning_rate=1e-9, rng=0, **options).fit(x)
+    race.load_state_dict(model, race.state_dict(model) | from_layers(end, "average.mlp"))
+    rng = np.random.default_rng(1)
+    noise, t = rng.standard_normal(x.shape), 30
+    x_t = model.schedule_.alpha_bar[t] * x + model.schedule_.beta_bar[t] * noise
+    losses = [((each.eps_hat(x_t, t) - noise) ** 2).sum(axis=1).mean() for each in (model, untrained)]
+    assert losses[0] < 0.95 * losses[1]
+
+
+def test_recipes_share_rows_and_the_best_one_is_bold(monkeypatch):
+    monkeypatch.setattr(recipe, "bounds", lambda x, options, n, seeds: [len(options) - n / 1000 for _ in seeds])
+    header, *rows = recipe.report({"a set": (np.zeros((500, 2)), {})}, (500, 1600, None), (0, 1))
+    assert "| default steps |" in header
+    assert rows[2].endswith("| **1.500** ± 0.000 | **0.400** ± 0.000 | **0.400** ± 0.000 |")
+    assert rows[0].endswith("| -0.500 ± 0.000 | -1.600 ± 0.000 | -1.600 ± 0.000 |")
+    rest, held_out = recipe.parted(np.arange(500.0)[:, None])
+    assert (len(rest), len(held_out)) == (400, 100)
+    assert len(np.union1d(rest, held_out)) == 500
