@@ -30,7 +30,7 @@ from benchmarks.__main__ import compare
 from benchmarks.markdown import BEGIN, END, replace_table
 from benchmarks.timing import LIMIT, Case, Timing, time_case
 from scratchgen import DDPM, Mixture, ScoreSDE, datasets, to_ddpm
-from scratchgen.export import from_layers
+from scratchgen.export import from_layers, load_state_dict, state_dict
 
 ROOT = Path(__file__).parents[2]
 
@@ -380,8 +380,9 @@ def test_samples_that_copy_rows_are_seen_and_the_default_is_of_4_steps_a_row(mon
 def test_the_law_of_the_moons_is_that_of_their_samples():
     """Its density sums to 1, does not depend on the number of nodes, and has the moments of samples."""
     law, x = race.moons_law(race.NOISE), datasets.two_moons(100_000, race.NOISE, 0)
-    points = np.random.default_rng(1).uniform(-2, 2, (200, 2))
-    assert np.abs(np.expm1(law.log_prob(points) - race.moons_law(race.NOISE, 200).log_prob(points))).max() < 1e-9
+    points = np.random.default_rng(1).uniform(-2, 2, (2000, 2))
+    exact = race.moons_law(race.NOISE, 128).log_prob(points)
+    assert np.abs(np.expm1(law.log_prob(points) - exact))[exact > np.log(1e-6)].max() < 1e-8
     assert abs(law.weights.sum() - 1) < 1e-12
     assert np.abs(law.mean() - x.mean(axis=0)).max() < 0.02
     own = law.sample(100_000, rng=2)
@@ -413,34 +414,27 @@ def test_a_contestant_is_timed_in_its_own_process_and_graded_as_our_network(monk
     monkeypatch.undo()
     found = race.train_and_grade("ours", "digits", 2, 0)
     assert 0 < found.seconds < found.cold
-    assert (
-        abs(
-            found.grade
-            - race.TARGETS["digits"].grade(DDPM(n_steps=2, n_levels=17, rng=0).fit(datasets.digits("train").images))
-        )
-        < 1e-9
-    )
+    model = DDPM(n_steps=2, n_levels=17, rng=0).fit(datasets.digits("train").images)
+    assert abs(found.grade - race.TARGETS["digits"].grade(model)) < 1e-9
 
 
-@pytest.mark.parametrize("name", [name for name in race.CONTESTANTS if name not in ("torch.compile",)])
-def test_contestants_elsewhere_train_the_network_that_is_graded(name):
-    """Their loss on our draws: after a training the grade of N(0, I) data's best network, which is the start, stays."""
+@pytest.mark.parametrize("name", [name for name in race.CONTESTANTS if name != "torch.compile"])
+def test_every_contestant_trains_the_network_that_is_graded(name):
+    """The losses at t = 10, 30 of the exported layers, measured 0.95 to 1.03 and 0.12 to 0.135.
+
+    Before training they are 1.59 and 0.35, and 1.95 and 1.95 for the prediction of noise.
+    """
     contestant = race.CONTESTANTS[name]
     pytest.importorskip(contestant.library)
-    x = datasets.eight_gaussians().sample(500, 0)
+    x = 0.3 * race.RING.sample(500, 0)
     options = {"hidden": (16,), "standardize": False, "n_coordinate_features": 1} | contestant.options
-    steps = 200
-    end = contestant.prepare(options, x, steps, 0)()
-    model = DDPM(n_steps=steps, rng=0, **options).fit(x)
-    ours = race.layers(race.state_dict(model), "average.mlp")
-    assert [weight.shape for weight, _ in end] == [weight.shape for weight, _ in ours]
-    untrained = DDPM(n_steps=1, learning_rate=1e-9, rng=0, **options).fit(x)
-    race.load_state_dict(model, race.state_dict(model) | from_layers(end, "average.mlp"))
-    rng = np.random.default_rng(1)
-    noise, t = rng.standard_normal(x.shape), 30
-    x_t = model.schedule_.alpha_bar[t] * x + model.schedule_.beta_bar[t] * noise
-    losses = [((each.eps_hat(x_t, t) - noise) ** 2).sum(axis=1).mean() for each in (model, untrained)]
-    assert losses[0] < 0.95 * losses[1]
+    model = DDPM(n_steps=1, rng=0, **options).fit(x)
+    end = contestant.prepare(options, x, 200, 0)()
+    load_state_dict(model, state_dict(model) | from_layers(end, "average.mlp"))
+    noise = np.random.default_rng(1).standard_normal(x.shape)
+    for t, most in (10, 1.1), (30, 0.18):
+        x_t = model.schedule_.alpha_bar[t] * x + model.schedule_.beta_bar[t] * noise
+        assert ((model.eps_hat(x_t, t) - noise) ** 2).sum(axis=1).mean() < most
 
 
 def test_recipes_share_rows_and_the_best_one_is_bold(monkeypatch):
