@@ -38,6 +38,7 @@ def patterns(x: Array) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
     """Yield observed columns a, missing columns b, and at most ROWS of the rows of x, (N, D), that have them."""
     x = as_samples(x, missing=True)
     missing, pattern = np.unique(np.isnan(x), axis=0, return_inverse=True)
+    pattern = pattern.ravel()  # NumPy 2.0 returns it as a column
     order = np.argsort(pattern, kind="stable")
     for b, rows in zip(missing, np.split(order, np.bincount(pattern).cumsum()[:-1]), strict=True):
         for start in range(0, len(rows), ROWS):

@@ -166,6 +166,22 @@ def test_a_model_that_memorises_its_rows_is_told_so(more, remedy, folder, capsys
     assert capsys.readouterr().out.count("memorises") == bool(more)  # a VAE, and not the mixture
 
 
+def test_ppca_of_columns_with_different_units_names_the_column_and_the_remedy(folder, capsys):
+    x = np.random.default_rng(1).multivariate_normal(np.zeros(3), 0.1 * np.eye(3) + 0.9, 300) * [1.0, 1e3, 1e6]
+    np.savetxt("units.csv", np.c_[x, np.full(300, 2.0)], header="x,y,z,still", delimiter=",", comments="")
+    run("fit", "ppca", "units.csv", "-o", "m.npz", "--drop", "still")
+    found = re.search(
+        r"samples of 'x' will have (\S+) times .* fit fa gives", " ".join(capsys.readouterr().out.split())
+    )
+    ratio = load("m.npz").sample(20_000, rng=0)[:, 0].std() / x[:, 0].std()
+    assert abs(float(found[1]) / ratio - 1) < 0.05
+    assert ratio > 100
+    np.savetxt("same.csv", np.c_[x / x.std(axis=0), np.full(300, 2.0)], delimiter=",")
+    run("fit", "ppca", "same.csv", "-o", "s.npz")  # the constant column has no spread to compare with
+    run("fit", "fa", "units.csv", "--drop", "still", "-o", "fa.npz")
+    assert "one noise variance" not in capsys.readouterr().out
+
+
 def test_one_outlier_among_held_out_rows_is_no_sign_of_memory():
     near, far = (scores.Score(np.full(9, value), 2, False) for value in (-1.0, -2.1))
     outlier = scores.Score(np.r_[np.full(8, -1.9), -1e6], 2, False)

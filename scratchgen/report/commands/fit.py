@@ -15,7 +15,7 @@ import numpy as np
 from scratchgen.models.categorical_mixture import CategoricalMixture
 from scratchgen.models.estimator import Estimator, WeightedEstimator
 from scratchgen.models.gaussian_mixture import GaussianMixture
-from scratchgen.models.linear_gaussian import LinearGaussianModel
+from scratchgen.models.linear_gaussian import PPCA, LinearGaussianModel
 from scratchgen.models.loading import load
 from scratchgen.models.network_model import NetworkModel
 from scratchgen.models.progress import shown
@@ -32,6 +32,7 @@ SCORED = 2000  # most rows of the training data whose bound the report estimates
 LISTED = 20  # most names of columns that the report lists
 WIDE = 2000  # columns of which a covariance is slow
 MOST_HINTED = 256  # largest number of levels that is proposed
+TOO_WIDE = 2.0  # standard deviation of a column of samples over that of the data, of a PPCA that is told so
 MEMORISED = 0.5  # nats a column by which the validation bound is below the training bound of a model that memorises
 
 HELP = """\
@@ -262,9 +263,24 @@ def _summarize(model: Estimator, data: Data, held_out: Data | None, options: arg
                 "the validation bound is far below the training bound: the model memorises rows; try "
                 f"{remedy}--set n_steps={max(model.n_steps_ // 4, 1)} in place of {model.n_steps_}"
             )
+    if isinstance(model, PPCA):
+        _say_too_wide(model, data)
     print(f"Next:\n  scratchgen sample {out} -n 1000 -o samples.csv")
     print(f"  scratchgen score {out} {shlex.join(words_of(options))}")
     print(f"  scratchgen info {out}", flush=True)
+
+
+def _say_too_wide(model: PPCA, data: Data) -> None:
+    """Name the column whose samples spread too far for the data, since all columns share one noise variance."""
+    spread, of_data = np.sqrt(model.covariance().diagonal()), np.nanstd(data.x, axis=0)
+    ratios = np.divide(spread, of_data, out=np.ones_like(spread), where=of_data > 0)
+    d = int(ratios.argmax())
+    if ratios[d] > TOO_WIDE:
+        say(
+            f"PPCA has one noise variance for all columns: samples of {data.names[d]!r} will have {ratios[d]:.3g} "
+            "times the standard deviation of the data.  fit fa gives every column its own noise; or divide the columns "
+            "by their standard deviations before fit ppca"
+        )
 
 
 def memorises(training: Score, validation: Score) -> bool:
