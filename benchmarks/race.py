@@ -18,9 +18,9 @@ contestant are put into our network, which is graded off the clock.
 The learning rate falls to 0 at the end of a training, so that every number of steps is a training of its own.  The
 result is the least number of steps on the grid `HORIZONS` whose training reaches the goal, by bisection, for each seed.
 
-Times are CPU seconds of a fresh process on one core with one thread.  "training" starts when all code is compiled: two
-steps were done and taken back.  "with cold start" adds imports, compilation and set-up.  The processes of the other
-frameworks do not pay for the import of scratchgen, whose functions they share.
+Times are CPU seconds of a fresh process on one core with one thread.  "training" starts when all code is compiled:
+torch has done two steps, which are taken back.  "with cold start" adds imports, compilation and set-up.  The processes
+of the other frameworks do not pay for the import of scratchgen, whose functions they share.
 """
 
 from __future__ import annotations
