@@ -200,6 +200,7 @@ def write_model(
         "class": name,
         "params": {key: encode(value, key) for key, value in params.items()},
         "feature_names": None if feature_names is None else list(feature_names),
+        "is_training": state is not None,  # a damaged zip directory may lose its last members
     }
     text = json.dumps(header, allow_nan=False)
     if len(text) > LARGEST_HEADER:
@@ -268,6 +269,8 @@ class Archive:
         self.model: str = header["class"]
         self.params: dict[str, Any] = header["params"]  # the constructor's arguments as `encode` returned them
         self._names = header["feature_names"]
+        if header["is_training"] != ("training" in self.members):
+            raise ModelFileError("training: it must be there if is_training of the header is true, and only then")
 
     def feature_names(self, n_features: int) -> tuple[str, ...] | None:
         """Names of the columns; None if the model was trained without names."""
@@ -291,16 +294,20 @@ class Archive:
     def _header(self) -> dict[str, Any]:
         """The header after a check of its form."""
         match header := self._json("header", LARGEST_HEADER):
-            case {"format": format_, "class": str(), "params": dict(), "feature_names": None | list()} if (
-                len(header) == 4 and format_ == FORMAT
-            ):
+            case {
+                "format": format_,
+                "class": str(),
+                "params": dict(),
+                "feature_names": None | list(),
+                "is_training": bool(),
+            } if len(header) == 5 and format_ == FORMAT:
                 return dict(header)
             case {"class": str(), "params": dict()} if header.get("format", 1) != FORMAT:
                 raise ModelFileError(
                     f"header: this version reads format {FORMAT}, the file has format {header.get('format', 1)}; "
                     "fit the model again"
                 )
-        raise ModelFileError("header: it must hold format, class, params and feature_names")
+        raise ModelFileError("header: it must hold format, class, params, feature_names and is_training")
 
     def arrays(self, forms: dict[str, Form]) -> dict[str, Any]:
         """Read the arrays of these names after all of their forms were compared; arrays without axes become numbers."""
