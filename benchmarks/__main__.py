@@ -41,18 +41,13 @@ def main() -> int:
             os.environ | dict.fromkeys(THREADS, "1"),
         )
     from benchmarks import summary
-    from benchmarks.markdown import replace_table
+    from benchmarks.markdown import publish, replace_table
 
     rounds = options.rounds or (3 if options.quick else 9)
     record: dict[str, Any] = {}
-    lines = []
-    for line in report(options.suites or list(SUITES), options.quick, rounds, record):
-        print(line, flush=True)
-        lines.append(line)
+    publish(report(options.suites or list(SUITES), options.quick, rounds, record), options.markdown)
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=1, default=vars) + "\n", encoding="utf-8")
-    if options.markdown is not None:
-        replace_table(options.markdown, "\n".join(lines))
     if options.summary is not None:
         replace_table(options.summary, "\n".join(summary.report(record)))
     return int(any(timing.disagreeing for suite in COMPARED for timing in record.get(suite, [])))

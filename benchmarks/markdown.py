@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from scratchgen.models.files import write_atomically
@@ -17,3 +18,13 @@ def replace_table(path: Path, table: str) -> None:
     before, rest = text.split(BEGIN, 1)
     whole = f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}"
     write_atomically(path, lambda file: file.write(whole.encode()))
+
+
+def publish(lines: Iterable[str], path: Path | None) -> None:
+    """Print each line of a table as soon as it is measured; with a path also replace the table of that file."""
+    kept = []
+    for line in lines:
+        print(line, flush=True)
+        kept.append(line)
+    if path is not None:
+        replace_table(path, "\n".join(kept))

@@ -127,7 +127,7 @@ def ours(options: dict[str, Any], x: Array, n_steps: int, seed: int) -> Prepared
 
 
 class Setting(NamedTuple):
-    """What a training elsewhere takes over from ours."""
+    """The model, data, initial weights and learning rates that a training in another framework takes from ours."""
 
     model: DDPM  # with one step of training
     data: Array  # (N, D), in its units, float32
@@ -423,19 +423,14 @@ def main() -> None:
     if any(os.environ.get(name) != "1" for name in THREADS):  # libraries read these when they are loaded
         single = dict.fromkeys(THREADS, "1")
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.race", *sys.argv[1:]], os.environ | single)
-    from benchmarks.markdown import replace_table
+    from benchmarks.markdown import publish
     from benchmarks.timing import pin_to_one_core
 
     pin_to_one_core()  # and all processes that it starts
     names = options.targets or list(TARGETS)[: 1 if options.quick else None]
     horizons, seeds = (HORIZONS[2:8], SEEDS[:1]) if options.quick else (HORIZONS, SEEDS)
     record: dict[str, dict[str, list[Any]]] = {}
-    lines = []
-    for line in report(names, horizons, seeds, record):
-        print(line, flush=True)
-        lines.append(line)
-    if options.markdown is not None:
-        replace_table(options.markdown, "\n".join(lines))
+    publish(report(names, horizons, seeds, record), options.markdown)
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if options.figure is not None:

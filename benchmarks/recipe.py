@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks.markdown import publish
 from scratchgen import DDPM, datasets
 from scratchgen.validation import Array
 
@@ -102,16 +103,8 @@ def main() -> None:
     kept = (options.only,) if options.only else ("iris", "penguins") if options.quick else tuple(data)
     if unknown := set(kept) - set(data):
         parser.error(f"--only must be one of {', '.join(data)}, got {', '.join(unknown)}")
-    lines = []
-    for line in report(
-        {name: data[name] for name in kept}, (500, None) if options.quick else STEPS, SEEDS[: 1 if options.quick else 3]
-    ):
-        print(line, flush=True)
-        lines.append(line)
-    if options.markdown is not None:
-        from benchmarks.markdown import replace_table
-
-        replace_table(options.markdown, "\n".join(lines))
+    steps, seeds = ((500, None), SEEDS[:1]) if options.quick else (STEPS, SEEDS)
+    publish(report({name: data[name] for name in kept}, steps, seeds), options.markdown)
 
 
 if __name__ == "__main__":

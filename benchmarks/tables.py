@@ -39,6 +39,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
+from benchmarks.markdown import publish
 from scratchgen import DDPM, VAE, ScoreSDE
 from scratchgen.validation import Array
 
@@ -263,14 +264,7 @@ def main() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # for the worker processes
     names, seeds = (QUICK, SEEDS[:1]) if options.quick else ((*TUNED, *HELD_BACK), SEEDS)
-    lines = []
-    for line in report(names, seeds, options.workers):
-        print(line, flush=True)
-        lines.append(line)
-    if options.markdown is not None:
-        from benchmarks.markdown import replace_table
-
-        replace_table(options.markdown, "\n".join(lines))
+    publish(report(names, seeds, options.workers), options.markdown)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def train(
             given["coefficients"] = eps_coefficients(schedule, t, prediction)
         if labels is not None:
             given["labels"] = np.where(rng.random(batch_size) < label_dropout, NO_LABEL, labels[rows])
-        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` look
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` find overflow
             weight = (weights[t] * correction).astype(x0.dtype)
             losses = train_step(network, schedule, x0, t, noise, weight, **given)  # line 5
             loss = float(weight @ losses) / batch_size

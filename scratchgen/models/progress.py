@@ -34,7 +34,7 @@ def shown(
     lines: bool = True,
     end: Callable[[str], None] = say_on_stderr,
 ) -> Generator[Progress, None, None]:
-    """Yield the steps of a training, and show on stderr how it goes; a last line has the number of steps and the time.
+    """Yield the steps of a training, and show its progress on stderr; a last line has the number of steps and the time.
 
     Parameters
     ----------

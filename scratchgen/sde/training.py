@@ -284,7 +284,7 @@ def train(
         noise = rng.standard_normal(x0.shape, dtype=x0.dtype)
         cells, t, correction = sampler.draw(batch_size, rng)
         variance = sde.std(t) ** 2  # std² ‖s_θ + ε/std‖² = ‖ε − ε̂‖²; λ(t) is std² times the density of t
-        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` look
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` find overflow
             if matching == "denoising":
                 losses = variance * score_step(network, sde, x0, t, noise, correction * variance)
             else:

@@ -118,7 +118,7 @@ def train(
     updates = [(part, part.copy()) for part in parameters]
     for step in range(adams[0].n_steps, n_steps):
         batch, noise = draw(x, rng)
-        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` look
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` find overflow
             loss = float(train_step(network, batch, noise, kl_weight).mean())
             check_step(step, loss, *gradients)
             for part, before in updates:

@@ -98,7 +98,7 @@ def held(model):
 
 @pytest.mark.parametrize("kind", LEFT)
 def test_model_and_state_share_no_memory(kind):
-    """So that steps elsewhere, in place, do not change the model, nor the next steps here the state."""
+    """A change of the state in place leaves the model as it is, and a step of the model leaves the state."""
     model = copy.deepcopy(fitted(kind))
     state = state_dict(model)
     for part in [held(model), held(load_state_dict(model, state))]:

@@ -2,6 +2,8 @@
 
 from importlib.util import find_spec
 
+import pytest
+
 NEEDS = {
     "test_sklearn*.py": ["sklearn"],
     "test_torch*.py": ["torch"],
@@ -11,3 +13,14 @@ NEEDS = {
     "test_polars*.py": ["polars"],
 }
 collect_ignore_glob = [glob for glob, libraries in NEEDS.items() if not all(map(find_spec, libraries))]
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    """One thread for torch within a module of tests."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

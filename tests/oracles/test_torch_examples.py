@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks.conformance.examples import grade_torch, torch_ddpm, torch_mistakes
 from scratchgen.conformance import audit
@@ -26,12 +25,7 @@ NAMED = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @parametrize_with_checks(**torch_ddpm.audit_me())

@@ -42,12 +42,7 @@ NOISE = ["DDPM", "DDPM of labels", "ScoreSDE", "ScoreSDE of VE"]
 VAES = ["VAE", "VAE, s² a column", "VAE, s² given", "LinearVAE"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def given(model):

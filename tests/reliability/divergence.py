@@ -138,7 +138,7 @@ def failure(loop):
 
 
 def wrong_end(error, seen, kept):
-    """What is wrong with the arrays that a training kept, as text; `seen` are those before it and after every step."""
+    """The fault of the arrays that a training kept, as text; `seen` has the arrays before it and after every step."""
     if not all(np.isfinite(part).all() for part in kept):
         return "not finite"
     if error is None:

@@ -62,7 +62,7 @@ def everything():
 
 
 def of_array(value):
-    """Forms of an array, each with what has to happen."""
+    """Forms of an array, each with the outcome that is required."""
     padded = np.zeros([2 * n for n in value.shape], value.dtype)
     padded[tuple(slice(None, None, 2) for _ in value.shape)] = value
     backward = tuple(slice(None, None, -1) for _ in value.shape)
@@ -163,7 +163,7 @@ def of_text(value):
 
 
 def of_generator(value):
-    """What is taken for a generator of NumPy."""
+    """Objects that resemble a generator of NumPy, each with the outcome that is required."""
     yield WORKS, "subclass", type("Own", (np.random.Generator,), {})(copy.deepcopy(value.bit_generator))
     yield REFUSED, "standard library", random.Random(0)
     yield REFUSED, "legacy", np.random.RandomState(0)
@@ -173,7 +173,7 @@ def of_generator(value):
 
 
 def forms(value):
-    """(what has to happen, name, value) for one valid value."""
+    """The required outcome, a name and a form, for each form of one valid value."""
     own = ()
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
         own = of_array(value)

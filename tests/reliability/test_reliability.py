@@ -89,6 +89,13 @@ def crafted(kind, tmp_path, change):
     return type(fitted(kind)).load(tmp_path / "model.npz")
 
 
+def refuses(kind, change, words, folder):
+    """A file as it was saved loads, and one with the change is a ModelFileError that has the words."""
+    crafted(kind, folder, lambda h, p: None)
+    with pytest.raises(ModelFileError, match=f"model.npz is not a model saved by scratchgen: .*{words}"):
+        crafted(kind, folder, change)
+
+
 def fall(parts):
     """Let the bound of EM fall from 0 to −1 after 2 steps."""
     parts.update(lower_bounds_=npy(np.array([-3.0, 0.0, -1.0])), n_iter_=npy(np.array(2)))
@@ -205,9 +212,7 @@ def rescaled(header, parts):
     ],
 )  # fmt: skip
 def test_numbers_that_no_fit_gives_are_refused_before_a_verb_meets_them(kind, change, words, tmp_path):
-    crafted(kind, tmp_path, lambda h, p: None)
-    with pytest.raises(ModelFileError, match=f"model.npz is not a model saved by scratchgen: .*{words}"):
-        crafted(kind, tmp_path, change)
+    refuses(kind, change, words, tmp_path)
 
 
 def test_a_variance_of_the_decoder_that_overflows_is_an_error(tmp_path):
@@ -261,9 +266,7 @@ def test_the_worst_headers_take_little_memory(monkeypatch):
     ],
 )  # fmt: skip
 def test_a_file_that_no_fit_could_have_written_is_refused(kind, change, words, tmp_path):
-    crafted(kind, tmp_path, lambda h, p: None)
-    with pytest.raises(ModelFileError, match=f"model.npz is not a model saved by scratchgen: .*{words}"):
-        crafted(kind, tmp_path, change)
+    refuses(kind, change, words, tmp_path)
 
 
 def test_a_small_file_cannot_claim_a_large_array(tmp_path):
