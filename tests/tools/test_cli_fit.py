@@ -17,7 +17,7 @@ import pytest
 
 import scratchgen
 from scratchgen import load
-from scratchgen.report import cli, files, scores
+from scratchgen.report import advice, cli, files, scores
 from scratchgen.report.commands import fit
 from scratchgen.report.settings import settings_of, value_of
 from scratchgen.report.tables import Choice, read
@@ -157,7 +157,7 @@ def test_a_model_that_memorises_its_rows_is_told_so(more, remedy, folder, capsys
     """With early stopping the best weights are kept, so that only a low limit gives the hint."""
     np.savetxt("few.csv", np.random.default_rng(1).standard_normal((20, 3)), delimiter=",")
     if more:
-        monkeypatch.setattr(fit, "MEMORISED", -99)
+        monkeypatch.setattr(advice, "MEMORISED", -99)
     long = [w for s in ("n_steps=1500", "learning_rate=.01", "hidden=[64]", "n_latents=3") for w in ("--set", s)]
     run("fit", "vae", "few.csv", "-o", "m.npz", *long, *more, "--validate", ".2")
     assert f"the model memorises rows; {remedy}" in " ".join(capsys.readouterr().out.split())
@@ -182,10 +182,77 @@ def test_ppca_of_columns_with_different_units_names_the_column_and_the_remedy(fo
     assert "one noise variance" not in capsys.readouterr().out
 
 
+def test_the_help_of_a_model_lists_the_roles_of_columns_that_it_takes(capsys):
+    for name in VERBS:
+        with pytest.raises(SystemExit):
+            cli.main(["fit", name, "--help"])
+        text = words(capsys)
+        assert ("--labels COLUMN" in text) == (name == "ddpm")
+        assert ("--weights COLUMN" in text) == (name in ("gmm", "ppca", "fa", "tables"))
+        assert ("n_levels=(largest cell + 1)" in text) == (name == "tables")
+
+
+def words(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_tables_of_columns_with_different_ranges_name_the_column_and_the_remedy(folder, capsys):
+    """The weights are part of both standard deviations."""
+    rng = np.random.default_rng(1)
+    x = np.c_[rng.integers(0, 3, 200), rng.integers(0, 1200, 200), rng.integers(0, 2, 200), np.full(200, 4)]
+    w = np.where(x[:, 0] < 2, 1.0, 0.01)
+    np.savetxt("ranges.csv", np.c_[x, w], header="small,large,other,still,w", delimiter=",", comments="")
+    given = ["ranges.csv", "--weights", "w", "--set", "n_components=3"]
+    run("fit", "tables", *given, "-o", "m.npz")
+    found = re.search(r"samples of '(\w+)' will have (\S+) times .* '\w+' has 0\.\.(\d)", words(capsys))
+    assert found.groups()[::2] == ("other", "1")
+    samples, of_data = load("m.npz").sample(100_000, rng=0)[:, 2], np.average(x[:, 2], weights=w)
+    ratio = samples.std() / np.sqrt(of_data * (1 - of_data))
+    assert abs(float(found[2]) / ratio - 1) < 0.1
+    assert ratio > 5
+    run("fit", "tables", *given, "--set", "smoothing=0", "-o", "s.npz")
+    run("fit", "tables", *given, "--columns", "small,other", "-o", "c.npz")
+    assert "times the standard deviation" not in words(capsys)
+
+
+def test_correlations_that_one_factor_loses_are_named(folder, capsys):
+    """Two pairs of columns need two factors; weights change which correlation the data have."""
+    rng = np.random.default_rng(1)
+    a, b, noise = (rng.standard_normal((500, n)) for n in (1, 1, 4))
+    x = np.c_[a, -a, b, b] + 0.3 * noise
+    np.savetxt("pairs.csv", np.c_[x, np.ones(500)], header="a,minus,b,c,w", delimiter=",", comments="")
+    expected = np.corrcoef(x.T)[2, 3]
+    for model in "fa", "ppca":
+        run("fit", model, "pairs.csv", "--weights", "w", "-o", f"{model}.npz")
+        text = words(capsys)
+        found = re.search(r"correlation of '(\w+)' and '(\w+)' is (\S+) in the data and (\S+) in the model", text)
+        pair = {found[1], found[2]}
+        assert pair in ({"a", "minus"}, {"b", "c"})
+        i = 0 if pair == {"a", "minus"} else 2
+        covariance = load(f"{model}.npz").covariance()
+        of_model = covariance[i, i + 1] / np.sqrt(covariance[i, i] * covariance[i + 1, i + 1])
+        assert abs(float(found[3])) > 0.85
+        assert abs(abs(float(found[3])) - expected) < 0.05
+        assert abs(float(found[4]) - of_model) < 0.006
+        assert "raise n_components=1, to 3 at most" in text
+        run("fit", model, "pairs.csv", "--weights", "w", "--set", "n_components=2", "-o", f"{model}2.npz")
+        assert "correlation" not in words(capsys)
+
+
+def test_advice_needs_no_complete_rows_and_no_spread(folder, capsys):
+    np.savetxt("gaps.csv", [[1.0, np.nan, 5, 1], [2, 3, 5, 4], [np.nan, 1, 5, 1], [4, 4, 5, 3]], delimiter=",")
+    run("fit", "ppca", "gaps.csv", "-o", "gaps.npz")
+    assert "correlation" not in words(capsys)
+    run("fit", "gmm", "mine.csv", "-o", "one.npz")
+    assert "one component is a single normal distribution" in words(capsys)
+    run("fit", "gmm", "mine.csv", "--set", "n_components=2", "-o", "two.npz")
+    assert "single normal" not in words(capsys)
+
+
 def test_one_outlier_among_held_out_rows_is_no_sign_of_memory():
     near, far = (scores.Score(np.full(9, value), 2, False) for value in (-1.0, -2.1))
     outlier = scores.Score(np.r_[np.full(8, -1.9), -1e6], 2, False)
-    assert [fit.memorises(near, other) for other in (near, far, outlier)] == [False, True, False]
+    assert [advice.memorises(near, other) for other in (near, far, outlier)] == [False, True, False]
 
 
 def test_labels_train_a_ddpm_that_draws_the_wanted_class(folder, capsys):
@@ -200,7 +267,9 @@ def test_labels_train_a_ddpm_that_draws_the_wanted_class(folder, capsys):
     assert f"training    {bounds[0].mean():.4f} +- " in out
     for words, bound in ((("--labels", "kind"), bounds[0]), (("--drop", "kind"), bounds[1])):
         run("score", "m.npz", "kinds.csv", *words)
-        assert f"{bound.mean():.4f} +- " in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert f"{bound.mean():.4f} +- " in out
+        assert ("scored without labels; --labels COLUMN gives the bound" in out) == ("--drop" in words)
     Path("three.csv").write_text(Path("kinds.csv").read_text() + "1,2,new\n" * 2)
     line = error_of(capsys, "score", "m.npz", "three.csv", "--labels", "kind")
     assert (

@@ -15,13 +15,14 @@ import numpy as np
 from scratchgen.models.categorical_mixture import CategoricalMixture
 from scratchgen.models.estimator import Estimator, WeightedEstimator
 from scratchgen.models.gaussian_mixture import GaussianMixture
-from scratchgen.models.linear_gaussian import PPCA, LinearGaussianModel
+from scratchgen.models.linear_gaussian import LinearGaussianModel
 from scratchgen.models.loading import load
 from scratchgen.models.network_model import NetworkModel
 from scratchgen.models.progress import shown
+from scratchgen.report import advice
 from scratchgen.report.files import check_output
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
-from scratchgen.report.scores import Score, is_exact, kind_of, n_parameters_of, score_rows
+from scratchgen.report.scores import is_exact, kind_of, n_parameters_of, score_rows
 from scratchgen.report.settings import add_settings, settings_of
 from scratchgen.report.tables import Data, Frame, listed, option, read
 from scratchgen.report.text import CommandError, say
@@ -32,8 +33,6 @@ SCORED = 2000  # most rows of the training data whose bound the report estimates
 LISTED = 20  # most names of columns that the report lists
 WIDE = 2000  # columns of which a covariance is slow
 MOST_HINTED = 256  # largest number of levels that is proposed
-TOO_WIDE = 2.0  # standard deviation of a column of samples over that of the data, of a PPCA that is told so
-MEMORISED = 0.5  # nats a column by which the validation bound is below the training bound of a model that memorises
 
 HELP = """\
 Train one of seven models on a table, and save it.
@@ -59,7 +58,7 @@ def add(commands: Commands) -> None:
     inner = parser.add_subparsers(dest="model", metavar="MODEL", required=True, help="one of the above")
     for name, verb in VERBS.items():
         model = add_command(inner, name, _help(verb), run)
-        add_data_options(model)
+        add_data_options(model, labels=_takes_labels(verb), weights=_takes_weights(verb))
         model.add_argument(
             "-o", "--output", type=Path, required=True, metavar="MODEL.npz", help="the file of the trained model"
         )
@@ -79,8 +78,10 @@ def add(commands: Commands) -> None:
 
 def _help(verb: Verb) -> str:
     """Description of the command of one model: its equation, arguments and example."""
-    given = {name: p.default for name, p in verb.cls._parameters().items() if name != "rng"}
-    arguments = "  " + ", ".join(f"{name}={value!r}" for name, value in given.items())
+    given = {name: repr(p.default) for name, p in verb.cls._parameters().items() if name != "rng"}
+    if verb.cls is CategoricalMixture:  # see build
+        given["n_levels"] = "(largest cell + 1)"
+    arguments = "  " + ", ".join(f"{name}={value}" for name, value in given.items())
     return (
         f"Fit {verb.about} ({verb.cls.__name__}).\n\n{verb.equation}\n\n{verb.note}\n\n"
         f"Arguments for --set, with their defaults:\n{arguments}\n"
@@ -124,12 +125,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _takes_labels(verb: Verb) -> bool:
+    return "n_classes" in verb.cls._parameters()
+
+
+def _takes_weights(verb: Verb) -> bool:
+    return issubclass(verb.cls, WeightedEstimator)
+
+
 def _check_roles(verb: Verb, options: argparse.Namespace) -> None:
     """Raise CommandError for --labels or --weights if the model takes none."""
     name = verb.cls.__name__
-    if options.labels is not None and "n_classes" not in verb.cls._parameters():
+    if options.labels is not None and not _takes_labels(verb):
         raise CommandError(f"--labels is for ddpm, the model with labels; {name} has none: use --drop")
-    if options.weights is not None and not issubclass(verb.cls, WeightedEstimator):
+    if options.weights is not None and not _takes_weights(verb):
         raise CommandError(f"--weights is for gmm, ppca, fa and tables, the models by EM; {name} has none: use --drop")
 
 
@@ -251,41 +260,17 @@ def _summarize(model: Estimator, data: Data, held_out: Data | None, options: arg
     about += ", given the labels" if data.labels is not None else ""
     say(f"{options.output}: {model!r}, {n_parameters_of(model):,} parameters")
     say(f"{about}:")
+    hints = list(advice.on_columns(model, data))
     some = data if is_exact(model) else data.take(np.arange(0, len(data.x), -(-len(data.x) // SCORED)))
     training = score_rows(model, some.x, options.seed, some.weights, some.labels)
     say(f"  training    {training.text()}")
     if held_out is not None:
         validation = score_rows(model, held_out.x, options.seed, held_out.weights, held_out.labels)
         say(f"  validation  {validation.text()}")
-        if isinstance(model, NetworkModel) and memorises(training, validation):
-            remedy = "" if model.early_stopping else "--set early_stopping=True, or "
-            say(
-                "the validation bound is far below the training bound: the model memorises rows; try "
-                f"{remedy}--set n_steps={max(model.n_steps_ // 4, 1)} in place of {model.n_steps_}"
-            )
-    if isinstance(model, PPCA):
-        _say_too_wide(model, data)
+        if isinstance(model, NetworkModel):
+            hints += advice.on_scores(model, training, validation)
+    for hint in hints:
+        say(hint)
     print(f"Next:\n  scratchgen sample {out} -n 1000 -o samples.csv")
     print(f"  scratchgen score {out} {shlex.join(words_of(options))}")
     print(f"  scratchgen info {out}", flush=True)
-
-
-def _say_too_wide(model: PPCA, data: Data) -> None:
-    """Name the column whose samples spread too far for the data, since all columns share one noise variance."""
-    spread, of_data = np.sqrt(model.covariance().diagonal()), np.nanstd(data.x, axis=0)
-    ratios = np.divide(spread, of_data, out=np.ones_like(spread), where=of_data > 0)
-    d = int(ratios.argmax())
-    if ratios[d] > TOO_WIDE:
-        say(
-            f"PPCA has one noise variance for all columns: samples of {data.names[d]!r} will have {ratios[d]:.3g} "
-            "times the standard deviation of the data.  fit fa gives every column its own noise; or divide the columns "
-            "by their standard deviations before fit ppca"
-        )
-
-
-def memorises(training: Score, validation: Score) -> bool:
-    """Whether the median score falls by more than 0.5 nats a column from training to validation.
-
-    A mean would fall by one outlier among the held-out rows.
-    """
-    return bool(np.median(training.rows) - np.median(validation.rows) > MEMORISED * training.n_columns)
