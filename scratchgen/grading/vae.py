@@ -163,7 +163,10 @@ def grade_linear_vae(model: LinearVAE, x: ArrayLike) -> LinearVAEGrade:
     S = np.atleast_2d(np.cov(x.T, bias=True))
     best_W, best_variance = ppca_maximum(S, min(k, D), None if model.decoder_variance is None else variance)
     if best_variance <= 1e-14 * np.trace(S):
-        raise ValueError(f"x lies in {k} dimensions or fewer, so that the maximum is infinite; pass more or other data")
+        raise ValueError(
+            f"x lies in a space of at most {k} dimension{'s' * (k != 1)}, so that the maximum is infinite; "
+            "pass more or other data"
+        )
     n_active, best_n_active = _rank(W, variance), _rank(best_W, best_variance)
     R = np.linalg.qr(np.concatenate([np.eye(k), W / variance**0.5]), mode="r")  # RᵀR = M
     return LinearVAEGrade(

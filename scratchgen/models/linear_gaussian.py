@@ -403,7 +403,7 @@ class PPCA(LinearGaussianModel):
         ------
         TypeError, ValueError
             If x, the weights or a constructor argument is wrong, the variance of x underflows, or σ² is lost to
-            rounding: x lies in k dimensions or fewer, or has fill values.
+            rounding: x lies in a space of k dimensions or fewer, or has fill values.
         """
         self._check_parameters()
         names, (x, weights) = self._names_in(x, resume), self._as_weighted(x, sample_weight)
@@ -413,9 +413,10 @@ class PPCA(LinearGaussianModel):
         def with_noise(W: Array, variance: float) -> tuple[Array, float]:
             if variance <= 1e-14 * total:
                 raise ValueError(
-                    f"x lies in {k} dimensions or fewer, but for rounding beside its variance {total:.2g}, so that σ² "
-                    "is 0 and the likelihood infinite; drop fill values that are far larger than the rest, bring the "
-                    "columns of x to similar scales, or lower n_components"
+                    f"x lies in a space of at most {k} dimension{'s' * (k != 1)}, but for rounding beside its variance "
+                    f"{total:.2g}, so that σ² is 0 and the likelihood infinite; drop fill values that are far larger "
+                    "than the rest, bring the columns of x to similar scales or take FactorAnalysis (fit fa), or "
+                    "lower n_components"
                 )
             return W, variance
 

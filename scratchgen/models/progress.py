@@ -36,6 +36,8 @@ def shown(
 ) -> Generator[Progress, None, None]:
     """Yield the steps of a training, and show its progress on stderr; a last line has the number of steps and the time.
 
+    After `resume` the last line has the number of steps since, and that of all steps in brackets.
+
     Parameters
     ----------
     steps : iterable of Progress
@@ -49,13 +51,16 @@ def shown(
     end : str → None
         Prints the last line.
     """
-    began, progress = time.monotonic(), None
+    began, first, progress = time.monotonic(), 0, None
     show = _with_bar if _has_bar() else _with_lines if lines else None
     for progress in steps if show is None else show(steps, name, report):
+        first = first or progress.step
         yield progress
     if progress is not None:
-        steps_done = f"{progress.step} step{'s' * (progress.step != 1)}"
-        end(f"{name}: {steps_done} in {time.monotonic() - began:.1f} s, {report(progress)}")
+        n = progress.step - first + 1
+        steps_done = f"{n}{' more' * (first > 1)} step{'s' * (n != 1)}"
+        total = f" ({progress.step} in all)" if first > 1 else ""
+        end(f"{name}: {steps_done} in {time.monotonic() - began:.1f} s{total}, {report(progress)}")
 
 
 def _has_bar() -> bool:

@@ -55,17 +55,20 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add DATA and the choice of its columns."""
+def add_data_options(parser: argparse.ArgumentParser, *, labels: bool = True, weights: bool = True) -> None:
+    """Add DATA and the choice of its columns; the help leaves --labels and --weights out for models that take none."""
     parser.add_argument(
         "data", metavar="DATA", help="a .csv, .tsv or .npy file, file.npz:member, or a name of `scratchgen data`"
     )
     parser.add_argument("--columns", type=names, metavar="A,B", help="columns to keep (default: all)")
     parser.add_argument("--drop", type=names, default=(), metavar="A,B", help="columns to leave out")
-    parser.add_argument("--labels", metavar="COLUMN", help="column with the labels of the rows, for ddpm")
-    parser.add_argument(
-        "--weights", metavar="COLUMN", help="column with the weights of the rows, for gmm, ppca, fa and tables"
-    )
+    of_labels, of_weights = (f"column with the {name} of the rows, for " for name in ("labels", "weights"))
+    roles = {
+        "--labels": of_labels + "ddpm" if labels else argparse.SUPPRESS,
+        "--weights": of_weights + "gmm, ppca, fa and tables" if weights else argparse.SUPPRESS,
+    }
+    for name, text in roles.items():
+        parser.add_argument(name, metavar="COLUMN", help=text)
     parser.add_argument("--drop-missing", action="store_true", help="leave out rows with missing cells")
     parser.add_argument("--decimal-comma", action="store_true", help="read 1,5 as one and a half")
 

@@ -56,7 +56,8 @@ VERBS = {
         CategoricalMixture,
         "a mixture of tables for whole numbers, by EM",
         "  P(x) = sum_k π_k prod_d P_kd(x_d)\n  EM: q(z|x) = p_θ(z|x), (18), then the θ of (15)",
-        "For whole numbers 0, 1, 2, ...; n_levels is one more than the largest of the data unless it is set.",
+        "For whole numbers 0, 1, 2, ...; n_levels is one more than the largest cell unless it is set.  All columns "
+        "share it, so that columns of one range fit best.",
         "scratchgen fit tables digits -o model.npz --set n_components=20",
         "1 s for the 1797 digits and 20 components",
     ),

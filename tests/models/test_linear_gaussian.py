@@ -104,7 +104,9 @@ def test_ppca_samples_have_its_law():
 @pytest.mark.parametrize("method", ["closed", "em"])
 def test_ppca_refuses_data_without_noise(method):
     x = np.random.default_rng(0).standard_normal((30, 1)) * [1.0, 2.0, 3.0]
-    with pytest.raises(ValueError, match=r"^x lies in 1 dimensions or fewer, .*lower n_components$"):
+    with pytest.raises(
+        ValueError, match=r"^x lies in a space of at most 1 dimension, .*FactorAnalysis .*, or lower n_components$"
+    ):
         PPCA(1, method=method, tol=0, max_iter=5000, rng=0).fit(x)
 
 

@@ -111,7 +111,7 @@ def test_grade_of_as_many_latents_as_columns_is_closed_for_a_given_variance():
     assert abs(grade.elbo - grade.maximum) < 1e-4
     assert (grade.n_active, grade.best_n_active) == (3, 3)
     flat = np.random.default_rng(0).standard_normal((30, 1)) * [1.0, 2.0, 3.0]
-    with pytest.raises(ValueError, match=r"^x lies in 1 dimensions or fewer"):
+    with pytest.raises(ValueError, match=r"^x lies in a space of at most 1 dimension,"):
         grade_linear_vae(linear(n_latents=1, n_steps=1).fit(flat), flat)
 
 

@@ -64,7 +64,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _entry(name: str, found: Bundled) -> str:
     """Lines about one data set."""
-    size = f"{'any number of' if found.drawn else found.n} rows, {len(found.names)} columns"
+    size = (
+        f"{'any number of' if found.drawn else found.n} rows, {len(found.names)} column{'s' * (len(found.names) != 1)}"
+    )
     labels = f"; labels: {found.label}" if found.label else ""
     text = f"{name}\n  {found.about}\n  {size}{labels}\n  source: {found.source}\n  licence: {found.licence}"
     return fill(text, page_width())

@@ -54,7 +54,7 @@ def _training(model: Any) -> str:
     if not hasattr(model, "losses_"):
         found = "closed form" if model.n_iter_ == 0 else f"{model.n_iter_} iterations of EM"
         end = "converged" if model.converged_ else "not converged: raise max_iter"
-        return f"{found}, {end}; mean log-likelihood {model.lower_bounds_[-1]:.4f} nats"
+        return f"{found}, {end}; bound {model.lower_bounds_[-1]:.4f} nats"
     steps = f"{len(model.losses_)} of {model.n_steps_} steps"
     last = model.losses_[-100:]
     return f"{steps}, mean of the last {len(last)} losses {last.mean():.4g}" if len(last) else steps

@@ -68,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
         say("  (of a probability of whole numbers)")
     else:
         say("  (of a density, in the units of the columns)")
+    if n_classes and data.labels is None:
+        say("scored without labels; --labels COLUMN gives the bound of log p_θ(x|label)")
     if options.output is not None:
         numbers = np.stack([score.rows, score.bits], axis=1)
         if options.output.suffix.lower() == ".npy":
