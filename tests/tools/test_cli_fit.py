@@ -199,8 +199,8 @@ def words(capsys):
 def test_tables_of_columns_with_different_ranges_name_the_column_and_the_remedy(folder, capsys):
     """The weights are part of both standard deviations."""
     rng = np.random.default_rng(1)
-    x = np.c_[rng.integers(0, 3, 200), rng.integers(0, 1200, 200), rng.integers(0, 2, 200), np.full(200, 4)]
-    w = np.where(x[:, 0] < 2, 1.0, 0.01)
+    x = np.c_[rng.integers(0, 3, 60), rng.integers(0, 300, 60), rng.integers(0, 2, 60), np.full(60, 4)]
+    w = np.where(x[:, 2] < 1, 1.0, 0.1)
     np.savetxt("ranges.csv", np.c_[x, w], header="small,large,other,still,w", delimiter=",", comments="")
     given = ["ranges.csv", "--weights", "w", "--set", "n_components=3"]
     run("fit", "tables", *given, "-o", "m.npz")
