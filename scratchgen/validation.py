@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from scratchgen.blocks import blocks
 
 ArrayLike: TypeAlias = npt.ArrayLike
 DTypeLike: TypeAlias = npt.DTypeLike
@@ -270,6 +272,37 @@ def _advice(name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> str:
     return f"one example is {name}[None]" if len(shape) == len(axes) - 1 else "pass arrays of one size"
 
 
+def as_draws(spec: str, draws: Any, **lengths: int) -> Iterator[Array]:
+    """Yield arrays of one shape, one at a time: the elements of an array, or the arrays that an iterator yields.
+
+    An iterator may draw each array when it is used, so that memory does not grow with their number.
+
+    Parameters
+    ----------
+    spec : str
+        Name and axes of all of them as one array, "noise (T, N, D)".
+    draws : array or iterator of arrays
+    lengths
+        Lengths of all axes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are more or fewer arrays than the first axis says, or one is not an array of real numbers of the shape
+        of the other axes.
+    """
+    if not isinstance(draws, Iterator):
+        yield from as_arrays(spec, draws, **lengths)
+        return
+    [(name, _, (first, *axes))] = _axes(spec)
+    seen = 0
+    for seen, draw in enumerate(draws, 1):
+        if seen <= lengths[first]:
+            yield as_arrays(f"{name} ({', '.join(axes)})", draw, **lengths)
+    if seen != lengths[first]:
+        raise ValueError(f"{name} must yield {first} = {lengths[first]} arrays, got {seen}; draw one for each of them")
+
+
 def check_type(value: Any, kind: type | tuple[type, ...], name: str, remedy: str = "") -> None:
     """Raise TypeError unless `value` is an instance of a class, or of one of several."""
     if not isinstance(value, kind):
@@ -365,12 +398,17 @@ def as_finite(x: ArrayLike, name: str, *, missing: bool = False, remedy: str = "
     array = as_real(x, name)
     if array.dtype != np.float32:
         array = array.astype(np.float64, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = array.sum()  # a finite sum means finite elements; this test is faster than isfinite of all of them
-    if not np.isfinite(total) and (wrong := np.isinf(array) if missing else ~np.isfinite(array)).any():
+    if not is_finite(array) and (wrong := np.isinf(array) if missing else ~np.isfinite(array)).any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(f"{name} must be finite, but {name}[{', '.join(map(str, where))}] is {array[where]}; {remedy}")
     return array
+
+
+def is_finite(array: Array) -> bool:
+    """Whether all elements of an array are finite numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum()  # a finite sum means finite elements: one pass, and no array of the length of the data
+    return bool(np.isfinite(total) or np.isfinite(array).all())
 
 
 def has_missing(x: Array) -> bool:
@@ -434,7 +472,8 @@ def as_samples(
             f"{array.shape[1]} feature(s) (shape={array.shape}) while a minimum of "
             f"{n_min if array.shape[0] < n_min else 1} is required."
         )
-    if not float(np.vdot(array, array)) <= LARGEST**2:  # the sum of squares takes one pass
+    squares = (np.vdot(part, part) for part in (array[rows] for rows in blocks(*array.shape)))  # `vdot` may copy
+    if not float(sum(squares)) <= LARGEST**2:
         too_large = np.argwhere(np.abs(array) > np.float64(LARGEST))  # float32 cannot hold LARGEST
         if len(too_large):
             n, d = too_large[0]
@@ -654,9 +693,14 @@ def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
 def check_levels(x: ArrayLike, n_levels: int, name: str = "x") -> None:
     """Raise ValueError unless x, of any shape, holds whole numbers 0..n_levels−1; NaN is refused."""
     x = as_real(x, name)
-    right = (x == np.rint(x)) & (x >= 0) & (x < n_levels)
-    if not right.all():
-        where = tuple(int(i) for i in np.argwhere(~right)[0])
+    rows = np.atleast_1d(x)
+    for block in blocks(len(rows), max(rows[:1].size, 1)):
+        part = rows[block]
+        right = (part == np.rint(part)) & (part >= 0) & (part < n_levels)
+        if right.all():
+            continue
+        first, *others = (int(i) for i in np.argwhere(~right)[0])
+        where = (block.start + first, *others) if x.ndim else ()
         element = f"{name}[{', '.join(map(str, where))}]" if where else name
         negative = " (Negative values in data)" if x[where] < 0 else ""  # scikit-learn looks for this phrase
         raise ValueError(

@@ -8,7 +8,7 @@ every term of (21) is the mean of a `p_log_prob`.  Ho et al. (2020) write the bo
 with the loss of the prior L_T, the losses of the steps L_{t−1}, and the loss of the reconstruction of x_0, L_0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -17,19 +17,27 @@ from scratchgen.ddpm.objective import bound_weight
 from scratchgen.ddpm.samplers import EpsHat, p_mean, reverse_variance
 from scratchgen.likelihood import LOG_2PI, gaussian_log_prob, kl_diag_standard, levels_of, log_bin_mass
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, as_arrays, as_count, as_number, as_real, check_callable
+from scratchgen.validation import Array, as_arrays, as_count, as_draws, as_number, as_real, check_callable
 
 # --- both chains along a path -----------------------------------------------------------------------------------------
 
 
-def q_path(schedule: NoiseSchedule, x0: Array, noise: Array) -> Array:
-    """The forward path x_0, …, x_T, (T+1, N, D), from x0 (N, D) and noise (T, N, D), where noise[t−1] is ε_t."""
+def q_path(schedule: NoiseSchedule, x0: Array, noise: Array | Iterator[Array]) -> Array:
+    """The forward path x_0, …, x_T, (T+1, N, D), from x0 (N, D) and noise (T, N, D), where noise[t−1] is ε_t.
+
+    The noise is an array, or an iterator of ε_1, …, ε_T.
+    """
     check_schedule(schedule)
-    x0, noise = as_arrays("x0 (N, D), noise (T, N, D)", x0, noise, T=schedule.T)
+    x0 = as_arrays("x0 (N, D)", x0)
     path = [x0]
-    for t in range(1, schedule.T + 1):
-        path.append(q_step(schedule, t, path[-1], noise[t - 1]))
+    for t, eps in enumerate(_noise_of_steps(schedule, x0, noise), 1):
+        path.append(q_step(schedule, t, path[-1], eps))
     return np.stack(path)
+
+
+def _noise_of_steps(schedule: NoiseSchedule, x0: Array, noise: Array | Iterator[Array]) -> Iterator[Array]:
+    """The noise of the steps 1, …, T, each (N, D) as x0; `as_draws` names the errors."""
+    return as_draws("noise (T, N, D)", noise, T=schedule.T, N=len(x0), D=x0.shape[1])
 
 
 def q_log_prob(schedule: NoiseSchedule, t: int, x_t: Array, x_prev: Array) -> Array:
@@ -172,7 +180,7 @@ def bound_terms(
     schedule: NoiseSchedule,
     x0: Array,
     eps_hat: EpsHat,
-    noise: Array,
+    noise: Array | Iterator[Array],
     variance: str | Array = "beta",
     n_levels: int | None = None,
     decoder: Callable[[Array], Array] | None = None,
@@ -187,7 +195,8 @@ def bound_terms(
     eps_hat : callable
         ε̂(x_t, t), (N, D), for an int t.
     noise : (T, N, D)
-        noise[t−1] is the total noise ε of x_t.  Standard normal draws give unbiased estimates of all terms.
+        noise[t−1] is the total noise ε of x_t.  Standard normal draws give unbiased estimates of all terms.  An
+        iterator over the T arrays, each (N, D), may draw each of them when it is used.
     variance
         As for `reverse_variance`.
     n_levels : int, optional
@@ -208,17 +217,18 @@ def bound_terms(
     """
     check_schedule(schedule)
     check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
-    x0, noise = as_arrays("x0 (N, D), noise (T, N, D)", x0, noise, T=schedule.T)
+    x0 = as_arrays("x0 (N, D)", x0)
     variance = reverse_variance(schedule, variance)
     terms = np.empty((len(x0), schedule.T + 1))
-    x_1 = q_sample(schedule, 1, x0, noise[0])
-    if decoder is None:
-        terms[:, 0] = reconstruction_loss(schedule, x0, x_1, eps_hat, variance, n_levels)
-    else:
-        check_callable(decoder, "decoder", "x_1 (N, D) → (N,)")
-        terms[:, 0] = -as_arrays("decoder (N)", decoder(x_1), N=len(x0))
-    for t in range(2, schedule.T + 1):
-        terms[:, t - 1] = step_loss(schedule, t, x0, q_sample(schedule, t, x0, noise[t - 1]), eps_hat, variance)
+    for t, eps in enumerate(_noise_of_steps(schedule, x0, noise), 1):
+        x_t = q_sample(schedule, t, x0, eps)
+        if t > 1:
+            terms[:, t - 1] = step_loss(schedule, t, x0, x_t, eps_hat, variance)
+        elif decoder is None:
+            terms[:, 0] = reconstruction_loss(schedule, x0, x_t, eps_hat, variance, n_levels)
+        else:
+            check_callable(decoder, "decoder", "x_1 (N, D) → (N,)")
+            terms[:, 0] = -as_arrays("decoder (N)", decoder(x_t), N=len(x0))
     terms[:, -1] = prior_loss(schedule, x0)
     return terms
 

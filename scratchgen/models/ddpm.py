@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from scratchgen.blocks import by_blocks
 from scratchgen.ddpm import (
     PREDICTIONS,
     WEIGHTINGS,
@@ -44,6 +45,7 @@ from scratchgen.validation import (
     RNG,
     Array,
     ArrayLike,
+    IntArray,
     as_arrays,
     as_choice,
     as_count,
@@ -53,6 +55,8 @@ from scratchgen.validation import (
     as_stochasticity,
     check_flag,
 )
+
+LEAST_PATHS = 64  # that `iwae` computes at a time, since a call of the network for fewer rows takes as long
 
 
 @dataclass(eq=False, repr=False)
@@ -503,13 +507,19 @@ class DDPM(DiffusionModel):
         ArithmeticError
             If guidance is so large that ε̂ overflows.
         """
-        rng = as_generator(rng)
-        (_, x_1), (_, x) = deque(
-            self.sample_path(n, rng, eta, y, guidance, stochasticity=stochasticity, denoise_last=denoise_last), maxlen=2
-        )
-        if isinstance(self.network_, CategoricalDenoiser):
-            return self.network_.draw(rng, x_1, *self._first_level, None if y is None else self._as_labels(y, n))
-        return self._to_levels(self.to_data(x))
+        rng, n = as_generator(rng), as_count(n, "n", minimum=0)
+        labels = None if y is None else self._as_labels(y, n)
+        further: Any = {"guidance": guidance, "stochasticity": stochasticity, "denoise_last": denoise_last}
+
+        def draw(rows: slice) -> Array:
+            own = None if labels is None else labels[rows]
+            path = self.sample_path(rows.stop - rows.start, rng, eta, own, **further)
+            (_, x_1), (_, x) = deque(path, maxlen=2)
+            if isinstance(self.network_, CategoricalDenoiser):
+                return self.network_.draw(rng, x_1, *self._first_level, own)
+            return self._to_levels(self.to_data(x))
+
+        return by_blocks(draw, n, self._n_numbers)
 
     @property
     def _first_level(self) -> tuple[float, float]:
@@ -524,11 +534,13 @@ class DDPM(DiffusionModel):
         return self._noise_losses(self.to_model(self._as_fitted_samples(x)), as_generator(rng))
 
     def _noise_losses(self, data: Array, rng: np.random.Generator) -> Array:
+        def errors(rows: slice, t: int) -> Array:
+            noise = rng.standard_normal(data[rows].shape)
+            return noise_error(noise, self.eps_hat(q_sample(self.schedule_, t, data[rows], noise), t))[0]
+
         losses = np.zeros(self.schedule_.T + 1)
         for t in range(1, self.schedule_.T + 1):
-            noise = rng.standard_normal(data.shape)
-            eps_hat = self.eps_hat(q_sample(self.schedule_, t, data, noise), t)
-            losses[t] = noise_error(noise, eps_hat)[0].mean()
+            losses[t] = by_blocks(partial(errors, t=t), len(data), self._n_numbers).mean()
         return losses
 
     def _decoder(self, x0: Array, y: ArrayLike | None) -> Callable[[Array], Array] | None:
@@ -546,12 +558,25 @@ class DDPM(DiffusionModel):
     @finite(UNTRAINED)
     def bound_terms(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
         """The terms L_0, …, L_T of −ELBO of x, (N, D), in units of the data: (N, T+1), nats; see `ddpm.bound_terms`."""
-        x0 = self.to_model(self._as_fitted_samples(x))
-        noise = as_generator(rng).standard_normal((self.schedule_.T, *x0.shape))
-        eps_hat, decoder = self._predictor(y, len(x0)), self._decoder(x0, y)
-        terms = bound_terms(self.schedule_, x0, eps_hat, noise, self.variance_, decoder=decoder)
-        terms[:, 0] += self._log_volume
-        return terms
+        return self._sums_of_terms(lambda terms: terms, x, rng, y)
+
+    def _sums_of_terms(self, f: Callable[[Array], Array], x: ArrayLike, rng: RNG, y: ArrayLike | None) -> Array:
+        """f of the terms of the bound, (n, T+1), of blocks of n rows of x, (N, D), put together."""
+        rng, labels, T = as_generator(rng), self._labels_of(y, x), self.schedule_.T
+
+        def terms(x0: Array, rows: slice) -> Array:
+            y = None if labels is None else labels[rows]
+            eps_hat, decoder = self._predictor(y, len(x0)), self._decoder(x0, y)
+            noise = (rng.standard_normal(x0.shape) for _ in range(T))
+            terms = bound_terms(self.schedule_, x0, eps_hat, noise, self.variance_, decoder=decoder)
+            terms[:, 0] += self._log_volume
+            return f(terms)
+
+        return self._by_blocks(terms, x, max(T + 1, self._n_numbers))
+
+    def _labels_of(self, y: ArrayLike | None, x: ArrayLike) -> IntArray | None:
+        """Labels y of the rows of x, (N, D), after checks; None if y is None."""
+        return None if y is None else self._as_labels(y, len(self._as_fitted_samples(x)))
 
     @finite(UNTRAINED)
     def elbo(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
@@ -561,7 +586,7 @@ class DDPM(DiffusionModel):
         `sample` has by default; samples with `denoise_last` have another law.  With labels y, (N,), the bound is that
         of log p_θ(x | y).
         """
-        return -self.bound_terms(x, rng, y).sum(axis=1)
+        return self._sums_of_terms(lambda terms: -terms.sum(axis=1), x, rng, y)
 
     @finite(UNTRAINED)
     def iwae(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16, y: ArrayLike | None = None) -> Array:
@@ -579,11 +604,17 @@ class DDPM(DiffusionModel):
         y : (N,) of int, optional
             Labels; the bound is then that of log p_θ(x | y).
         """
-        x0 = self.to_model(self._as_fitted_samples(x))
-        rng, schedule, log_weights = as_generator(rng), self.schedule_, []
-        eps_hat, decoder = self._predictor(y, len(x0)), self._decoder(x0, y)
-        for _ in range(as_count(n_draws, "n_draws")):
-            path = q_path(schedule, x0, rng.standard_normal((schedule.T, *x0.shape)))
-            log_p = reverse_log_prob(schedule, path, eps_hat, self.variance_, decoder)
-            log_weights.append(log_p - forward_log_prob(schedule, path))
-        return importance_weighted_bound(np.array(log_weights)) - self._log_volume
+        rng, labels, schedule = as_generator(rng), self._labels_of(y, x), self.schedule_
+        n_draws = as_count(n_draws, "n_draws")
+
+        def bound(x0: Array, rows: slice) -> Array:
+            y, log_weights = None if labels is None else labels[rows], []
+            eps_hat, decoder = self._predictor(y, len(x0)), self._decoder(x0, y)
+            for _ in range(n_draws):
+                path = q_path(schedule, x0, (rng.standard_normal(x0.shape) for _ in range(schedule.T)))
+                log_p = reverse_log_prob(schedule, path, eps_hat, self.variance_, decoder)
+                log_weights.append(log_p - forward_log_prob(schedule, path))
+            return importance_weighted_bound(np.array(log_weights)) - self._log_volume
+
+        numbers = max(n_draws, (schedule.T + 1) * self._n_numbers)  # a path is kept as a whole
+        return self._by_blocks(bound, x, numbers, least=LEAST_PATHS)

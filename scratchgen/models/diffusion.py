@@ -76,6 +76,12 @@ class DiffusionModel(NetworkModel):
     network_: NoisePredictor = field(init=False)
 
     @property
+    def _n_numbers(self) -> int:
+        """Numbers in a row of the largest array of a call of the network: D, or D · n_levels for a table of levels."""
+        levels = len(self.network_.levels) if isinstance(self.network_, CategoricalDenoiser) else 1
+        return self.n_features_in_ * levels
+
+    @property
     @abstractmethod
     def _n_times(self) -> int:
         """Number of steps t, or of cells of training times: each has a running mean."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
 
 import numpy as np
 
+from scratchgen.blocks import blocks, by_blocks
 from scratchgen.models.files import (
     FLOAT64,
     NUMBERS,
@@ -49,6 +50,7 @@ from scratchgen.validation import (
     check_varies,
     column_names,
     constant_columns,
+    is_finite,
     weighted_rows,
 )
 
@@ -80,7 +82,7 @@ def finite(cause: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 result = method(*args, **kwargs)
             parts: Any = result if isinstance(result, tuple) else (result,)
-            if not all(np.isfinite(part).all() for part in parts):
+            if not all(is_finite(part) for part in parts):
                 raise ArithmeticError(f"{method.__name__} is not finite: {cause}")
             return result
 
@@ -580,16 +582,33 @@ class StandardizedEstimator(Estimator):
         n_features = self.n_features_in_
         check_columns(column_names(x), self._feature_names)
         x = as_arrays("x (N, D)", x, D=n_features)
-        data = (x - self.mean_) / self.scale_
-        wrong = np.argwhere(~(np.abs(data) <= LARGEST_UNITS))  # also NaN
-        if len(wrong):
-            n, d = wrong[0]
-            raise ValueError(
-                f"x must lie within {LARGEST_UNITS:g} units of the model, {self.scale_[d] * LARGEST_UNITS:.3g}, of its "
-                f"mean, but x[{n}, {d}] is {x[n, d]}; drop fill values and NaN, or train on data like x with "
-                "standardize=True"
-            )
-        return data
+        self._check_units(x)
+        return self._in_units(x)
+
+    def _in_units(self, x: Array) -> Array:
+        """(x − mean_)/scale_."""
+        return (x - self.mean_) / self.scale_
+
+    def _check_units(self, x: Array) -> None:
+        """Raise ValueError for elements of x, (N, D), that `to_model` refuses."""
+        for rows in blocks(len(x), x.shape[1]):
+            wrong = np.argwhere(~(np.abs(self._in_units(x[rows])) <= LARGEST_UNITS))  # also NaN
+            if len(wrong):
+                n, d = wrong[0] + [rows.start, 0]
+                raise ValueError(
+                    f"x must lie within {LARGEST_UNITS:g} units of the model, {self.scale_[d] * LARGEST_UNITS:.3g}, of "
+                    f"its mean, but x[{n}, {d}] is {x[n, d]}; drop fill values and NaN, or train on data like x with "
+                    "standardize=True"
+                )
+
+    def _by_blocks(self, f: Callable[[Array, slice], R], x: ArrayLike, numbers: int = 1, least: int = 1) -> R:
+        """Results of f for blocks of x, (N, D), in the model's units, and their rows; further arguments as `by_blocks`.
+
+        A row has at least D numbers.
+        """
+        x = self._as_fitted_samples(x)
+        self._check_units(x)
+        return by_blocks(lambda rows: f(self._in_units(x[rows]), rows), len(x), max(numbers, x.shape[1]), least)
 
     def to_data(self, x: Array) -> Array:
         """Convert x, (N, D), from the model's units to those of the data: scale_ · x + mean_; NaN stays NaN.

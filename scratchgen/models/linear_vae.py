@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
+from scratchgen.blocks import by_blocks
 from scratchgen.models.estimator import FAR, InformationCriteria, Progress, finite
 from scratchgen.models.linear_gaussian import n_parameters
 from scratchgen.models.vae import GaussianVAE
@@ -96,7 +97,8 @@ class LinearVAE(InformationCriteria, GaussianVAE):
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x) = log N(x; μ, W Wᵀ + s² I), (N,), nats, exact, for x (N, D)."""
         x = self._as_fitted_samples(x)
-        return linear_gaussian_log_prob(x, self.components_, self.decoder_mean_, self.decoder_variance_)
+        law = self.components_, self.decoder_mean_, self.decoder_variance_
+        return by_blocks(lambda rows: linear_gaussian_log_prob(x[rows], *law), len(x), self._n_numbers)
 
     @property
     def n_parameters_(self) -> int:
@@ -108,8 +110,12 @@ class LinearVAE(InformationCriteria, GaussianVAE):
         """Exact ELBO, (N,), nats, for x (N, D); `rng` and `n_draws` are not used."""
         as_generator(rng)
         as_count(n_draws, "n_draws")
-        data = self._as_data(x)
-        return elbo(self.network_, data, sigma_points(self.network_.n_latents)[:, None]) - self._log_volume
+        points = sigma_points(self.network_.n_latents)[:, None]
+
+        def of_block(data: Array, _: slice) -> Array:
+            return elbo(self.network_, self._as_inputs(data), points) - self._log_volume
+
+        return self._by_blocks(of_block, x, self._n_numbers)
 
     @property
     def decoder_variance_(self) -> float | Array:  # type: ignore[override]  # one number, as PPCA's noise_variance_

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from scratchgen.blocks import by_blocks
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
 from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
@@ -53,6 +54,7 @@ from scratchgen.validation import (
 )
 
 METHODS = ("multistep", "ddim", "euler", "heun", "adaptive")  # of `ScoreSDE.sample`
+LEAST_FLOWS = 4096  # that `log_prob` integrates at a time, since a call of the network for fewer rows takes as long
 
 
 @dataclass(eq=False, repr=False)
@@ -342,13 +344,18 @@ class ScoreSDE(DiffusionModel):
             Return a pandas.DataFrame with the names of fit.
         """
         rng = as_generator(rng)
-        t, x = deque(self.sample_path(n, rng, stochasticity, method, n_corrections, snr), maxlen=1).pop()
-        scale, std = self.sde_.level(t)
-        if isinstance(self.network_, CategoricalDenoiser):
-            return self.network_.draw(rng, x, scale, std)
-        if self.n_levels is not None:
-            return self._to_levels(self.to_data((x + std * rng.standard_normal(x.shape)) / scale))
-        return self.to_data(predict_x0(self.network_, x, scale, std))
+
+        def draw(rows: slice) -> Array:
+            path = self.sample_path(rows.stop - rows.start, rng, stochasticity, method, n_corrections, snr)
+            t, x = deque(path, maxlen=1).pop()
+            scale, std = self.sde_.level(t)
+            if isinstance(self.network_, CategoricalDenoiser):
+                return self.network_.draw(rng, x, scale, std)
+            if self.n_levels is not None:
+                return self._to_levels(self.to_data((x + std * rng.standard_normal(x.shape)) / scale))
+            return self.to_data(predict_x0(self.network_, x, scale, std))
+
+        return by_blocks(draw, as_count(n, "n", minimum=0), self._n_numbers)
 
     # --- likelihood ------------------------------------------------------------------------------------------------
 
@@ -370,15 +377,19 @@ class ScoreSDE(DiffusionModel):
         n_times : int
             Number of stratified times of the integral for every example; each has one draw of the noise.
         """
-        x0 = self.to_model(self._as_fitted_samples(x))
         rng, sde, clock = as_generator(rng), self.sde_, TimeSampler(self.sde_, self.t_min)
-        loss = prior_loss(sde, x0)
-        for cell in range(as_count(n_times, "n_times")):  # every example has its own time, so that errors average out
-            t = clock.time_at((cell + rng.random(len(x0))) / n_times)
-            loss += diffusion_loss(self.network_, sde, x0, t, rng.standard_normal(x0.shape), self.t_min) / n_times
-        noise = None if self.n_levels is None else rng.standard_normal(x0.shape)
-        loss += reconstruction_loss(sde, x0, self.t_min, noise, self.n_levels, self._decoder(x0))
-        return -(loss + self._log_volume)
+        n_times = as_count(n_times, "n_times")
+
+        def bound(x0: Array, _: slice) -> Array:
+            loss = prior_loss(sde, x0)
+            for cell in range(n_times):  # every example has its own time, so that errors average out
+                t = clock.time_at((cell + rng.random(len(x0))) / n_times)
+                loss += diffusion_loss(self.network_, sde, x0, t, rng.standard_normal(x0.shape), self.t_min) / n_times
+            noise = None if self.n_levels is None else rng.standard_normal(x0.shape)
+            loss += reconstruction_loss(sde, x0, self.t_min, noise, self.n_levels, self._decoder(x0))
+            return -(loss + self._log_volume)
+
+        return self._by_blocks(bound, x, self._n_numbers)
 
     def _decoder(self, x0: Array) -> Callable[[Array], Array] | None:
         """log P(x_0 | x_{t_min}) of a `CategoricalDenoiser`, (N,), as a function of x_{t_min}, or None."""
@@ -414,12 +425,14 @@ class ScoreSDE(DiffusionModel):
         """
         if self.n_levels is not None:
             raise ValueError("log_prob is a density, but with n_levels x has probabilities; use elbo")
-        points = self.to_model(self._as_fitted_samples(x))
-        probes = None
-        if n_probes is not None:
-            probes = as_generator(rng).choice([-1.0, 1.0], size=(as_count(n_probes, "n_probes"), *points.shape))
-        score = partial(score_and_divergence, self.network_, self.sde_, probes=probes)
-        return probability_flow_log_prob(self.sde_, score, points, self.t_min, rtol) - self._log_volume
+        n, rng = None if n_probes is None else as_count(n_probes, "n_probes"), as_generator(rng)
+
+        def log_prob(points: Array, _: slice) -> Array:
+            probes = None if n is None else rng.choice([-1.0, 1.0], size=(n, *points.shape))
+            score = partial(score_and_divergence, self.network_, self.sde_, probes=probes)
+            return probability_flow_log_prob(self.sde_, score, points, self.t_min, rtol) - self._log_volume
+
+        return self._by_blocks(log_prob, x, max((n or 0) * self.n_features_in_, 2 * sum(self.hidden)), LEAST_FLOWS)
 
     def score_samples(self, x: ArrayLike) -> Array:
         """`log_prob` of x, (N,), nats; with `n_levels`, `elbo` with the model's own `rng`."""

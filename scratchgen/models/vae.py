@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
+from scratchgen.blocks import by_blocks
 from scratchgen.models.estimator import FAR, UNTRAINED, Progress, finite, framed
 from scratchgen.models.files import Form
 from scratchgen.models.network_model import Begun, NetworkModel, check_moments
@@ -191,15 +192,18 @@ class GaussianVAE(NetworkModel):
     @finite(FAR)
     def encode(self, x: ArrayLike) -> tuple[Array, Array]:
         """Mean and variance of q(z | x), each (N, k), for x (N, D)."""
-        data = self._as_data(x)
-        mean, log_variance = self.network_.encode(data)
-        return mean.astype(np.float64), np.exp(log_variance, dtype=np.float64)
+
+        def encode(data: Array, _: slice) -> tuple[Array, Array]:
+            mean, log_variance = self.network_.encode(self._as_inputs(data))
+            return mean.astype(np.float64), np.exp(log_variance, dtype=np.float64)
+
+        return self._by_blocks(encode, x, self._n_numbers)
 
     @finite(UNTRAINED)
     def decode(self, z: ArrayLike) -> Array:
         """Mean of p_θ(x | z), (N, D), in units of the data, for z (N, k)."""
         z = as_samples(z, "z", dimension=self.network_.n_latents, n_min=0)
-        return self.to_data(self.network_.decoder(z))
+        return by_blocks(lambda rows: self.to_data(self.network_.decoder(z[rows])), len(z), self._n_numbers)
 
     def reconstruct(self, x: ArrayLike) -> Array:
         """Mean of p_θ(x | z), (N, D), at the mean z of q(z | x), for x (N, D)."""
@@ -214,10 +218,13 @@ class GaussianVAE(NetworkModel):
         whose bin it lies.  Use `decode` for means without the noise of the decoder.  With `as_frame` x is a
         pandas.DataFrame with the names of fit.
         """
-        rng = as_generator(rng)
-        means = self.network_.decoder(rng.standard_normal((as_count(n, "n", minimum=0), self.network_.n_latents)))
-        std = np.exp(0.5 * self.log_variance_, dtype=np.float64)
-        return self._to_levels(self.to_data(means + std * rng.standard_normal(means.shape)))
+        rng, std = as_generator(rng), np.exp(0.5 * self.log_variance_, dtype=np.float64)
+
+        def draw(rows: slice) -> Array:
+            means = self.network_.decoder(rng.standard_normal((rows.stop - rows.start, self.network_.n_latents)))
+            return self._to_levels(self.to_data(means + std * rng.standard_normal(means.shape)))
+
+        return by_blocks(draw, as_count(n, "n", minimum=0), self._n_numbers)
 
     @finite(FAR)
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
@@ -225,8 +232,7 @@ class GaussianVAE(NetworkModel):
 
         The KL is exact, and the reconstruction error is a mean over `n_draws` draws of z.
         """
-        data = self._as_data(x)
-        return elbo(self.network_, data, self._noise(len(data), rng, n_draws)) - self._log_volume
+        return self._bound(elbo, x, rng, n_draws)
 
     @finite(FAR)
     def iwae(self, x: ArrayLike, rng: RNG = None, n_draws: int = 64) -> Array:
@@ -234,16 +240,26 @@ class GaussianVAE(NetworkModel):
 
         n is `n_draws`.  The mean of the bound is the ELBO for n = 1, rises with n, and converges to log p_θ(x).
         """
-        data = self._as_data(x)
-        return iwae(self.network_, data, self._noise(len(data), rng, n_draws)) - self._log_volume
+        return self._bound(iwae, x, rng, n_draws)
 
-    def _noise(self, n: int, rng: RNG, n_draws: int) -> Array:
-        """Draw ξ, (n_draws, n, k), for n examples."""
-        return as_generator(rng).standard_normal((as_count(n_draws, "n_draws"), n, self.network_.n_latents))
+    def _bound(self, bound: Callable[[VAENetwork, Array, Array], Array], x: ArrayLike, rng: RNG, n_draws: int) -> Array:
+        """A bound of x, (N, D), in units of the data, from n_draws values of ξ an example."""
+        rng, n_draws, k = as_generator(rng), as_count(n_draws, "n_draws"), self.network_.n_latents
 
-    def _as_data(self, x: ArrayLike) -> Array:
-        """Convert x to the model's units and the network's dtype."""
-        return self.to_model(self._as_fitted_samples(x)).astype(self.log_variance_.dtype)
+        def of_block(data: Array, _: slice) -> Array:
+            noise = rng.standard_normal((n_draws, len(data), k))
+            return bound(self.network_, self._as_inputs(data), noise) - self._log_volume
+
+        return self._by_blocks(of_block, x, max(n_draws * k, self._n_numbers))
+
+    @property
+    def _n_numbers(self) -> int:
+        """Numbers in a row of the largest array of the bound of one draw: D or k."""
+        return max(self.n_features_in_, self.network_.n_latents)
+
+    def _as_inputs(self, data: Array) -> Array:
+        """Convert data in the model's units to the network's dtype."""
+        return data.astype(self.log_variance_.dtype)
 
 
 @dataclass(eq=False, repr=False)
