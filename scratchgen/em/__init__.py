@@ -16,7 +16,15 @@ the same θ; its maximum over θ would not be that of the likelihood.
 
 from scratchgen.em.acceleration import ACCELERATIONS, over_relaxed_em, relaxed_mixture, silver_step
 from scratchgen.em.algorithm import Iterate, LatentLaw, e_step, em, free_energy, m_step_table
-from scratchgen.em.categorical import CategoricalLaw, categorical_m_step, indicators, log_table_prior
+from scratchgen.em.categorical import (
+    CategoricalLaw,
+    TableStatistics,
+    categorical_m_step,
+    categorical_m_step_from_statistics,
+    indicators,
+    log_table_prior,
+    table_statistics,
+)
 from scratchgen.em.gaussian import (
     COVARIANCE_TYPES,
     Prior,
@@ -27,6 +35,7 @@ from scratchgen.em.gaussian import (
     log_covariance_prior,
     m_step,
     m_step_from_statistics,
+    sample_moments,
     statistics_of_labels,
     sufficient_statistics,
 )
@@ -42,7 +51,7 @@ from scratchgen.em.missing import (
     statistics_with_missing,
 )
 from scratchgen.em.rate import missing_fractions
-from scratchgen.em.start import STARTS, clusters, kmeans, kmeans_plus_plus, nearest, starting_mixture
+from scratchgen.em.start import STARTS, clusters, kmeans, kmeans_plus_plus, nearest, some_rows, starting_mixture
 
 __all__ = [
     "ACCELERATIONS",
@@ -55,8 +64,10 @@ __all__ = [
     "ObservedMixture",
     "Prior",
     "SufficientStatistics",
+    "TableStatistics",
     "by_pattern",
     "categorical_m_step",
+    "categorical_m_step_from_statistics",
     "clusters",
     "complete_rows",
     "covariance_maximum",
@@ -83,9 +94,12 @@ __all__ = [
     "ppca_em_step",
     "ppca_maximum",
     "relaxed_mixture",
+    "sample_moments",
     "silver_step",
+    "some_rows",
     "starting_mixture",
     "statistics_of_labels",
     "statistics_with_missing",
     "sufficient_statistics",
+    "table_statistics",
 ]

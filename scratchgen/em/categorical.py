@@ -32,6 +32,7 @@ from scratchgen.validation import (
     check_flag,
     check_levels,
     check_probabilities,
+    check_type,
     freeze,
     normalised,
 )
@@ -180,13 +181,55 @@ def indicators(x: Array, n_levels: int) -> Array:
     return (x[:, :, None] == np.arange(n_levels)).astype(np.float64)
 
 
+@dataclass(frozen=True, eq=False)
+class TableStatistics:
+    """Sufficient statistics of the M-step: Σ w, and of the components the shares of it and the tables of frequencies.
+
+    For statistics `a` and `b` of two parts of the data, `a + b` are the statistics of both parts together.
+
+    Parameters
+    ----------
+    total : float
+        N = Σ_n w_n.
+    aggregate : (K,)
+        q(z) = Σ_n w_n q(z | x_n)/N.
+    tables : (K, D, n_levels)
+        Frequencies of the levels under q(x | z); those of all examples for a component with q(z) = 0.
+    """
+
+    total: float
+    aggregate: Array
+    tables: Array
+
+    def __add__(self, other: TableStatistics) -> TableStatistics:
+        """Merge two parts."""
+        total = self.total + other.total
+        aggregate = (self.total * self.aggregate + other.total * other.aggregate) / total
+        share = np.full_like(aggregate, other.total / total)
+        np.divide(other.total / total * other.aggregate, aggregate, out=share, where=aggregate > 0)
+        share = share[:, None, None]
+        return TableStatistics(total, aggregate, (1 - share) * self.tables + share * other.tables)
+
+
+def table_statistics(one_hot: Array, log_resp: Array, sample_weight: Array | None = None) -> TableStatistics:
+    """`TableStatistics` of the data under q; arguments as for `categorical_m_step`.
+
+    Over all distributions of x the maximum of (15) is p_θ(x | z) = p(x) q(z | x)/q(z), `m_step_table` on the rows of
+    the data.  Over products of one table a dimension the maximum is the product of the marginals of that p_θ(x | z).
+    """
+    one_hot, log_resp = as_arrays("one_hot (N, D, n_levels), log_resp (N, K)", one_hot, log_resp)
+    check_probabilities(one_hot, "one_hot", axis=None)
+    weights = as_sample_weight(sample_weight, len(one_hot))
+    N, resp = weights.sum(), np.exp(log_resp)
+    check_probabilities(resp, "exp(log_resp)")
+    decoder, aggregate = m_step_table(weights / N, resp)
+    return TableStatistics(N, aggregate, np.tensordot(decoder, one_hot, axes=(0, 0)))
+
+
 def categorical_m_step(
     one_hot: Array, log_resp: Array, pseudo_counts: Array | float = 0.0, sample_weight: Array | None = None
 ) -> CategoricalLaw:
     """The M-step: the law that maximises Σ_n w_n E_q log p_θ(x_n, z), (15), plus the log prior Σ pseudo_counts · log P.
-
-    Over all distributions of x the maximum is p_θ(x | z) = p(x) q(z | x)/q(z), `m_step_table` on the rows of the data.
-    Over products of one table a dimension the maximum is the product of the marginals of that p_θ(x | z).
 
     Parameters
     ----------
@@ -199,21 +242,21 @@ def categorical_m_step(
     sample_weight : (N,), optional
         w; 1 for every example if None.
     """
-    one_hot, log_resp = as_arrays("one_hot (N, D, n_levels), log_resp (N, K)", one_hot, log_resp)
-    check_probabilities(one_hot, "one_hot", axis=None)
-    pseudo_counts = as_real(pseudo_counts, "pseudo_counts")
-    if pseudo_counts.shape not in ((), one_hot.shape[1:]) or not (pseudo_counts >= 0).all():
-        raise ValueError(f"pseudo_counts must be one number or {one_hot.shape[1:]} numbers, none negative")
-    weights = as_sample_weight(sample_weight, len(one_hot))
-    N = weights.sum()
-    resp = np.exp(log_resp)
-    check_probabilities(resp, "exp(log_resp)")
-    decoder, aggregate = m_step_table(weights / N, resp)
-    tables = np.tensordot(decoder, one_hot, axes=(0, 0))
-    counts = N * aggregate[:, None, None] * tables + pseudo_counts
-    totals = counts.sum(axis=2, keepdims=True)
+    return categorical_m_step_from_statistics(table_statistics(one_hot, log_resp, sample_weight), pseudo_counts)
+
+
+def categorical_m_step_from_statistics(
+    statistics: TableStatistics, pseudo_counts: Array | float = 0.0
+) -> CategoricalLaw:
+    """The law that `categorical_m_step` returns, from `TableStatistics`; `pseudo_counts` are as there."""
+    check_type(statistics, TableStatistics, "statistics")
+    pseudo_counts, shape = as_real(pseudo_counts, "pseudo_counts"), statistics.tables.shape[1:]
+    if pseudo_counts.shape not in ((), shape) or not (pseudo_counts >= 0).all():
+        raise ValueError(f"pseudo_counts must be one number or {shape} numbers, none negative")
+    counts = statistics.total * statistics.aggregate[:, None, None] * statistics.tables + pseudo_counts
+    totals, tables = counts.sum(axis=2, keepdims=True), statistics.tables.copy()
     np.divide(counts, totals, out=tables, where=totals > 0)  # a component of weight 0 keeps the marginals of p(x)
-    return CategoricalLaw(aggregate, tables)
+    return CategoricalLaw(statistics.aggregate, tables)
 
 
 def log_table_prior(tables: Array, pseudo_counts: Array) -> float:

@@ -1,9 +1,12 @@
 """The M-step of a Gaussian mixture, (15): sufficient statistics of the data under q, and the maximiser given them."""
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 
+from scratchgen.blocks import blocks
 from scratchgen.likelihood import logsumexp, quiet_log
 from scratchgen.mixture import Mixture, whiten
 from scratchgen.validation import (
@@ -91,6 +94,20 @@ def sufficient_statistics(
         centred = x - means[k]  # about the new mean, since E xxᵀ − m mᵀ loses digits far from 0
         covariances[k] = (centred.T * weights) @ centred
     return SufficientStatistics(log_counts, means, covariances)
+
+
+def sample_moments(x: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
+    """Mean, (D,), and covariance with the factor 1/N, (D, D), of rows x (N, D) with weights w, from blocks of rows."""
+    x = as_arrays("x (N, D)", as_finite(x, "x"))
+    weights, D = as_sample_weight(sample_weight, len(x)), x.shape[1]
+
+    def of_block(rows: slice) -> SufficientStatistics:
+        block, w = x[rows].astype(np.float64, copy=False), weights[rows]
+        covariance = np.cov(block.T, bias=True, aweights=w).reshape(1, D, D)
+        return SufficientStatistics(quiet_log([w.sum()]), np.average(block, axis=0, weights=w)[None], covariance)
+
+    total = reduce(add, map(of_block, blocks(len(x), D)))
+    return total.means[0], total.covariances[0]
 
 
 def statistics_of_labels(

@@ -8,12 +8,15 @@ from scratchgen.em.gaussian import (
     floored_mixture,
     m_step,
     m_step_from_statistics,
+    sample_moments,
     statistics_of_labels,
 )
 from scratchgen.mixture import Mixture
 from scratchgen.validation import Array, IntArray, as_choice, as_count, as_samples, check_rng, weighted_rows
 
 STARTS = ("k-means++", "kmeans", "random_from_data", "random")
+MOST_ROWS = 100_000  # of a start
+MOST_NUMBERS = 2**20  # in the rows of a start, 8 MB of float64, but 100 rows a component or more
 BLOCK = 131_072  # distances computed at a time, a megabyte
 EQUAL = 1e-9  # relative difference of distances that count as equal, since rounding depends on the unit of x
 
@@ -40,6 +43,20 @@ def kmeans_plus_plus(x: Array, n_centres: int, rng: np.random.Generator, sample_
         centres.append(x[row])
         distance = np.minimum(distance, ((x - x[row]) ** 2).sum(axis=1))
     return np.array(centres)
+
+
+def some_rows(x: Array, sample_weight: Array, n_components: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """At most MOST_ROWS rows of x, (N, D), as float64, and their weights; all of them, or rows without replacement.
+
+    A start needs no more: the E-steps that follow use all rows.
+    """
+    check_rng(rng)
+    x, weights = weighted_rows(as_samples(x), sample_weight)
+    n = min(MOST_ROWS, max(MOST_NUMBERS // x.shape[1], 100 * as_count(n_components, "n_components")))
+    if len(x) > n:
+        rows = np.sort(rng.choice(len(x), size=n, replace=False, shuffle=False))
+        x, weights = x[rows], weights[rows]
+    return x.astype(np.float64, copy=False), weights
 
 
 def nearest(x: Array, centres: Array) -> IntArray:
@@ -106,7 +123,7 @@ def starting_mixture(
     means: Array | None = None,
     sample_weight: Array | None = None,
 ) -> Mixture:
-    """The initial mixture: one M-step from the responsibilities of a method in `STARTS`.
+    """The initial mixture: one M-step from the responsibilities of a method in `STARTS`, for `some_rows` of x.
 
     Parameters
     ----------
@@ -135,13 +152,15 @@ def starting_mixture(
     x, sample_weight = weighted_rows(as_samples(x), sample_weight)
     as_choice(method, "method", STARTS)
     check_rng(rng)
-    (N, D), K = x.shape, n_components
-    spread = np.cov(x.T, bias=True, aweights=sample_weight).reshape(D, D)
-    centre = np.tile(np.average(x, axis=0, weights=sample_weight), (K, 1))
+    D, K = x.shape[1], n_components
+    mean, spread = sample_moments(x, sample_weight)
+    centre = np.tile(mean, (K, 1))
     same = np.tile(spread, (K, 1, 1)), np.full(K, sample_weight.sum() / K)
     covariances = covariance_maximum(*same, covariance_type, covariance_floor)
     whole = floored_mixture(np.full(K, 1 / K), centre, covariances, covariance_floor)
     options = covariance_floor, covariance_type, covariance_prior
+    x, sample_weight = some_rows(x, sample_weight, K, rng)
+    N = len(x)
     if means is None and method == "random":
         resp = rng.random((N, K))
         return m_step(x, np.log(resp / resp.sum(axis=1, keepdims=True)), whole, *options, sample_weight)

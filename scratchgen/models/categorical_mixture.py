@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any, ClassVar
 
 import numpy as np
 
+from scratchgen.blocks import blocks
 from scratchgen.em import (
     CategoricalLaw,
     Iterate,
-    categorical_m_step,
+    TableStatistics,
+    categorical_m_step_from_statistics,
     clusters,
     e_step,
     em,
@@ -20,13 +23,15 @@ from scratchgen.em import (
     kmeans,
     kmeans_plus_plus,
     log_table_prior,
+    some_rows,
+    table_statistics,
 )
 from scratchgen.likelihood import level_values
 from scratchgen.models.estimator import MOST_LEVELS, Progress
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.mixture_model import MixtureModel, check_enough_rows
 from scratchgen.models.training_state import checksum
-from scratchgen.validation import Array, ArrayLike, as_count, as_number, as_samples, weighted_rows
+from scratchgen.validation import Array, ArrayLike, as_count, as_number, as_samples, check_levels, weighted_rows
 
 
 @dataclass(eq=False, repr=False)
@@ -109,30 +114,41 @@ class CategoricalMixture(MixtureModel):
         """
         self._check_parameters()
         K, names = self.n_components, self._names_in(x, resume)
-        x, weights = weighted_rows(as_samples(x).astype(np.float64), sample_weight)
-        one_hot, N = indicators(x, self.n_levels), float(weights.sum())
+        x, weights = weighted_rows(as_samples(x), sample_weight)
+        check_levels(x, self.n_levels)
         check_enough_rows(x, K)
+        N, parts = float(weights.sum()), partial(blocks, len(x), x.shape[1] * self.n_levels)
         data = checksum(x, weights)
         state, rng = self._state_and_generator(data, resume)
         # (D, n_levels): frequencies of each column with one more example spread over the levels, so that none is 0
-        pseudo_counts = self.smoothing * (np.tensordot(weights, one_hot, axes=1) + 1 / self.n_levels) / (N + 1)
-        m_step = partial(categorical_m_step, one_hot, pseudo_counts=pseudo_counts, sample_weight=weights)  # (15)
+        counts = (np.tensordot(weights[rows], indicators(x[rows], self.n_levels), axes=1) for rows in parts())
+        pseudo_counts = self.smoothing * (reduce(add, counts) + 1 / self.n_levels) / (N + 1)
 
         def start() -> CategoricalLaw:
             # On the digits 20 components reached 2.17 bits/dim from k-means, 2.20 from random responsibilities.
-            labels = clusters(x, kmeans(x, kmeans_plus_plus(x, K, rng, weights), sample_weight=weights))
+            some, w = some_rows(x, weights, K, rng)
+            labels = clusters(some, kmeans(some, kmeans_plus_plus(some, K, rng, w), sample_weight=w))
             resp = 0.9 * (labels[:, None] == np.arange(K)) + 0.1 / K  # EM would never change a probability 0
-            return m_step(np.log(resp))
+            statistics = (
+                table_statistics(indicators(some[rows], self.n_levels), np.log(resp[rows]), w[rows])
+                for rows in blocks(len(some), x.shape[1] * self.n_levels)
+            )
+            return categorical_m_step_from_statistics(reduce(add, statistics), pseudo_counts)
 
-        def mean_e_step(law: CategoricalLaw) -> tuple[Array, float]:
-            log_resp, log_prob = e_step(one_hot, law)  # (18)
-            return log_resp, float(np.average(log_prob, weights=weights))
+        def statistics_and_bound(law: CategoricalLaw) -> tuple[TableStatistics, float]:
+            statistics, total = list[TableStatistics](), 0.0
+            for rows in parts():
+                one_hot, w = indicators(x[rows], self.n_levels), weights[rows]
+                log_resp, log_prob = e_step(one_hot, law)  # (18)
+                statistics = [reduce(add, [*statistics, table_statistics(one_hot, log_resp, w)])]
+                total += float((w * log_prob).sum())
+            return statistics[0], total / N
 
         def run(start: CategoricalLaw, bounds: Sequence[float]) -> Iterator[Iterate[CategoricalLaw, Any]]:
             return em(
                 start,
-                mean_e_step,
-                lambda log_resp, _: m_step(log_resp),
+                statistics_and_bound,
+                lambda statistics, _: categorical_m_step_from_statistics(statistics, pseudo_counts),  # (15)
                 self.tol,
                 self.max_iter,
                 log_prior=lambda law: log_table_prior(law.probabilities, pseudo_counts) / N,
@@ -160,6 +176,11 @@ class CategoricalMixture(MixtureModel):
 
     def _law(self, fitted: dict[str, Any]) -> CategoricalLaw:
         return CategoricalLaw(fitted["weights_"], fitted["probabilities_"])
+
+    @property
+    def _n_numbers(self) -> int:
+        K, D, n_levels = self.probabilities_.shape
+        return max(K, D * n_levels)
 
     @property
     def law_(self) -> CategoricalLaw:

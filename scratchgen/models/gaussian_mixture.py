@@ -24,6 +24,7 @@ from scratchgen.em import (
     m_step_from_statistics,
     over_relaxed_em,
     relaxed_mixture,
+    sample_moments,
     starting_mixture,
     statistics_with_missing,
 )
@@ -50,8 +51,6 @@ from scratchgen.validation import (
     has_missing,
     weighted_rows,
 )
-
-BLOCK = 8192  # rows whose squares are added at a time
 
 
 @dataclass(eq=False, repr=False)
@@ -213,9 +212,9 @@ class GaussianMixture(MixtureModel):
         """
         self._check_parameters()
         K, kind, names = self.n_components, self.covariance_type, self._names_in(x, resume)
-        x = as_samples(x, missing=self._takes_missing).astype(np.float64, copy=False)
-        x, weights = weighted_rows(x, sample_weight)
+        x, weights = weighted_rows(as_samples(x, missing=self._takes_missing), sample_weight)
         gaps = has_missing(x)
+        x = x.astype(np.float64, copy=False) if gaps else x
         filled, of_filled = fill_with_means(x, weights) if gaps else (x, weights)
         check_enough_rows(filled, K)
         self._given_start(K, x.shape[1])  # a warm start does not use the arguments, and a file holds them
@@ -299,6 +298,11 @@ class GaussianMixture(MixtureModel):
             "means_": Form(FLOAT64, (K, D)),
             "covariances_": Form(FLOAT64, covariances[self.covariance_type]),
         }
+
+    @property
+    def _n_numbers(self) -> int:
+        K, D = self.means_.shape
+        return D * max(K, D)  # whitened rows of every component; factors of the covariances of drawn rows
 
     @property
     def law_(self) -> Mixture:
@@ -428,10 +432,7 @@ def column_variances(x: Array, sample_weight: Array) -> Array:
         seen = ~np.isnan(x)
         columns = [column_variances(x[rows, d : d + 1], sample_weight[rows]) for d, rows in enumerate(seen.T)]
         return np.concatenate(columns)
-    mean, squares = sample_weight @ x / sample_weight.sum(), np.zeros(x.shape[1])
-    for start in range(0, len(x), BLOCK):
-        squares += sample_weight[start : start + BLOCK] @ (x[start : start + BLOCK] - mean) ** 2
-    return squares / sample_weight.sum()
+    return sample_moments(x, sample_weight)[1].diagonal()
 
 
 def inverse(matrices: Array) -> Array:

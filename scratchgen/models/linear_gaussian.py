@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scratchgen.blocks import blocks, by_blocks
 from scratchgen.em import (
     by_pattern,
     complete_rows,
@@ -16,6 +17,7 @@ from scratchgen.em import (
     fill_with_means,
     ppca_em_step,
     ppca_maximum,
+    sample_moments,
 )
 from scratchgen.models.estimator import Progress, WeightedEstimator, copied, framed
 from scratchgen.models.files import FLOAT64, Form
@@ -48,8 +50,10 @@ Moments = tuple[Array, Array, float]  # mean and covariance of completed rows, a
 class CompleteData:
     """The two steps of EM for x, (N, D), with weights (N,).
 
-    `step` maps (S, W, Ψ) to the next (W, Ψ), (15).  Its averages under q depend on x only through the sample covariance
-    S.
+    `step` maps (S, W, Ψ) to the next (W, Ψ), (15).  Its averages under q depend on x only through the mean and the
+    sample covariance S, as does the mean ELBO, a quadratic function of x.  `points` are 2D points with the same mean
+    and covariance, so that a step takes the same time for any N.  They come from a triangular R with S = RᵀR; S itself
+    has lost the digits of a noise that is small beside W.
     """
 
     x: Array
@@ -57,17 +61,18 @@ class CompleteData:
     step: Callable[[Array, Array, Noise], tuple[Array, Noise]]
 
     def __post_init__(self) -> None:
-        self.mean = np.average(self.x, axis=0, weights=self.weights)
-        self.covariance = sample_covariance(self.x, self.weights)
+        self.mean, self.covariance = sample_moments(self.x, self.weights)
+        R = root_of_covariance(self.x, self.weights, self.mean)
+        self.points = self.mean + sigma_points(len(R)) @ R
 
     def e_step(self, theta: Parameters) -> tuple[tuple[Array, Array], float]:
         """The posterior q = p_θ(z | x), (11), (18), and its mean ELBO, which is the mean of log p_θ(x)."""
-        q = linear_gaussian_posterior(self.x, *theta)
+        q = linear_gaussian_posterior(self.points, *theta)
         return q, self.elbo(theta, q)
 
     def elbo(self, theta: Parameters, q: tuple[Array, Array]) -> float:
         """The mean ELBO, (8), nats."""
-        return float(np.average(linear_gaussian_elbo(self.x, *theta, *q), weights=self.weights))
+        return float(linear_gaussian_elbo(self.points, *theta, *q).mean())
 
     def m_step(self, q: tuple[Array, Array], theta: Parameters) -> Parameters:
         """The next θ, (15)."""
@@ -91,7 +96,7 @@ class IncompleteData:
         """Moments of completed rows under q = p_θ(x_b | x_a), (18), and the mean of log p_θ(x_a)."""
         rows, spread, elbo = complete_rows(self.x, *theta, self.weights)
         mean = np.average(rows, axis=0, weights=self.weights)
-        covariance = sample_covariance(rows, self.weights) + spread
+        covariance = sample_moments(rows, self.weights)[1] + spread
         log_likelihood = float(np.average(elbo, weights=self.weights))
         entropy = log_likelihood - expected_log_prob(mean, covariance, theta)  # from (8), in which the KL is 0
         return (mean, covariance, entropy), log_likelihood
@@ -108,9 +113,14 @@ class IncompleteData:
         return W, mean, noise_variance
 
 
-def sample_covariance(x: Array, weights: Array) -> Array:
-    """Sample covariance S of x, (D, D), with the factor 1/N, for weights 1."""
-    return np.atleast_2d(np.cov(x.T, bias=True, aweights=weights))
+def root_of_covariance(x: Array, weights: Array, mean: Array) -> Array:
+    """Triangular R, (D, D) or (N, D) if N < D, with RᵀR the sample covariance of x, (N, D), from blocks of rows."""
+    R: Array = np.empty((0, x.shape[1]))
+    total = weights.sum()
+    for rows in blocks(len(x), x.shape[1], least=2 * x.shape[1]):
+        centred = (x[rows] - mean) * np.sqrt(weights[rows] / total)[:, None]
+        R = np.asarray(np.linalg.qr(np.concatenate([R, centred]), mode="r"))
+    return R
 
 
 def expected_log_prob(mean: Array, covariance: Array, theta: Parameters) -> float:
@@ -238,8 +248,13 @@ class LinearGaussianModel(WeightedEstimator):
         """The rows of f(x, W, μ, Ψ), (N, ...), for x (N, D); for its observed columns, where values are missing."""
         x, W, mean, noise = self._as_fitted_samples(x), self.components_, self.mean_, self.noise_variance_
         if not has_missing(x):
-            return f(x, W, mean, noise)
+            return by_blocks(lambda rows: f(x[rows], W, mean, noise), len(x), self._n_numbers)
         return by_pattern(lambda known, a: f(known, W[a], mean[a], np.broadcast_to(noise, len(mean))[a]), x)
+
+    @property
+    def _n_numbers(self) -> int:
+        """Numbers in a row of the largest array of the verbs: D or k."""
+        return max(self.components_.shape)
 
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x) = log N(x; μ, W Wᵀ + Ψ), (N,), nats, exact, for x (N, D)."""
@@ -265,10 +280,14 @@ class LinearGaussianModel(WeightedEstimator):
     @framed
     def sample(self, n: int, rng: RNG = None, *, as_frame: bool = False) -> Array:
         """Draw n examples from p_θ, (n, D); a pandas.DataFrame with the names of fit for `as_frame`."""
-        rng = as_generator(rng)
-        z = rng.standard_normal((as_count(n, "n", minimum=0), self.components_.shape[1]))
-        noise = rng.standard_normal((len(z), self.n_features_in_))
-        return z @ self.components_.T + self.mean_ + np.sqrt(self.noise_variance_) * noise
+        rng, std = as_generator(rng), np.sqrt(self.noise_variance_)
+
+        def draw(rows: slice) -> Array:
+            z = rng.standard_normal((rows.stop - rows.start, self.components_.shape[1]))
+            noise = rng.standard_normal((len(z), self.n_features_in_))
+            return z @ self.components_.T + self.mean_ + std * noise
+
+        return by_blocks(draw, as_count(n, "n", minimum=0), self._n_numbers)
 
     @property
     def n_parameters_(self) -> int:
@@ -407,8 +426,8 @@ class PPCA(LinearGaussianModel):
         """
         self._check_parameters()
         names, (x, weights) = self._names_in(x, resume), self._as_weighted(x, sample_weight)
-        x, k = x.astype(np.float64), self.n_components
-        D, gaps = x.shape[1], has_missing(x)
+        k, D, gaps = self.n_components, x.shape[1], has_missing(x)
+        x = x.astype(np.float64, copy=False) if gaps else x
 
         def with_noise(W: Array, variance: float) -> tuple[Array, float]:
             if variance <= 1e-14 * total:
@@ -525,7 +544,6 @@ class FactorAnalysis(LinearGaussianModel):
         names, k = self._names_in(x, resume), self.n_components
         x, weights = self._as_weighted(x, sample_weight)
         check_varies(x, "drop it")
-        x = x.astype(np.float64)
 
         def step(covariance: Array, W: Array, noise: Any) -> tuple[Array, Array]:
             return factor_analysis_em_step(covariance, W, noise, floors)

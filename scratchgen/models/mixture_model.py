@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
+from scratchgen.blocks import by_blocks
 from scratchgen.em import CategoricalLaw, Iterate, ObservedMixture, e_step, free_energy
 from scratchgen.mixture import Mixture
 from scratchgen.models.estimator import Progress, WeightedEstimator, copied, framed
@@ -149,29 +150,33 @@ class MixtureModel(WeightedEstimator):
     def law_(self) -> Mixture | CategoricalLaw:
         """Fitted distribution; NotFittedError if the model is not fitted."""
 
-    def _rows_and_law(self, x: ArrayLike) -> tuple[Array, CategoricalLaw | Mixture | ObservedMixture]:
-        """Rows of x after checks, (N, D), and the law of their values: of the observed ones, if some are missing."""
+    @property
+    @abstractmethod
+    def _n_numbers(self) -> int:
+        """Numbers in a row of the largest array that `law_` computes."""
+
+    def _by_blocks(self, f: Callable[[Array, Any], Array], x: ArrayLike) -> Array:
+        """f(x, law), (N, ...), for x (N, D), and the law of its values: of the observed ones, if some are missing."""
         law, x = self.law_, self._as_fitted_samples(x)
-        return x, ObservedMixture(law) if isinstance(law, Mixture) and has_missing(x) else law
+        given = ObservedMixture(law) if isinstance(law, Mixture) and has_missing(x) else law
+        return by_blocks(lambda rows: f(x[rows], given), len(x), self._n_numbers)
 
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x), (N,), nats, exact, for x (N, D); for whole numbers log P(x), a probability."""
-        x, law = self._rows_and_law(x)
-        return law.log_prob(x)
+        return self._by_blocks(lambda x, law: law.log_prob(x), x)
 
     def elbo(self, x: ArrayLike, rng: RNG = None) -> Array:
         """The ELBO (8) at q = p_θ(z | x), (N,), nats, which equals `log_prob`; `rng` is not used."""
         as_generator(rng)
-        x, law = self._rows_and_law(x)
-        return free_energy(x, e_step(x, law)[0], law)
+        return self._by_blocks(lambda x, law: free_energy(x, e_step(x, law)[0], law), x)
 
     def predict_proba(self, x: ArrayLike) -> Array:
         """p_θ(z = k | x), (N, K), for x (N, D); the prior weights where p_θ(x) = 0."""
-        return np.exp(e_step(*self._rows_and_law(x))[0])
+        return self._by_blocks(posterior, x)
 
     def predict(self, x: ArrayLike) -> IntArray:
         """Most probable component of every x, (N,), for x (N, D)."""
-        return self.predict_proba(x).argmax(axis=1)
+        return self._by_blocks(lambda x, law: posterior(x, law).argmax(axis=1), x)
 
     def fit_predict(self, x: ArrayLike, y: object = None, *, sample_weight: ArrayLike | None = None) -> IntArray:
         """Fit to x, (N, D), and return the most probable component of every x, (N,); arguments as for `fit`."""
@@ -203,8 +208,18 @@ class MixtureModel(WeightedEstimator):
             Return the examples as a pandas.DataFrame with the names of fit.
         """
         check_flag(return_labels, "return_labels")
-        x, labels = self.law_.sample(n, rng, return_labels=True)
-        return (x, labels) if return_labels else x
+        law, rng = self.law_, as_generator(rng)
+
+        def draw(rows: slice) -> Any:
+            x, labels = law.sample(rows.stop - rows.start, rng, return_labels=True)
+            return (x, labels) if return_labels else x
+
+        return by_blocks(draw, as_count(n, "n", minimum=0), self._n_numbers)
+
+
+def posterior(x: Array, law: Mixture | ObservedMixture | CategoricalLaw) -> Array:
+    """p(z = k | x), (N, K), (18), for x (N, D); the prior weights where p(x) = 0."""
+    return np.exp(e_step(x, law)[0])
 
 
 def check_bounds(**fitted: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scratchgen.blocks import blocks
 from scratchgen.validation import Array, has_missing
 
 
@@ -34,8 +35,12 @@ def checksum(*arrays: Array | None) -> str:
     """
     digest = hashlib.sha256()
     for array in arrays:
-        if array is not None and array.dtype.kind == "f" and has_missing(array):
-            array = np.where(np.isnan(array), array.dtype.type(np.nan), array)
         digest.update(str(None if array is None else (array.dtype.str, array.shape)).encode())
-        digest.update(b"" if array is None else np.ascontiguousarray(array).data)
+        if array is None:
+            continue
+        for rows in blocks(len(array), max(array[:1].size, 1)):
+            part = array[rows]
+            if part.dtype.kind == "f" and has_missing(part):
+                part = np.where(np.isnan(part), part.dtype.type(np.nan), part)
+            digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
