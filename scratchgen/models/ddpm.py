@@ -249,7 +249,7 @@ class DDPM(DiffusionModel):
     def _estimate_variance(self, data: Array, rng: np.random.Generator) -> None:
         """Set `variance_` for variance="optimal" at the end of training."""
         if self._estimates_variance:
-            losses = self._noise_losses(data, rng)
+            losses = self._noise_losses(lambda rows: data[rows], len(data), rng)
             vars(self).update(noise_losses_=losses, variance_=self._best_variance(losses))
 
     def _check_parameters(self) -> None:
@@ -531,16 +531,21 @@ class DDPM(DiffusionModel):
     @finite(UNTRAINED)
     def noise_losses(self, x: ArrayLike, rng: RNG = None) -> Array:
         """Estimate ℓ_t = E‖ε − ε̂(x_t, t)‖², (T+1,), from x (N, D), with one draw an example and step; ℓ_0 is 0."""
-        return self._noise_losses(self.to_model(self._as_fitted_samples(x)), as_generator(rng))
+        x, rng = self._as_fitted_samples(x), as_generator(rng)
+        self._check_units(x)
+        return self._noise_losses(lambda rows: self._in_units(x[rows]), len(x), rng)
 
-    def _noise_losses(self, data: Array, rng: np.random.Generator) -> Array:
+    def _noise_losses(self, data: Callable[[slice], Array], n: int, rng: np.random.Generator) -> Array:
+        """ℓ_t, (T+1,), of n examples; `data` gives blocks of them in the model's units."""
+
         def errors(rows: slice, t: int) -> Array:
-            noise = rng.standard_normal(data[rows].shape)
-            return noise_error(noise, self.eps_hat(q_sample(self.schedule_, t, data[rows], noise), t))[0]
+            x0 = data(rows)
+            noise = rng.standard_normal(x0.shape)
+            return noise_error(noise, self.eps_hat(q_sample(self.schedule_, t, x0, noise), t))[0]
 
         losses = np.zeros(self.schedule_.T + 1)
         for t in range(1, self.schedule_.T + 1):
-            losses[t] = by_blocks(partial(errors, t=t), len(data), self._n_numbers).mean()
+            losses[t] = by_blocks(partial(errors, t=t), n, self._n_numbers).mean()
         return losses
 
     def _decoder(self, x0: Array, y: ArrayLike | None) -> Callable[[Array], Array] | None:

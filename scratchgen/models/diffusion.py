@@ -133,7 +133,7 @@ class DiffusionModel(NetworkModel):
         }
         state = self._state_of(arrays, held, [adam], data, rng, state)
         ema.n_updates = state.step
-        trained, trained_labels = self.to_model(x[rest]).astype(np.float32), None if labels is None else labels[rest]
+        trained, trained_labels = self._as_training_data(x[rest], np.float32), None if labels is None else labels[rest]
         validate = self._validation(x, held, self.batch_size, labels)
         return Training(network, adam, ema, trained, trained_labels, rng, state, validate)
 

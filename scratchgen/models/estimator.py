@@ -39,6 +39,7 @@ from scratchgen.validation import (
     RNG,
     Array,
     ArrayLike,
+    DTypeLike,
     as_arrays,
     as_count,
     as_generator,
@@ -552,7 +553,8 @@ class StandardizedEstimator(Estimator):
         if not one_scale:
             check_varies(x, "drop it, or pass standardize='global' or False")
         mean = x.mean(axis=0, dtype=np.float64)
-        variances = ((x - mean) ** 2).mean(axis=0)
+        squares = sum(((x[rows] - mean) ** 2).sum(axis=0) for rows in blocks(len(x), D))
+        variances = np.asarray(squares / len(x))
         if one_scale:
             variances = np.full(D, variances.mean())
         check_spread(x, variances)
@@ -600,6 +602,11 @@ class StandardizedEstimator(Estimator):
                     f"its mean, but x[{n}, {d}] is {x[n, d]}; drop fill values and NaN, or train on data like x with "
                     "standardize=True"
                 )
+
+    def _as_training_data(self, x: Array, dtype: DTypeLike) -> Array:
+        """x, (N, D), in the model's units and in the dtype of training; a copy, made by blocks of rows."""
+        self._check_units(x)
+        return by_blocks(lambda rows: self._in_units(x[rows]).astype(dtype), len(x), x.shape[1])
 
     def _by_blocks(self, f: Callable[[Array, slice], R], x: ArrayLike, numbers: int = 1, least: int = 1) -> R:
         """Results of f for blocks of x, (N, D), in the model's units, and their rows; further arguments as `by_blocks`.

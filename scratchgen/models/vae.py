@@ -81,7 +81,7 @@ class GaussianVAE(NetworkModel):
         learned, _ = self._starting_variance()
         losses = train(
             self.network_,
-            self.to_model(rest).astype(self.dtype),
+            self._as_training_data(rest, self.dtype),
             self.n_steps_,
             rng,
             draw,
@@ -207,7 +207,9 @@ class GaussianVAE(NetworkModel):
 
     def reconstruct(self, x: ArrayLike) -> Array:
         """Mean of p_θ(x | z), (N, D), at the mean z of q(z | x), for x (N, D)."""
-        return self.decode(self.encode(x)[0])
+        x = self._as_fitted_samples(x)
+        self._check_units(x)
+        return by_blocks(lambda rows: self.decode(self.encode(x[rows])[0]), len(x), self._n_numbers)
 
     @framed
     @finite(UNTRAINED)
