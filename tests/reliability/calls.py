@@ -272,10 +272,19 @@ def of_em():
     weighted = {"sample_weight": weights()}
     tables = {"one_hot": one_hot, "log_resp": resp, "pseudo_counts": counts}
     yield call("categorical_m_step", em.categorical_m_step, **tables, **weighted)
+    yield call("table_statistics", em.table_statistics, one_hot=one_hot, log_resp=resp, **weighted)
+    found = em.TableStatistics(5.0, np.full(3, 1 / 3), np.full((3, 2, 4), 0.25))
+    yield call(
+        "categorical_m_step_from_statistics",
+        em.categorical_m_step_from_statistics,
+        statistics=instance(found),
+        pseudo_counts=counts,
+    )
     counts = any_of(array("D L"), negative=-np.ones((2, 4)))
     yield call("log_table_prior", em.log_table_prior, tables=law("K D L"), pseudo_counts=counts)
     responses = {"x": ND, "log_resp": resp, "mixture": mixture}
     yield call("sufficient_statistics", em.sufficient_statistics, fixed="D K", **responses, **weighted)
+    yield call("sample_moments", em.sample_moments, x=ND, **weighted)
     certain = {"x": ND, "labels": labels(False), "mixture": mixture}
     yield call("statistics_of_labels", em.statistics_of_labels, fixed="D", **certain, **weighted)
     options = {"covariance_floor": floor, "covariance_type": kind, "covariance_prior": prior}
