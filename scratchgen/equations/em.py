@@ -18,7 +18,7 @@ from scratchgen.conformance import (
     check_statistics,
     check_table_em,
 )
-from scratchgen.em import CategoricalLaw, indicators
+from scratchgen.em import CategoricalLaw, indicators, table_statistics
 from scratchgen.em import e_step as package_e_step
 from scratchgen.em import m_step as package_m_step
 from scratchgen.equations.problems import (
@@ -236,7 +236,9 @@ def table_em(f: Functions) -> Check:
     def check(copies: Array) -> Check:
         def step(repeated: Array, weights: Array, tables: Array) -> tuple[Array, Array, Array]:
             log_resp, log_prob = package_e_step(x, CategoricalLaw(weights, tables))
-            law = f("em.categorical_m_step")(indicators(x, 3), log_resp, pseudo_counts, copies)
+            law = f("em.categorical_m_step_from_statistics")(
+                table_statistics(indicators(x, 3), log_resp, copies), pseudo_counts
+            )
             return np.repeat(log_prob, copies), law.weights, law.probabilities
 
         repeated = np.repeat(x, copies, axis=0)

@@ -94,7 +94,7 @@ RUNNING: tuple[Row, ...] = (
         "EM for tables",
         "P_cd(l) = (Σ_n q(c|x_n)[x_nd = l] + pseudo-counts)/(sum over l)",
         "",
-        "em.categorical_m_step",
+        "em.categorical_m_step_from_statistics",
         em.table_em,
         runs_in=("CategoricalMixture.fit",),
     ),

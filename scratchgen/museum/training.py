@@ -7,7 +7,12 @@ from __future__ import annotations
 import numpy as np
 
 from scratchgen.ddpm import ddim_step, loss_weight, predict_noise, step_loss, train, train_step
-from scratchgen.em import categorical_m_step, covariance_maximum, factor_analysis_em_step, sufficient_statistics
+from scratchgen.em import (
+    categorical_m_step_from_statistics,
+    covariance_maximum,
+    factor_analysis_em_step,
+    sufficient_statistics,
+)
 from scratchgen.em.algorithm import Iterate
 from scratchgen.fast.em_statistics import expected_statistics
 from scratchgen.museum.exhibit import exhibit
@@ -139,9 +144,9 @@ def _summed_log_likelihood(x, mixture, diagonal=False, sample_weight=None):
     return statistics, len(x) * log_likelihood
 
 
-@exhibit("the pseudo-counts are left out", "mutation audit", "em.categorical_m_step", "check_table_em")
-def _tables_without_prior(one_hot, log_resp, pseudo_counts=0.0, sample_weight=None):
-    return categorical_m_step(one_hot, log_resp, 0.0, sample_weight)
+@exhibit("the pseudo-counts are left out", "mutation audit", "em.categorical_m_step_from_statistics", "check_table_em")
+def _tables_without_prior(statistics, pseudo_counts=0.0):
+    return categorical_m_step_from_statistics(statistics)
 
 
 @exhibit(

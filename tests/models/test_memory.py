@@ -24,6 +24,7 @@ from scratchgen import (
     ScoreSDE,
 )
 from scratchgen.blocks import blocks, by_blocks
+from scratchgen.ddpm import bound_terms, q_path
 from scratchgen.em import sample_moments, start
 
 N, D = 125_000, 8
@@ -112,19 +113,35 @@ def test_draws_add_a_few_blocks(fitted, name):
 
 
 def test_noise_of_many_steps_is_not_kept():
-    """All noise of the bound would have 26 MB, and all of a path 26 MB."""
-    model = DDPM(NoiseSchedule.linear(200), **SMALL).fit(data(200))
+    """All noise of the bound would have 13 MB, and all paths of `iwae` too."""
+    model = DDPM(NoiseSchedule.linear(100), **SMALL).fit(data(200))
     assert added(model.elbo, data(2000), rng=0) < MOST
     assert added(model.iwae, data(2000), rng=0, n_draws=1) < MOST
 
 
+def test_noise_that_an_iterator_draws_has_the_number_and_shape_of_the_steps():
+    schedule, x0 = NoiseSchedule.linear(3), np.ones((4, 2))
+    noise = np.random.default_rng(0).standard_normal((3, 4, 2))
+
+    def terms(given):
+        return bound_terms(schedule, x0, lambda x, t: 0.5 * x, given)
+
+    np.testing.assert_array_equal(terms(iter(noise)), terms(noise))
+    np.testing.assert_array_equal(q_path(schedule, x0, iter(noise)), q_path(schedule, x0, noise))
+    for wrong in iter(noise[:2]), iter([*noise, noise[0]]), iter([]):
+        with pytest.raises(ValueError, match="noise must yield T = 3 arrays, got"):
+            terms(wrong)
+    with pytest.raises(ValueError, match=r"noise must have shape \(N, D\) = \(4, 2\), got shape \(4, 1\)"):
+        terms(iter(noise[..., :1]))
+
+
 @pytest.mark.parametrize(
-    ("name", "verb"), [(n, v) for n, verbs in VERBS.items() for v in verbs if n not in ("DDPM", "ScoreSDE")]
+    ("name", "verb"),
+    [(n, v) for n, verbs in VERBS.items() for v in verbs if n not in ("VAE", "DDPM", "ScoreSDE")]
+    + [("VAE", "encode"), ("VAE", "reconstruct")],
 )
 def test_values_do_not_depend_on_the_blocks(fitted, monkeypatch, name, verb):
-    """All but the networks' activations are computed row by row; VAE draws other ξ in other blocks."""
-    if verb in ("elbo", "iwae") and name == "VAE":
-        pytest.skip("other draws")
+    """The other verbs draw other noise in other blocks."""
     x = data(700, levels=name == "CategoricalMixture")
     whole = getattr(fitted[name], verb)(x)
     monkeypatch.setattr(scratchgen.blocks, "BLOCK", 999)

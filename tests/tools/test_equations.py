@@ -13,7 +13,7 @@ from scratchgen.museum.planting import planted
 ROWS = EQUATIONS + PROPOSITIONS
 every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 RETURN_OBJECTS = {  # functions that return an object or change one in place, so that `doubled` does not apply
-    "em.categorical_m_step",
+    "em.categorical_m_step_from_statistics",
     "em.em",
     "em.m_step",
     "em.statistics_with_missing",

@@ -16,7 +16,7 @@ MODULES = {name: path / "__init__.py" if path.is_dir() else path.with_suffix(".p
 
 # Each group imports only from itself and from the groups above it in this list.
 GROUPS = [
-    ("foundations", "validation likelihood variational quadrature schedule mixture timestep_sampling datasets"),
+    ("foundations", "blocks validation likelihood variational quadrature schedule mixture timestep_sampling datasets"),
     ("fast", "fast.silu"),
     ("nn", "nn"),
     ("vae", "vae"),
@@ -36,7 +36,7 @@ GROUPS = [
 ]
 NEVER = [  # (modules, modules that they never import)
     ("nn vae em ddpm sde fast", "models export grading conformance equations museum report"),
-    ("validation likelihood variational quadrature schedule mixture", "nn vae em ddpm sde fast models"),
+    ("blocks validation likelihood variational quadrature schedule mixture", "nn vae em ddpm sde fast models"),
     ("ddpm sde", "vae em"),
     ("vae em", "ddpm sde"),
     ("conformance equations museum", "models grading report"),
