@@ -20,6 +20,7 @@ from scratchgen.validation import (
     as_labels,
     as_number,
     as_sample_weight,
+    as_samples,
     check_probabilities,
     check_symmetric,
     check_type,
@@ -98,7 +99,7 @@ def sufficient_statistics(
 
 def sample_moments(x: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
     """Mean, (D,), and covariance with the factor 1/N, (D, D), of rows x (N, D) with weights w, from blocks of rows."""
-    x = as_arrays("x (N, D)", as_finite(x, "x"))
+    x = as_samples(x)
     weights, D = as_sample_weight(sample_weight, len(x)), x.shape[1]
 
     def of_block(rows: slice) -> SufficientStatistics:

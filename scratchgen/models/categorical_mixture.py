@@ -113,16 +113,16 @@ class CategoricalMixture(MixtureModel):
             If x, the weights or a constructor argument is wrong.
         """
         self._check_parameters()
-        K, names = self.n_components, self._names_in(x, resume)
+        K, n_levels, names = self.n_components, int(self.n_levels), self._names_in(x, resume)
         x, weights = weighted_rows(as_samples(x), sample_weight)
-        check_levels(x, self.n_levels)
+        check_levels(x, n_levels)
         check_enough_rows(x, K)
-        N, parts = float(weights.sum()), partial(blocks, len(x), x.shape[1] * self.n_levels)
+        N, parts = float(weights.sum()), partial(blocks, len(x), x.shape[1] * n_levels)
         data = checksum(x, weights)
         state, rng = self._state_and_generator(data, resume)
         # (D, n_levels): frequencies of each column with one more example spread over the levels, so that none is 0
-        counts = (np.tensordot(weights[rows], indicators(x[rows], self.n_levels), axes=1) for rows in parts())
-        pseudo_counts = self.smoothing * (reduce(add, counts) + 1 / self.n_levels) / (N + 1)
+        counts = (np.tensordot(weights[rows], indicators(x[rows], n_levels), axes=1) for rows in parts())
+        pseudo_counts = self.smoothing * (reduce(add, counts) + 1 / n_levels) / (N + 1)
 
         def start() -> CategoricalLaw:
             # On the digits 20 components reached 2.17 bits/dim from k-means, 2.20 from random responsibilities.
@@ -130,15 +130,15 @@ class CategoricalMixture(MixtureModel):
             labels = clusters(some, kmeans(some, kmeans_plus_plus(some, K, rng, w), sample_weight=w))
             resp = 0.9 * (labels[:, None] == np.arange(K)) + 0.1 / K  # EM would never change a probability 0
             statistics = (
-                table_statistics(indicators(some[rows], self.n_levels), np.log(resp[rows]), w[rows])
-                for rows in blocks(len(some), x.shape[1] * self.n_levels)
+                table_statistics(indicators(some[rows], n_levels), np.log(resp[rows]), w[rows])
+                for rows in blocks(len(some), x.shape[1] * n_levels)
             )
             return categorical_m_step_from_statistics(reduce(add, statistics), pseudo_counts)
 
         def statistics_and_bound(law: CategoricalLaw) -> tuple[TableStatistics, float]:
             statistics, total = list[TableStatistics](), 0.0
             for rows in parts():
-                one_hot, w = indicators(x[rows], self.n_levels), weights[rows]
+                one_hot, w = indicators(x[rows], n_levels), weights[rows]
                 log_resp, log_prob = e_step(one_hot, law)  # (18)
                 statistics = [reduce(add, [*statistics, table_statistics(one_hot, log_resp, w)])]
                 total += float((w * log_prob).sum())

@@ -51,6 +51,7 @@ from scratchgen.validation import (
     as_generator,
     as_number,
     as_stochasticity,
+    as_widths,
 )
 
 METHODS = ("multistep", "ddim", "euler", "heun", "adaptive")  # of `ScoreSDE.sample`
@@ -432,7 +433,8 @@ class ScoreSDE(DiffusionModel):
             score = partial(score_and_divergence, self.network_, self.sde_, probes=probes)
             return probability_flow_log_prob(self.sde_, score, points, self.t_min, rtol) - self._log_volume
 
-        return self._by_blocks(log_prob, x, max((n or 0) * self.n_features_in_, 2 * sum(self.hidden)), LEAST_FLOWS)
+        activations = 2 * sum(as_widths(self.hidden, "hidden"))  # that a backward pass needs
+        return self._by_blocks(log_prob, x, max((n or 0) * self.n_features_in_, activations), LEAST_FLOWS)
 
     def score_samples(self, x: ArrayLike) -> Array:
         """`log_prob` of x, (N,), nats; with `n_levels`, `elbo` with the model's own `rng`."""

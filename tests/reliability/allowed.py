@@ -36,6 +36,7 @@ ALLOWED = [
     ("m_step.*|relaxed_mixture|covariance_maximum|floor_eigenvalues|floored_mixture|starting_mixture",
      "(covariance_)?floor", "list", ROWS),
     ("reverse_variance.*|negative_elbo|ddpm.train", "variance|noise_loss|weights", "NaN|inf", UNUSED),
+    ("q_path|bound_terms.*", "noise", "iterator of rows", "an iterator of the noise of each step is documented"),
     ("reverse_log_prob", "path", "NaN|inf", "with a decoder x_0 is not used"),
     ("dequantisation_cost", "k", "negative", "whole numbers of any sign"),
     ("ddpm.train_step|score_step|sliced_step", "weight", "NaN|inf", CAUGHT),
