@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from scratchgen.blocks import by_blocks
+from scratchgen.blocks import blocks, by_blocks
 from scratchgen.ddpm import (
     PREDICTIONS,
     WEIGHTINGS,
@@ -537,16 +537,13 @@ class DDPM(DiffusionModel):
 
     def _noise_losses(self, data: Callable[[slice], Array], n: int, rng: np.random.Generator) -> Array:
         """ℓ_t, (T+1,), of n examples; `data` gives blocks of them in the model's units."""
-
-        def errors(rows: slice, t: int) -> Array:
-            x0 = data(rows)
-            noise = rng.standard_normal(x0.shape)
-            return noise_error(noise, self.eps_hat(q_sample(self.schedule_, t, x0, noise), t))[0]
-
         losses = np.zeros(self.schedule_.T + 1)
         for t in range(1, self.schedule_.T + 1):
-            losses[t] = by_blocks(partial(errors, t=t), n, self._n_numbers).mean()
-        return losses
+            for rows in blocks(n, self._n_numbers):
+                x0 = data(rows)
+                noise = rng.standard_normal(x0.shape)
+                losses[t] += noise_error(noise, self.eps_hat(q_sample(self.schedule_, t, x0, noise), t))[0].sum()
+        return losses / n
 
     def _decoder(self, x0: Array, y: ArrayLike | None) -> Callable[[Array], Array] | None:
         """log P(x_0 | x_1) of whole numbers x_0, (N,), as a function of x_1; None for real numbers."""

@@ -20,6 +20,7 @@ from benchmarks import (
     growth,
     race,
     recipe,
+    rows,
     sampling,
     solvers,
     summary,
@@ -134,6 +135,13 @@ def timings(ratio):
     names = [f"MLP step, width {width}, batch 64" for width in (64, 128, 256, 512)]
     peers = {side: [ratio] for side in (*targets.TORCH, *targets.JIT, *targets.SCAN)}
     return [Timing(name, {"scratchgen": [1.0], **peers, LIMIT: [ratio]}, {}, 0.0) for name in names]
+
+
+def test_every_verb_over_the_rows_of_a_file_is_measured():
+    found = {(model, verb): (peak, size) for model, verb, peak, size in rows.measure(1, 8, "float32")}
+    assert {("GaussianMixture", "fit"), ("DDPM", "bound_terms"), ("LinearVAE", "sample")} <= found.keys()
+    assert found["VAE", "sample"][1] == 2  # MiB in float64, as many rows as the file has
+    assert all(peak > 0 for peak, _ in found.values())
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(5.0, "reached the goal that was tried for"), (0.3, "**missed**")])
