@@ -177,8 +177,7 @@ class CategoricalMixture(MixtureModel):
     def _law(self, fitted: dict[str, Any]) -> CategoricalLaw:
         return CategoricalLaw(fitted["weights_"], fitted["probabilities_"])
 
-    @property
-    def _n_numbers(self) -> int:
+    def _numbers_a_row(self) -> int:
         K, D, n_levels = self.probabilities_.shape
         return max(K, D * n_levels)
 

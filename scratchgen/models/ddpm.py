@@ -519,7 +519,7 @@ class DDPM(DiffusionModel):
                 return self.network_.draw(rng, x_1, *self._first_level, own)
             return self._to_levels(self.to_data(x))
 
-        return by_blocks(draw, n, self._n_numbers)
+        return by_blocks(draw, n, self._numbers_a_row())
 
     @property
     def _first_level(self) -> tuple[float, float]:
@@ -539,7 +539,7 @@ class DDPM(DiffusionModel):
         """ℓ_t, (T+1,), of n examples; `data` gives blocks of them in the model's units."""
         losses = np.zeros(self.schedule_.T + 1)
         for t in range(1, self.schedule_.T + 1):
-            for rows in blocks(n, self._n_numbers):
+            for rows in blocks(n, self._numbers_a_row()):
                 x0 = data(rows)
                 noise = rng.standard_normal(x0.shape)
                 losses[t] += noise_error(noise, self.eps_hat(q_sample(self.schedule_, t, x0, noise), t))[0].sum()
@@ -574,7 +574,7 @@ class DDPM(DiffusionModel):
             terms[:, 0] += self._log_volume
             return f(terms)
 
-        return self._by_blocks(terms, x, max(T + 1, self._n_numbers))
+        return self._by_blocks(terms, x, max(T + 1, self._numbers_a_row()))
 
     def _labels_of(self, y: ArrayLike | None, x: ArrayLike) -> IntArray | None:
         """Labels y of the rows of x, (N, D), after checks; None if y is None."""
@@ -618,5 +618,5 @@ class DDPM(DiffusionModel):
                 log_weights.append(log_p - forward_log_prob(schedule, path))
             return importance_weighted_bound(np.array(log_weights)) - self._log_volume
 
-        numbers = max(n_draws, (schedule.T + 1) * self._n_numbers)  # a path is kept as a whole
+        numbers = max(n_draws, (schedule.T + 1) * self._numbers_a_row())  # a path is kept as a whole
         return self._by_blocks(bound, x, numbers, least=LEAST_PATHS)

@@ -75,8 +75,7 @@ class DiffusionModel(NetworkModel):
     covariance_: Array = field(init=False)
     network_: NoisePredictor = field(init=False)
 
-    @property
-    def _n_numbers(self) -> int:
+    def _numbers_a_row(self) -> int:
         """Numbers in a row of the largest array of a call of the network: D, or D · n_levels for a table of levels."""
         levels = len(self.network_.levels) if isinstance(self.network_, CategoricalDenoiser) else 1
         return self.n_features_in_ * levels

@@ -299,8 +299,7 @@ class GaussianMixture(MixtureModel):
             "covariances_": Form(FLOAT64, covariances[self.covariance_type]),
         }
 
-    @property
-    def _n_numbers(self) -> int:
+    def _numbers_a_row(self) -> int:
         K, D = self.means_.shape
         return D * max(K, D)  # whitened rows of every component; factors of the covariances of drawn rows
 

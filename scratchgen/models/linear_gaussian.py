@@ -248,11 +248,10 @@ class LinearGaussianModel(WeightedEstimator):
         """The rows of f(x, W, μ, Ψ), (N, ...), for x (N, D); for its observed columns, where values are missing."""
         x, W, mean, noise = self._as_fitted_samples(x), self.components_, self.mean_, self.noise_variance_
         if not has_missing(x):
-            return by_blocks(lambda rows: f(x[rows], W, mean, noise), len(x), self._n_numbers)
+            return by_blocks(lambda rows: f(x[rows], W, mean, noise), len(x), self._numbers_a_row())
         return by_pattern(lambda known, a: f(known, W[a], mean[a], np.broadcast_to(noise, len(mean))[a]), x)
 
-    @property
-    def _n_numbers(self) -> int:
+    def _numbers_a_row(self) -> int:
         """Numbers in a row of the largest array of the verbs: D or k."""
         return max(self.components_.shape)
 
@@ -287,7 +286,7 @@ class LinearGaussianModel(WeightedEstimator):
             noise = rng.standard_normal((len(z), self.n_features_in_))
             return z @ self.components_.T + self.mean_ + std * noise
 
-        return by_blocks(draw, as_count(n, "n", minimum=0), self._n_numbers)
+        return by_blocks(draw, as_count(n, "n", minimum=0), self._numbers_a_row())
 
     @property
     def n_parameters_(self) -> int:

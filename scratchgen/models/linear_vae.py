@@ -98,7 +98,7 @@ class LinearVAE(InformationCriteria, GaussianVAE):
         """log p_θ(x) = log N(x; μ, W Wᵀ + s² I), (N,), nats, exact, for x (N, D)."""
         x = self._as_fitted_samples(x)
         law = self.components_, self.decoder_mean_, self.decoder_variance_
-        return by_blocks(lambda rows: linear_gaussian_log_prob(x[rows], *law), len(x), self._n_numbers)
+        return by_blocks(lambda rows: linear_gaussian_log_prob(x[rows], *law), len(x), self._numbers_a_row())
 
     @property
     def n_parameters_(self) -> int:
@@ -115,7 +115,7 @@ class LinearVAE(InformationCriteria, GaussianVAE):
         def of_block(data: Array, _: slice) -> Array:
             return elbo(self.network_, self._as_inputs(data), points) - self._log_volume
 
-        return self._by_blocks(of_block, x, self._n_numbers)
+        return self._by_blocks(of_block, x, self._numbers_a_row())
 
     @property
     def decoder_variance_(self) -> float | Array:  # type: ignore[override]  # one number, as PPCA's noise_variance_

@@ -150,16 +150,15 @@ class MixtureModel(WeightedEstimator):
     def law_(self) -> Mixture | CategoricalLaw:
         """Fitted distribution; NotFittedError if the model is not fitted."""
 
-    @property
     @abstractmethod
-    def _n_numbers(self) -> int:
+    def _numbers_a_row(self) -> int:
         """Numbers in a row of the largest array that `law_` computes."""
 
     def _by_blocks(self, f: Callable[[Array, Any], Array], x: ArrayLike) -> Array:
         """f(x, law), (N, ...), for x (N, D), and the law of its values: of the observed ones, if some are missing."""
         law, x = self.law_, self._as_fitted_samples(x)
         given = ObservedMixture(law) if isinstance(law, Mixture) and has_missing(x) else law
-        return by_blocks(lambda rows: f(x[rows], given), len(x), self._n_numbers)
+        return by_blocks(lambda rows: f(x[rows], given), len(x), self._numbers_a_row())
 
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x), (N,), nats, exact, for x (N, D); for whole numbers log P(x), a probability."""
@@ -214,7 +213,7 @@ class MixtureModel(WeightedEstimator):
             x, labels = law.sample(rows.stop - rows.start, rng, return_labels=True)
             return (x, labels) if return_labels else x
 
-        return by_blocks(draw, as_count(n, "n", minimum=0), self._n_numbers)
+        return by_blocks(draw, as_count(n, "n", minimum=0), self._numbers_a_row())
 
 
 def posterior(x: Array, law: Mixture | ObservedMixture | CategoricalLaw) -> Array:

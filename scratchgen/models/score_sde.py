@@ -356,7 +356,7 @@ class ScoreSDE(DiffusionModel):
                 return self._to_levels(self.to_data((x + std * rng.standard_normal(x.shape)) / scale))
             return self.to_data(predict_x0(self.network_, x, scale, std))
 
-        return by_blocks(draw, as_count(n, "n", minimum=0), self._n_numbers)
+        return by_blocks(draw, as_count(n, "n", minimum=0), self._numbers_a_row())
 
     # --- likelihood ------------------------------------------------------------------------------------------------
 
@@ -390,7 +390,7 @@ class ScoreSDE(DiffusionModel):
             loss += reconstruction_loss(sde, x0, self.t_min, noise, self.n_levels, self._decoder(x0))
             return -(loss + self._log_volume)
 
-        return self._by_blocks(bound, x, self._n_numbers)
+        return self._by_blocks(bound, x, self._numbers_a_row())
 
     def _decoder(self, x0: Array) -> Callable[[Array], Array] | None:
         """log P(x_0 | x_{t_min}) of a `CategoricalDenoiser`, (N,), as a function of x_{t_min}, or None."""

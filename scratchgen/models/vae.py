@@ -197,19 +197,19 @@ class GaussianVAE(NetworkModel):
             mean, log_variance = self.network_.encode(self._as_inputs(data))
             return mean.astype(np.float64), np.exp(log_variance, dtype=np.float64)
 
-        return self._by_blocks(encode, x, self._n_numbers)
+        return self._by_blocks(encode, x, self._numbers_a_row())
 
     @finite(UNTRAINED)
     def decode(self, z: ArrayLike) -> Array:
         """Mean of p_θ(x | z), (N, D), in units of the data, for z (N, k)."""
         z = as_samples(z, "z", dimension=self.network_.n_latents, n_min=0)
-        return by_blocks(lambda rows: self.to_data(self.network_.decoder(z[rows])), len(z), self._n_numbers)
+        return by_blocks(lambda rows: self.to_data(self.network_.decoder(z[rows])), len(z), self._numbers_a_row())
 
     def reconstruct(self, x: ArrayLike) -> Array:
         """Mean of p_θ(x | z), (N, D), at the mean z of q(z | x), for x (N, D)."""
         x = self._as_fitted_samples(x)
         self._check_units(x)
-        return by_blocks(lambda rows: self.decode(self.encode(x[rows])[0]), len(x), self._n_numbers)
+        return by_blocks(lambda rows: self.decode(self.encode(x[rows])[0]), len(x), self._numbers_a_row())
 
     @framed
     @finite(UNTRAINED)
@@ -226,7 +226,7 @@ class GaussianVAE(NetworkModel):
             means = self.network_.decoder(rng.standard_normal((rows.stop - rows.start, self.network_.n_latents)))
             return self._to_levels(self.to_data(means + std * rng.standard_normal(means.shape)))
 
-        return by_blocks(draw, as_count(n, "n", minimum=0), self._n_numbers)
+        return by_blocks(draw, as_count(n, "n", minimum=0), self._numbers_a_row())
 
     @finite(FAR)
     def elbo(self, x: ArrayLike, rng: RNG = None, n_draws: int = 16) -> Array:
@@ -252,10 +252,9 @@ class GaussianVAE(NetworkModel):
             noise = rng.standard_normal((n_draws, len(data), k))
             return bound(self.network_, self._as_inputs(data), noise) - self._log_volume
 
-        return self._by_blocks(of_block, x, max(n_draws * k, self._n_numbers))
+        return self._by_blocks(of_block, x, max(n_draws * k, self._numbers_a_row()))
 
-    @property
-    def _n_numbers(self) -> int:
+    def _numbers_a_row(self) -> int:
         """Numbers in a row of the largest array of the bound of one draw: D or k."""
         return max(self.n_features_in_, self.network_.n_latents)
 
