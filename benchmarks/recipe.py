@@ -18,6 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.markdown import publish
+from benchmarks.tables import table
 from scratchgen import DDPM, datasets
 from scratchgen.validation import Array
 
@@ -35,8 +36,6 @@ Data = dict[str, tuple[Array, dict[str, Any]]]
 
 def sets() -> Data:
     """Rows, (N, D), and further arguments of DDPM, by name."""
-    from sklearn import datasets as bundled
-
     found: Data = {
         "eight Gaussians": (datasets.eight_gaussians().sample(N_ROWS, rng=0), {}),
         "two moons": (datasets.two_moons(N_ROWS, rng=0), {}),
@@ -44,7 +43,7 @@ def sets() -> Data:
         "digits": (datasets.digits().images, {"n_levels": 17}),
         "penguins": (datasets.penguins().measurements, {}),
     }
-    return found | {name: (getattr(bundled, f"load_{name}")().data, {}) for name in TABLES}
+    return found | {name: (table(name), {}) for name in TABLES}
 
 
 def parted(x: Array) -> tuple[Array, Array]:

@@ -11,8 +11,8 @@ import argparse
 from collections.abc import Iterator
 
 import numpy as np
-from sklearn import datasets as bundled
 
+from benchmarks.tables import table
 from scratchgen import DDPM, VAE, ScoreSDE, datasets
 from scratchgen.validation import Array
 
@@ -24,11 +24,11 @@ def tables() -> dict[str, Array]:
     """Raw data, (N, D) each."""
     ring = datasets.eight_gaussians()
     return {
-        "iris": bundled.load_iris().data,
-        "wine": bundled.load_wine().data,
+        "iris": table("iris"),
+        "wine": table("wine"),
         "eight Gaussians, 250": ring.sample(250, rng=0),
         "penguins": datasets.penguins().measurements,
-        "breast cancer": bundled.load_breast_cancer().data,
+        "breast cancer": table("breast_cancer"),
         "eight Gaussians, 2500": ring.sample(2500, rng=0),
         "eight Gaussians, 20000": ring.sample(20_000, rng=0),
     }

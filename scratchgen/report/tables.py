@@ -161,38 +161,48 @@ def option(names: Sequence[str]) -> str:
 
 def _numbers(source: Source, names: Sequence[str], decimal_comma: bool) -> Array:
     """The named columns as numbers, (N, D)."""
-    columns, texts = [], list[tuple[str, str]]()
+    columns, texts = [], dict[str, str]()
     for name in names:
         cells = source.columns[name]
-        if isinstance(cells, np.ndarray):
-            columns.append(cells)
-            continue
-        wrong = [n for n, cell in enumerate(cells) if not is_number(cell, decimal_comma) and not is_missing(cell)]
+        wrong = _wrong_cells(cells, decimal_comma)
         if 2 * len(wrong) > len(cells):
-            texts.append((name, cells[wrong[0]].strip()))
+            texts[name] = cells[wrong[0]].strip()
         elif wrong:
             raise CommandError(f"{source.name}: {source.place(wrong[0])}, column {name!r}: {_advice(cells[wrong[0]])}")
+        elif isinstance(cells, np.ndarray):
+            columns.append(cells)
         else:
             columns.append(np.array([number(cell, decimal_comma) for cell in cells]))
-    for name, value in texts:
-        if DECIMAL_COMMA.fullmatch(value) or THOUSANDS.fullmatch(value):  # before any other text: this is none
-            raise CommandError(f"{source.name}: column {name!r}: {_advice(value)}")
     if texts:
-        name, value = texts[0]
-        every = [name for name, _ in texts]
-        others = [name for name in names if name not in every]
-        them = "it" if len(texts) == 1 else f"the {len(texts)} columns of text"
-        raise CommandError(
-            f"{source.name}: column {name!r} holds text, such as {value[:40]!r}; models need numbers: write some, "
-            f"or leave {them} out with --drop {option(every)}"
-            + (f", or choose with --columns {option(others[:SHOWN])}" if others else "")
-        )
+        raise _error_of_texts(source.name, names, texts)
     x = np.stack(columns, axis=1)
     infinite = np.argwhere(np.isinf(x))
     if len(infinite):
         n, d = infinite[0]
         raise CommandError(f"{source.name}: {source.place(n)}, column {names[d]!r} is {x[n, d]}; write a finite number")
     return x
+
+
+def _wrong_cells(cells: Array | Sequence[str], decimal_comma: bool) -> list[int]:
+    """Places of the cells of a column that are neither numbers nor missing."""
+    if isinstance(cells, np.ndarray):
+        return []
+    return [n for n, cell in enumerate(cells) if not is_number(cell, decimal_comma) and not is_missing(cell)]
+
+
+def _error_of_texts(table: str, names: Sequence[str], texts: dict[str, str]) -> CommandError:
+    """The error for columns that hold text; `texts` has a value of each of them."""
+    for name, value in texts.items():
+        if DECIMAL_COMMA.fullmatch(value) or THOUSANDS.fullmatch(value):  # before any other text: this is none
+            return CommandError(f"{table}: column {name!r}: {_advice(value)}")
+    name, value = next(iter(texts.items()))
+    others = [name for name in names if name not in texts]
+    them = "it" if len(texts) == 1 else f"the {len(texts)} columns of text"
+    return CommandError(
+        f"{table}: column {name!r} holds text, such as {value[:40]!r}; models need numbers: write some, "
+        f"or leave {them} out with --drop {option(list(texts))}"
+        + (f", or choose with --columns {option(others[:SHOWN])}" if others else "")
+    )
 
 
 def _advice(cell: str) -> str:
