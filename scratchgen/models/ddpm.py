@@ -35,7 +35,7 @@ from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
 from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
 from scratchgen.models.files import FLOAT64, Form
-from scratchgen.models.network_model import Begun
+from scratchgen.models.network_model import TrainingLoop
 from scratchgen.nn import CategoricalDenoiser
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import exponential_sampler
@@ -223,7 +223,7 @@ class DDPM(DiffusionModel):
         """
         return self._follow(partial(self._loop, x, y), resume)
 
-    def _loop(self, x: ArrayLike, y: object, resume: bool) -> Begun:
+    def _loop(self, x: ArrayLike, y: object, resume: bool) -> TrainingLoop:
         """Algorithm 1 on x and y with the arguments of the model; then `variance_`."""
         self._check_parameters()
         sampler = TimestepSampler(self._n_times, self.step_choice)
@@ -244,7 +244,7 @@ class DDPM(DiffusionModel):
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )
-        return Begun(losses, state, rng, validate, partial(self._estimate_variance, data, rng))
+        return TrainingLoop(losses, state, rng, validate, partial(self._estimate_variance, data, rng))
 
     def _estimate_variance(self, data: Array, rng: np.random.Generator) -> None:
         """Set `variance_` for variance="optimal" at the end of training."""

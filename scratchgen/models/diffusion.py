@@ -31,7 +31,7 @@ from scratchgen.validation import (
 Other = TypeVar("Other", bound="DiffusionModel")
 
 
-class Training(NamedTuple):
+class TrainingParts(NamedTuple):
     """The objects of a training loop, and its state, which is made of their arrays."""
 
     network: NoisePredictor  # in training; `network_` has the moving average of its parameters
@@ -85,7 +85,7 @@ class DiffusionModel(NetworkModel):
     def _n_times(self) -> int:
         """Number of steps t, or of cells of training times: each has a running mean."""
 
-    def _begin(self, x: ArrayLike, y: object, means: TimestepSampler, resume: bool) -> Training:
+    def _begin(self, x: ArrayLike, y: object, means: TimestepSampler, resume: bool) -> TrainingParts:
         """Make the objects that the training loop changes: anew, or with `resume` as in `training_state_`.
 
         Parameters
@@ -134,7 +134,7 @@ class DiffusionModel(NetworkModel):
         ema.n_updates = state.step
         trained, trained_labels = self._as_training_data(x[rest], np.float32), None if labels is None else labels[rest]
         validate = self._validation(x, held, self.batch_size, labels)
-        return Training(network, adam, ema, trained, trained_labels, rng, state, validate)
+        return TrainingParts(network, adam, ema, trained, trained_labels, rng, state, validate)
 
     def _as_labels(self, y: Any, n: int) -> IntArray:
         """Return labels y as an int array (n,); TypeError or ValueError unless they are ints in 0..n_classes−1."""

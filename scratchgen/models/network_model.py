@@ -21,7 +21,7 @@ STEPS_A_ROW, FEWEST_STEPS, MOST_STEPS = 4, 100, 5000  # of the default number of
 CHECK_SHARE = 0.3  # calls of the network in all checks over calls in all steps; a step takes the time of three calls
 
 
-class Begun(NamedTuple):
+class TrainingLoop(NamedTuple):
     """A training loop, its state, the generator that it draws from, its validation, and a function for its end."""
 
     losses: Iterator[float]
@@ -117,7 +117,7 @@ class NetworkModel(StandardizedEstimator):
             if not len(rows) or rows.min() < 0 or len(np.unique(rows)) < len(rows):
                 raise ValueError(f"training.held_out must be different rows from 0, one at least, got {rows!r:.60}")
 
-    def _follow(self, begin: Callable[[bool], Begun], resume: bool) -> Iterator[Progress]:
+    def _follow(self, begin: Callable[[bool], TrainingLoop], resume: bool) -> Iterator[Progress]:
         """Run a training loop to the end, and yield after every step.
 
         Between two steps `training_state_` is made of the arrays that the loop changes.  Within a step, where Ctrl-C
@@ -126,7 +126,7 @@ class NetworkModel(StandardizedEstimator):
 
         Parameters
         ----------
-        begin : resume → Begun
+        begin : resume → TrainingLoop
             Sets the untrained model, or with `resume` that of `training_state_`, and returns the loop.
         resume : bool
         """

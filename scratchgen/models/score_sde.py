@@ -14,7 +14,7 @@ from scratchgen.blocks import by_blocks
 from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
 from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
-from scratchgen.models.network_model import Begun
+from scratchgen.models.network_model import TrainingLoop
 from scratchgen.nn import CategoricalDenoiser
 from scratchgen.sde import (
     DIRECTIONS,
@@ -165,7 +165,7 @@ class ScoreSDE(DiffusionModel):
         """
         return self._follow(partial(self._loop, x), resume)
 
-    def _loop(self, x: ArrayLike, resume: bool) -> Begun:
+    def _loop(self, x: ArrayLike, resume: bool) -> TrainingLoop:
         """Score matching on x with the arguments of the model."""
         self._check_parameters()
         sampler = TimeSampler(self._process, self.t_min, self.weighting, self.time_choice)
@@ -184,7 +184,7 @@ class ScoreSDE(DiffusionModel):
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )
-        return Begun(losses, state, rng, validate)
+        return TrainingLoop(losses, state, rng, validate)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

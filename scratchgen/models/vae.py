@@ -12,7 +12,7 @@ import numpy as np
 from scratchgen.blocks import by_blocks
 from scratchgen.models.estimator import FAR, UNTRAINED, Progress, finite, framed
 from scratchgen.models.files import Form
-from scratchgen.models.network_model import Begun, NetworkModel, check_moments
+from scratchgen.models.network_model import NetworkModel, TrainingLoop, check_moments
 from scratchgen.models.training_state import TrainingState, checksum
 from scratchgen.nn import Adam, n_parameters
 from scratchgen.nn.activations import ACTIVATIONS
@@ -64,7 +64,7 @@ class GaussianVAE(NetworkModel):
     log_variance_: Array = field(init=False)
     network_: VAENetwork = field(init=False)
 
-    def _loop(self, x: ArrayLike, draw: Draw, resume: bool) -> Begun:
+    def _loop(self, x: ArrayLike, draw: Draw, resume: bool) -> TrainingLoop:
         """Minimise (14) on the batches and noise of `draw`; the losses are in units of the data."""
         self._check_parameters()
         names, x = self._names_in(x, resume), as_samples(x)
@@ -92,7 +92,7 @@ class GaussianVAE(NetworkModel):
         )
         log_volume = self._log_volume
         validate = self._validation(x, held, self.get_params().get("batch_size") or len(rest))
-        return Begun((loss + log_volume for loss in losses), state, rng, validate)
+        return TrainingLoop((loss + log_volume for loss in losses), state, rng, validate)
 
     def _set_untrained(self, x: Array, names: tuple[str, ...] | None, rng: np.random.Generator) -> None:
         """Set the units of x and networks with random weights; ValueError for a constant column without a variance."""
