@@ -160,7 +160,7 @@ def _model_units(original, self, x):
     "models.ddpm.DDPM._best_variance",
     "tests/models/test_ddpm_choices.py::test_optimal_variance_is_estimated_when_training_ends",
 )
-def _never_estimated(original, self):
+def _never_estimated(original, self, noise_losses):
     return self.schedule_.beta**2
 
 
@@ -178,10 +178,12 @@ def _guidance_ignored(original, self, y, n, guidance=1.0):
     "models.mixture_model.MixtureModel._keep_best",
     "tests/models/test_gaussian_mixture.py::test_more_starts_keep_the_best",
 )
-def _last_of_runs(original, self, runs, n_steps, attributes):
-    states = (state for run in runs for state in original(self, [run], n_steps, attributes))
-    for step, state in enumerate(states, start=1):
-        yield state._replace(step=step)
+def _last_of_runs(original, self, run, start, n_runs, rng, data, attributes, state):
+    done = 0
+    for _ in range(n_runs):
+        for progress in original(self, run, start, 1, rng, data, attributes, state):
+            yield progress._replace(step=done + progress.step, n_steps=n_runs * progress.n_steps)
+        done += progress.step
 
 
 @fault(
@@ -189,7 +191,7 @@ def _last_of_runs(original, self, runs, n_steps, attributes):
     "models.gaussian_mixture.GaussianMixture._last_fit",
     "tests/models/test_gaussian_mixture.py::test_warm_start_continues",
 )
-def _cold_start(original, self, K, D, floor):
+def _cold_start(original, self, K, D, names, floor):
     return None
 
 

@@ -3,6 +3,7 @@
 `tests/tools/test_equations.py` shows that every row passes without a fault.
 """
 
+import inspect
 import re
 import subprocess
 import sys
@@ -66,11 +67,14 @@ def test_without_the_faults_those_property_tests_pass():
     assert passed == {fault.seen_by for fault in IN_TESTS}
 
 
-def test_every_fault_sits_in_a_function_that_exists():
-    """A wrong name would make its test fail with an error, not because of the fault."""
+def test_every_fault_sits_in_a_function_that_exists_and_takes_its_arguments():
+    """A wrong name or argument would make its test fail with an error, not because of the fault."""
     for fault in FAULTS:
-        with planted(fault.function, fault.replacement):
-            pass
+        with planted(fault.function, fault.replacement) as original:
+            own, given = (inspect.signature(function).parameters for function in (original, fault.replacement))
+            kinds = {parameter.kind for parameter in given.values()}
+            if inspect.Parameter.VAR_POSITIONAL not in kinds and inspect.Parameter.VAR_KEYWORD not in kinds:
+                assert list(given)[1:] == list(own), fault.fault
 
 
 def test_wing_two_holds_the_five_faults_that_verify_once_missed():
