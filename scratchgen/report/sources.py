@@ -218,10 +218,7 @@ def _delimiter(text: str) -> str:
     if len(text) > 2**16 and len(lines) > 1:
         lines.pop()  # it may be cut
     for delimiter in DELIMITERS:
-        try:
-            lengths = {len(row) for row in csv.reader(lines, delimiter=delimiter)}
-        except csv.Error:
-            continue
+        lengths = {len(row) for row in csv.reader(lines, delimiter=delimiter)}
         if len(lengths) == 1 and max(lengths) > 1:
             return delimiter
     first = lines[0] if lines else ""

@@ -463,3 +463,4 @@ def test_two_bit_generators_of_one_state_are_not_the_same():
     assert not files.is_same(np.random.PCG64(0), np.random.PCG64(0))
     assert files.is_same(np.random.SeedSequence(0), np.random.SeedSequence(0))
     assert not files.is_same(np.random.SeedSequence(0), np.random.SeedSequence(1))
+    assert not files.is_same(object(), object())  # no file can hold them

@@ -348,3 +348,15 @@ def test_free_energies_are_the_likelihood_less_the_divergence_of_the_q_in_force(
             assert kl > 1e-6
             assert model.free_energies_[-2] == pytest.approx(exact - kl, rel=1e-12)
         before = now
+
+
+@pytest.mark.parametrize("cls", [PPCA, FactorAnalysis])
+def test_a_file_whose_bounds_do_not_fit_its_step_is_refused(cls, tmp_path):
+    model = cls(1, rng=0, **({"method": "em"} if cls is PPCA else {}))
+    for progress in model.train(X2):
+        if progress.step == 3:
+            break
+    model.training_state_.arrays["bounds"] = model.training_state_.arrays["bounds"][:-1]
+    model.save(tmp_path / "m.npz")
+    with pytest.raises(ValueError, match=r"training.bounds must hold step \+ 1 numbers, got 3 for step 3"):
+        cls.load(tmp_path / "m.npz")

@@ -18,7 +18,7 @@ import pytest
 import scratchgen
 from scratchgen import load
 from scratchgen.report import advice, cli, files, scores
-from scratchgen.report.commands import fit
+from scratchgen.report.commands import fit, sample
 from scratchgen.report.settings import settings_of, value_of
 from scratchgen.report.tables import Choice, read
 from scratchgen.report.text import CommandError, fill, in_ascii, table
@@ -192,8 +192,8 @@ def test_the_help_of_a_model_lists_the_roles_of_columns_that_it_takes(capsys):
         assert ("n_levels=(largest cell + 1)" in text) == (name == "tables")
 
 
-def words(capsys):
-    return " ".join(capsys.readouterr().out.split())
+def words(capsys, stream="out"):
+    return " ".join(getattr(capsys.readouterr(), stream).split())
 
 
 def test_tables_of_columns_with_different_ranges_name_the_column_and_the_remedy(folder, capsys):
@@ -330,6 +330,13 @@ ERRORS = {
     "a wrong ending": ("fit gmm mine.csv -o n.csv", "-o n.csv must end in .npz"),
     "no folder": ("fit gmm mine.csv -o no/n.npz", "there is no folder no; make it first"),
     "an existing model": ("fit gmm mine.csv -o m.npz", "m.npz exists; --force replaces it, --resume continues"),
+    "a folder": ("fit gmm folder -o n.npz", "folder is a folder; name a .csv, .tsv, .npy or .npz file"),
+    "no archive": ("fit gmm no.npz:x -o n.npz", "there is no file no.npz; look for a wrong folder"),
+    "a damaged archive": ("fit gmm damaged.npz:x -o n.npz", "damaged.npz is damaged or no NumPy file of numbers"),
+    "one row": ("fit gmm one_row.csv -o n.npz", "one_row.csv: 1 row, 2 columns: a model needs at least 2 rows"),
+    "no name of a bundled set": ("data -o n.csv", "name a data set for -o n.csv: digits, "),
+    "a picture of no rows": ("sample m.npz -n 0 -o n.png", "a picture needs at least one row; pass -n 1 or more"),
+    "a name that is too long": (f"sample m.npz -n 1 -o {'n' * 300}.csv", "-o path "),
     "another class": ("fit ppca mine.csv -o m.npz --resume", "m.npz holds a GaussianMixture, not a PPCA"),
     "other arguments": ("fit gmm mine.csv -o m.npz --resume --set tol=9", "was begun with tol=0.001, not 9"),
     "no rows left": ("fit gmm mine.csv -o n.npz --validate .99", "--validate 0.99 leaves 1 of 60 rows"),
@@ -372,15 +379,51 @@ def test_an_error_is_one_line_and_leaves_the_files_alone(words, message, folder,
     Path("fill.csv").write_text("a,b\n1,2\n2,1e99\n4,4\n")
     np.save("fill.npy", [[1, 2], [2, 1e99], [4, 4]])
     np.savez("none.npz")
+    Path("folder").mkdir()
+    Path("damaged.npz").write_bytes(b"PK")
+    Path("one_row.csv").write_text("a,b\n1,2\n")
     Path("a.csv.gz").touch()
     Path("a.json").touch()
     Path("repeated.csv").write_text('width,height,"depth, mm",kind\n' + "1,2,3,0\n1,2,4,1\n" * 2)
     capsys.readouterr()
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     line = error_of(capsys, *re.split(" (?!50)", words))
     assert line.startswith("scratchgen: ")
     assert message in line
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_a_file_that_appears_meanwhile_is_kept(folder, monkeypatch, capsys):
+    run("fit", "gmm", "mine.csv", "-o", "m.npz")
+    monkeypatch.setattr(sample, "check_output", lambda *given: None)  # found no file yet
+    assert "mine.csv exists; --force replaces it" in error_of(capsys, "sample", "m.npz", "-o", "mine.csv")
+
+
+def test_the_options_of_the_tour_are_of_no_other_command(folder, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--quick", "sample", "m.npz"])
+    assert "--quick and --out are options of the tour, not of sample" in words(capsys, "err")
+
+
+def test_scores_of_rows_are_written_as_an_array(folder):
+    run("fit", "gmm", "mine.csv", "-o", "m.npz")
+    run("score", "m.npz", "mine.csv", "-o", "rows.npy")
+    nats = load("m.npz").log_prob(REALS)
+    np.testing.assert_allclose(np.load("rows.npy"), np.stack([nats, -nats / 3 / np.log(2)], axis=1), rtol=1e-12)
+
+
+def test_a_class_that_no_command_fits_has_no_equation_in_info(folder, capsys):
+    scratchgen.LinearVAE(1, n_steps=2, rng=0).fit(REALS).save("m.npz")
+    run("info", "m.npz")
+    text = words(capsys)
+    assert "class LinearVAE arguments" in text
+    assert "equation" not in text
+
+
+def test_whole_numbers_of_many_levels_are_no_hint(folder, capsys):
+    np.savetxt("many.csv", np.c_[np.arange(300), np.arange(300) % 7], fmt="%d", delimiter=",")
+    run("fit", "vae", "many.csv", "-o", "v.npz", *sets("vae"))
+    assert "whole numbers" not in words(capsys)
 
 
 @pytest.mark.parametrize("value", ["1", "0", "nan"])

@@ -294,3 +294,22 @@ def test_bundled_sets_are_those_of_datasets():
 def test_what_is_not_there_is_named(name, words):
     with pytest.raises(CommandError, match=words.replace("?", r"\?")):
         read(name)
+
+
+def test_a_long_table_whose_first_lines_are_cut_has_its_delimiter(file):
+    """The first 65,536 characters decide; the last line of them may be a part of a line."""
+    wide = ";".join(f"{i}.5" for i in range(9000))
+    name = file(f"{wide}\n{wide}\n")
+    assert len(wide) < 2**16 < 2 * len(wide)
+    assert read(name).x.shape == (2, 9000)
+
+
+def test_a_file_that_may_not_be_read_is_named(file, monkeypatch):
+    name = file(b"", "t.npy")
+
+    def refuse(path):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(CommandError, match=r"^t.npy may not be read; change its permissions$"):
+        read(name)
