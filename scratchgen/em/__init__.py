@@ -51,7 +51,7 @@ from scratchgen.em.missing import (
     statistics_with_missing,
 )
 from scratchgen.em.rate import missing_fractions
-from scratchgen.em.start import STARTS, clusters, kmeans, kmeans_plus_plus, nearest, starting_mixture
+from scratchgen.em.start import STARTS, clusters, kmeans, kmeans_plus_plus, nearest, some_rows, starting_mixture
 
 __all__ = [
     "ACCELERATIONS",
@@ -96,6 +96,7 @@ __all__ = [
     "relaxed_mixture",
     "sample_moments",
     "silver_step",
+    "some_rows",
     "starting_mixture",
     "statistics_of_labels",
     "statistics_with_missing",

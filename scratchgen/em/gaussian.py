@@ -107,7 +107,7 @@ def sample_moments(x: Array, sample_weight: Array | None = None) -> tuple[Array,
         covariance = np.cov(block.T, bias=True, aweights=w).reshape(1, D, D)
         return SufficientStatistics(quiet_log([w.sum()]), np.average(block, axis=0, weights=w)[None], covariance)
 
-    total = reduce(add, map(of_block, blocks(len(x), D)))
+    total = reduce(add, map(of_block, blocks(len(x), 4 * D)))  # `cov` makes three more arrays of a block
     return total.means[0], total.covariances[0]
 
 

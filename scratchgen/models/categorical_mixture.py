@@ -23,9 +23,9 @@ from scratchgen.em import (
     kmeans,
     kmeans_plus_plus,
     log_table_prior,
+    some_rows,
     table_statistics,
 )
-from scratchgen.em.start import some_rows
 from scratchgen.likelihood import level_values
 from scratchgen.models.estimator import MOST_LEVELS, Progress
 from scratchgen.models.files import FLOAT64, Form

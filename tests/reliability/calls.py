@@ -330,6 +330,7 @@ def of_em():
     yield call("clusters", em.clusters, x=ND, centres=centres)
     yield call("kmeans", em.kmeans, x=ND, centres=centres, max_iter=count(), **weighted)
     yield call("kmeans_plus_plus", em.kmeans_plus_plus, x=ND, n_centres=count(), rng=seed(False), **weighted)
+    yield call("some_rows", em.some_rows, x=ND, **weighted, n_components=count(), rng=seed(False))
     start = {"n_components": count(2), "method": choice("kmeans"), "rng": seed(False), "covariance_floor": floor}
     start |= {"covariance_type": kind, "covariance_prior": prior}
     yield call("starting_mixture", em.starting_mixture, x=ND, **start, **weighted)

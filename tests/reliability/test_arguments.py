@@ -108,7 +108,11 @@ def test_every_allowed_value_is_met():
             ["centres must hold numbers within the range of float64", "1e+4000"],
             marks=pytest.mark.skipif(not np.isfinite(HUGE).all(), reason="long doubles are float64 here"),
         ),
-        (lambda: LinearVAE(np.timedelta64(1)).fit(REALS), TypeError, ["n_latents must be an integer", "timedelta64"]),
+        (
+            lambda: LinearVAE(np.timedelta64(1, "s")).fit(REALS),
+            TypeError,
+            ["n_latents must be an integer", "timedelta64"],
+        ),
         (
             lambda: LinearVAE(10**5000).fit(REALS),
             ValueError,
