@@ -33,6 +33,7 @@ SCORED = 2000  # most rows of the training data whose bound the report estimates
 LISTED = 20  # most names of columns that the report lists
 WIDE = 2000  # columns of which a covariance is slow
 MOST_HINTED = 256  # largest number of levels that is proposed
+SHARED = 5  # times the levels of a column, from which the levels of all columns are too coarse for it
 
 HELP = """\
 Train one of seven models on a table, and save it.
@@ -166,10 +167,18 @@ def build(verb: Verb, settings: dict[str, Any], seed: int, data: Data) -> Estima
             settings["n_levels"] = n_levels
             print(f"n_levels={n_levels}, since the largest cell is {n_levels - 1}")
         elif n_levels <= MOST_HINTED:
-            say(
+            hint = (
                 f"all cells are whole numbers 0..{n_levels - 1}: with --set n_levels={n_levels} the model draws whole "
                 "numbers, and its likelihood is a probability"
             )
+            largest = data.x.max(axis=0).astype(int)
+            small = int(largest.argmin())
+            if n_levels > SHARED * (largest[small] + 1):
+                hint += (
+                    "; all columns share the levels, and one of a small range, such as "
+                    f"{data.names[small]!r} with 0..{largest[small]}, may become too wide"
+                )
+            say(hint)
     D = len(data.names)
     if issubclass(verb.cls, GaussianMixture | LinearGaussianModel) and D > WIDE:
         say(f"a covariance of {D} columns has {D * (D + 1) // 2:,} numbers, which is slow: choose some with --columns")
