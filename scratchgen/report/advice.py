@@ -10,12 +10,13 @@ from scratchgen.models.categorical_mixture import CategoricalMixture
 from scratchgen.models.gaussian_mixture import GaussianMixture
 from scratchgen.models.linear_gaussian import PPCA, LinearGaussianModel
 from scratchgen.models.network_model import NetworkModel
-from scratchgen.report.scores import Score, names_of
+from scratchgen.report.scores import Score
 from scratchgen.report.tables import Data
 from scratchgen.validation import Array, weighted_rows
 
 TOO_WIDE = 2.0  # standard deviation of a column of samples over that of the data, from which there is advice
 LOST = 0.3  # distance of a correlation of the model from that of the data, from which there is advice
+FALSE_ALARM = 0.01  # probability that a correlation of independent columns is taken for one that the model lost
 MEMORISED = 0.5  # nats a column by which the validation bound is below the training bound of a model that memorises
 
 
@@ -42,18 +43,20 @@ def on_columns(model: object, data: Data) -> Iterator[str]:
     if isinstance(model, GaussianMixture) and model.n_components == 1:
         yield "one component is a single normal distribution; for K clusters: --set n_components=K"
     if isinstance(model, CategoricalMixture):
-        yield from _too_wide_tables(model, data)
+        k = model.n_components
+        yield from list(_too_wide_tables(model, data)) or _lost_correlation(
+            _covariance(model), data, f"raise n_components={k}; the columns are independent within a component"
+        )
     if isinstance(model, LinearGaussianModel):
+        k, most = model.n_components, len(data.names) - 1
+        remedy = f"raise n_components={k}, to {most} at most, or fit gmm"
         wide = list(_too_wide_noise(model, data)) if isinstance(model, PPCA) else []
-        yield from wide or _lost_correlation(model, data)
+        yield from wide or (_lost_correlation(model.covariance(), data, remedy) if k < most else ())
 
 
 def _too_wide_tables(model: CategoricalMixture, data: Data) -> Iterator[str]:
     """Smoothing spreads one example over the levels of all columns, which are far away for a column of small ones."""
-    levels, tables = np.arange(model.n_levels), np.einsum("k,kdv->dv", model.weights_, model.probabilities_)
-    mean = tables @ levels
-    spread = np.sqrt((tables * (levels - mean[:, None]) ** 2).sum(axis=1))
-    if found := _widest(spread, data):
+    if found := _widest(np.sqrt(_covariance(model).diagonal()), data):
         name, ratio = found
         largest = int(data.x[:, data.names.index(name)].max())
         yield (
@@ -64,13 +67,30 @@ def _too_wide_tables(model: CategoricalMixture, data: Data) -> Iterator[str]:
         )
 
 
+def _covariance(model: CategoricalMixture) -> Array:
+    """Covariance, (D, D), of samples of a mixture of tables."""
+    levels = np.arange(model.n_levels)
+    means = model.probabilities_ @ levels
+    centred = means - model.weights_ @ means
+    covariance: Array = (centred.T * model.weights_) @ centred
+    within = (model.probabilities_ * (levels - means[..., None]) ** 2).sum(axis=2)
+    return covariance + np.diag(model.weights_ @ within)
+
+
 def _too_wide_noise(model: PPCA, data: Data) -> Iterator[str]:
-    """One noise variance of all columns is large for a column of small values."""
-    if found := _widest(np.sqrt(model.covariance().diagonal()), data):
+    """One noise variance of all columns is large for a column of small values.
+
+    Values that are not missing may vary less than all values; the noise alone must exceed their standard deviation.
+    """
+    spread = np.sqrt(model.covariance().diagonal())
+    found = _widest(spread, data)
+    if found and np.sqrt(model.noise_variance_) * found[1] > spread[data.names.index(found[0])]:
+        missing = np.isnan(data.x).any()
+        other = f"fit {'gmm' if missing else 'fa'} gives every column its own {'variance' if missing else 'noise'}"
         yield (
             f"PPCA has one noise variance for all columns: samples of {found[0]!r} will have {found[1]:.3g} times the "
-            "standard deviation of the data.  fit fa gives every column its own noise; or divide the columns by their "
-            "standard deviations before fit ppca"
+            f"standard deviation of the data.  {other}; or divide the columns by their standard deviations before "
+            "fit ppca"
         )
 
 
@@ -90,20 +110,23 @@ def _std(column: Array, weights: Array | None) -> float:
     return float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
 
 
-def _lost_correlation(model: LinearGaussianModel, data: Data) -> Iterator[str]:
-    """The pair of columns whose correlation k factors lose most; nothing for rows with missing values."""
-    k, D = model.n_components, len(data.names)
-    if k >= D - 1 or np.isnan(data.x).any():
+def _lost_correlation(covariance: Array, data: Data, remedy: str) -> Iterator[str]:
+    """The pair of columns whose correlation a model of this covariance loses most; nothing with missing values.
+
+    A correlation of N rows has the standard error (1 − ρ²)/√N, and the largest of many is no sign of a fault.
+    """
+    D, names = len(covariance), data.names
+    if D < 2 or np.isnan(data.x).any():
         return
     x, weights = weighted_rows(data.x, data.weights)
-    pair = [_correlations(np.cov(x.T, aweights=weights, ddof=0)), _correlations(model.covariance())]
-    i, j = (int(place) for place in np.unravel_index(np.abs(pair[0] - pair[1]).argmax(), (D, D)))
-    of_data, of_model = (float(correlations[i, j]) for correlations in pair)
-    if abs(of_data - of_model) > LOST:
-        names = names_of(model)
+    of_data, of_model = _correlations(np.cov(x.T, aweights=weights, ddof=0)), _correlations(covariance)
+    i, j = (int(place) for place in np.unravel_index(np.abs(of_data - of_model).argmax(), (D, D)))
+    r, rho = float(of_data[i, j]), float(of_model[i, j])
+    chance = (1 - rho**2) * np.sqrt(2 * np.log(D**2 / FALSE_ALARM) / weights.sum() ** 2 * (weights @ weights))
+    if abs(r - rho) > max(LOST, chance):
         yield (
-            f"the correlation of {names[i]!r} and {names[j]!r} is {of_data:.2f} in the data and {of_model:.2f} in the "
-            f"model: raise n_components={k}, to {D - 1} at most, or fit gmm"
+            f"the correlation of {names[i]!r} and {names[j]!r} is {r:.2f} in the data and {rho:.2f} in the model: "
+            f"{remedy}"
         )
 
 

@@ -249,6 +249,64 @@ def test_advice_needs_no_complete_rows_and_no_spread(folder, capsys):
     assert "single normal" not in words(capsys)
 
 
+def test_the_largest_correlation_of_few_rows_is_no_sign_of_a_fault(folder, capsys):
+    """Independent columns of 40 rows have a correlation beyond 0.3; 25 copies of the rows show that it is there."""
+    x = np.random.default_rng(3).standard_normal((40, 20))
+    assert np.abs(np.corrcoef(x.T) - np.eye(20)).max() > 0.4
+    np.savetxt("few.csv", x, delimiter=",")
+    np.savetxt("many.csv", np.tile(x, (25, 1)), delimiter=",")
+    for model in "fa", "ppca":
+        run("fit", model, "few.csv", "-o", f"{model}.npz")
+        assert "correlation" not in words(capsys)
+        run("fit", model, "many.csv", "-o", f"{model}2.npz")
+        assert "the correlation of" in words(capsys)
+
+
+def test_one_component_of_tables_loses_the_correlations(folder, capsys):
+    """The correlation of the model that the advice names is that of its samples."""
+    rng = np.random.default_rng(1)
+    z, alone = rng.integers(0, 4, 500), rng.integers(0, 3, 500)
+    np.savetxt("codes.csv", np.c_[z, z + rng.integers(0, 2, 500), alone], header="a,b,c", delimiter=",", comments="")
+    correlations = []
+    for k in 1, 2, 4:
+        run("fit", "tables", "codes.csv", "--set", f"n_components={k}", "-o", f"{k}.npz")
+        text = words(capsys)
+        of_samples = np.corrcoef(load(f"{k}.npz").sample(100_000, rng=0).T)[0, 1]
+        correlations.append(of_samples)
+        found = re.search(r"correlation of 'a' and 'b' is 0.9\d in the data and (\S+) in the model: raise (\S+);", text)
+        assert bool(found) == (of_samples < 0.6)
+        if found:
+            assert abs(float(found[1]) - of_samples) < 0.02
+            assert found[2] == f"n_components={k}"
+    assert correlations[0] < 0.02 < 0.6 < correlations[2]
+    run("fit", "tables", "codes.csv", "--columns", "a", "-o", "a.npz")
+    assert "correlation" not in words(capsys)
+
+
+def test_advice_on_missing_cells_names_a_model_that_takes_them(folder, capsys):
+    """Values that are there where another column is large vary less than all values: PPCA is right to vary more."""
+    rng = np.random.default_rng(5)
+    a, noise = rng.standard_normal((200, 1)), 0.05 * rng.standard_normal((200, 3))
+    x = a + noise
+    x[a[:, 0] < 1.2, 1] = np.nan
+    np.savetxt("selected.csv", x, delimiter=",")
+    run("fit", "ppca", "selected.csv", "--set", "tol=3e-4", "-o", "selected.npz")
+    assert np.sqrt(load("selected.npz").covariance()[1, 1]) > 2 * np.nanstd(x[:, 1])
+    assert "times the standard deviation" not in words(capsys)
+    y = rng.standard_normal((200, 3)) * [1.0, 20.0, 20.0]
+    y[:40, 0] = np.nan
+    np.savetxt("units.csv", y, delimiter=",")
+    run("fit", "ppca", "units.csv", "-o", "units.npz")
+    text = words(capsys)
+    assert "fit gmm gives every column its own variance" in text
+    assert "fit fa" not in text
+    run("fit", "gmm", "units.csv", "-o", "gmm.npz")
+    np.savetxt("units.csv", y[40:], delimiter=",")
+    run("fit", "ppca", "units.csv", "-o", "complete.npz")
+    assert "fit fa gives every column its own noise" in words(capsys)
+    run("fit", "fa", "units.csv", "-o", "fa.npz")
+
+
 def test_one_outlier_among_held_out_rows_is_no_sign_of_memory():
     near, far = (scores.Score(np.full(9, value), 2, False) for value in (-1.0, -2.1))
     outlier = scores.Score(np.r_[np.full(8, -1.9), -1e6], 2, False)
@@ -287,7 +345,12 @@ def test_levels_of_tables_are_counted_and_proposed_for_others(folder, capsys):
     run("fit", "tables", "whole.csv", "-o", "t.npz", "--force", "--set", "n_levels=6")
     assert load("t.npz").n_levels == 6
     run("fit", "vae", "whole.csv", "-o", "v.npz", *sets("vae"))
-    assert "with --set n_levels=4" in capsys.readouterr().out
+    text = words(capsys)
+    assert "with --set n_levels=4" in text
+    assert "share the levels" not in text
+    np.savetxt("codes.csv", np.c_[WHOLE[:, 0] * 7, WHOLE[:, 1] // 2], header="n,code", delimiter=",", comments="")
+    run("fit", "vae", "codes.csv", "-o", "c.npz", *sets("vae"))
+    assert "share the levels, and one of a small range, such as 'code' with 0..1, may become too wide" in words(capsys)
     run("fit", "vae", "whole.csv", "-o", "w.npz", *sets("vae"), "--set", "n_levels=4")
     run("sample", "w.npz", "-n", 9, "-o", "w.csv")
     assert all(re.fullmatch("[0-3]", cell) for row in rows_of("w.csv")[1] for cell in row)  # not 3.0
