@@ -120,7 +120,8 @@ def _lost_correlation(covariance: Array, data: Data, remedy: str) -> Iterator[st
         return
     x, weights = weighted_rows(data.x, data.weights)
     of_data, of_model = _correlations(np.cov(x.T, aweights=weights, ddof=0)), _correlations(covariance)
-    i, j = (int(place) for place in np.unravel_index(np.abs(of_data - of_model).argmax(), (D, D)))
+    lost = np.abs(np.triu(of_data - of_model, 1))
+    i, j = (int(place) for place in np.unravel_index(lost.argmax(), (D, D)))
     r, rho = float(of_data[i, j]), float(of_model[i, j])
     chance = (1 - rho**2) * np.sqrt(2 * np.log(D**2 / FALSE_ALARM) / weights.sum() ** 2 * (weights @ weights))
     if abs(r - rho) > max(LOST, chance):

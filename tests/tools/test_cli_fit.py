@@ -280,6 +280,9 @@ def test_one_component_of_tables_loses_the_correlations(folder, capsys):
             assert found[2] == f"n_components={k}"
     assert correlations[0] < 0.02 < 0.6 < correlations[2]
     run("fit", "tables", "codes.csv", "--columns", "a", "-o", "a.npz")
+    np.savetxt("still.csv", np.c_[alone, np.zeros(500)], delimiter=",")
+    run("fit", "tables", "still.csv", "--set", "smoothing=0", "-o", "still.npz")
+    run("fit", "tables", "still.csv", "-o", "smooth.npz")
     assert "correlation" not in words(capsys)
 
 
@@ -348,7 +351,8 @@ def test_levels_of_tables_are_counted_and_proposed_for_others(folder, capsys):
     text = words(capsys)
     assert "with --set n_levels=4" in text
     assert "share the levels" not in text
-    np.savetxt("codes.csv", np.c_[WHOLE[:, 0] * 7, WHOLE[:, 1] // 2], header="n,code", delimiter=",", comments="")
+    codes = np.c_[WHOLE[:, 0] * 7, WHOLE[:, 1] // 2]
+    np.savetxt("codes.csv", codes, header="n,code", delimiter=",", comments="")
     run("fit", "vae", "codes.csv", "-o", "c.npz", *sets("vae"))
     assert "share the levels, and one of a small range, such as 'code' with 0..1, may become too wide" in words(capsys)
     run("fit", "vae", "whole.csv", "-o", "w.npz", *sets("vae"), "--set", "n_levels=4")

@@ -172,7 +172,7 @@ def build(verb: Verb, settings: dict[str, Any], seed: int, data: Data) -> Estima
                 "numbers, and its likelihood is a probability"
             )
             largest = data.x.max(axis=0).astype(int)
-            small = int(largest.argmin())
+            small = int(np.where(largest > 0, largest, n_levels).argmin())
             if n_levels > SHARED * (largest[small] + 1):
                 hint += (
                     "; all columns share the levels, and one of a small range, such as "
