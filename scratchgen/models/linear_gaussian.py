@@ -448,7 +448,7 @@ class PPCA(LinearGaussianModel):
         if k >= D:
             raise ValueError(
                 f"n_components must be below the {D} columns of x, got {k} for {D} feature(s): "
-                "σ² needs at least one further direction"
+                "σ² needs at least one further direction" + ("; fit a GaussianMixture" if D == 1 else "")
             )
 
         variances = np.full(D, filled.covariance.diagonal().max())  # σ² is one number: a column may be far smaller

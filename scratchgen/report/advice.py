@@ -10,6 +10,7 @@ from scratchgen.models.categorical_mixture import CategoricalMixture
 from scratchgen.models.gaussian_mixture import GaussianMixture
 from scratchgen.models.linear_gaussian import PPCA, LinearGaussianModel
 from scratchgen.models.network_model import NetworkModel
+from scratchgen.report.moments import correlations, covariance_of, moments
 from scratchgen.report.scores import Score
 from scratchgen.report.tables import Data
 from scratchgen.validation import Array, weighted_rows
@@ -40,23 +41,35 @@ def memorises(training: Score, validation: Score) -> bool:
 
 def on_columns(model: object, data: Data) -> Iterator[str]:
     """Advice for a model by EM whose samples have other standard deviations or correlations than the data."""
-    if isinstance(model, GaussianMixture) and model.n_components == 1:
+    match model:
+        case GaussianMixture():
+            yield from _on_gaussians(model, data)
+        case CategoricalMixture():
+            yield from _on_tables(model, data)
+        case LinearGaussianModel():
+            yield from _on_factors(model, data)
+
+
+def _on_gaussians(model: GaussianMixture, data: Data) -> Iterator[str]:
+    """One component, one variance for all columns, and components without correlations."""
+    kind, covariance = model.covariance_type, model.mixture_.covariance()
+    if model.n_components == 1:
         yield "one component is a single normal distribution; for K clusters: --set n_components=K"
-    if isinstance(model, CategoricalMixture):
-        k = model.n_components
-        yield from list(_too_wide_tables(model, data)) or _lost_correlation(
-            _covariance(model), data, f"raise n_components={k}; the columns are independent within a component"
+    found = _widest(covariance, data) if kind == "spherical" else None
+    if found:
+        yield (
+            "with covariance_type='spherical' all columns of a component share one variance: samples of "
+            f"{found[0]!r} will have {found[1]:.3g} times the standard deviation of the data.  'diag' and 'full' give "
+            "every column its own"
         )
-    if isinstance(model, LinearGaussianModel):
-        k, most = model.n_components, len(data.names) - 1
-        remedy = f"raise n_components={k}, to {most} at most, or fit gmm"
-        wide = list(_too_wide_noise(model, data)) if isinstance(model, PPCA) else []
-        yield from wide or (_lost_correlation(model.covariance(), data, remedy) if k < most else ())
+    elif kind in ("spherical", "diag"):
+        yield from _lost_correlation(covariance, data, "raise n_components, or --set covariance_type=full")
 
 
-def _too_wide_tables(model: CategoricalMixture, data: Data) -> Iterator[str]:
-    """Smoothing spreads one example over the levels of all columns, which are far away for a column of small ones."""
-    if found := _widest(np.sqrt(_covariance(model).diagonal()), data):
+def _on_tables(model: CategoricalMixture, data: Data) -> Iterator[str]:
+    """Levels that are far too many for a column, and one component, whose columns are independent."""
+    covariance = _covariance_of_tables(model)
+    if found := _widest(covariance, data):
         name, ratio = found
         largest = int(data.x[:, data.names.index(name)].max())
         yield (
@@ -65,9 +78,13 @@ def _too_wide_tables(model: CategoricalMixture, data: Data) -> Iterator[str]:
             "smoothing gives every level a probability.  --set smoothing=0 gives levels that do not occur the "
             "probability 0; or fit columns of other ranges apart, with --columns; or fit gmm, ddpm or sde"
         )
+    elif model.n_components == 1:
+        yield from _lost_correlation(
+            covariance, data, "raise n_components=1; the columns are independent within a component"
+        )
 
 
-def _covariance(model: CategoricalMixture) -> Array:
+def _covariance_of_tables(model: CategoricalMixture) -> Array:
     """Covariance, (D, D), of samples of a mixture of tables."""
     levels = np.arange(model.n_levels)
     means = model.probabilities_ @ levels
@@ -77,14 +94,14 @@ def _covariance(model: CategoricalMixture) -> Array:
     return covariance + np.diag(model.weights_ @ within)
 
 
-def _too_wide_noise(model: PPCA, data: Data) -> Iterator[str]:
-    """One noise variance of all columns is large for a column of small values.
+def _on_factors(model: LinearGaussianModel, data: Data) -> Iterator[str]:
+    """One noise variance that is large for a column of small values, and too few factors.
 
     Values that are not missing may vary less than all values; the noise alone must exceed their standard deviation.
     """
-    spread = np.sqrt(model.covariance().diagonal())
-    found = _widest(spread, data)
-    if found and np.sqrt(model.noise_variance_) * found[1] > spread[data.names.index(found[0])]:
+    covariance = model.covariance()
+    found = _widest(covariance, data) if isinstance(model, PPCA) else None
+    if found and np.sqrt(model.noise_variance_ / covariance.diagonal()[data.names.index(found[0])]) * found[1] > 1:
         missing = np.isnan(data.x).any()
         other = f"fit {'gmm' if missing else 'fa'} gives every column its own {'variance' if missing else 'noise'}"
         yield (
@@ -92,22 +109,16 @@ def _too_wide_noise(model: PPCA, data: Data) -> Iterator[str]:
             f"standard deviation of the data.  {other}; or divide the columns by their standard deviations before "
             "fit ppca"
         )
+    elif (k := model.n_components) < (most := len(data.names) - 1):
+        yield from _lost_correlation(covariance, data, f"raise n_components={k}, to {most} at most, or fit gmm")
 
 
-def _widest(spread: Array, data: Data) -> tuple[str, float] | None:
+def _widest(covariance: Array, data: Data) -> tuple[str, float] | None:
     """Name and ratio of the column whose standard deviation exceeds that of the data most, if by more than TOO_WIDE."""
-    of_data = np.array([_std(column, data.weights) for column in data.x.T])
+    spread, of_data = np.sqrt(covariance.diagonal()), moments(data.x, data.weights)[1]
     ratios = np.divide(spread, of_data, out=np.ones_like(spread), where=of_data > 0)
     d = int(ratios.argmax())
     return (data.names[d], float(ratios[d])) if ratios[d] > TOO_WIDE else None
-
-
-def _std(column: Array, weights: Array | None) -> float:
-    """Standard deviation of the values of a column, (N,), that are not missing, with the weights of their rows."""
-    known = ~np.isnan(column)
-    values, weights = weighted_rows(column[known], None if weights is None else weights[known])
-    mean = np.average(values, weights=weights)
-    return float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
 
 
 def _lost_correlation(covariance: Array, data: Data, remedy: str) -> Iterator[str]:
@@ -118,8 +129,8 @@ def _lost_correlation(covariance: Array, data: Data, remedy: str) -> Iterator[st
     D, names = len(covariance), data.names
     if D < 2 or np.isnan(data.x).any():
         return
-    x, weights = weighted_rows(data.x, data.weights)
-    of_data, of_model = _correlations(np.cov(x.T, aweights=weights, ddof=0)), _correlations(covariance)
+    _, weights = weighted_rows(data.x, data.weights)
+    of_data, of_model = correlations(covariance_of(data.x, data.weights)), correlations(covariance)
     lost = np.abs(np.triu(of_data - of_model, 1))
     i, j = (int(place) for place in np.unravel_index(lost.argmax(), (D, D)))
     r, rho = float(of_data[i, j]), float(of_model[i, j])
@@ -129,10 +140,3 @@ def _lost_correlation(covariance: Array, data: Data, remedy: str) -> Iterator[st
             f"the correlation of {names[i]!r} and {names[j]!r} is {r:.2f} in the data and {rho:.2f} in the model: "
             f"{remedy}"
         )
-
-
-def _correlations(covariance: Array) -> Array:
-    """Correlations, (D, D), of a covariance; 0 for constant columns."""
-    std = np.sqrt(covariance.diagonal())
-    scale = np.divide(1, std, out=np.zeros_like(std), where=std > 0)
-    return covariance * scale * scale[:, None]

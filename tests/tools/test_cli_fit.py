@@ -236,17 +236,34 @@ def test_correlations_that_one_factor_loses_are_named(folder, capsys):
         assert abs(float(found[4]) - of_model) < 0.006
         assert "raise n_components=1, to 3 at most" in text
         run("fit", model, "pairs.csv", "--weights", "w", "--set", "n_components=2", "-o", f"{model}2.npz")
-        assert "correlation" not in words(capsys)
+        assert "the correlation of" not in words(capsys)
 
 
 def test_advice_needs_no_complete_rows_and_no_spread(folder, capsys):
     np.savetxt("gaps.csv", [[1.0, np.nan, 5, 1], [2, 3, 5, 4], [np.nan, 1, 5, 1], [4, 4, 5, 3]], delimiter=",")
     run("fit", "ppca", "gaps.csv", "-o", "gaps.npz")
-    assert "correlation" not in words(capsys)
+    assert "the correlation of" not in words(capsys)
     run("fit", "gmm", "mine.csv", "-o", "one.npz")
     assert "one component is a single normal distribution" in words(capsys)
     run("fit", "gmm", "mine.csv", "--set", "n_components=2", "-o", "two.npz")
     assert "single normal" not in words(capsys)
+
+
+def test_gaussians_of_few_variances_name_the_column_or_the_correlation(folder, capsys):
+    x = np.random.default_rng(1).multivariate_normal(np.zeros(2), [[1.0, 0.9], [0.9, 1.0]], 300)
+    np.savetxt("units.csv", x * [1.0, 1e3], delimiter=",", header="x,y", comments="")
+    np.savetxt("units_alike.csv", x, delimiter=",", header="x,y", comments="")
+    run("fit", "gmm", "units.csv", "--set", "covariance_type=spherical", "-o", "a.npz")
+    found = re.search(r"samples of 'x' will have (\S+) times .* 'diag' and 'full' give every column", words(capsys))
+    assert abs(float(found[1]) / (load("a.npz").mixture_.covariance()[0, 0] ** 0.5 / x[:, 0].std()) - 1) < 0.01
+    for kind, file in ("spherical", "units_alike.csv"), ("diag", "units.csv"), ("full", "units.csv"):
+        run("fit", "gmm", file, "--set", f"covariance_type={kind}", "-o", f"{kind}.npz")
+        text = words(capsys)
+        lost = (
+            "the correlation of 'x' and 'y' is 0.90 in the data and 0.00 in the model: raise n_components, or" in text
+        )
+        assert lost == (kind != "full")
+        assert "times the standard deviation" not in text
 
 
 def test_the_largest_correlation_of_few_rows_is_no_sign_of_a_fault(folder, capsys):
@@ -257,7 +274,7 @@ def test_the_largest_correlation_of_few_rows_is_no_sign_of_a_fault(folder, capsy
     np.savetxt("many.csv", np.tile(x, (25, 1)), delimiter=",")
     for model in "fa", "ppca":
         run("fit", model, "few.csv", "-o", f"{model}.npz")
-        assert "correlation" not in words(capsys)
+        assert "the correlation of" not in words(capsys)
         run("fit", model, "many.csv", "-o", f"{model}2.npz")
         assert "the correlation of" in words(capsys)
 
@@ -283,7 +300,7 @@ def test_one_component_of_tables_loses_the_correlations(folder, capsys):
     np.savetxt("still.csv", np.c_[alone, np.zeros(500)], delimiter=",")
     run("fit", "tables", "still.csv", "--set", "smoothing=0", "-o", "still.npz")
     run("fit", "tables", "still.csv", "-o", "smooth.npz")
-    assert "correlation" not in words(capsys)
+    assert "the correlation of" not in words(capsys)
 
 
 def test_advice_on_missing_cells_names_a_model_that_takes_them(folder, capsys):

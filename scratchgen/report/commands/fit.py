@@ -21,6 +21,7 @@ from scratchgen.models.network_model import NetworkModel
 from scratchgen.models.progress import shown
 from scratchgen.report import advice
 from scratchgen.report.files import check_output
+from scratchgen.report.moments import samples_beside
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
 from scratchgen.report.scores import is_exact, kind_of, n_parameters_of, score_rows
 from scratchgen.report.settings import add_settings, settings_of
@@ -278,8 +279,8 @@ def _summarize(model: Estimator, data: Data, held_out: Data | None, options: arg
         say(f"  validation  {validation.text()}")
         if isinstance(model, NetworkModel):
             hints += advice.on_scores(model, training, validation)
-    for hint in hints:
-        say(hint)
+    for line in [*samples_beside(model, data, options.seed), *hints]:
+        say(line)
     print(f"Next:\n  scratchgen sample {out} -n 1000 -o samples.csv")
     print(f"  scratchgen score {out} {shlex.join(words_of(options))}")
     print(f"  scratchgen info {out}", flush=True)
