@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: this package against frameworks, on the same work, interleaved, on one core.
+"""`python -m benchmarks`: this package against frameworks, on one core: time, memory, accuracy, quality of samples.
 
 Nothing is installed.  A library of torch, JAX, scikit-learn and diffusers that is missing is left out and named.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -16,16 +15,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+from benchmarks import summary, targets
+from benchmarks.markdown import publish, replace_table
+from benchmarks.timing import LIMIT, pin_to_one_core, start_with_one_thread, time_case
+
 COMPARED = ("training", "sampling", "em")  # suites of cases that several libraries run
-SUITES = (*COMPARED, "accuracy", "memory", "startup", "growth", "anatomy")
+LONG = ("race", "solvers")  # minutes, also in their short form
+SUITES = (*COMPARED, "accuracy", "memory", "rows", "startup", "growth", "anatomy", *LONG)
 
 
 def main() -> int:
     """Run the suites and print Markdown; return 1 if the results of a side differ from ours."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"any of {', '.join(SUITES)}; default all")
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller cases, three rounds; under 3 minutes")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer and smaller cases, three rounds, no race and no solvers unless named; under 3 minutes",
+    )
     parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (default 9, quick 3)")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="all numbers of every round")
     parser.add_argument("--markdown", type=Path, default=None, metavar="FILE", help="replaces the tables in FILE")
@@ -34,18 +41,10 @@ def main() -> int:
     unknown = set(options.suites) - set(SUITES)
     if unknown:
         parser.error(f"suites must be among {', '.join(SUITES)}, got {', '.join(sorted(unknown))}")
-    if any(os.environ.get(name) != "1" for name in THREADS):  # libraries read these when they are loaded
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "benchmarks", *sys.argv[1:]],
-            os.environ | dict.fromkeys(THREADS, "1"),
-        )
-    from benchmarks import summary
-    from benchmarks.markdown import publish, replace_table
-
+    start_with_one_thread("benchmarks")
     rounds = options.rounds or (3 if options.quick else 9)
     record: dict[str, Any] = {}
-    publish(report(options.suites or list(SUITES), options.quick, rounds, record), options.markdown)
+    publish(report(options.suites, options.quick, rounds, record), options.markdown)
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=1, default=vars) + "\n", encoding="utf-8")
     if options.summary is not None:
@@ -54,37 +53,24 @@ def main() -> int:
 
 
 def report(suites: list[str], quick: bool, rounds: int, record: dict[str, Any]) -> Iterator[str]:
-    """Run one suite after another; yield Markdown and fill `record`."""
+    """Run one suite after another, all of them if none is named; yield Markdown and fill `record`."""
     yield heading(rounds)
-    for suite in suites:
+    if quick and not suites:
+        yield f"\nLeft out by --quick, unless they are named: {', '.join(LONG)}."
+    for suite in suites or (name for name in SUITES if not (quick and name in LONG)):
         yield f"\n## {suite}\n"
         module = import_module(f"benchmarks.{suite}")
         if suite in COMPARED:
             yield from compare(module.cases(quick), rounds, record.setdefault(suite, []))
-            continue
-        if suite == "accuracy":
-            found: Any = (module.errors(),)
-        elif suite == "memory":
-            found = (module.peaks(quick),)
-        elif suite == "startup":
-            found = (module.imports(rounds), module.cold_starts(rounds))
-        elif suite == "growth":
-            found = (module.curves(quick, rounds),)
         else:
-            found = (module.parts(rounds), module.step_parts(rounds))
-        record[suite] = found if len(found) > 1 else found[0]
-        yield from module.report(*found)
+            record[suite] = yield from module.suite(quick, rounds)
     if not quick:
-        from benchmarks import targets
-
         yield "\n## targets\n"
         yield from targets.report(record)
 
 
 def heading(rounds: int) -> str:
     """The machine of the measurement: processor, versions, core."""
-    from benchmarks.timing import pin_to_one_core
-
     core = pin_to_one_core()
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -120,8 +106,6 @@ def kernels() -> str:
 
 def compare(cases: Iterator[Any], rounds: int, record: list[Any]) -> Iterator[str]:
     """Time the cases of one suite; one table per set of sides."""
-    from benchmarks.timing import LIMIT, time_case
-
     header: list[str] = []
     for case in cases:
         timing = time_case(case, rounds)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.em import ours, theirs
+from benchmarks.markdown import Suite
 from scratchgen import Mixture
 from scratchgen.validation import Array
 
@@ -109,3 +110,10 @@ def report(found: dict[str, dict[str, float]]) -> Iterator[str]:
     yield f"|---|{'---|' * len(sides)}"
     for kind, values in found.items():
         yield f"| {kind} | {' | '.join('refuses' if np.isnan(v) else f'{v:.0e}' for v in values.values())} |"
+
+
+def suite(quick: bool, rounds: int) -> Suite:
+    """Measure, yield Markdown, and return the measurements."""
+    found = errors()
+    yield from report(found)
+    return found

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import Suite
 from benchmarks.timing import Work
 from benchmarks.training import Ours, bare_products, mlp_problem
 from scratchgen.fast import silu as fast
@@ -175,3 +176,10 @@ def report(costs: dict[str, dict[str, float]], steps: dict[str, dict[str, float]
         shares = [value / whole for value in part.values()]
         cells = [f"{share:.0%}" for share in [*shares, 1 - sum(shares)]]
         yield f"| {name} | {whole:,.0f} | {' | '.join(cells)} |"
+
+
+def suite(quick: bool, rounds: int) -> Suite:
+    """Measure, yield Markdown, and return the measurements."""
+    found = parts(rounds), step_parts(rounds)
+    yield from report(*found)
+    return found

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.em import data
+from benchmarks.markdown import Suite
 from benchmarks.timing import Work
 from benchmarks.training import Ours, ddpm_problem
 from scratchgen import NoiseSchedule
@@ -94,3 +95,10 @@ def report(found: dict[str, Curve]) -> Iterator[str]:
         times = ", ".join(f"{1e3 * value:.3g}" for value in curve.seconds)
         memory = ", ".join(f"{value:.2g}" for value in curve.mebibytes)
         yield f"| {name} | {sizes} | {times} | {curve.exponent:.2f} | {memory} |"
+
+
+def suite(quick: bool, rounds: int) -> Suite:
+    """Measure, yield Markdown, and return the measurements."""
+    found = curves(quick, rounds)
+    yield from report(found)
+    return found

@@ -1,12 +1,14 @@
-"""Writes a measured table into a hand-written file."""
+"""Prints measured tables, and writes them into a hand-written file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
+from typing import Any
 
 from scratchgen.models.files import write_atomically
 
+Suite = Generator[str, None, Any]  # yields Markdown line by line, returns the measurements
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 

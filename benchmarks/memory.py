@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks import em, sampling, training
+from benchmarks.markdown import Suite
 from benchmarks.timing import Case
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux
@@ -59,6 +60,13 @@ def report(found: Peaks) -> Iterator[str]:
     for work, sides in found.items():
         for side, (peak, added) in sides.items():
             yield f"| {work} | {side} | {peak:,.0f} | {added:,.1f} |"
+
+
+def suite(quick: bool, rounds: int) -> Suite:
+    """Measure, yield Markdown, and return the measurements."""
+    found = peaks(quick)
+    yield from report(found)
+    return found
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,15 +42,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.markdown import Suite, publish
+from benchmarks.timing import pin_to_one_core, start_with_one_thread
 from scratchgen import DDPM, Mixture, NoiseSchedule, datasets
 from scratchgen.export import Layers, from_layers, layers, load_state_dict, state_dict
 from scratchgen.grading import ancestral_density
 from scratchgen.nn import NoiseNetwork, cosine_decay
 from scratchgen.validation import Array
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ROOT = Path(__file__).parents[1]
 HORIZONS = (200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600, 12_800)
+SHORT = HORIZONS[2:9]  # in `python -m benchmarks`
 SEEDS = (0, 1, 2)
 N_ROWS = 20_000
 NOISE = 0.1  # of the two moons
@@ -261,6 +263,8 @@ class Contestant(NamedTuple):
     options: dict[str, Any]
 
 
+# In `python -m benchmarks`; torch.compile and the plain recipe take longer than torch.
+IN_SUITE = ("ours", 'ours, weighting="bound", step_choice="importance"', "torch", "JAX")
 RECIPE = {"weighting": "bound", "step_choice": "importance"}
 PLAIN = {"prediction": "noise", "n_coordinate_features": 0}
 CONTESTANTS = {
@@ -351,8 +355,8 @@ def least(train: Callable[[int], Result], goal: float, horizons: tuple[int, ...]
 
 
 def spread(values: list[float]) -> str:
-    """Median and range."""
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    """Median and range; the value itself if it is one."""
+    return f"{values[0]:.2f}" if len(values) == 1 else f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def cells(found: list[Result | None], horizons: tuple[int, ...]) -> list[str]:
@@ -364,16 +368,23 @@ def cells(found: list[Result | None], horizons: tuple[int, ...]) -> list[str]:
     return [steps, spread([result.seconds for result in reached]), spread([result.cold for result in reached])]
 
 
+Record = dict[str, dict[str, list[Any]]]  # target -> contestant -> all trainings, each with its seed
+
+
 def report(
-    targets: list[str], horizons: tuple[int, ...], seeds: tuple[int, ...], record: dict[str, dict[str, list[Any]]]
+    targets: Sequence[str],
+    contestants: Sequence[str],
+    horizons: tuple[int, ...],
+    seeds: tuple[int, ...],
+    record: Record,
 ) -> Iterator[str]:
-    """Lines of Markdown; fill `record`: all trainings with their seed, by target and contestant."""
+    """Lines of Markdown; fill `record`."""
     yield "| goal | contestant | steps, each seed | training, CPU s | with cold start |\n|---|---|---|---|---|"
     for target in targets:
         unit = "bits/dim" if "n_levels" in TARGETS[target].options else "nats"
-        for name, contestant in CONTESTANTS.items():
+        for name in contestants:
             kept: list[Any] = record.setdefault(target, {}).setdefault(name, [])
-            if find_spec(contestant.library) is None:
+            if find_spec(CONTESTANTS[name].library) is None:
                 yield f"| {target} | {name} | missing | – | – |"
                 continue
 
@@ -388,11 +399,19 @@ def report(
                 yield f"| {target}, {goal} {unit} | {name} | {' | '.join(cells(found, horizons))} |"
 
 
-def draw(record: dict[str, dict[str, list[Any]]], path: Path) -> None:
+def suite(quick: bool, rounds: int) -> Suite:
+    """The race of `python -m benchmarks`: eight Gaussians, at most 3200 steps; `quick` takes one seed."""
+    record: Record = {}
+    yield from report(list(TARGETS)[:1], IN_SUITE, SHORT, SEEDS[: 1 if quick else None], record)
+    return record
+
+
+def draw(record: Record, path: Path) -> None:
     """Grade of every training against its CPU time with the cold start, a panel for each target."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
-    figure = Figure((5 * len(record), 4.5), layout="constrained")
+    figure = Figure((5 * len(record), 5.5), layout="constrained")
     for axes, (target, by_name) in zip(figure.subplots(1, len(record), squeeze=False)[0], record.items(), strict=True):
         for name, kept in by_name.items():
             horizons = sorted({row[1] for row in kept})
@@ -403,7 +422,12 @@ def draw(record: dict[str, dict[str, list[Any]]], path: Path) -> None:
             axes.axhline(goal, color="0.7", lw=1)
         digits = "n_levels" in TARGETS[target].options
         axes.set(title=target, xlabel="CPU time with cold start, s", ylabel="bits/dim" if digits else "KL(p‖p_θ), nats")
-        axes.legend(fontsize="small")
+        axes.set_yscale("linear" if digits else "log")
+        for axis in (axes.xaxis,) if digits else (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize="small")
     figure.savefig(path, dpi=110)
 
 
@@ -413,24 +437,19 @@ def main() -> None:
         prog="python -m benchmarks.race", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"any of {', '.join(TARGETS)}; default all")
-    parser.add_argument("--quick", action="store_true", help="eight Gaussians, one seed, at most 2400 steps")
+    parser.add_argument("--quick", action="store_true", help="as in `python -m benchmarks`, with one seed")
     parser.add_argument("--markdown", type=Path, default=None, metavar="FILE", help="replaces the table in FILE")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="all trainings")
     parser.add_argument("--figure", type=Path, default=None, metavar="FILE", help=".png or .svg; needs matplotlib")
     options = parser.parse_args()
     if unknown := set(options.targets) - set(TARGETS):
         parser.error(f"targets must be among {', '.join(TARGETS)}, got {', '.join(sorted(unknown))}")
-    if any(os.environ.get(name) != "1" for name in THREADS):  # libraries read these when they are loaded
-        single = dict.fromkeys(THREADS, "1")
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.race", *sys.argv[1:]], os.environ | single)
-    from benchmarks.markdown import publish
-    from benchmarks.timing import pin_to_one_core
-
-    pin_to_one_core()  # and all processes that it starts
+    start_with_one_thread("benchmarks.race")
+    pin_to_one_core()
     names = options.targets or list(TARGETS)[: 1 if options.quick else None]
-    horizons, seeds = (HORIZONS[2:8], SEEDS[:1]) if options.quick else (HORIZONS, SEEDS)
-    record: dict[str, dict[str, list[Any]]] = {}
-    publish(report(names, horizons, seeds, record), options.markdown)
+    extent = (IN_SUITE, SHORT, SEEDS[:1]) if options.quick else (list(CONTESTANTS), HORIZONS, SEEDS)
+    record: Record = {}
+    publish(report(names, *extent, record), options.markdown)
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if options.figure is not None:

@@ -1,12 +1,13 @@
 """Memory of every verb over the rows of a large file: `python -m benchmarks.rows [MEBIBYTES]`.
 
-The numbers are the peaks of NumPy's allocations, by tracemalloc, less the result.  The pages of the file that the
-system keeps are not among them, since it drops them when memory is needed.
+The numbers are the peaks of NumPy's allocations, by tracemalloc, less what the work must hold: its result, and in the
+fit of a network the copy of the rows in float32.  The pages of the file that the system keeps are not among them, since
+it drops them when memory is needed.  The rows of a smaller file take fewer blocks, and the same memory for each.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import tracemalloc
 import warnings
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import Suite, publish
+from benchmarks.timing import pin_to_one_core, start_with_one_thread
 from scratchgen import (
     DDPM,
     PPCA,
@@ -51,9 +54,9 @@ MODELS: list[tuple[Any, dict[str, dict[str, Any]]]] = [
 ]
 
 
-def write_file(path: Path, mebibytes: int, dimension: int, dtype: str) -> None:
+def write_file(path: Path, mebibytes: float, dimension: int, dtype: str) -> None:
     """Whole numbers 0..3 in a file of about this size, so that all models take them."""
-    n, rng = mebibytes * 2**20 // (dimension * np.dtype(dtype).itemsize), np.random.default_rng(1)
+    n, rng = int(mebibytes * 2**20) // (dimension * np.dtype(dtype).itemsize), np.random.default_rng(1)
     x = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(n, dimension))
     for start in range(0, n, 65_536):
         x[start : start + 65_536] = rng.integers(0, 4, x[start : start + 65_536].shape)
@@ -72,8 +75,8 @@ def added(work: Any, *given: Any, **options: Any) -> tuple[float, float]:
     return (peak - size) / 2**20, size / 2**20
 
 
-def measure(mebibytes: int, dimension: int, dtype: str) -> Iterator[tuple[str, str, float, float]]:
-    """Model, verb, MiB added and MiB of the result, for a file."""
+def measure(mebibytes: float, dimension: int, dtype: str) -> Iterator[tuple[str, str, float, float]]:
+    """Model, verb, MiB added and MiB that the verb must hold, for a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.npy"
         write_file(path, mebibytes, dimension, dtype)
@@ -83,21 +86,45 @@ def measure(mebibytes: int, dimension: int, dtype: str) -> Iterator[tuple[str, s
             if name == "LinearVAE":
                 model.fit(x[:1000])
             else:
-                yield name, "fit", *added(model.fit, x)
+                copy = 4 * x.size / 2**20 if name in ("VAE", "DDPM", "ScoreSDE") else 0.0
+                yield name, "fit", added(model.fit, x)[0] - copy, copy
             for verb, options in verbs.items():
                 yield name, verb, *added(getattr(model, verb), x, **options)
             yield name, "sample", *added(model.sample, len(x), rng=0)
 
 
-def main(mebibytes: int = 1024) -> None:
-    """Print a table of Markdown for files of 8 and 64 columns, in float32 and float64."""
-    print("| file | model | verb | added, MiB | result, MiB |\n|---|---|---|---|---|")
-    for dimension in 8, 64:
+Record = dict[str, dict[str, list[float]]]  # file -> model.verb -> MiB added, MiB that the verb must hold
+
+
+def report(mebibytes: float, dimensions: tuple[int, ...], record: Record) -> Iterator[str]:
+    """A table of Markdown for files in float32 and float64; fill `record`."""
+    yield "| file | model | verb | added, MiB | result or copy of the rows, MiB |\n|---|---|---|---|---|"
+    for dimension in dimensions:
         for dtype in "float32", "float64":
+            file = f"{mebibytes} MiB, {dimension} columns, {dtype}"
+            found = record.setdefault(file, {})
             for model, verb, peak, size in measure(mebibytes, dimension, dtype):
-                file = f"{mebibytes} MiB, {dimension} columns, {dtype}"
-                print(f"| {file} | {model} | {verb} | {peak:,.0f} | {size:,.0f} |", flush=True)
+                found[f"{model}.{verb}"] = [peak, size]
+                yield f"| {file} | {model} | {verb} | {peak:,.0f} | {size:,.0f} |"
+
+
+def suite(quick: bool, rounds: int) -> Suite:
+    """Part of `python -m benchmarks`: files of 64 MiB; `quick` takes one size of row and 4 MiB."""
+    record: Record = {}
+    yield from report(4 if quick else 64, (8,) if quick else (8, 64), record)
+    return record
+
+
+def main() -> None:
+    """Print a table of Markdown for files of 8 and 64 columns."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rows", description=__doc__)
+    parser.add_argument("mebibytes", nargs="?", type=int, default=1024, help="size of each file (default 1024)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="replaces the table in FILE")
+    options = parser.parse_args()
+    start_with_one_thread("benchmarks.rows")
+    pin_to_one_core()
+    publish(report(options.mebibytes, (8, 64), {}), options.markdown)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from threadpoolctl import threadpool_limits
 
+from benchmarks.markdown import Suite, publish
+from benchmarks.timing import pin_to_one_core, start_with_one_thread
 from scratchgen import DDPM, Mixture, ScoreSDE, datasets, to_ddpm
 from scratchgen.sde import exponential_sampler, predict_x0, reverse_times
 from scratchgen.validation import Array
@@ -26,10 +27,11 @@ from scratchgen.validation import Array
 TRUTH = datasets.eight_gaussians()
 OPTIONS: dict[str, Any] = {"hidden": (128, 128), "n_coordinate_features": 3, "standardize": False}
 CALLS = (10, 15, 20, 25, 30, 50, 100, 250)
+STEPS, SAMPLES = 4000, 50_000
 SMOOTH, CELL, REACH = 0.05, 0.0125, 3.0  # std of the kernel, width of a cell, half the width of the grid
 CHAIN_CALLS = (20, 30, 100)  # of a DDPM with T = 100
 MANY = ("Euler-Maruyama", "ancestral, even in t", "multistep, c = 1, even in t")  # also with more than 50 calls
-BEST = "multistep, c = 1 (default)"
+BEST, BEST_OF_CHAIN = "multistep, c = 1 (default)", "multistep, c = 1, sinh steps"
 
 
 def smoothed_kl(x: Array, law: Mixture = TRUTH) -> float:
@@ -113,7 +115,7 @@ CHAIN_SAMPLERS: dict[str, Sampler] = {
     "DDIM, even in t": partial(respaced, eta=0.0),
     "multistep, c = 1, even in t": partial(respaced, stochasticity=1.0),
     "multistep, c = 0, sinh steps": partial(respaced, sinh=True, stochasticity=0.0),
-    "multistep, c = 1, sinh steps": partial(respaced, sinh=True, stochasticity=1.0),
+    BEST_OF_CHAIN: partial(respaced, sinh=True, stochasticity=1.0),
 }
 Table = dict[str, dict[int, list[float]]]  # sampler -> calls -> KL for each seed
 
@@ -137,53 +139,72 @@ def measure(
                 continue
             found = [smoothed_kl(sampler(model, n, size, 100 + seed)) for seed, model in enumerate(models)]
             table[name][n] = found
-            cells.append(f"{np.mean(found):.4f} ({min(found):.4f} to {max(found):.4f})")
+            spread = f" ({min(found):.4f} to {max(found):.4f})" if len(found) > 1 else ""
+            cells.append(f"{np.mean(found):.4f}{spread}")
         yield f"| {name} | {' | '.join(cells)} |"
 
 
 def draw(tables: dict[str, Table], path: Path) -> None:
-    """KL against calls, a panel for each table."""
+    """KL against calls, a panel for each table; a KL below 0.0001 is drawn there."""
     from matplotlib.figure import Figure
 
-    figure = Figure((6 * len(tables), 4.5), layout="constrained")
-    for axes, (title, table) in zip(figure.subplots(1, len(tables)), tables.items(), strict=True):
+    figure = Figure((6 * len(tables), 5), layout="constrained")
+    panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
         for name, row in table.items():
             means = np.maximum([np.mean(v) for v in row.values()], 1e-4)
-            axes.loglog(list(row), means, "o-" if name == BEST else ".--", label=name, lw=2.5 if name == BEST else 1)
-        axes.set(title=title, xlabel="calls of the network", ylabel="KL(p‖p_θ), nats", xticks=CALLS, xticklabels=CALLS)
+            best = name in (BEST, BEST_OF_CHAIN)
+            axes.loglog(list(row), means, "o-" if best else ".--", label=name, lw=2.5 if best else 1)
+        calls = sorted({n for row in table.values() for n in row})
+        axes.set(title=title, xlabel="calls of the network", xticks=calls, xticklabels=calls)
         axes.minorticks_off()
         axes.legend(fontsize="small")
+    panels[0].set_ylabel("KL(p‖p_θ), nats, at least 0.0001")
+    panels[0].yaxis.set_major_formatter("{x:g}")
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    """Train the models for every seed, draw, and print three Markdown tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4000, help="of training")
-    parser.add_argument("--samples", type=int, default=50_000)
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="a .png or .svg file; needs matplotlib")
-    options = parser.parse_args()
-    threadpool_limits(1, user_api="blas")
-    trained = [
-        ScoreSDE(time_choice="importance", n_steps=options.steps, rng=seed, **OPTIONS).fit(TRUTH.sample(20000, seed))
-        for seed in range(options.seeds)
-    ]
-    exact = [ScoreSDE(n_steps=1, rng=seed, **OPTIONS).fit(TRUTH.sample(100, seed)) for seed in range(options.seeds)]
+def run(n_seeds: int, n_steps: int, size: int, tables: dict[str, Table]) -> Iterator[str]:
+    """Train the models for every seed, draw samples of each, and fill `tables`; yield Markdown."""
+    seeds, data = range(n_seeds), [TRUTH.sample(20_000, seed) for seed in range(n_seeds)]
+    recipe: dict[str, Any] = {"weighting": "bound", "step_choice": "importance"}
+    exact = [ScoreSDE(n_steps=1, rng=seed, **OPTIONS).fit(data[seed][:100]) for seed in seeds]
     for model in exact:
         model.network_ = ExactNoise()  # type: ignore[assignment]
-    how = {"weighting": "bound", "step_choice": "importance", "n_steps": options.steps}
-    chains = [DDPM(**how, rng=seed, **OPTIONS).fit(TRUTH.sample(20000, seed)) for seed in range(options.seeds)]
-    runs: list[tuple[str, Sequence[Any], int, dict[str, Sampler], tuple[int, ...]]] = [
-        ("exact score", exact, 2 * options.samples, SAMPLERS, CALLS),
-        ("trained", trained, options.samples, SAMPLERS, CALLS),
-        ("DDPM, T = 100", chains, options.samples, CHAIN_SAMPLERS, CHAIN_CALLS),
+    trained = [
+        ScoreSDE(time_choice="importance", n_steps=n_steps, rng=seed, **OPTIONS).fit(data[seed]) for seed in seeds
     ]
+    chains = [DDPM(n_steps=n_steps, rng=seed, **recipe, **OPTIONS).fit(data[seed]) for seed in seeds]
+    parts: dict[str, tuple[Sequence[Any], int, dict[str, Sampler], tuple[int, ...]]] = {
+        "exact score": (exact, 2 * size, SAMPLERS, CALLS),
+        "trained": (trained, size, SAMPLERS, CALLS),
+        "DDPM, T = 100": (chains, size, CHAIN_SAMPLERS, CHAIN_CALLS),
+    }
+    for title, (models, n, samplers, calls) in parts.items():
+        yield from measure(title, models, n, tables.setdefault(title, {}), samplers, calls)
+        yield ""
+
+
+def suite(quick: bool, rounds: int) -> Suite:
+    """Part of `python -m benchmarks`: one seed; `quick` trains a tenth as long and draws a fifth of the samples."""
     tables: dict[str, Table] = {}
-    for title, models, size, samplers, calls in runs:
-        for line in measure(title, models, size, tables.setdefault(title, {}), samplers, calls):
-            print(line, flush=True)
-        print()
+    yield from run(1, 400 if quick else STEPS, 10_000 if quick else SAMPLES, tables)
+    return tables
+
+
+def main() -> None:
+    """Print three Markdown tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.solvers", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of training")
+    parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="replaces the tables in FILE")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="a .png or .svg file; needs matplotlib")
+    options = parser.parse_args()
+    start_with_one_thread("benchmarks.solvers")
+    pin_to_one_core()
+    tables: dict[str, Table] = {}
+    publish(run(options.seeds, options.steps, options.samples, tables), options.markdown)
     if options.figure is not None:
         draw(tables, options.figure)
 

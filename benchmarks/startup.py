@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from statistics import median
 from typing import NamedTuple
 
+from benchmarks.markdown import Suite
+
 COLD_START = """
 from scratchgen import DDPM, datasets
 truth = datasets.eight_gaussians()
@@ -83,3 +85,10 @@ def report(imported: dict[str, list[float]], started: ColdStarts) -> Iterator[st
         f"Samples of the cold starts: E log p + H(p) from {off[0]:.2f} to {off[-1]:.2f} nats, shares of the modes from "
         f"{least[0]:.3f} to {most[-1]:.3f}, peak memory {memory[-1]:.0f} MiB."
     )
+
+
+def suite(quick: bool, rounds: int) -> Suite:
+    """Measure, yield Markdown, and return the measurements."""
+    found = imports(rounds), cold_starts(rounds)
+    yield from report(*found)
+    return found

@@ -58,6 +58,12 @@ def em_memory(record: Record) -> dict[str, float]:
     return {name: max(curve.mebibytes) for name, curve in curves if name.startswith("EM, N")}
 
 
+def rows_memory(record: Record) -> dict[str, float]:
+    """MiB that a verb over the rows of a file adds to what it must hold, see `rows`."""
+    files = record.get("rows", {}).items()
+    return {f"{verb}, {file}": added for file, verbs in files for verb, (added, _) in verbs.items()}
+
+
 def em_error(record: Record) -> dict[str, float]:
     """Our error over scikit-learn's."""
     rows = record.get("accuracy", {}).items()
@@ -122,6 +128,7 @@ TARGETS = [
     Target("EM vs scikit-learn, D = 8", 3, 6, em_ratios("D = 8,"), THIN),
     Target("EM vs scikit-learn, D = 64", 1.3, 2.2, em_ratios("D = 64,"), BLAS),
     Target("EM, allocations, MiB", 5, 3, em_memory, "", True),
+    Target("a verb over many rows, allocations, MiB", 64, 64, rows_memory, "", True),
     Target("EM, error over scikit-learn's", 1, 0.1, em_error, "the rounding of the data is common to both", True),
     Target("cold start over import torch", 1, 0.5, cold_start, "", True),
     Target("import scratchgen, s", 0.35, 0.15, own_import, "half of the time is the import of NumPy", True),

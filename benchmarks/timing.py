@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,12 +12,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Work = Callable[[], object]
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def start_with_one_thread(module: str) -> None:
+    """Start `python -m module` again with one thread in every library, unless it was started so.
+
+    The libraries read these variables when they are loaded.
+    """
+    if any(os.environ.get(name) != "1" for name in THREADS):
+        single = os.environ | dict.fromkeys(THREADS, "1")
+        os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], single)
 
 
 def pin_to_one_core() -> int:
-    """Keep this process and all threads of its libraries on one core; return its number (−1 where unsupported).
+    """Keep this process, its threads and the processes that it starts on one core.
 
-    `benchmarks.__main__` sets the numbers of threads before the libraries are loaded.
+    Returns the number of the core, −1 where the system cannot do this.
     """
     if not hasattr(os, "sched_setaffinity"):
         return -1

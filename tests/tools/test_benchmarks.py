@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import __main__ as command
 from benchmarks import (
     ablations,
     accuracy,
@@ -137,11 +138,20 @@ def timings(ratio):
     return [Timing(name, {"scratchgen": [1.0], **peers, LIMIT: [ratio]}, {}, 0.0) for name in names]
 
 
-def test_every_verb_over_the_rows_of_a_file_is_measured():
-    found = {(model, verb): (peak, size) for model, verb, peak, size in rows.measure(1, 8, "float32")}
-    assert {("GaussianMixture", "fit"), ("DDPM", "bound_terms"), ("LinearVAE", "sample")} <= found.keys()
-    assert found["VAE", "sample"][1] == 2  # MiB in float64, as many rows as the file has
+def test_every_verb_over_the_rows_of_a_file_is_measured_and_judged():
+    record = {}
+    lines = list(rows.report(0.125, (8,), record))
+    assert list(record) == [f"0.125 MiB, 8 columns, {dtype}" for dtype in ("float32", "float64")]
+    found = next(iter(record.values()))
+    assert {"GaussianMixture.fit", "DDPM.bound_terms", "LinearVAE.sample"} <= found.keys()
+    assert found["VAE.sample"][1] == 0.25  # MiB in float64, as many rows as the file has
+    assert found["VAE.fit"][1] == 0.125  # the copy of the rows in float32
     assert all(peak > 0 for peak, _ in found.values())
+    assert len(lines) == 1 + 2 * len(found)
+    found["VAE.elbo"] = [65.0, 0.0]
+    *_, row = targets.report({"rows": record})
+    assert "| 65.00 |" in row
+    assert "**missed** (VAE.elbo, 0.125 MiB, 8 columns, float32)" in row
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(5.0, "reached the goal that was tried for"), (0.3, "**missed**")])
@@ -302,7 +312,9 @@ def test_solvers_are_compared_on_the_exact_score_with_the_calls_that_their_colum
     model.network_ = solvers.ExactNoise()
     table, seen = {}, []
     lines = list(solvers.measure("exact", [model], 7, table, solvers.SAMPLERS, (10, 100)))
-    assert lines[-1].endswith("| 7.0000 (7.0000 to 7.0000) | – |")
+    assert lines[-1].endswith("| 7.0000 | – |")
+    two = list(solvers.measure("exact", [model] * 2, 7, {}, solvers.SAMPLERS, (10, 100)))
+    assert two[-1].endswith("| 7.0000 (7.0000 to 7.0000) | – |")
     assert set(table) == set(solvers.SAMPLERS)
     for sampler in solvers.SAMPLERS.values():
         calls.clear()
@@ -410,6 +422,57 @@ def test_bisection_takes_the_least_horizon_that_reaches_the_goal():
         found = race.least(train, 0.5, (100, 200, 400, 800))
         assert (found and found.n_steps) == {100: 100, 300: 400, 800: 800, 900: None}[first]
     assert race.cells([found, found], (100, 800)) == ["0 of 2 seeds within 800", "–", "–"]
+
+
+def test_the_race_of_all_suites_is_the_short_one_and_keeps_every_training(monkeypatch):
+    monkeypatch.setattr(race, "train_and_grade", lambda name, target, n, seed: race.Result(n, 80 / n, n, n + 3))
+    monkeypatch.setattr(race, "find_spec", lambda library: None if library == "jax" else "found")
+    record = {}
+
+    def publish():
+        record["race"] = yield from race.suite(False, 9)
+
+    _, *lines = publish()
+    assert "| eight Gaussians, 0.1 nats | torch | 800 / 800 / 800 | 800.00 (800.00 to 800.00) | 803.00" in lines[4]
+    assert lines[-1] == "| eight Gaussians | JAX | missing | – | – |"
+    kept = record["race"]["eight Gaussians"]
+    assert list(kept) == list(race.IN_SUITE)
+    assert {row[0] for row in kept["torch"]} == set(race.SEEDS)
+    assert (0, 1600, 0.05, 1600, 1603) in kept["ours"]
+    *_, quick = list(race.report(["two moons"], ["torch"], race.SHORT, (0,), {}))
+    assert quick == "| two moons, 0.05 nats | torch | 1,600 | 1600.00 | 1603.00 |"
+
+
+def test_the_quick_command_leaves_out_the_long_suites_unless_they_are_named(monkeypatch):
+    seen = []
+
+    def suite(quick, rounds):
+        seen.append((quick, rounds))
+        yield "a line"
+        return len(seen)
+
+    monkeypatch.setattr(command, "compare", lambda *_: iter(()))
+    monkeypatch.setattr(command, "heading", lambda _: "the machine")
+    monkeypatch.setattr(command.targets, "report", lambda record: [f"judged: {len(record)} suites"])
+    real = command.import_module
+
+    def module(name):
+        found = real(name)
+        monkeypatch.setattr(found, "suite", suite, raising=False)
+        return found
+
+    monkeypatch.setattr(command, "import_module", module)
+    run = {}
+    lines = list(command.report([], True, 3, run))
+    assert lines[1] == "\nLeft out by --quick, unless they are named: race, solvers."
+    assert [name for name in command.SUITES if name not in run] == list(command.LONG)
+    assert seen == [(True, 3)] * 6
+    run = {}
+    assert list(command.report(["solvers"], True, 3, run)) == ["the machine", "\n## solvers\n", "a line"]
+    assert run == {"solvers": 7}
+    run = {}
+    assert list(command.report([], False, 9, run))[-1] == "judged: 11 suites"
+    assert tuple(run) == command.SUITES
 
 
 def test_a_contestant_is_timed_in_its_own_process_and_graded_as_our_network(monkeypatch):
