@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from scratchgen.blocks import by_blocks
 from scratchgen.em import (
     ACCELERATIONS,
     COVARIANCE_TYPES,
@@ -331,7 +332,8 @@ class GaussianMixture(MixtureModel):
         The conditional mean has the least mean squared error, but less spread than the data.  For draws of missing
         values sample from `mixture_.conditional`.
         """
-        return impute(self._as_fitted_samples(x), self.mixture_)
+        x, mixture = self._as_fitted_samples(x), self.mixture_
+        return by_blocks(lambda rows: impute(x[rows], mixture), len(x), self._numbers_a_row())
 
     def _floor(self, x: Array, variances: Array) -> Array:
         """covariance_floor · Var x, (D,), in squared units of x, after checks of the columns."""

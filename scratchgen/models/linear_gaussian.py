@@ -402,7 +402,8 @@ class PPCA(LinearGaussianModel):
 
         The conditional mean has the least mean squared error, but less spread than the data.
         """
-        return complete_rows(self._as_fitted_samples(x), self.components_, self.mean_, self.noise_variance_).x
+        x, law = self._as_fitted_samples(x), (self.components_, self.mean_, self.noise_variance_)
+        return by_blocks(lambda rows: complete_rows(x[rows], *law).x, len(x), self._numbers_a_row())
 
     def train(
         self, x: ArrayLike, *, sample_weight: ArrayLike | None = None, resume: bool = False
