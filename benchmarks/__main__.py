@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -58,15 +59,22 @@ def report(suites: list[str], quick: bool, rounds: int, record: dict[str, Any]) 
     if quick and not suites:
         yield f"\nLeft out by --quick, unless they are named: {', '.join(LONG)}."
     for suite in suites or (name for name in SUITES if not (quick and name in LONG)):
+        began = cpu_seconds()
         yield f"\n## {suite}\n"
         module = import_module(f"benchmarks.{suite}")
         if suite in COMPARED:
             yield from compare(module.cases(quick), rounds, record.setdefault(suite, []))
         else:
             record[suite] = yield from module.suite(quick, rounds)
+        yield f"\nThis suite took {cpu_seconds() - began:.0f} s of CPU time."
     if not quick:
         yield "\n## targets\n"
         yield from targets.report(record)
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of all processes that it started and that have ended."""
+    return sum(os.times()[:4])
 
 
 def heading(rounds: int) -> str:
