@@ -54,16 +54,17 @@ MODELS: list[tuple[Any, dict[str, dict[str, Any]]]] = [
 ]
 
 
-def write_file(path: Path, mebibytes: float, dimension: int, dtype: str) -> None:
-    """Whole numbers 0..3 in a file of about this size, so that all models take them."""
+def write_file(path: Path, mebibytes: float, dimension: int, dtype: str) -> np.ndarray:
+    """Whole numbers 0..3 in a file of about this size, so that all models take them; opened for reading."""
     n, rng = int(mebibytes * 2**20) // (dimension * np.dtype(dtype).itemsize), np.random.default_rng(1)
     x = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(n, dimension))
     for start in range(0, n, 65_536):
         x[start : start + 65_536] = rng.integers(0, 4, x[start : start + 65_536].shape)
+    return np.load(path, mmap_mode="r")
 
 
-def added(work: Any, *given: Any, **options: Any) -> tuple[float, float]:
-    """Peak of the allocations during work less its result, and the size of the result, MiB."""
+def added(work: Any, *given: Any, **options: Any) -> float:
+    """Peak of the allocations during work less its result, MiB."""
     tracemalloc.start()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # EM stops early
@@ -71,41 +72,37 @@ def added(work: Any, *given: Any, **options: Any) -> tuple[float, float]:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     parts = result if isinstance(result, tuple) else (result,)
-    size = sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
-    return (peak - size) / 2**20, size / 2**20
+    return (peak - sum(part.nbytes for part in parts if isinstance(part, np.ndarray))) / 2**20
 
 
-def measure(mebibytes: float, dimension: int, dtype: str) -> Iterator[tuple[str, str, float, float]]:
-    """Model, verb, MiB added and MiB that the verb must hold, for a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.npy"
-        write_file(path, mebibytes, dimension, dtype)
-        x = np.load(path, mmap_mode="r")
-        for unfitted, verbs in MODELS:
-            name, model = type(unfitted).__name__, type(unfitted)(**unfitted.get_params())
-            if name == "LinearVAE":
-                model.fit(x[:1000])
-            else:
-                copy = 4 * x.size / 2**20 if name in ("VAE", "DDPM", "ScoreSDE") else 0.0
-                yield name, "fit", added(model.fit, x)[0] - copy, copy
-            for verb, options in verbs.items():
-                yield name, verb, *added(getattr(model, verb), x, **options)
-            yield name, "sample", *added(model.sample, len(x), rng=0)
+def measure(unfitted: Any, verbs: dict[str, dict[str, Any]], x: np.ndarray) -> Iterator[tuple[str, float]]:
+    """Every verb of a model over the rows of x, (N, D), and the MiB that it adds."""
+    name, model = type(unfitted).__name__, type(unfitted)(**unfitted.get_params())
+    if name == "LinearVAE":
+        model.fit(x[:1000])
+    else:
+        copy = 4 * x.size / 2**20 if name in ("VAE", "DDPM", "ScoreSDE") else 0.0
+        yield f"{name}.fit", added(model.fit, x) - copy
+    for verb, options in verbs.items():
+        yield f"{name}.{verb}", added(getattr(model, verb), x, **options)
+    yield f"{name}.sample", added(model.sample, len(x), rng=0)
 
 
-Record = dict[str, dict[str, list[float]]]  # file -> model.verb -> MiB added, MiB that the verb must hold
+Record = dict[str, dict[str, float]]  # model.verb -> file -> MiB added
 
 
 def report(mebibytes: float, dimensions: tuple[int, ...], record: Record) -> Iterator[str]:
     """A table of Markdown for files in float32 and float64; fill `record`."""
-    yield "| file | model | verb | added, MiB | result or copy of the rows, MiB |\n|---|---|---|---|---|"
-    for dimension in dimensions:
-        for dtype in "float32", "float64":
-            file = f"{mebibytes} MiB, {dimension} columns, {dtype}"
-            found = record.setdefault(file, {})
-            for model, verb, peak, size in measure(mebibytes, dimension, dtype):
-                found[f"{model}.{verb}"] = [peak, size]
-                yield f"| {file} | {model} | {verb} | {peak:,.0f} | {size:,.0f} |"
+    kinds = [(dimension, dtype) for dimension in dimensions for dtype in ("float32", "float64")]
+    titles = [f"{mebibytes} MiB, {dimension} columns, {dtype}" for dimension, dtype in kinds]
+    yield f"| MiB that a verb adds | {' | '.join(titles)} |\n|---|{'---|' * len(titles)}"
+    with tempfile.TemporaryDirectory() as folder:
+        files = [write_file(Path(folder) / f"{i}.npy", mebibytes, *kind) for i, kind in enumerate(kinds)]
+        for unfitted, verbs in MODELS:
+            for row in zip(*(measure(unfitted, verbs, x) for x in files), strict=True):
+                values = [value for _, value in row]
+                record[row[0][0]] = dict(zip(titles, values, strict=True))
+                yield f"| {row[0][0]} | {' | '.join(f'{value:.0f}' for value in values)} |"
 
 
 def suite(quick: bool, rounds: int) -> Suite:

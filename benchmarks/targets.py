@@ -60,8 +60,8 @@ def em_memory(record: Record) -> dict[str, float]:
 
 def rows_memory(record: Record) -> dict[str, float]:
     """MiB that a verb over the rows of a file adds to what it must hold, see `rows`."""
-    files = record.get("rows", {}).items()
-    return {f"{verb}, {file}": added for file, verbs in files for verb, (added, _) in verbs.items()}
+    rows = record.get("rows", {}).items()
+    return {f"{verb}, {file}": added for verb, files in rows for file, added in files.items()}
 
 
 def em_error(record: Record) -> dict[str, float]:

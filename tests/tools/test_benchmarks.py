@@ -140,18 +140,34 @@ def timings(ratio):
 
 def test_every_verb_over_the_rows_of_a_file_is_measured_and_judged():
     record = {}
-    lines = list(rows.report(0.125, (8,), record))
-    assert list(record) == [f"0.125 MiB, 8 columns, {dtype}" for dtype in ("float32", "float64")]
-    found = next(iter(record.values()))
-    assert {"GaussianMixture.fit", "DDPM.bound_terms", "LinearVAE.sample"} <= found.keys()
-    assert found["VAE.sample"][1] == 0.25  # MiB in float64, as many rows as the file has
-    assert found["VAE.fit"][1] == 0.125  # the copy of the rows in float32
-    assert all(peak > 0 for peak, _ in found.values())
-    assert len(lines) == 1 + 2 * len(found)
-    found["VAE.elbo"] = [65.0, 0.0]
+    header, *lines = rows.report(0.125, (8,), record)
+    files = [f"0.125 MiB, 8 columns, {dtype}" for dtype in ("float32", "float64")]
+    assert header.startswith(f"| MiB that a verb adds | {files[0]} | {files[1]} |")
+    assert {"GaussianMixture.fit", "DDPM.bound_terms", "LinearVAE.sample"} <= record.keys()
+    assert [line.split(" | ")[0] for line in lines] == [f"| {verb}" for verb in record]
+    assert all(list(row) == files and min(row.values()) > 0 for row in record.values())
+    record["VAE.elbo"][files[1]] = 65.0
     *_, row = targets.report({"rows": record})
     assert "| 65.00 |" in row
-    assert "**missed** (VAE.elbo, 0.125 MiB, 8 columns, float32)" in row
+    assert f"**missed** (VAE.elbo, {files[1]})" in row
+
+
+def test_the_result_and_the_copy_of_the_rows_are_not_counted_as_added():
+    x = np.zeros((100_000, 4))
+    assert 3.05 < rows.added(lambda: (x + 1).sum()) < 3.1  # MiB of the temporary array
+    assert rows.added(lambda: x + 1) < 0.01
+
+    class VAE:
+        def get_params(self):
+            return {}
+
+        def fit(self, x):
+            return float(x.astype(np.float32).sum())
+
+        def sample(self, n, rng):
+            return np.zeros(n)
+
+    assert all(abs(value) < 0.01 for _, value in rows.measure(VAE(), {}, x))
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(5.0, "reached the goal that was tried for"), (0.3, "**missed**")])
