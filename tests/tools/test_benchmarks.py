@@ -349,6 +349,25 @@ def test_solvers_are_compared_on_the_exact_score_with_the_calls_that_their_colum
         assert len(calls) == 20
 
 
+def test_the_suite_of_solvers_has_three_tables_and_a_short_form(monkeypatch):
+    monkeypatch.setattr(solvers, "smoothed_kl", lambda x: len(x))
+    monkeypatch.setattr(solvers, "SAMPLERS", {name: solvers.SAMPLERS[name] for name in ("Heun", solvers.BEST)})
+    monkeypatch.setattr(
+        solvers, "CHAIN_SAMPLERS", {solvers.BEST_OF_CHAIN: solvers.CHAIN_SAMPLERS[solvers.BEST_OF_CHAIN]}
+    )
+    for name, calls in ("CALLS", (4, 6)), ("CHAIN_CALLS", (2,)):
+        monkeypatch.setattr(solvers, name, calls)
+    tables = {}
+    assert sum(line.startswith("|---") for line in solvers.run(2, 2, 5, tables)) == 3
+    assert tables["exact score"] == {name: {4: [10, 10], 6: [10, 10]} for name in solvers.SAMPLERS}
+    assert tables["trained"] == {name: {4: [5, 5], 6: [5, 5]} for name in solvers.SAMPLERS}
+    assert tables["DDPM, T = 100"] == {solvers.BEST_OF_CHAIN: {2: [5, 5]}}
+    seen = []
+    monkeypatch.setattr(solvers, "run", lambda *given: seen.append(given[:3]) or iter(["a line"]))
+    assert list(solvers.suite(True, 3)) == list(solvers.suite(False, 9)) == ["a line"]
+    assert seen == [(1, 400, 10_000), (3, 4000, 50_000)]
+
+
 def test_an_unknown_suite_is_refused_by_name():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "speed"], cwd=ROOT, capture_output=True, text=True, check=False
