@@ -140,7 +140,7 @@ def _repeat(work: Work, times: int) -> Callable[[], None]:
 
 
 def step_parts(rounds: int) -> dict[str, dict[str, float]]:
-    """Median microseconds of an MLP step, its matrix products, its sigmoids and its Adam, by width."""
+    """Median microseconds of an MLP step, its matrix products, its SiLU with slopes, and its Adam, by width."""
     found = {}
     for width, batch in WIDTHS:
         n = max(2**21 // (width * batch), 4)
@@ -151,7 +151,7 @@ def step_parts(rounds: int) -> dict[str, dict[str, float]]:
         works: dict[str, Any] = {
             "step": ours.run,
             "products": bare_products(problem),
-            "sigmoids": _repeat(lambda z=z: fast.sigmoid(z), 3 * n),
+            "SiLU": _repeat(lambda z=z: fast.silu_and_slope(z.copy()), 3 * n),
             "Adam": _repeat(lambda adam=adam, gradient=gradient: adam.step(gradient), n),
         }
         seconds = interleaved(works, rounds)
@@ -168,7 +168,7 @@ def report(costs: dict[str, dict[str, float]], steps: dict[str, dict[str, float]
         cells = [f"{by_library[library]:.2f}" if library in by_library else "" for library in libraries]
         yield f"| {part} | {' | '.join(cells)} |"
     yield ""
-    yield "| MLP step | all, µs | matrix products | sigmoids | Adam | the rest: passes over activations, and calls |"
+    yield "| MLP step | all, µs | matrix products | SiLU and its slope | Adam | the rest: passes over activations, and calls |"
     yield "|---|---|---|---|---|---|"
     for name, values in steps.items():
         part = dict(values)

@@ -264,6 +264,15 @@ def test_costs_of_parts_exist_at_least_for_numpy():
     assert len(list(anatomy.report(found, {}))) == 2 + len(found) + 3
 
 
+def test_parts_of_a_step_are_timed_in_functions_that_exist(monkeypatch):
+    monkeypatch.setattr(anatomy, "WIDTHS", [(64, 8192)])
+    (name, values), *_ = anatomy.step_parts(rounds=1).items()
+    assert name == "width 64, batch 8192"
+    assert min(values.values()) > 0
+    *_, row = anatomy.report({"exp of a float32": {}}, {name: values})
+    assert row.count("|") == 7
+
+
 def test_em_targets_use_ten_thousand_points_or_more_and_thin_clusters():
     names = [
         f"EM, full{kind}, N = {n}, D = 2, K = 10" for kind in ("", " (0.01 thin)") for n in ("10,000", "1,000,000")
