@@ -168,7 +168,7 @@ def report(costs: dict[str, dict[str, float]], steps: dict[str, dict[str, float]
         cells = [f"{by_library[library]:.2f}" if library in by_library else "" for library in libraries]
         yield f"| {part} | {' | '.join(cells)} |"
     yield ""
-    yield "| MLP step | all, µs | matrix products | SiLU and its slope | Adam | the rest: passes over activations, and calls |"
+    yield "| MLP step | all, µs | matrix products | SiLU and its slope | Adam | the rest: passes and calls |"
     yield "|---|---|---|---|---|---|"
     for name, values in steps.items():
         part = dict(values)
