@@ -7,6 +7,7 @@ differences.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -269,6 +270,12 @@ def check_training(
     def batch_loss(n: int) -> Callable[[Array], float]:
         return lambda at: float(np.asarray(loss(at, n)))
 
+    @cache
+    def slopes(n: int, raw: bytes) -> Array:
+        """The gradient of batch n at the parameters with these bytes; loops with other mistakes need it again."""
+        at = np.frombuffer(raw)
+        return _slopes(batch_loss(n), at, np.eye(len(at)))
+
     def plain(
         correct: bool = True,
         warm: bool = True,
@@ -291,7 +298,7 @@ def check_training(
         average, values = theta.copy(), []
         for n in range(n_steps):
             values.append(batch_loss(n)(theta))
-            gradients.append(_slopes(batch_loss(batch(n)), theta, np.eye(len(theta))))
+            gradients.append(slopes(batch(n), theta.tobytes()))
             g = np.sum(gradients[-1 - accumulate :], axis=0) + (0 if decoupled else weight_decay * theta)
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
             m_hat, v_hat = (m / (1 - 0.9 ** (n + 1)), v / (1 - 0.999 ** (n + 1))) if correct else (m, v)
