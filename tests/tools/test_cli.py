@@ -166,17 +166,32 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path):
 # --- the whole tour with little training -----------------------------------------------------------------------------
 
 
+SHORT_TOUR = """
+import sys
+from scratchgen import DDPM, CategoricalMixture, ScoreSDE, datasets
+from scratchgen.report.tour import Tour
+
+Tour.steps = lambda self, n: n // 200
+digits, sample, elbo, respace = datasets.digits, CategoricalMixture.sample, ScoreSDE.elbo, DDPM.respace
+datasets.digits = lambda split: datasets.Digits(*(part[::5] for part in digits(split)))
+CategoricalMixture.sample = lambda self, n, rng: sample(self, n // 20, rng)
+ScoreSDE.elbo = lambda self, x, rng, n_times: elbo(self, x, rng, n_times // 32)
+DDPM.respace = lambda self, T: respace(self, T if T == 100 else T // 5)
+
+from scratchgen.report.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.fixture(scope="module")
 def short_tour(tmp_path_factory):
-    """The tour with a two-hundredth of its training, on a fifth of the digits: every part runs, some grades fail."""
+    """The tour with a two-hundredth of its training and with less data: every part runs, some grades fail.
+
+    It has a fifth of the digits, a twentieth of the draws of the tables, a 32nd of the times of the bound of the SDE,
+    and a fifth of the steps of the three short DDPMs of the ladder.
+    """
     folder = tmp_path_factory.mktemp("tour")
-    script = (
-        "import sys; from scratchgen import datasets; from scratchgen.report.tour import Tour; "
-        "Tour.steps = lambda self, n: n // 200; digits = datasets.digits; "
-        "datasets.digits = lambda split: datasets.Digits(*(part[::5] for part in digits(split))); "
-        "from scratchgen.report.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", script, "--quick"]
+    command = [sys.executable, "-c", SHORT_TOUR, "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     return done, folder / "scratchgen-report"
 
