@@ -22,6 +22,8 @@ from scratchgen.nn import (
     EMA,
     NO_LABEL,
     Adam,
+    NoiseLevels,
+    NoiseNetwork,
     NoisePredictor,
     check_adam,
     check_average,
@@ -44,6 +46,7 @@ from scratchgen.validation import (
     as_number,
     check_not_empty,
     check_rng,
+    check_type,
 )
 
 
@@ -70,7 +73,7 @@ def train_step(
     weight : (N,)
         λ, see `loss_weight`, times the importance weight of t.
     given
-        Further arguments of `network.vjp`: labels, and coefficients of the predicted quantity.
+        Further arguments of `network.vjp`: labels, and coefficients of the predicted quantity or the levels of them.
 
     Returns
     -------
@@ -82,6 +85,16 @@ def train_step(
     losses, by_eps_hat = noise_error(noise, eps_hat)  # (29)
     backward(weight[:, None] / len(x0) * by_eps_hat)
     return losses
+
+
+def _levels_of_steps(network: NoisePredictor, schedule: NoiseSchedule, prediction: str | None) -> NoiseLevels | None:
+    """Noise levels of the steps 1..T of a NoiseNetwork, which save a tenth of a small network's step; or None."""
+    if not isinstance(network, NoiseNetwork):
+        return None
+    steps = np.arange(1, schedule.T + 1)
+    coefficients = None if prediction is None else eps_coefficients(schedule, steps, prediction)
+    with np.errstate(over="ignore", invalid="ignore"):  # as in the steps of training
+        return network.noise_levels(schedule.alpha_bar[1:], schedule.beta_bar[1:], coefficients)
 
 
 def train(
@@ -155,20 +168,20 @@ def train(
     check_not_empty(x, "x")
     if prediction is not None:
         as_choice(prediction, "prediction", PREDICTIONS)
+        check_type(network, NoiseNetwork, "network", "or pass prediction=None")
     labels = None if labels is None else as_labels(labels, len(x), np.iinfo(np.int64).max, first=NO_LABEL)
     label_dropout = as_number(label_dropout, "label_dropout", low=0.0, high=1.0)
     check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate)
     check_adam(adam, network.parameters)
     check_average(ema, network.parameters)
+    levels = _levels_of_steps(network, schedule, prediction)
     before = network.parameters.copy()
     for step in range(adam.n_steps, n_steps):
         rows = rng.integers(len(x), size=batch_size)
         x0 = x.take(rows, axis=0)  # line 2
         noise = rng.standard_normal(x0.shape, dtype=x0.dtype)  # line 4
         t, correction = sampler.draw(batch_size, rng)  # line 3
-        given: dict[str, Any] = {}
-        if prediction is not None:
-            given["coefficients"] = eps_coefficients(schedule, t, prediction)
+        given: dict[str, Any] = {} if levels is None else {"levels": levels.at(t - 1)}
         if labels is not None:
             given["labels"] = np.where(rng.random(batch_size) < label_dropout, NO_LABEL, labels[rows])
         with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` find overflow

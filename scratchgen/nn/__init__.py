@@ -11,7 +11,7 @@ from scratchgen.nn.adam import EMA, Adam, check_adam, check_average, check_loop,
 from scratchgen.nn.categorical_denoiser import CategoricalDenoiser
 from scratchgen.nn.features import NO_LABEL, coordinate_features, time_features
 from scratchgen.nn.mlp import MLP, n_parameters
-from scratchgen.nn.noise_network import EpsCoefficients, NoiseNetwork
+from scratchgen.nn.noise_network import EpsCoefficients, NoiseLevels, NoiseNetwork
 
 NoisePredictor = NoiseNetwork | CategoricalDenoiser
 
@@ -31,6 +31,7 @@ __all__ = [
     "Adam",
     "CategoricalDenoiser",
     "EpsCoefficients",
+    "NoiseLevels",
     "NoiseNetwork",
     "NoisePredictor",
     "check_adam",

@@ -1,5 +1,7 @@
 """The noise network: ε̂ from an MLP of the noisy point and its noise level."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from scratchgen.validation import (
     as_array,
     as_arrays,
     as_count,
+    as_labels,
     as_real,
     as_widths,
     check_positive,
@@ -35,6 +38,20 @@ class EpsCoefficients(NamedTuple):
 
     skip: Array | float
     gain: Array | float
+
+
+class NoiseLevels(NamedTuple):
+    """What a `NoiseNetwork` computes from noise levels alone, one row a level; see `NoiseNetwork.noise_levels`."""
+
+    features: Array  # (n, 2 n_time_features)
+    skip: Array  # skip · r, (n, 1)
+    gain: Array | float  # (n, 1)
+    r: Array  # (n, 1)
+
+    def at(self, rows: IntArray) -> NoiseLevels:
+        """The levels of these rows, (N,) of int in 0..n−1."""
+        rows = as_labels(rows, np.size(rows), len(self.r), "rows")
+        return NoiseLevels(*(np.asarray(part).take(rows, axis=0) for part in self))
 
 
 def as_levels(scale: ArrayLike, std: ArrayLike) -> tuple[Array, Array, Array]:
@@ -128,13 +145,15 @@ class NoiseNetwork:
         std: Array | float,
         coefficients: EpsCoefficients | None,
         labels: IntArray | None,
-    ) -> tuple[Array, Array, Array, Array | float, Array | float, Array]:
-        """The MLP's inputs from the point, the MLP's inputs from noise level and label, y = x/r, skip · r, gain and r.
-
-        All but the first and y have one row an example, or one row for all examples.
-        """
-        dtype, n = self.parameters.dtype, self.n_coordinate_features
-        x = as_real(x, "x").astype(dtype, copy=False)
+        levels: NoiseLevels | None = None,
+    ) -> tuple[Array, Array, Array, NoiseLevels]:
+        """The results of `_inputs_at`, and the noise levels: one row an example, or one row for all examples."""
+        x = as_real(x, "x").astype(self.parameters.dtype, copy=False)
+        if levels is not None:
+            check_type(levels, NoiseLevels, "levels", "pass network.noise_levels(scale, std)")
+            if x.shape != (len(levels.r), self.dimension):
+                raise ValueError(f"x must have shape {(len(levels.r), self.dimension)}, as levels say, got {x.shape}")
+            return *self._inputs_at(x, levels, labels), levels
         scale, std, log_snr = as_levels(scale, std)
         lengths = len(scale), len(std), len(x) if labels is None else as_array(labels, "labels").size
         if x.ndim != 2 or x.shape[1] != self.dimension or not {*lengths} <= {1, len(x)} or lengths[2] != len(x):
@@ -143,19 +162,48 @@ class NoiseNetwork:
                 f"D = {self.dimension}, got x {x.shape}, "
                 f"{lengths[0]} and {lengths[1]} numbers, and {lengths[2]} labels; pass one of each for every row"
             )
+        levels = self._levels(scale, std, log_snr, coefficients, x)
+        return *self._inputs_at(x, levels, labels), levels
+
+    def _levels(
+        self, scale: Array, std: Array, log_snr: Array, coefficients: EpsCoefficients | None, like: Array
+    ) -> NoiseLevels:
+        """Noise levels from the columns of `as_levels`; coefficients may have one number a row of `like`."""
         if coefficients is not None:
             check_type(coefficients, EpsCoefficients, "coefficients")
-        given = time_features(log_snr.astype(dtype)[:, 0], self.n_time_features)
-        if self.n_classes:
-            given = given if labels is None or len(given) == len(labels) else given.repeat(len(labels), axis=0)
-            given = np.concatenate([given, label_indicators(labels, len(given), self.n_classes, dtype)], axis=1)
+        dtype = self.parameters.dtype
+        features = time_features(log_snr.astype(dtype)[:, 0], self.n_time_features)
         scale, std = scale.astype(dtype), std.astype(dtype)
         r = np.hypot(scale, std)
-        y = x / r
-        skip = std / r if coefficients is None else r * column(coefficients.skip, y, "skip of coefficients")
-        gain = scale / r if coefficients is None else column(coefficients.gain, y, "gain of coefficients")
-        points = np.concatenate([y, coordinate_features(y, n)], axis=1) if n else y
-        return points, given, y, skip, gain, r
+        if coefficients is None:
+            return NoiseLevels(features, std / r, scale / r, r)
+        skip = r * column(coefficients.skip, like, "skip of coefficients")
+        return NoiseLevels(features, skip, column(coefficients.gain, like, "gain of coefficients"), r)
+
+    def _inputs_at(self, x: Array, levels: NoiseLevels, labels: IntArray | None) -> tuple[Array, Array, Array]:
+        """The MLP's inputs from the point, the MLP's inputs from noise level and label, and y = x/r.
+
+        The second has one row an example, or one row for all examples.
+        """
+        n, given = self.n_coordinate_features, levels.features
+        if self.n_classes:
+            given = given if labels is None or len(given) == len(labels) else given.repeat(len(labels), axis=0)
+            given = np.concatenate([given, label_indicators(labels, len(given), self.n_classes, given.dtype)], axis=1)
+        y = x / levels.r
+        return np.concatenate([y, coordinate_features(y, n)], axis=1) if n else y, given, y
+
+    def noise_levels(self, scale: Array, std: Array, coefficients: EpsCoefficients | None = None) -> NoiseLevels:
+        """What the network computes from n noise levels alone, for `vjp`; a training computes it once for all steps.
+
+        Parameters
+        ----------
+        scale, std : (n,)
+        coefficients : EpsCoefficients, optional
+            Of numbers or (n,), as for a call.
+        """
+        scale, std = as_arrays("scale (n), std (n)", scale, std)
+        levels = self._levels(*as_levels(scale, std), coefficients, scale[:, None].astype(self.parameters.dtype))
+        return levels._replace(gain=levels.gain * np.ones_like(levels.r))
 
     def __call__(
         self,
@@ -177,10 +225,10 @@ class NoiseNetwork:
             skip and gain; those of the class docstring if None.
         labels : (N,) of 0..n_classes−1, or NO_LABEL, optional
         """
-        points, given, y, skip, gain, _ = self._inputs(x, scale, std, coefficients, labels)
+        points, given, y, levels = self._inputs(x, scale, std, coefficients, labels)
         eps_hat = self.mlp(points, given[0]) if len(given) == 1 else self.mlp(_side_by_side(points, given))
-        eps_hat *= gain
-        eps_hat += skip * y
+        eps_hat *= levels.gain
+        eps_hat += levels.skip * y
         return eps_hat
 
     def vjp(
@@ -190,11 +238,17 @@ class NoiseNetwork:
         std: Array | float,
         coefficients: EpsCoefficients | None = None,
         labels: IntArray | None = None,
+        levels: NoiseLevels | None = None,
     ) -> tuple[Array, Backward]:
-        """ε̂, (N, D), and its backward pass backward(∂loss/∂ε̂, inputs=False), see `MLP.vjp`; arguments as for a call."""
-        points, given, y, skip, gain, r = self._inputs(x, scale, std, coefficients, labels)
+        """ε̂, (N, D), and its backward pass backward(∂loss/∂ε̂, inputs=False), see `MLP.vjp`; arguments as for a call.
+
+        With `levels`, the `noise_levels` of every row, the network does not compute them from scale, std and
+        coefficients.
+        """
+        points, given, y, levels = self._inputs(x, scale, std, coefficients, labels, levels)
         entering = _side_by_side(points, given)
         output, mlp_backward = self.mlp.vjp(entering)
+        _, skip, gain, r = levels
 
         def backward(grad: Array, inputs: bool = False) -> Array | None:
             grad = np.asarray(grad, dtype=y.dtype)
@@ -225,7 +279,8 @@ class NoiseNetwork:
         backward(g, k), with g and k (N, D), overwrites `gradient` with the gradient of Σ (g · ε̂ + k · (∂ε̂/∂x) v), see
         `MLP.jvp`.  Other arguments are as for a call.
         """
-        points, given, y, skip, gain, r = self._inputs(x, scale, std, coefficients, labels)
+        points, given, y, levels = self._inputs(x, scale, std, coefficients, labels)
+        _, skip, gain, r = levels
         direction = as_arrays("direction (N, D)", direction, N=len(y), D=self.dimension)
         entering = _side_by_side(points, given)
         D, n = self.dimension, self.n_coordinate_features

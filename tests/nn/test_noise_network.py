@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from scratchgen import Mixture
+from scratchgen import Mixture, NoiseSchedule
+from scratchgen.ddpm import eps_coefficients
 from scratchgen.nn import NO_LABEL, NoiseNetwork, coordinate_features, time_features
 from tests.networks import noise_networks, seeds
 from tests.strategies import residual
@@ -46,6 +47,41 @@ def test_one_noise_level_may_be_a_number_or_an_array_of_equal_ones(dtype, case, 
         alone = network(case.x, form(scale), form(std), **rest)
         assert alone.dtype == dtype
         assert np.abs(alone - together).max() < 30 * np.finfo(dtype).eps * (1 + np.abs(together).max())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_classes", [0, 3])
+@pytest.mark.parametrize("kind", [None, "noise", "v"])
+def test_levels_computed_before_give_the_same_bytes(dtype, n_classes, kind):
+    """Training computes the levels of all steps once, and takes the rows of a batch from them."""
+    rng, schedule = np.random.default_rng(0), NoiseSchedule.linear(9)
+    network = NoiseNetwork(2, (5,), n_coordinate_features=2, rng=rng, dtype=dtype, n_classes=n_classes)
+    network.parameters[:] = rng.standard_normal(len(network.parameters))
+    t, x, grad = rng.integers(1, 10, 40), *rng.standard_normal((2, 40, 2)).astype(dtype)
+    labels = rng.integers(NO_LABEL, 3, 40) if n_classes else None
+    steps = np.arange(1, 10)
+    levels = network.noise_levels(
+        schedule.alpha_bar[1:], schedule.beta_bar[1:], kind and eps_coefficients(schedule, steps, kind)
+    ).at(t - 1)
+    assert {part.dtype for part in levels} == {np.dtype(dtype)}
+    results = []
+    coefficients = kind and eps_coefficients(schedule, t, kind)
+    for given in {"coefficients": coefficients}, {"levels": levels}:
+        eps_hat, backward = network.vjp(x, schedule.alpha_bar[t], schedule.beta_bar[t], labels=labels, **given)
+        results.append([eps_hat, backward(grad, inputs=True), network.gradient.copy()])
+    for plain, table in zip(*results, strict=True):
+        assert np.array_equal(plain, table)
+
+
+def test_levels_of_another_kind_or_number_are_refused():
+    network, x = NoiseNetwork(2, (5,), rng=0), np.ones((3, 2))
+    levels = network.noise_levels(np.full(4, 0.8), np.full(4, 0.6))
+    with pytest.raises(TypeError, match=r"levels must be a NoiseLevels, .*noise_levels"):
+        network.vjp(x, 0.8, 0.6, levels=0.8)
+    with pytest.raises(ValueError, match=r"x must have shape \(4, 2\), as levels say, got \(3, 2\)"):
+        network.vjp(x, 0.8, 0.6, levels=levels)
+    with pytest.raises(ValueError, match=r"rows must be in 0\.\.3, got 0\.\.4"):
+        levels.at(np.array([0, 4]))
 
 
 @given(st.floats(-6, 6), st.floats(-12, 12), st.integers(0, 3), seeds)

@@ -632,6 +632,7 @@ def of_nn():
     pair = Arg(nn.EpsCoefficients(0.1, 0.2), {"text": "x", "number": 3, "shape": nn.EpsCoefficients(np.ones(3), 1.0)})
     yield call("NoiseNetwork()", NETWORK.__call__, fixed="D", **at, coefficients=pair)
     yield call("NoiseNetwork.vjp", NETWORK.vjp, fixed="D", **at, coefficients=pair)
+    yield call("NoiseNetwork.noise_levels", NETWORK.noise_levels, scale=array("N"), std=array("N"), coefficients=pair)
     yield call("NoiseNetwork.jvp", NETWORK.jvp, fixed="D", **at, coefficients=pair, direction=ND)
     for name in "__call__", "vjp", "law":
         yield call(f"CategoricalDenoiser.{name}", getattr(DENOISER, name), fixed="D", **at)
