@@ -24,7 +24,6 @@ from scratchgen.validation import (
     as_array,
     as_arrays,
     as_count,
-    as_labels,
     as_real,
     as_widths,
     check_positive,
@@ -49,8 +48,7 @@ class NoiseLevels(NamedTuple):
     r: Array  # (n, 1)
 
     def at(self, rows: IntArray) -> NoiseLevels:
-        """The levels of these rows, (N,) of int in 0..n−1."""
-        rows = as_labels(rows, np.size(rows), len(self.r), "rows")
+        """The levels of these rows, (N,) of int, which count as in NumPy; IndexError if one does not exist."""
         return NoiseLevels(*(np.asarray(part).take(rows, axis=0) for part in self))
 
 
@@ -138,22 +136,17 @@ class NoiseNetwork:
         inputs += as_count(n_classes, "n_classes", minimum=0)
         return (inputs, *as_widths(hidden, "hidden"), dimension)
 
-    def _inputs(
+    def _levels(
         self,
         x: Array,
         scale: Array | float,
         std: Array | float,
         coefficients: EpsCoefficients | None,
         labels: IntArray | None,
-        levels: NoiseLevels | None = None,
-    ) -> tuple[Array, Array, Array, NoiseLevels]:
-        """The results of `_inputs_at`, and the noise levels: one row an example, or one row for all examples."""
-        x = as_real(x, "x").astype(self.parameters.dtype, copy=False)
-        if levels is not None:
-            check_type(levels, NoiseLevels, "levels", "pass network.noise_levels(scale, std)")
-            if x.shape != (len(levels.r), self.dimension):
-                raise ValueError(f"x must have shape {(len(levels.r), self.dimension)}, as levels say, got {x.shape}")
-            return *self._inputs_at(x, levels, labels), levels
+    ) -> tuple[Array, NoiseLevels]:
+        """x in the network's dtype, and noise levels: one row an example, or one row for all examples."""
+        dtype = self.parameters.dtype
+        x = as_real(x, "x").astype(dtype, copy=False)
         scale, std, log_snr = as_levels(scale, std)
         lengths = len(scale), len(std), len(x) if labels is None else as_array(labels, "labels").size
         if x.ndim != 2 or x.shape[1] != self.dimension or not {*lengths} <= {1, len(x)} or lengths[2] != len(x):
@@ -162,25 +155,17 @@ class NoiseNetwork:
                 f"D = {self.dimension}, got x {x.shape}, "
                 f"{lengths[0]} and {lengths[1]} numbers, and {lengths[2]} labels; pass one of each for every row"
             )
-        levels = self._levels(scale, std, log_snr, coefficients, x)
-        return *self._inputs_at(x, levels, labels), levels
-
-    def _levels(
-        self, scale: Array, std: Array, log_snr: Array, coefficients: EpsCoefficients | None, like: Array
-    ) -> NoiseLevels:
-        """Noise levels from the columns of `as_levels`; coefficients may have one number a row of `like`."""
         if coefficients is not None:
             check_type(coefficients, EpsCoefficients, "coefficients")
-        dtype = self.parameters.dtype
         features = time_features(log_snr.astype(dtype)[:, 0], self.n_time_features)
         scale, std = scale.astype(dtype), std.astype(dtype)
         r = np.hypot(scale, std)
         if coefficients is None:
-            return NoiseLevels(features, std / r, scale / r, r)
-        skip = r * column(coefficients.skip, like, "skip of coefficients")
-        return NoiseLevels(features, skip, column(coefficients.gain, like, "gain of coefficients"), r)
+            return x, NoiseLevels(features, std / r, scale / r, r)
+        skip = r * column(coefficients.skip, x, "skip of coefficients")
+        return x, NoiseLevels(features, skip, column(coefficients.gain, x, "gain of coefficients"), r)
 
-    def _inputs_at(self, x: Array, levels: NoiseLevels, labels: IntArray | None) -> tuple[Array, Array, Array]:
+    def _inputs(self, x: Array, levels: NoiseLevels, labels: IntArray | None) -> tuple[Array, Array, Array]:
         """The MLP's inputs from the point, the MLP's inputs from noise level and label, and y = x/r.
 
         The second has one row an example, or one row for all examples.
@@ -202,7 +187,7 @@ class NoiseNetwork:
             Of numbers or (n,), as for a call.
         """
         scale, std = as_arrays("scale (n), std (n)", scale, std)
-        levels = self._levels(*as_levels(scale, std), coefficients, scale[:, None].astype(self.parameters.dtype))
+        _, levels = self._levels(np.zeros((len(scale), self.dimension)), scale, std, coefficients, None)
         return levels._replace(gain=levels.gain * np.ones_like(levels.r))
 
     def __call__(
@@ -225,7 +210,8 @@ class NoiseNetwork:
             skip and gain; those of the class docstring if None.
         labels : (N,) of 0..n_classes−1, or NO_LABEL, optional
         """
-        points, given, y, levels = self._inputs(x, scale, std, coefficients, labels)
+        x, levels = self._levels(x, scale, std, coefficients, labels)
+        points, given, y = self._inputs(x, levels, labels)
         eps_hat = self.mlp(points, given[0]) if len(given) == 1 else self.mlp(_side_by_side(points, given))
         eps_hat *= levels.gain
         eps_hat += levels.skip * y
@@ -245,7 +231,12 @@ class NoiseNetwork:
         With `levels`, the `noise_levels` of every row, the network does not compute them from scale, std and
         coefficients.
         """
-        points, given, y, levels = self._inputs(x, scale, std, coefficients, labels, levels)
+        if levels is None:
+            x, levels = self._levels(x, scale, std, coefficients, labels)
+        else:
+            check_type(levels, NoiseLevels, "levels", "pass network.noise_levels(scale, std)")
+            x = as_arrays("x (N, D)", x, N=len(levels.r), D=self.dimension).astype(self.parameters.dtype, copy=False)
+        points, given, y = self._inputs(x, levels, labels)
         entering = _side_by_side(points, given)
         output, mlp_backward = self.mlp.vjp(entering)
         _, skip, gain, r = levels
@@ -279,7 +270,8 @@ class NoiseNetwork:
         backward(g, k), with g and k (N, D), overwrites `gradient` with the gradient of Σ (g · ε̂ + k · (∂ε̂/∂x) v), see
         `MLP.jvp`.  Other arguments are as for a call.
         """
-        points, given, y, levels = self._inputs(x, scale, std, coefficients, labels)
+        x, levels = self._levels(x, scale, std, coefficients, labels)
+        points, given, y = self._inputs(x, levels, labels)
         _, skip, gain, r = levels
         direction = as_arrays("direction (N, D)", direction, N=len(y), D=self.dimension)
         entering = _side_by_side(points, given)

@@ -66,8 +66,8 @@ def test_levels_computed_before_give_the_same_bytes(dtype, n_classes, kind):
     assert {part.dtype for part in levels} == {np.dtype(dtype)}
     results = []
     coefficients = kind and eps_coefficients(schedule, t, kind)
-    for given in {"coefficients": coefficients}, {"levels": levels}:
-        eps_hat, backward = network.vjp(x, schedule.alpha_bar[t], schedule.beta_bar[t], labels=labels, **given)
+    for how in {"coefficients": coefficients}, {"levels": levels}:
+        eps_hat, backward = network.vjp(x, schedule.alpha_bar[t], schedule.beta_bar[t], labels=labels, **how)
         results.append([eps_hat, backward(grad, inputs=True), network.gradient.copy()])
     for plain, table in zip(*results, strict=True):
         assert np.array_equal(plain, table)
@@ -78,9 +78,9 @@ def test_levels_of_another_kind_or_number_are_refused():
     levels = network.noise_levels(np.full(4, 0.8), np.full(4, 0.6))
     with pytest.raises(TypeError, match=r"levels must be a NoiseLevels, .*noise_levels"):
         network.vjp(x, 0.8, 0.6, levels=0.8)
-    with pytest.raises(ValueError, match=r"x must have shape \(4, 2\), as levels say, got \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"x must have shape \(N, D\) = \(4, 2\), got shape \(3, 2\)"):
         network.vjp(x, 0.8, 0.6, levels=levels)
-    with pytest.raises(ValueError, match=r"rows must be in 0\.\.3, got 0\.\.4"):
+    with pytest.raises(IndexError, match="out of bounds"):
         levels.at(np.array([0, 4]))
 
 

@@ -55,7 +55,7 @@ def bare_steps(width: int, batch: int, n_steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "batch", "n_steps", "limit"), [(64, 128, 100, 9.0), (128, 256, 30, 9.0)], ids=["64", "128"]
+    ("width", "batch", "n_steps", "limit"), [(64, 128, 200, 2.15), (128, 256, 60, 1.6)], ids=["64", "128"]
 )
 def test_a_fit_takes_not_much_longer_than_its_bare_steps(width, batch, n_steps, limit):
     """Batches, noise, steps t, inputs of the network, checks, the moving average and the state of training."""
