@@ -73,7 +73,7 @@ def train_step(
     weight : (N,)
         λ, see `loss_weight`, times the importance weight of t.
     given
-        Further arguments of `network.vjp`: labels, and coefficients of the predicted quantity or the levels of them.
+        Further arguments of `network.vjp`: labels, and coefficients of the predicted quantity, or `levels`.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """The time of a step over that of its own matrix products, in one interleaved run; load moves a ratio less than a time.
 
-The limits are twice the measured ratios, so that only one pass too many over large arrays, or a promotion to float64,
-fails a test.
+The limits over products are twice the measured ratios, so that only one pass too many over large arrays, or a promotion
+to float64, fails a test.  Those over bare steps are 1.2 times the largest ratio, and hold what a step does besides.
 """
 
 from functools import partial
@@ -55,7 +55,12 @@ def bare_steps(width: int, batch: int, n_steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "batch", "n_steps", "limit"), [(64, 128, 200, 2.15), (128, 256, 60, 1.6)], ids=["64", "128"]
+    ("width", "batch", "n_steps", "limit"),
+    [
+        (64, 128, 200, 2.3),  # measured 1.64 to 1.94
+        (128, 256, 60, 1.7),  # 1.28 to 1.41
+    ],
+    ids=["64", "128"],
 )
 def test_a_fit_takes_not_much_longer_than_its_bare_steps(width, batch, n_steps, limit):
     """Batches, noise, steps t, inputs of the network, checks, the moving average and the state of training."""
