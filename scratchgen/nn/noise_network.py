@@ -40,7 +40,7 @@ class EpsCoefficients(NamedTuple):
 
 
 class NoiseLevels(NamedTuple):
-    """What a `NoiseNetwork` computes from noise levels alone, one row a level; see `NoiseNetwork.noise_levels`."""
+    """Parts of a `NoiseNetwork` that depend on noise levels only, one row a level; see `NoiseNetwork.noise_levels`."""
 
     features: Array  # (n, 2 n_time_features)
     skip: Array  # skip · r, (n, 1)
@@ -178,7 +178,7 @@ class NoiseNetwork:
         return np.concatenate([y, coordinate_features(y, n)], axis=1) if n else y, given, y
 
     def noise_levels(self, scale: Array, std: Array, coefficients: EpsCoefficients | None = None) -> NoiseLevels:
-        """What the network computes from n noise levels alone, for `vjp`; a training computes it once for all steps.
+        """Parts of the network that depend on noise levels only, for `vjp`; a training computes them once.
 
         Parameters
         ----------
