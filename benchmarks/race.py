@@ -427,7 +427,7 @@ def draw(record: Record, path: Path) -> None:
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize="small")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize="small", ncols=len(record))
     figure.savefig(path, dpi=110)
 
 
