@@ -249,7 +249,8 @@ def report(names: tuple[str, ...], seeds: tuple[int, ...], workers: int) -> Iter
     with ProcessPoolExecutor(workers) as pool:
         yield from samples_report(names, pool.map(measure, names, [seeds] * len(names)))
         yield from memory_report(names, pool.map(remember, names))
-    yield f"\n{workers} processes with one thread each, {(time.monotonic() - began) / 60:.0f} minutes."
+    processes = f"{workers} process{'es' * (workers > 1)}"
+    yield f"\n{processes} with one thread each, {(time.monotonic() - began) / 60:.0f} minutes."
 
 
 def main() -> None:
