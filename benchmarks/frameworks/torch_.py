@@ -212,8 +212,8 @@ class Trainer:
         loss = losses.mean()
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
-        warmup = 0 if self.average is None else min(100, self.model.n_steps // 10)
-        rate = cosine_decay(self.n_steps, self.model.n_steps, self.model.learning_rate, warmup)
+        warmup = 0 if self.average is None else min(100, self.model.n_steps_ // 10)
+        rate = cosine_decay(self.n_steps, self.model.n_steps_, self.model.learning_rate, warmup)
         for group in self.adam.param_groups:
             group["lr"] = rate * group["factor"]
         self.adam.step()

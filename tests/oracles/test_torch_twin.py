@@ -228,6 +228,16 @@ def test_models_that_the_twin_has_no_network_for_are_refused():
         go_on(left("VAE", 20), X[:100], 1).resume(X[:100])
 
 
+@pytest.mark.parametrize("kind", [DDPM, ScoreSDE, VAE])
+def test_a_number_of_steps_that_follows_from_the_rows(kind):
+    """n_steps=None: the rate of learning follows `n_steps_`."""
+    models = [kind(hidden=(4,), rng=0) for _ in range(2)]
+    for model, last in zip(models, (6, 3), strict=True):
+        next(progress for progress in model.train(X[:20]) if progress.step == last)
+    assert models[0].n_steps is None
+    assert distance(*(weights(model) for model in (models[0], go_on(models[1], X[:20], 3)))) < 1e-5
+
+
 def test_the_last_step_stays_for_resume():
     with pytest.raises(ValueError, match="step must be below n_steps=60"):
         go_on(left("VAE", 20), X, 40)
