@@ -177,6 +177,11 @@ class CategoricalMixture(MixtureModel):
     def _law(self, fitted: dict[str, Any]) -> CategoricalLaw:
         return CategoricalLaw(fitted["weights_"], fitted["probabilities_"])
 
+    def _as_fitted_samples(self, x: ArrayLike) -> Array:
+        array = super()._as_fitted_samples(x)
+        check_levels(array, self.n_levels)  # of all rows: the message then has the number of the row
+        return array
+
     def _numbers_a_row(self) -> int:
         K, D, n_levels = self.probabilities_.shape
         return max(K, D * n_levels)

@@ -317,3 +317,13 @@ def test_labels_of_samples_are_their_components():
     assert np.array_equal(x[:, 0], labels)
     assert 0 < labels.mean() < 1
     assert np.array_equal(x, law.sample(400, rng=0))
+
+
+@pytest.mark.parametrize("verb", ["log_prob", "elbo", "predict", "predict_proba", "bic"])
+def test_the_message_names_the_row_behind_the_first_block(monkeypatch, verb):
+    x = np.zeros((50, 2))
+    x[::2], x[40, 1] = 1, 3
+    model = CategoricalMixture(1, n_levels=2, rng=0).fit(x[:40])
+    monkeypatch.setattr("scratchgen.blocks.BLOCK", 30)
+    with pytest.raises(ValueError, match=r"0\.\.1, as n_levels says, but x\[40, 1\] is 3"):
+        getattr(model, verb)(x)
