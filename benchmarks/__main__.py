@@ -20,6 +20,13 @@ from benchmarks import summary, targets
 from benchmarks.markdown import publish, replace_table
 from benchmarks.timing import LIMIT, pin_to_one_core, start_with_one_thread, time_case
 
+KERNELS = (
+    "OPENBLAS_CORETYPE",
+    "NPY_DISABLE_CPU_FEATURES",
+    "ATEN_CPU_CAPABILITY",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "XLA_FLAGS",
+)
 COMPARED = ("training", "sampling", "em")  # suites of cases that several libraries run
 LONG = ("race", "solvers")  # minutes, also in their short form
 SUITES = (*COMPARED, "accuracy", "memory", "rows", "startup", "growth", "anatomy", *LONG)
@@ -93,6 +100,8 @@ def heading(rounds: int) -> str:
             found.append(f"{library} {version(library)}")
         except PackageNotFoundError:
             found.append(f"{library} missing")
+    held = [f"{name}={os.environ[name]}" for name in KERNELS if name in os.environ]
+    found += [f"held by the environment: {', '.join(held)}"] if held else []
     pinned = "no core pinned" if core < 0 else "pinned to one core"
     return (
         f"{processor}, {kernels()}; one thread, {pinned}, CPU time, {rounds} rounds; Python "

@@ -100,6 +100,8 @@ class NetworkModel(StandardizedEstimator):
         if self.n_steps not in (None, n_steps):
             raise ValueError(f"n_steps_ must be n_steps = {self.n_steps}, got {n_steps}")
         steps, n_losses = fitted["validation_steps_"], len(fitted["losses_"])
+        if n_losses > n_steps:
+            raise ValueError(f"losses_ must have n_steps_ = {n_steps} numbers at most, got {n_losses}")
         rise = (np.diff(steps, prepend=0, append=n_losses + 1) >= 1).all()
         if not rise or len(steps) != len(fitted["validation_bounds_"]):
             raise ValueError(f"validation_steps_ must rise within 1..{n_losses}, with a bound for each, got {steps}")

@@ -261,6 +261,7 @@ def test_the_worst_headers_take_little_memory(monkeypatch):
         ("PPCA", lambda h, p: p.update(free_energies_=npy(np.zeros(1))), "must be 1 numbers, every second"),
         ("PPCA", lambda h, p: p.update(free_energies_=npy(np.zeros(0))), "free_energies_ must be 1 numbers"),
         ("VAE", lambda h, p: p.update(losses_=npy(np.zeros(10**4))), r"losses_ must have n_steps_ = \d+ numbers"),
+        ("DDPM", lambda h, p: p.update(losses_=npy(np.zeros(10**4))), r"losses_ must have n_steps_ = \d+ numbers"),
         ("ScoreSDE", lambda h, p: h["params"].update(t_min=2.0), r"t_min must be in \(0.0, 1.0\]"),
         ("DDPM of levels", lambda h, p: p.update(histograms_=npy(np.zeros((3, 4)))), "histograms_ must be positive"),
     ],
