@@ -11,6 +11,7 @@ NEEDS = {
     "test_diffusers*.py": ["torch", "diffusers"],
     "test_pandas*.py": ["pandas", "sklearn"],
     "test_polars*.py": ["polars"],
+    "test_pot*.py": ["ot"],
 }
 collect_ignore_glob = [glob for glob, libraries in NEEDS.items() if not all(map(find_spec, libraries))]
 
