@@ -19,10 +19,10 @@ MEMORISATION = "nearest_train_ratio"
 
 
 class Estimate(NamedTuple):
-    """Mean over repetitions, and their standard deviation."""
+    """Mean over repetitions, and their standard deviation; None if the repetitions share most of their rows."""
 
     mean: float
-    spread: float
+    spread: float | None
 
 
 class Comparison(NamedTuple):
@@ -52,13 +52,12 @@ def compare(
     x : (N, D)
         Data that no model has seen.
     y : (M, D)
-        Other data of the same law, n rows or more, such as those of training.  If n = M, all rows are taken in every
-        repetition, and the spread of the floor is that of the metrics' own draws.
+        Other data of the same law, n rows or more, such as those of training.  For n > M/2 the floor has no spread,
+        since its repetitions share rows.
     draws : mapping from str to sequences of (n, D)
         Samples by the name of their model: two or more repetitions, as many for every model, all of n rows.
     train : (T, D), optional
-        All rows that the models were trained on: adds `nearest_train_ratio`, with one half of x against the other as
-        floor.
+        All rows that the models were trained on: adds `nearest_train_ratio`, with a half of x as samples for the floor.
     k : int
         Neighbours of precision, recall, density and coverage.
     rng : int, Generator or None
@@ -84,21 +83,24 @@ def compare(
     for repeat in range(n_repeats):
         seed = int(rng.integers(2**63))
         ours = {"": rng.permutation(y)[:n]} | {name: parts[repeat] for name, parts in sets.items()}
-        halves = np.array_split(rng.permutation(x), 2)
+        half = rng.permutation(x)[: (len(x) + 1) // 2]
         for name, samples in ours.items():
             values = dict(_metrics(x, samples, k, bandwidth, seed))
             if train is not None:
-                pair = halves if name == "" else (samples, x)
-                values[MEMORISATION] = nearest_train_ratio(pair[0], train, pair[1]).ratio
+                values[MEMORISATION] = nearest_train_ratio(half if name == "" else samples, train, x).ratio
             found[name].append(values)
     metrics = SAMPLE_METRICS + ((MEMORISATION,) if train is not None else ())
     table = {metric: {name: _estimate([one[metric] for one in found[name]]) for name in found} for metric in metrics}
-    return [Comparison(metric, values.pop(""), values) for metric, values in table.items()]
+    floors = {metric: values.pop("") for metric, values in table.items()}
+    if n > len(y) / 2:
+        floors = {metric: floor._replace(spread=None) for metric, floor in floors.items()}
+    return [Comparison(metric, floors[metric], values) for metric, values in table.items()]
 
 
 def _as_draws(draws: Mapping[str, Sequence[ArrayLike]], x: Array, k: int) -> tuple[dict[str, list[Array]], int, int]:
     """Return the draws as arrays, the number of rows n, and that of repetitions."""
-    if not isinstance(draws, Mapping) or not draws or "" in draws:
+    given = draws.values() if isinstance(draws, Mapping) and "" not in draws else ()
+    if not given or not all(isinstance(parts, Sequence | np.ndarray) for parts in given):
         raise TypeError(
             f"draws must map names of models to lists of arrays (n, D), got {draws!r:.60}; pass {{'model': [a, b, c]}}"
         )

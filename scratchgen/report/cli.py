@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scratchgen import __version__
 from scratchgen.models.progress import say_on_stderr
-from scratchgen.report.commands import audit, data, fit, info, museum, sample, score, tour, verify
+from scratchgen.report.commands import audit, compare, data, fit, info, museum, sample, score, tour, verify
 from scratchgen.report.options import TRACEBACK, Commands
 from scratchgen.report.text import CommandError, Help, Parser, one_line, show_any_text
 
@@ -22,6 +22,7 @@ Models of your own data:
   fit MODEL DATA  train one of seven models on a table
   sample          draw new rows or pictures from a model
   score           log-likelihood or its bound of the rows of a table
+  compare         samples of models against data, by all metrics
   info            what a model file holds
   data            the bundled data sets
 
@@ -36,7 +37,7 @@ The theory:
 Example:
   scratchgen fit gmm penguins -o model.npz --set n_components=3
   scratchgen sample model.npz -n 10"""
-COMMANDS = (fit, sample, score, info, data, tour, verify, museum, audit)
+COMMANDS = (fit, sample, score, compare, info, data, tour, verify, museum, audit)
 TOUR = {"seed": 0, "out": Path("scratchgen-report"), "quick": False}  # defaults of its options
 
 

@@ -6,13 +6,13 @@ import pytest
 from scratchgen.metrics import classifiers, compare, frechet_distance, nearest_train_ratio
 
 RNG = np.random.default_rng(0)
-X, Y = RNG.standard_normal((60, 2)), RNG.standard_normal((80, 2))
+X, Y = RNG.standard_normal((60, 2)), RNG.standard_normal((80, 2))  # draws of 40: the floor has a spread
 
 
 @pytest.fixture(scope="module", autouse=True)
 def short_training():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifiers, "LEAST_STEPS", 60)
+        patch.setattr(classifiers, "LEAST_STEPS", 40)
         patch.setattr(classifiers, "EPOCHS", 1)
         yield
 
@@ -35,7 +35,10 @@ def test_rows_and_columns(table):
         "two_sample_accuracy", "nearest_train_ratio",
     ]  # fmt: skip
     assert all(list(row.values) == ["right", "copy", "blur"] for row in rows.values())
-    assert len(compare(X, Y, {"copy": [Y[:40], Y[40:]]}, rng=0)) == 8
+    assert all(row.floor.spread is not None for row in rows.values())
+    many = compare(X, Y, {"copy": [Y[:41], Y[39:]]}, rng=0)
+    assert len(many) == 8
+    assert all(row.floor.spread is None for row in many)
 
 
 def test_values_and_floors_are_means_over_repetitions(table):

@@ -4,12 +4,14 @@ Left out: results (named tuples), which the package fills; `museum`, `report` an
 their own; and the strategies of `scratchgen.testing`, which Hypothesis checks when it draws.
 """
 
+import functools
 import inspect
 import tempfile
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import scratchgen
 from scratchgen import (
@@ -30,6 +32,7 @@ from scratchgen import (
     export,
     grading,
     likelihood,
+    metrics,
     nn,
     quadrature,
     sde,
@@ -38,6 +41,7 @@ from scratchgen import (
     vae,
     variational,
 )
+from scratchgen.metrics import classifiers
 from scratchgen.schedule import sinh_log_snr
 from tests.reliability.arguments import (
     Arg,
@@ -853,6 +857,73 @@ def fit_with(model, x):
     return lambda **given: model(**given).fit(x)
 
 
+def of_metrics():
+    """Calls of scratchgen.metrics."""
+    x, y = array("M D", np.random.default_rng(0).standard_normal((6, 2))), array("L D")
+    pair, k = {"x": x, "y": y}, {"k": count(2)}
+    for name in "frechet_distance", "median_bandwidth":
+        yield call(name, getattr(metrics, name), **pair)
+    yield call("mmd2", metrics.mmd2, **pair, bandwidth=positive(optional=True))
+    yield call("sliced_wasserstein2", metrics.sliced_wasserstein2, **pair, n_directions=count(), rng=seed())
+    directions = any_of(array("Z D", optional=True), zeros=np.zeros((3, 2)))
+    yield call("sliced_wasserstein2(directions)", metrics.sliced_wasserstein2, **pair, directions=directions)
+    yield call("precision_recall", metrics.precision_recall, **pair, **k)
+    yield call("density_coverage", metrics.density_coverage, **pair, **k)
+    yield call("expected_coverage", metrics.expected_coverage, n=count(9, 3), m=count(4), **k)
+    sets = {"samples": ND, "train": array("M D"), "held_out": array("L D", kind=lambda a: a + 9)}
+    yield call("nearest_train_ratio", metrics.nearest_train_ratio, **sets)
+    yield call("count_copies", metrics.count_copies, samples=ND, row=array("D"), radius=number(0.5, low=0.0))
+    yield call("logistic_loss", metrics.logistic_loss, logits=array("N K"), labels=labels(False))
+    test = {"classifier": choice("mlp"), "folds": count(2, 2), "rng": seed()}
+    yield call("two_sample_accuracy", short(metrics.two_sample_accuracy), **pair, **test)
+    own = {"labels": labels(False), "y": array("M D"), "labels_y": labels(False, "M"), "rng": seed()}
+    yield call("train_on_synthetic", short(metrics.train_on_synthetic), x=ND, **own)
+    wide = {"x": array("P D", np.random.default_rng(0).standard_normal((8, 2))), "y": array("S D")}
+    bad = {"list": [np.ones((5, 2))] * 2, "None": None, "empty": {}, "text": "x", "one draw": {"m": [np.ones((5, 2))]}}
+    bad |= {
+        "sizes": {"m": [np.eye(5, 2), np.eye(4, 2)]},
+        "numbers": {"m": [1.0, 2.0]},
+        "columns": {"m": [np.eye(5)] * 2},
+    }
+    draws = Arg({"m": [np.eye(5, 2), np.ones((5, 2))]}, bad)
+    train = array("M D", 9 + np.eye(6, 2), optional=True)
+    yield call("compare", short(metrics.compare), **wide, draws=draws, train=train, **k, rng=seed())
+    model, rows = fitted("DDPM of levels"), array("M D", data(fitted("DDPM of levels"))[:6])
+    scored = {"x": Arg(rows.value, rows.bad | {"columns": np.ones((2, 5)), "fractions": rows.value + 0.5})}
+    scored |= {"n_repeats": count(2, 2), "rng": seed()}
+    bits = {"model": instance(model), **scored, "bound": choice("elbo")}
+    yield call("model_bits", metrics.model_bits, **bits)
+    given = {"labels": labels(n=3), **scored}
+    given["x"] = Arg(rows.value[:5], {})
+    classes = {"model": instance(levels_with_labels())}
+    yield call("model_bits(labels)", metrics.model_bits, **classes, **given)
+    prior = law("K")
+    prior = Arg(prior.value, {name: value for name, value in prior.bad.items() if name != "None"}, prior.letters)
+    yield call("label_summed_bits", metrics.label_summed_bits, fixed="K", **classes, **scored, prior=prior)
+    elbos = array("two N K", optional=False)
+    yield call("cross_fitted_bound", metrics.cross_fitted_bound, elbos=elbos, prior=law("K"))
+
+
+def short(f):
+    """The function with a classifier of two steps."""
+
+    @functools.wraps(f)
+    def shortened(*args, **given):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(classifiers, "LEAST_STEPS", 2)
+            patch.setattr(classifiers, "EPOCHS", 1)
+            return f(*args, **given)
+
+    return shortened
+
+
+@cache
+def levels_with_labels():
+    """A DDPM of whole numbers with three labels."""
+    model = DDPM(SCHEDULE, n_classes=3, n_levels=4, prediction="levels", hidden=(4,), n_steps=1, rng=0)
+    return model.fit(data(fitted("DDPM of levels")), np.arange(40) % 3)
+
+
 def of_constructors():
     """Constructors of the models, whose arguments `fit` checks."""
     reals, whole = data(fitted("PPCA")), data(fitted("CategoricalMixture"))
@@ -986,7 +1057,7 @@ def of_export():
 
 PARTS = (
     of_likelihood, of_variational, of_quadrature, of_mixture, of_em, of_ddpm, of_sde, of_vae, of_nn, of_grading,
-    of_constructors, of_models, of_export,
+    of_metrics, of_constructors, of_models, of_export,
 )  # fmt: skip
 
 

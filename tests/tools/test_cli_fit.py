@@ -17,6 +17,7 @@ import pytest
 
 import scratchgen
 from scratchgen import load
+from scratchgen.metrics import classifiers
 from scratchgen.report import advice, cli, files, scores
 from scratchgen.report.commands import fit, sample
 from scratchgen.report.settings import settings_of, value_of
@@ -947,6 +948,7 @@ COMMANDS = [
     *(f"fit {name}" for name in VERBS),
     "sample",
     "score",
+    "compare",
     "info",
     "data",
     "tour",
@@ -988,8 +990,10 @@ SLOW = ("tour", "museum", "verify")  # without arguments; their examples, and th
 SHORT = {"vae": ["n_steps=2"], "ddpm": ["n_steps=2", "schedule=linear(5)"], "sde": ["n_steps=2", "n_sample_steps=5"]}
 
 
-def test_the_examples_of_every_help_run_as_they_stand(folder, capsys):
+def test_the_examples_of_every_help_run_as_they_stand(folder, monkeypatch, capsys):
     """In one folder, with short trainings; only audit needs a file of one's own."""
+    monkeypatch.setattr(classifiers, "LEAST_STEPS", 1)
+    monkeypatch.setattr(classifiers, "EPOCHS", 1)
     Path("mine.csv").unlink()
     Path("mine.py").write_text(
         "import numpy as np\nbetas = np.linspace(1e-4, 0.02, 100)\na = np.cumprod(1 - betas)\n"
@@ -1005,6 +1009,8 @@ def test_the_examples_of_every_help_run_as_they_stand(folder, capsys):
                 continue
             if words[0] in ("fit", "sample", "data", "score") and "-o" in words:
                 words.append("--force")
+            if words[0] == "compare":
+                words += ["-n", "10"]
             if words[0] == "fit":
                 words += [word for setting in SHORT.get(words[1], []) for word in ("--set", setting)]
             run(*words)

@@ -1,0 +1,184 @@
+"""`scratchgen compare`: the table, its numbers, what it is silent about, and its errors."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scratchgen
+from scratchgen import NoiseSchedule
+from scratchgen.metrics import classifiers, frechet_distance
+from scratchgen.report import cli
+from scratchgen.report.commands.compare import _names, _text
+from scratchgen.report.tables import Frame
+
+RNG = np.random.default_rng(0)
+REALS = RNG.standard_normal((60, 2)) * [100.0, 0.01] + [5.0, 0.0]
+WHOLE = RNG.integers(0, 4, (60, 3))
+LABELS = np.arange(60) % 2
+TINY = {"hidden": (4,), "n_steps": 2, "rng": 0}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with tables and models."""
+    folder = tmp_path_factory.mktemp("compare")
+    for name, heads, x in (
+        ("reals.csv", ["a", "b"], REALS),
+        ("whole.csv", ["u", "v", "w", "kind"], np.c_[WHOLE, LABELS]),
+        (
+            "train.csv",
+            ["u", "v", "w", "kind"],
+            [[*row, label] for row, label in zip((WHOLE + 0.5).tolist(), LABELS, strict=True)],
+        ),
+        ("other.csv", ["u", "v", "w", "kind"], np.c_[WHOLE[::-1], LABELS + 1]),
+        ("few.csv", ["a", "b"], REALS[:15]),
+    ):
+        with open(folder / name, "w", newline="") as file:
+            csv.writer(file).writerows([heads, *np.asarray(x, dtype=object).tolist()])
+    scratchgen.GaussianMixture(rng=0).fit(REALS).save(folder / "gmm.npz")
+    scratchgen.CategoricalMixture(1, 4, rng=0).fit(WHOLE).save(folder / "tables.npz")
+    scratchgen.CategoricalMixture(1, 4, smoothing=0.0, rng=0).fit(WHOLE // 2).save(folder / "sharp.npz")
+    ddpm = scratchgen.DDPM(NoiseSchedule.linear(4), n_classes=2, n_levels=4, prediction="levels", **TINY)
+    ddpm.fit(WHOLE, LABELS).save(folder / "ddpm.npz")
+    scratchgen.PPCA(1).fit(WHOLE + 0.5).save(folder / "ppca.npz")
+    for name, heads in ("named", "ab"), ("other_names", "ba"):
+        scratchgen.PPCA(1).fit(Frame(REALS, heads)).save(folder / f"{name}.npz")
+    return folder
+
+
+@pytest.fixture
+def folder(files, monkeypatch):
+    """The folder of the files, and a classifier of a few steps."""
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(classifiers, "LEAST_STEPS", 3)
+    monkeypatch.setattr(classifiers, "EPOCHS", 1)
+
+
+def run(capsys, words, status=0):
+    assert cli.main(words.split()) == status
+    out, err = capsys.readouterr()
+    return err if status else out
+
+
+def rows_of(out):
+    """Cells of the rows of the table by the first cell."""
+    lines = out[out.index("   floor") :].splitlines()
+    cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    assert max(map(len, out.splitlines())) <= 80
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_a_table_of_three_models_with_labels_and_training_data(folder, capsys):
+    out = run(capsys, "compare whole.csv tables.npz ddpm.npz ppca.npz --train train.csv --labels kind --seed 4 -n 20")
+    assert out.startswith("whole.csv: 60 rows, 3 columns\n")
+    assert "3 draws of 20 samples against 60 rows held out; floor: 20 other rows of data" in " ".join(out.split())
+    rows = rows_of(out)
+    assert list(rows) == [
+        "floor", "Frechet distance", "MMD^2 x 1e4", "sliced W2^2", "precision", "recall", "density", "coverage",
+        "two-sample test", "nearest train", "train on samples", "bits a column",
+    ]  # fmt: skip
+    assert rows["floor"] == ["tables", "ddpm", "ppca"]
+    assert all(len(row) == 4 for name, row in rows.items() if name != "floor")
+    dashes = {name: [cell == "-" for cell in row] for name, row in rows.items()}
+    assert dashes["train on samples"] == [False, True, False, True]  # only the DDPM has labels
+    assert dashes["bits a column"] == [True, False, False, True]  # a density has no bits of whole numbers
+    x = scratchgen.load("tables.npz").log_prob(WHOLE)
+    bits = -x / (3 * np.log(2))
+    assert rows["bits a column"][1] == f"{bits.mean():.3f} +- {bits.std(ddof=1) / 60**0.5:.3f}"
+
+
+def test_halves_are_drawn_by_the_seed_and_columns_have_the_unit_of_their_spread(folder, capsys):
+    out = run(capsys, "compare reals.csv gmm.npz --seed 4")
+    rng = np.random.default_rng(4)
+    order = rng.permutation(60)
+    held_out, others = REALS[order[:30]], REALS[order[30:]]
+    model, scale = scratchgen.load("gmm.npz"), held_out.std(axis=0)
+    draws = [model.sample(30, rng=rng) for _ in range(3)]
+    values = [frechet_distance(held_out / scale, draw / scale) for draw in draws]
+    rows = rows_of(out)
+    floor = frechet_distance(held_out / scale, others / scale)
+    assert rows["Frechet distance"] == [
+        _text("", floor, None),
+        _text("", np.mean(values), np.std(values, ddof=1)),
+    ]
+    assert "nearest train" not in rows  # the command does not know the training data
+    assert "train on samples" not in rows
+    assert rows["bits a column"][1] != "-"
+    assert run(capsys, "compare reals.csv gmm.npz --seed 4") == out
+    assert run(capsys, "compare reals.csv gmm.npz --seed 5") != out
+
+
+def test_samples_of_a_model_with_labels_are_those_of_their_labels(folder, capsys):
+    out = run(capsys, "compare whole.csv ddpm.npz --labels kind")
+    rng = np.random.default_rng(0)
+    order = rng.permutation(60)
+    held_out, others = order[:30], order[30:]
+    labels = [rng.choice(LABELS[others], 30) for _ in range(3)]
+    model = scratchgen.load("ddpm.npz")
+    draws = [model.sample(30, rng=rng, y=y) for y in labels]
+    rows = rows_of(out)
+    values = [frechet_distance(WHOLE[held_out], draw) for draw in draws]
+    assert rows["Frechet distance"][1] == _text("", np.mean(values), np.std(values, ddof=1))
+    assert re.fullmatch(r"\d?\.\d+", rows["train on samples"][0])
+    assert re.fullmatch(r"\d?\.\d+ \+- \d?\.\d+", rows["train on samples"][1])
+    run(capsys, "compare whole.csv ddpm.npz --drop kind")
+
+
+def test_data_that_are_also_in_the_training_table_have_no_ratio(folder, capsys):
+    out = run(capsys, "compare whole.csv tables.npz --train whole.csv --drop kind")
+    assert "half of the rows of whole.csv or more are also in whole.csv: no row 'nearest train'" in " ".join(
+        out.split()
+    )
+    assert "nearest train" not in rows_of(out)
+
+
+def test_a_row_of_probability_0_has_infinite_bits(folder, capsys):
+    assert rows_of(run(capsys, "compare whole.csv sharp.npz --drop kind"))["bits a column"] == ["-", "inf"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("whole.csv gmm.npz --columns u,v,w", "gmm.npz was trained on 2 columns, and the data have 3; choose them"),
+        ("whole.csv ddpm.npz --labels u", "ddpm.npz has 2 labels, and the data have 4; leave --labels out"),
+        ("whole.csv tables.npz --drop kind -n 40", "-n must be in 10..30, the rows for the floor, got 40"),
+        ("whole.csv tables.npz --drop kind -n 2", "-n must be in 10..30, the rows for the floor, got 2"),
+        ("few.csv gmm.npz", "15 rows, 2 columns: a comparison needs 10 rows held out and 10 others"),
+        ("whole.csv ddpm.npz --train other.csv --labels kind", "--train other.csv must have the columns and labels of"),
+        ("reals.csv named.npz other_names.npz", "other_names.npz was trained on other columns than the first model"),
+        ("reals.csv no.npz", "path no.npz does not exist"),
+    ],
+)
+def test_an_error_names_its_remedy(words, message, folder, capsys):
+    assert message in " ".join(run(capsys, f"compare {words}", 2).split())
+
+
+def test_names_of_columns_are_short_and_different():
+    paths = [Path("a/model.npz"), Path("b/model.npz"), Path("a_long_name_of_a_file.npz"), Path("a_long_name_of_it.npz")]
+    assert _names(paths) == ["model", "model (2)", "a_long_name_of", "a_long_nam (4)"]
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "text"),
+    [
+        (0.96249, 0.0081, ".9625 +- .0081"),
+        (9.1234, 1.0, "9.123 +- 1.000"),
+        (34.411, 0.52, "34.41 +- 0.52"),
+        (101.84, 1.71, "101.8 +- 1.7"),
+        (12345.6, 321.2, "12346 +- 321"),
+        (0.5, None, ".5000"),
+        (0.5, 1.25, "0.500 +- 1.250"),
+    ],
+)
+def test_numbers_have_14_characters_at_most(mean, spread, text):
+    assert _text("", mean, spread) == text
+    assert len(text) <= 14
+
+
+def test_the_discrepancy_is_in_units_of_1e_minus_4():
+    assert _text("mmd2", -0.000412, 0.00009) == "-4.1 +- 0.9"
+    assert _text("mmd2", 0.00002, None) == ".2"
+    assert _text("mmd2", -0.01051, 0.01235) == "-105 +- 124"
