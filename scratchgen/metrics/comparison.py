@@ -9,13 +9,9 @@ from scratchgen.metrics.classifiers import two_sample_accuracy
 from scratchgen.metrics.distances import as_pair, as_rows
 from scratchgen.metrics.laws import frechet_distance, median_bandwidth, mmd2, sliced_wasserstein2
 from scratchgen.metrics.neighbours import density_coverage, nearest_train_ratio, precision_recall
-from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator
+from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator, check_flag
 
-SAMPLE_METRICS = (
-    "frechet_distance", "mmd2", "sliced_wasserstein2", "precision", "recall", "density", "coverage",
-    "two_sample_accuracy",
-)  # fmt: skip
-MEMORISATION = "nearest_train_ratio"
+FOREST, MEMORISATION = "forest_accuracy", "nearest_train_ratio"
 
 
 class Estimate(NamedTuple):
@@ -40,6 +36,8 @@ def compare(
     train: ArrayLike | None = None,
     k: int = 5,
     rng: RNG = None,
+    *,
+    forest: bool = False,
 ) -> list[Comparison]:
     """All sample metrics of some models beside the floor, y against x in place of samples against x.
 
@@ -61,6 +59,8 @@ def compare(
     k : int
         Neighbours of precision, recall, density and coverage.
     rng : int, Generator or None
+    forest : bool
+        Add `forest_accuracy`, the two-sample test by scikit-learn's random forest.
 
     Returns
     -------
@@ -73,6 +73,7 @@ def compare(
         If an argument is no array of finite real numbers of such a shape, or draws have different sizes.
     """
     k, rng = as_count(k, "k"), as_generator(rng)
+    check_flag(forest, "forest")
     x, y = as_pair(x, y, n_min=k + 2)
     sets, n, n_repeats = _as_draws(draws, x, k)
     if n > len(y):
@@ -86,10 +87,12 @@ def compare(
         half = rng.permutation(x)[: (len(x) + 1) // 2]
         for name, samples in ours.items():
             values = dict(_metrics(x, samples, k, bandwidth, seed))
+            if forest:
+                values[FOREST] = two_sample_accuracy(x, samples, "forest", rng=seed).accuracy
             if train is not None:
                 values[MEMORISATION] = nearest_train_ratio(half if name == "" else samples, train, x).ratio
             found[name].append(values)
-    metrics = SAMPLE_METRICS + ((MEMORISATION,) if train is not None else ())
+    metrics = list(found[""][0])
     table = {metric: {name: _estimate([one[metric] for one in found[name]]) for name in found} for metric in metrics}
     floors = {metric: values.pop("") for metric, values in table.items()}
     if n > len(y) / 2:
@@ -119,7 +122,7 @@ def _as_draws(draws: Mapping[str, Sequence[ArrayLike]], x: Array, k: int) -> tup
 
 
 def _metrics(x: Array, samples: Array, k: int, bandwidth: float, seed: int) -> Iterator[tuple[str, float]]:
-    """Names and values of SAMPLE_METRICS, in their order."""
+    """Names and values of the metrics of all samples."""
     yield "frechet_distance", frechet_distance(x, samples)
     yield "mmd2", mmd2(x, samples, bandwidth)
     yield "sliced_wasserstein2", sliced_wasserstein2(x, samples, rng=seed)

@@ -88,3 +88,18 @@ def test_each_kind_of_wrong_samples_shows_in_its_row(table):
 def test_draws_have_one_size(draws, error, words):
     with pytest.raises(error, match=words):
         compare(X, Y, draws)
+
+
+def test_the_forest_has_a_row_of_its_own(monkeypatch):
+    asked = []
+
+    def accuracy(x, samples, classifier="mlp", rng=None):
+        asked.append((classifier, len(samples), rng))
+        return classifiers.Accuracy(0.75 if classifier == "forest" else 0.5, 0.0)
+
+    monkeypatch.setattr("scratchgen.metrics.comparison.two_sample_accuracy", accuracy)
+    *_, mlp, forest = compare(X, Y, {"copy": [Y[:40], Y[40:]]}, rng=0, forest=True)
+    assert (mlp.metric, mlp.floor.mean) == ("two_sample_accuracy", 0.5)
+    assert forest == ("forest_accuracy", (0.75, 0.0), {"copy": (0.75, 0.0)})
+    assert len(asked) == 8
+    assert len({seed for *_, seed in asked}) == 2  # one for each repetition, for floor and samples

@@ -887,7 +887,7 @@ def of_metrics():
     }
     draws = Arg({"m": [np.eye(5, 2), np.ones((5, 2))]}, bad)
     train = array("M D", 9 + np.eye(6, 2), optional=True)
-    yield call("compare", short(metrics.compare), **wide, draws=draws, train=train, **k, rng=seed())
+    yield call("compare", short(metrics.compare), **wide, draws=draws, train=train, **k, rng=seed(), forest=flag())
     model, rows = fitted("DDPM of levels"), array("M D", data(fitted("DDPM of levels"))[:6])
     scored = {"x": Arg(rows.value, rows.bad | {"columns": np.ones((2, 5)), "fractions": rows.value + 0.5})}
     scored |= {"n_repeats": count(2, 2), "rng": seed()}

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,12 @@ def test_data_that_are_also_in_the_training_table_have_no_ratio(folder, capsys):
         out.split()
     )
     assert "nearest train" not in rows_of(out)
+
+
+def test_the_forest_is_asked_for(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    error = run(capsys, "compare whole.csv tables.npz --drop kind --forest", 2)
+    assert "classifier 'forest' needs scikit-learn" in " ".join(error.split())
 
 
 def test_a_row_of_probability_0_has_infinite_bits(folder, capsys):

@@ -27,6 +27,7 @@ TITLES = {
     "mmd2": "MMD^2 x 1e4",
     "sliced_wasserstein2": "sliced W2^2",
     "two_sample_accuracy": "two-sample test",
+    "forest_accuracy": "forest's test",
     "nearest_train_ratio": "nearest train",
 }
 
@@ -45,6 +46,7 @@ out. Values are means over three draws, +- their standard deviation.
   density           as precision, but a mean number; 1 for one law
   coverage          share of the data with a sample near by
   two-sample test   accuracy of an MLP that tells samples from data; .5 at best
+  forest's test     with --forest: the same by a forest of scikit-learn
   nearest train     with --train: distance of samples to the nearest row of TRAIN over that of DATA; below 1 is copying
   train on samples  with --labels, for a DDPM with labels: accuracy on data of an MLP that was trained on samples
   bits a column     of the rows held out: the exact log-likelihood, or a bound, (7), (21) or (34)
@@ -67,6 +69,7 @@ def add(commands: Commands) -> None:
     add_data_options(parser, weights=False)
     parser.add_argument("files", type=Path, nargs="+", metavar="MODEL.npz", help="files of `scratchgen fit` or of save")
     parser.add_argument("--train", metavar="TRAIN", help="the table that the models were trained on")
+    parser.add_argument("--forest", action="store_true", help="add a two-sample test that needs scikit-learn")
     parser.add_argument("-n", type=count, metavar="N", help="samples of a draw (default: as many as rows of data)")
     parser.add_argument("--seed", type=seed, default=argparse.SUPPRESS, help="of halves and draws (default 0)")
 
@@ -92,7 +95,8 @@ def run(options: argparse.Namespace) -> int:
     if train is not None and np.median(nearest_distances(x, train)) == 0:
         say(f"half of the rows of {options.data} or more are also in {options.train}: no row 'nearest train'")
         train = None
-    found = compare(x, y, {name: [s / scale for s in parts] for name, parts in draws.items()}, train, rng=rng)
+    scaled = {name: [samples / scale for samples in parts] for name, parts in draws.items()}
+    found = compare(x, y, scaled, train, rng=rng, forest=options.forest)
     if labels is not None:
         synthetic = {name: parts for name, parts in draws.items() if _n_classes(models[name])}
         found.append(_train_on_samples(held_out, others, synthetic, labels, rng))
