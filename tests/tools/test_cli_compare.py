@@ -136,6 +136,13 @@ def test_data_that_are_also_in_the_training_table_have_no_ratio(folder, capsys):
     assert "nearest train" not in rows_of(out)
 
 
+def test_many_rows_are_compared_with_fewer_samples(folder, monkeypatch, capsys):
+    monkeypatch.setattr("scratchgen.report.commands.compare.MOST", 12)
+    out = run(capsys, "compare whole.csv tables.npz --drop kind")
+    assert "3 draws of 12 samples against 30 rows held out; floor: 12 other rows" in " ".join(out.split())
+    assert "+-" in rows_of(out)["precision"][0]  # the rows of the floor are other ones in every repetition
+
+
 def test_the_forest_is_asked_for(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
     error = run(capsys, "compare whole.csv tables.npz --drop kind --forest", 2)

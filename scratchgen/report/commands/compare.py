@@ -20,7 +20,7 @@ from scratchgen.report.text import CommandError, say, table
 from scratchgen.validation import Array, IntArray
 
 DRAWS = 3  # of every model
-FEWEST = 10  # samples of a draw
+FEWEST, MOST = 10, 1000  # samples of a draw: at least, and at most without -n
 LONGEST = 14  # characters of a model's name
 TITLES = {
     "frechet_distance": "Frechet distance",
@@ -70,7 +70,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="MODEL.npz", help="files of `scratchgen fit` or of save")
     parser.add_argument("--train", metavar="TRAIN", help="the table that the models were trained on")
     parser.add_argument("--forest", action="store_true", help="add a two-sample test that needs scikit-learn")
-    parser.add_argument("-n", type=count, metavar="N", help="samples of a draw (default: as many as rows of data)")
+    parser.add_argument(
+        "-n", type=count, metavar="N", help="samples of a draw (default: as many as rows, at most 1000)"
+    )
     parser.add_argument("--seed", type=seed, default=argparse.SUPPRESS, help="of halves and draws (default 0)")
 
 
@@ -81,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     held_out, others = _parts(options, known_names(next(iter(models.values()))), rng)
     for file, model in zip(options.files, models.values(), strict=True):
         _check(file, model, held_out)
-    n = min(len(held_out.x), len(others.x)) if options.n is None else options.n
+    n = min(len(held_out.x), len(others.x), MOST) if options.n is None else options.n
     if not FEWEST <= n <= len(others.x):
         raise CommandError(f"-n must be in {FEWEST}..{len(others.x)}, the rows for the floor, got {n}")
     say(f"{DRAWS} draws of {n} samples against {len(held_out.x)} rows held out; floor: {n} other rows of data")
