@@ -48,6 +48,13 @@ def test_unequal_numbers_of_rows_do_not_move_the_floor():
     assert two_sample_accuracy(x, y, folds=3, rng=0) == (accuracy, error)  # same seed, same numbers
 
 
+def test_a_fine_pattern_is_found():
+    """Rows on the lines of a grid and between them: .53 without the sines and cosines of the coordinates."""
+    rng = np.random.default_rng(2)
+    x = np.rint(rng.uniform(-4, 4, (300, 1)))
+    assert two_sample_accuracy(x, x + 0.5, folds=2, rng=0).accuracy > 0.9
+
+
 def test_training_on_samples_learns_the_labels_of_data():
     labels = np.arange(90) % 3
     centres = np.array([[0.0, 0.0, 1.0], [4.0, 0.0, 1.0], [0.0, 4.0, 1.0]])  # the last column is constant
