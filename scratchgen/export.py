@@ -257,9 +257,10 @@ def _empty_mlp(model: Model, prefix: str) -> MLP | None:
 def _as_expected(key: str, value: Any, expected: Array) -> Array:
     """A copy of `value` as an array; ValueError unless it has the expected shape and dtype and finite numbers."""
     array = _as_copy(key, value)
-    shape = array.shape if key in CURVES and array.ndim == 1 else expected.shape
+    free = key in CURVES and array.ndim == expected.ndim
+    shape = (len(array), *expected.shape[1:]) if free else expected.shape
     if array.shape != shape or array.dtype != expected.dtype:
-        wanted = "(any,)" if key in CURVES else expected.shape
+        wanted = f"(any,{str(expected.shape[1:])[1:-1]})" if key in CURVES else expected.shape
         raise ValueError(
             f"state[{key!r}] must have shape {wanted} and dtype {expected.dtype}, got {array.shape} and {array.dtype}; "
             "compare with state_dict(model)"

@@ -168,6 +168,23 @@ def levels_of(x: Array, n_levels: int, name: str = "x") -> Array:
     return level
 
 
+def draw_levels(law: Array, uniform: Array) -> Array:
+    """The level k of every entry with P(l < k) < u <= P(l <= k), (N, D) of int, for law (N, D, K) and u (N, D).
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree.
+    ArithmeticError
+        If a probability is not finite.
+    """
+    law, uniform = as_arrays("law (N, D, K), uniform (N, D)", law, uniform)
+    steps = law.cumsum(axis=2)[:, :, :-1]
+    if not np.isfinite(steps).all():
+        raise ArithmeticError("x must be finite, but the law of x_0 is NaN; look at x, or train with a lower rate")
+    return (uniform[:, :, None] > steps).sum(axis=2)
+
+
 def log_bin_mass_slopes(level: Array, mean: Array, std: Array | float, n_levels: int) -> tuple[Array, Array, Array]:
     """`log_bin_mass` and its derivatives with respect to mean and log std², each of the shape of the masses.
 

@@ -248,6 +248,39 @@ class NoiseSchedule:
         return cls(np.minimum(np.sin(after - before) * np.sin(after + before) / np.cos(before) ** 2, cap))
 
     @classmethod
+    def log_snr_even(cls, T: int, first: float = 4.5, last: float = -7.0) -> Self:
+        """Schedule with log-SNRs evenly spaced from `first` at t = 1 to `last` at t = T.
+
+            β_t² = β̄_t² (1 − SNR_t/SNR_{t−1}),   β̄_t² = 1/(1 + SNR_t)
+
+        Parameters
+        ----------
+        T : int
+            Number of steps.  For T = 1 the log-SNR is `last`.
+        first : float
+            log ᾱ_1²/β̄_1².  4.5 is for prediction="levels" of DDPM with 17 levels: the noise of x_1/ᾱ_1 is then 0.84 of
+            the distance of two levels, and the decoder P(x_0 | x_1) does the rest.
+        last : float
+            log ᾱ_T²/β̄_T²; below `first`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If T is not a positive integer, first is not above last, or a variance β_t² rounds to 0 or 1.
+
+        Examples
+        --------
+        >>> np.log(NoiseSchedule.log_snr_even(6, 4.0, -6.0).snr[1:]).round(6)
+        array([ 4.,  2.,  0., -2., -4., -6.])
+        """
+        T, last = as_count(T, "T"), as_number(last, "last")
+        first = as_number(first, "first", low=last, open_low=True)
+        log_snr = np.linspace(last, first, T)[::-1]
+        with np.errstate(over="ignore"):  # β̄_t² is then 0, which the constructor refuses
+            beta_bar_squared = 1 / (1 + np.exp(log_snr))
+        return cls(-np.expm1(np.diff(log_snr, prepend=np.inf)) * beta_bar_squared)
+
+    @classmethod
     def from_sde(cls, sde: _TimeChange, T: int) -> Self:
         """The T-step chain whose law is that of a variance-preserving SDE at the times 0, h, 2h, …, horizon, (30)-(31).
 

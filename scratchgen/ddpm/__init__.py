@@ -3,6 +3,7 @@
 * `kernels`: the forward process, its posterior and the merged noise.
 * `training`: Algorithm 1 of Ho et al. (2020).
 * `samplers`: the reverse steps, Algorithm 2 and DDIM.
+* `levels`: the reverse steps of a law over levels.
 * `objective`: the loss of one step and its weights.
 * `bound`: the densities of both chains along a path, and the variational bound.
 * `predictions`: the quantities that a network may predict.
@@ -24,7 +25,16 @@ from scratchgen.ddpm.bound import (
 )
 from scratchgen.ddpm.discrete import dequantisation_cost, exact_elbo
 from scratchgen.ddpm.inversion import ddim_inverse_step
-from scratchgen.ddpm.kernels import merge_noise, predict_x0, q_posterior, q_sample, q_step, split_noise
+from scratchgen.ddpm.kernels import (
+    merge_noise,
+    posterior_coefficients,
+    predict_x0,
+    q_posterior,
+    q_sample,
+    q_step,
+    split_noise,
+)
+from scratchgen.ddpm.levels import LevelLaw, law_moments, mixture_log_prob, mixture_step
 from scratchgen.ddpm.objective import (
     WEIGHTINGS,
     bound_weight,
@@ -57,6 +67,7 @@ __all__ = [
     "PREDICTIONS",
     "WEIGHTINGS",
     "EpsHat",
+    "LevelLaw",
     "ancestral_sampler",
     "bound_terms",
     "bound_weight",
@@ -69,9 +80,12 @@ __all__ = [
     "exact_elbo",
     "forward_entropy",
     "forward_log_prob",
+    "law_moments",
     "loss_weight",
     "merge_noise",
     "merged_loss",
+    "mixture_log_prob",
+    "mixture_step",
     "negative_elbo",
     "noise_error",
     "one_step_loss",
@@ -79,6 +93,7 @@ __all__ = [
     "p_log_prob",
     "p_mean",
     "p_step",
+    "posterior_coefficients",
     "predict_noise",
     "predict_x0",
     "prediction_to_eps",

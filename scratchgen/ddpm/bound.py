@@ -9,12 +9,14 @@ with the loss of the prior L_T, the losses of the steps L_{t−1}, and the loss 
 """
 
 from collections.abc import Callable, Iterator
+from itertools import repeat
 
 import numpy as np
 
 from scratchgen.ddpm.kernels import check_schedule, check_step_number, q_posterior, q_sample, q_step
+from scratchgen.ddpm.levels import as_level_law, check_has_density, law_moments, mixture_log_prob
 from scratchgen.ddpm.objective import bound_weight
-from scratchgen.ddpm.samplers import EpsHat, p_mean, reverse_variance
+from scratchgen.ddpm.samplers import EpsHat, as_variance, p_mean, reverse_variance
 from scratchgen.likelihood import LOG_2PI, gaussian_log_prob, kl_diag_standard, levels_of, log_bin_mass
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import Array, as_arrays, as_count, as_draws, as_number, as_real, check_callable
@@ -35,9 +37,11 @@ def q_path(schedule: NoiseSchedule, x0: Array, noise: Array | Iterator[Array]) -
     return np.stack(path)
 
 
-def _noise_of_steps(schedule: NoiseSchedule, x0: Array, noise: Array | Iterator[Array]) -> Iterator[Array]:
+def _noise_of_steps(
+    schedule: NoiseSchedule, x0: Array, noise: Array | Iterator[Array], name: str = "noise"
+) -> Iterator[Array]:
     """The noise of the steps 1, …, T, each (N, D) as x0; `as_draws` names the errors."""
-    return as_draws("noise (T, N, D)", noise, T=schedule.T, N=len(x0), D=x0.shape[1])
+    return as_draws(f"{name} (T, N, D)", noise, T=schedule.T, N=len(x0), D=x0.shape[1])
 
 
 def q_log_prob(schedule: NoiseSchedule, t: int, x_t: Array, x_prev: Array) -> Array:
@@ -64,13 +68,33 @@ def p_log_prob(
     eps_hat : callable
         ε̂(x_t, t), (N, D).
     variance
-        As for `reverse_variance`.
+        As for `ancestral_sampler`.  "law" and "mixture" have a density for t >= 2.
     """
     check_step_number(schedule, t)
     check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
     x_prev, x_t = as_arrays("x_prev (N, D), x_t (N, D)", x_prev, x_t)
-    log_variance = np.log(reverse_variance(schedule, variance)[t])
-    return gaussian_log_prob(x_prev, p_mean(schedule, t, x_t, eps_hat(x_t, t)), log_variance)
+    law = as_level_law(eps_hat, variance)
+    if law is not None and _is_mixture(variance):
+        return mixture_log_prob(schedule, t, x_prev, x_t, law.levels, law.law(x_t, t))
+    mean, sigma_squared = _p_moments(schedule, t, x_t, eps_hat, variance)
+    return gaussian_log_prob(x_prev, mean, np.log(sigma_squared))
+
+
+def _is_mixture(variance: str | Array) -> bool:
+    """Whether `variance` is "mixture", the step whose KL has no closed form."""
+    return isinstance(variance, str) and variance == "mixture"
+
+
+def _p_moments(
+    schedule: NoiseSchedule, t: int, x_t: Array, eps_hat: EpsHat, variance: str | Array
+) -> tuple[Array, Array]:
+    """Mean (N, D) and variance, a number, (D,) or (N, D), of the Gaussian p_θ(x_{t−1} | x_t)."""
+    law = as_level_law(eps_hat, variance)
+    if law is not None:
+        check_has_density(t, str(variance))
+        return law_moments(schedule, t, x_t, law.levels, law.law(x_t, t))
+    table = reverse_variance(schedule, variance, x_t.shape[1])
+    return p_mean(schedule, t, x_t, eps_hat(x_t, t)), table[t]
 
 
 def forward_log_prob(schedule: NoiseSchedule, path: Array) -> Array:
@@ -99,7 +123,7 @@ def reverse_log_prob(
     check_schedule(schedule)
     check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
     path = as_arrays("path (T+1, N, D)", path, **{"T+1": schedule.T + 1})
-    variance = reverse_variance(schedule, variance)
+    variance = as_variance(schedule, eps_hat, variance, path.shape[2])
     log_prob = gaussian_log_prob(path[-1], np.zeros_like(path[-1]), 0.0)
     for t in range(schedule.T, 0, -1):
         if t == 1 and decoder is not None:
@@ -133,20 +157,48 @@ def prior_loss(schedule: NoiseSchedule, x0: Array) -> Array:
 
 
 def step_loss(
-    schedule: NoiseSchedule, t: int, x0: Array, x_t: Array, eps_hat: EpsHat, variance: str | Array = "beta"
+    schedule: NoiseSchedule,
+    t: int,
+    x0: Array,
+    x_t: Array,
+    eps_hat: EpsHat,
+    variance: str | Array = "beta",
+    omega: Array | None = None,
 ) -> Array:
     """L_{t−1} = KL(q(x_{t−1} | x_t, x_0)‖p_θ(x_{t−1} | x_t)) for t = 2..T, (N,), nats.
 
-    Both laws are isotropic Gaussians.  Arguments are as for `p_log_prob`, with x0 (N, D).
+    For two Gaussians the expectation over ω of the merged noise (27) is known.  For the mixture step it is not, and the
+    result is log q − log p_θ at x_{t−1} = E[x_{t−1} | x_t, x_0] + β̃_t ω, an unbiased estimate for ω ~ N(0, I).
+
+    Parameters
+    ----------
+    t : int
+    x0, x_t : (N, D)
+    eps_hat, variance
+        As for `p_log_prob`.
+    omega : (N, D), optional
+        ω, needed for variance="mixture" and not used otherwise.
     """
     check_step_number(schedule, t)
     check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
     x0, x_t = as_arrays("x0 (N, D), x_t (N, D)", x0, x_t)
-    sigma_squared = reverse_variance(schedule, variance)[t]
     q_mean, q_variance = q_posterior(schedule, t, x_t, x0)
+    if _is_mixture(variance):
+        omega = as_arrays("omega (N, D)", _needed(omega), N=len(x0), D=x0.shape[1])
+        check_has_density(t, "mixture")
+        x_prev, log_variance = q_mean + np.sqrt(q_variance) * omega, np.log(q_variance)
+        log_q = gaussian_log_prob(x_prev, q_mean, log_variance)
+        return log_q - p_log_prob(schedule, t, x_prev, x_t, eps_hat, variance)
+    mean, sigma_squared = _p_moments(schedule, t, x_t, eps_hat, variance)
     ratio = q_variance / sigma_squared
-    distance = ((q_mean - p_mean(schedule, t, x_t, eps_hat(x_t, t))) ** 2).sum(axis=1) / sigma_squared
-    return 0.5 * (x0.shape[1] * (ratio - 1 - np.log(ratio)) + distance)
+    return 0.5 * (ratio - 1 - np.log(ratio) + (q_mean - mean) ** 2 / sigma_squared).sum(axis=1)
+
+
+def _needed(omega: Array | Iterator[Array] | None) -> Array | Iterator[Array]:
+    """Omega; ValueError if it is None."""
+    if omega is None:
+        raise ValueError("omega is needed for variance='mixture', whose KL has no closed form; pass N(0, I) draws")
+    return omega
 
 
 def reconstruction_loss(
@@ -170,10 +222,8 @@ def reconstruction_loss(
     x0, x_1 = as_arrays("x0 (N, D), x_1 (N, D)", x0, x_1)
     if n_levels is None:
         return -p_log_prob(schedule, 1, x0, x_1, eps_hat, variance)
-    std = np.sqrt(reverse_variance(schedule, variance)[1])
-    return -log_bin_mass(levels_of(x0, n_levels, "x0"), p_mean(schedule, 1, x_1, eps_hat(x_1, 1)), std, n_levels).sum(
-        axis=1
-    )
+    mean, sigma_squared = _p_moments(schedule, 1, x_1, eps_hat, variance)
+    return -log_bin_mass(levels_of(x0, n_levels, "x0"), mean, np.sqrt(sigma_squared), n_levels).sum(axis=1)
 
 
 def bound_terms(
@@ -184,6 +234,7 @@ def bound_terms(
     variance: str | Array = "beta",
     n_levels: int | None = None,
     decoder: Callable[[Array], Array] | None = None,
+    omega: Array | Iterator[Array] | None = None,
 ) -> Array:
     """The terms L_0, …, L_T of −ELBO for every example, (N, T+1), nats, (20).
 
@@ -198,12 +249,15 @@ def bound_terms(
         noise[t−1] is the total noise ε of x_t.  Standard normal draws give unbiased estimates of all terms.  An
         iterator over the T arrays, each (N, D), may draw each of them when it is used.
     variance
-        As for `reverse_variance`.
+        As for `ancestral_sampler`.  "law" and "mixture" need a decoder.
     n_levels : int, optional
         For whole numbers 0..n_levels−1 scaled to [−1, 1]: L_0 is then minus the log mass of the bin of x_0, and the sum
         bounds −log P(x_0).  A density would give no bound on −log P(x_0).
     decoder : callable, optional
         Function of x_1 (N, D) that returns log p_θ(x_0 | x_1), (N,), nats, instead of the Gaussian.
+    omega : (T, N, D), optional
+        omega[t−1] is ω of `step_loss`, needed for variance="mixture" and not used otherwise; an array or an iterator,
+        as noise.
 
     Returns
     -------
@@ -213,17 +267,20 @@ def bound_terms(
     Raises
     ------
     ValueError
-        If noise has another shape, or variance is not one that `reverse_variance` accepts.
+        If noise has another shape, or variance is not one that `ancestral_sampler` accepts.
     """
     check_schedule(schedule)
     check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
     x0 = as_arrays("x0 (N, D)", x0)
-    variance = reverse_variance(schedule, variance)
+    variance = as_variance(schedule, eps_hat, variance, x0.shape[1])
     terms = np.empty((len(x0), schedule.T + 1))
-    for t, eps in enumerate(_noise_of_steps(schedule, x0, noise), 1):
+    merged = (
+        _noise_of_steps(schedule, x0, _needed(omega), "omega") if _is_mixture(variance) else repeat(None, schedule.T)
+    )
+    for t, (eps, own) in enumerate(zip(_noise_of_steps(schedule, x0, noise), merged, strict=True), 1):
         x_t = q_sample(schedule, t, x0, eps)
         if t > 1:
-            terms[:, t - 1] = step_loss(schedule, t, x0, x_t, eps_hat, variance)
+            terms[:, t - 1] = step_loss(schedule, t, x0, x_t, eps_hat, variance, own)
         elif decoder is None:
             terms[:, 0] = reconstruction_loss(schedule, x0, x_t, eps_hat, variance, n_levels)
         else:
@@ -236,28 +293,33 @@ def bound_terms(
 def optimal_reverse_variance(schedule: NoiseSchedule, noise_loss: Array, dimension: int) -> Array:
     """v_t = E‖x_{t−1} − μ_θ(x_t)‖²/D = β̃_t² + β_t⁴ ℓ_t/(D α_t² β̄_t²), (T+1,): the σ_t² with the least bound.
 
-    For the exact network v_t is the optimal variance of Bao et al. (2022).
+    For the exact network v_t is the optimal variance of Bao et al. (2022).  A step with one variance for each dimension
+    has the least bound at v_td = E(x_{t−1,d} − μ_d)² = β̃_t² + β_t⁴ ℓ_td/(α_t² β̄_t²), (T+1, D), which is never more
+    than the least bound of one variance.
 
     Parameters
     ----------
-    noise_loss : (T+1,)
-        ℓ_t = E‖ε − ε̂‖² for t = 0..T, summed over dimensions; index 0 is not used.
+    noise_loss : (T+1,) or (T+1, D)
+        ℓ_t = E‖ε − ε̂‖² for t = 0..T, summed over dimensions, or ℓ_td = E(ε_d − ε̂_d)²; index 0 is not used.
     dimension : int
         D.
 
     Raises
     ------
     TypeError, ValueError
-        If dimension is not a positive integer, or noise_loss does not hold T+1 finite numbers.
+        If dimension is not a positive integer, or noise_loss does not hold T+1 finite numbers, or D (T+1).
     """
     check_schedule(schedule)
     dimension, loss = as_count(dimension, "dimension"), as_real(noise_loss, "noise_loss").astype(np.float64)
-    if loss.shape != (schedule.T + 1,) or not ((loss[1:] >= 0) & (loss[1:] < np.inf)).all():
+    steps = schedule.T + 1
+    if loss.shape not in ((steps,), (steps, dimension)) or not ((loss[1:] >= 0) & (loss[1:] < np.inf)).all():
         raise ValueError(
-            f"noise_loss must be {schedule.T + 1} numbers, finite from index 1 and not negative, "
+            f"noise_loss must be {steps} numbers, or ({steps}, {dimension}), finite from index 1 and not negative, "
             f"got {loss if loss.size < 9 else loss.shape}; pass the losses of t = 0..T"
         )
     half_factor = bound_weight(schedule, np.ones(schedule.T + 1))  # w_t at σ_t² = 1
+    if loss.ndim == 2:
+        return schedule.beta_tilde[:, None] ** 2 + 2 * half_factor[:, None] * loss
     return schedule.beta_tilde**2 + 2 * half_factor * loss / dimension
 
 
@@ -283,6 +345,8 @@ def negative_elbo(
         As for `reverse_variance`.
     """
     second_moment = as_number(second_moment, "second_moment", low=0.0)
+    if np.ndim(noise_loss) > 1:
+        raise ValueError(f"noise_loss must have shape ({schedule.T + 1},), got {np.shape(noise_loss)}; sum over D")
     sigma_squared = reverse_variance(schedule, variance)[1:]
     v = optimal_reverse_variance(schedule, noise_loss, dimension)[1:]
     prior = dimension * (LOG_2PI + schedule.beta_bar[-1] ** 2) + schedule.alpha_bar[-1] ** 2 * second_moment

@@ -77,6 +77,22 @@ def q_sample(schedule: NoiseSchedule, t: int | IntArray, x0: Array, noise: Array
     return column(schedule.alpha_bar[t], x0) * x0 + column(schedule.beta_bar[t], x0) * noise
 
 
+def posterior_coefficients(schedule: NoiseSchedule, t: int | IntArray) -> tuple[Array | float, Array | float]:
+    """The factors of x_t and of x_0 in the mean of q(x_{t−1} | x_t, x_0); numbers, or (N,) for t of shape (N,).
+
+        A_t = α_t β̄²_{t−1}/β̄_t²,   B_t = ᾱ_{t−1} β_t²/β̄_t²
+
+    Parameters
+    ----------
+    t : int or (N,) of int
+        In 1..T.
+    """
+    check_time(schedule, t)
+    previous, beta_bar_squared = np.asarray(t) - 1, schedule.beta_bar[t] ** 2
+    keep: Array | float = schedule.alpha[t] * schedule.beta_bar[previous] ** 2 / beta_bar_squared
+    return keep, schedule.alpha_bar[previous] * schedule.beta[t] ** 2 / beta_bar_squared
+
+
 def q_posterior(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, x0: Array) -> tuple[Array, Array | float]:
     """The Gaussian posterior q(x_{t−1} | x_t, x_0) = q(x_t | x_{t−1}) q(x_{t−1} | x_0)/q(x_t | x_0).
 
@@ -101,11 +117,8 @@ def q_posterior(schedule: NoiseSchedule, t: int | IntArray, x_t: Array, x0: Arra
     TypeError, ValueError
         If t is not a step, or x0 has another shape than x_t.
     """
-    check_time(schedule, t)
+    weight_x_t, weight_x0 = posterior_coefficients(schedule, t)
     x_t, x0 = as_arrays("x_t (N, D), x0 (N, D)", x_t, x0)
-    previous, beta_bar_squared = np.asarray(t) - 1, schedule.beta_bar[t] ** 2
-    weight_x_t = schedule.alpha[t] * schedule.beta_bar[previous] ** 2 / beta_bar_squared
-    weight_x0 = schedule.alpha_bar[previous] * schedule.beta[t] ** 2 / beta_bar_squared
     mean = column(weight_x_t, x_t) * x_t + column(weight_x0, x_t) * x0
     return mean, column(schedule.beta_tilde[t] ** 2, x_t)
 

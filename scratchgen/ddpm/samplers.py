@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from scratchgen.ddpm.kernels import check_schedule, check_time, predict_x0
+from scratchgen.ddpm.levels import LevelLaw, as_level_law, law_moments, mixture_step
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.validation import (
     Array,
@@ -23,16 +24,18 @@ from scratchgen.validation import (
 EpsHat = Callable[[Array, int], Array]  # ε̂(x_t, t): predicted total noise, (N, D)
 
 
-def reverse_variance(schedule: NoiseSchedule, variance: str | Array) -> Array:
-    """Variance σ_t² of p_θ(x_{t−1} | x_t) for t = 0..T, (T+1,); σ_0² = 0.
+def reverse_variance(schedule: NoiseSchedule, variance: str | Array, dimension: int | None = None) -> Array:
+    """Variance σ_t² of p_θ(x_{t−1} | x_t) for t = 0..T, (T+1,), or (T+1, D) for such a table; σ_0² = 0.
 
     The deck does not specify σ_t².
 
     Parameters
     ----------
-    variance : {"beta", "posterior"} or (T+1,) array
+    variance : {"beta", "posterior"}, (T+1,) or (T+1, D) array
         "beta": β_t², optimal for data N(0, I).  "posterior": β̃_t², optimal for data that is one point; σ_1² is then
         β_1², since β̃_1 = 0 would make L_0 infinite.  An array gives σ_t² itself; index 0 is not used.
+    dimension : int, optional
+        D.  Without it a table of shape (T+1, D) is an error, because the caller needs one number for each t.
 
     Raises
     ------
@@ -45,10 +48,12 @@ def reverse_variance(schedule: NoiseSchedule, variance: str | Array) -> Array:
             return schedule.beta**2
         return np.concatenate([[0.0], schedule.beta[1:2] ** 2, schedule.beta_tilde[2:] ** 2])
     table = np.array(as_real(variance, "variance"), dtype=np.float64)
-    if table.shape != (schedule.T + 1,):
+    shapes = [(schedule.T + 1,)] if dimension is None else [(schedule.T + 1,), (schedule.T + 1, dimension)]
+    if table.shape not in shapes:
         raise ValueError(
-            f"variance must be a name or an array of shape ({schedule.T + 1},), one number for each t = 0..T, got "
-            f"shape {table.shape}; pass 'beta', or put a 0, which is not used, before the {schedule.T} numbers"
+            f"variance must be a name or an array of shape {' or '.join(map(str, shapes))}, one number for each "
+            f"t = 0..T, got shape {table.shape}; pass 'beta', or put a 0, which is not used, before the "
+            f"{schedule.T} numbers"
         )
     check_positive(table[1:], "variance", "pass positive numbers from index 1 on")
     table[0] = 0.0
@@ -92,12 +97,31 @@ def p_step(
     x_t, eps_hat, noise : (N, D)
         x_t, the predicted total noise, and z.
     variance
-        As for `reverse_variance`.
+        As for `reverse_variance`; (T+1, D) is allowed.
     """
     check_time(schedule, t)
-    std = np.sqrt(reverse_variance(schedule, variance))
     x_t, eps_hat, noise = as_arrays("x_t (N, D), eps_hat (N, D), noise (N, D)", x_t, eps_hat, noise)
-    return p_mean(schedule, t, x_t, eps_hat) + column(std[t], x_t) * noise
+    std = np.sqrt(reverse_variance(schedule, variance, x_t.shape[1]))
+    of_t = column(std[t], x_t) if std.ndim == 1 else std[t].astype(x_t.dtype)
+    return p_mean(schedule, t, x_t, eps_hat) + of_t * noise
+
+
+def _level_step(
+    schedule: NoiseSchedule, t: int, x_t: Array, law: LevelLaw, rng: np.random.Generator, variance: str
+) -> Array:
+    """One ancestral step of a `LevelLaw`: the mixture step, or the Gaussian step with its moments."""
+    probabilities, noise = law.law(x_t, t), rng.standard_normal(x_t.shape, dtype=x_t.dtype)
+    if variance == "mixture":
+        return mixture_step(schedule, t, x_t, law.levels, probabilities, rng.random(x_t.shape), noise)
+    mean, sigma_squared = law_moments(schedule, t, x_t, law.levels, probabilities)
+    return mean + np.sqrt(sigma_squared).astype(x_t.dtype) * noise
+
+
+def as_variance(
+    schedule: NoiseSchedule, eps_hat: EpsHat | LevelLaw, variance: str | Array, dimension: int
+) -> str | Array:
+    """`variance` after its checks: a table of `reverse_variance`, or the name of a step of a `LevelLaw`."""
+    return variance if as_level_law(eps_hat, variance) else reverse_variance(schedule, variance, dimension)
 
 
 def ddim_step(
@@ -160,13 +184,14 @@ def ancestral_sampler(
     Parameters
     ----------
     eps_hat : callable
-        ε̂(x_t, t), (N, D), for an int t.
+        ε̂(x_t, t), (N, D), for an int t; a `LevelLaw` for variance "law" and "mixture".
     x_T : (N, D)
         Draws of N(0, I).
     rng : Generator
         Source of the noise of the steps.
     variance
-        As for `reverse_variance`.
+        As for `reverse_variance`; (T+1, D) is allowed.  "law": the Gaussian step with the moments of `law_moments`.
+        "mixture": `mixture_step`.
     denoise_last : bool
         Let x_0 be the mean of p_θ(x_0 | x_1), without its noise σ_1 z, as Ho et al. (2020) do.  The law of x_0 is then
         not p_θ(x_0), the law that the bound is about.
@@ -179,12 +204,15 @@ def ancestral_sampler(
     check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
     check_rng(rng)
     check_flag(denoise_last, "denoise_last")
-    table = reverse_variance(schedule, variance)
+    law = as_level_law(eps_hat, variance)
     x = as_arrays("x_T (N, D)", x_T)
+    table = as_variance(schedule, eps_hat, variance, x.shape[1])
     yield schedule.T, x
     for t in range(schedule.T, 0, -1):
         if t == 1 and denoise_last:
             x = p_mean(schedule, t, x, eps_hat(x, t))
+        elif law is not None:
+            x = _level_step(schedule, t, x, law, rng, str(variance))
         else:
             x = p_step(schedule, t, x, eps_hat(x, t), rng.standard_normal(x.shape, dtype=x.dtype), table)
         yield t - 1, x

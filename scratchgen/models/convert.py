@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scratchgen.models.ddpm import DDPM
+from scratchgen.models.ddpm import DDPM, ESTIMATED
 from scratchgen.models.score_sde import ScoreSDE
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import VP, LinearSDE
@@ -61,8 +61,8 @@ def to_ddpm(score_sde: ScoreSDE, T: int, variance: str | Array = "beta") -> DDPM
         Fitted, on a VP process.
     T : int
         Number of steps.
-    variance : {"beta", "posterior"} or (T+1,) array
-        σ_t² of the reverse steps, as for DDPM.
+    variance : {"beta", "posterior", "law", "mixture"} or (T+1,) array
+        σ_t² of the reverse steps, as for DDPM.  "law" and "mixture" need a ScoreSDE with prediction="levels".
 
     Raises
     ------
@@ -73,6 +73,6 @@ def to_ddpm(score_sde: ScoreSDE, T: int, variance: str | Array = "beta") -> DDPM
     """
     if not isinstance(score_sde, ScoreSDE):
         raise TypeError(f"score_sde must be a ScoreSDE, got {score_sde!r:.60}; pass a fitted model")
-    if isinstance(variance, str) and variance == "optimal":
-        raise ValueError("variance must not be 'optimal', which is estimated when a DDPM is trained; pass 'beta'")
+    if isinstance(variance, str) and variance in ESTIMATED:
+        raise ValueError(f"variance must not be {variance!r}, which is estimated when a DDPM is trained; pass 'beta'")
     return score_sde.share_network_with(DDPM(NoiseSchedule.from_sde(score_sde.sde_, T), variance))

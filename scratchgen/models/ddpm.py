@@ -15,6 +15,8 @@ from scratchgen.blocks import blocks, by_blocks
 from scratchgen.ddpm import (
     PREDICTIONS,
     WEIGHTINGS,
+    EpsHat,
+    LevelLaw,
     ancestral_sampler,
     bound_terms,
     ddim_sampler,
@@ -31,7 +33,7 @@ from scratchgen.ddpm import (
     reverse_variance,
     train,
 )
-from scratchgen.likelihood import levels_of
+from scratchgen.likelihood import level_values, levels_of
 from scratchgen.models.diffusion import DiffusionModel
 from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
 from scratchgen.models.files import FLOAT64, Form
@@ -56,6 +58,8 @@ from scratchgen.validation import (
     check_flag,
 )
 
+ESTIMATED = ("optimal", "optimal-diag")  # variances that are estimated at the end of training
+OF_LEVELS = ("law", "mixture")  # variances that depend on x_t, through the law over the levels
 LEAST_PATHS = 64  # that `iwae` computes at a time, since a call of the network for fewer rows takes as long
 
 
@@ -69,10 +73,12 @@ class DDPM(DiffusionModel):
     ----------
     schedule : NoiseSchedule, optional
         Forward process; NoiseSchedule.linear(100) if None.
-    variance : {"beta", "posterior", "optimal"} or (T+1,) array
+    variance : {"beta", "posterior", "optimal", "optimal-diag", "law", "mixture"} or (T+1,) array
         σ_t² of the reverse steps, see `scratchgen.ddpm.reverse_variance`.  "optimal" is the σ_t² with the least bound,
         see `scratchgen.ddpm.optimal_reverse_variance`, estimated on the training data at the end of training; before
-        the end it is β_t².
+        the end it is β_t².  "optimal-diag" is the same with one variance for each dimension.  "law" and "mixture" need
+        prediction="levels" and no estimate: the reverse step is the Gaussian with the mean and the variance of
+        `scratchgen.ddpm.law_moments`, or the mixture itself, `scratchgen.ddpm.mixture_log_prob`.
     prediction : {"v", "noise", "x0", "step", "levels"}
         Quantity that the MLP predicts, see `scratchgen.ddpm.eps_coefficients`; all other methods use the resulting ε̂.
         With the default "v" the errors of ε̂ and of x̂_0 are both at most that of the MLP, at every t.  "levels" is for
@@ -132,8 +138,8 @@ class DDPM(DiffusionModel):
     ----------
     schedule_ : NoiseSchedule
         Forward process of the fitted model.
-    variance_ : (T+1,)
-        σ_t² of the fitted model.
+    variance_ : (T+1,), or (T+1, D) for "optimal-diag"
+        σ_t² of the fitted model; β_t² for "law" and "mixture", whose steps do not use it.
     network_ : NoiseNetwork or CategoricalDenoiser
         Network with the averaged parameters.
     n_steps_ : int
@@ -184,6 +190,7 @@ class DDPM(DiffusionModel):
     noise_losses_: Array = field(init=False)
     schedule_: NoiseSchedule = field(init=False)
     _clips: bool = field(init=False)
+    _of_levels: str = field(init=False)  # "law" or "mixture"; empty for steps with `variance_`
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -247,9 +254,9 @@ class DDPM(DiffusionModel):
         return TrainingLoop(losses, state, rng, validate, partial(self._estimate_variance, data, rng))
 
     def _estimate_variance(self, data: Array, rng: np.random.Generator) -> None:
-        """Set `variance_` for variance="optimal" at the end of training."""
+        """Set `variance_` for variance="optimal" and "optimal-diag" at the end of training."""
         if self._estimates_variance:
-            losses = self._noise_losses(lambda rows: data[rows], len(data), rng)
+            losses = self._noise_losses(lambda rows: data[rows], len(data), rng, self._is_diagonal)
             vars(self).update(noise_losses_=losses, variance_=self._best_variance(losses))
 
     def _check_parameters(self) -> None:
@@ -270,7 +277,12 @@ class DDPM(DiffusionModel):
         as_choice(self.weighting, "weighting", WEIGHTINGS)
         as_choice(self.step_choice, "step_choice", STEP_CHOICES)
         if isinstance(self.variance, str):
-            as_choice(self.variance, "variance", ("beta", "posterior", "optimal"))
+            as_choice(self.variance, "variance", ("beta", "posterior", *ESTIMATED, *OF_LEVELS))
+            if self.variance in OF_LEVELS and self.prediction != "levels":
+                raise ValueError(
+                    f"variance={self.variance!r} needs prediction='levels', which predicts the law over the levels, "
+                    f"got {self.prediction!r}; pass variance='optimal'"
+                )
         if self.clip_x0 and self.n_levels is None:
             raise ValueError("clip_x0 needs n_levels, which scales x_0 to [−1, 1], got None; set it, or clip_x0=False")
 
@@ -280,25 +292,29 @@ class DDPM(DiffusionModel):
         return NoiseSchedule.linear(100) if self.schedule is None else self.schedule
 
     def set_fitted(self, **fitted: Any) -> Self:
-        """Set fitted attributes; the default of `variance_` is `variance`, and β_t² for "optimal"."""
+        """Set fitted attributes; the default of `variance_` is `variance`, or β_t² if it is estimated or unused."""
         self._check_choices()
-        return super().set_fitted(**({"variance_": self._given_variance, "noise_losses_": np.zeros(0)} | fitted))
+        D = fitted.get("n_features_in_", 1)
+        default = {"variance_": self._starting_variance(D), "noise_losses_": np.zeros((0, *self._per_dimension(D)))}
+        return super().set_fitted(**(default | fitted))
 
     def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
-        """Add the chain and whether x̂_0 is clipped."""
-        return super()._built_from(fitted) | {"schedule_": self._chain, "_clips": bool(self.clip_x0)}
+        """Add the chain, whether x̂_0 is clipped, and the kind of steps."""
+        of_levels = str(self.variance) if self._uses_law else ""
+        built = {"schedule_": self._chain, "_clips": bool(self.clip_x0), "_of_levels": of_levels}
+        return super()._built_from(fitted) | built
 
     def _forms(self, n_features: int) -> dict[str, Form]:
-        forms = super()._forms(n_features)
+        forms, own = super()._forms(n_features), self._per_dimension(n_features)
         return {
             **forms,
-            "variance_": Form(FLOAT64, (self._chain.T + 1,)),
-            "noise_losses_": Form(FLOAT64, (None,)),
+            "variance_": Form(FLOAT64, (self._chain.T + 1, *own)),
+            "noise_losses_": Form(FLOAT64, (None, *own)),
         }
 
     def _check_fitted(self, **fitted: Any) -> None:
         super()._check_fitted(**fitted)
-        reverse_variance(self._chain, fitted["variance_"])
+        reverse_variance(self._chain, fitted["variance_"], len(fitted["mean_"]))
         if len(fitted["noise_losses_"]) not in (0, self._chain.T + 1) or (fitted["noise_losses_"] < 0).any():
             raise ValueError(f"noise_losses_ must be empty or hold {self._chain.T + 1} numbers, none below 0")
 
@@ -309,12 +325,30 @@ class DDPM(DiffusionModel):
 
     @property
     def _estimates_variance(self) -> bool:
-        return isinstance(self.variance, str) and self.variance == "optimal"
+        return isinstance(self.variance, str) and self.variance in ESTIMATED
+
+    @property
+    def _uses_law(self) -> bool:
+        return isinstance(self.variance, str) and self.variance in OF_LEVELS
+
+    @property
+    def _is_diagonal(self) -> bool:
+        return isinstance(self.variance, str) and self.variance == "optimal-diag"
+
+    def _per_dimension(self, n_features: int) -> tuple[int, ...]:
+        """Axes of σ_t² after that of t: (D,) if every dimension has its own variance, else ()."""
+        return (n_features,) if self._is_diagonal else ()
 
     @property
     def _given_variance(self) -> Array:
-        """σ_t² of `variance`, (T+1,), on the chain of the arguments; β_t² for "optimal", before it is estimated."""
-        return reverse_variance(self._chain, "beta" if self._estimates_variance else self.variance)
+        """σ_t² of `variance`, (T+1,), on the chain of the arguments; β_t² if it is estimated or depends on x_t."""
+        unknown = self._estimates_variance or self._uses_law
+        return reverse_variance(self._chain, "beta" if unknown else self.variance)
+
+    def _starting_variance(self, n_features: int) -> Array:
+        """`_given_variance` in the shape of `variance_`."""
+        given = self._given_variance
+        return np.repeat(given[:, None], n_features, axis=1) if self._is_diagonal else given
 
     @property
     def _n_times(self) -> int:
@@ -325,8 +359,8 @@ class DDPM(DiffusionModel):
         return self._chain.T
 
     def _best_variance(self, noise_losses: Array) -> Array:
-        best = optimal_reverse_variance(self.schedule_, noise_losses, self.n_features_in_)
-        return reverse_variance(self.schedule_, best)
+        D = self.n_features_in_
+        return reverse_variance(self.schedule_, optimal_reverse_variance(self.schedule_, noise_losses, D), D)
 
     def respace(self, steps: int | ArrayLike) -> Self:
         """Return a fitted model with the same network and fewer steps, which samples faster and has its own bound.
@@ -359,7 +393,7 @@ class DDPM(DiffusionModel):
             short.noise_losses_ = self.noise_losses_[np.concatenate([[0], np.asarray(steps)])]
             short.variance_ = short._best_variance(short.noise_losses_)
         else:
-            short.variance_ = short._given_variance
+            short.variance_ = short._starting_variance(self.n_features_in_)
         return short
 
     # --- prediction and sampling -----------------------------------------------------------------------------------
@@ -377,6 +411,26 @@ class DDPM(DiffusionModel):
             prediction=self._eps_prediction,
             clip=self._clips,
         )
+
+    def _reverse_steps(
+        self, y: ArrayLike | None, n: int, guidance: float = 1.0
+    ) -> tuple[EpsHat | LevelLaw, str | Array]:
+        """`eps_hat` and `variance` of the reverse steps of n examples, as for `scratchgen.ddpm.bound_terms`."""
+        eps_hat = self._predictor(y, n, guidance)
+        if not self._of_levels:
+            return eps_hat, self.variance_
+        if guidance != 1:
+            raise ValueError(
+                f"guidance must be 1 for ancestral steps with variance={self._of_levels!r}, got {guidance:g}; "
+                "take DDIM steps (eta) or multistep steps (stochasticity)"
+            )
+        network, schedule, labels = self.network_, self.schedule_, None if y is None else self._as_labels(y, n)
+
+        def law(x_t: Array, t: int) -> Array:
+            out: Array = network.law(x_t, float(schedule.alpha_bar[t]), float(schedule.beta_bar[t]), labels)  # type: ignore[union-attr]
+            return out
+
+        return LevelLaw(schedule, level_values(int(self._params_of_fit["n_levels"])), law), self._of_levels
 
     def eps_hat(self, x_t: Array, t: int, y: ArrayLike | None = None, guidance: float = 1.0) -> Array:
         """Predicted total noise ε̂(x_t, t), (N, D).
@@ -412,13 +466,16 @@ class DDPM(DiffusionModel):
     ) -> Iterator[tuple[int, Array]]:
         """Yield (t, x_t) for t = T..0 along n trajectories, x_t (n, D) in the model's units; see `sample`."""
         self._check_sampler(eta, stochasticity, denoise_last)
-        rng, eps_hat = as_generator(rng), self._predictor(y, as_count(n, "n", minimum=0), guidance)
+        rng, n = as_generator(rng), as_count(n, "n", minimum=0)
+        if eta is None and stochasticity is None:
+            steps, variance = self._reverse_steps(y, n, guidance)
+            x_T = rng.standard_normal((n, self.n_features_in_), dtype=np.float32)
+            return ancestral_sampler(self.schedule_, steps, x_T, rng, variance, denoise_last)
+        eps_hat = self._predictor(y, n, guidance)
         x_T = rng.standard_normal((n, self.n_features_in_), dtype=np.float32)
         if stochasticity is not None:
             return self._multistep_path(eps_hat, x_T, rng, stochasticity)
-        if eta is None:
-            return ancestral_sampler(self.schedule_, eps_hat, x_T, rng, self.variance_, denoise_last)
-        return ddim_sampler(self.schedule_, eps_hat, x_T, rng, eta)
+        return ddim_sampler(self.schedule_, eps_hat, x_T, rng, float(eta or 0.0))
 
     def _multistep_path(
         self, eps_hat: Callable[[Array, int], Array], x_T: Array, rng: np.random.Generator, stochasticity: float
@@ -535,14 +592,17 @@ class DDPM(DiffusionModel):
         self._check_units(x)
         return self._noise_losses(lambda rows: self._in_units(x[rows]), len(x), rng)
 
-    def _noise_losses(self, data: Callable[[slice], Array], n: int, rng: np.random.Generator) -> Array:
-        """ℓ_t, (T+1,), of n examples; `data` gives blocks of them in the model's units."""
-        losses = np.zeros(self.schedule_.T + 1)
+    def _noise_losses(
+        self, data: Callable[[slice], Array], n: int, rng: np.random.Generator, by_dimension: bool = False
+    ) -> Array:
+        """ℓ_t, (T+1,), or ℓ_td, (T+1, D), of n examples; `data` gives blocks of them in the model's units."""
+        losses = np.zeros((self.schedule_.T + 1, self.n_features_in_) if by_dimension else self.schedule_.T + 1)
         for t in range(1, self.schedule_.T + 1):
             for rows in blocks(n, self._numbers_a_row()):
                 x0 = data(rows)
                 noise = rng.standard_normal(x0.shape)
-                losses[t] += noise_error(noise, self.eps_hat(q_sample(self.schedule_, t, x0, noise), t))[0].sum()
+                error, slope = noise_error(noise, self.eps_hat(q_sample(self.schedule_, t, x0, noise), t))
+                losses[t] += ((slope / 2) ** 2).sum(axis=0) if by_dimension else error.sum()  # slope is 2(ε̂ − ε)
         return losses / n
 
     def _decoder(self, x0: Array, y: ArrayLike | None) -> Callable[[Array], Array] | None:
@@ -568,9 +628,9 @@ class DDPM(DiffusionModel):
 
         def terms(x0: Array, rows: slice) -> Array:
             y = None if labels is None else labels[rows]
-            eps_hat, decoder = self._predictor(y, len(x0)), self._decoder(x0, y)
-            noise = (rng.standard_normal(x0.shape) for _ in range(T))
-            terms = bound_terms(self.schedule_, x0, eps_hat, noise, self.variance_, decoder=decoder)
+            (steps, variance), decoder = self._reverse_steps(y, len(x0)), self._decoder(x0, y)
+            noise, omega = ((rng.standard_normal(x0.shape) for _ in range(T)) for _ in range(2))  # ω: for the mixture
+            terms = bound_terms(self.schedule_, x0, steps, noise, variance, decoder=decoder, omega=omega)
             terms[:, 0] += self._log_volume
             return f(terms)
 
@@ -611,10 +671,10 @@ class DDPM(DiffusionModel):
 
         def bound(x0: Array, rows: slice) -> Array:
             y, log_weights = None if labels is None else labels[rows], []
-            eps_hat, decoder = self._predictor(y, len(x0)), self._decoder(x0, y)
+            (steps, variance), decoder = self._reverse_steps(y, len(x0)), self._decoder(x0, y)
             for _ in range(n_draws):
                 path = q_path(schedule, x0, (rng.standard_normal(x0.shape) for _ in range(schedule.T)))
-                log_p = reverse_log_prob(schedule, path, eps_hat, self.variance_, decoder)
+                log_p = reverse_log_prob(schedule, path, steps, variance, decoder)
                 log_weights.append(log_p - forward_log_prob(schedule, path))
             return importance_weighted_bound(np.array(log_weights)) - self._log_volume
 

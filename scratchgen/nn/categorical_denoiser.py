@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scratchgen.likelihood import level_values, logsumexp, quiet_log, softmax
+from scratchgen.likelihood import draw_levels, level_values, logsumexp, quiet_log, softmax
 from scratchgen.nn.features import label_indicators, time_features
 from scratchgen.nn.mlp import MLP, Backward
 from scratchgen.nn.noise_network import as_levels
@@ -188,10 +188,8 @@ class CategoricalDenoiser:
     ) -> Array:
         """Draw whole numbers x_0 ~ P(x_0 | x_t), (N, D); arguments as for `law`."""
         check_rng(rng)
-        steps = self.law(x, scale, std, labels).cumsum(axis=2)[:, :, :-1]
-        if not np.isfinite(steps).all():
-            raise ArithmeticError("x must be finite, but the law of x_0 is NaN; look at x, or train with a lower rate")
-        return (rng.random((*steps.shape[:2], 1)) > steps).sum(axis=2).astype(np.float64)
+        law = self.law(x, scale, std, labels)
+        return draw_levels(law, rng.random(law.shape[:2])).astype(np.float64)
 
     # --- predicted noise -------------------------------------------------------------------------------------------
 

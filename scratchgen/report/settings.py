@@ -16,6 +16,7 @@ from scratchgen.sde import VE, VP, SubVP
 CALLS: dict[str, Callable[..., Any]] = {
     "linear": NoiseSchedule.linear,
     "cosine": NoiseSchedule.cosine,
+    "log_snr_even": NoiseSchedule.log_snr_even,
     "VP": VP,
     "SubVP": SubVP,
     "VE": VE,

@@ -636,7 +636,8 @@ def test_ddim_asks_for_the_noise_it_needs():
     ids=["reverse_variance", "bound_weight", "negative_elbo", "bound_terms", "p_step", "ancestral_sampler"],
 )
 def test_an_invalid_variance_is_refused(use, variance):
-    name, shape = "one of 'beta', 'posterior', ", r"a name or an array of shape \(7,\), .*; pass 'beta', or put a 0"
+    name = "one of 'beta', 'posterior', "
+    shape = r"a name or an array of shape \(7,\)( or \(7, 2\))?, .*; pass 'beta', or put a 0"
     with pytest.raises(ValueError, match=rf"^variance must be ({name}|{shape}|positive and finite, got .*; pass)"):
         use(variance)
 
