@@ -260,7 +260,7 @@ def _as_expected(key: str, value: Any, expected: Array) -> Array:
     free = key in CURVES and array.ndim == expected.ndim
     shape = (len(array), *expected.shape[1:]) if free else expected.shape
     if array.shape != shape or array.dtype != expected.dtype:
-        wanted = f"(any,{str(expected.shape[1:])[1:-1]})" if key in CURVES else expected.shape
+        wanted = str(("any", *expected.shape[1:])).replace("'", "") if key in CURVES else expected.shape
         raise ValueError(
             f"state[{key!r}] must have shape {wanted} and dtype {expected.dtype}, got {array.shape} and {array.dtype}; "
             "compare with state_dict(model)"

@@ -89,6 +89,7 @@ from scratchgen.conformance.forward import (
     check_schedule,
 )
 from scratchgen.conformance.given import given_noise
+from scratchgen.conformance.levels import check_even_log_snr, check_law_moments, check_mixture_step
 from scratchgen.conformance.likelihood import (
     check_bin_masses,
     check_bits_per_dim,
@@ -193,6 +194,7 @@ __all__ = [
     "check_elbo",
     "check_em",
     "check_em_loop",
+    "check_even_log_snr",
     "check_exponential_step",
     "check_factor_analysis_step",
     "check_flow_likelihood_of",
@@ -217,6 +219,7 @@ __all__ = [
     "check_kmeans",
     "check_langevin_step",
     "check_latent_posterior",
+    "check_law_moments",
     "check_learning_rate",
     "check_linear_gaussian_elbo",
     "check_linear_gaussian_posterior",
@@ -227,6 +230,7 @@ __all__ = [
     "check_loss_weights",
     "check_mean_field",
     "check_missing_information",
+    "check_mixture_step",
     "check_mlp",
     "check_moving_average",
     "check_mutual_information",

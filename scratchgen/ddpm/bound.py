@@ -168,7 +168,11 @@ def step_loss(
     """L_{t−1} = KL(q(x_{t−1} | x_t, x_0)‖p_θ(x_{t−1} | x_t)) for t = 2..T, (N,), nats.
 
     For two Gaussians the expectation over ω of the merged noise (27) is known.  For the mixture step it is not, and the
-    result is log q − log p_θ at x_{t−1} = E[x_{t−1} | x_t, x_0] + β̃_t ω, an unbiased estimate for ω ~ N(0, I).
+    result is an unbiased estimate from a given ω ~ N(0, I),
+
+        KL(q‖p_G) + log p_G(x_{t−1}) − log p_θ(x_{t−1}),   x_{t−1} = E[x_{t−1} | x_t, x_0] + β̃_t ω
+
+    with the Gaussian p_G of the mixture's mean and variance.
 
     Parameters
     ----------
@@ -183,15 +187,21 @@ def step_loss(
     check_callable(eps_hat, "eps_hat", "(x_t (N, D), t) → (N, D)")
     x0, x_t = as_arrays("x0 (N, D), x_t (N, D)", x0, x_t)
     q_mean, q_variance = q_posterior(schedule, t, x_t, x0)
-    if _is_mixture(variance):
-        omega = as_arrays("omega (N, D)", _needed(omega), N=len(x0), D=x0.shape[1])
-        check_has_density(t, "mixture")
-        x_prev, log_variance = q_mean + np.sqrt(q_variance) * omega, np.log(q_variance)
-        log_q = gaussian_log_prob(x_prev, q_mean, log_variance)
-        return log_q - p_log_prob(schedule, t, x_prev, x_t, eps_hat, variance)
-    mean, sigma_squared = _p_moments(schedule, t, x_t, eps_hat, variance)
+    law = as_level_law(eps_hat, variance)
+    if law is None or not _is_mixture(variance):
+        return _kl_of_steps(q_mean, q_variance, *_p_moments(schedule, t, x_t, eps_hat, variance))
+    omega = as_arrays("omega (N, D)", _needed(omega), N=len(x0), D=x0.shape[1])
+    x_prev, probabilities = q_mean + np.sqrt(q_variance) * omega, law.law(x_t, t)
+    log_p = mixture_log_prob(schedule, t, x_prev, x_t, law.levels, probabilities)
+    mean, sigma_squared = law_moments(schedule, t, x_t, law.levels, probabilities)
+    log_gaussian = gaussian_log_prob(x_prev, mean, np.log(sigma_squared))
+    return _kl_of_steps(q_mean, q_variance, mean, sigma_squared) + log_gaussian - log_p
+
+
+def _kl_of_steps(q_mean: Array, q_variance: Array | float, mean: Array, sigma_squared: Array) -> Array:
+    """KL(N(q_mean, q_variance)‖N(mean, sigma_squared)) of independent dimensions, (N,), nats."""
     ratio = q_variance / sigma_squared
-    return 0.5 * (ratio - 1 - np.log(ratio) + (q_mean - mean) ** 2 / sigma_squared).sum(axis=1)
+    return np.asarray(0.5 * (ratio - 1 - np.log(ratio) + (q_mean - mean) ** 2 / sigma_squared).sum(axis=1))
 
 
 def _needed(omega: Array | Iterator[Array] | None) -> Array | Iterator[Array]:
