@@ -18,6 +18,7 @@ from scratchgen.conformance import (
     check_loss_weights,
     check_negative_elbo,
     check_noise_merging,
+    check_optimal_variance,
     check_predicted_noise,
     check_sampler,
     check_step_draws,
@@ -32,6 +33,7 @@ from scratchgen.ddpm import optimal_reverse_variance
 from scratchgen.equations.nn import mlp_by_hand
 from scratchgen.equations.problems import (
     AFFINE,
+    DATA_COV,
     SCHEDULE,
     SDE,
     SIGMA_SQUARED,
@@ -159,6 +161,22 @@ def noise_merging(f: Functions) -> Check:
         lambda t, first, second: f("ddpm.merge_noise")(SCHEDULE, t, first, second),
         lambda t, eps, omega: f("ddpm.split_noise")(SCHEDULE, t, eps, omega),
         SCHEDULE,
+    )
+
+
+def best_variances(f: Functions) -> Check:
+    """One variance for three dimensions, and one for each of three whose losses are multiples of one loss."""
+    variance = f("ddpm.optimal_reverse_variance")
+    return both(
+        check_optimal_variance(lambda loss: variance(SCHEDULE, loss, 3), SCHEDULE, DATA_COV),
+        *(
+            check_optimal_variance(
+                lambda loss, d=d: variance(SCHEDULE, np.outer(loss, [1, 2, 3]) / (d + 1), 3)[:, d],  # type: ignore[misc]
+                SCHEDULE,
+                np.array([[0.4]]),
+            )
+            for d in range(3)
+        ),
     )
 
 

@@ -292,7 +292,7 @@ def categorical_draw(f: Functions) -> Check:
     law = printed_law(mlp, PLANAR, SCALE, STD, HISTOGRAMS, LEVEL_COVARIANCE, 2, INDICATORS)
 
     def draw(u: Array) -> Array:
-        return f("nn.CategoricalDenoiser.draw")(denoiser, GivenUniform(u[:, :, None]), PLANAR, SCALE, STD, LABELS)
+        return f("nn.CategoricalDenoiser.draw")(denoiser, GivenUniform(u), PLANAR, SCALE, STD, LABELS)
 
     return check_categorical_draw(draw, law)
 

@@ -8,11 +8,19 @@ from itertools import pairwise
 
 import numpy as np
 
-from scratchgen.ddpm import exact_elbo, p_mean, reverse_variance
+from scratchgen.ddpm import (
+    exact_elbo,
+    law_moments,
+    mixture_log_prob,
+    p_mean,
+    posterior_coefficients,
+    reverse_variance,
+)
 from scratchgen.em import missing_fractions
 from scratchgen.likelihood import kl_discrete
 from scratchgen.mixture import Mixture
 from scratchgen.museum.exhibit import exhibit
+from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import (
     EDMCoefficients,
     edm_coefficients,
@@ -106,6 +114,43 @@ def _noise_on_the_flow(denoise, x, levels, rng=None, stochasticity=0.0, multiste
 )
 def _noised_again(schedule, s, t, x_s, eps_hat):
     return schedule.alpha_bar[t] * x_s + schedule.beta_bar[t] * eps_hat
+
+
+@exhibit(
+    "the logarithm stands inside the sum over the levels",
+    "mutation audit",
+    "ddpm.mixture_log_prob",
+    "check_mixture_step",
+)
+def _mean_of_log_densities(schedule, t, x_prev, x_t, levels, law):
+    one_hot = np.broadcast_to(np.eye(len(levels))[:, None, None], (len(levels), *law.shape))
+    each = np.array([_of_each_dimension(schedule, t, x_prev, x_t, levels, level) for level in one_hot])
+    return np.einsum("ndk,knd->n", law, each)
+
+
+def _of_each_dimension(schedule, t, x_prev, x_t, levels, law):
+    columns = range(x_t.shape[1])
+    return np.stack(
+        [mixture_log_prob(schedule, t, x_prev[:, [d]], x_t[:, [d]], levels, law[:, [d]]) for d in columns],
+        axis=1,
+    )
+
+
+@exhibit("the factor of Var(x₀|x_t) is not squared", "mutation audit", "ddpm.law_moments", "check_law_moments")
+def _weight_not_squared(schedule, t, x_t, levels, law):
+    mean, variance = law_moments(schedule, t, x_t, levels, law)
+    least = schedule.beta_tilde[t] ** 2
+    return mean, least + (variance - least) / posterior_coefficients(schedule, t)[1]
+
+
+@exhibit(
+    "the ends are log ᾱ/β̄, half the log-SNR",
+    "mutation audit",
+    "schedule.NoiseSchedule.log_snr_even",
+    "check_even_log_snr",
+)
+def _half_log_snr(T, first=4.5, last=-7.0):
+    return NoiseSchedule.log_snr_even(T, 2 * first, 2 * last)
 
 
 # --- information and second moments -----------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from scratchgen.ddpm import reverse_variance
+from scratchgen.ddpm import law_moments, reverse_variance
+from scratchgen.likelihood import gaussian_log_prob
 from scratchgen.museum.exhibit import fault
 from scratchgen.sde import euler_step
 
@@ -29,8 +30,8 @@ def _last_step_without_noise(original, schedule, t, x_t, eps_hat, noise, varianc
 
 
 @fault("the posterior variance is 0 at t = 1", "ddpm.reverse_variance", "verify: σ_t² of the reverse steps")
-def _zero_variance(original, schedule, variance):
-    table = original(schedule, variance)
+def _zero_variance(original, schedule, variance, dimension=None):
+    table = original(schedule, variance, dimension)
     return (
         np.where(np.arange(len(table)) == 1, 0.0, table)
         if isinstance(variance, str) and variance == "posterior"
@@ -81,6 +82,17 @@ def _one_slope(original, sde, score, x, times):
 def _half_the_noise(original, sde, score, x, t, snr=0.16):
     mean, std = original(sde, score, x, t, snr)
     return mean, std / 2**0.5
+
+
+@fault("the variance of the law leaves out β̃_t²", "ddpm.law_moments", "verify: variance from the law")
+def _variance_of_the_law_alone(original, schedule, t, x_t, levels, law):
+    mean, variance = original(schedule, t, x_t, levels, law)
+    return mean, variance - schedule.beta_tilde[t] ** 2
+
+
+@fault("all dimensions of a mixture step share one number u", "ddpm.mixture_step", "verify: a draw of the mixture step")
+def _shared_uniform(original, schedule, t, x_t, levels, law, uniform, noise):
+    return original(schedule, t, x_t, levels, law, np.repeat(uniform[:, :1], uniform.shape[1], axis=1), noise)
 
 
 # --- likelihoods -----------------------------------------------------------------------------------------------------
@@ -134,6 +146,12 @@ def _law_without_label(original, self, x, scale, std, labels=None):
     return original(self, x, scale, std)
 
 
+@fault("a mixture step has the density of its Gaussian", "ddpm.mixture_log_prob", "verify: the mixture step")
+def _gaussian_for_the_mixture(original, schedule, t, x_prev, x_t, levels, law):
+    mean, variance = law_moments(schedule, t, x_t, levels, law)
+    return gaussian_log_prob(x_prev, mean, np.log(variance))
+
+
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +180,24 @@ def _model_units(original, self, x):
 )
 def _never_estimated(original, self, noise_losses):
     return self.schedule_.beta**2
+
+
+@fault(
+    "a model with variance 'law' takes its steps with β_t²",
+    "models.ddpm.DDPM._reverse_steps",
+    "tests/models/test_level_steps.py::test_terms_of_a_model_are_those_of_its_steps",
+)
+def _without_the_law(original, self, y, n, guidance=1.0):
+    return self._predictor(y, n, guidance), self.variance_
+
+
+@fault(
+    "the optimal variance of a dimension is that of the mean over dimensions",
+    "models.ddpm.DDPM._per_dimension",
+    "tests/models/test_level_steps.py::test_a_variance_for_each_dimension_is_estimated_saved_and_respaced",
+)
+def _one_for_all(original, self, n_features):
+    return ()
 
 
 @fault(

@@ -21,6 +21,7 @@ RETURN_OBJECTS = {  # functions that return an object or change one in place, so
     "fast.em_statistics.expected_statistics",
     "schedule.NoiseSchedule",
     "schedule.NoiseSchedule.from_sde",
+    "schedule.NoiseSchedule.log_snr_even",
     "nn.Adam",
     "nn.EMA",
 }

@@ -62,6 +62,9 @@ WAYS = {
         (DDPM(T4, "posterior", "min-snr", "stratified", prediction="noise", n_classes=2, weight_decay=0.1, **SMALL), X),
         (DDPM(T4, n_levels=4, clip_x0=True, **SMALL), LEVELS),
         (DDPM(T4, n_levels=4, prediction="levels", **SMALL), LEVELS),
+        (DDPM(T4, "law", n_levels=4, prediction="levels", **SMALL), LEVELS),
+        (DDPM(T4, "mixture", n_levels=4, prediction="levels", **SMALL), LEVELS),
+        (DDPM(T4, "optimal-diag", **SMALL), X),
     ],
     "ScoreSDE": [
         (ScoreSDE(n_sample_steps=3, **SMALL), X),
