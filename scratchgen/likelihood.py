@@ -174,14 +174,17 @@ def draw_levels(law: Array, uniform: Array) -> Array:
     Raises
     ------
     ValueError
-        If shapes disagree.
+        If shapes disagree, law does not sum to 1 over the levels, or u is outside [0, 1].
     ArithmeticError
         If a probability is not finite.
     """
     law, uniform = as_arrays("law (N, D, K), uniform (N, D)", law, uniform)
-    steps = law.cumsum(axis=2)[:, :, :-1]
-    if not np.isfinite(steps).all():
+    if not np.isfinite(law).all():
         raise ArithmeticError("x must be finite, but the law of x_0 is NaN; look at x, or train with a lower rate")
+    check_probabilities(law, "law")
+    if not ((uniform >= 0) & (uniform <= 1)).all():
+        raise ValueError("uniform must lie in [0, 1]; pass rng.random of the shape of x")
+    steps = law.cumsum(axis=2)[:, :, :-1]
     return (uniform[:, :, None] > steps).sum(axis=2)
 
 

@@ -270,8 +270,8 @@ class NoiseSchedule:
 
         Examples
         --------
-        >>> np.log(NoiseSchedule.log_snr_even(6, 4.0, -6.0).snr[1:]).round(6)
-        array([ 4.,  2.,  0., -2., -4., -6.])
+        >>> np.log(NoiseSchedule.log_snr_even(6, 4.5, -5.5).snr[1:]).round(6)
+        array([ 4.5,  2.5,  0.5, -1.5, -3.5, -5.5])
         """
         T, last = as_count(T, "T"), as_number(last, "last")
         first = as_number(first, "first", low=last, open_low=True)

@@ -355,10 +355,10 @@ def negative_elbo(
         As for `reverse_variance`.
     """
     second_moment = as_number(second_moment, "second_moment", low=0.0)
-    if np.ndim(noise_loss) > 1:
-        raise ValueError(f"noise_loss must have shape ({schedule.T + 1},), got {np.shape(noise_loss)}; sum over D")
     sigma_squared = reverse_variance(schedule, variance)[1:]
     v = optimal_reverse_variance(schedule, noise_loss, dimension)[1:]
+    if v.ndim > 1:
+        raise ValueError(f"noise_loss must have shape ({schedule.T + 1},), got {np.shape(noise_loss)}; sum over D")
     prior = dimension * (LOG_2PI + schedule.beta_bar[-1] ** 2) + schedule.alpha_bar[-1] ** 2 * second_moment
     steps = np.log(sigma_squared / schedule.beta[1:] ** 2) + v / sigma_squared - 1
     return float(0.5 * (prior + dimension * steps.sum()))

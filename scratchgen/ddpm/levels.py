@@ -18,7 +18,7 @@ import numpy as np
 from scratchgen.ddpm.kernels import check_step_number, posterior_coefficients, q_posterior
 from scratchgen.likelihood import LOG_2PI, draw_levels, logsumexp, quiet_log
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, as_arrays
+from scratchgen.validation import Array, as_arrays, as_finite, check_probabilities
 
 LEVEL_STEPS = ("law", "mixture")  # values of `variance` that need a law over levels
 
@@ -146,7 +146,8 @@ def check_has_density(t: int, variance: str) -> None:
 
 
 def _checked(schedule: NoiseSchedule, t: int, x_t: Array, levels: Array, law: Array) -> tuple[Array, Array, Array]:
-    """x_t, levels and law after checks of t and of the shapes."""
+    """x_t, levels and law after checks of t, of the shapes and of the sums."""
     check_step_number(schedule, t)
     x_t, levels, law = as_arrays("x_t (N, D), levels (K), law (N, D, K)", x_t, levels, law)
-    return x_t, levels, law
+    check_probabilities(law, "law")
+    return x_t, as_finite(levels, "levels"), law

@@ -8,14 +8,12 @@ import numpy as np
 
 from scratchgen.conformance import (
     Check,
-    check_categorical_draw,
     check_conservative_score,
     check_data_processing,
     check_ddim_inversion,
     check_dequantisation,
     check_discrete_bound,
     check_edm_coefficients,
-    check_even_log_snr,
     check_exponential_step,
     check_flow_order,
     check_flow_velocity,
@@ -47,10 +45,8 @@ from scratchgen.equations.problems import (
     P,
     Q,
     parameters_of,
-    waves,
 )
 from scratchgen.equations.row import Row, both
-from scratchgen.likelihood import level_values, softmax
 from scratchgen.mixture import Mixture
 from scratchgen.sde.processes import VE, SubVP
 from scratchgen.validation import Array
@@ -266,23 +262,6 @@ def missing_information(f: Functions) -> Check:
     )
 
 
-def mixture_draws(f: Functions) -> Check:
-    """The level that a draw used, from x_{t−1} = A_t x_t + B_t l_k + β̃_t z at three steps."""
-    x_t, noise, law = 1.5 * waves(3, 2), waves(3, 2, shift=1.0), softmax(2 * waves(3, 2, 5, shift=2.0))
-    levels, checks = level_values(5), []
-    for t in (1, 3, 5):
-        before, total = SCHEDULE.beta_bar[t - 1] ** 2, SCHEDULE.beta_bar[t] ** 2
-        rest = SCHEDULE.alpha[t] * before / total * x_t + SCHEDULE.beta[t] * before**0.5 / total**0.5 * noise
-        gain = SCHEDULE.alpha_bar[t - 1] * SCHEDULE.beta[t] ** 2 / total
-
-        def draw(u: Array, t: int = t, rest: Array = rest, gain: float = float(gain)) -> Array:
-            x_prev = f("ddpm.mixture_step")(SCHEDULE, t, x_t, levels, law, u, noise)
-            return np.round(2 * ((x_prev - rest) / gain + 1), 9)  # 0, 1, …, 4, if the step is right
-
-        checks.append(check_categorical_draw(draw, law))
-    return both(*checks)
-
-
 BEYOND: tuple[Row, ...] = (
     Row(
         "Fokker-Planck",
@@ -377,15 +356,6 @@ BEYOND: tuple[Row, ...] = (
         use="Shows how much a Gaussian reverse step loses on whole numbers, and on any law with atoms",
     ),
     Row(
-        "a draw of the mixture step",
-        "x_{t−1} = A_t x_t + B_t l_k + β̃_t z, k ~ P(k|x_t) in every dimension",
-        "",
-        "ddpm.mixture_step",
-        mixture_draws,
-        runs_in=("DDPM.sample",),
-        use="Separates a wrong draw of levels from a wrong posterior",
-    ),
-    Row(
         "variance from the law",
         "Var(x_{t−1,d}|x_t) = β̃_t² + B_t² Var(x₀_d|x_t),  B_t = ᾱ_{t−1}β_t²/β̄_t²",
         "",
@@ -393,20 +363,6 @@ BEYOND: tuple[Row, ...] = (
         lambda f: check_law_moments(lambda *a: f("ddpm.law_moments")(SCHEDULE, *a), SCHEDULE),
         runs_in=("DDPM.elbo", "DDPM.iwae", "DDPM.sample"),
         use="Gives σ² in every dimension from a predicted law, without training or an estimate",
-    ),
-    Row(
-        "even log-SNR",
-        "log ᾱ_t²/β̄_t² falls in even steps:  β_t² = β̄_t²(1 − SNR_t/SNR_{t−1})",
-        "",
-        "schedule.NoiseSchedule.log_snr_even",
-        lambda f: both(
-            *(
-                check_even_log_snr(lambda *a: f("schedule.NoiseSchedule.log_snr_even")(*a).variances, T, *ends)
-                for T, ends in ((7, (4.5, -7.0)), (12, (9.0, -10.0)))
-            )
-        ),
-        theory_only="a schedule is an argument of the models",
-        use="Finds schedules whose ends are log ᾱ/β̄, half the log-SNR, and grids that miss an end",
     ),
     Row(
         "a tilt is not guidance",

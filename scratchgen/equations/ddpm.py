@@ -11,9 +11,11 @@ from scratchgen.conformance import (
     Check,
     check_bin_masses,
     check_bound_terms,
+    check_categorical_draw,
     check_chains,
     check_ddim_sampler,
     check_ddim_step,
+    check_even_log_snr,
     check_loss_gradient,
     check_loss_weights,
     check_negative_elbo,
@@ -45,6 +47,7 @@ from scratchgen.equations.problems import (
     waves,
 )
 from scratchgen.equations.row import both
+from scratchgen.likelihood import level_values, softmax
 from scratchgen.nn import EMA, NO_LABEL, Adam, EpsCoefficients, NoiseNetwork
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import TimestepSampler
@@ -164,6 +167,16 @@ def noise_merging(f: Functions) -> Check:
     )
 
 
+def even_log_snr(f: Functions) -> Check:
+    """Two lengths and two pairs of ends."""
+
+    def variances(*arguments: Any) -> Array:
+        out: Array = f("schedule.NoiseSchedule.log_snr_even")(*arguments).variances
+        return out
+
+    return both(check_even_log_snr(variances, 7, 4.5, -7.0), check_even_log_snr(variances, 12, 9.0, -10.0))
+
+
 def best_variances(f: Functions) -> Check:
     """One variance for three dimensions, and one for each of three whose losses are multiples of one loss."""
     variance = f("ddpm.optimal_reverse_variance")
@@ -190,6 +203,23 @@ def sampler(f: Functions) -> Check:
         return x0
 
     return check_sampler(sample, SCHEDULE, 0.5, 0.3, best)
+
+
+def mixture_draws(f: Functions) -> Check:
+    """The level that a draw used, from x_{t−1} = A_t x_t + B_t l_k + β̃_t z at three steps."""
+    x_t, noise, law = 1.5 * waves(3, 2), waves(3, 2, shift=1.0), softmax(2 * waves(3, 2, 5, shift=2.0))
+    levels, checks = level_values(5), []
+    for t in (1, 3, 5):
+        before, total = SCHEDULE.beta_bar[t - 1] ** 2, SCHEDULE.beta_bar[t] ** 2
+        rest = SCHEDULE.alpha[t] * before / total * x_t + SCHEDULE.beta[t] * before**0.5 / total**0.5 * noise
+        gain = SCHEDULE.alpha_bar[t - 1] * SCHEDULE.beta[t] ** 2 / total
+
+        def draw(u: Array, t: int = t, rest: Array = rest, gain: float = float(gain)) -> Array:
+            x_prev = f("ddpm.mixture_step")(SCHEDULE, t, x_t, levels, law, u, noise)
+            return np.round(2 * ((x_prev - rest) / gain + 1), 3)  # 0, 1, …, 4, if the step is right
+
+        checks.append(check_categorical_draw(draw, law))
+    return both(*checks)
 
 
 def ddim_sampler(f: Functions) -> Check:

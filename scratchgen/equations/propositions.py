@@ -131,6 +131,14 @@ THEORY: tuple[Row, ...] = (
         runs_in=("DDPM.iwae",),
     ),
     Row(
+        "even log-SNR",
+        "log ᾱ_t²/β̄_t² falls in even steps:  β_t² = β̄_t²(1 − SNR_t/SNR_{t−1})",
+        "",
+        "schedule.NoiseSchedule.log_snr_even",
+        ddpm.even_log_snr,
+        theory_only="a schedule is an argument of the models",
+    ),
+    Row(
         "q(x_{t−1}|x_t,x₀)",
         "mean (α_t β̄²_{t−1} x_t + ᾱ_{t−1}β_t² x₀)/β̄_t², variance β_t²β̄²_{t−1}/β̄_t²",
         "the product of three factors; the slide names two",

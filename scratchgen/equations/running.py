@@ -199,6 +199,14 @@ RUNNING: tuple[Row, ...] = (
         runs_in=("DDPM.sample",),
     ),
     Row(
+        "a draw of the mixture step",
+        "x_{t−1} = A_t x_t + B_t l_k + β̃_t z, k ~ P(k|x_t) in every dimension",
+        "",
+        "ddpm.mixture_step",
+        ddpm.mixture_draws,
+        runs_in=("DDPM.sample",),
+    ),
+    Row(
         "a step of (33)",
         "∇_θ (1/N)Σ λ‖s_θ(x_t,t) + ε/std‖²",
         "",

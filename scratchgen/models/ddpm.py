@@ -468,14 +468,15 @@ class DDPM(DiffusionModel):
         self._check_sampler(eta, stochasticity, denoise_last)
         rng, n = as_generator(rng), as_count(n, "n", minimum=0)
         if eta is None and stochasticity is None:
-            steps, variance = self._reverse_steps(y, n, guidance)
-            x_T = rng.standard_normal((n, self.n_features_in_), dtype=np.float32)
-            return ancestral_sampler(self.schedule_, steps, x_T, rng, variance, denoise_last)
-        eps_hat = self._predictor(y, n, guidance)
+            eps_hat, variance = self._reverse_steps(y, n, guidance)
+        else:
+            eps_hat, variance = self._predictor(y, n, guidance), self.variance_
         x_T = rng.standard_normal((n, self.n_features_in_), dtype=np.float32)
         if stochasticity is not None:
             return self._multistep_path(eps_hat, x_T, rng, stochasticity)
-        return ddim_sampler(self.schedule_, eps_hat, x_T, rng, float(eta or 0.0))
+        if eta is not None:
+            return ddim_sampler(self.schedule_, eps_hat, x_T, rng, eta)
+        return ancestral_sampler(self.schedule_, eps_hat, x_T, rng, variance, denoise_last)
 
     def _multistep_path(
         self, eps_hat: Callable[[Array, int], Array], x_T: Array, rng: np.random.Generator, stochasticity: float

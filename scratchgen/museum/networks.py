@@ -127,7 +127,7 @@ def _mean_mass(self, level, x, scale, std, labels=None):
 @exhibit("levels are drawn in falling order", "mutation audit", "nn.CategoricalDenoiser.draw", "check_categorical_draw")
 def _falling_levels(self, rng, x, scale, std, labels=None):
     steps = self.law(x, scale, std, labels).cumsum(axis=2)[:, :, :-1]
-    return (rng.random((*x.shape, 1)) < steps).sum(axis=2)
+    return (rng.random(x.shape)[:, :, None] < steps).sum(axis=2)
 
 
 @exhibit("the derivative of ε̂ has the wrong sign", "mutation audit", "nn.CategoricalDenoiser.vjp", "check_gradient")

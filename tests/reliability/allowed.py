@@ -30,7 +30,7 @@ ALLOWED = [
     ("reconstruction_error|vae_loss.*|log_importance_weight", "decoder_log_variance", "inf",
      "the message names std = exp(½ log s²), which training sees as well"),
     ("dequantize.*", "levels", "negative|further axis", "whole numbers of any sign and shape"),
-    ("NoiseSchedule.log_signal_ratio|eps_coefficients", "s|t", "\\(N, 1\\)|three steps",
+    ("NoiseSchedule.log_signal_ratio|eps_coefficients|posterior_coefficients", "s|t", "\\(N, 1\\)|three steps",
      "the result has the shape of s and t"),
     ("covariance_maximum|floor_eigenvalues|floored_mixture", "spread|covariances", "not positive", FLOORS),
     ("m_step.*|relaxed_mixture|covariance_maximum|floor_eigenvalues|floored_mixture|starting_mixture",

@@ -117,6 +117,7 @@ def of_likelihood():
     level = {"level": levels(), "mean": ND, "std": positive(), "n_levels": count(4, 2)}
     yield call("log_bin_mass", likelihood.log_bin_mass, **level)
     yield call("log_bin_mass_slopes", likelihood.log_bin_mass_slopes, **level)
+    yield call("draw_levels", likelihood.draw_levels, law=law("N D L"), uniform=array("N D", np.full((5, 2), 0.5)))
     yield call("level_values", likelihood.level_values, n_levels=count(4, 2))
     scaled = any_of(array("N D", np.ones((5, 2))), between=np.full((5, 2), 0.5))
     yield call("levels_of", likelihood.levels_of, x=scaled, n_levels=count(4, 2))
@@ -222,6 +223,8 @@ def of_mixture():
     yield call("NoiseSchedule.linear", NoiseSchedule.linear, T=count(), beta_min=number(low=0.0), beta_max=positive())
     cap = number(0.9, 0.0, 1.0, open_low=True)
     yield call("NoiseSchedule.cosine", NoiseSchedule.cosine, T=count(), offset=number(0.01, low=0.0), max_variance=cap)
+    ends = {"first": number(4.5), "last": number(-7.0)}
+    yield call("NoiseSchedule.log_snr_even", NoiseSchedule.log_snr_even, T=count(), **ends)
     yield call(
         "NoiseSchedule.from_sde", NoiseSchedule.from_sde, sde=any_of(instance(PROCESS), ve=VE(0.1, 9.0)), T=count()
     )
@@ -347,6 +350,12 @@ def of_ddpm():
     yield call("q_step", ddpm.q_step, **t, x_prev=ND, noise=ND)
     yield call("q_sample", ddpm.q_sample, **t, x0=ND, noise=ND)
     yield call("q_posterior", ddpm.q_posterior, **t, x_t=ND, x0=ND)
+    yield call("posterior_coefficients", ddpm.posterior_coefficients, **t)
+    steps = {**one, "x_t": ND, "levels": array("L"), "law": law("N D L")}
+    yield call("law_moments", ddpm.law_moments, **steps)
+    late = {**steps, "t": one_step(2)}
+    yield call("mixture_log_prob", ddpm.mixture_log_prob, **late, x_prev=ND)
+    yield call("mixture_step", ddpm.mixture_step, **steps, uniform=array("N D", np.full((5, 2), 0.5)), noise=ND)
     yield call("predict_x0", ddpm.predict_x0, **t, x_t=ND, eps_hat=ND)
     yield call("merge_noise", ddpm.merge_noise, **t, eps_bar_prev=ND, eps_t=ND)
     yield call("split_noise", ddpm.split_noise, **t, eps=ND, omega=ND)

@@ -97,6 +97,8 @@ WRONG = [
     ("check_conservative_score", lambda f: (f, PLANE)),
     ("check_tilted_score", lambda f: (f, LINE, [1.0], [[1.0, 1.0]])),
     ("check_ddim_inversion", lambda f: (f, SCHEDULE)),
+    ("check_mixture_step", lambda f: (f, SCHEDULE)),
+    ("check_law_moments", lambda f: (f, SCHEDULE)),
     ("check_data_processing", lambda f: (f, SCHEDULE)),
     ("check_discrete_bound", lambda f: (f,)),
     ("check_dequantisation", lambda f: (f, [0.0], [1.0])),

@@ -388,6 +388,7 @@ def test_values_are_literals_words_and_a_few_calls():
     assert np.array_equal(value_of("a", "linear(20)").beta, scratchgen.NoiseSchedule.linear(20).beta)
     assert value_of("a", "VE(0.01, sigma_max=50)") == scratchgen.VE(0.01, 50)
     assert value_of("a", "NoiseSchedule.cosine(T=7)").T == 7
+    assert value_of("a", "log_snr_even(50, 4.5, -7)").snr[1] == scratchgen.NoiseSchedule.log_snr_even(50).snr[1]
     assert settings_of(["x=1", "y=b"], ["x", "y"], "It") == {"x": 1, "y": "b"}
 
 
