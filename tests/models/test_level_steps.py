@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from scratchgen import DDPM, NoiseSchedule, ScoreSDE, ddpm
+from scratchgen.export import load_state_dict, state_dict
 from scratchgen.likelihood import level_values
 from scratchgen.models.convert import to_ddpm
 from scratchgen.models.files import ModelFileError
@@ -167,3 +168,12 @@ def test_arrays_that_no_fit_gives_are_refused(name, change, words, tmp_path):
 def test_an_estimated_variance_is_no_argument_of_a_conversion():
     with pytest.raises(ValueError, match=r"^variance must not be 'optimal-diag', which is estimated"):
         to_ddpm(ScoreSDE(**SMALL).fit(REALS), 4, "optimal-diag")
+
+
+def test_a_state_has_one_variance_for_each_dimension():
+    one, other = (DDPM(SCHEDULE, "optimal-diag", **SMALL | {"n_steps": 2, "rng": seed}).fit(REALS) for seed in (0, 1))
+    state = state_dict(one)
+    loaded = load_state_dict(other, state)
+    assert loaded.elbo(REALS, rng=0).tobytes() == one.elbo(REALS, rng=0).tobytes()
+    with pytest.raises(ValueError, match=r"state\['noise_losses_'\] must have shape \(any, 3\)"):
+        load_state_dict(other, state | {"noise_losses_": state["noise_losses_"][:, 0]})
