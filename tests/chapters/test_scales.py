@@ -90,7 +90,7 @@ def test_the_optimal_variance_needs_a_finite_loss_of_every_step():
     losses = np.ones(11)
     assert ddpm.optimal_reverse_variance(SCHEDULE, losses, 3).shape == (11,)
     for wrong in losses[:10], np.where(np.arange(11) == 4, np.nan, losses):
-        with pytest.raises(ValueError, match=r"^noise_loss must be 11 numbers, finite from index 1"):
+        with pytest.raises(ValueError, match=r"^noise_loss must be 11 numbers, or \(11, 3\), finite from index 1"):
             ddpm.optimal_reverse_variance(SCHEDULE, wrong, 3)
     with pytest.raises(ValueError, match=r"^dimension must be at least 1"):
         ddpm.optimal_reverse_variance(SCHEDULE, losses, 0)
