@@ -158,8 +158,8 @@ def test_every_verb_over_the_rows_of_a_file_is_measured_and_judged(monkeypatch):
 
 def test_the_result_and_the_copy_of_the_rows_are_not_counted_as_added():
     x = np.zeros((100_000, 4))
-    assert 3.05 < rows.added(lambda: (x + 1).sum()) < 3.1  # MiB of the temporary array
-    assert rows.added(lambda: x + 1) < 0.01
+    assert 3.05 < rows.added(lambda: (x + 1).sum()) < 3.3  # MiB of the temporary array, and of Python's own objects
+    assert rows.added(lambda: x + 1) < 0.25
 
     class VAE:
         def get_params(self):
@@ -171,7 +171,7 @@ def test_the_result_and_the_copy_of_the_rows_are_not_counted_as_added():
         def sample(self, n, rng):
             return np.zeros(n)
 
-    assert all(abs(value) < 0.01 for _, value in rows.measure(VAE(), {}, x))
+    assert all(abs(value) < 0.25 for _, value in rows.measure(VAE(), {}, x))  # the copy has 1.5 MiB
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(5.0, "reached the goal that was tried for"), (0.3, "**missed**")])
