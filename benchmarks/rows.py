@@ -66,11 +66,13 @@ def write_file(path: Path, mebibytes: float, dimension: int, dtype: str) -> np.n
 def added(work: Any, *given: Any, **options: Any) -> float:
     """Peak of the allocations during work less its result, MiB."""
     tracemalloc.start()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # EM stops early
-        result = work(*given, **options)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # EM stops early
+            result = work(*given, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     parts = result if isinstance(result, tuple) else (result,)
     return (peak - sum(part.nbytes for part in parts if isinstance(part, np.ndarray))) / 2**20
 

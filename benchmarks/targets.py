@@ -59,7 +59,7 @@ def em_memory(record: Record) -> dict[str, float]:
 
 
 def rows_memory(record: Record) -> dict[str, float]:
-    """MiB that a verb over the rows of a file adds to what it must hold, see `rows`."""
+    """MiB that a verb over the rows of a file allocates besides its result and a network's copy of x, see `rows`."""
     rows = record.get("rows", {}).items()
     return {f"{verb}, {file}": added for verb, files in rows for file, added in files.items()}
 

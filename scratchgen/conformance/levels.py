@@ -134,7 +134,7 @@ def check_law_moments(
 ) -> Check:
     """Mean and variance of every pixel of x_{t−1} given x_t, by quadrature of q(x_{t−1} | x_t) from Bayes' rule.
 
-    They are A_t x_t + B_t E[x_0 | x_t] and β̃_t² + B_t² Var[x_0 | x_t].
+    The mean is A_t x_t + B_t E[x_0 | x_t], and the variance is β̃_t² + B_t² Var[x_0 | x_t].
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ from scratchgen.ddpm.kernels import (
     q_step,
     split_noise,
 )
-from scratchgen.ddpm.levels import LevelLaw, law_moments, mixture_log_prob, mixture_step
+from scratchgen.ddpm.levels import LEVEL_STEPS, LevelLaw, law_moments, mixture_log_prob, mixture_step
 from scratchgen.ddpm.objective import (
     WEIGHTINGS,
     bound_weight,
@@ -64,6 +64,7 @@ from scratchgen.ddpm.samplers import (
 from scratchgen.ddpm.training import train, train_step
 
 __all__ = [
+    "LEVEL_STEPS",
     "PREDICTIONS",
     "WEIGHTINGS",
     "EpsHat",

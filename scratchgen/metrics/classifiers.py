@@ -180,7 +180,7 @@ def train_on_synthetic(x: ArrayLike, labels: ArrayLike, y: ArrayLike, labels_y: 
     y, labels_y : (M, D), (M,) of int
         Samples and the labels that they were drawn for.
     rng : int, Generator or None
-        Of the training of `train_classifier`.
+        Source of the initial weights and the batches of `train_classifier`.
 
     Returns
     -------

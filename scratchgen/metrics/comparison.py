@@ -1,5 +1,7 @@
 """One table of all sample metrics, each beside its floor: the same metric of data against data."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,6 +21,11 @@ class Estimate(NamedTuple):
 
     mean: float
     spread: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """The estimate from the values of two repetitions or more."""
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)))
 
 
 class Comparison(NamedTuple):
@@ -93,7 +100,7 @@ def compare(
                 values[MEMORISATION] = nearest_train_ratio(half if name == "" else samples, train, x).ratio
             found[name].append(values)
     metrics = list(found[""][0])
-    table = {metric: {name: _estimate([one[metric] for one in found[name]]) for name in found} for metric in metrics}
+    table = {metric: {name: Estimate.of([one[metric] for one in found[name]]) for name in found} for metric in metrics}
     floors = {metric: values.pop("") for metric, values in table.items()}
     if n > len(y) / 2:
         floors = {metric: floor._replace(spread=None) for metric, floor in floors.items()}
@@ -129,7 +136,3 @@ def _metrics(x: Array, samples: Array, k: int, bandwidth: float, seed: int) -> I
     yield from precision_recall(x, samples, k)._asdict().items()
     yield from density_coverage(x, samples, k)._asdict().items()
     yield "two_sample_accuracy", two_sample_accuracy(x, samples, rng=seed).accuracy
-
-
-def _estimate(values: list[float]) -> Estimate:
-    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1)))

@@ -80,7 +80,7 @@ def mmd2(x: ArrayLike, y: ArrayLike, bandwidth: float | None = None) -> float:
         mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{i,j} k(x_i, y_j),  k(a, b) = exp(−‖a − b‖²/2h²)
 
     The mean of the estimate is MMD² ≥ 0, and 0 only if both sets have one law.  The estimate itself may be negative.
-    It has no units.
+    MMD² has no units.
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ import numpy as np
 
 from scratchgen.blocks import blocks, by_blocks
 from scratchgen.ddpm import (
+    LEVEL_STEPS,
     PREDICTIONS,
     WEIGHTINGS,
     EpsHat,
@@ -59,7 +60,6 @@ from scratchgen.validation import (
 )
 
 ESTIMATED = ("optimal", "optimal-diag")  # variances that are estimated at the end of training
-OF_LEVELS = ("law", "mixture")  # variances that depend on x_t, through the law over the levels
 LEAST_PATHS = 64  # that `iwae` computes at a time, since a call of the network for fewer rows takes as long
 
 
@@ -277,8 +277,8 @@ class DDPM(DiffusionModel):
         as_choice(self.weighting, "weighting", WEIGHTINGS)
         as_choice(self.step_choice, "step_choice", STEP_CHOICES)
         if isinstance(self.variance, str):
-            as_choice(self.variance, "variance", ("beta", "posterior", *ESTIMATED, *OF_LEVELS))
-            if self.variance in OF_LEVELS and self.prediction != "levels":
+            as_choice(self.variance, "variance", ("beta", "posterior", *ESTIMATED, *LEVEL_STEPS))
+            if self.variance in LEVEL_STEPS and self.prediction != "levels":
                 raise ValueError(
                     f"variance={self.variance!r} needs prediction='levels', which predicts the law over the levels, "
                     f"got {self.prediction!r}; pass variance='optimal'"
@@ -329,7 +329,7 @@ class DDPM(DiffusionModel):
 
     @property
     def _uses_law(self) -> bool:
-        return isinstance(self.variance, str) and self.variance in OF_LEVELS
+        return isinstance(self.variance, str) and self.variance in LEVEL_STEPS
 
     @property
     def _is_diagonal(self) -> bool:

@@ -184,7 +184,7 @@ class NoiseNetwork:
         ----------
         scale, std : (n,)
         coefficients : EpsCoefficients, optional
-            Of numbers or (n,), as for a call.
+            skip and gain, each a number or (n,), as for a call.
         """
         scale, std = as_arrays("scale (n), std (n)", scale, std)
         _, levels = self._levels(np.zeros((len(scale), self.dimension)), scale, std, coefficients, None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scratchgen.em import sample_moments
 from scratchgen.models.estimator import Estimator
 from scratchgen.report.tables import Data
 from scratchgen.validation import Array, weighted_rows
@@ -69,8 +70,7 @@ def moments(x: Array, weights: Array | None) -> tuple[Array, Array]:
 
 def covariance_of(x: Array, weights: Array | None) -> Array:
     """Covariance, (D, D), of the rows of x, (N, D), with weights of rows."""
-    x, weights = weighted_rows(x, weights)
-    return np.atleast_2d(np.cov(x.T, aweights=weights, ddof=0))
+    return sample_moments(*weighted_rows(x, weights))[1]
 
 
 def correlations(covariance: Array) -> Array:

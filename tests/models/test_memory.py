@@ -5,7 +5,6 @@ float64, or of their noise at all steps, would have 8 MB or more; a bound of 6 M
 """
 
 import inspect
-import tracemalloc
 import warnings
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import scipy.spatial.distance  # noqa: F401 - k-means imports it, and the first import would count
 
 import scratchgen.blocks
+from benchmarks import rows
 from scratchgen import (
     DDPM,
     PPCA,
@@ -34,16 +34,7 @@ MOST = 6.0  # MB
 
 def added(work, *given, **options):
     """Peak of the allocations of NumPy during work, less its result, MB."""
-    tracemalloc.start()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # EM stops early
-            result = work(*given, **options)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    parts = result if isinstance(result, tuple) else (result,)
-    return (peak - sum(part.nbytes for part in parts if isinstance(part, np.ndarray))) / 1e6
+    return rows.added(work, *given, **options) * 2**20 / 1e6
 
 
 @pytest.fixture(autouse=True)

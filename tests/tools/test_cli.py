@@ -187,8 +187,8 @@ sys.exit(main(sys.argv[1:]))
 def short_tour(tmp_path_factory):
     """The tour with a two-hundredth of its training and with less data: every part runs, some grades fail.
 
-    It has a fifth of the digits, a twentieth of the draws of the tables, a 32nd of the times of the bound of the SDE,
-    and a fifth of the steps of the three short DDPMs of the ladder.
+    The short tour has a fifth of the digits, a twentieth of the draws of the tables, a 32nd of the times of the SDE's
+    bound, and a fifth of the steps of the three short DDPMs of the ladder.
     """
     folder = tmp_path_factory.mktemp("tour")
     command = [sys.executable, "-c", SHORT_TOUR, "--quick"]

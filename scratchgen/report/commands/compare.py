@@ -178,7 +178,7 @@ def _train_on_samples(
         name: [train_on_synthetic(held_out.x, held_out.labels, x, y, rng).accuracy for x, y in sets]
         for name, sets in pairs.items()
     }
-    found = {name: Estimate(float(np.mean(a)), float(np.std(a, ddof=1))) for name, a in values.items()}
+    found = {name: Estimate.of(accuracies) for name, accuracies in values.items()}
     floor = found.pop("")
     return Comparison("train on samples", floor._replace(spread=None) if n > N / 2 else floor, found)
 
