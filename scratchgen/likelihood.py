@@ -65,7 +65,7 @@ def softmax(logits: Array, axis: int = -1) -> Array:
     axis = as_count(axis, "axis", minimum=-logits.ndim)
     law = _exp(logits - logits.max(axis=axis, keepdims=True, initial=-np.inf))
     ones = np.ones(law.shape[axis], dtype=law.dtype)  # a matrix product with ones is faster than `sum`: 8x for 17 terms
-    law /= np.expand_dims(np.moveaxis(law, axis, -1) @ ones, axis)
+    law /= np.expand_dims(np.tensordot(law, ones, (axis, 0)), axis)
     return law
 
 

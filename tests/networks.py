@@ -71,12 +71,13 @@ def noise_networks(draw):
 
 @st.composite
 def categorical_denoisers(draw, trained=True):
-    """With and without classes and labels; F = 0 unless `trained`."""
+    """With and without classes, their histograms and labels; F = 0 unless `trained`."""
     D, N, n_classes = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.sampled_from([0, 2]))
     n_levels, n_time_features = draw(st.sampled_from([2, 3, 17])), draw(st.integers(0, 2))
     rng = np.random.default_rng(draw(seeds))
     histograms, A = rng.dirichlet(np.ones(n_levels), size=D), rng.standard_normal((D, D))
     arguments = histograms, A @ A.T, (5,), n_time_features, n_classes
+    own = rng.dirichlet(np.ones(n_levels), size=(n_classes, D)) if draw(st.booleans()) else None
     parameters = 0.5 * rng.standard_normal(len(CategoricalDenoiser(*arguments).parameters))
     given = {name: np.clip(level, 0.2, 1.0) for name, level in draw(noise_levels(N, rng)).items()}
     if n_classes and draw(st.booleans()):
@@ -84,7 +85,7 @@ def categorical_denoisers(draw, trained=True):
     x = rng.standard_normal((N, D))
 
     def make(dtype):
-        network = CategoricalDenoiser(*arguments, rng=0, dtype=dtype)
+        network = CategoricalDenoiser(*arguments, rng=0, dtype=dtype, class_histograms=own)
         return filled(network, parameters) if trained else network
 
     return Case(make, x, given, rng)

@@ -10,7 +10,7 @@
 This ᾱ_t is √ᾱ_t of Ho et al., and β̄_t is their √(1 − ᾱ_t).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,8 @@ def train_step(
     weight : (N,)
         λ, see `loss_weight`, times the importance weight of t.
     given
-        Further arguments of `network.vjp`: labels, and coefficients of the predicted quantity, or `levels`.
+        Further arguments of `network.vjp`: labels, coefficients of the predicted quantity or `levels`, augment_labels,
+        and rng, the source of dropped units.
 
     Returns
     -------
@@ -111,6 +112,7 @@ def train(
     prediction: str | None = None,
     labels: IntArray | None = None,
     label_dropout: float = 0.1,
+    augment: Callable[[IntArray, np.random.Generator], tuple[Array, Array]] | None = None,
     batch_size: int = 256,
     learning_rate: float = 5e-3,
 ) -> Iterator[float]:
@@ -130,7 +132,7 @@ def train(
     n_steps : int
         Number of gradient steps, with those that `adam` has done before.
     rng : Generator
-        Source of batches, steps, noise and dropped labels.
+        Source of batches, steps, noise, dropped labels and dropped units.
     adam : Adam
         The optimiser of `network.parameters`.
     ema : EMA
@@ -145,6 +147,8 @@ def train(
         Class of every example.
     label_dropout : float
         Probability that a label is replaced by NO_LABEL, so that the network also learns ε̂ without a label.
+    augment : callable, optional
+        augment(rows, rng) -> x_0 of these rows of x, changed, (n, D), and the numbers of the change, (n, n_augment).
     batch_size : int
     learning_rate : float
         Largest learning rate; that of `adam` is not used.
@@ -178,10 +182,12 @@ def train(
     before = network.parameters.copy()
     for step in range(adam.n_steps, n_steps):
         rows = rng.integers(len(x), size=batch_size)
-        x0 = x.take(rows, axis=0)  # line 2
+        x0, changes = (x.take(rows, axis=0), None) if augment is None else augment(rows, rng)  # line 2
         noise = rng.standard_normal(x0.shape, dtype=x0.dtype)  # line 4
         t, correction = sampler.draw(batch_size, rng)  # line 3
-        given: dict[str, Any] = {} if levels is None else {"levels": levels.at(t - 1)}
+        given: dict[str, Any] = {"augment_labels": changes, "rng": rng}
+        if levels is not None:
+            given["levels"] = levels.at(t - 1)
         if labels is not None:
             given["labels"] = np.where(rng.random(batch_size) < label_dropout, NO_LABEL, labels[rows])
         with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` find overflow

@@ -65,3 +65,11 @@ def label_indicators(labels: IntArray | None, n: int, n_classes: int, dtype: np.
         return np.zeros((n, n_classes), dtype)
     labels = as_labels(labels, n, n_classes, first=NO_LABEL)
     return (labels[:, None] == np.arange(n_classes)).astype(dtype)
+
+
+def augment_columns(augment_labels: Array | None, n: int, n_augment: int, dtype: np.dtype[Any]) -> Array:
+    """The numbers of the augmentation, (n, n_augment), in dtype; 0 for None, which means data as they are."""
+    if augment_labels is None:
+        return np.zeros((n, n_augment), dtype)
+    shape = "augment_labels (N, n_augment)"
+    return as_arrays(shape, augment_labels, N=n, n_augment=n_augment).astype(dtype, copy=False)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scratchgen.nn.features import (
+    augment_columns,
     coordinate_features,
     coordinate_features_jvp,
     coordinate_features_vjp,
@@ -87,6 +88,8 @@ class NoiseNetwork:
         Numbers of frequencies of `time_features` and `coordinate_features`; 0 for none.
     n_classes : int
         Number of classes, whose indicators are inputs of F; 0 for none.  Without a label all indicators are 0.
+    n_augment : int
+        Numbers of an augmentation that are inputs of F; 0 for none.  Only `vjp` takes them; elsewhere they are 0.
     rng, dtype
         As for `MLP`.
 
@@ -112,12 +115,14 @@ class NoiseNetwork:
         rng: RNG = None,
         dtype: DTypeLike = np.float32,
         n_classes: int = 0,
+        n_augment: int = 0,
     ) -> None:
-        sizes = self.sizes(dimension, hidden, n_time_features, n_coordinate_features, n_classes)
+        sizes = self.sizes(dimension, hidden, n_time_features, n_coordinate_features, n_classes, n_augment)
         self.dimension = dimension
         self.n_time_features = n_time_features
         self.n_coordinate_features = n_coordinate_features
         self.n_classes = n_classes
+        self.n_augment = n_augment
         self.mlp = MLP(sizes, rng=rng, dtype=dtype, zero_last=True)
         self.parameters, self.gradient = self.mlp.parameters, self.mlp.gradient
 
@@ -128,12 +133,13 @@ class NoiseNetwork:
         n_time_features: int = 8,
         n_coordinate_features: int = 0,
         n_classes: int = 0,
+        n_augment: int = 0,
     ) -> tuple[int, ...]:
         """Widths of all layers of F, input first, for the constructor's arguments."""
         inputs = as_count(dimension, "dimension")
         inputs *= 1 + 2 * as_count(n_coordinate_features, "n_coordinate_features", minimum=0)
         inputs += 2 * as_count(n_time_features, "n_time_features", minimum=0)
-        inputs += as_count(n_classes, "n_classes", minimum=0)
+        inputs += as_count(n_classes, "n_classes", minimum=0) + as_count(n_augment, "n_augment", minimum=0)
         return (inputs, *as_widths(hidden, "hidden"), dimension)
 
     def _levels(
@@ -165,15 +171,20 @@ class NoiseNetwork:
         skip = r * column(coefficients.skip, x, "skip of coefficients")
         return x, NoiseLevels(features, skip, column(coefficients.gain, x, "gain of coefficients"), r)
 
-    def _inputs(self, x: Array, levels: NoiseLevels, labels: IntArray | None) -> tuple[Array, Array, Array]:
-        """The MLP's inputs from the point, the MLP's inputs from noise level and label, and y = x/r.
+    def _inputs(
+        self, x: Array, levels: NoiseLevels, labels: IntArray | None, augment_labels: Array | None = None
+    ) -> tuple[Array, Array, Array]:
+        """The MLP's inputs from the point, those from noise level, label and augmentation, and y = x/r.
 
         The second has one row an example, or one row for all examples.
         """
         n, given = self.n_coordinate_features, levels.features
-        if self.n_classes:
-            given = given if labels is None or len(given) == len(labels) else given.repeat(len(labels), axis=0)
-            given = np.concatenate([given, label_indicators(labels, len(given), self.n_classes, given.dtype)], axis=1)
+        if self.n_classes or self.n_augment or augment_labels is not None:
+            alike = labels is None and augment_labels is None
+            given = given if alike or len(given) == len(x) else given.repeat(len(x), axis=0)
+            indicators = label_indicators(labels, len(given), self.n_classes, given.dtype)
+            augmented = augment_columns(augment_labels, len(given), self.n_augment, given.dtype)
+            given = np.concatenate([given, indicators, augmented], axis=1)
         y = x / levels.r
         return np.concatenate([y, coordinate_features(y, n)], axis=1) if n else y, given, y
 
@@ -225,18 +236,28 @@ class NoiseNetwork:
         coefficients: EpsCoefficients | None = None,
         labels: IntArray | None = None,
         levels: NoiseLevels | None = None,
+        augment_labels: Array | None = None,
+        rng: np.random.Generator | None = None,
     ) -> tuple[Array, Backward]:
-        """ε̂, (N, D), and its backward pass backward(∂loss/∂ε̂, inputs=False), see `MLP.vjp`; arguments as for a call.
+        """ε̂, (N, D), and its backward pass backward(∂loss/∂ε̂, inputs=False), see `MLP.vjp`.
 
-        With `levels`, the `noise_levels` of every row, the network does not compute them from scale, std and
-        coefficients.
+        Parameters
+        ----------
+        x, scale, std, coefficients, labels
+            As for a call.
+        levels : NoiseLevels, optional
+            The `noise_levels` of every row; the network then does not compute them from scale, std and coefficients.
+        augment_labels : (N, n_augment), optional
+            Numbers of the augmentation of every row (Karras et al. 2022); 0 if None.
+        rng : Generator, optional
+            Source of the dropped units of a network with dropout; no unit is dropped if None.
         """
         if levels is None:
             x, levels = self._levels(x, scale, std, coefficients, labels)
         else:
             check_type(levels, NoiseLevels, "levels", "pass network.noise_levels(scale, std)")
             x = as_arrays("x (N, D)", x, N=len(levels.r), D=self.dimension).astype(self.parameters.dtype, copy=False)
-        points, given, y = self._inputs(x, levels, labels)
+        points, given, y = self._inputs(x, levels, labels, augment_labels)
         entering = _side_by_side(points, given)
         output, mlp_backward = self.mlp.vjp(entering)
         _, skip, gain, r = levels

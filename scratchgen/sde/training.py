@@ -9,7 +9,8 @@
 The network predicts ε̂, and s_θ = −ε̂/std.  `TimeSampler` draws t.  The distribution of t determines λ(t).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,9 @@ class TimeSampler:
         self.cells.observe(cells, losses)
 
 
-def score_step(network: NoisePredictor, sde: LinearSDE, x0: Array, t: Array, noise: Array, weight: Array) -> Array:
+def score_step(
+    network: NoisePredictor, sde: LinearSDE, x0: Array, t: Array, noise: Array, weight: Array, **given: Any
+) -> Array:
     """‖s_θ(x_t, t) + ε/std‖² of every example, (N,), and its gradient.
 
     The function writes the gradient of the weighted mean (1/N) Σ_n λ_n ‖s_θ + ε_n/std_n‖² to `network.gradient`.
@@ -122,6 +125,8 @@ def score_step(network: NoisePredictor, sde: LinearSDE, x0: Array, t: Array, noi
         x_0 and ε.
     t, weight : (N,)
         Times and weights λ.
+    given
+        Further arguments of `network.vjp`: labels, augment_labels, and rng, the source of dropped units.
 
     Returns
     -------
@@ -133,7 +138,7 @@ def score_step(network: NoisePredictor, sde: LinearSDE, x0: Array, t: Array, noi
     x0, weight = as_arrays("x0 (N, D), weight (N)", x0, weight)
     x_t = sde.perturb(t, x0, noise)  # (31)
     scale, std = sde.marginal(t)
-    eps_hat, backward = network.vjp(x_t, scale, std)
+    eps_hat, backward = network.vjp(x_t, scale, std, **given)
     losses, by_score = denoising_error(-eps_hat / column(std, x0), noise, std)  # (33)
     backward(column(-weight / std / len(x0), x0) * by_score)  # s_θ = −ε̂/std
     return losses
@@ -221,6 +226,7 @@ def train(
     sampler: TimeSampler,
     matching: str = "denoising",
     directions: str = "rademacher",
+    augment: Callable[[IntArray, np.random.Generator], tuple[Array, Array]] | None = None,
     batch_size: int = 256,
     learning_rate: float = 5e-3,
 ) -> Iterator[float]:
@@ -240,7 +246,7 @@ def train(
     n_steps : int
         Number of gradient steps, with those that `adam` has done before.
     rng : Generator
-        Source of batches, times, noise and directions.
+        Source of batches, times, noise, directions and dropped units.
     adam : Adam
         The optimiser of `network.parameters`.
     ema : EMA
@@ -252,6 +258,9 @@ def train(
         then E‖ε − ε̂‖².
     directions : {"rademacher", "gaussian"}
         Distribution of v in the sliced forms.
+    augment : callable, optional
+        augment(rows, rng) -> x_0 of these rows of x, changed, (n, D), and the numbers of the change, (n, n_augment).
+        For "denoising" only.
     batch_size : int
     learning_rate : float
         Largest learning rate; that of `adam` is not used.
@@ -275,18 +284,22 @@ def train(
     check_not_empty(x, "x")
     as_choice(matching, "matching", MATCHINGS)
     as_choice(directions, "directions", DIRECTIONS)
+    if augment is not None and matching != "denoising":
+        raise ValueError(f"augment must be None for matching={matching!r}; use matching='denoising'")
     check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate)
     check_adam(adam, network.parameters)
     check_average(ema, network.parameters)
     before = network.parameters.copy()
     for step in range(adam.n_steps, n_steps):
-        x0 = x.take(rng.integers(len(x), size=batch_size), axis=0)
+        rows = rng.integers(len(x), size=batch_size)
+        x0, changes = (x.take(rows, axis=0), None) if augment is None else augment(rows, rng)
         noise = rng.standard_normal(x0.shape, dtype=x0.dtype)
         cells, t, correction = sampler.draw(batch_size, rng)
         variance = sde.std(t) ** 2  # std² ‖s_θ + ε/std‖² = ‖ε − ε̂‖²; λ(t) is std² times the density of t
         with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` find overflow
             if matching == "denoising":
-                losses = variance * score_step(network, sde, x0, t, noise, correction * variance)
+                given = {"augment_labels": changes, "rng": rng}
+                losses = variance * score_step(network, sde, x0, t, noise, correction * variance, **given)
             else:
                 v, reduce_variance = draw_directions(matching, directions, x0, rng), matching != "sliced"
                 scores = sliced_step(network, sde, x0, t, noise, correction * variance, v, reduce_variance)

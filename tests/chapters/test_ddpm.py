@@ -673,7 +673,7 @@ class Slopes:
         A, b = parameters[: D * D].reshape(D, D), parameters[D * D :]
         return beta_bar[:, None] * np.tanh(x @ A.T + b)
 
-    def vjp(self, x, scale, std, labels=None):
+    def vjp(self, x, scale, std, labels=None, **_):
         self.calls.append((x, scale, std, labels))
         out = self.eps_hat(x, std)
 
@@ -803,7 +803,7 @@ def test_algorithm_1_computes_in_the_dtype_of_the_data():
     """Noise and weights in float64 would make float64 of float32 data."""
 
     class Recorder(Slopes):
-        def vjp(self, x, scale, std, labels=None):
+        def vjp(self, x, scale, std, labels=None, **_):
             out, backward = super().vjp(x, scale, std)
             return out.astype(np.float32), lambda grad: dtypes.append(grad.dtype) or backward(grad)
 
@@ -813,6 +813,30 @@ def test_algorithm_1_computes_in_the_dtype_of_the_data():
                  sampler=TimestepSampler(6, "uniform"))  # fmt: skip
     next(loop)
     assert {network.calls[0][0].dtype, *dtypes} == {np.dtype(np.float32)}
+
+
+def test_algorithm_1_trains_on_what_augment_returns_and_tells_the_network_its_numbers():
+    """Examples of −x, and numbers that are the rows: the loop is that on −x, with other inputs."""
+    x = np.random.default_rng(1).standard_normal((30, 2)).astype(np.float32)
+    rows = []
+
+    def negated(chosen, rng):
+        rows.append(chosen)
+        return -x[chosen], np.stack([chosen, rng.random(len(chosen))], axis=1)
+
+    def run(x, augment):
+        network, told = NoiseNetwork(2, (3,), rng=3, n_augment=2), []
+        vjp = network.vjp
+        network.vjp = lambda *args, augment_labels, **kw: (told.append(augment_labels), vjp(*args, **kw))[1]
+        rng = np.random.default_rng(2)
+        given = {"sampler": TimestepSampler(6, "uniform"), "weights": np.ones(7), "augment": augment}
+        return list(train(network, SCHEDULE, x, 1, rng, **optimiser(network), **given)), told
+
+    losses, told = run(x, negated)
+    assert np.array_equal(told[0][:, 0], rows[0])
+    assert losses != run(x, None)[0]
+    assert run(x, lambda rows, rng: (-x[rows], np.zeros((len(rows), 2))))[0] == run(-x, None)[0]
+    assert run(x, None)[1] == [None]
 
 
 @pytest.mark.parametrize("split", [0, 1, 5, 11, 12])

@@ -394,6 +394,25 @@ def test_a_second_loop_goes_on_where_the_first_one_ended(split, matching):
     assert run() == run(split)
 
 
+def test_the_loop_trains_on_what_augment_returns_and_tells_the_network_its_numbers():
+    x = np.random.default_rng(1).standard_normal((30, 2)).astype(np.float32)
+
+    def run(x, augment, matching="denoising"):
+        network, told = NoiseNetwork(2, (3,), rng=3, n_augment=2), []
+        vjp = network.vjp
+        network.vjp = lambda *args, augment_labels, **kw: (told.append(augment_labels), vjp(*args, **kw))[1]
+        given = {"adam": Adam(network.parameters), "ema": EMA(network.parameters.copy()), "matching": matching}
+        given |= {"sampler": TimeSampler(VP(), 1e-3), "augment": augment}
+        return list(train(network, VP(), x, 1, np.random.default_rng(2), **given)), told
+
+    rows = []
+    numbers = run(x, lambda chosen, rng: (rows.append(chosen), (x[chosen], np.stack([chosen, -chosen], axis=1)))[1])[1]
+    assert np.array_equal(numbers[0][:, 1], -rows[0])
+    assert run(x, lambda rows, rng: (-x[rows], np.zeros((len(rows), 2))))[0] == run(-x, None)[0]
+    with pytest.raises(ValueError, match=r"^augment must be None for matching='sliced'"):
+        run(x, lambda rows, rng: (x[rows], None), "sliced")
+
+
 def test_a_loss_that_is_not_finite_ends_the_training_with_its_step():
     loop, network, _ = begin(5)
     next(loop)

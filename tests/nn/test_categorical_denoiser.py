@@ -19,7 +19,8 @@ def test_untrained_it_is_exact_for_independent_dimensions(case):
     """ε̂ = (x − scale E[x_0 | x])/std, with Bayes' rule in each dimension separately."""
     network, x, N = case.network, case.x, len(case.x)
     scale, std = (np.broadcast_to(case.given[name], N)[:, None, None] for name in ("scale", "std"))
-    joint = np.exp(network._log_histograms) * np.exp(-0.5 * ((x[:, :, None] - scale * network.levels) / std) ** 2)
+    h = np.exp(network._log_histograms.transpose(1, 2, 0))[case.given.get("labels", [-1])]
+    joint = h * np.exp(-0.5 * ((x[:, :, None] - scale * network.levels) / std) ** 2)
     mean = (joint * network.levels).sum(axis=2) / joint.sum(axis=2)
     assert residual(network(x, **case.given), (x - scale[:, :, 0] * mean) / std[:, :, 0]) < 1e-10
 
@@ -47,6 +48,33 @@ def test_each_example_has_its_own_level_and_label(case):
     for i in range(N):
         own = {name: value if np.ndim(value) == 0 else value[[i]] for name, value in case.given.items()}
         assert residual(network.law(case.x[[i]], **own)[0], together[i]) < 1e-12
+
+
+def test_the_law_of_an_untrained_network_starts_from_the_histograms_of_the_class():
+    """A network of one class alone has the law of a network of three; without a label the histograms are all rows'."""
+    rng = np.random.default_rng(0)
+    tables, x = rng.dirichlet(np.ones(5), size=(4, 2)), rng.standard_normal((4, 2))
+    network = CategoricalDenoiser(tables[3], np.eye(2), (4,), n_classes=3, rng=0, class_histograms=tables[:3])
+    law = network.law(x, 0.6, 0.8, np.array([0, 2, NO_LABEL, 1]))
+    for i, table in enumerate(tables[[0, 2, 3, 1]]):
+        assert residual(law[[i]], CategoricalDenoiser(table, np.eye(2), (4,), rng=0).law(x[[i]], 0.6, 0.8)) < 1e-6
+    assert residual(law[[2]], network.law(x[[2]], 0.6, 0.8)) < 1e-12
+    assert np.abs(law[0] - network.law(x, 0.6, 0.8)[0]).max() > 1e-2
+
+
+def test_histograms_of_classes_are_refused_with_another_shape_or_sum():
+    arguments = np.full((2, 3), 1 / 3), np.eye(2)
+    for table in np.full((2, 2, 3), 1 / 3), np.full((3, 2, 4), 1 / 4):
+        with pytest.raises(ValueError, match=r"^class_histograms must have shape \(C, D, n_levels\)"):
+            CategoricalDenoiser(*arguments, n_classes=3, class_histograms=table)
+    with pytest.raises(ValueError, match=r"class_histograms must sum to 1"):
+        CategoricalDenoiser(*arguments, n_classes=3, class_histograms=np.full((3, 2, 3), 0.5))
+
+
+@given(categorical_denoisers())
+def test_logits_are_the_logarithm_of_the_law_up_to_a_constant(case):
+    logits, law = case.network.logits(case.x, **case.given), case.network.law(case.x, **case.given)
+    assert residual(logits - logits[:, :, :1], np.log(law) - np.log(law[:, :, :1])) < 1e-9
 
 
 # --- inputs of the MLP ------------------------------------------------------------------------------------
@@ -208,7 +236,7 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another():
     assert not np.array_equal(first.parameters, other.parameters)
 
 
-@pytest.mark.parametrize("name", ["n_time_features", "n_classes"])
+@pytest.mark.parametrize("name", ["n_time_features", "n_classes", "n_augment"])
 def test_the_denoiser_refuses_negative_counts(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 0, got -1"):
         CategoricalDenoiser(np.full((1, 3), 1 / 3), np.eye(1), **{name: -1})

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scratchgen import nn
 from scratchgen.conformance import check_gradient
 from scratchgen.nn import MLP, NoiseNetwork
 from tests.networks import categorical_denoisers, mlps, noise_networks
@@ -212,3 +213,33 @@ def test_check_gradient_passes_our_networks(network):
 
     start = 0.5 * rng.standard_normal(len(network.parameters))
     holds(check_gradient(loss, gradient, start, rng.standard_normal((3, len(start)))))
+
+
+def with_labels_and_with_numbers(kind, dtype=np.float64):
+    """A network of two classes, and one of two numbers of an augmentation, with the same parameters."""
+    more, arguments = {"rng": 0, "dtype": dtype}, (3, (5,), 2)
+    if kind == "CategoricalDenoiser":
+        arguments = np.full((3, 4), 0.25), np.eye(3), (5,), 2
+    networks = getattr(nn, kind)(*arguments, **more, n_classes=2), getattr(nn, kind)(*arguments, **more, n_augment=2)
+    for network in networks:
+        network.parameters[:] = np.random.default_rng(1).standard_normal(len(network.parameters))
+    return networks
+
+
+@pytest.mark.parametrize("kind", ["NoiseNetwork", "CategoricalDenoiser"])
+@pytest.mark.parametrize("scale", [0.6, np.array([0.5, 0.6, 0.7])])
+def test_numbers_of_an_augmentation_enter_as_the_indicators_of_labels(kind, scale):
+    labelled, augmented = with_labels_and_with_numbers(kind)
+    x, weight = np.random.default_rng(2).standard_normal((2, 3, 3))
+    labels = np.array([1, -1, 0])
+    indicators = (labels[:, None] == np.arange(2)).astype(float)
+    for told, numbers in (labels, indicators), (None, None), (None, np.zeros((3, 2))):
+        eps_hat, backward = labelled.vjp(x, scale, 0.8, labels=told)
+        other, other_backward = augmented.vjp(x, scale, 0.8, augment_labels=numbers, rng=np.random.default_rng(0))
+        assert residual(eps_hat, other) < 1e-14
+        assert residual(backward(weight, inputs=True), other_backward(weight, inputs=True)) < 1e-13
+        assert residual(labelled.gradient, augmented.gradient) < 1e-13
+    assert residual(augmented(x, scale, 0.8), augmented.vjp(x, scale, 0.8)[0]) < 1e-12
+    for network, numbers in (labelled, indicators), (augmented, indicators[:2]), (augmented, indicators[:, :1]):
+        with pytest.raises(ValueError, match=r"^augment_labels must have shape \(N, n_augment\)"):
+            network.vjp(x, scale, 0.8, augment_labels=numbers)

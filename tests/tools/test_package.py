@@ -135,7 +135,7 @@ def test_promised_functions_have_their_promised_arguments():
         "sde.reverse_drift": "sde score x t stochasticity",
         "sde.euler_maruyama": "sde score x times rng noise stochasticity n_corrections snr",
         "sde.denoising_error": "score noise std",
-        "sde.score_step": "network sde x0 t noise weight",
+        "sde.score_step": "network sde x0 t noise weight given",
         "sde.VP": "beta_min beta_max horizon",
         "sde.SubVP": "beta_min beta_max horizon",
         "sde.VE": "sigma_min sigma_max horizon",
@@ -216,11 +216,11 @@ DEFAULTS = {
     "nn.MLP": {"sizes": REQUIRED, "activation": "silu", "rng": None, "dtype": np.float32, "zero_last": False},
     "nn.NoiseNetwork": {
         "dimension": REQUIRED, "hidden": (128, 128, 128), "n_time_features": 8, "n_coordinate_features": 0,
-        "rng": None, "dtype": np.float32, "n_classes": 0,
+        "rng": None, "dtype": np.float32, "n_classes": 0, "n_augment": 0,
     },
     "nn.CategoricalDenoiser": {
         "histograms": REQUIRED, "covariance": REQUIRED, "hidden": (256, 256, 256), "n_time_features": 8,
-        "n_classes": 0, "rng": None, "dtype": np.float32,
+        "n_classes": 0, "rng": None, "dtype": np.float32, "n_augment": 0, "class_histograms": None,
     },
 }  # fmt: skip
 
