@@ -250,7 +250,7 @@ class CategoricalDenoiser:
 
     def __call__(self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None) -> Array:
         """ε̂ = (x_t − scale E[x_0 | x_t])/std, (N, D); arguments as for `law`."""
-        law = softmax(self._logits(x, scale, std, labels), axis=0)
+        law = np.moveaxis(self.law(x, scale, std, labels), -1, 0)
         x, scale, std = self._columns(x, scale, std)
         return (x - scale * self._mean_of(self.levels, law).astype(x.dtype)) / std
 
