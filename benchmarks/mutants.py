@@ -42,6 +42,7 @@ from typing import Any, NamedTuple
 # Modules, as globs below scratchgen/, that train, sample and score.
 MODULES = (
     "likelihood.py", "variational.py", "quadrature.py", "schedule.py", "mixture.py", "timestep_sampling.py",
+    "augmentation.py",
     "nn/*.py", "fast/*.py", "vae/*.py", "em/*.py", "ddpm/*.py", "sde/*.py", "models/*.py",
 )  # fmt: skip
 SKIPPED_MODULES = ("*/__init__.py", "__init__.py")
@@ -64,6 +65,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "fast/*": ("tests/nn/*activations*.py", "tests/nn/*mlp*.py"),
     "vae/*": ("tests/chapters/*vae*.py", "tests/models/*vae*.py"),
     "nn/*": ("tests/nn/*.py", "tests/models/*whole*.py"),
+    "augmentation*": ("tests/models/*augmentation*.py",),
     "timestep*": ("tests/nn/*timestep*.py",),
     "*": ("tests/chapters/test_{stem}.py", "tests/tools/test_{stem}.py"),  # {stem}: the module's own name
 }  # fmt: skip

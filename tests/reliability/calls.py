@@ -26,6 +26,7 @@ from scratchgen import (
     NoiseSchedule,
     ScoreSDE,
     SubVP,
+    augmentation,
     datasets,
     ddpm,
     em,
@@ -145,6 +146,46 @@ def of_variational():
     yield call("linear_gaussian_elbo", variational.linear_gaussian_elbo, **model, **more)
 
 
+IMAGES = datasets.digits("test").images[:5]
+
+
+def bitmaps():
+    """Bitmaps of five digits."""
+    value = datasets.digit_bitmaps(IMAGES)
+    wrong = {"floats": value.astype(float), "(N, 1024)": value.reshape(5, -1), "one": value[0], "two": 2 * value}
+    return Arg(value, {"text": "x", "None": None, **wrong})
+
+
+def of_augmentation():
+    """Calls of scratchgen.augmentation."""
+    share, strength = {"probability": number(0.5, 0.0, 1.0)}, {"strength": number(0.5, low=0.0)}
+    wrong = {
+        "one": (8,),
+        "three": (2, 4, 8),
+        "number": 8,
+        "text": "88",
+        "zero": (0, 8),
+        "float": (8.0, 8),
+        "None": None,
+    }
+    yield call("Shifts", augmentation.Shifts, shape=Arg((8, 8), wrong), **share)
+    yield call("Deformations", augmentation.Deformations, **share, **strength)
+    images = Arg(IMAGES, {**array("N D", IMAGES).bad, "64 columns": IMAGES[:, 1:]})
+    whole = Arg(IMAGES, {**images.bad, "fractions": IMAGES + 0.5, "too large": IMAGES + 17})
+    yield call("Shifts.pictures", augmentation.Shifts().pictures, images=images)
+    yield call("Deformations.pictures", augmentation.Deformations().pictures, images=whole)
+    draw = {"pictures": array("N H H", IMAGES.reshape(5, 8, 8)), "rng": seed(False)}
+    yield call("Shifts.draw", augmentation.Shifts().draw, fixed="H", **draw)
+    yield call("Deformations.draw", augmentation.Deformations().draw, pictures=bitmaps(), rng=seed(False))
+    numbers = {
+        "numbers": array("N six", np.ones((5, 6))),
+        "displacement": array("N two four four", np.ones((5, 2, 4, 4))),
+    }
+    yield call("deform", augmentation.deform, fixed="N six two four", bitmaps=bitmaps(), **numbers)
+    augment = Arg(augmentation.Deformations(), {"class": augmentation.Shifts, "text": "shifts", "None": None})
+    yield call("copies", augmentation.copies, images=whole, n=count(2), augment=augment, rng=seed())
+
+
 def of_quadrature():
     """Calls of scratchgen.quadrature, timestep_sampling, datasets and testing."""
     yield call("sigma_points", quadrature.sigma_points, dimension=count())
@@ -176,6 +217,9 @@ def of_quadrature():
     yield call("dequantize", datasets.dequantize, levels=levels(), rng=seed())
     unit = any_of(array("N D", np.full((5, 2), 0.5), optional=True), large=np.full((5, 2), 1.5))
     yield call("dequantize(noise)", datasets.dequantize, levels=levels(), noise=unit)
+    images = Arg(IMAGES, {**array("N D", IMAGES).bad, "fractions": IMAGES + 0.5, "too large": IMAGES + 17})
+    yield call("digit_bitmaps", datasets.digit_bitmaps, images=images)
+    yield call("bitmap_levels", datasets.bitmap_levels, bitmaps=bitmaps())
     yield call("eight_gaussians", datasets.eight_gaussians, radius=number(1.0, low=0.0), std=positive())
     yield call("Checkerboard", datasets.Checkerboard, squares=count(4, 2))
     yield call("Checkerboard.sample", datasets.checkerboard().sample, n=count(3, 0), rng=seed())
@@ -1065,8 +1109,8 @@ def of_export():
 
 
 PARTS = (
-    of_likelihood, of_variational, of_quadrature, of_mixture, of_em, of_ddpm, of_sde, of_vae, of_nn, of_grading,
-    of_metrics, of_constructors, of_models, of_export,
+    of_likelihood, of_variational, of_augmentation, of_quadrature, of_mixture, of_em, of_ddpm, of_sde, of_vae, of_nn,
+    of_grading, of_metrics, of_constructors, of_models, of_export,
 )  # fmt: skip
 
 

@@ -16,7 +16,10 @@ MODULES = {name: path / "__init__.py" if path.is_dir() else path.with_suffix(".p
 
 # Each group imports only from itself and from the groups above it in this list.
 GROUPS = [
-    ("foundations", "blocks validation likelihood variational quadrature schedule mixture timestep_sampling datasets"),
+    (
+        "foundations",
+        "blocks validation likelihood variational quadrature schedule mixture timestep_sampling datasets augmentation",
+    ),
     ("fast", "fast.silu"),
     ("nn", "nn"),
     ("vae", "vae"),
