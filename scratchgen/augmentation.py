@@ -7,6 +7,7 @@ law that is learned, as they would in a model that is not told.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -17,6 +18,7 @@ from scratchgen.validation import (
     RNG,
     Array,
     ArrayLike,
+    IntArray,
     as_arrays,
     as_count,
     as_finite,
@@ -29,6 +31,7 @@ from scratchgen.validation import (
 )
 
 Augmentation: TypeAlias = "Shifts | Deformations"
+Copies: TypeAlias = Callable[[IntArray, np.random.Generator], tuple[Array, Array]]  # rows, rng → x (n, D), told
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,7 @@ class Shifts:
 
     def pictures(self, images: ArrayLike) -> Array:
         """Return images, (N, D), in the form that `draw` takes, (N, height, width)."""
-        images = as_samples(images, "images")
-        if images.shape[1] != self.shape[0] * self.shape[1]:
-            raise ValueError(
-                f"images must have {self.shape[0]} · {self.shape[1]} columns for {self}, got {images.shape[1]}; pass "
-                "the height and the width of the pictures as shape, or augment=None"
-            )
-        return images.reshape(-1, *self.shape)
+        return _as_images(images, self.shape, self).reshape(-1, *self.shape)
 
     def draw(self, pictures: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Draw a copy of every picture, (N, height, width): the copies, (N, D), and the numbers told, (N, 2)."""
@@ -108,7 +105,7 @@ class Deformations:
 
     def pictures(self, images: ArrayLike) -> Array:
         """Return the bitmaps, (N, 32, 32), of images, (N, 64), of whole numbers 0..16."""
-        return digit_bitmaps(images)
+        return digit_bitmaps(_as_images(images, (8, 8), self))
 
     def draw(self, pictures: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Draw a copy of every bitmap, (N, 32, 32): the levels of the copies, (N, 64), and the numbers told, (N, 8)."""
@@ -123,6 +120,17 @@ class Deformations:
         copies = pictures.copy()
         copies[deformed] = deform(pictures[deformed], numbers[:, :6], numbers[:, 6, None, None, None] * noise)
         return bitmap_levels(copies), told
+
+
+def _as_images(images: ArrayLike, shape: tuple[int, int], augment: Augmentation) -> Array:
+    """Return images as `as_samples`; ValueError unless they have a column a pixel of pictures of this shape."""
+    images = as_samples(images, "images")
+    if images.shape[1] != shape[0] * shape[1]:
+        raise ValueError(
+            f"images must have {shape[0]} · {shape[1]} columns for augment={augment}, got {images.shape[1]}; pass "
+            "Shifts(shape=(height, width)) of your pictures, or augment=None"
+        )
+    return images
 
 
 def deform(bitmaps: Array, numbers: Array, displacement: Array) -> Array:

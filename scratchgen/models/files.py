@@ -26,6 +26,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
+from scratchgen.augmentation import Deformations, Shifts
 from scratchgen.models.training_state import TrainingState
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import VE, VP, SubVP
@@ -43,7 +44,8 @@ LARGEST_TRAINING = 2**16  # letters; the state of MT19937 has 8000
 MOST_BRACKETS = 2**17  # of a header, [ and {: an empty list takes 60 times the memory of its letters
 LARGEST_POOL = 64  # words of a SeedSequence, whose time grows with their square; NumPy's default is 4
 MOST_DEFLATED = 1032  # bytes that one byte of a deflated member can stand for
-CLASSES = {cls.__name__: cls for cls in (NoiseSchedule, VP, SubVP, VE)}  # classes of constructor arguments
+# Classes of constructor arguments
+CLASSES = {cls.__name__: cls for cls in (NoiseSchedule, VP, SubVP, VE, Shifts, Deformations)}
 NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 
 

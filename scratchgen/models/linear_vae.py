@@ -12,7 +12,7 @@ from scratchgen.models.estimator import FAR, InformationCriteria, Progress, fini
 from scratchgen.models.linear_gaussian import n_parameters
 from scratchgen.models.vae import GaussianVAE
 from scratchgen.quadrature import sigma_points
-from scratchgen.vae import elbo, sigma_batch
+from scratchgen.vae import Draw, elbo, sigma_batch
 from scratchgen.validation import RNG, Array, ArrayLike, as_count, as_generator
 from scratchgen.variational import linear_gaussian_log_prob
 
@@ -91,8 +91,10 @@ class LinearVAE(InformationCriteria, GaussianVAE):
             If the loss or the gradient becomes NaN or infinite, or the parameters overflow.  The model then keeps the
             last good parameters, or, if the first step fails, the fit from before.
         """
-        draw = partial(sigma_batch, n_latents=self.n_latents)
-        return self._follow(partial(self._loop, x, draw), resume)
+        return self._follow(partial(self._loop, x), resume)
+
+    def _draw(self, x: Array) -> Draw:
+        return partial(sigma_batch, n_latents=self.n_latents)
 
     def log_prob(self, x: ArrayLike) -> Array:
         """log p_θ(x) = log N(x; μ, W Wᵀ + s² I), (N,), nats, exact, for x (N, D)."""

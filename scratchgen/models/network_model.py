@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from scratchgen.augmentation import Augmentation, Copies, Deformations, Shifts
 from scratchgen.models.estimator import Progress, StandardizedEstimator, copied
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.training_state import TrainingState
 from scratchgen.nn import Adam
-from scratchgen.validation import Array, IntArray, as_count, as_number, check_flag
+from scratchgen.validation import Array, DTypeLike, IntArray, as_count, as_number, check_flag, check_type
 
 N_CHECKS = 20  # of the validation bound in a training
 N_SEEDS = 2**62  # number of possible seeds, 0, 1, …, of the noise of the checks
@@ -70,6 +71,7 @@ class NetworkModel(StandardizedEstimator):
     _weights: ClassVar[tuple[str, ...]]  # names of the attributes with the parameters of the model
     if TYPE_CHECKING:
         n_steps: int | None  # an argument of every subclass, which has its own default
+    augment: ClassVar[Augmentation | None] = None  # an argument of all subclasses but LinearVAE
 
     def _planned_steps(self, n: int) -> int:
         """Number of steps for n rows of training: `n_steps`; for None 4n, but at least 100 and at most 5000."""
@@ -88,6 +90,25 @@ class NetworkModel(StandardizedEstimator):
         check_flag(self.early_stopping, "early_stopping")
         as_number(self.validation_fraction, "validation_fraction", low=0.0, high=1 - 1e-9, open_low=True)
         as_count(self.n_iter_no_change, "n_iter_no_change")
+        if self.augment is not None:
+            check_type(self.augment, (Shifts, Deformations), "augment", "from scratchgen.augmentation, or None")
+        if isinstance(self.augment, Deformations) and self.n_levels != 17:
+            raise ValueError(f"augment={self.augment} needs n_levels=17, got {self.n_levels}; set it, or pass Shifts()")
+
+    def _copies(self, x: Array, dtype: DTypeLike) -> Copies | None:
+        """Function that draws copies by `augment` of rows of x, (N, D); None without `augment`.
+
+        The copies are in the model's units, and in the dtype of training as the numbers told.
+        """
+        if self.augment is None:
+            return None
+        augment, pictures = self.augment, self.augment.pictures(x)
+
+        def draw(rows: IntArray, rng: np.random.Generator) -> tuple[Array, Array]:
+            images, told = augment.draw(pictures[rows], rng)
+            return self._in_units(images).astype(dtype), told.astype(dtype)
+
+        return draw
 
     def _forms(self, n_features: int) -> dict[str, Form]:
         path = Form(FLOAT64, (None,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scratchgen.augmentation import Augmentation
 from scratchgen.blocks import by_blocks
 from scratchgen.models.estimator import FAR, UNTRAINED, Progress, finite, framed
 from scratchgen.models.files import Form
@@ -64,8 +66,12 @@ class GaussianVAE(NetworkModel):
     log_variance_: Array = field(init=False)
     network_: VAENetwork = field(init=False)
 
-    def _loop(self, x: ArrayLike, draw: Draw, resume: bool) -> TrainingLoop:
-        """Minimise (14) on the batches and noise of `draw`; the losses are in units of the data."""
+    @abstractmethod
+    def _draw(self, x: Array) -> Draw:
+        """Function that draws batches of the rows of x, (N, D), and their noise, for `scratchgen.vae.train`."""
+
+    def _loop(self, x: ArrayLike, resume: bool) -> TrainingLoop:
+        """Minimise (14) on the batches and noise of `_draw`; the losses are in units of the data."""
         self._check_parameters()
         names, x = self._names_in(x, resume), as_samples(x)
         data = checksum(x)
@@ -84,7 +90,7 @@ class GaussianVAE(NetworkModel):
             self._as_training_data(rest, self.dtype),
             self.n_steps_,
             rng,
-            draw,
+            self._draw(rest),
             adams=adams,
             learning_rate=self.learning_rate,
             log_variance_rate=LOG_VARIANCE_RATE if learned else 0.0,
@@ -294,6 +300,8 @@ class VAE(GaussianVAE):
         Examples a step; None takes all of x in every step.
     learning_rate : float
         Initial learning rate of Adam, which falls to 0 along half a cosine.
+    augment : Shifts or Deformations, optional
+        Train on copies of the rows, see `scratchgen.augmentation`.  p_θ is then a model of the copies; bounds are of x.
     standardize : bool or "global"
         Work on (x − mean)/scale instead of x, with a scale for every column (True) or one for all columns ("global");
         see `StandardizedEstimator`.
@@ -363,6 +371,7 @@ class VAE(GaussianVAE):
     dtype: str = "float32"
     n_steps: int | None = None
     batch_size: int | None = 128
+    augment: Augmentation | None = None  # type: ignore[misc]
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -385,5 +394,8 @@ class VAE(GaussianVAE):
             If the loss or the gradient becomes NaN or infinite, or the parameters overflow.  The model then keeps the
             last good parameters, or, if the first step fails, the fit from before.
         """
-        draw = partial(random_batch, n_latents=self.n_latents, batch_size=self.batch_size)
-        return self._follow(partial(self._loop, x, draw), resume)
+        return self._follow(partial(self._loop, x), resume)
+
+    def _draw(self, x: Array) -> Draw:
+        copies = self._copies(x, self.dtype)
+        return partial(random_batch, n_latents=self.n_latents, batch_size=self.batch_size, augment=copies)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from scratchgen.augmentation import Deformations, Shifts
 from scratchgen.report.text import CommandError
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import VE, VP, SubVP
@@ -20,6 +21,8 @@ CALLS: dict[str, Callable[..., Any]] = {
     "VP": VP,
     "SubVP": SubVP,
     "VE": VE,
+    "Shifts": Shifts,
+    "Deformations": Deformations,
 }
 WORD = re.compile(r"[A-Za-z][\w+-]*")  # k-means++, min-snr
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from scratchgen.augmentation import Copies
 from scratchgen.nn import Adam, check_adam, check_loop, check_step, check_update, cosine_decay
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae.network import VAENetwork, check_network
@@ -131,14 +132,33 @@ def train(
 
 
 def random_batch(
-    x: Array, rng: np.random.Generator, n_latents: int, batch_size: int | None = None
+    x: Array,
+    rng: np.random.Generator,
+    n_latents: int,
+    batch_size: int | None = None,
+    augment: Copies | None = None,
 ) -> tuple[Array, Array]:
-    """Draw `batch_size` rows of x with replacement, (n, D), and standard normal noise, (n, k); None takes all rows."""
+    """Draw a batch of x, (n, D), and standard normal noise, (n, k).
+
+    Parameters
+    ----------
+    x : (N, D)
+    rng : Generator
+    n_latents : int
+        k.
+    batch_size : int, optional
+        Number of rows, drawn with replacement; None takes all rows.
+    augment : callable, optional
+        Function that draws copies of rows, as for `scratchgen.ddpm.train`; the numbers are not told to a VAE.
+    """
     check_rng(rng)
     x, n_latents = as_arrays("x (N, D)", x), as_count(n_latents, "n_latents")
     check_not_empty(x, "x")
-    if batch_size is not None:
-        x = x.take(rng.integers(len(x), size=as_count(batch_size, "batch_size")), axis=0)
+    rows = np.arange(len(x)) if batch_size is None else rng.integers(len(x), size=as_count(batch_size, "batch_size"))
+    if augment is not None:
+        x, _ = augment(rows, rng)
+    elif batch_size is not None:
+        x = x.take(rows, axis=0)
     return x, rng.standard_normal((len(x), n_latents), dtype=x.dtype)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from scratchgen import augmentation, datasets
+from scratchgen import VAE, augmentation, datasets, load
 from scratchgen.augmentation import LARGEST_DEFORMATION, N_KNOTS, Deformations, Shifts, copies, deform
 from scratchgen.datasets import bitmap_levels, digit_bitmaps
 
@@ -151,7 +151,7 @@ def test_the_displacement_has_the_size_that_is_told(monkeypatch):
         (lambda: Shifts(shape=8), "shape must be a sequence"),
         (lambda: Shifts(probability=1.5), "probability must be in"),
         (lambda: Deformations(strength=-0.1), "strength must be in"),
-        (lambda: Shifts((4, 4)).pictures(IMAGES), r"images must have 4 · 4 columns for Shifts\(shape=\(4, 4\)"),
+        (lambda: Shifts((4, 4)).pictures(IMAGES), r"images must have 4 · 4 columns for augment=Shifts\(shape=\(4, 4\)"),
         (lambda: Deformations().pictures(IMAGES / 2), "images must hold whole numbers in 0..16"),
         (lambda: bitmap_levels(digit_bitmaps(IMAGES)[:, :16]), r"bitmaps must have shape \(N, 32, 32\)"),
         (lambda: bitmap_levels(IMAGES), "bitmaps must hold the ints 0 and 1, got dtype float64"),
@@ -162,3 +162,81 @@ def test_the_displacement_has_the_size_that_is_told(monkeypatch):
 def test_bad_arguments_are_named(wrong, message):
     with pytest.raises((TypeError, ValueError), match=message):
         wrong()
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+MODELS = [VAE]
+SMALL = {"n_levels": 17, "hidden": (8,), "n_steps": 20, "rng": 0}
+
+
+def negative(self, pictures, rng):
+    """Copies that are told apart from x: 16 − x."""
+    return 16 - bitmap_levels(pictures).astype(float), np.zeros((len(pictures), 8))
+
+
+@pytest.mark.parametrize("batch_size", [32, None])
+def test_a_vae_trains_on_the_copies(monkeypatch, batch_size):
+    expected = VAE(2, batch_size=batch_size, **SMALL).fit(16 - IMAGES)
+    monkeypatch.setattr(Deformations, "draw", negative)
+    model = VAE(2, batch_size=batch_size, augment=Deformations(), **SMALL).fit(IMAGES)
+    for name in "encoder_", "decoder_", "log_variance_":
+        assert (getattr(model, name) == getattr(expected, name)).all()
+    assert (model.elbo(16 - IMAGES, rng=1) == expected.elbo(16 - IMAGES, rng=1)).all()  # bounds are of x itself
+
+
+def started(kind, **given):
+    """A model of a few steps."""
+    return kind(**{**SMALL, "batch_size": 32, "augment": Deformations(), **given})
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_training_with_copies_resumes_with_the_same_bytes(kind, tmp_path):
+    whole, half = started(kind).fit(IMAGES), started(kind)
+    for progress in half.train(IMAGES):
+        if progress.step == 7:
+            half.save(tmp_path / "half.npz")
+            break
+    resumed = load(tmp_path / "half.npz").resume(IMAGES)
+    assert resumed.augment == Deformations()
+    assert (resumed.losses_ == whole.losses_).all()
+    assert (resumed.elbo(IMAGES, rng=1) == whole.elbo(IMAGES, rng=1)).all()
+    assert (resumed.elbo(IMAGES, rng=1) != started(kind, augment=None).fit(IMAGES).elbo(IMAGES, rng=1)).any()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_only_the_rows_of_training_have_copies(kind, monkeypatch):
+    """Held-out rows, bounds and samples have none."""
+    seen, calls, pictures, draw = [], [], Deformations.pictures, Deformations.draw
+    monkeypatch.setattr(Deformations, "pictures", lambda self, images: seen.append(images) or pictures(self, images))
+    monkeypatch.setattr(Deformations, "draw", lambda *given: calls.append(len(given[1])) or draw(*given))
+    model = started(kind, early_stopping=True, validation_fraction=0.25)
+    [held_out] = [model.training_state_.arrays["held_out"] for progress in model.train(IMAGES) if progress.step == 1]
+    assert len(held_out) == 90
+    assert np.array_equal(np.concatenate(seen), np.delete(IMAGES, held_out, axis=0))
+    model.elbo(IMAGES[:2], rng=0)
+    model.sample(2, rng=0)
+    assert calls == [32] * len(model.losses_)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"augment": Deformations}, "augment must be a Shifts or Deformations, got the class Deformations"),
+        ({"augment": "Shifts"}, "augment must be a Shifts or Deformations, got 'Shifts'; from scratchgen.augmentation"),
+        ({"n_levels": 18}, r"augment=Deformations\(.*\) needs n_levels=17, got 18; set it"),
+        ({"n_levels": None}, r"augment=Deformations\(.*\) needs n_levels=17, got None; set it"),
+        ({"augment": Shifts((4, 4))}, r"images must have 4 · 4 columns for augment=Shifts\(shape=\(4, 4\), .* got 64"),
+    ],
+)
+def test_wrong_augmentations_are_refused(kind, given, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        started(kind, **given).fit(IMAGES)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_augment_is_an_argument_like_others(kind):
+    model = started(kind, augment=Shifts(probability=0.5), n_steps=2).fit(IMAGES)
+    assert "augment=Shifts(shape=(8, 8), probability=0.5)" in repr(model)
+    assert model.get_params()["augment"] == Shifts(probability=0.5)
