@@ -10,11 +10,12 @@
 This ᾱ_t is √ᾱ_t of Ho et al., and β̄_t is their √(1 − ᾱ_t).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from scratchgen.augmentation import Copies
 from scratchgen.ddpm.kernels import check_schedule, q_sample
 from scratchgen.ddpm.objective import noise_error
 from scratchgen.ddpm.predictions import PREDICTIONS, eps_coefficients
@@ -112,7 +113,7 @@ def train(
     prediction: str | None = None,
     labels: IntArray | None = None,
     label_dropout: float = 0.1,
-    augment: Callable[[IntArray, np.random.Generator], tuple[Array, Array]] | None = None,
+    augment: Copies | None = None,
     batch_size: int = 256,
     learning_rate: float = 5e-3,
 ) -> Iterator[float]:

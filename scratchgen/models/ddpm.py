@@ -118,6 +118,9 @@ class DDPM(DiffusionModel):
         Weight decay of AdamW.
     ema_decay : float
         Decay of the moving average of the parameters; the model samples with the average.
+    augment : Shifts or Deformations, optional
+        Train on copies of the rows, whose numbers are told to the network, see `scratchgen.augmentation`.  Held-out
+        rows, bounds and samples have no copies.
     standardize : bool or "global"
         Work on (x − mean)/scale instead of x, with a scale for every column (True) or one for all columns ("global");
         see `StandardizedEstimator`.
@@ -234,7 +237,7 @@ class DDPM(DiffusionModel):
         """Algorithm 1 on x and y with the arguments of the model; then `variance_`."""
         self._check_parameters()
         sampler = TimestepSampler(self._n_times, self.step_choice)
-        network, adam, ema, data, labels, rng, state, validate = self._begin(x, y, sampler, resume)
+        network, adam, ema, data, labels, rng, state, validate, copies = self._begin(x, y, sampler, resume)
         losses = train(
             network,
             self.schedule_,
@@ -248,6 +251,7 @@ class DDPM(DiffusionModel):
             prediction=self._eps_prediction,
             labels=labels,
             label_dropout=self.label_dropout,
+            augment=copies,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )

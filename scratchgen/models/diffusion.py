@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
+from scratchgen.augmentation import Augmentation, Copies
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.network_model import NetworkModel, check_moments
 from scratchgen.models.training_state import TrainingState, checksum
@@ -42,6 +43,7 @@ class TrainingParts(NamedTuple):
     rng: np.random.Generator
     state: TrainingState
     validate: Callable[[], float] | None
+    copies: Copies | None  # of rows of `data`, by `augment`
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -56,6 +58,7 @@ class DiffusionModel(NetworkModel):
     learning_rate: float = 5e-3
     weight_decay: float = 0.0
     ema_decay: float = 0.999
+    augment: Augmentation | None = None  # type: ignore[misc]
 
     _fitted: ClassVar[tuple[str, ...]] = (
         "mean_",
@@ -134,7 +137,8 @@ class DiffusionModel(NetworkModel):
         ema.n_updates = state.step
         trained, trained_labels = self._as_training_data(x[rest], np.float32), None if labels is None else labels[rest]
         validate = self._validation(x, held, self.batch_size, labels)
-        return TrainingParts(network, adam, ema, trained, trained_labels, rng, state, validate)
+        copies = self._copies(x[rest], np.float32)
+        return TrainingParts(network, adam, ema, trained, trained_labels, rng, state, validate, copies)
 
     def _as_labels(self, y: Any, n: int) -> IntArray:
         """Return labels y as an int array (n,); TypeError or ValueError unless they are ints in 0..n_classes−1."""
@@ -155,13 +159,19 @@ class DiffusionModel(NetworkModel):
         if self.prediction == "levels" and self.n_levels is None:
             raise ValueError("n_levels must say how many levels x has for prediction='levels', got None; set n_levels")
 
+    @property
+    def _n_augment(self) -> int:
+        """Number of numbers of the augmentation that are told to the network."""
+        return 0 if self.augment is None else self.augment.n_augment
+
     def _forms(self, n_features: int) -> dict[str, Form]:
+        told = {"n_classes": self.n_classes, "n_augment": self._n_augment}
         if self.prediction == "levels":
-            sizes = CategoricalDenoiser.sizes(n_features, self.hidden, n_classes=self.n_classes)
+            sizes = CategoricalDenoiser.sizes(n_features, self.hidden, **told)
             histograms, covariance = Form(FLOAT64, (n_features, self.n_levels)), Form(FLOAT64, (n_features, n_features))
         else:
             n = self.n_coordinate_features
-            sizes = NoiseNetwork.sizes(n_features, self.hidden, n_coordinate_features=n, n_classes=self.n_classes)
+            sizes = NoiseNetwork.sizes(n_features, self.hidden, n_coordinate_features=n, **told)
             histograms = covariance = Form(FLOAT64, (0,))
         parameters = Form(("float32",), (n_parameters(sizes),))
         own = {"parameters_": parameters, "histograms_": histograms, "covariance_": covariance}
@@ -202,13 +212,16 @@ class DiffusionModel(NetworkModel):
     def _new_network(self, dimension: int, histograms: Array, covariance: Array, rng: RNG) -> NoisePredictor:
         """Create the untrained network for `prediction`."""
         if self.prediction == "levels":
-            return CategoricalDenoiser(histograms, covariance, self.hidden, n_classes=self.n_classes, rng=rng)
+            return CategoricalDenoiser(
+                histograms, covariance, self.hidden, n_classes=self.n_classes, rng=rng, n_augment=self._n_augment
+            )
         return NoiseNetwork(
             dimension,
             self.hidden,
             n_coordinate_features=self.n_coordinate_features,
             rng=rng,
             n_classes=self.n_classes,
+            n_augment=self._n_augment,
         )
 
     def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
@@ -229,7 +242,8 @@ class DiffusionModel(NetworkModel):
             raise ValueError(
                 f"other must have n_classes={n_classes}, as the network, got {other.n_classes}; train another model"
             )
-        shared = ("prediction", "n_levels", "hidden", "n_coordinate_features", "n_steps", "standardize", "rng")
+        of_network = ("prediction", "n_levels", "hidden", "n_coordinate_features", "augment")
+        shared = (*of_network, "n_steps", "standardize", "rng")
         other.set_params(**{name: self._params_of_fit[name] for name in shared})  # not those of a later `set_params`
         other._check_parameters()
         return other.set_fitted(**fitted, feature_names_in_=self._feature_names)

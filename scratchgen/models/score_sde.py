@@ -101,6 +101,8 @@ class ScoreSDE(DiffusionModel):
         distribution over the n_levels, which is also the decoder P(x_0 | x_t) at t_min.
     hidden, n_coordinate_features, n_steps, batch_size, learning_rate, weight_decay, ema_decay, standardize, rng
         As for DDPM.
+    augment : Shifts or Deformations, optional
+        As for DDPM; it needs matching="denoising".
     early_stopping, validation_fraction, n_iter_no_change, verbose
         As for DDPM.
 
@@ -169,7 +171,7 @@ class ScoreSDE(DiffusionModel):
         """Score matching on x with the arguments of the model."""
         self._check_parameters()
         sampler = TimeSampler(self._process, self.t_min, self.weighting, self.time_choice)
-        network, adam, ema, data, _, rng, state, validate = self._begin(x, None, sampler.cells, resume)
+        network, adam, ema, data, _, rng, state, validate, copies = self._begin(x, None, sampler.cells, resume)
         losses = train(
             network,
             self.sde_,
@@ -181,6 +183,7 @@ class ScoreSDE(DiffusionModel):
             sampler=sampler,
             matching=self.matching,
             directions=self.directions,
+            augment=copies,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )

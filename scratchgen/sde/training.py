@@ -9,11 +9,12 @@
 The network predicts ε̂, and s_θ = −ε̂/std.  `TimeSampler` draws t.  The distribution of t determines λ(t).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from scratchgen.augmentation import Copies
 from scratchgen.nn import (
     EMA,
     Adam,
@@ -226,7 +227,7 @@ def train(
     sampler: TimeSampler,
     matching: str = "denoising",
     directions: str = "rademacher",
-    augment: Callable[[IntArray, np.random.Generator], tuple[Array, Array]] | None = None,
+    augment: Copies | None = None,
     batch_size: int = 256,
     learning_rate: float = 5e-3,
 ) -> Iterator[float]:
