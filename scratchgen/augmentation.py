@@ -26,6 +26,7 @@ from scratchgen.validation import (
     as_number,
     as_samples,
     as_widths,
+    check_callable,
     check_rng,
     check_type,
 )
@@ -179,6 +180,12 @@ def deform(bitmaps: Array, numbers: Array, displacement: Array) -> Array:
     framed = np.pad(bitmaps, ((0, 0), (1, 1), (1, 1)))
     first = np.arange(len(bitmaps))[:, None, None] * (side + 2) ** 2  # place of the first bit of a framed bitmap
     return framed.take(first + row * (side + 2) + column)
+
+
+def check_copies(augment: object) -> None:
+    """Raise TypeError unless augment, of a training loop, is None or a function."""
+    if augment is not None:
+        check_callable(augment, "augment", "(rows, rng) → x (n, D), numbers told (n, n_augment)")
 
 
 def copies(images: ArrayLike, n: int, augment: Augmentation, rng: RNG = None) -> Array:

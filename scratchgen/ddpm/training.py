@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from scratchgen.augmentation import Copies
+from scratchgen.augmentation import Copies, check_copies
 from scratchgen.ddpm.kernels import check_schedule, q_sample
 from scratchgen.ddpm.objective import noise_error
 from scratchgen.ddpm.predictions import PREDICTIONS, eps_coefficients
@@ -179,6 +179,7 @@ def train(
     check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate)
     check_adam(adam, network.parameters)
     check_average(ema, network.parameters)
+    check_copies(augment)
     levels = _levels_of_steps(network, schedule, prediction)
     before = network.parameters.copy()
     for step in range(adam.n_steps, n_steps):

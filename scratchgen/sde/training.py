@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from scratchgen.augmentation import Copies
+from scratchgen.augmentation import Copies, check_copies
 from scratchgen.nn import (
     EMA,
     Adam,
@@ -285,6 +285,7 @@ def train(
     check_not_empty(x, "x")
     as_choice(matching, "matching", MATCHINGS)
     as_choice(directions, "directions", DIRECTIONS)
+    check_copies(augment)
     if augment is not None and matching != "denoising":
         raise ValueError(f"augment must be None for matching={matching!r}; use matching='denoising'")
     check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from scratchgen.augmentation import Copies
+from scratchgen.augmentation import Copies, check_copies
 from scratchgen.nn import Adam, check_adam, check_loop, check_step, check_update, cosine_decay
 from scratchgen.quadrature import sigma_points
 from scratchgen.vae.network import VAENetwork, check_network
@@ -154,6 +154,7 @@ def random_batch(
     check_rng(rng)
     x, n_latents = as_arrays("x (N, D)", x), as_count(n_latents, "n_latents")
     check_not_empty(x, "x")
+    check_copies(augment)
     rows = np.arange(len(x)) if batch_size is None else rng.integers(len(x), size=as_count(batch_size, "batch_size"))
     if augment is not None:
         x, _ = augment(rows, rng)

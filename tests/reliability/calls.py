@@ -156,6 +156,13 @@ def bitmaps():
     return Arg(value, {"text": "x", "None": None, **wrong})
 
 
+def augmenting():
+    """No function that draws copies, and what is none."""
+    return {
+        "augment": Arg(None, {"number": 3, "text": "x", "class": augmentation.Shifts, "list": [augmentation.copies]})
+    }
+
+
 def of_augmentation():
     """Calls of scratchgen.augmentation."""
     share, strength = {"probability": number(0.5, 0.0, 1.0)}, {"strength": number(0.5, low=0.0)}
@@ -466,7 +473,7 @@ def of_ddpm():
     batch = {"x0": ND, "t": labels(False, n=7, first=1), "noise": ND, "weight": N}
     yield call("ddpm.train_step", ddpm.train_step, fixed="D", network=network(), **chain, **batch)
     loop = {"n_steps": count(1, 0), "rng": seed(False), "batch_size": count(), "learning_rate": positive(1e-3)}
-    loop |= {"network": network(), **optimiser(NETWORK)}
+    loop |= {"network": network(), **optimiser(NETWORK), **augmenting()}
     sampler = instance(timestep_sampling.TimestepSampler(6, "uniform"))
     options = {
         "sampler": sampler,
@@ -590,7 +597,7 @@ def of_sde():
     yield call("draw_directions", sde.draw_directions, **directions)
     loop = {"n_steps": count(1, 0), "rng": seed(False), "batch_size": count(), "learning_rate": positive(1e-3)}
     loop |= {"sampler": instance(clock), **optimiser(free)}
-    loop |= {"matching": choice("sliced"), "directions": choice("gaussian")}
+    loop |= {"matching": choice("sliced"), "directions": choice("gaussian"), **augmenting()}
     yield call("sde.train", sde.train, fixed="D", network=network(free), sde=process, x=ND, **loop)
 
 
@@ -624,7 +631,7 @@ def of_vae():
     loop |= {"log_variance_rate": number(10.0, low=0.0), **weight}
     yield call("vae.train", vae.train, fixed="D", **net, **loop)
     batch = {"x": ND, "rng": seed(False), "n_latents": count()}
-    yield call("random_batch", vae.random_batch, **batch, batch_size=count(optional=True))
+    yield call("random_batch", vae.random_batch, **batch, batch_size=count(optional=True), **augmenting())
     yield call("sigma_batch", vae.sigma_batch, **batch)
     yield call("VAENetwork", vae.VAENetwork, **vae_sizes(), activation=choice("tanh"), rng=seed(), **dtype())
     more = {"dimension": count(), "n_latents": count(), "n_variances": count(1), "n_levels": count(4, 2, optional=True)}

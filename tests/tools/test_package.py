@@ -162,7 +162,14 @@ def test_promised_functions_have_their_promised_arguments():
 
 REQUIRED = inspect.Parameter.empty
 NETWORK = {"hidden": (128, 128, 128), "n_coordinate_features": 0}
-ADAM = {"n_steps": None, "batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0, "ema_decay": 0.999}
+ADAM = {
+    "n_steps": None,
+    "batch_size": 256,
+    "learning_rate": 5e-3,
+    "weight_decay": 0.0,
+    "ema_decay": 0.999,
+    "augment": None,
+}
 LAST = {
     "early_stopping": False, "validation_fraction": 0.1, "n_iter_no_change": 5, "standardize": True, "verbose": False,
     "rng": None,
@@ -185,7 +192,7 @@ DEFAULTS = {
     "VAE": {
         "n_latents": 2, "hidden": (128,), "decoder_hidden": None, "activation": "silu", "decoder_variance": None,
         "n_levels": None, "kl_weight": 1.0, "n_steps": None, "batch_size": 128, "learning_rate": 2e-3,
-        "dtype": "float32", **LAST,
+        "dtype": "float32", "augment": None, **LAST,
     },
     "LinearVAE": {
         "n_latents": 2, "decoder_variance": None, "kl_weight": 1.0, "n_steps": 3000, "learning_rate": 1e-2, **LAST,
