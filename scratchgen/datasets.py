@@ -89,9 +89,9 @@ def digits(split: str = "all") -> Digits:
 def digit_bitmaps(images: ArrayLike) -> Array:
     """Bitmaps whose numbers of set bits in blocks of 4 × 4 are the levels of `digits`, (N, 32, 32) of 0 and 1, uint8.
 
-    The source counted the levels of `digits` in scanned bitmaps, which it does not have for these images.  The bitmaps
-    of this function have the same counts and smooth edges.  The highest values of a smooth picture are set in every
-    block: first those of the blurred image, then four times those of the blurred bitmap with a small part of the image.
+    The levels of `digits` are counts of set bits in scanned bitmaps, and the data have no bitmaps.  The bitmaps of this
+    function have the same counts, and smooth edges.  In every block the bits with the highest values of a smooth
+    picture are set: first of the blurred image, then four times of the blurred bitmap plus a small part of the image.
 
     Parameters
     ----------
