@@ -125,6 +125,8 @@ def state_dict(model: Model) -> dict[str, Array]:
         If model is none of these.
     NotFittedError
         If model is not fitted.
+    ValueError
+        If the model has residual blocks or a picture, which have no keys.
 
     Examples
     --------
@@ -141,6 +143,9 @@ def state_dict(model: Model) -> dict[str, Array]:
     (20,)
     """
     check_type(model, (GaussianVAE, DiffusionModel), "model", "pass a VAE, LinearVAE, DDPM or ScoreSDE")
+    if isinstance(model, DiffusionModel) and not isinstance(model.network_.mlp, MLP):
+        kind = f"network={model.network!r}, picture={model.picture}"
+        raise ValueError(f"model must have the network 'mlp' without a picture, got {kind}; others have no state dict")
     places = _places(model)
     held: dict[str, Any] = {name: getattr(model, name) for name in model._fitted}
     if model.training_state_ is not None:

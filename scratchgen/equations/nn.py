@@ -266,7 +266,8 @@ def _denoiser() -> tuple[CategoricalDenoiser, Callable[[Array], Array]]:
         HISTOGRAMS, LEVEL_COVARIANCE, (3,), n_time_features=2, n_classes=2, rng=0, dtype=np.float64
     )
     denoiser.parameters[:] = 0.7 * waves(len(denoiser.parameters))
-    return denoiser, mlp_by_hand(denoiser.parameters.copy(), denoiser.mlp.sizes)
+    sizes = denoiser.sizes(2, (3,), n_time_features=2, n_classes=2)
+    return denoiser, mlp_by_hand(denoiser.parameters.copy(), sizes)
 
 
 def categorical_denoiser(f: Functions) -> Check:

@@ -100,7 +100,15 @@ class DDPM(DiffusionModel):
     label_dropout : float
         Probability that the label of an example is left out in training; 0.1 is a value of Ho and Salimans (2022).
     hidden : sequence of int
-        Widths of the network's hidden layers.
+        Widths of the network's hidden layers, or of its residual blocks, which have one width.
+    network : {"mlp", "residual"}
+        "mlp": fully connected layers.  "residual": a block of two layers for every width in hidden, whose result is
+        added to its input; noise level and label enter every block, see `scratchgen.nn.ResidualMLP`.
+    dropout : float
+        Probability that a unit inside a residual block is dropped in a step of training; for network="residual".
+    picture : (int, int), optional
+        Height and width, if the columns of x are the pixels of a picture, row by row; for prediction="levels".  A small
+        network shared over the pixels then sees the 5 × 5 neighbours of a pixel, see `scratchgen.nn.PictureNetwork`.
     n_coordinate_features : int
         Number of frequencies of cos and sin features of the coordinates; 2 or 3 help for low-dimensional data with
         sharp edges.

@@ -13,7 +13,17 @@ from scratchgen.augmentation import Augmentation, Copies
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.network_model import NetworkModel, check_moments
 from scratchgen.models.training_state import TrainingState, checksum
-from scratchgen.nn import EMA, Adam, CategoricalDenoiser, NoiseNetwork, NoisePredictor, n_parameters
+from scratchgen.nn import (
+    EMA,
+    Adam,
+    CategoricalDenoiser,
+    NoiseNetwork,
+    NoisePredictor,
+    check_choices,
+    count_parameters,
+    count_told,
+    numbers_a_pixel,
+)
 from scratchgen.timestep_sampling import TimestepSampler
 from scratchgen.validation import (
     RNG,
@@ -52,6 +62,9 @@ class DiffusionModel(NetworkModel):
 
     prediction: str = "v"
     hidden: Sequence[int] = (128, 128, 128)
+    network: str = "mlp"
+    dropout: float = 0.0
+    picture: tuple[int, int] | None = None
     n_coordinate_features: int = 0
     n_steps: int | None = None
     batch_size: int = 256
@@ -80,8 +93,9 @@ class DiffusionModel(NetworkModel):
 
     def _numbers_a_row(self) -> int:
         """Numbers in a row of the largest array of a call of the network: D, or D · n_levels for a table of levels."""
-        levels = len(self.network_.levels) if isinstance(self.network_, CategoricalDenoiser) else 1
-        return self.n_features_in_ * levels
+        if not isinstance(self.network_, CategoricalDenoiser):
+            return self.n_features_in_
+        return self.n_features_in_ * max(len(self.network_.levels), numbers_a_pixel(self._params_of_fit["picture"]))
 
     @property
     @abstractmethod
@@ -152,12 +166,16 @@ class DiffusionModel(NetworkModel):
         as_number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
         as_number(self.weight_decay, "weight_decay", low=0.0)
         as_number(self.ema_decay, "ema_decay", low=0.0, high=1 - 1e-9)
-        as_widths(self.hidden, "hidden")
+        check_choices(self.network, as_widths(self.hidden, "hidden"), self.dropout, self.picture)
         as_count(self.n_coordinate_features, "n_coordinate_features", minimum=0)
         if not isinstance(self.prediction, str):
             raise TypeError(f"prediction must be text, got {self.prediction!r:.60}; pass 'v'")
         if self.prediction == "levels" and self.n_levels is None:
             raise ValueError("n_levels must say how many levels x has for prediction='levels', got None; set n_levels")
+        if self.picture is not None and self.prediction != "levels":
+            raise ValueError(
+                f"picture must be None for prediction={self.prediction!r}, got {self.picture}; pass prediction='levels'"
+            )
 
     @property
     def _n_augment(self) -> int:
@@ -173,7 +191,8 @@ class DiffusionModel(NetworkModel):
             n = self.n_coordinate_features
             sizes = NoiseNetwork.sizes(n_features, self.hidden, n_coordinate_features=n, **told)
             histograms = covariance = Form(FLOAT64, (0,))
-        parameters = Form(("float32",), (n_parameters(sizes),))
+        length = count_parameters(sizes, count_told(**told), self.network, self.picture)
+        parameters = Form(("float32",), (length,))
         own = {"parameters_": parameters, "histograms_": histograms, "covariance_": covariance}
         return super()._forms(n_features) | own
 
@@ -213,7 +232,15 @@ class DiffusionModel(NetworkModel):
         """Create the untrained network for `prediction`."""
         if self.prediction == "levels":
             return CategoricalDenoiser(
-                histograms, covariance, self.hidden, n_classes=self.n_classes, rng=rng, n_augment=self._n_augment
+                histograms,
+                covariance,
+                self.hidden,
+                rng=rng,
+                n_classes=self.n_classes,
+                n_augment=self._n_augment,
+                network=self.network,
+                dropout=self.dropout,
+                picture=self.picture,
             )
         return NoiseNetwork(
             dimension,
@@ -222,6 +249,8 @@ class DiffusionModel(NetworkModel):
             rng=rng,
             n_classes=self.n_classes,
             n_augment=self._n_augment,
+            network=self.network,
+            dropout=self.dropout,
         )
 
     def _built_from(self, fitted: dict[str, Any]) -> dict[str, Any]:
@@ -242,8 +271,8 @@ class DiffusionModel(NetworkModel):
             raise ValueError(
                 f"other must have n_classes={n_classes}, as the network, got {other.n_classes}; train another model"
             )
-        of_network = ("prediction", "n_levels", "hidden", "n_coordinate_features", "augment")
-        shared = (*of_network, "n_steps", "standardize", "rng")
+        of_network = ("hidden", "network", "dropout", "picture", "n_coordinate_features", "augment")
+        shared = ("prediction", "n_levels", *of_network, "n_steps", "standardize", "rng")
         other.set_params(**{name: self._params_of_fit[name] for name in shared})  # not those of a later `set_params`
         other._check_parameters()
         return other.set_fitted(**fitted, feature_names_in_=self._feature_names)

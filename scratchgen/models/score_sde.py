@@ -99,7 +99,9 @@ class ScoreSDE(DiffusionModel):
     prediction : {"v", "levels"}
         Quantity that the network predicts.  "levels" is for whole numbers: a `CategoricalDenoiser` predicts the
         distribution over the n_levels, which is also the decoder P(x_0 | x_t) at t_min.
-    hidden, n_coordinate_features, n_steps, batch_size, learning_rate, weight_decay, ema_decay, standardize, rng
+    hidden, network, dropout, picture, n_coordinate_features
+        As for DDPM; dropout needs matching="denoising".
+    n_steps, batch_size, learning_rate, weight_decay, ema_decay, standardize, rng
         As for DDPM.
     augment : Shifts or Deformations, optional
         As for DDPM; it needs matching="denoising".
@@ -201,6 +203,8 @@ class ScoreSDE(DiffusionModel):
         as_choice(self.time_choice, "time_choice", STEP_CHOICES)
         if as_choice(self.prediction, "prediction", ("v", "levels")) == "levels" and self.matching != "denoising":
             raise ValueError(f"matching must be 'denoising' for prediction='levels', got {self.matching!r}")
+        if self.dropout and self.matching != "denoising":
+            raise ValueError(f"dropout must be 0 for matching={self.matching!r}, got {self.dropout}; use 'denoising'")
         as_count(self.n_sample_steps, "n_sample_steps", minimum=2, maximum=10**7)
         if self.sde is not None and not isinstance(self.sde, LinearSDE):
             raise TypeError(f"sde must be a VP, SubVP or VE process or None, got {self.sde!r}; pass VP()")
@@ -436,7 +440,8 @@ class ScoreSDE(DiffusionModel):
             score = partial(score_and_divergence, self.network_, self.sde_, probes=probes)
             return probability_flow_log_prob(self.sde_, score, points, self.t_min, rtol) - self._log_volume
 
-        activations = 2 * sum(as_widths(self.hidden, "hidden"))  # that a backward pass needs
+        # numbers that a backward pass needs: two for every unit; a residual block has 2 layers
+        activations = (4 if self.network == "residual" else 2) * sum(as_widths(self.hidden, "hidden"))
         return self._by_blocks(log_prob, x, max((n or 0) * self.n_features_in_, activations), LEAST_FLOWS)
 
     def score_samples(self, x: ArrayLike) -> Array:

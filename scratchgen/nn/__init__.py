@@ -2,16 +2,20 @@
 
 `y, backward = network.vjp(x)` returns the output and a function that computes the gradient of a loss from ∂loss/∂y.
 
-* `mlp`: the multilayer perceptron; `activations`: its activations.
+* `mlp`: the multilayer perceptron; `activations`: its activations; `flat`: its parameters as one vector.
+* `residual`: a perceptron of residual blocks; `picture_network`: a network shared over pixels; `networks`: all by name.
 * `noise_network`, `categorical_denoiser`: networks that predict noise; `features`: their inputs.
 * `adam`: the optimiser, the moving average and the learning-rate schedule.
 """
 
 from scratchgen.nn.adam import EMA, Adam, check_adam, check_average, check_loop, check_step, check_update, cosine_decay
 from scratchgen.nn.categorical_denoiser import CategoricalDenoiser
-from scratchgen.nn.features import NO_LABEL, coordinate_features, time_features
+from scratchgen.nn.features import NO_LABEL, coordinate_features, count_told, time_features
 from scratchgen.nn.mlp import MLP, n_parameters
+from scratchgen.nn.networks import check_choices, count_parameters, numbers_a_pixel
 from scratchgen.nn.noise_network import EpsCoefficients, NoiseLevels, NoiseNetwork
+from scratchgen.nn.picture_network import PictureNetwork
+from scratchgen.nn.residual import ResidualMLP
 
 NoisePredictor = NoiseNetwork | CategoricalDenoiser
 
@@ -34,14 +38,20 @@ __all__ = [
     "NoiseLevels",
     "NoiseNetwork",
     "NoisePredictor",
+    "PictureNetwork",
+    "ResidualMLP",
     "check_adam",
     "check_average",
+    "check_choices",
     "check_loop",
     "check_network",
     "check_step",
     "check_update",
     "coordinate_features",
     "cosine_decay",
+    "count_parameters",
+    "count_told",
     "n_parameters",
+    "numbers_a_pixel",
     "time_features",
 ]

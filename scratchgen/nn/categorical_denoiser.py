@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from scratchgen.likelihood import draw_levels, level_values, logsumexp, quiet_log, softmax
-from scratchgen.nn.features import NO_LABEL, augment_columns, label_indicators, time_features
-from scratchgen.nn.mlp import MLP, Backward
+from scratchgen.nn.features import NO_LABEL, augment_columns, count_told, label_indicators, time_features
+from scratchgen.nn.mlp import Backward
+from scratchgen.nn.networks import Network, Picture, check_choices, new_network
 from scratchgen.nn.noise_network import as_levels
 from scratchgen.validation import (
     RNG,
@@ -57,10 +58,16 @@ class CategoricalDenoiser:
         As for `NoiseNetwork`.
     class_histograms : (n_classes, D, n_levels), optional
         Probabilities of the levels in every class, the h of examples with a label.
+    network : {"mlp", "residual"}
+        Kind of F: an `MLP`, or a `ResidualMLP` with one block for every width in hidden.
+    dropout : float
+        Probability that a unit inside a residual block is dropped in training.
+    picture : (int, int), optional
+        Height and width of a picture of D pixels.  F is then a `PictureNetwork`, with a network shared over the pixels.
 
     Attributes
     ----------
-    mlp : MLP
+    mlp : MLP, ResidualMLP or PictureNetwork
         F.
     parameters, gradient : (P,)
         Parameters of F and their gradient.
@@ -85,6 +92,9 @@ class CategoricalDenoiser:
         *,
         n_augment: int = 0,
         class_histograms: Array | None = None,
+        network: str = "mlp",
+        dropout: float = 0.0,
+        picture: Picture | None = None,
     ) -> None:
         histograms = as_arrays("histograms (D, n_levels)", histograms)
         check_probabilities(histograms, "histograms")
@@ -95,7 +105,11 @@ class CategoricalDenoiser:
         self.n_time_features = n_time_features
         self.n_classes = n_classes
         self.n_augment = n_augment
-        self.mlp = MLP(sizes, rng=rng, dtype=dtype, zero_last=True)
+        n_told = count_told(n_time_features, n_classes, n_augment)
+        check_choices(network, sizes[1:-1], dropout, picture)
+        if picture is not None and picture[0] * picture[1] != D:
+            raise ValueError(f"picture must have D = {D} pixels, got {picture}; pass the height and the width of x")
+        self.mlp: Network = new_network(sizes, n_told, network, dropout, picture, rng, dtype)
         self.parameters, self.gradient = self.mlp.parameters, self.mlp.gradient
         k, levels = np.arange(n_levels), level_values(n_levels)
         self.levels: Array = levels.astype(dtype)
@@ -129,8 +143,7 @@ class CategoricalDenoiser:
     ) -> tuple[int, ...]:
         """Widths of all layers of F, input first, for D dimensions and the constructor's other arguments."""
         dimension = as_count(dimension, "dimension")
-        inputs = 3 * dimension + 2 * as_count(n_time_features, "n_time_features", minimum=0)
-        inputs += as_count(n_classes, "n_classes", minimum=0) + as_count(n_augment, "n_augment", minimum=0)
+        inputs = 3 * dimension + count_told(n_time_features, n_classes, n_augment)
         return (inputs, *as_widths(hidden, "hidden"), N_CORRECTIONS * dimension)
 
     # --- inputs ----------------------------------------------------------------------------------------------------
@@ -275,7 +288,7 @@ class CategoricalDenoiser:
         x, scale, std = self._columns(x, scale, std)
         own = self._own_logits(x, scale, std, labels)
         own_law = softmax(own, axis=0)
-        corrections, mlp_backward = self.mlp.vjp(self._inputs(x, scale, std, own_law, labels, augment_labels))
+        corrections, mlp_backward = self.mlp.vjp(self._inputs(x, scale, std, own_law, labels, augment_labels), rng)
         law = softmax(self._corrected(own, corrections), axis=0)
         mean = self._mean_of(self.levels, law)
 

@@ -10,6 +10,12 @@ from scratchgen.validation import Array, IntArray, as_arrays, as_count, as_label
 NO_LABEL = -1  # label of an example without a label
 
 
+def count_told(n_time_features: int = 8, n_classes: int = 0, n_augment: int = 0) -> int:
+    """Number of told inputs: features of the noise level, indicators of labels, numbers of an augmentation."""
+    n = 2 * as_count(n_time_features, "n_time_features", minimum=0)
+    return n + as_count(n_classes, "n_classes", minimum=0) + as_count(n_augment, "n_augment", minimum=0)
+
+
 def time_features(log_snr: Array, n: int) -> Array:
     """cos and sin of the log-SNR, (N,), at n frequencies from 1/8 to 2, (N, 2n).
 

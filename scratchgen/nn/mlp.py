@@ -1,8 +1,4 @@
-"""A multilayer perceptron with hand-written derivatives.
-
-All parameters of a network lie in one flat vector, and their gradient in another; weights and biases are views of these
-vectors.  The optimiser then works on one array, and a saved network is one vector.
-"""
+"""A multilayer perceptron with hand-written derivatives."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -11,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from scratchgen.nn.activations import ACTIVATIONS
+from scratchgen.nn.flat import FlatParameters, layer_shapes, total
 from scratchgen.validation import (
     RNG,
     Array,
@@ -51,7 +48,7 @@ def as_float_type(dtype: DTypeLike) -> np.dtype[Any]:
     return found
 
 
-class MLP:
+class MLP(FlatParameters):
     """Fully connected network x → σ(x W_1 + b_1) → … → h W_L + b_L, without activation after the last layer.
 
     Parameters
@@ -70,7 +67,7 @@ class MLP:
     Attributes
     ----------
     parameters, gradient : (P,)
-        Flat vectors.  Change their elements (`mlp.parameters[:] = ...`); a new array would not reach the layers.
+        Flat vectors, see `FlatParameters`.
     weights, biases : list of arrays
         Views of `parameters`; weights[i] has shape (sizes[i], sizes[i+1]).
 
@@ -105,20 +102,15 @@ class MLP:
         self.activation = as_choice(activation, "activation", tuple(ACTIVATIONS))
         rng = as_generator(rng)
         as_float_type(dtype)
-        self.parameters: Array = np.zeros(n_parameters(self.sizes), dtype=dtype)
-        self.gradient: Array = np.zeros_like(self.parameters)
-        self._make_views()
+        super().__init__(layer_shapes(pairwise(self.sizes)), dtype)
         for weight in self.weights[: len(self.weights) - zero_last]:
             weight[:] = rng.standard_normal(weight.shape) / len(weight) ** 0.5
 
-    def _make_views(self) -> None:
-        """Set weights, biases and their gradients to views of the flat vectors."""
-        self.weights, self.biases = _layers(self.parameters, self.sizes)
-        self._weight_gradients, self._bias_gradients = _layers(self.gradient, self.sizes)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._make_views()  # layers of a copied or unpickled network are separate arrays
+    def place(self, parameters: Array, gradient: Array) -> None:
+        """Take these vectors, (P,), with the numbers that they hold."""
+        super().place(parameters, gradient)
+        self.weights, self.biases = self._arrays[::2], self._arrays[1::2]
+        self._weight_gradients, self._bias_gradients = self._derivatives[::2], self._derivatives[1::2]
 
     def _as_inputs(self, x: Array, n_constant: int = 0, name: str = "x") -> Array:
         """Return x in the network's dtype; ValueError unless x has shape (N, sizes[0] − n_constant)."""
@@ -162,12 +154,14 @@ class MLP:
             y[start : start + ROWS] = z
         return y
 
-    def vjp(self, x: Array) -> tuple[Array, Backward]:
+    def vjp(self, x: Array, rng: np.random.Generator | None = None) -> tuple[Array, Backward]:
         """Compute the output for x and return the backward pass (a vector-Jacobian product, as in JAX).
 
         Parameters
         ----------
         x : (N, sizes[0])
+        rng : Generator, optional
+            Not used: the argument of networks with dropout.
 
         Returns
         -------
@@ -248,14 +242,4 @@ class MLP:
 
 def n_parameters(sizes: Sequence[int]) -> int:
     """Number of weights and biases of an MLP of these widths."""
-    return sum((m + 1) * n for m, n in pairwise(as_widths(sizes, "sizes")))
-
-
-def _layers(flat: Array, sizes: tuple[int, ...]) -> tuple[list[Array], list[Array]]:
-    """Split a flat vector into weight matrices and bias vectors, which are views of it."""
-    weights, biases, start = [], [], 0
-    for m, n in pairwise(sizes):
-        weights.append(flat[start : start + m * n].reshape(m, n))
-        biases.append(flat[start + m * n : start + (m + 1) * n])
-        start += (m + 1) * n
-    return weights, biases
+    return total(layer_shapes(pairwise(as_widths(sizes, "sizes"))))

@@ -12,10 +12,12 @@ from scratchgen.nn.features import (
     coordinate_features,
     coordinate_features_jvp,
     coordinate_features_vjp,
+    count_told,
     label_indicators,
     time_features,
 )
-from scratchgen.nn.mlp import MLP, Backward
+from scratchgen.nn.mlp import Backward
+from scratchgen.nn.networks import check_choices, new_trunk
 from scratchgen.validation import (
     RNG,
     Array,
@@ -90,12 +92,16 @@ class NoiseNetwork:
         Number of classes, whose indicators are inputs of F; 0 for none.  Without a label all indicators are 0.
     n_augment : int
         Numbers of an augmentation that are inputs of F; 0 for none.  Only `vjp` takes them; elsewhere they are 0.
+    network : {"mlp", "residual"}
+        Kind of F: an `MLP`, or a `ResidualMLP` with one block for every width in hidden.
+    dropout : float
+        Probability that a unit inside a residual block is dropped in training.
     rng, dtype
         As for `MLP`.
 
     Attributes
     ----------
-    mlp : MLP
+    mlp : MLP or ResidualMLP
         F.
     parameters, gradient : (P,)
         Parameters of F and their gradient.
@@ -116,6 +122,8 @@ class NoiseNetwork:
         dtype: DTypeLike = np.float32,
         n_classes: int = 0,
         n_augment: int = 0,
+        network: str = "mlp",
+        dropout: float = 0.0,
     ) -> None:
         sizes = self.sizes(dimension, hidden, n_time_features, n_coordinate_features, n_classes, n_augment)
         self.dimension = dimension
@@ -123,7 +131,9 @@ class NoiseNetwork:
         self.n_coordinate_features = n_coordinate_features
         self.n_classes = n_classes
         self.n_augment = n_augment
-        self.mlp = MLP(sizes, rng=rng, dtype=dtype, zero_last=True)
+        n_told = count_told(n_time_features, n_classes, n_augment)
+        check_choices(network, sizes[1:-1], dropout, None)
+        self.mlp = new_trunk(sizes, n_told, network, dropout, rng, dtype)
         self.parameters, self.gradient = self.mlp.parameters, self.mlp.gradient
 
     @staticmethod
@@ -138,8 +148,7 @@ class NoiseNetwork:
         """Widths of all layers of F, input first, for the constructor's arguments."""
         inputs = as_count(dimension, "dimension")
         inputs *= 1 + 2 * as_count(n_coordinate_features, "n_coordinate_features", minimum=0)
-        inputs += 2 * as_count(n_time_features, "n_time_features", minimum=0)
-        inputs += as_count(n_classes, "n_classes", minimum=0) + as_count(n_augment, "n_augment", minimum=0)
+        inputs += count_told(n_time_features, n_classes, n_augment)
         return (inputs, *as_widths(hidden, "hidden"), dimension)
 
     def _levels(
@@ -259,7 +268,7 @@ class NoiseNetwork:
             x = as_arrays("x (N, D)", x, N=len(levels.r), D=self.dimension).astype(self.parameters.dtype, copy=False)
         points, given, y = self._inputs(x, levels, labels, augment_labels)
         entering = _side_by_side(points, given)
-        output, mlp_backward = self.mlp.vjp(entering)
+        output, mlp_backward = self.mlp.vjp(entering, rng)
         _, skip, gain, r = levels
 
         def backward(grad: Array, inputs: bool = False) -> Array | None:
