@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from scratchgen.nn import MLP, CategoricalDenoiser, EpsCoefficients, NoiseNetwork
+from scratchgen.nn import MLP, CategoricalDenoiser, EpsCoefficients, NoiseNetwork, ResidualMLP
 from scratchgen.nn.activations import ACTIVATIONS
+from scratchgen.nn.networks import new_network
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -41,6 +42,29 @@ def mlps(draw):
 
 
 @st.composite
+def residual_mlps(draw):
+    """1 to 3 blocks, with 0 to all inputs told, with random biases."""
+    n_inputs, width = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    sizes = (n_inputs, *[width] * draw(st.integers(1, 3)), draw(st.integers(1, 4)))
+    n_told, rng = draw(st.integers(0, n_inputs)), np.random.default_rng(draw(seeds))
+    parameters = rng.standard_normal(len(ResidualMLP(sizes, n_told).parameters))
+    x = rng.standard_normal((draw(st.integers(1, 4)), n_inputs))
+    return Case(lambda dtype: filled(ResidualMLP(sizes, n_told, 0.3, 0, dtype), parameters), x, {}, rng)
+
+
+@st.composite
+def picture_networks(draw):
+    """Pictures of 1 to 4 rows and columns, with 0 to 2 told inputs, on both kinds of trunks."""
+    picture, n_told = (draw(st.integers(1, 4)), draw(st.integers(1, 4))), draw(st.integers(0, 2))
+    D, kind = picture[0] * picture[1], draw(st.sampled_from(["mlp", "residual"]))
+    arguments = (3 * D + n_told, 4, 4, 2 * D), n_told, kind, 0.0, picture, 0
+    rng = np.random.default_rng(draw(seeds))
+    parameters = 0.5 * rng.standard_normal(len(new_network(*arguments, np.float64).parameters))
+    x = rng.standard_normal((draw(st.integers(1, 4)), 3 * D + n_told))
+    return Case(lambda dtype: filled(new_network(*arguments, dtype), parameters), x, {}, rng)
+
+
+@st.composite
 def noise_levels(draw, n, rng, widest=3.0):
     """scale and std as keyword arguments: two numbers, or a number and an array, or two arrays."""
     shapes = draw(st.sampled_from([((), ()), ((n,), ()), ((n,), (n,))]))
@@ -52,7 +76,7 @@ def noise_networks(draw):
     """With and without both kinds of features, classes, labels (some missing) and coefficients of every shape."""
     D, N, n_classes = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.sampled_from([0, 2]))
     options = {
-        "hidden": draw(st.lists(st.integers(1, 6), max_size=3)),
+        **draw(st.sampled_from([{"hidden": ()}, {"hidden": (5, 2, 6)}, {"hidden": (4, 4), "network": "residual"}])),
         "n_time_features": draw(st.integers(0, 3)),
         "n_coordinate_features": draw(st.integers(0, 3)),
         "n_classes": n_classes,
@@ -77,15 +101,16 @@ def categorical_denoisers(draw, trained=True):
     rng = np.random.default_rng(draw(seeds))
     histograms, A = rng.dirichlet(np.ones(n_levels), size=D), rng.standard_normal((D, D))
     arguments = histograms, A @ A.T, (5,), n_time_features, n_classes
+    options = {"network": draw(st.sampled_from(["mlp", "residual"])), "picture": draw(st.sampled_from([None, (1, D)]))}
     own = rng.dirichlet(np.ones(n_levels), size=(n_classes, D)) if draw(st.booleans()) else None
-    parameters = 0.5 * rng.standard_normal(len(CategoricalDenoiser(*arguments).parameters))
+    parameters = 0.5 * rng.standard_normal(len(CategoricalDenoiser(*arguments, **options).parameters))
     given = {name: np.clip(level, 0.2, 1.0) for name, level in draw(noise_levels(N, rng)).items()}
     if n_classes and draw(st.booleans()):
         given["labels"] = rng.integers(-1, n_classes, N)
     x = rng.standard_normal((N, D))
 
     def make(dtype):
-        network = CategoricalDenoiser(*arguments, rng=0, dtype=dtype, class_histograms=own)
+        network = CategoricalDenoiser(*arguments, rng=0, dtype=dtype, class_histograms=own, **options)
         return filled(network, parameters) if trained else network
 
     return Case(make, x, given, rng)

@@ -13,17 +13,9 @@ from scratchgen.augmentation import Augmentation, Copies
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.network_model import NetworkModel, check_moments
 from scratchgen.models.training_state import TrainingState, checksum
-from scratchgen.nn import (
-    EMA,
-    Adam,
-    CategoricalDenoiser,
-    NoiseNetwork,
-    NoisePredictor,
-    check_choices,
-    count_parameters,
-    count_told,
-    numbers_a_pixel,
-)
+from scratchgen.nn import EMA, Adam, CategoricalDenoiser, NoiseNetwork, NoisePredictor
+from scratchgen.nn.features import count_told
+from scratchgen.nn.networks import check_choices, count_parameters, numbers_a_pixel
 from scratchgen.timestep_sampling import TimestepSampler
 from scratchgen.validation import (
     RNG,

@@ -10,9 +10,8 @@
 
 from scratchgen.nn.adam import EMA, Adam, check_adam, check_average, check_loop, check_step, check_update, cosine_decay
 from scratchgen.nn.categorical_denoiser import CategoricalDenoiser
-from scratchgen.nn.features import NO_LABEL, coordinate_features, count_told, time_features
+from scratchgen.nn.features import NO_LABEL, coordinate_features, time_features
 from scratchgen.nn.mlp import MLP, n_parameters
-from scratchgen.nn.networks import check_choices, count_parameters, numbers_a_pixel
 from scratchgen.nn.noise_network import EpsCoefficients, NoiseLevels, NoiseNetwork
 from scratchgen.nn.picture_network import PictureNetwork
 from scratchgen.nn.residual import ResidualMLP
@@ -42,16 +41,12 @@ __all__ = [
     "ResidualMLP",
     "check_adam",
     "check_average",
-    "check_choices",
     "check_loop",
     "check_network",
     "check_step",
     "check_update",
     "coordinate_features",
     "cosine_decay",
-    "count_parameters",
-    "count_told",
     "n_parameters",
-    "numbers_a_pixel",
     "time_features",
 ]

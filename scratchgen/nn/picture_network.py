@@ -55,28 +55,26 @@ class PixelNetwork(FlatParameters):
         inner = [(WIDTH, WIDTH), (WIDTH, 1)]
         return [(WIDTH, n_patch), (WIDTH, N_CONTEXT), (WIDTH, n_told), (D, WIDTH, 1), *inner, (D, n_outputs, WIDTH)]
 
-    def vjp(
-        self, channels: Array, context: Array, told: Array
-    ) -> tuple[Array, Callable[[Array, bool], tuple[Array | None, Array]]]:
+    def vjp(self, x: Array, context: Array) -> tuple[Array, Callable[[Array, bool], tuple[Array | None, Array]]]:
         """Outputs, (N, D · n_outputs), pixel by pixel, and their backward pass.
 
         Parameters
         ----------
-        channels : (N, n_channels · D)
-            Channel by channel.
+        x : (N, n_channels · D + n_told)
+            Pictures, channel by channel, and told inputs.
         context : (N, D · N_CONTEXT)
             Pixel by pixel.
-        told : (N, n_told)
 
         Returns
         -------
         y : (N, D · n_outputs)
         backward : callable
-            backward(∂loss/∂y, inputs) overwrites `gradient` and returns ∂loss/∂channels, None unless `inputs`, and
+            backward(∂loss/∂y, inputs) overwrites `gradient` and returns ∂loss/∂x, None unless `inputs`, and
             ∂loss/∂context.
         """
         W_patch, W_context, W_told, place, W_inner, b_inner, heads = self._arrays
-        N, D = len(channels), len(heads)
+        N, D = len(x), len(heads)
+        channels, told = np.split(x, [self.n_channels * D], axis=1)
         patches, context = self._patches(channels), context.T.reshape(D, N_CONTEXT, N)
         z = W_patch @ patches
         z += W_context @ context
@@ -100,9 +98,12 @@ class PixelNetwork(FlatParameters):
             np.sum(by_z @ patches.swapaxes(1, 2), axis=0, out=by_patch)
             np.sum(by_z @ context.swapaxes(1, 2), axis=0, out=by_context)
             np.sum(by_z, axis=2, keepdims=True, out=by_place)
-            np.matmul(by_z.sum(axis=0), told, out=by_told)
-            by_channels = self._by_channels(W_patch.T @ by_z) if inputs else None
-            return by_channels, _by_example(W_context.T @ by_z)
+            by_z_of_all = by_z.sum(axis=0)  # (WIDTH, N)
+            np.matmul(by_z_of_all, told, out=by_told)
+            by_x = None
+            if inputs:
+                by_x = np.concatenate([self._by_channels(W_patch.T @ by_z), by_z_of_all.T @ W_told], axis=1)
+            return by_x, _by_example(W_context.T @ by_z)
 
         return _by_example(heads @ second), backward
 
@@ -164,7 +165,7 @@ class PictureNetwork:
     ) -> None:
         rng = as_generator(rng)
         D, n_pictures = picture[0] * picture[1], trunk.sizes[0] - n_told
-        self._n_outputs, self._n_pictures = n_outputs, n_pictures
+        self._n_outputs = n_outputs
         self.trunk = trunk
         self.pixels = PixelNetwork(picture, n_pictures // D, n_told, n_outputs // D, rng, dtype)
         of_context = trunk.weights[-1][:, n_outputs:]  # not 0: the shared network starts with a context
@@ -189,18 +190,19 @@ class PictureNetwork:
 
     def vjp(self, x: Array, rng: np.random.Generator | None = None) -> tuple[Array, Backward]:
         """Compute the output for x and return the backward pass, see `ResidualMLP.vjp`."""
-        n_outputs, n_pictures = self._n_outputs, self._n_pictures
+        n = self._n_outputs
         both, trunk_backward = self.trunk.vjp(x, rng)
-        own, pixels_backward = self.pixels.vjp(x[:, :n_pictures], both[:, n_outputs:], x[:, n_pictures:])
+        shared, pixels_backward = self.pixels.vjp(x.astype(both.dtype, copy=False), both[:, n:])
 
         def backward(grad: Array, inputs: bool = False) -> Array | None:
-            by_channels, by_context = pixels_backward(grad, inputs)
-            by_x = trunk_backward(np.concatenate([grad, by_context], axis=1), inputs)
-            if by_x is not None and by_channels is not None:
-                by_x[:, :n_pictures] += by_channels
-            return by_x
+            grad = np.asarray(grad, dtype=both.dtype)
+            by_x_of_pixels, by_context = pixels_backward(grad, inputs)
+            by_x_of_trunk = trunk_backward(np.concatenate([grad, by_context], axis=1), inputs)
+            if by_x_of_trunk is None or by_x_of_pixels is None:
+                return None
+            return by_x_of_trunk + by_x_of_pixels
 
-        return both[:, :n_outputs] + own, backward
+        return both[:, :n] + shared, backward
 
 
 def trunk_sizes(sizes: Sequence[int], picture: tuple[int, int]) -> tuple[int, ...]:

@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 from scratchgen import nn
 from scratchgen.conformance import check_gradient
 from scratchgen.nn import MLP, NoiseNetwork
-from tests.networks import categorical_denoisers, mlps, noise_networks
+from tests.networks import categorical_denoisers, mlps, noise_networks, picture_networks, residual_mlps
 from tests.strategies import holds, residual, slope, slope_along
 
-KINDS = {"MLP": mlps(), "NoiseNetwork": noise_networks(), "CategoricalDenoiser": categorical_denoisers()}
+KINDS = {
+    "MLP": mlps(),
+    "ResidualMLP": residual_mlps(),
+    "PictureNetwork": picture_networks(),
+    "NoiseNetwork": noise_networks(),
+    "CategoricalDenoiser": categorical_denoisers(),
+}
 every_network = pytest.mark.parametrize("kind", KINDS)
-every_network_with_jvp = pytest.mark.parametrize("kind", ["MLP", "NoiseNetwork"])
+every_network_with_jvp = pytest.mark.parametrize("kind", ["MLP", "ResidualMLP", "NoiseNetwork"])
 
 
 def unit(rng, shape):
