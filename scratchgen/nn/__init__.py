@@ -13,7 +13,6 @@ from scratchgen.nn.categorical_denoiser import CategoricalDenoiser
 from scratchgen.nn.features import NO_LABEL, coordinate_features, time_features
 from scratchgen.nn.mlp import MLP, n_parameters
 from scratchgen.nn.noise_network import EpsCoefficients, NoiseLevels, NoiseNetwork
-from scratchgen.nn.picture_network import PictureNetwork
 from scratchgen.nn.residual import ResidualMLP
 
 NoisePredictor = NoiseNetwork | CategoricalDenoiser
@@ -37,7 +36,6 @@ __all__ = [
     "NoiseLevels",
     "NoiseNetwork",
     "NoisePredictor",
-    "PictureNetwork",
     "ResidualMLP",
     "check_adam",
     "check_average",

@@ -85,13 +85,12 @@ class ResidualMLP(FlatParameters):
     @staticmethod
     def shapes(sizes: Sequence[int], n_told: int = 0) -> Shapes:
         """Shapes of all weights and biases for the constructor's arguments, in the order of `parameters`."""
-        n_inputs, *blocks, n_outputs = as_widths(sizes, "sizes")
-        n_told = as_count(n_told, "n_told", minimum=0, maximum=n_inputs)
+        n_inputs, *blocks, n_outputs = as_widths(sizes, "sizes") or (0, 0)
         if len(set(blocks)) != 1:
             raise ValueError(
                 f"hidden must hold one width for all blocks of network='residual', got {blocks}; use (64, 64)"
             )
-        width = blocks[0]
+        n_told, width = as_count(n_told, "n_told", minimum=0, maximum=n_inputs), blocks[0]
         inside = [layer for _ in blocks for layer in ((width + n_told, width), (width, width))]
         return layer_shapes([(n_inputs, width), *inside, (width, n_outputs)])
 

@@ -49,7 +49,7 @@ ALLOWED = [
     ("path_coefficients", ".*", "two numbers|\\(N, D\\)", BROADCASTS),
     ("sde_log_prob_bound", "noise_weights", "None", "equal weights"),
     ("vae.elbo", "noise", "N = 1", "one draw for all examples is documented, (n, 1, k)"),
-    ("MLP.backward|Adam.step|EMA.update", "grad|gradient|parameters", "NaN|inf", CAUGHT),
+    ("(Residual)?MLP.backward|Adam.step|EMA.update", "grad|gradient|parameters", "NaN|inf", CAUGHT),
     ("testing.as_spd", "A", "further axis", "a stack of matrices is documented"),
     ("vae.train", "draw", ".*", "a visible loop; Python names the missing part of the tuple"),
     ("check_step", ".*", ".*", "the loops pass their own numbers; types without a dot product get a named error"),

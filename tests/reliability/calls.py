@@ -81,6 +81,7 @@ NETWORK = nn.NoiseNetwork(2, (4,), rng=0, n_classes=3)
 DENOISER = nn.CategoricalDenoiser(np.full((2, 4), 0.25), np.eye(2) * 0.3, (4,), rng=0, n_classes=3)
 VAE_NETWORK = vae.VAENetwork(2, 1, (4,), rng=0, dtype=np.float64)
 PERCEPTRON = MLP((2, 4, 2), rng=0, dtype=np.float64)
+BLOCKS = nn.ResidualMLP((2, 4, 2), 1, rng=0, dtype=np.float64)
 FLAT = function(lambda x, t: 0.1 * x, results=[("(N,)", lambda x, t: x[:, 0])])
 SCORE = function(lambda x, t: -x, results=[("(N,)", lambda x, t: x[:, 0])])
 ND, N, VARIANCE = array("N D"), array("N"), choice("posterior")
@@ -685,12 +686,23 @@ def of_nn():
     yield call("cosine_decay", nn.cosine_decay, **decay)
     yield call("time_features", nn.time_features, log_snr=N, n=count(3, 0))
     yield call("coordinate_features", nn.coordinate_features, x=ND, n=count(3, 0))
-    sizes = {"hidden": widths(), "n_time_features": count(2, 0), "n_classes": count(2, 0)}
+    of_blocks = {"sizes": sizes, "n_told": count(1, 0), "dropout": number(0.2, 0.0, 1.0)}
+    yield call("ResidualMLP", nn.ResidualMLP, **of_blocks, rng=seed(), **dtype())
+    yield call("ResidualMLP.shapes", nn.ResidualMLP.shapes, sizes=sizes, n_told=count(1, 0))
+    yield call("ResidualMLP()", BLOCKS.__call__, fixed="D", x=ND)
+    yield call("ResidualMLP.vjp", BLOCKS.vjp, fixed="D", x=ND)
+    yield call("ResidualMLP.jvp", BLOCKS.jvp, fixed="D", x=ND, direction=ND)
+    yield call("ResidualMLP.backward", lambda grad: BLOCKS.vjp(np.ones((5, 2)))[1](grad), fixed="N D", grad=ND)
+    sizes = {"hidden": widths(), "n_time_features": count(2, 0), "n_classes": count(2, 0), "n_augment": count(1, 0)}
     more = {"dimension": count(), "n_coordinate_features": count(1, 0), **sizes}
-    yield call("NoiseNetwork", nn.NoiseNetwork, **more, rng=seed(), **dtype())
+    kind = {"network": choice("residual"), "dropout": number(0.2, 0.0, 1.0)}
+    yield call("NoiseNetwork", nn.NoiseNetwork, **more, **kind, rng=seed(), **dtype())
     yield call("NoiseNetwork.sizes", nn.NoiseNetwork.sizes, **more)
     tables = {"histograms": law("D L"), "covariance": covariance()}
-    yield call("CategoricalDenoiser", nn.CategoricalDenoiser, **tables, **sizes, rng=seed(), **dtype())
+    of_classes = law("two D L")
+    optional = {k: v for k, v in of_classes.bad.items() if k != "None"}
+    kind |= {"picture": picture(), "class_histograms": of_classes._replace(bad=optional)}
+    yield call("CategoricalDenoiser", nn.CategoricalDenoiser, **tables, **sizes, **kind, rng=seed(), **dtype())
     yield call("CategoricalDenoiser.sizes", nn.CategoricalDenoiser.sizes, dimension=count(), **sizes)
     at = {"x": ND, "scale": per_row(0.8, low=0.0), "std": per_row(0.6, low=0.0), "labels": labels()}
     pair = Arg(nn.EpsCoefficients(0.1, 0.2), {"text": "x", "number": 3, "shape": nn.EpsCoefficients(np.ones(3), 1.0)})
@@ -698,10 +710,15 @@ def of_nn():
     yield call("NoiseNetwork.vjp", NETWORK.vjp, fixed="D", **at, coefficients=pair)
     yield call("NoiseNetwork.noise_levels", NETWORK.noise_levels, scale=array("N"), std=array("N"), coefficients=pair)
     yield call("NoiseNetwork.jvp", NETWORK.jvp, fixed="D", **at, coefficients=pair, direction=ND)
-    for name in "__call__", "vjp", "law":
+    for name in "__call__", "vjp", "law", "logits":
         yield call(f"CategoricalDenoiser.{name}", getattr(DENOISER, name), fixed="D", **at)
     yield call("CategoricalDenoiser.log_mass", DENOISER.log_mass, fixed="D", **at, level=levels())
     yield call("CategoricalDenoiser.draw", DENOISER.draw, fixed="D", **at, rng=seed(False))
+
+
+def picture():
+    """Height and width of two pixels, or None."""
+    return Arg((1, 2), {"text": "1,2", "number": 2, "one": (2,), "zero": (0, 2), "float": (1.0, 2), "other": (2, 2)})
 
 
 def checked():
@@ -1033,6 +1050,7 @@ def of_constructors():
     nets = {"n_levels": count(4, 2, optional=True), "batch_size": count(3, optional=True), **train}
     yield call("VAE", fit_with(scratchgen.VAE, whole), **decoder, **layers, **nets)
     net = {"hidden": widths(), "n_coordinate_features": count(1, 0), "weight_decay": number(0.1, low=0.0), **train}
+    net |= {"network": choice("residual"), "dropout": number(0.2, 0.0, 1.0)}
     net |= {"ema_decay": number(0.9, 0.0, 1.0), "n_levels": count(4, 2, optional=True), "batch_size": count(3)}
     chain = Arg(SCHEDULE, {k: v for k, v in schedule().bad.items() if k != "None"})
     options = {"schedule": chain, "variance": VARIANCE, "weighting": choice("bound"), "step_choice": choice("uniform")}

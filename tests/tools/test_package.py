@@ -161,15 +161,13 @@ def test_promised_functions_have_their_promised_arguments():
 
 
 REQUIRED = inspect.Parameter.empty
-NETWORK = {"hidden": (128, 128, 128), "n_coordinate_features": 0}
+NETWORK = {
+    "hidden": (128, 128, 128), "network": "mlp", "dropout": 0.0, "picture": None, "n_coordinate_features": 0,
+}  # fmt: skip
 ADAM = {
-    "n_steps": None,
-    "batch_size": 256,
-    "learning_rate": 5e-3,
-    "weight_decay": 0.0,
-    "ema_decay": 0.999,
+    "n_steps": None, "batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0, "ema_decay": 0.999,
     "augment": None,
-}
+}  # fmt: skip
 LAST = {
     "early_stopping": False, "validation_fraction": 0.1, "n_iter_no_change": 5, "standardize": True, "verbose": False,
     "rng": None,
@@ -224,10 +222,12 @@ DEFAULTS = {
     "nn.NoiseNetwork": {
         "dimension": REQUIRED, "hidden": (128, 128, 128), "n_time_features": 8, "n_coordinate_features": 0,
         "rng": None, "dtype": np.float32, "n_classes": 0, "n_augment": 0,
+        "network": "mlp", "dropout": 0.0,
     },
     "nn.CategoricalDenoiser": {
         "histograms": REQUIRED, "covariance": REQUIRED, "hidden": (256, 256, 256), "n_time_features": 8,
         "n_classes": 0, "rng": None, "dtype": np.float32, "n_augment": 0, "class_histograms": None,
+        "network": "mlp", "dropout": 0.0, "picture": None,
     },
 }  # fmt: skip
 
