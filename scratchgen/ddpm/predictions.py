@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from scratchgen.ddpm.kernels import check_step_number, check_time, predict_x0
-from scratchgen.nn import NO_LABEL, EpsCoefficients, NoisePredictor, check_network
+from scratchgen.nn import NO_LABEL, EpsCoefficients, GuidedNetwork, NoisePredictor, check_network
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import Array, IntArray, as_arrays, as_choice, as_guidance, as_labels, check_flag, column
+from scratchgen.validation import Array, IntArray, as_arrays, as_choice, as_labels, check_flag, column
 
 PREDICTIONS = ("noise", "x0", "v", "step")
 
@@ -72,6 +72,7 @@ def predict_noise(
     guidance: float = 1.0,
     prediction: str | None = None,
     clip: bool = False,
+    guidance_in: str = "eps",
 ) -> Array:
     """ε̂(x_t, t) of a network at the noise level of step t, (N, D).
 
@@ -91,11 +92,14 @@ def predict_noise(
         default coefficients of a `NoiseNetwork`.
     clip : bool
         Clip x̂_0 to [−1, 1] and return the corresponding ε̂.
+    guidance_in : {"eps", "logits"}
+        As for `scratchgen.nn.GuidedNetwork`.
 
     Raises
     ------
     TypeError, ValueError
-        If t is not a step, guidance is not a finite number, or guidance is not 1 and there are no labels.
+        If t is not a step, guidance is not a finite number, guidance is not 1 without labels, or guidance_in is
+        "logits" for a network without them.
     ArithmeticError
         If guidance is so large that ε̂ is not finite.
     """
@@ -107,16 +111,10 @@ def predict_noise(
         as_choice(prediction, "prediction", PREDICTIONS)
     if labels is not None:
         labels = as_labels(labels, len(x_t), np.iinfo(np.int64).max, first=NO_LABEL)
-    guidance = as_guidance(guidance, labels)
     scale, std = float(schedule.alpha_bar[t]), float(schedule.beta_bar[t])
     given: dict[str, Any] = {} if prediction is None else {"coefficients": eps_coefficients(schedule, t, prediction)}
-    eps_hat = network(x_t, scale, std, labels=labels, **given)
-    if labels is not None and guidance != 1:
-        free = network(x_t, scale, std, **given)
-        with np.errstate(over="ignore", invalid="ignore"):
-            eps_hat = free + guidance * (eps_hat - free)
-        if not np.isfinite(eps_hat).all():
-            raise ArithmeticError(f"ε̂ is not finite at t = {t} with guidance={guidance:g}; lower guidance")
+    guide = GuidedNetwork(network, labels, guidance, guidance_in)
+    eps_hat = network(x_t, scale, std, labels=labels, **given) if guidance == 1 else guide(x_t, scale, std, **given)
     if clip:
         eps_hat = (x_t - scale * np.clip(predict_x0(schedule, t, x_t, eps_hat), -1, 1)) / std
     return eps_hat

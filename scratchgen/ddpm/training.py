@@ -33,6 +33,7 @@ from scratchgen.nn import (
     check_step,
     check_update,
     cosine_decay,
+    drop_labels,
 )
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.timestep_sampling import TimestepSampler, check_sampler
@@ -191,7 +192,7 @@ def train(
         if levels is not None:
             given["levels"] = levels.at(t - 1)
         if labels is not None:
-            given["labels"] = np.where(rng.random(batch_size) < label_dropout, NO_LABEL, labels[rows])
+            given["labels"] = drop_labels(labels[rows], label_dropout, rng)
         with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` find overflow
             weight = (weights[t] * correction).astype(x0.dtype)
             losses = train_step(network, schedule, x0, t, noise, weight, **given)  # line 5

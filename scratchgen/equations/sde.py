@@ -47,7 +47,7 @@ from scratchgen.equations.problems import (
 )
 from scratchgen.equations.row import both
 from scratchgen.mixture import Mixture
-from scratchgen.nn import EMA, Adam, NoiseNetwork
+from scratchgen.nn import EMA, NO_LABEL, Adam, NoiseNetwork
 from scratchgen.quadrature import central_difference, sigma_points
 from scratchgen.sde import TimeSampler
 from scratchgen.sde.processes import VE, VP, LinearSDE, SubVP
@@ -281,18 +281,21 @@ def heun(f: Functions) -> Check:
 N_STEPS = 20
 
 
-def _small_network(D: int = 2) -> NoiseNetwork:
-    """A network; all of its parameters differ from 0."""
-    network = NoiseNetwork(D, (3,), n_time_features=1, rng=0, dtype=np.float64)
+def _small_network(D: int = 2, n_classes: int = 2) -> NoiseNetwork:
+    """A network with labels; all of its parameters differ from 0."""
+    network = NoiseNetwork(D, (3,), n_time_features=1, rng=0, dtype=np.float64, n_classes=n_classes)
     network.parameters[:] = 0.7 * waves(len(network.parameters))
     return network
 
 
-def _printed_score(network: NoiseNetwork, parameters: Array, sde: LinearSDE, x: Array, t: Array) -> Array:
-    """s_θ = −ε̂/std from the formulas of the network, for times t (N,)."""
+def _printed_score(
+    network: NoiseNetwork, parameters: Array, sde: LinearSDE, x: Array, t: Array, labels: IntArray
+) -> Array:
+    """s_θ = −ε̂/std from the formulas of the network, for times t and labels, (N,) each."""
     scale, std = (np.asarray(part) for part in sde.marginal(t))
+    indicators = (labels[:, None] == np.arange(network.n_classes)).astype(np.float64)
     mlp = mlp_by_hand(parameters, network.mlp.sizes)
-    return -printed_noise(mlp, x, scale, std, network.n_time_features, np.zeros((len(x), 0))) / std[:, None]
+    return -printed_noise(mlp, x, scale, std, network.n_time_features, indicators) / std[:, None]
 
 
 def _printed_losses(
@@ -302,18 +305,22 @@ def _printed_losses(
     x0: Array,
     t: Array,
     noise: Array,
+    labels: IntArray,
     directions: Array | None = None,
     reduce_variance: bool = False,
 ) -> Array:
     """‖s_θ(x_t) + ε/std‖²; with directions (M, N, D), the mean over them of (v·s_θ)² + 2 v·(∇s_θ v)."""
     scale, std = (np.asarray(part)[:, None] for part in sde.marginal(t))
     x_t = scale * x0 + std * noise
-    score = _printed_score(network, parameters, sde, x_t, t)
+    score = _printed_score(network, parameters, sde, x_t, t, labels)
     if directions is None:
         return ((score + noise / std) ** 2).sum(axis=1)
     losses = []
     for v in directions:
-        slope = central_difference(lambda h, v=v: _printed_score(network, parameters, sde, x_t + h * v, t), 1e-2)  # type: ignore[misc]
+        slope = central_difference(
+            lambda h, v=v: _printed_score(network, parameters, sde, x_t + h * v, t, labels),  # type: ignore[misc]
+            1e-2,
+        )
         square = (score**2).sum(axis=1) if reduce_variance else (v * score).sum(axis=1) ** 2
         losses.append(square + 2 * (v * slope).sum(axis=1))
     return np.mean(losses, axis=0)
@@ -322,16 +329,17 @@ def _printed_losses(
 def score_step(f: Functions) -> Check:
     """A step of denoising score matching on five examples at different times, for two processes."""
     x0, noise, weight = waves(5, 2), waves(5, 2, shift=1.0), 1 + 0.5 * waves(5, shift=2.0)
-    checks = []
+    checks, labels = [], np.array([0, NO_LABEL, 1, 1, 0])
     for sde in (SDE, VE(0.1, 3.0, 1.3)):
         network, t = _small_network(), sde.horizon * np.array([0.1, 0.9, 0.3, 1.0, 0.6])
 
         def step(parameters: Array) -> tuple[Array, Array]:
             network.parameters[:] = parameters  # noqa: B023
-            return f("sde.score_step")(network, sde, x0, t, noise, weight), network.gradient.copy()  # noqa: B023
+            losses = f("sde.score_step")(network, sde, x0, t, noise, weight, labels=labels)  # noqa: B023
+            return losses, network.gradient.copy()  # noqa: B023
 
         def losses(parameters: Array) -> Array:
-            return _printed_losses(network, parameters, sde, x0, t, noise)  # noqa: B023
+            return _printed_losses(network, parameters, sde, x0, t, noise, labels)  # noqa: B023
 
         checks.append(check_training_step(step, losses, network.parameters.copy(), weight, "(33)"))
     return both(*checks)
@@ -341,17 +349,27 @@ def sliced_step(f: Functions) -> Check:
     """A step of sliced score matching, with and without reduced variance, on five examples with two directions."""
     x0, noise, weight = waves(5, 2), waves(5, 2, shift=1.0), 1 + 0.5 * waves(5, shift=2.0)
     t, directions = SDE.horizon * np.array([0.1, 0.9, 0.3, 1.0, 0.6]), waves(2, 5, 2, shift=3.0)
-    checks = []
+    checks, labels = [], np.array([0, NO_LABEL, 1, 1, 0])
     for reduce_variance in (False, True):
         network = _small_network()
 
         def step(parameters: Array) -> tuple[Array, Array]:
             network.parameters[:] = parameters  # noqa: B023
-            losses = f("sde.sliced_step")(network, SDE, x0, t, noise, weight, directions, reduce_variance)  # noqa: B023
+            losses = f("sde.sliced_step")(
+                network,  # noqa: B023
+                SDE,
+                x0,
+                t,
+                noise,
+                weight,
+                directions,
+                reduce_variance,  # noqa: B023
+                labels=labels,
+            )
             return losses, network.gradient.copy()  # noqa: B023
 
         def losses(parameters: Array) -> Array:
-            return _printed_losses(network, parameters, SDE, x0, t, noise, directions, reduce_variance)  # noqa: B023
+            return _printed_losses(network, parameters, SDE, x0, t, noise, labels, directions, reduce_variance)  # noqa: B023
 
         checks.append(check_training_step(step, losses, network.parameters.copy(), weight, "(33)"))
     return both(*checks)
@@ -371,7 +389,7 @@ class GivenTimes(TimeSampler):
 
 
 def train(f: Functions) -> Check:
-    """The training loop of score matching: denoising, sliced and implicit, with uneven draws and a moving average."""
+    """The training loop of each form of score matching: labels, label dropout, uneven draws, moving average."""
     return both(*(_train(f, matching) for matching in ("denoising", "sliced", "sliced-vr", "implicit")))
 
 
@@ -379,7 +397,7 @@ def _train(f: Functions, matching: str) -> Check:
     data, n, n_steps = waves(9, 2), 4, N_STEPS if matching == "denoising" else 3
     times = T_MIN + (SDE.horizon - T_MIN) * (0.5 + 0.5 * waves(n_steps, n))
     corrections = 1 + 0.4 * waves(n_steps, n, shift=1.0)
-    network, rng = _small_network(), Remembering()
+    network, rng, classes = _small_network(), Remembering(), np.arange(9) % 2
 
     def run(parameters: Array) -> tuple[Array, Array, Array]:
         network.parameters[:] = parameters
@@ -394,6 +412,8 @@ def _train(f: Functions, matching: str) -> Check:
             ema=ema,
             sampler=GivenTimes(times, corrections),
             matching=matching,
+            labels=classes,
+            label_dropout=0.3,
             batch_size=n,
             learning_rate=0.05,
         )
@@ -402,11 +422,13 @@ def _train(f: Functions, matching: str) -> Check:
     def loss(parameters: Array, step: int) -> float:
         rows, noise, t = rng.given["integers"][step], rng.given["standard_normal"][step], times[step]
         variance, D, directions = np.asarray(SDE.std(t)) ** 2, data.shape[1], None
+        labels = np.where(rng.given["random"][step] < 0.3, NO_LABEL, classes[rows])
         if matching == "implicit":
             directions = np.stack([np.tile(D**0.5 * axis, (n, 1)) for axis in np.eye(D)])
         elif matching != "denoising":
             directions = rng.given["choice"][step][None]
-        losses = _printed_losses(network, parameters, SDE, data[rows], t, noise, directions, matching == "sliced-vr")
+        reduce_variance = matching == "sliced-vr"
+        losses = _printed_losses(network, parameters, SDE, data[rows], t, noise, labels, directions, reduce_variance)
         return float(np.mean(corrections[step] * (variance * losses + (0 if directions is None else D))))
 
     return check_training(
@@ -474,7 +496,7 @@ def continuous_bound(f: Functions) -> Check:
 
 def score_and_divergence(f: Functions) -> Check:
     """The score of a network in three dimensions, its divergence, and Hutchinson's estimate with four probes."""
-    network, x, t = _small_network(3), waves(5, 3), 0.8
+    network, x, t = _small_network(3, n_classes=0), waves(5, 3), 0.8
     scale, std = SDE.level(t)
     levels = np.ones(len(x))
     mlp = mlp_by_hand(network.parameters, network.mlp.sizes)

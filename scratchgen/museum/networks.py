@@ -110,7 +110,7 @@ def _without_skip(self, x, direction, scale, std, coefficients=None, labels=None
     "nn.CategoricalDenoiser.law",
     "check_categorical_denoiser",
 )
-def _law_without_labels(self, x, scale, std, labels=None):
+def _law_without_labels(self, x, scale, std, labels=None, guidance=1.0):
     return CategoricalDenoiser.law(self, x, scale, std)
 
 

@@ -104,8 +104,8 @@ def _perturbed_by_variance(original, self, t, x0, noise):
 
 
 @fault("λ(t) has lost its factor std²", "sde.score_step", "verify: a step of (33)")
-def _unweighted_score(original, network, sde, x0, t, noise, weight):
-    return original(network, sde, x0, t, noise, weight / sde.std(t) ** 2)
+def _unweighted_score(original, network, sde, x0, t, noise, weight, **given):
+    return original(network, sde, x0, t, noise, weight / sde.std(t) ** 2, **given)
 
 
 # --- draws of times --------------------------------------------------------------------------------------------------

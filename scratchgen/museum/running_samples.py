@@ -108,8 +108,8 @@ def _unit_prior(original, self):
 
 
 @fault("Hutchinson's probes are summed, not averaged", "sde.score_and_divergence", "verify: score of a network")
-def _summed_probes(original, network, sde, x, t, probes=None):
-    score, divergence = original(network, sde, x, t, probes)
+def _summed_probes(original, network, sde, x, t, probes=None, labels=None):
+    score, divergence = original(network, sde, x, t, probes, labels)
     return score, divergence * (1 if probes is None else len(probes))
 
 
@@ -142,7 +142,7 @@ def _log_variance_as_log_std(original, mean, log_variance):
 @fault(
     "a denoiser of whole numbers ignores the label", "nn.CategoricalDenoiser.law", "verify: denoiser of whole numbers"
 )
-def _law_without_label(original, self, x, scale, std, labels=None):
+def _law_without_label(original, self, x, scale, std, labels=None, guidance=1.0):
     return original(self, x, scale, std)
 
 

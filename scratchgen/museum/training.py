@@ -82,13 +82,13 @@ def _squared_scale(network, schedule, x0, t, noise, weight, **given):
 
 
 @exhibit("the weights λ are left out of the gradient", "mutation audit", "sde.score_step", "check_training_step")
-def _unweighted_step(network, sde, x0, t, noise, weight):
-    return score_step(network, sde, x0, t, noise, np.ones_like(weight))
+def _unweighted_step(network, sde, x0, t, noise, weight, **given):
+    return score_step(network, sde, x0, t, noise, np.ones_like(weight), **given)
 
 
 @exhibit("the derivative belongs to a shorter direction", "mutation audit", "sde.sliced_step", "check_training_step")
-def _short_directions(network, sde, x0, t, noise, weight, directions, reduce_variance=False):
-    return sliced_step(network, sde, x0, t, noise, weight, 0.5 * directions, reduce_variance)
+def _short_directions(network, sde, x0, t, noise, weight, directions, reduce_variance=False, **given):
+    return sliced_step(network, sde, x0, t, noise, weight, 0.5 * directions, reduce_variance, **given)
 
 
 @exhibit(
@@ -244,8 +244,8 @@ def _euler_for_heun(sde, score, x, times):
 
 
 @exhibit("Hutchinson's probes are summed", "mutation audit", "sde.score_and_divergence", "check_divergence")
-def _summed_probes(network, sde, x, t, probes=None):
-    score, divergence = score_and_divergence(network, sde, x, t, probes)
+def _summed_probes(network, sde, x, t, probes=None, labels=None):
+    score, divergence = score_and_divergence(network, sde, x, t, probes, labels)
     return score, divergence * (1 if probes is None else len(probes))
 
 

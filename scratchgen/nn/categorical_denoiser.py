@@ -11,6 +11,7 @@ import numpy as np
 
 from scratchgen.likelihood import draw_levels, level_values, logsumexp, quiet_log, softmax
 from scratchgen.nn.features import NO_LABEL, augment_columns, count_told, label_indicators, time_features
+from scratchgen.nn.labels import guided
 from scratchgen.nn.mlp import Backward
 from scratchgen.nn.networks import Network, Picture, check_choices, new_network
 from scratchgen.nn.noise_network import as_levels
@@ -21,6 +22,7 @@ from scratchgen.validation import (
     IntArray,
     as_arrays,
     as_count,
+    as_guidance,
     as_labels,
     as_widths,
     check_levels,
@@ -191,6 +193,19 @@ class CategoricalDenoiser:
 
     # --- the distribution over the levels --------------------------------------------------------------------------
 
+    def _guided_logits(
+        self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None, guidance: float
+    ) -> Array:
+        """`logits` with the levels first, (n_levels, N, D)."""
+        guidance = as_guidance(guidance, labels)
+        told = self._logits(x, scale, std, labels)
+        if guidance == 1:
+            return told
+        mixed = guided(self._logits(x, scale, std, None), told, guidance)
+        if np.isneginf(mixed.max(axis=0)).any():
+            raise ArithmeticError("no level is possible both with the label and without it; leave guidance at 1")
+        return mixed
+
     def _logits(self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None) -> Array:
         """log P(x_0d = l_k | x_t) up to a constant in every dimension, (n_levels, N, D), float64."""
         x, scale, std = self._columns(x, scale, std)
@@ -208,11 +223,25 @@ class CategoricalDenoiser:
         means = law.reshape(len(law), -1).T @ values
         return means.reshape(*law.shape[1:], *values.shape[1:])
 
-    def logits(self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None) -> Array:
+    def logits(
+        self,
+        x: Array,
+        scale: Array | float,
+        std: Array | float,
+        labels: IntArray | None = None,
+        guidance: float = 1.0,
+    ) -> Array:
         """log P(x_0d = l_k | x_t) up to a constant in every dimension, (N, D, n_levels); arguments as for `law`."""
-        return np.moveaxis(self._logits(x, scale, std, labels), 0, -1)
+        return np.moveaxis(self._guided_logits(x, scale, std, labels, guidance), 0, -1)
 
-    def law(self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None) -> Array:
+    def law(
+        self,
+        x: Array,
+        scale: Array | float,
+        std: Array | float,
+        labels: IntArray | None = None,
+        guidance: float = 1.0,
+    ) -> Array:
         """P(x_0d = l_k | x_t), (N, D, n_levels), the decoder of the last step.
 
         Parameters
@@ -222,13 +251,16 @@ class CategoricalDenoiser:
         scale, std : float or (N,)
             Noise level: x_t = scale · x_0 + std · ε.
         labels : (N,) of 0..n_classes−1, or NO_LABEL, optional
+        guidance : float
+            w of the logits log P(l_k | x_t) + w (log P(l_k | x_t, y) − log P(l_k | x_t)), see `guided`: 0 is the law
+            without the label, 1 that given the label; larger w make the levels sharper that the label speaks for.
 
         Returns
         -------
         law : (N, D, n_levels)
             In float64; probabilities below 1e-292 of the largest become 0.  `log_mass` has no such limit.
         """
-        return np.moveaxis(softmax(self._logits(x, scale, std, labels), axis=0), 0, -1)
+        return np.moveaxis(softmax(self._guided_logits(x, scale, std, labels, guidance), axis=0), 0, -1)
 
     def log_mass(
         self, level: Array, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None
@@ -253,17 +285,25 @@ class CategoricalDenoiser:
         scale: Array | float,
         std: Array | float,
         labels: IntArray | None = None,
+        guidance: float = 1.0,
     ) -> Array:
         """Draw whole numbers x_0 ~ P(x_0 | x_t), (N, D); arguments as for `law`."""
         check_rng(rng)
-        law = self.law(x, scale, std, labels)
+        law = self.law(x, scale, std, labels, guidance)
         return draw_levels(law, rng.random(law.shape[:2])).astype(np.float64)
 
     # --- predicted noise -------------------------------------------------------------------------------------------
 
-    def __call__(self, x: Array, scale: Array | float, std: Array | float, labels: IntArray | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        scale: Array | float,
+        std: Array | float,
+        labels: IntArray | None = None,
+        guidance: float = 1.0,
+    ) -> Array:
         """ε̂ = (x_t − scale E[x_0 | x_t])/std, (N, D); arguments as for `law`."""
-        law = np.moveaxis(self.law(x, scale, std, labels), -1, 0)
+        law = np.moveaxis(self.law(x, scale, std, labels, guidance), -1, 0)
         x, scale, std = self._columns(x, scale, std)
         return (x - scale * self._mean_of(self.levels, law).astype(x.dtype)) / std
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from scratchgen.likelihood import LOG_2PI, kl_diag_standard, levels_of, log_bin_mass
-from scratchgen.nn import NoisePredictor, check_network
+from scratchgen.nn import AnyPredictor, check_network
 from scratchgen.quadrature import tanh_sinh
 from scratchgen.sde.flow import as_pair
 from scratchgen.sde.matching import denoising_score_matching, implicit_score_matching, predict_score
@@ -164,7 +164,7 @@ def prior_loss(sde: LinearSDE, x0: Array) -> Array:
     return kl_diag_standard(scale * x0 / sde.prior_std, log_variance)
 
 
-def diffusion_loss(network: NoisePredictor, sde: LinearSDE, x0: Array, t: Array, noise: Array, t_min: float) -> Array:
+def diffusion_loss(network: AnyPredictor, sde: LinearSDE, x0: Array, t: Array, noise: Array, t_min: float) -> Array:
     """½ (log-SNR(t_min) − log-SNR(T)) std² ‖s_θ(x_t, t) + ε/std‖², (N,), nats, with one time an example.
 
     The mean over ε ~ N(0, I) and over times t that are uniform in log-SNR on [t_min, T], see `TimeSampler`, is the
@@ -172,7 +172,7 @@ def diffusion_loss(network: NoisePredictor, sde: LinearSDE, x0: Array, t: Array,
 
     Parameters
     ----------
-    network : NoiseNetwork or CategoricalDenoiser
+    network : NoiseNetwork, CategoricalDenoiser or GuidedNetwork
     x0, noise : (N, D)
         x_0 and ε.
     t : (N,)

@@ -15,9 +15,9 @@ its denoiser.
 
 import numpy as np
 
-from scratchgen.nn import NoisePredictor, check_network
+from scratchgen.nn import AnyPredictor, NoisePredictor, check_network
 from scratchgen.sde.processes import LinearSDE, as_time, check_times
-from scratchgen.validation import Array, as_arrays, check_flag, check_positive, column
+from scratchgen.validation import Array, IntArray, as_arrays, check_flag, check_positive, column
 
 
 def explicit_score_matching(score: Array, target: Array) -> Array:
@@ -95,7 +95,7 @@ def sliced_score_matching(score: Array, direction: Array, derivative: Array, red
 # --- the score of a noise network ------------------------------------------------------------------------------------
 
 
-def predict_score(network: NoisePredictor, sde: LinearSDE, x: Array, t: Array | float) -> Array:
+def predict_score(network: AnyPredictor, sde: LinearSDE, x: Array, t: Array | float) -> Array:
     """s_θ(x, t) = −ε̂/std ≈ ∇log p_t(x), (N, D), for x (N, D) and t a number or (N,).
 
     The score of p_t is −E[ε | x_t = x]/std, and ε̂ approximates E[ε | x_t = x].
@@ -107,12 +107,12 @@ def predict_score(network: NoisePredictor, sde: LinearSDE, x: Array, t: Array | 
     return -network(x, scale, std) / column(std, x)
 
 
-def predict_x0(network: NoisePredictor, x: Array, scale: Array | float, std: Array | float) -> Array:
+def predict_x0(network: AnyPredictor, x: Array, scale: Array | float, std: Array | float) -> Array:
     """x̂_0 = (x_t − std · ε̂)/scale ≈ E[x_0 | x_t], (N, D), for x_t = scale · x_0 + std · ε, (N, D).
 
     Parameters
     ----------
-    network : NoisePredictor
+    network : NoiseNetwork, CategoricalDenoiser or GuidedNetwork
         ε̂.
     x : (N, D)
         x_t.
@@ -125,7 +125,12 @@ def predict_x0(network: NoisePredictor, x: Array, scale: Array | float, std: Arr
 
 
 def score_and_divergence(
-    network: NoisePredictor, sde: LinearSDE, x: Array, t: float, probes: Array | None = None
+    network: NoisePredictor,
+    sde: LinearSDE,
+    x: Array,
+    t: float,
+    probes: Array | None = None,
+    labels: IntArray | None = None,
 ) -> tuple[Array, Array]:
     """s_θ, (N, D), and div s_θ = tr ∇s_θ, (N,), at x (N, D) and one time t.
 
@@ -134,6 +139,7 @@ def score_and_divergence(
     probes : (n, N, D), optional
         Random vectors v with E vvᵀ = I.  The divergence is then Hutchinson's estimate, the mean of vᵀ(∇s_θ)v over n
         backward passes.  If None, the divergence is exact and takes D backward passes.
+    labels : (N,) of int, optional
     """
     check_network(network)
     t = as_time(sde, t)
@@ -141,7 +147,7 @@ def score_and_divergence(
     if probes is not None and not len(probes):
         raise ValueError("probes must hold at least one vector a row, got none; pass None for the exact divergence")
     scale, std = sde.level(t)
-    eps_hat, backward = network.vjp(x, scale, std)
+    eps_hat, backward = network.vjp(x, scale, std, labels=labels)
     if probes is None:  # the sum over unit vectors is the divergence
         probes, weight = np.broadcast_to(np.eye(x.shape[1])[:, None], (x.shape[1], *x.shape)), 1.0
     else:

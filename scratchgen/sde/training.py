@@ -17,6 +17,7 @@ import numpy as np
 from scratchgen.augmentation import Copies, check_copies
 from scratchgen.nn import (
     EMA,
+    NO_LABEL,
     Adam,
     NoiseNetwork,
     NoisePredictor,
@@ -27,6 +28,7 @@ from scratchgen.nn import (
     check_step,
     check_update,
     cosine_decay,
+    drop_labels,
 )
 from scratchgen.sde.matching import denoising_error, sliced_error
 from scratchgen.sde.processes import LinearSDE, check_noise, check_process
@@ -38,6 +40,7 @@ from scratchgen.validation import (
     as_choice,
     as_count,
     as_finite,
+    as_labels,
     as_number,
     check_levels,
     check_not_empty,
@@ -154,6 +157,7 @@ def sliced_step(
     weight: Array,
     directions: Array,
     reduce_variance: bool = False,
+    labels: IntArray | None = None,
 ) -> Array:
     """`sliced_score_matching` of every example, (N,), averaged over M directions, and its gradient.
 
@@ -166,6 +170,7 @@ def sliced_step(
         v.
     reduce_variance : bool
         As for `sliced_score_matching`.
+    labels : (N,) of int, optional
 
     Raises
     ------
@@ -181,7 +186,9 @@ def sliced_step(
     x_t = np.concatenate([sde.perturb(t, x0, noise)] * M)
     scale, std, weight = (np.concatenate([values] * M) for values in (*sde.marginal(t), weight))
     v, s = directions.reshape(x_t.shape), column(std, x_t)
-    eps_hat, derivative, backward = network.jvp(x_t, v, scale, std)
+    if labels is not None:
+        labels = np.tile(as_labels(labels, len(x0), np.iinfo(np.int64).max, first=NO_LABEL), M)
+    eps_hat, derivative, backward = network.jvp(x_t, v, scale, std, labels=labels)
     losses, by_score, by_derivative = sliced_error(-eps_hat / s, v, -derivative / s, reduce_variance)
     by_mean = column(-weight / std / len(x_t), x_t)
     backward(by_mean * by_score, by_mean * by_derivative)
@@ -227,6 +234,8 @@ def train(
     sampler: TimeSampler,
     matching: str = "denoising",
     directions: str = "rademacher",
+    labels: IntArray | None = None,
+    label_dropout: float = 0.1,
     augment: Copies | None = None,
     batch_size: int = 256,
     learning_rate: float = 5e-3,
@@ -247,7 +256,7 @@ def train(
     n_steps : int
         Number of gradient steps, with those that `adam` has done before.
     rng : Generator
-        Source of batches, times, noise, directions and dropped units.
+        Source of batches, times, noise, dropped labels, directions and dropped units.
     adam : Adam
         The optimiser of `network.parameters`.
     ema : EMA
@@ -259,6 +268,10 @@ def train(
         then E‖ε − ε̂‖².
     directions : {"rademacher", "gaussian"}
         Distribution of v in the sliced forms.
+    labels : (N,) of int, optional
+        Class of every example.
+    label_dropout : float
+        Probability that a label is replaced by NO_LABEL, so that the network also learns s_θ without a label.
     augment : callable, optional
         augment(rows, rng) -> x_0 of these rows of x, changed, (n, D), and the numbers of the change, (n, n_augment).
         For "denoising" only.
@@ -288,6 +301,8 @@ def train(
     check_copies(augment)
     if augment is not None and matching != "denoising":
         raise ValueError(f"augment must be None for matching={matching!r}; use matching='denoising'")
+    labels = None if labels is None else as_labels(labels, len(x), np.iinfo(np.int64).max, first=NO_LABEL)
+    label_dropout = as_number(label_dropout, "label_dropout", low=0.0, high=1.0)
     check_loop(n_steps, as_count(batch_size, "batch_size"), learning_rate)
     check_adam(adam, network.parameters)
     check_average(ema, network.parameters)
@@ -297,14 +312,15 @@ def train(
         x0, changes = (x.take(rows, axis=0), None) if augment is None else augment(rows, rng)
         noise = rng.standard_normal(x0.shape, dtype=x0.dtype)
         cells, t, correction = sampler.draw(batch_size, rng)
+        told = None if labels is None else drop_labels(labels[rows], label_dropout, rng)
         variance = sde.std(t) ** 2  # std² ‖s_θ + ε/std‖² = ‖ε − ε̂‖²; λ(t) is std² times the density of t
         with np.errstate(over="ignore", invalid="ignore"):  # `check_step` and `check_update` find overflow
             if matching == "denoising":
-                given = {"augment_labels": changes, "rng": rng}
+                given = {"labels": told, "augment_labels": changes, "rng": rng}
                 losses = variance * score_step(network, sde, x0, t, noise, correction * variance, **given)
             else:
                 v, reduce_variance = draw_directions(matching, directions, x0, rng), matching != "sliced"
-                scores = sliced_step(network, sde, x0, t, noise, correction * variance, v, reduce_variance)
+                scores = sliced_step(network, sde, x0, t, noise, correction * variance, v, reduce_variance, told)
                 losses = variance * scores + x0.shape[1]
             loss = float(correction @ losses) / batch_size
             check_step(step, loss, network.gradient)
