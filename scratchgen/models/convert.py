@@ -30,16 +30,16 @@ def to_sde(ddpm: DDPM, sde: LinearSDE | None = None, t_min: float | None = None)
     NotFittedError
         If the DDPM is not fitted.
     ValueError
-        If `prediction` is not "v" or "levels", or the model has labels or clip_x0.
+        If `prediction` is not "v" or "levels", or the model has clip_x0.
     """
     if not isinstance(ddpm, DDPM):
         raise TypeError(f"ddpm must be a DDPM, got {ddpm!r:.60}; pass a fitted model")
     schedule = ddpm.schedule_
-    prediction, n_classes, clip_x0 = (ddpm._params_of_fit[name] for name in ("prediction", "n_classes", "clip_x0"))
-    if prediction not in ("v", "levels") or n_classes or clip_x0:
+    prediction, clip_x0 = (ddpm._params_of_fit[name] for name in ("prediction", "clip_x0"))
+    if prediction not in ("v", "levels") or clip_x0:
         raise ValueError(
-            "ddpm must have prediction 'v' or 'levels', no labels and no clip_x0, got prediction="
-            f"{prediction!r}, n_classes={n_classes}, clip_x0={clip_x0}; train a ScoreSDE"
+            f"ddpm must have prediction 'v' or 'levels' and no clip_x0, got prediction={prediction!r}, "
+            f"clip_x0={clip_x0}; train a ScoreSDE"
         )
     sde = VP() if sde is None else sde
     check_process(sde)

@@ -34,12 +34,12 @@ from scratchgen.ddpm import (
     reverse_variance,
     train,
 )
-from scratchgen.likelihood import level_values, levels_of
+from scratchgen.likelihood import level_values
 from scratchgen.models.diffusion import DiffusionModel
-from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
+from scratchgen.models.estimator import UNTRAINED, finite, framed
 from scratchgen.models.files import FLOAT64, Form
 from scratchgen.models.network_model import TrainingLoop
-from scratchgen.nn import CategoricalDenoiser
+from scratchgen.nn import CategoricalDenoiser, GuidedNetwork
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import exponential_sampler
 from scratchgen.timestep_sampling import STEP_CHOICES, TimestepSampler
@@ -48,13 +48,10 @@ from scratchgen.validation import (
     RNG,
     Array,
     ArrayLike,
-    IntArray,
     as_arrays,
     as_choice,
     as_count,
     as_generator,
-    as_guidance,
-    as_number,
     as_stochasticity,
     check_flag,
 )
@@ -67,7 +64,8 @@ LEAST_PATHS = 64  # that `iwae` computes at a time, since a call of the network 
 class DDPM(DiffusionModel):
     """Denoising diffusion probabilistic model (Ho, Jain and Abbeel 2020) with an MLP.
 
-    The training loss is E_t λ_t ‖ε − ε̂(x_t, t)‖² with t uniform on 1..T, which is (29) with λ_t as its weight.
+    The training loss is E_t λ_t ‖ε − ε̂(x_t, t)‖² with t uniform on 1..T, which is (29) with λ_t as its weight.  `train`
+    minimises it by Algorithm 1.
 
     Parameters
     ----------
@@ -97,6 +95,7 @@ class DDPM(DiffusionModel):
         sampling and in the bound.
     n_classes : int
         Number of classes.  With labels 0..n_classes−1 given to `fit`, the network learns ε̂(x_t, t, y) and ε̂(x_t, t).
+        With prediction="levels" its law given a label starts from the histograms of the class.
     label_dropout : float
         Probability that the label of an example is left out in training; 0.1 is a value of Ho and Salimans (2022).
     hidden : sequence of int
@@ -195,8 +194,6 @@ class DDPM(DiffusionModel):
     weighting: str = "simple"
     step_choice: str = "uniform"
     clip_x0: bool = False
-    n_classes: int = 0
-    label_dropout: float = 0.1
     variance_: Array = field(init=False)
     noise_losses_: Array = field(init=False)
     schedule_: NoiseSchedule = field(init=False)
@@ -204,42 +201,6 @@ class DDPM(DiffusionModel):
     _of_levels: str = field(init=False)  # "law" or "mixture"; empty for steps with `variance_`
 
     # --- training --------------------------------------------------------------------------------------------------
-
-    def fit(self, x: ArrayLike, y: object = None) -> Self:
-        """Train from scratch on x, (N, D), to the end; arguments and errors as for `train`."""
-        return self._run(self.train(x, y))
-
-    def resume(self, x: ArrayLike, y: object = None) -> Self:
-        """Go on with a training that has not ended, see `Estimator.resume`; y are its labels."""
-        return self._run(self.train(x, y, resume=True))
-
-    def train(self, x: ArrayLike, y: object = None, *, resume: bool = False) -> Iterator[Progress]:
-        """Minimise E_t λ_t ‖ε − ε̂(x_t, t)‖² by Algorithm 1.
-
-        Parameters
-        ----------
-        x : (N, D)
-            An array, or a data frame; `Estimator.fit` says what its names are for.
-        y : (N,) of int, optional
-            Labels 0..n_classes−1, needed if n_classes > 0; ignored if n_classes is 0.
-        resume : bool
-            Go on after the last step of a training that has not ended, see `Estimator.resume`.
-
-        Yields
-        ------
-        progress : Progress
-            After every step, with the weighted loss of the batch, summed over dimensions.  The expected loss of the
-            optimal network is not 0.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If x, y or a constructor argument is wrong.
-        ArithmeticError
-            If the loss or the gradient becomes NaN or infinite, or the parameters overflow.  The model then keeps the
-            last good parameters, or, if the first step fails, the fit from before.
-        """
-        return self._follow(partial(self._loop, x, y), resume)
 
     def _loop(self, x: ArrayLike, y: object, resume: bool) -> TrainingLoop:
         """Algorithm 1 on x and y with the arguments of the model; then `variance_`."""
@@ -279,11 +240,9 @@ class DDPM(DiffusionModel):
                 f"schedule must be a NoiseSchedule or None, got {self.schedule!r}; NoiseSchedule.linear(100)"
             )
         self._given_variance  # noqa: B018 - the check of `variance`
-        as_number(self.label_dropout, "label_dropout", low=0.0, high=1.0)
 
     def _check_choices(self) -> None:
         """Raise ValueError if a choice is none of its names, or clip_x0 is set without n_levels."""
-        as_count(self.n_classes, "n_classes", minimum=0)
         check_flag(self.clip_x0, "clip_x0")
         as_choice(self.prediction, "prediction", (*PREDICTIONS, "levels"))
         as_choice(self.weighting, "weighting", WEIGHTINGS)
@@ -410,41 +369,35 @@ class DDPM(DiffusionModel):
 
     # --- prediction and sampling -----------------------------------------------------------------------------------
 
-    def _predictor(self, y: ArrayLike | None, n: int, guidance: float = 1.0) -> Callable[[Array, int], Array]:
-        """ε̂ as a function of x_t (n, D) and t, for n examples with labels y (n,)."""
-        labels = None if y is None else self._as_labels(y, n)
-        as_guidance(guidance, labels)
+    def _predictor(self, given: GuidedNetwork) -> Callable[[Array, int], Array]:
+        """ε̂ as a function of x_t (n, D) and t, for n examples with the labels of `given`."""
         return partial(
             predict_noise,
-            self.network_,
+            given.network,
             self.schedule_,
-            labels=labels,
-            guidance=guidance,
+            labels=given.labels,
+            guidance=given.guidance,
+            guidance_in=given.guidance_in,
             prediction=self._eps_prediction,
             clip=self._clips,
         )
 
-    def _reverse_steps(
-        self, y: ArrayLike | None, n: int, guidance: float = 1.0
-    ) -> tuple[EpsHat | LevelLaw, str | Array]:
+    def _reverse_steps(self, given: GuidedNetwork) -> tuple[EpsHat | LevelLaw, str | Array]:
         """`eps_hat` and `variance` of the reverse steps of n examples, as for `scratchgen.ddpm.bound_terms`."""
-        eps_hat = self._predictor(y, n, guidance)
         if not self._of_levels:
-            return eps_hat, self.variance_
-        if guidance != 1:
+            return self._predictor(given), self.variance_
+        if given.guidance != 1 and given.guidance_in != "logits":
             raise ValueError(
-                f"guidance must be 1 for ancestral steps with variance={self._of_levels!r}, got {guidance:g}; "
-                "take DDIM steps (eta) or multistep steps (stochasticity)"
+                f"guidance_in must be 'logits' for ancestral steps with variance={self._of_levels!r} and guidance="
+                f"{given.guidance:g}, got {given.guidance_in!r}; pass 'logits', or take DDIM steps (eta) or multistep "
+                "steps (stochasticity)"
             )
-        network, schedule, labels = self.network_, self.schedule_, None if y is None else self._as_labels(y, n)
+        schedule, levels = self.schedule_, level_values(int(self._params_of_fit["n_levels"]))
+        return LevelLaw(schedule, levels, lambda x_t, t: given.law(x_t, *self._level(t))), self._of_levels
 
-        def law(x_t: Array, t: int) -> Array:
-            out: Array = network.law(x_t, float(schedule.alpha_bar[t]), float(schedule.beta_bar[t]), labels)  # type: ignore[union-attr]
-            return out
-
-        return LevelLaw(schedule, level_values(int(self._params_of_fit["n_levels"])), law), self._of_levels
-
-    def eps_hat(self, x_t: Array, t: int, y: ArrayLike | None = None, guidance: float = 1.0) -> Array:
+    def eps_hat(
+        self, x_t: Array, t: int, y: ArrayLike | None = None, guidance: float = 1.0, guidance_in: str = "eps"
+    ) -> Array:
         """Predicted total noise ε̂(x_t, t), (N, D).
 
         Parameters
@@ -456,14 +409,20 @@ class DDPM(DiffusionModel):
         y : (N,) of int, optional
             Labels.  ε̂ is then ε̂(x_t, t) + guidance · (ε̂(x_t, t, y) − ε̂(x_t, t)).
         guidance : float
-            See `scratchgen.ddpm.predict_noise`.  Values other than 1 need labels.
+            0 ignores the labels, 1 gives the model of p(x | y), and larger values strengthen the dependence on y.
+            Values other than 1 need labels.
+        guidance_in : {"eps", "logits"}
+            Quantity that guidance mixes, see `scratchgen.nn.GuidedNetwork`: ε̂ as above, or, for prediction="levels",
+            the logits of the law over the levels, from whose mean ε̂ then follows.
         """
         x_t = as_arrays("x_t (N, D)", x_t, D=self.n_features_in_)
-        return self._predictor(y, len(x_t), guidance)(x_t, t)
+        return self._predictor(self._given(y, len(x_t), guidance, guidance_in))(x_t, t)
 
-    def predict_score(self, x_t: Array, t: int) -> Array:
-        """Score −ε̂/β̄_t ≈ ∇ log p_t(x_t), (N, D), for x_t (N, D) in the model's units and an int t in 1..T."""
-        return -self.eps_hat(x_t, t) / float(self.schedule_.beta_bar[t])
+    def predict_score(
+        self, x_t: Array, t: int, y: ArrayLike | None = None, guidance: float = 1.0, guidance_in: str = "eps"
+    ) -> Array:
+        """Score −ε̂/β̄_t ≈ ∇ log p_t(x_t), (N, D), in the model's units; arguments as for `eps_hat`."""
+        return -self.eps_hat(x_t, t, y, guidance, guidance_in) / float(self.schedule_.beta_bar[t])
 
     def sample_path(
         self,
@@ -473,16 +432,18 @@ class DDPM(DiffusionModel):
         y: ArrayLike | None = None,
         guidance: float = 1.0,
         *,
+        guidance_in: str = "eps",
         stochasticity: float | None = None,
         denoise_last: bool = False,
     ) -> Iterator[tuple[int, Array]]:
         """Yield (t, x_t) for t = T..0 along n trajectories, x_t (n, D) in the model's units; see `sample`."""
         self._check_sampler(eta, stochasticity, denoise_last)
         rng, n = as_generator(rng), as_count(n, "n", minimum=0)
+        given = self._given(y, n, guidance, guidance_in)
         if eta is None and stochasticity is None:
-            eps_hat, variance = self._reverse_steps(y, n, guidance)
+            eps_hat, variance = self._reverse_steps(given)
         else:
-            eps_hat, variance = self._predictor(y, n, guidance), self.variance_
+            eps_hat, variance = self._predictor(given), self.variance_
         x_T = rng.standard_normal((n, self.n_features_in_), dtype=np.float32)
         if stochasticity is not None:
             return self._multistep_path(eps_hat, x_T, rng, stochasticity)
@@ -537,6 +498,7 @@ class DDPM(DiffusionModel):
         y: ArrayLike | None = None,
         guidance: float = 1.0,
         *,
+        guidance_in: str = "eps",
         stochasticity: float | None = None,
         denoise_last: bool = False,
         as_frame: bool = False,
@@ -554,8 +516,9 @@ class DDPM(DiffusionModel):
             η in [0, 1] of DDIM steps, which then replace the ancestral steps; for η = 0 x_T determines x_0.
         y : (n,) of int, optional
             Labels.
-        guidance : float
-            As for `eps_hat`.
+        guidance, guidance_in
+            As for `eps_hat`.  Ancestral steps with variance "law" and "mixture" need a law over the levels, and
+            therefore guidance in the logits.  With guidance in ε̂ the last draw of whole numbers is that given y.
         stochasticity : float, optional
             c of the multistep steps of `scratchgen.sde.exponential_step`, which then replace the ancestral steps: 0 for
             DPM-Solver++(2M), the flow, and 1 for SDE-DPM-Solver++(2M).  They are the best for few calls, if the t are
@@ -579,22 +542,22 @@ class DDPM(DiffusionModel):
         """
         rng, n = as_generator(rng), as_count(n, "n", minimum=0)
         labels = None if y is None else self._as_labels(y, n)
-        further: Any = {"guidance": guidance, "stochasticity": stochasticity, "denoise_last": denoise_last}
+        guide: Any = {"guidance": guidance, "guidance_in": guidance_in}
+        further: Any = {"stochasticity": stochasticity, "denoise_last": denoise_last, **guide}
 
         def draw(rows: slice) -> Array:
             own = None if labels is None else labels[rows]
             path = self.sample_path(rows.stop - rows.start, rng, eta, own, **further)
             (_, x_1), (_, x) = deque(path, maxlen=2)
             if isinstance(self.network_, CategoricalDenoiser):
-                return self.network_.draw(rng, x_1, *self._first_level, own)
+                return self._given(own, len(x_1), **guide).draw(rng, x_1, *self._level(1))
             return self._to_levels(self.to_data(x))
 
         return by_blocks(draw, n, self._numbers_a_row())
 
-    @property
-    def _first_level(self) -> tuple[float, float]:
-        """ᾱ_1 and β̄_1, the noise level of step 1."""
-        return float(self.schedule_.alpha_bar[1]), float(self.schedule_.beta_bar[1])
+    def _level(self, t: int) -> tuple[float, float]:
+        """ᾱ_t and β̄_t, the noise level of step t."""
+        return float(self.schedule_.alpha_bar[t]), float(self.schedule_.beta_bar[t])
 
     # --- likelihood ------------------------------------------------------------------------------------------------
 
@@ -618,16 +581,13 @@ class DDPM(DiffusionModel):
                 losses[t] += ((slope / 2) ** 2).sum(axis=0) if by_dimension else error.sum()  # slope is 2(ε̂ − ε)
         return losses / n
 
-    def _decoder(self, x0: Array, y: ArrayLike | None) -> Callable[[Array], Array] | None:
+    def _decoder(self, x0: Array, given: GuidedNetwork) -> Callable[[Array], Array] | None:
         """log P(x_0 | x_1) of whole numbers x_0, (N,), as a function of x_1; None for real numbers."""
-        network, n_levels = self.network_, self.n_levels
-        if isinstance(network, CategoricalDenoiser):
-            levels, labels = levels_of(x0, len(network.levels)), None if y is None else self._as_labels(y, len(x0))
-            return lambda x_1: network.log_mass(levels, x_1, *self._first_level, labels)
+        n_levels, eps_hat = self.n_levels, self._predictor(given)
+        if isinstance(self.network_, CategoricalDenoiser):
+            return self._decoder_of_levels(x0, given, self._level(1))
         if n_levels is None:
             return None
-
-        eps_hat = self._predictor(y, len(x0))
         return lambda x_1: -reconstruction_loss(self.schedule_, x0, x_1, eps_hat, self.variance_, n_levels)
 
     @finite(UNTRAINED)
@@ -640,18 +600,14 @@ class DDPM(DiffusionModel):
         rng, labels, T = as_generator(rng), self._labels_of(y, x), self.schedule_.T
 
         def terms(x0: Array, rows: slice) -> Array:
-            y = None if labels is None else labels[rows]
-            (steps, variance), decoder = self._reverse_steps(y, len(x0)), self._decoder(x0, y)
+            given = self._given(None if labels is None else labels[rows], len(x0))
+            (steps, variance), decoder = self._reverse_steps(given), self._decoder(x0, given)
             noise, omega = ((rng.standard_normal(x0.shape) for _ in range(T)) for _ in range(2))  # ω: for the mixture
             terms = bound_terms(self.schedule_, x0, steps, noise, variance, decoder=decoder, omega=omega)
             terms[:, 0] += self._log_volume
             return f(terms)
 
         return self._by_blocks(terms, x, max(T + 1, self._numbers_a_row()))
-
-    def _labels_of(self, y: ArrayLike | None, x: ArrayLike) -> IntArray | None:
-        """Labels y of the rows of x, (N, D), after checks; None if y is None."""
-        return None if y is None else self._as_labels(y, len(self._as_fitted_samples(x)))
 
     @finite(UNTRAINED)
     def elbo(self, x: ArrayLike, rng: RNG = None, y: ArrayLike | None = None) -> Array:
@@ -683,8 +639,8 @@ class DDPM(DiffusionModel):
         n_draws = as_count(n_draws, "n_draws")
 
         def bound(x0: Array, rows: slice) -> Array:
-            y, log_weights = None if labels is None else labels[rows], []
-            (steps, variance), decoder = self._reverse_steps(y, len(x0)), self._decoder(x0, y)
+            given, log_weights = self._given(None if labels is None else labels[rows], len(x0)), []
+            (steps, variance), decoder = self._reverse_steps(given), self._decoder(x0, given)
             for _ in range(n_draws):
                 path = q_path(schedule, x0, (rng.standard_normal(x0.shape) for _ in range(schedule.T)))
                 log_p = reverse_log_prob(schedule, path, steps, variance, decoder)

@@ -37,7 +37,7 @@ try:
 except ImportError:  # Windows refuses to delete a file that is open, which serves the same purpose
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 4  # 3 had no number of planned steps, and 2 no state of a training
+FORMAT = 5  # 4 had no histograms of classes, 3 no number of planned steps, and 2 no state of a training
 LARGEST_NUMBER = 1e130  # in size; variances of the largest data that models accept, 1e60, are below it
 LARGEST_HEADER = 2**23  # letters
 LARGEST_TRAINING = 2**16  # letters; the state of MT19937 has 8000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
@@ -11,11 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from scratchgen.blocks import by_blocks
-from scratchgen.likelihood import levels_of
 from scratchgen.models.diffusion import DiffusionModel
-from scratchgen.models.estimator import UNTRAINED, Progress, finite, framed
+from scratchgen.models.estimator import UNTRAINED, finite, framed
 from scratchgen.models.network_model import TrainingLoop
-from scratchgen.nn import CategoricalDenoiser
+from scratchgen.nn import AnyPredictor, CategoricalDenoiser
 from scratchgen.sde import (
     DIRECTIONS,
     MATCHINGS,
@@ -62,9 +61,10 @@ LEAST_FLOWS = 4096  # that `log_prob` integrates at a time, since a call of the 
 class ScoreSDE(DiffusionModel):
     """Score-based model with s_θ = −ε̂/std, (33), on a VP, sub-VP or VE process (Song et al. 2021).
 
-    The training loss is one of three forms of score matching that do not need the true score: denoising, E‖s_θ +
-    ε/std‖², implicit and sliced.  All three have the minimiser of (33).  Denoising score matching is E‖ε − ε̂‖²/std²,
-    so that a weighting λ(t) can be replaced by a distribution of training times.
+    The training loss, which `train` minimises, is one of three forms of score matching that do not need the true score:
+    denoising, E‖s_θ + ε/std‖², implicit and sliced.  All three have the minimiser of (33).  Denoising score matching is
+    E‖ε − ε̂‖²/std², so that a weighting λ(t) can be replaced by a distribution of training times.  The implicit and
+    sliced losses of a batch can be negative.
 
     Parameters
     ----------
@@ -99,6 +99,11 @@ class ScoreSDE(DiffusionModel):
     prediction : {"v", "levels"}
         Quantity that the network predicts.  "levels" is for whole numbers: a `CategoricalDenoiser` predicts the
         distribution over the n_levels, which is also the decoder P(x_0 | x_t) at t_min.
+    n_classes : int
+        Number of classes.  With labels 0..n_classes−1 given to `fit`, the network learns ε̂(x_t, t, y) and ε̂(x_t, t).
+        With prediction="levels" its law given a label starts from the histograms of the class.
+    label_dropout : float
+        As for DDPM.
     hidden, network, dropout, picture, n_coordinate_features
         As for DDPM; dropout needs matching="denoising".
     n_steps, batch_size, learning_rate, weight_decay, ema_decay, standardize, rng
@@ -131,6 +136,13 @@ class ScoreSDE(DiffusionModel):
     >>> model = ScoreSDE(n_levels=4, prediction="levels", hidden=(16,), n_steps=20, rng=0).fit(levels)
     >>> bool(abs(-model.elbo(levels, rng=1).mean() / (3 * np.log(2)) - 2) < 0.1)  # four equal levels: 2 bits
     True
+
+    With labels, and guidance:
+
+    >>> y = (x[:, 0] > 0).astype(int)
+    >>> model = ScoreSDE(n_classes=2, hidden=(16,), n_steps=20, rng=0).fit(x, y)
+    >>> model.sample(3, rng=1, y=[0, 1, 1], guidance=2.0).shape, model.elbo(x[:5], rng=2, y=y[:5]).shape
+    ((3, 2), (5,))
     """
 
     sde: LinearSDE | None = None
@@ -144,36 +156,12 @@ class ScoreSDE(DiffusionModel):
 
     # --- training --------------------------------------------------------------------------------------------------
 
-    def train(self, x: ArrayLike, *, resume: bool = False) -> Iterator[Progress]:
-        """Minimise the score-matching loss by Adam.
-
-        Parameters
-        ----------
-        x : (N, D)
-        resume : bool
-            Go on after the last step of a training that has not ended, see `Estimator.resume`.
-
-        Yields
-        ------
-        progress : Progress
-            After every step, with the loss of the batch, summed over dimensions; its expectation is E‖ε − ε̂‖².  The
-            expected loss of the optimal network is not 0.  The implicit and sliced losses of a batch can be negative.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If x or a constructor argument is wrong.
-        ArithmeticError
-            If the loss or the gradient becomes NaN or infinite, or the parameters overflow.  The model then keeps the
-            last good parameters, or, if the first step fails, the fit from before.
-        """
-        return self._follow(partial(self._loop, x), resume)
-
-    def _loop(self, x: ArrayLike, resume: bool) -> TrainingLoop:
-        """Score matching on x with the arguments of the model."""
+    def _loop(self, x: ArrayLike, y: object, resume: bool) -> TrainingLoop:
+        """Score matching on x and y with the arguments of the model."""
         self._check_parameters()
         sampler = TimeSampler(self._process, self.t_min, self.weighting, self.time_choice)
-        network, adam, ema, data, _, rng, state, validate, copies = self._begin(x, None, sampler.cells, resume)
+        parts = self._begin(x, y, sampler.cells, resume)
+        network, adam, ema, data, labels, rng, state, validate, copies = parts
         losses = train(
             network,
             self.sde_,
@@ -185,6 +173,8 @@ class ScoreSDE(DiffusionModel):
             sampler=sampler,
             matching=self.matching,
             directions=self.directions,
+            labels=labels,
+            label_dropout=self.label_dropout,
             augment=copies,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
@@ -243,20 +233,33 @@ class ScoreSDE(DiffusionModel):
         """Return t as a float; ValueError unless t is in (0, horizon]."""
         return as_number(t, "t", low=0.0, high=self.sde_.horizon, open_low=True)
 
-    def eps_hat(self, x_t: Array, t: float) -> Array:
-        """Predicted total noise ε̂(x_t, t), (N, D), for x_t (N, D) in the model's units and t in (0, horizon]."""
-        x_t = as_arrays("x_t (N, D)", x_t, D=self.n_features_in_)
-        return self.network_(x_t, *self.sde_.level(self._check_time(t)))
+    def eps_hat(
+        self, x_t: Array, t: float, y: ArrayLike | None = None, guidance: float = 1.0, guidance_in: str = "eps"
+    ) -> Array:
+        """Predicted total noise ε̂(x_t, t), (N, D), for x_t (N, D) in the model's units and t in (0, horizon].
 
-    def predict_score(self, x_t: Array, t: float) -> Array:
+        Labels y, (N,), and guidance are as for DDPM.
+        """
+        x_t = as_arrays("x_t (N, D)", x_t, D=self.n_features_in_)
+        return self._given(y, len(x_t), guidance, guidance_in)(x_t, *self.sde_.level(self._check_time(t)))
+
+    def predict_score(
+        self, x_t: Array, t: float, y: ArrayLike | None = None, guidance: float = 1.0, guidance_in: str = "eps"
+    ) -> Array:
         """Score s_θ(x_t, t) = −ε̂/std ≈ ∇ log p_t(x_t), (N, D), in the model's units; arguments as for `eps_hat`."""
         x_t = as_arrays("x_t (N, D)", x_t, D=self.n_features_in_)
-        return predict_score(self.network_, self.sde_, x_t, self._check_time(t))
+        return predict_score(self._given(y, len(x_t), guidance, guidance_in), self.sde_, x_t, self._check_time(t))
 
-    def score_and_divergence(self, x_t: Array, t: float, probes: Array | None = None) -> tuple[Array, Array]:
-        """s_θ, (N, D), and its divergence, (N,), in the model's units; see `scratchgen.sde.score_and_divergence`."""
+    def score_and_divergence(
+        self, x_t: Array, t: float, probes: Array | None = None, y: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
+        """s_θ, (N, D), and its divergence, (N,), in the model's units; see `scratchgen.sde.score_and_divergence`.
+
+        With labels y, (N,), the score is that of p(x | y).
+        """
         x_t, probes = as_arrays("x_t (N, D), probes? (n, N, D)", x_t, probes, D=self.n_features_in_)
-        return score_and_divergence(self.network_, self.sde_, x_t, self._check_time(t), probes)
+        labels = None if y is None else self._as_labels(y, len(x_t))
+        return score_and_divergence(self.network_, self.sde_, x_t, self._check_time(t), probes, labels)
 
     def sample_path(
         self,
@@ -266,6 +269,10 @@ class ScoreSDE(DiffusionModel):
         method: str = "multistep",
         n_corrections: int = 0,
         snr: float = 0.16,
+        *,
+        y: ArrayLike | None = None,
+        guidance: float = 1.0,
+        guidance_in: str = "eps",
     ) -> Iterator[tuple[float, Array]]:
         """Yield (t, x_t) from the horizon to t_min along n trajectories, x_t (n, D) in the model's units.
 
@@ -275,9 +282,10 @@ class ScoreSDE(DiffusionModel):
         ------
         TypeError, ValueError
             If method is unknown, "heun" or "adaptive" is combined with stochasticity, corrections with another method
-            than "euler", stochasticity is not in [0, 1e6], snr is not in [0, 1), or n or n_corrections is negative.
+            than "euler", stochasticity is not in [0, 1e6], snr is not in [0, 1), n or n_corrections is negative, or the
+            labels or guidance are wrong.
         ArithmeticError
-            If x becomes NaN or infinite in an Euler-Maruyama step.
+            If x becomes NaN or infinite in an Euler-Maruyama step, or guidance is so large that ε̂ overflows.
         """
         as_choice(method, "method", METHODS)
         if as_stochasticity(stochasticity) != 0 and method in ("heun", "adaptive"):
@@ -287,10 +295,11 @@ class ScoreSDE(DiffusionModel):
             raise ValueError(f"method must be 'euler' with n_corrections={n_corrections}, got {method!r}")
         sde, rng, n_steps = self.sde_, as_generator(rng), as_count(self.n_sample_steps, "n_sample_steps", minimum=2)
         shape = (as_count(n, "n", minimum=0), self.n_features_in_)
+        network = self._given(y, shape[0], guidance, guidance_in)
         x_T = sde.prior_std * rng.standard_normal(shape, dtype=np.float32)
         if method in ("multistep", "ddim"):
-            return self._exponential_path(x_T, rng, stochasticity, multistep=method == "multistep")
-        score = partial(predict_score, self.network_, sde)
+            return self._exponential_path(network, x_T, rng, stochasticity, multistep=method == "multistep")
+        score = partial(predict_score, network, sde)
         if method == "adaptive":
             return iter([(self.t_min, flow_map(sde, score, x_T, sde.horizon, self.t_min, rtol=1e-4))])
         times = reverse_times(sde, n_steps - 1, self.t_min)
@@ -301,13 +310,12 @@ class ScoreSDE(DiffusionModel):
         )
 
     def _exponential_path(
-        self, x_T: Array, rng: np.random.Generator, stochasticity: float, multistep: bool
+        self, network: AnyPredictor, x_T: Array, rng: np.random.Generator, stochasticity: float, multistep: bool
     ) -> Iterator[tuple[float, Array]]:
         """`exponential_sampler` on the times of `sinh_times`."""
         times = sinh_times(self.sde_, self.n_sample_steps - 1, self.t_min)
         levels = np.stack(self.sde_.marginal(times), axis=1)
-        denoise = partial(predict_x0, self.network_)
-        path = exponential_sampler(denoise, x_T, levels, rng, stochasticity, multistep)
+        path = exponential_sampler(partial(predict_x0, network), x_T, levels, rng, stochasticity, multistep)
         return ((float(times[i]), x) for i, x in path)
 
     @framed
@@ -321,6 +329,9 @@ class ScoreSDE(DiffusionModel):
         n_corrections: int = 0,
         snr: float = 0.16,
         *,
+        y: ArrayLike | None = None,
+        guidance: float = 1.0,
+        guidance_in: str = "eps",
         as_frame: bool = False,
     ) -> Array:
         """Draw n examples, (n, D), in units of the data, by the reverse SDE (32) and the mean of x_0 given x at t_min.
@@ -348,27 +359,35 @@ class ScoreSDE(DiffusionModel):
             Langevin steps after every Euler-Maruyama step, each with a call, see `scratchgen.sde.euler_maruyama`.
         snr : float
             Size of the Langevin steps, in [0, 1).
+        y : (n,) of int, optional
+            Labels.
+        guidance, guidance_in
+            As for `DDPM.sample`.
         as_frame : bool
             Return a pandas.DataFrame with the names of fit.
         """
-        rng = as_generator(rng)
+        rng, n = as_generator(rng), as_count(n, "n", minimum=0)
+        labels = None if y is None else self._as_labels(y, n)
 
         def draw(rows: slice) -> Array:
-            path = self.sample_path(rows.stop - rows.start, rng, stochasticity, method, n_corrections, snr)
+            n, own = rows.stop - rows.start, None if labels is None else labels[rows]
+            guide: Any = {"y": own, "guidance": guidance, "guidance_in": guidance_in}
+            path = self.sample_path(n, rng, stochasticity, method, n_corrections, snr, **guide)
             t, x = deque(path, maxlen=1).pop()
             scale, std = self.sde_.level(t)
+            network = self._given(n=n, **guide)
             if isinstance(self.network_, CategoricalDenoiser):
-                return self.network_.draw(rng, x, scale, std)
+                return network.draw(rng, x, scale, std)
             if self.n_levels is not None:
                 return self._to_levels(self.to_data((x + std * rng.standard_normal(x.shape)) / scale))
-            return self.to_data(predict_x0(self.network_, x, scale, std))
+            return self.to_data(predict_x0(network, x, scale, std))
 
-        return by_blocks(draw, as_count(n, "n", minimum=0), self._numbers_a_row())
+        return by_blocks(draw, n, self._numbers_a_row())
 
     # --- likelihood ------------------------------------------------------------------------------------------------
 
     @finite(UNTRAINED)
-    def elbo(self, x: ArrayLike, rng: RNG = None, n_times: int = 64) -> Array:
+    def elbo(self, x: ArrayLike, rng: RNG = None, n_times: int = 64, y: ArrayLike | None = None) -> Array:
         """Unbiased estimate of the continuous-time bound of log p_θ(x), (N,), nats (Kingma et al. 2021).
 
             −log p ≤ KL(q(x_T | x)‖π) + ½∫E‖ε − ε̂‖² d(log-SNR) − E log N(x; x_{t_min}/scale, (std/scale)² I)
@@ -384,31 +403,33 @@ class ScoreSDE(DiffusionModel):
         rng : int, Generator or None
         n_times : int
             Number of stratified times of the integral for every example; each has one draw of the noise.
+        y : (N,) of int, optional
+            Labels; the bound is then that of log p_θ(x | y).
         """
         rng, sde, clock = as_generator(rng), self.sde_, TimeSampler(self.sde_, self.t_min)
-        n_times = as_count(n_times, "n_times")
+        n_times, labels = as_count(n_times, "n_times"), self._labels_of(y, x)
 
-        def bound(x0: Array, _: slice) -> Array:
-            loss = prior_loss(sde, x0)
+        def bound(x0: Array, rows: slice) -> Array:
+            network = self._given(None if labels is None else labels[rows], len(x0))
+            decoder, loss = self._decoder_of_levels(x0, network, sde.level(self.t_min)), prior_loss(sde, x0)
             for cell in range(n_times):  # every example has its own time, so that errors average out
                 t = clock.time_at((cell + rng.random(len(x0))) / n_times)
-                loss += diffusion_loss(self.network_, sde, x0, t, rng.standard_normal(x0.shape), self.t_min) / n_times
+                loss += diffusion_loss(network, sde, x0, t, rng.standard_normal(x0.shape), self.t_min) / n_times
             noise = None if self.n_levels is None else rng.standard_normal(x0.shape)
-            loss += reconstruction_loss(sde, x0, self.t_min, noise, self.n_levels, self._decoder(x0))
+            loss += reconstruction_loss(sde, x0, self.t_min, noise, self.n_levels, decoder)
             return -(loss + self._log_volume)
 
         return self._by_blocks(bound, x, self._numbers_a_row())
 
-    def _decoder(self, x0: Array) -> Callable[[Array], Array] | None:
-        """log P(x_0 | x_{t_min}) of a `CategoricalDenoiser`, (N,), as a function of x_{t_min}, or None."""
-        network = self.network_
-        if not isinstance(network, CategoricalDenoiser):
-            return None
-        levels, (scale, std) = levels_of(x0, len(network.levels)), self.sde_.level(self.t_min)
-        return lambda x_t: network.log_mass(levels, x_t, scale, std)
-
     @finite(UNTRAINED)
-    def log_prob(self, x: ArrayLike, rtol: float = 1e-5, n_probes: int | None = None, rng: RNG = None) -> Array:
+    def log_prob(
+        self,
+        x: ArrayLike,
+        rtol: float = 1e-5,
+        n_probes: int | None = None,
+        rng: RNG = None,
+        y: ArrayLike | None = None,
+    ) -> Array:
         """Log-likelihood of the probability flow at t_min, (N,), nats, to the tolerance `rtol`.
 
         The divergence takes D backward passes at every evaluation of the flow.
@@ -423,6 +444,8 @@ class ScoreSDE(DiffusionModel):
             divergence by n_probes backward passes (Hutchinson 1989; Grathwohl et al. 2019).
         rng : int, Generator or None
             Source of the sign vectors.
+        y : (N,) of int, optional
+            Labels; the log-likelihood is then that of p_θ(x | y).
 
         Raises
         ------
@@ -434,10 +457,12 @@ class ScoreSDE(DiffusionModel):
         if self.n_levels is not None:
             raise ValueError("log_prob is a density, but with n_levels x has probabilities; use elbo")
         n, rng = None if n_probes is None else as_count(n_probes, "n_probes"), as_generator(rng)
+        labels = self._labels_of(y, x)
 
-        def log_prob(points: Array, _: slice) -> Array:
+        def log_prob(points: Array, rows: slice) -> Array:
             probes = None if n is None else rng.choice([-1.0, 1.0], size=(n, *points.shape))
-            score = partial(score_and_divergence, self.network_, self.sde_, probes=probes)
+            own = None if labels is None else labels[rows]
+            score = partial(score_and_divergence, self.network_, self.sde_, probes=probes, labels=own)
             return probability_flow_log_prob(self.sde_, score, points, self.t_min, rtol) - self._log_volume
 
         # numbers that a backward pass needs: two for every unit; a residual block has 2 layers

@@ -40,18 +40,18 @@ def _zero_variance(original, schedule, variance, dimension=None):
 
 
 @fault("guidance 0 and 1 are swapped", "ddpm.predict_noise", "verify: predicted noise")
-def _swapped_guidance(original, network, schedule, x_t, t, labels=None, guidance=1.0, prediction=None, clip=False):
-    return original(network, schedule, x_t, t, labels, 1 - guidance, prediction, clip)
+def _swapped_guidance(original, network, schedule, x_t, t, labels=None, guidance=1.0, **given):
+    return original(network, schedule, x_t, t, labels, 1 - guidance, **given)
 
 
 @fault("guidance w + 1 for w", "ddpm.predict_noise", "verify: predicted noise")
-def _one_more(original, network, schedule, x_t, t, labels=None, guidance=1.0, prediction=None, clip=False):
-    return original(network, schedule, x_t, t, labels, guidance + 1, prediction, clip)
+def _one_more(original, network, schedule, x_t, t, labels=None, guidance=1.0, **given):
+    return original(network, schedule, x_t, t, labels, guidance + 1, **given)
 
 
 @fault("x̂₀ is not clipped", "ddpm.predict_noise", "verify: predicted noise")
-def _unclipped(original, network, schedule, x_t, t, labels=None, guidance=1.0, prediction=None, clip=False):
-    return original(network, schedule, x_t, t, labels, guidance, prediction, False)
+def _unclipped(original, network, schedule, x_t, t, clip=False, **given):
+    return original(network, schedule, x_t, t, **given)
 
 
 @fault("DDIM adds no fresh noise", "ddpm.ddim_step", "verify: DDIM")
@@ -187,8 +187,8 @@ def _never_estimated(original, self, noise_losses):
     "models.ddpm.DDPM._reverse_steps",
     "tests/models/test_level_steps.py::test_terms_of_a_model_are_those_of_its_steps",
 )
-def _without_the_law(original, self, y, n, guidance=1.0):
-    return self._predictor(y, n, guidance), self.variance_
+def _without_the_law(original, self, given):
+    return self._predictor(given), self.variance_
 
 
 @fault(
@@ -202,10 +202,10 @@ def _one_for_all(original, self, n_features):
 
 @fault(
     "a model ignores the given guidance",
-    "models.ddpm.DDPM._predictor",
+    "models.diffusion.DiffusionModel._given",
     "tests/models/test_ddpm_choices.py::test_guidance_is_linear_between_the_unlabelled_and_the_labelled_model",
 )
-def _guidance_ignored(original, self, y, n, guidance=1.0):
+def _guidance_ignored(original, self, y, n, guidance=1.0, guidance_in="eps"):
     return original(self, y, n)
 
 

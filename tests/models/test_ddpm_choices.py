@@ -492,7 +492,7 @@ def test_guidance_without_labels_and_guidance_that_overflows_are_errors_with_a_r
             model.sample(3, rng=0, guidance=guidance)
         with pytest.raises(ValueError, match=r"needs labels y, got None"):
             predict_noise(model.network_, model.schedule_, np.zeros((3, 1)), 4, None, guidance, model.prediction)
-    with pytest.raises(ArithmeticError, match=r"^ε̂ is not finite at t = 20 with guidance=1e\+300; lower guidance"):
+    with pytest.raises(ArithmeticError, match=r"^the prediction is not finite with guidance=1e\+300; lower guidance"):
         model.sample(3, rng=0, y=y, guidance=1e300)
     assert np.isfinite(model.sample(3, rng=0, y=y, guidance=100.0)).all()
 

@@ -83,13 +83,13 @@ def test_training_goes_on_where_it_stopped(kind, tmp_path):
 
 
 @KINDS
-def test_labels_reach_the_law_and_guidance_needs_other_steps(kind):
+def test_labels_reach_the_law_and_guidance_in_eps_needs_other_steps(kind):
     model = of_levels(kind, n_classes=2, n_steps=300)
     right, wrong = model.elbo(LEVELS, rng=0, y=Y), model.elbo(LEVELS, rng=0, y=1 - Y)
     assert right.mean() > wrong.mean() + 0.3
     y = np.repeat([0, 1], 1000)
     assert ((model.sample(2000, rng=0, y=y)[:, 0] // 2) == y).mean() > 0.65  # 0.5 without labels
-    with pytest.raises(ValueError, match=rf"^guidance must be 1 .* variance='{kind}', got 2; take DDIM"):
+    with pytest.raises(ValueError, match=rf"^guidance_in must be 'logits' .* variance='{kind}' and guidance=2"):
         model.sample(2, rng=0, y=[0, 1], guidance=2.0)
     assert model.sample(2, rng=0, y=[0, 1], guidance=2.0, eta=0.0).shape == (2, 3)
 

@@ -57,6 +57,17 @@ KINDS = {
         lambda: ScoreSDE(matching="sliced", time_choice="importance", n_sample_steps=9, **NET | {"batch_size": 128}),
         (X.astype(np.float32),),
     ),
+    "ScoreSDE, labels": (
+        lambda: ScoreSDE(
+            n_classes=2,
+            n_levels=4,
+            prediction="levels",
+            n_sample_steps=9,
+            label_dropout=0.5,
+            **NET | EARLY | {"n_iter_no_change": 99},
+        ),
+        (LEVELS, LEVELS[:, 0].astype(int) // 2),
+    ),
     "VAE": (lambda: VAE(2, hidden=(5,), n_steps=40, decoder_variance="diag", rng=np.random.default_rng(7)), (X,)),
     "VAE, levels": (lambda: VAE(1, (5,), n_levels=4, n_steps=40, batch_size=None, dtype="float64", rng=0), (LEVELS,)),
     "LinearVAE": (lambda: LinearVAE(1, n_steps=40, rng=0), (X,)),
@@ -87,7 +98,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def four_times(monkeypatch):
     """The bound of the SDE, which early stopping computes after every epoch, from 4 times in place of 64."""
     elbo = ScoreSDE.elbo
-    monkeypatch.setattr(ScoreSDE, "elbo", lambda self, x, rng=None, n_times=4: elbo(self, x, rng, n_times))
+    monkeypatch.setattr(ScoreSDE, "elbo", lambda self, x, rng=None, n_times=4, y=None: elbo(self, x, rng, n_times, y))
 
 
 def everything(model, x):
@@ -418,7 +429,7 @@ def test_a_file_with_another_step_or_generator_is_refused(kind, tmp_path):
     told("the generator must be a .*, as rng is, got SFC64", **other)
     refuses(kind, path, header, parts | {"training": npy(np.array("{"))}, "not a model saved by")
     refuses(kind, path, header, parts | {"training": npy(np.zeros(3))}, "training: a text")
-    refuses(kind, path, header | {"format": 2}, parts, "this version reads format 4, the file has format 2")
+    refuses(kind, path, header | {"format": 2}, parts, "this version reads format 5, the file has format 2")
 
 
 @pytest.mark.parametrize("kind", ["DDPM", "VAE"])

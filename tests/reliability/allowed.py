@@ -56,6 +56,7 @@ ALLOWED = [
     ("sde.predict_score", "t", "one element", "equal, but an array of times gives the dtype of x, as for (N,)"),
     ("ddpm.train_step", "network|t|weight", ".*", "the lines that README.md shows; the loop `train` checks"),
     ("train_on_synthetic", "labels|labels_y", "too large", "the classes are those of both arrays together"),
+    ("drop_labels", "labels", "too large", "the network knows the number of classes"),
     (".*", "verbose", "True|np.True_", "False, True or a number are documented"),
     ("Adam|EMA", "parameters|average", "nested lists|read-only|subclass|float16 array", IN_PLACE),
     ("logsumexp", "a", "no columns|nothing", "the logarithm of an empty sum is −inf"),

@@ -415,6 +415,7 @@ def of_ddpm():
     yield call("prediction_to_eps", ddpm.prediction_to_eps, **t, x_t=ND, prediction=ND, kind=choice("step"))
     yield call("eps_to_prediction", ddpm.eps_to_prediction, **t, x_t=ND, eps_hat=ND, kind=choice("step"))
     given = {"labels": labels(), "guidance": number(2.0), "prediction": choice("step", optional=True), "clip": flag()}
+    given["guidance_in"] = choice("eps")
     yield call(
         "predict_noise", ddpm.predict_noise, fixed="D", alias={"x_t": "x"}, network=network(), **one, x_t=ND, **given
     )
@@ -580,7 +581,7 @@ def of_sde():
         "sde.predict_x0", sde.predict_x0, fixed="D", network=network(), x=ND, scale=per_row(0.8), std=per_row(0.6)
     )
     yield call("sde.predict_score", sde.predict_score, fixed="D", network=network(), sde=process, x=ND, t=times())
-    probes = {"probes": array("Z N D", optional=True)}
+    probes = {"probes": array("Z N D", optional=True), "labels": labels()}
     yield call("score_and_divergence", sde.score_and_divergence, fixed="D", network=network(), **t, x=ND, **probes)
     sampler = {"t_min": time(0.1), "weighting": choice("noise"), "choice": choice("importance")}
     yield call("TimeSampler", sde.TimeSampler, alias={"choice": "time_choice"}, sde=process, **sampler)
@@ -590,15 +591,16 @@ def of_sde():
     yield call("TimeSampler.time_at", clock.time_at, u=unit)
     alias = {"cells": "t"}
     yield call("TimeSampler.observe", clock.observe, alias=alias, cells=labels(False, n=101, first=1), losses=N)
-    yield call("score_step", sde.score_step, fixed="D", **loss, weight=N)
-    free = nn.NoiseNetwork(2, (4,), rng=0)
-    sliced = {"directions": array("Z N D"), "reduce_variance": flag()}
+    yield call("score_step", sde.score_step, fixed="D", **loss, weight=N, labels=labels())
+    free = nn.NoiseNetwork(2, (4,), rng=0, n_classes=3)
+    sliced = {"directions": array("Z N D"), "reduce_variance": flag(), "labels": labels()}
     yield call("sliced_step", sde.sliced_step, fixed="D", **loss | {"network": network(free)}, weight=N, **sliced)
     directions = {"matching": choice("sliced"), "law": choice("gaussian"), "like": ND, "rng": seed(False)}
     yield call("draw_directions", sde.draw_directions, **directions)
     loop = {"n_steps": count(1, 0), "rng": seed(False), "batch_size": count(), "learning_rate": positive(1e-3)}
     loop |= {"sampler": instance(clock), **optimiser(free)}
     loop |= {"matching": choice("sliced"), "directions": choice("gaussian"), **augmenting()}
+    loop |= {"labels": labels(), "label_dropout": number(0.1, 0.0, 1.0)}
     yield call("sde.train", sde.train, fixed="D", network=network(free), sde=process, x=ND, **loop)
 
 
@@ -710,10 +712,25 @@ def of_nn():
     yield call("NoiseNetwork.vjp", NETWORK.vjp, fixed="D", **at, coefficients=pair)
     yield call("NoiseNetwork.noise_levels", NETWORK.noise_levels, scale=array("N"), std=array("N"), coefficients=pair)
     yield call("NoiseNetwork.jvp", NETWORK.jvp, fixed="D", **at, coefficients=pair, direction=ND)
-    for name in "__call__", "vjp", "law", "logits":
-        yield call(f"CategoricalDenoiser.{name}", getattr(DENOISER, name), fixed="D", **at)
+    yield call("CategoricalDenoiser.vjp", DENOISER.vjp, fixed="D", **at)
+    guided = at | {"guidance": number(2.0)}
+    for name in "__call__", "law", "logits":
+        yield call(f"CategoricalDenoiser.{name}", getattr(DENOISER, name), fixed="D", **guided)
     yield call("CategoricalDenoiser.log_mass", DENOISER.log_mass, fixed="D", **at, level=levels())
-    yield call("CategoricalDenoiser.draw", DENOISER.draw, fixed="D", **at, rng=seed(False))
+    yield call("CategoricalDenoiser.draw", DENOISER.draw, fixed="D", **guided, rng=seed(False))
+    yield call("drop_labels", nn.drop_labels, labels=labels(False), probability=number(0.3, 0.0, 1.0), rng=seed(False))
+    yield call("guided", nn.guided, free=ND, told=ND, guidance=number(2.0))
+    guide = {"labels": labels(), "guidance": number(2.0), "guidance_in": choice("logits")}
+    level = {name: at[name] for name in ("x", "scale", "std")}
+
+    def of_network(verb):
+        return lambda network=DENOISER, labels=None, guidance=1.0, guidance_in="eps", **level: getattr(
+            nn.GuidedNetwork(network, labels, guidance, guidance_in), verb
+        )(**level)
+
+    yield call("GuidedNetwork()", of_network("__call__"), fixed="D", **level, network=network(DENOISER), **guide)
+    yield call("GuidedNetwork.law", of_network("law"), fixed="D", **level, **guide)
+    yield call("GuidedNetwork.draw", of_network("draw"), fixed="D", **level, **guide, rng=seed(False))
 
 
 def picture():
@@ -997,7 +1014,7 @@ def short(f):
 @cache
 def levels_with_labels():
     """A DDPM of whole numbers with three labels."""
-    model = DDPM(SCHEDULE, n_classes=3, n_levels=4, prediction="levels", hidden=(4,), n_steps=1, rng=0)
+    model = DDPM(SCHEDULE, "mixture", n_classes=3, n_levels=4, prediction="levels", hidden=(4,), n_steps=1, rng=0)
     return model.fit(data(fitted("DDPM of levels")), np.arange(40) % 3)
 
 
@@ -1066,6 +1083,18 @@ def of_constructors():
     yield call("DDPM.eps_hat(y)", trained.eps_hat, x_t=plain(reals[:3]), t=one_step(), **few)
     for name in "elbo", "bound_terms", "iwae":
         yield call(f"DDPM.{name}(y)", getattr(trained, name), x=plain(reals[:3]), y=few["y"], rng=seed())
+    in_logits = few | {"guidance_in": choice("logits")}
+    yield call("DDPM.sample(logits)", levels_with_labels().sample, n=count(3, 0), **in_logits, rng=seed())
+    of_sde = ScoreSDE(n_classes=3, n_sample_steps=3, hidden=(4,), n_steps=1, rng=0).fit(reals, y)
+    points = {"x_t": plain(reals[:3]), "t": time(0.5)}
+    for name in "sample", "sample_path":
+        yield call(f"ScoreSDE.{name}(y)", getattr(of_sde, name), n=count(3, 0), **few, rng=seed())
+    for name in "eps_hat", "predict_score":
+        yield call(f"ScoreSDE.{name}(y)", getattr(of_sde, name), **points, **few)
+    yield call("ScoreSDE.score_and_divergence(y)", of_sde.score_and_divergence, **points, y=few["y"])
+    bound, flow = {"n_times": count(2)}, {"rtol": positive(1e-2)}
+    yield call("ScoreSDE.elbo(y)", of_sde.elbo, x=plain(reals[:3]), y=few["y"], rng=seed(), **bound)
+    yield call("ScoreSDE.log_prob(y)", of_sde.log_prob, x=plain(reals[:3]), y=few["y"], **flow)
     options = {"sde": instance(PROCESS, optional=True), "t_min": time(0.1), "weighting": choice("noise")}
     options |= {"matching": choice("denoising"), "directions": choice("gaussian"), "time_choice": choice("uniform")}
     options |= {"n_sample_steps": count(3, 2), "prediction": choice("v")}

@@ -247,7 +247,7 @@ def test_the_worst_headers_take_little_memory(monkeypatch):
         ("PPCA", lambda h, p: p.update(noise_variance_=npy(np.array(-1.0))), "noise_variance_ must be positive"),
         ("PPCA", lambda h, p: p.pop("mean_"), "mean_: it is missing"),
         ("PPCA", lambda h, p: p.update(extra=p["mean_"]), "extra: no such model has this member"),
-        ("PPCA", lambda h, p: h.update(format=1), "this version reads format 4, the file has format 1"),
+        ("PPCA", lambda h, p: h.update(format=1), "this version reads format 5, the file has format 1"),
         ("PPCA", lambda h, p: h["params"].update(tol=-1.0), r"tol must be in \[0"),
         ("PPCA", lambda h, p: h["params"].update(tol=float("inf")), "argument tol: inf is not finite"),
         ("PPCA", lambda h, p: h["params"].pop("tol"), "argument tol is missing or unknown"),

@@ -163,6 +163,7 @@ def test_promised_functions_have_their_promised_arguments():
 REQUIRED = inspect.Parameter.empty
 NETWORK = {
     "hidden": (128, 128, 128), "network": "mlp", "dropout": 0.0, "picture": None, "n_coordinate_features": 0,
+    "n_classes": 0, "label_dropout": 0.1,
 }  # fmt: skip
 ADAM = {
     "n_steps": None, "batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0, "ema_decay": 0.999,
@@ -197,7 +198,7 @@ DEFAULTS = {
     },
     "DDPM": {
         "schedule": None, "variance": "beta", "prediction": "v", "weighting": "simple", "step_choice": "uniform",
-        "n_levels": None, "clip_x0": False, "n_classes": 0, "label_dropout": 0.1, **NETWORK, **ADAM, **LAST,
+        "n_levels": None, "clip_x0": False, **NETWORK, **ADAM, **LAST,
     },
     "ScoreSDE": {
         "sde": None, "t_min": 1e-3, "weighting": "likelihood", "matching": "denoising", "directions": "rademacher",

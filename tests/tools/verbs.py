@@ -72,7 +72,7 @@ WAYS = {
         (ScoreSDE(SubVP(), matching="sliced", time_choice="uniform", n_sample_steps=3, **SMALL), X),
         (ScoreSDE(matching="implicit", n_coordinate_features=1, n_sample_steps=3, **SMALL), X),
         (ScoreSDE(n_levels=4, n_sample_steps=3, **SMALL), LEVELS),
-        (ScoreSDE(n_levels=4, prediction="levels", n_sample_steps=3, **SMALL), LEVELS),
+        (ScoreSDE(n_levels=4, prediction="levels", n_sample_steps=3, n_classes=2, **SMALL), LEVELS),
     ],
 }
 
@@ -134,6 +134,9 @@ def sample_sde(model, x):
     model.sample(3, rng=0)
     for method in "ddim", "euler", "heun", "adaptive":
         model.sample(3, rng=0, stochasticity=0.0, method=method)
+    if model.n_classes:
+        for guidance_in in "eps", "logits":
+            model.sample(3, rng=0, y=[0, 1, 1], guidance=2.0, guidance_in=guidance_in)
 
 
 def log_prob_sde(model, x):
