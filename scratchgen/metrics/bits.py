@@ -8,7 +8,7 @@ import numpy as np
 from scratchgen.datasets import dequantize
 from scratchgen.likelihood import bits_per_dim, logsumexp, softmax
 from scratchgen.metrics.distances import as_rows
-from scratchgen.models.ddpm import DDPM
+from scratchgen.models.diffusion import DiffusionModel
 from scratchgen.models.estimator import Estimator, InformationCriteria
 from scratchgen.validation import (
     RNG,
@@ -63,7 +63,7 @@ def model_bits(
     x : (N, D) of whole numbers
         Two rows or more.
     labels : (N,) of int, optional
-        For a DDPM with labels: the bound is that of log p_θ(x | label).
+        For a DDPM or ScoreSDE with labels: the bound is that of log p_θ(x | label).
     n_repeats : int
         Repetitions of the evaluation, 2 or more; each has draws of its own.  The draws depend on rng only, so that
         models of one family are compared on common draws.
@@ -100,15 +100,20 @@ def model_bits(
 
 
 def label_summed_bits(
-    model: DDPM, x: ArrayLike, prior: ArrayLike | None = None, n_repeats: int = 4, rng: RNG = None
+    model: DiffusionModel,
+    x: ArrayLike,
+    prior: ArrayLike | None = None,
+    n_repeats: int = 4,
+    rng: RNG = None,
+    **options: int,
 ) -> Bits:
-    """Bits per dimension of whole numbers x under a DDPM with labels, with the label summed out.
+    """Bits per dimension of whole numbers x under a model with labels, with the label summed out.
 
     P(x) = Σ_y P(y) p_θ(x | y) is bounded by `cross_fitted_bound`.  For one repetition all labels have the same draws.
 
     Parameters
     ----------
-    model : DDPM
+    model : DDPM or ScoreSDE
         Fitted with `n_classes` = K and `n_levels`.
     x : (N, D) of whole numbers
         Two rows or more.
@@ -117,6 +122,8 @@ def label_summed_bits(
     n_repeats : int
         2 or more.
     rng : int, Generator or None
+    **options
+        Further arguments of `elbo`, such as n_times=512 of a ScoreSDE.
 
     Returns
     -------
@@ -126,20 +133,21 @@ def label_summed_bits(
     Raises
     ------
     TypeError, ValueError
-        If model is no such DDPM, x does not hold its levels, or prior is no law over the labels.
+        If model is no such model, x does not hold its levels, or prior is no law over the labels.
     """
-    check_type(model, DDPM, "model", "pass a fitted DDPM with n_classes")
+    check_type(model, DiffusionModel, "model", "pass a fitted DDPM or ScoreSDE with n_classes")
     if not model.n_classes or model.n_levels is None:
         raise ValueError(
-            f"model must be a DDPM with n_classes and n_levels, got n_classes={model.n_classes} and "
-            f"n_levels={model.n_levels}; use model_bits for other models"
+            f"model must have n_classes and n_levels, got n_classes={model.n_classes} and n_levels={model.n_levels}; "
+            "use model_bits for other models"
         )
-    levels, K = _as_whole(x), model.n_classes
+    levels, K, elbo = _as_whole(x), model.n_classes, _score_of(model, "elbo")
     prior = np.full(K, 1 / K) if prior is None else prior
-    elbos = [
-        np.stack([model.elbo(levels, np.random.default_rng(seed), np.full(len(levels), y)) for y in range(K)], axis=1)
-        for seed in _seeds(rng, n_repeats)
-    ]
+
+    def given(y: int, seed: int) -> Array:
+        return elbo(levels, np.random.default_rng(seed), y=np.full(len(levels), y), **options)
+
+    elbos = [np.stack([given(y, seed) for y in range(K)], axis=1) for seed in _seeds(rng, n_repeats)]
     return _summary(cross_fitted_bound(np.array(elbos), prior), levels.shape[1])
 
 

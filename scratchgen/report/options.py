@@ -64,7 +64,7 @@ def add_data_options(parser: argparse.ArgumentParser, *, labels: bool = True, we
     parser.add_argument("--drop", type=names, default=(), metavar="A,B", help="columns to leave out")
     of_labels, of_weights = (f"column with the {name} of the rows, for " for name in ("labels", "weights"))
     roles = {
-        "--labels": of_labels + "ddpm" if labels else argparse.SUPPRESS,
+        "--labels": of_labels + "ddpm and sde" if labels else argparse.SUPPRESS,
         "--weights": of_weights + "gmm, ppca, fa and tables" if weights else argparse.SUPPRESS,
     }
     for name, text in roles.items():

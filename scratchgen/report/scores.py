@@ -66,7 +66,7 @@ def score_rows(
     """The exact log-likelihood of every row of x, (N, D), or else an unbiased estimate of its bound.
 
     The bound of a `ScoreSDE` is that of the reverse SDE, from which `sample` draws, and not its `log_prob`, which is
-    that of the probability flow.  With labels y, (N,), of a DDPM the bound is that of log p_θ(x | y).
+    that of the probability flow.  With labels y, (N,), of a DDPM or a ScoreSDE the bound is that of log p_θ(x | y).
     """
     scored: Any = model
     rng = np.random.default_rng(seed)

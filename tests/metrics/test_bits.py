@@ -71,7 +71,7 @@ def test_refusals():
     sharp = CategoricalMixture(1, n_levels=4, smoothing=0.0, rng=0).fit(np.minimum(LEVELS, 2))
     with pytest.raises(ArithmeticError, match=r"the mean is not finite: \d+ of 40 rows have probability 0"):
         model_bits(sharp, LEVELS)
-    with pytest.raises(ValueError, match="model must be a DDPM with n_classes and n_levels"):
+    with pytest.raises(ValueError, match="model must have n_classes and n_levels, got n_classes=0"):
         label_summed_bits(fitted("DDPM of levels"), LEVELS)
     for prior in [0.5, 0.5], [1.0, 0.0, 0.0]:
         with pytest.raises(ValueError, match="prior must hold a positive probability for each of the K = 3"):

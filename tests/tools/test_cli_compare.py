@@ -10,7 +10,7 @@ import pytest
 
 import scratchgen
 from scratchgen import NoiseSchedule
-from scratchgen.metrics import classifiers, frechet_distance
+from scratchgen.metrics import classifiers, frechet_distance, label_summed_bits
 from scratchgen.report import cli
 from scratchgen.report.commands.compare import _names, _text
 from scratchgen.report.tables import Frame
@@ -44,6 +44,8 @@ def files(tmp_path_factory):
     scratchgen.CategoricalMixture(1, 4, smoothing=0.0, rng=0).fit(WHOLE // 2).save(folder / "sharp.npz")
     ddpm = scratchgen.DDPM(NoiseSchedule.linear(4), n_classes=2, n_levels=4, prediction="levels", **TINY)
     ddpm.fit(WHOLE, LABELS).save(folder / "ddpm.npz")
+    score = scratchgen.ScoreSDE(n_classes=2, n_levels=4, prediction="levels", n_sample_steps=3, **TINY)
+    score.fit(WHOLE, LABELS).save(folder / "sde.npz")
     scratchgen.PPCA(1).fit(WHOLE + 0.5).save(folder / "ppca.npz")
     for name, heads in ("named", "ab"), ("other_names", "ba"):
         scratchgen.PPCA(1).fit(Frame(REALS, heads)).save(folder / f"{name}.npz")
@@ -79,13 +81,14 @@ def test_a_table_of_three_models_with_labels_and_training_data(folder, capsys):
     rows = rows_of(out)
     assert list(rows) == [
         "floor", "Frechet distance", "MMD^2 x 1e4", "sliced W2^2", "precision", "recall", "density", "coverage",
-        "two-sample test", "nearest train", "train on samples", "bits a column",
+        "two-sample test", "nearest train", "train on samples", "bits a column", "bits given label", "bits, summed out",
     ]  # fmt: skip
     assert rows["floor"] == ["tables", "ddpm", "ppca"]
     assert all(len(row) == 4 for name, row in rows.items() if name != "floor")
     dashes = {name: [cell == "-" for cell in row] for name, row in rows.items()}
     assert dashes["train on samples"] == [False, True, False, True]  # only the DDPM has labels
     assert dashes["bits a column"] == [True, False, False, True]  # a density has no bits of whole numbers
+    assert dashes["bits given label"] == dashes["bits, summed out"] == [True, True, False, True]
     x = scratchgen.load("tables.npz").log_prob(WHOLE)
     bits = -x / (3 * np.log(2))
     assert rows["bits a column"][1] == f"{bits.mean():.3f} +- {bits.std(ddof=1) / 60**0.5:.3f}"
@@ -125,7 +128,19 @@ def test_samples_of_a_model_with_labels_are_those_of_their_labels(folder, capsys
     assert rows["Frechet distance"][1] == _text("", np.mean(values), np.std(values, ddof=1))
     assert re.fullmatch(r"\d?\.\d+", rows["train on samples"][0])
     assert re.fullmatch(r"\d?\.\d+ \+- \d?\.\d+", rows["train on samples"][1])
-    run(capsys, "compare whole.csv ddpm.npz --drop kind")
+    assert "bits given label" not in rows_of(run(capsys, "compare whole.csv ddpm.npz --drop kind"))
+
+
+def test_bits_with_labels_are_those_of_the_metrics(folder, capsys):
+    rows = rows_of(run(capsys, "compare whole.csv ddpm.npz sde.npz --train train.csv --labels kind --seed 3"))
+    for name, given, summed in zip(
+        ("ddpm", "sde"), rows["bits given label"][1:], rows["bits, summed out"][1:], strict=True
+    ):
+        model = scratchgen.load(f"{name}.npz")
+        bits = -model.elbo(WHOLE, np.random.default_rng(3), y=LABELS) / (3 * np.log(2))
+        assert given == _text("bits", bits.mean(), bits.std(ddof=1) / 60**0.5)
+        both = label_summed_bits(model, WHOLE, [0.5, 0.5], n_repeats=2, rng=3)
+        assert summed == _text("bits", both.mean, both.row_error)
 
 
 def test_data_that_are_also_in_the_training_table_have_no_ratio(folder, capsys):

@@ -188,7 +188,7 @@ def test_the_help_of_a_model_lists_the_roles_of_columns_that_it_takes(capsys):
         with pytest.raises(SystemExit):
             cli.main(["fit", name, "--help"])
         text = words(capsys)
-        assert ("--labels COLUMN" in text) == (name == "ddpm")
+        assert ("--labels COLUMN" in text) == (name in ("ddpm", "sde"))
         assert ("--weights COLUMN" in text) == (name in ("gmm", "ppca", "fa", "tables"))
         assert ("n_levels=(largest cell + 1)" in text) == (name == "tables")
 
@@ -334,10 +334,11 @@ def test_one_outlier_among_held_out_rows_is_no_sign_of_memory():
     assert [advice.memorises(near, other) for other in (near, far, outlier)] == [False, True, False]
 
 
-def test_labels_train_a_ddpm_that_draws_the_wanted_class(folder, capsys):
+@pytest.mark.parametrize("model", ["ddpm", "sde"])
+def test_labels_train_a_model_that_draws_the_wanted_class(model, folder, capsys):
     text = "a,b,kind\n" + "".join(f"{i % 2 * 10 + i / 50},{i % 7},{'hi' if i % 2 else 'lo'}\n" for i in range(60))
     Path("kinds.csv").write_text(text)
-    run("fit", "ddpm", "kinds.csv", "--labels", "kind", "-o", "m.npz", *sets("ddpm"))
+    run("fit", model, "kinds.csv", "--labels", "kind", "-o", "m.npz", *sets(model))
     out = capsys.readouterr().out
     assert "labels 0..1: 0 = hi, 1 = lo\n" in out
     x, y = read("kinds.csv", Choice(drop=("kind",))).x, np.arange(60) % 2 == 0  # lo is the second in the order of text

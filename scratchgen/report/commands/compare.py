@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scratchgen.metrics import Comparison, Estimate, compare, train_on_synthetic
+from scratchgen.metrics import Comparison, Estimate, compare, label_summed_bits, train_on_synthetic
 from scratchgen.metrics.distances import nearest_distances
 from scratchgen.models.estimator import Estimator
 from scratchgen.models.loading import load
@@ -48,8 +48,10 @@ out. Values are means over three draws, +- their standard deviation.
   two-sample test   accuracy of an MLP that tells samples from data; .5 at best
   forest's test     with --forest: the same by a forest of scikit-learn
   nearest train     with --train: distance of samples to the nearest row of TRAIN over that of DATA; below 1 is copying
-  train on samples  with --labels, for a DDPM with labels: accuracy on data of an MLP that was trained on samples
+  train on samples  with --labels, for models with labels: accuracy on data of an MLP that was trained on samples
   bits a column     of the rows held out: the exact log-likelihood, or a bound, (7), (21) or (34)
+  bits given label  with --labels, for models with labels: the bound of log p(x|label)
+  bits, summed out  the same for log sum_y P(y) p(x|y), with the shares of the labels in the other rows as P(y)
 
 Columns of whole numbers keep their units, and bits are shown for models of whole numbers only (n_levels). Otherwise
 every column is divided by its standard deviation, and bits are those of a density in the units of the columns.
@@ -103,7 +105,11 @@ def run(options: argparse.Namespace) -> int:
         synthetic = {name: parts for name, parts in draws.items() if _n_classes(models[name])}
         found.append(_train_on_samples(held_out, others, synthetic, labels, rng))
     rows = [_row(row, list(models)) for row in found]
-    rows.append(["bits a column", "-", *(_bits(model, held_out.x, whole, options.seed) for model in models.values())])
+    rows.append(["bits a column", "-", *(_bits(model, held_out, whole, options.seed) for model in models.values())])
+    if labels is not None and any(_has_bits_of_labels(model) for model in models.values()):
+        both = [_bits_of_labels(model, held_out, others, options.seed) for model in models.values()]
+        rows += [["bits given label", "-", *(given for given, _ in both)]]
+        rows += [["bits, summed out", "-", *(summed for _, summed in both)]]
     for line in table(["", "floor", *models], rows, "l" + "r" * (1 + len(models))):
         print(line)
     return 0
@@ -201,11 +207,25 @@ def _text(metric: str, mean: float, spread: float | None) -> str:
     return " +- ".join(word.removeprefix("0") if decimals > 0 and size < 1 else word for word in words)
 
 
-def _bits(model: Estimator, x: Array, whole: bool, seed: int) -> str:
+def _has_bits_of_labels(model: Estimator) -> bool:
+    """Whether the model has probabilities of whole numbers given a label."""
+    return bool(_n_classes(model)) and getattr(model, "n_levels", None) is not None
+
+
+def _bits_of_labels(model: Any, held_out: Data, others: Any, seed: int) -> tuple[str, str]:
+    """Bits a column given the labels, and with the labels summed out; "-" for a model that has none."""
+    if not _has_bits_of_labels(model):
+        return "-", "-"
+    prior = np.bincount(others.labels, minlength=_n_classes(model)) + 1.0  # one more row, so that none is 0
+    summed = label_summed_bits(model, held_out.x, prior / prior.sum(), n_repeats=2, rng=seed)
+    return _bits(model, held_out, True, seed, held_out.labels), _text("bits", summed.mean, summed.row_error)
+
+
+def _bits(model: Estimator, data: Data, whole: bool, seed: int, labels: IntArray | None = None) -> str:
     """Bits a column and their standard error; "-" for a density of whole numbers."""
     if whole and getattr(model, "n_levels", None) is None:
         return "-"
-    bits = score_rows(model, x, seed).bits
+    bits = score_rows(model, data.x, seed, labels=labels).bits
     if not np.isfinite(bits).all():
         return "inf"
     return _text("bits", float(bits.mean()), float(bits.std(ddof=1) / len(bits) ** 0.5))

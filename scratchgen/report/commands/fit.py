@@ -139,7 +139,7 @@ def _check_roles(verb: Verb, options: argparse.Namespace) -> None:
     """Raise CommandError for --labels or --weights if the model takes none."""
     name = verb.cls.__name__
     if options.labels is not None and not _takes_labels(verb):
-        raise CommandError(f"--labels is for ddpm, the model with labels; {name} has none: use --drop")
+        raise CommandError(f"--labels is for ddpm and sde, the models with labels; {name} has none: use --drop")
     if options.weights is not None and not _takes_weights(verb):
         raise CommandError(f"--weights is for gmm, ppca, fa and tables, the models by EM; {name} has none: use --drop")
 

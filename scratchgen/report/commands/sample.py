@@ -27,8 +27,9 @@ p_θ(x_{t−1}|x_t) of (19), and a score SDE runs (32) backwards in time.
 Without -o the rows are printed as CSV. A .png is a grid of pictures for square pictures of whole numbers, and a
 scatter plot for up to 8 columns; it needs matplotlib (in the checkout: pip install '.[demo]').
 
---set takes arguments of the model's `sample`: eta=0 for DDIM, denoise_last=True, stochasticity=1 for multistep steps,
-y=2 for label 2 and guidance=2 of a DDPM with labels; stochasticity=0 and method=heun of a score SDE.
+--set takes arguments of the model's `sample`: eta=0 for DDIM, denoise_last=True, stochasticity=1 for multistep steps
+of a DDPM; stochasticity=0 and method=heun of a score SDE; y=2 for label 2, guidance=2 and guidance_in=logits of models
+with labels.
 
 Example:
   scratchgen sample model.npz -n 1000 -o samples.csv

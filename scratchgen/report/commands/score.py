@@ -25,8 +25,8 @@ same columns. For whole numbers it is that of a probability. For GaussianMixture
 nan) have no part in the likelihood of their row; the bits a column are a mean over all columns.
 
 Columns are found by the names that the model was trained on, if the file has them; others are left out, and the
-report lists them. With --labels the bound of a DDPM is that of log p_θ(x|label). With --weights w the mean is that of
-the rows weighted by the column w.
+report lists them. With --labels the bound of a DDPM or a score SDE is that of log p_θ(x|label). With --weights w the
+mean is that of the rows weighted by the column w.
 
 Example:
   scratchgen score model.npz penguins -o rows.csv
