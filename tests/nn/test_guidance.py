@@ -70,6 +70,7 @@ def test_the_guided_law_has_the_levels_of_both_laws():
         assert np.array_equal(guide.law(x, 0.8, 0.6), law)
         drawn = guide.draw(np.random.default_rng(0), x, 0.8, 0.6).astype(int)
         assert np.take_along_axis(possible, drawn[:, :, None], axis=2).all()
+    assert (drawn == law.argmax(axis=-1)).mean() > 0.8  # of the sharp law of w = 50
     assert np.array_equal(network.logits(x, 0.8, 0.6, labels, 0.0), network.logits(x, 0.8, 0.6))
     assert np.array_equal(network.law(x, 0.8, 0.6, labels, 1.0), network.law(x, 0.8, 0.6, labels))
 
