@@ -88,7 +88,7 @@ class ResidualMLP(FlatParameters):
         n_inputs, *blocks, n_outputs = as_widths(sizes, "sizes") or (0, 0)
         if len(set(blocks)) != 1:
             raise ValueError(
-                f"hidden must hold one width for all blocks of network='residual', got {blocks}; use (64, 64)"
+                f"hidden must hold one width for all blocks of network='residual', got sizes {blocks}; use (64, 64)"
             )
         n_told, width = as_count(n_told, "n_told", minimum=0, maximum=n_inputs), blocks[0]
         inside = [layer for _ in blocks for layer in ((width + n_told, width), (width, width))]

@@ -88,7 +88,7 @@ def test_without_dropout_no_random_number_is_drawn():
         (
             ((3, 4, 5, 1),),
             ValueError,
-            r"^hidden must hold one width for all blocks of network='residual', got \[4, 5\]",
+            r"^hidden must hold one width for all blocks of network='residual', got sizes \[4, 5\]",
         ),
         (((3, 1),), ValueError, r"^hidden must hold one width for all blocks"),
         (((3, 4, 1), 4), ValueError, r"^n_told must be at most 3, got 4"),
