@@ -143,7 +143,9 @@ def setting(options: dict[str, Any], x: Array, n_steps: int, seed: int) -> Setti
     """The training that DDPM would do, off the clock."""
     model = DDPM(n_steps=1, rng=seed, **options).fit(x)
     chain: NoiseSchedule = model.schedule_
-    mlp = NoiseNetwork(x.shape[1], model.hidden, n_coordinate_features=model.n_coordinate_features, rng=seed).mlp
+    mlp = NoiseNetwork(
+        x.shape[1], model.hidden, n_coordinate_features=model.network_.n_coordinate_features, rng=seed
+    ).mlp
     rates = [cosine_decay(i, n_steps, model.learning_rate, min(100, n_steps // 10)) for i in range(n_steps)]
     levels = (level[:, None].astype(np.float32) for level in (chain.alpha_bar, chain.beta_bar))
     start = list(zip(mlp.weights, mlp.biases, strict=True))
@@ -162,7 +164,7 @@ class Torch:
         torch.manual_seed(seed)
         self.torch, self.theirs, self.given, self.plain = torch, torch_, given, plain
         model, dimension = given.model, given.data.shape[1]
-        features = {"n_coordinate_features": model.n_coordinate_features}
+        features = {"n_coordinate_features": model.network_.n_coordinate_features}
         self.network, self.average = (torch_.NoiseNetwork(dimension, model.hidden, **features) for _ in range(2))
         self.start = torch_.layers_of(self.network.mlp) if plain else given.start
         self.data, self.scale, self.std = map(torch.from_numpy, (given.data, given.scale, given.std))
@@ -228,7 +230,7 @@ def in_jax(options: dict[str, Any], x: Array, n_steps: int, seed: int) -> Prepar
 
     from benchmarks.frameworks import jax_
 
-    model, features = given.model, given.model.n_coordinate_features
+    model, features = given.model, given.model.network_.n_coordinate_features
     data, scale, std = map(jnp.asarray, (given.data, given.scale, given.std))
     start = jax.tree.map(jnp.array, given.start)
     zeros = [jax.tree.map(jnp.zeros_like, start) for _ in range(2)]

@@ -57,7 +57,7 @@ def layers(state: Mapping[str, Array], prefix: str) -> Layers:
     >>> x = np.random.default_rng(0).standard_normal((64, 2))
     >>> state = state_dict(DDPM(hidden=(8,), n_steps=2, rng=0).fit(x))
     >>> [(weight.shape, bias.shape) for weight, bias in layers(state, "average.mlp")]
-    [((18, 8), (8,)), ((8, 2), (2,))]
+    [((22, 8), (8,)), ((8, 2), (2,))]
     """
     check_type(state, Mapping, "state", "pass state_dict(model)")
     check_type(prefix, str, "prefix", "pass 'average.mlp'")
@@ -138,7 +138,7 @@ def state_dict(model: Model) -> dict[str, Array]:
     ...         break
     >>> state = state_dict(model)
     >>> state["network.mlp.0.weight"].shape, int(state["step"])
-    ((8, 18), 10)
+    ((8, 22), 10)
     >>> load_state_dict(model, state).resume(x).losses_.shape
     (20,)
     """

@@ -108,9 +108,12 @@ class DDPM(DiffusionModel):
     picture : (int, int), optional
         Height and width, if the columns of x are the pixels of a picture, row by row; for prediction="levels".  A small
         network shared over the pixels then sees the 5 × 5 neighbours of a pixel, see `scratchgen.nn.PictureNetwork`.
-    n_coordinate_features : int
-        Number of frequencies of cos and sin features of the coordinates; 2 or 3 help for low-dimensional data with
-        sharp edges.
+    n_coordinate_features : int, optional
+        Number of frequencies of cos and sin features of the coordinates, see `scratchgen.nn.coordinate_features`.  None
+        takes 1 for data of one or two columns, and 0 for more; `network_.n_coordinate_features` is the number.  Points
+        in a plane often have sharp shapes, which the network learns much faster with one frequency; more frequencies
+        help checkerboards, but small tables with smooth densities then have lower bounds of new rows
+        (`python -m benchmarks.features`).
     n_steps : int, optional
         Number of gradient steps.  None takes 4 for every row that is not held out, but 100 at least and 5000 at most;
         `n_steps_` is the number.  With many more steps the network memorises the rows of a small table, and new rows

@@ -34,6 +34,7 @@ from scratchgen.validation import (
     check_type,
 )
 
+MOST_COLUMNS = 2  # of data whose network has coordinate features by default, see `DDPM`
 Other = TypeVar("Other", bound="DiffusionModel")
 
 
@@ -70,7 +71,7 @@ class DiffusionModel(NetworkModel):
     network: str = "mlp"
     dropout: float = 0.0
     picture: tuple[int, int] | None = None
-    n_coordinate_features: int = 0
+    n_coordinate_features: int | None = None
     n_steps: int | None = None
     batch_size: int = 256
     learning_rate: float = 5e-3
@@ -236,7 +237,7 @@ class DiffusionModel(NetworkModel):
         check_choices(self.network, as_widths(self.hidden, "hidden"), self.dropout, self.picture)
         as_count(self.n_classes, "n_classes", minimum=0)
         as_number(self.label_dropout, "label_dropout", low=0.0, high=1.0)
-        as_count(self.n_coordinate_features, "n_coordinate_features", minimum=0)
+        self._n_frequencies(1)
         if not isinstance(self.prediction, str):
             raise TypeError(f"prediction must be text, got {self.prediction!r:.60}; pass 'v'")
         if self.prediction == "levels" and self.n_levels is None:
@@ -251,6 +252,12 @@ class DiffusionModel(NetworkModel):
         """Number of numbers of the augmentation that are told to the network."""
         return 0 if self.augment is None else self.augment.n_augment
 
+    def _n_frequencies(self, dimension: int) -> int:
+        """Number of frequencies for D columns: `n_coordinate_features`; for None 1 up to 2 columns, and 0 above."""
+        if self.n_coordinate_features is None:
+            return 1 if dimension <= MOST_COLUMNS else 0
+        return as_count(self.n_coordinate_features, "n_coordinate_features", minimum=0)
+
     def _forms(self, n_features: int) -> dict[str, Form]:
         told = {"n_classes": self.n_classes, "n_augment": self._n_augment}
         if self.prediction == "levels":
@@ -258,7 +265,7 @@ class DiffusionModel(NetworkModel):
             histograms, covariance = Form(FLOAT64, (n_features, self.n_levels)), Form(FLOAT64, (n_features, n_features))
             class_histograms = Form(FLOAT64, (self.n_classes, n_features, self.n_levels) if self.n_classes else (0,))
         else:
-            n = self.n_coordinate_features
+            n = self._n_frequencies(n_features)
             sizes = NoiseNetwork.sizes(n_features, self.hidden, n_coordinate_features=n, **told)
             histograms = class_histograms = covariance = Form(FLOAT64, (0,))
         length = count_parameters(sizes, count_told(**told), self.network, self.picture)
@@ -323,7 +330,7 @@ class DiffusionModel(NetworkModel):
         return NoiseNetwork(
             dimension,
             self.hidden,
-            n_coordinate_features=self.n_coordinate_features,
+            n_coordinate_features=self._n_frequencies(dimension),
             rng=rng,
             n_classes=self.n_classes,
             n_augment=self._n_augment,

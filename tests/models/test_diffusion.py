@@ -82,7 +82,8 @@ def test_sampling_network_is_the_moving_average_of_the_trained_one(cls):
         d = min(decay, (1 + n) / (10 + n))
         expected = d * expected + (1 - d) * path[n - 1]
         assert residual(average.parameters_, expected) < 1e-4
-    assert residual(start, NoiseNetwork(2, (4,), rng=0).mlp.parameters) < 1e-4  # the start of both
+    untrained = NoiseNetwork(2, (4,), n_coordinate_features=1, rng=0)
+    assert residual(start, untrained.mlp.parameters) < 1e-4  # the start of both
     assert average.network_.mlp.parameters is average.parameters_
     assert residual(raw.parameters_, average.parameters_) > 1e-3
     assert (average.eps_hat(x, 1) == average.network_(x, *level(average))).all()
@@ -118,6 +119,21 @@ def test_training_learns_a_mixture(cls):
     best, learnt, before = (m.elbo(x, rng=2).mean() for m in (oracle, model, untrained))
     assert 0 < best - learnt < 0.12  # nats; measured 0.04 for both
     assert best - before > 0.5
+
+
+@both
+@pytest.mark.parametrize(("dimension", "n"), [(1, 1), (2, 1), (3, 0), (4, 0)])
+def test_one_or_two_columns_have_one_frequency_by_default(cls, dimension, n, tmp_path):
+    """The number is one of the argument, which a file keeps, also where it is 0."""
+    x = np.random.default_rng(0).standard_normal((30, dimension))
+    assert tiny(cls, n_steps=1).fit(x).network_.n_coordinate_features == n
+    for given in None, 0, 2:
+        model = tiny(cls, n_steps=1, n_coordinate_features=given).fit(x)
+        model.save(path := tmp_path / f"{given}.npz")
+        loaded = cls.load(path)
+        assert loaded.n_coordinate_features == given
+        assert loaded.network_.n_coordinate_features == (n if given is None else given)
+        assert (loaded.eps_hat(x, 1) == model.eps_hat(x, 1)).all()
 
 
 @both

@@ -14,7 +14,7 @@ from tests.strategies import residual
 RNG = np.random.default_rng(0)
 Y = np.arange(400) % 2
 POINTS = np.array([[-1.0, 0.5], [1.5, 0.0]])[Y] + RNG.standard_normal((400, 2)) * np.array([[0.2], [1.0]])[Y]
-SMALL = {"hidden": (16,), "batch_size": 64, "n_sample_steps": 6, "ema_decay": 0.9, "rng": 0}
+SMALL = {"hidden": (16,), "n_coordinate_features": 0, "batch_size": 64, "n_sample_steps": 6, "ema_decay": 0.9, "rng": 0}
 TOLD = np.array([0, 1, 1, 0, 1])
 
 

@@ -162,7 +162,7 @@ def test_promised_functions_have_their_promised_arguments():
 
 REQUIRED = inspect.Parameter.empty
 NETWORK = {
-    "hidden": (128, 128, 128), "network": "mlp", "dropout": 0.0, "picture": None, "n_coordinate_features": 0,
+    "hidden": (128, 128, 128), "network": "mlp", "dropout": 0.0, "picture": None, "n_coordinate_features": None,
     "n_classes": 0, "label_dropout": 0.1,
 }  # fmt: skip
 ADAM = {
