@@ -28,7 +28,7 @@ class ExactNoise:
             answer[rows] = self(x[rows], *level)
         return answer
 
-    def vjp(self, x, scale, std):
+    def vjp(self, x, scale, std, *_, **__):
         jacobian = -self.factor * std * self.law.diffuse(scale, std).score_jacobian(x)
         return self(x, scale, std), lambda grad, inputs: np.einsum("nd,nde->ne", grad, jacobian)
 

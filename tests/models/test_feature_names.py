@@ -104,7 +104,7 @@ def test_a_first_step_that_fails_restores_the_names(monkeypatch):
 
     for kind in "VAE", "LinearVAE", "DDPM", "ScoreSDE":
         model = fitted(kind)
-        monkeypatch.setattr(f"{type(model).train.__globals__['__name__'].replace('linear_vae', 'vae')}.train", failing)
+        monkeypatch.setattr(f"{type(model)._loop.__globals__['__name__'].replace('linear_vae', 'vae')}.train", failing)
         with pytest.raises(ArithmeticError, match="planted"):
             model.fit(Frame(X, "abc"))
         assert remembered(model) == list(NAMES)

@@ -322,9 +322,9 @@ def test_score_sde_trains_on_one_time_in_every_cell(sde, weighting, monkeypatch)
     """Cells of equal log-SNR (λ = g²) or of equal time (λ = std²), with uniform times in each cell."""
     levels, vjp = [], NoiseNetwork.vjp
 
-    def spied(network, x, scale, std):
+    def spied(network, x, scale, std, **given):
         levels.append((scale, std))
-        return vjp(network, x, scale, std)
+        return vjp(network, x, scale, std, **given)
 
     monkeypatch.setattr(NoiseNetwork, "vjp", spied)
     parameters = {"hidden": (4,), "n_steps": 40, "batch_size": 64, "rng": 0}
