@@ -236,5 +236,5 @@ def _cold_start(original, self, K, D, names, floor):
     "vae.random_batch",
     "tests/models/test_vae.py::test_training_draws_fresh_noise_and_fresh_batches",
 )
-def _first_batch(original, x, rng, n_latents, batch_size=None):
-    return original(x, np.random.default_rng(0), n_latents, batch_size)
+def _first_batch(original, x, rng, n_latents, batch_size=None, augment=None):
+    return original(x, np.random.default_rng(0), n_latents, batch_size, augment)

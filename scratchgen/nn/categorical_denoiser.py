@@ -45,8 +45,8 @@ class CategoricalDenoiser:
     the first and of the last level, the level and its square.  F therefore has 4 outputs a dimension; n_levels outputs
     would be too many for small data sets.
 
-    Inside, the levels lie on the first axis, (n_levels, N, D): sums over levels then add whole arrays.  A call takes 0.65
-    times as long as with the levels on the last axis.
+    Inside, the levels lie on the first axis, (n_levels, N, D): sums over levels then add whole arrays.  A call then
+    takes 0.65 times as long as with the levels on the last axis.
 
     Parameters
     ----------
