@@ -276,7 +276,8 @@ class VAE(GaussianVAE):
     n_latents : int
         k.
     hidden : sequence of int
-        Widths of the encoder's hidden layers.
+        Widths of the encoder's hidden layers.  With two layers samples of tables of two clusters are nearer to the data
+        than with one layer of 128, and new rows of most small tables have better bounds.
     decoder_hidden : sequence of int, optional
         Widths of the decoder's hidden layers; `hidden` in reverse order if None.
     activation : {"silu", "tanh", "identity"}
@@ -363,7 +364,7 @@ class VAE(GaussianVAE):
     True
     """
 
-    hidden: Sequence[int] = (128,)
+    hidden: Sequence[int] = (64, 64)
     decoder_hidden: Sequence[int] | None = None
     activation: str = "silu"
     _: KW_ONLY

@@ -189,7 +189,7 @@ DEFAULTS = {
         "rng": None,
     },
     "VAE": {
-        "n_latents": 2, "hidden": (128,), "decoder_hidden": None, "activation": "silu", "decoder_variance": None,
+        "n_latents": 2, "hidden": (64, 64), "decoder_hidden": None, "activation": "silu", "decoder_variance": None,
         "n_levels": None, "kl_weight": 1.0, "n_steps": None, "batch_size": 128, "learning_rate": 2e-3,
         "dtype": "float32", "augment": None, **LAST,
     },
