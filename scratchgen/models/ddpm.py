@@ -127,7 +127,9 @@ class DDPM(DiffusionModel):
     weight_decay : float
         Weight decay of AdamW.
     ema_decay : float
-        Decay of the moving average of the parameters; the model samples with the average.
+        Largest decay of the moving average of the parameters; the model samples with the average.  Update n uses the
+        decay min(ema_decay, (1 + n)/(10 + n)), so that the average is over about a ninth of the steps; the default
+        limits it from 90,000 steps on.
     augment : Shifts or Deformations, optional
         Train on copies of the rows, whose numbers are told to the network, see `scratchgen.augmentation`.  Held-out
         rows, bounds and samples have no copies.

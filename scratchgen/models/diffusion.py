@@ -76,7 +76,7 @@ class DiffusionModel(NetworkModel):
     batch_size: int = 256
     learning_rate: float = 5e-3
     weight_decay: float = 0.0
-    ema_decay: float = 0.999
+    ema_decay: float = 0.9999
     n_classes: int = 0
     label_dropout: float = 0.1
     augment: Augmentation | None = None  # type: ignore[misc]

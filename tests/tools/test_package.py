@@ -166,7 +166,7 @@ NETWORK = {
     "n_classes": 0, "label_dropout": 0.1,
 }  # fmt: skip
 ADAM = {
-    "n_steps": None, "batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0, "ema_decay": 0.999,
+    "n_steps": None, "batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0, "ema_decay": 0.9999,
     "augment": None,
 }  # fmt: skip
 LAST = {
