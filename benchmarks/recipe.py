@@ -38,7 +38,7 @@ def sets() -> Data:
     """Rows, (N, D), and further arguments of DDPM, by name."""
     found: Data = {
         "eight Gaussians": (datasets.eight_gaussians().sample(N_ROWS, rng=0), {}),
-        "two moons": (datasets.two_moons(N_ROWS, rng=0), {}),
+        "two moons": (datasets.two_moons().sample(N_ROWS, rng=0), {}),
         "checkerboard": (datasets.checkerboard().sample(N_ROWS, rng=0), {}),
         "digits": (datasets.digits().images, {"n_levels": 17}),
         "penguins": (datasets.penguins().measurements, {}),

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, overload
 
 import numpy as np
 
+from scratchgen.blocks import by_blocks
+from scratchgen.law import MOST_NODES, SmoothLaw
 from scratchgen.likelihood import LOG_2PI, logsumexp, quiet_log, softmax
 from scratchgen.validation import (
-    LARGEST,
     RNG,
     Array,
     ArrayLike,
     IntArray,
-    as_arrays,
     as_count,
     as_finite,
     as_generator,
     as_number,
-    as_real,
     as_samples,
     as_scale_and_std,
-    check_callable,
+    as_units,
     check_flag,
     check_symmetric,
-    check_type,
     freeze,
     normalised,
 )
 
-FINE = 0.15  # spacing of `quadrature` for logarithms and scores, which have complex poles
-MOST_NODES = 10_000_000  # of `quadrature`, 160 MB in two dimensions
-BLOCK = 2**16  # points at a time
+LOG_TINY = -330.0  # a factor of a product of two Gaussians below exp(−330) counts as 0, as slow subnormals would
 
 
 def whiten(covariances: Array) -> tuple[Array, Array]:
@@ -54,7 +50,7 @@ def whiten(covariances: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
-class Mixture:
+class Mixture(SmoothLaw):
     """p(x) = Σ_k w_k N(x; m_k, C_k): density, score, posterior and denoiser in closed form.
 
     Parameters
@@ -159,7 +155,8 @@ class Mixture:
 
     def log_prob(self, x: Array) -> Array:
         """log p(x), (N,), nats, for x (N, D)."""
-        return logsumexp(self.log_joint(x))
+        x = as_samples(x, dimension=self.dimension, model="the mixture")
+        return by_blocks(lambda rows: logsumexp(self.log_joint(x[rows])), len(x), self.means.size)
 
     def posterior(self, x: Array) -> Array:
         """Responsibilities p(k | x), (N, K), (18), for x (N, D)."""
@@ -174,8 +171,10 @@ class Mixture:
 
     def score(self, x: Array) -> Array:
         """Score ∇ log p(x) = −Σ_k p(k | x) C_k⁻¹ (x − m_k), (N, D), for x (N, D)."""
-        posterior, scores = self._component_scores(x)
-        return np.einsum("nk,nkd->nd", posterior, scores)
+        x = as_samples(x, dimension=self.dimension, model="the mixture")
+        return by_blocks(
+            lambda rows: np.einsum("nk,nkd->nd", *self._component_scores(x[rows])), len(x), 2 * self.means.size
+        )
 
     def score_jacobian(self, x: Array) -> Array:
         """Jacobian of the score, ∇∇ᵀ log p(x), (N, D, D), for x (N, D).
@@ -204,6 +203,17 @@ class Mixture:
         scale, std = as_scale_and_std(scale, std)
         covariances = scale**2 * self.covariances + std**2 * np.eye(self.dimension)
         return self._derived(scale * self.means, covariances)
+
+    def standardized(self, mean: ArrayLike, scale: ArrayLike) -> Mixture:
+        """The mixture that is the law of (x − mean)/scale, for a mean and a positive scale of every column, (D,) each.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If mean and scale are not D finite numbers, or a scale is not positive.
+        """
+        mean, scale = as_units(mean, scale, self.dimension)
+        return self._derived((self.means - mean) / scale, self.covariances / np.multiply.outer(scale, scale))
 
     def denoise(self, x_t: Array, scale: float, std: float) -> Array:
         """Bayes denoiser E[x_0 | x_t] for x_t = scale · x_0 + std · ε, (N, D).
@@ -354,134 +364,49 @@ class Mixture:
         centred = self.means - self.mean()
         return np.einsum("k,kde->de", self.weights, self.covariances) + (centred.T * self.weights) @ centred
 
-    def quadrature(self, spacing: float = 0.5, width: float = 9.0, law: Mixture | None = None) -> tuple[Array, Array]:
-        """Nodes and weights of the trapezoid rule for integrals of smooth functions, in one or two dimensions.
+    @property
+    def detail(self) -> float:
+        """Smallest standard deviation, in any direction, of a component of positive weight."""
+        return _narrowest(self.covariances[self.weights > 0])
 
-        Parameters
-        ----------
-        spacing : float
-            Distance of nodes, in units of the smallest standard deviation of any component of positive weight.  For the
-            density itself the error is of order exp(−2π²/spacing²), and 0.5 is exact to rounding.  Scores and
-            logarithms have complex poles near the line between two means and need a smaller spacing: measured errors
-            were 1e-4 at 0.5 and 1e-11 at 0.15.
-        width : float
-            The box reaches this many standard deviations beyond every mean.
-        law : Mixture, optional
-            Another mixture in the integrand.  The nodes then resolve its components too, where they lie in the box.
+    def detail_within(self, low: Array, high: Array, width: float) -> float:
+        """`detail` of the components that reach, within `width` standard deviations, into a box; inf without any."""
+        reach = width * np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
+        inside = ((self.means + reach > low) & (self.means - reach < high)).all(axis=1) & (self.weights > 0)
+        return _narrowest(self.covariances[inside])
 
-        Returns
-        -------
-        points : (M, D)
-        weights : (M,)
-            Σ weights · f(points) ≈ ∫ f(x) dx.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If D > 2, law has another dimension, or spacing or width is not a positive number.
-        ArithmeticError
-            If the box needs more than 10 million nodes.
-        """
-        if law is not None:
-            check_type(law, Mixture, "law")
-        if self.dimension > 2:
-            raise ValueError(f"quadrature needs 1 or 2 dimensions, got {self.dimension}; sample instead")
-        if law is not None and law.dimension != self.dimension:
-            raise ValueError(f"law must have {self.dimension} dimensions, as this mixture, got {law.dimension}")
-        spacing = as_number(spacing, "spacing", low=0.0, high=LARGEST, open_low=True)
-        width = as_number(width, "width", low=0.0, high=LARGEST, open_low=True)
+    def axes(self, spacing: float, width: float, law: SmoothLaw | None) -> list[tuple[Array, Array]]:
+        """Even nodes on a box around the components of positive weight; see `quadrature`."""
         seen = self.weights > 0
         reach = width * np.sqrt(np.diagonal(self.covariances[seen], axis1=1, axis2=2))
         low, high = (self.means[seen] - reach).min(axis=0), (self.means[seen] + reach).max(axis=0)
-        covariances = self.covariances[seen]
-        if law is not None:
-            reach = width * np.sqrt(np.diagonal(law.covariances, axis1=1, axis2=2))
-            inside = ((law.means + reach > low) & (law.means - reach < high)).all(axis=1) & (law.weights > 0)
-            covariances = np.concatenate([covariances, law.covariances[inside]])
-        step = spacing * float(np.sqrt(np.linalg.eigvalsh(covariances)[:, 0].min()))
+        detail = self.detail if law is None else min(self.detail, law.detail_within(low, high, width))
+        step = spacing * detail
         if not np.prod((high - low) / step) < MOST_NODES:
             raise ArithmeticError(
                 f"quadrature needs nodes {step:.2g} apart on a box of sides {high - low}, more than {MOST_NODES:,}: "
                 "a component is very narrow; sample instead"
             )
-        axes = [np.arange(a, b + step, step) for a, b in zip(low, high, strict=True)]
-        points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, self.dimension)
-        return points, np.full(len(points), step**self.dimension)
+        nodes = [np.arange(a, b + step, step) for a, b in zip(low, high, strict=True)]
+        return [(axis, np.full(len(axis), step)) for axis in nodes]
 
-    def expectation(
-        self, f: Callable[[Array], Array], spacing: float = 2 * FINE, rtol: float = 1e-5, law: Mixture | None = None
-    ) -> Array:
-        """E_p f(x), (n,), by quadrature with a spacing that is halved until two results agree.
+    def on_grid(self, *axes: Array) -> tuple[Array, Array]:
+        """Density and gradient on a product grid; for diagonal covariances in the plane by products of matrices."""
+        if self.dimension != 2 or self.covariances[:, 0, 1].any():
+            return super().on_grid(*axes)
+        z, kernels = [], []
+        for axis, means, variances in zip(
+            axes, self.means.T, self.covariances.diagonal(axis1=1, axis2=2).T, strict=True
+        ):
+            z.append((means - axis[:, None]) / variances)
+            exponents = -0.5 * z[-1] ** 2 * variances
+            kernels.append(np.where(exponents > LOG_TINY, np.exp(np.maximum(exponents, LOG_TINY)), 0.0))
+        kernels[0] *= np.exp(self.log_peaks)
+        density = kernels[0] @ kernels[1].T
+        gradient = np.stack([(kernels[0] * z[0]) @ kernels[1].T, kernels[0] @ (kernels[1] * z[1]).T], axis=-1)
+        return density.ravel(), gradient.reshape(-1, 2)
 
-        The error of the trapezoid rule falls exponentially, so that the error of the last result is far smaller than
-        the difference of the last two.  A feature of f between the nodes of both is not seen: pass the `law` that has
-        it.
 
-        Parameters
-        ----------
-        f : callable
-            From x (M, D) to (M, n).
-        spacing, law
-            As for `quadrature`; the first spacing.
-        rtol : float
-            Largest difference of the last two results, as a fraction of E|f|.
-
-        Raises
-        ------
-        ValueError
-            As for `quadrature`.
-        ArithmeticError
-            If f is NaN, or the results do not agree with 10 million nodes.
-        """
-        rtol = as_number(rtol, "rtol", low=0.0)
-        before: Array | None = None
-        check_callable(f, "f", "x (M, D) → (M, n)")
-        while True:
-            points, weights = self.quadrature(spacing, law=law)
-            total, size = np.zeros(()), np.zeros(())
-            for start in range(0, len(points), BLOCK):
-                x = points[start : start + BLOCK]
-                mass = weights[start : start + BLOCK] * np.exp(self.log_prob(x))
-                with np.errstate(invalid="ignore"):
-                    terms = np.where(mass[:, None] > 0, mass[:, None] * as_arrays("f (M, n)", f(x), M=len(x)), 0.0)
-                total, size = total + terms.sum(axis=0), size + np.abs(terms).sum(axis=0)
-            if np.isnan(total).any():
-                raise ArithmeticError(f"f must be a number at every point, but its expectation is {total}")
-            if np.isinf(total).any() or (before is not None and (np.abs(total - before) <= rtol * size + 1e-13).all()):
-                return total
-            before, spacing = total, 0.5 * spacing
-
-    def kl(self, q: Mixture | Callable[[Array], Array]) -> float:
-        """KL(p‖q) of any density q, nats, by quadrature in one or two dimensions, to about 1e-9 of 1 + E|log p/q|.
-
-        Parameters
-        ----------
-        q : Mixture or callable
-            q, or log q from x (M, D) to (M,), nats.  For a mixture the nodes resolve the components of both.  Nothing
-            is known of a callable: a feature of log q that is narrower than a tenth of p's narrowest component may lie
-            between the nodes.
-
-        Raises
-        ------
-        TypeError
-            If q is neither a mixture nor callable.
-        ValueError
-            If D > 2, q is a mixture of another dimension, or log q has another shape than (M,).
-        ArithmeticError
-            If log q is NaN, or 10 million nodes do not suffice.
-        """
-        if isinstance(q, type) or not (isinstance(q, Mixture) or callable(q)):
-            raise TypeError(f"q must be a Mixture or a function log q(x), (M, D) → (M,), got {type(q).__name__}")
-        law = q if isinstance(q, Mixture) else None
-
-        def log_ratio(x: Array) -> Array:
-            log_q = q.log_prob(x) if isinstance(q, Mixture) else as_real(q(x), "q")
-            if log_q.shape != (len(x),):
-                raise ValueError(f"q must return log q(x) of shape ({len(x)},) for x {x.shape}, got {log_q.shape}")
-            return (self.log_prob(x) - log_q)[:, None]
-
-        return float(self.expectation(log_ratio, law=law)[0])
-
-    def entropy(self) -> float:
-        """H(p) = −E log p, nats, by quadrature in one or two dimensions; ValueError for D > 2."""
-        return -self.kl(lambda x: np.zeros(len(x)))  # E log p/1
+def _narrowest(covariances: Array) -> float:
+    """Smallest standard deviation of covariances (K, D, D) in any direction; inf without any."""
+    return float(np.sqrt(np.linalg.eigvalsh(covariances)[:, 0].min(initial=np.inf)))

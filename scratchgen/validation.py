@@ -626,6 +626,13 @@ def as_scale_and_std(scale: Any, std: Any, least: float = 0.0) -> tuple[float, f
     return scale, std
 
 
+def as_units(mean: ArrayLike, scale: ArrayLike, D: int) -> tuple[Array, Array]:
+    """Return a mean and a positive scale of D columns, (D,) each, as float64; TypeError or ValueError."""
+    check_positive(scale, "scale")
+    pair = as_arrays("mean (D), scale (D)", as_finite(mean, "mean"), as_finite(scale, "scale"), D=D)
+    return pair[0].astype(np.float64), pair[1].astype(np.float64)
+
+
 def as_floors(floor: Any, name: str, D: int) -> Array:
     """Return the floor of D columns, (D,), from one number >= 0 for all of them, or from D numbers above 0."""
     if as_array(floor, name).ndim == 0:

@@ -13,7 +13,8 @@ from scratchgen.conformance.arguments import returned, takes_arrays
 from scratchgen.conformance.result import Check, compare, worst
 from scratchgen.conformance.score import diffused, log_density, responsibilities
 from scratchgen.conformance.sde import LARGEST_ERROR, by_array
-from scratchgen.mixture import FINE, Mixture
+from scratchgen.law import FINE
+from scratchgen.mixture import Mixture
 from scratchgen.quadrature import central_difference, sigma_points
 from scratchgen.validation import Array
 

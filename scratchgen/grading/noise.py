@@ -1,6 +1,6 @@
-"""Bayes loss and excess of a noise predictor on data from a mixture, and the resulting bounds on KL(p‖p_θ).
+"""Bayes loss and excess of a noise predictor on data of a known law, and the resulting bounds on KL(p‖p_θ).
 
-For data from a mixture the optimal noise predictor is known, ε*(x_t) = −std · ∇log p_t(x_t).  The grade of a trained
+For data of a known law the optimal noise predictor is known, ε*(x_t) = −std · ∇log p_t(x_t).  The grade of a trained
 predictor is E‖ε* − ε̂‖², the excess of its loss over the Bayes loss.  The bounds (21) of DDPM and (34) of the score SDE
 are weighted sums or integrals of these losses over noise levels.  `grade_noise` computes the loss at one noise level by
 quadrature.
@@ -13,7 +13,7 @@ import numpy as np
 
 from scratchgen.ddpm import EpsHat, negative_elbo
 from scratchgen.ddpm.kernels import check_schedule
-from scratchgen.mixture import Mixture
+from scratchgen.law import Law
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE, Score, kl_bound
 from scratchgen.sde.processes import check_process
@@ -28,6 +28,7 @@ from scratchgen.validation import (
     check_type,
 )
 
+NO_MASS = 1e-18  # of a node that is left out of a quadrature; 1e6 nodes have a mass of 1e-12
 BLOCK = 500  # examples at a time; the tables of a categorical mixture have N · K · D · n_levels numbers
 
 
@@ -49,49 +50,48 @@ class NoiseGrade(NamedTuple):
 
 
 def grade_noise(
-    mixture: Mixture, eps_hat: Callable[[Array], Array], scale: float, std: float, law: Mixture | None = None
+    data: Law, eps_hat: Callable[[Array], Array], scale: float, std: float, law: Law | None = None
 ) -> NoiseGrade:
-    """Bayes loss and excess of ε̂(x_t) at x_t = scale · x_0 + std · ε with x_0 from `mixture`, by quadrature.
+    """Bayes loss and excess of ε̂(x_t) at x_t = scale · x_0 + std · ε with x_0 of the law `data`, by quadrature.
 
     The loss E‖ε − ε̂‖² is bayes + excess, because ε − ε* is orthogonal to every function of x_t.  The excess is
     computed as an integral.  A difference of two estimated losses would have errors larger than the excess.
 
     Parameters
     ----------
-    mixture : Mixture
+    data : Law
         In one or two dimensions.
     eps_hat : callable
         ε̂, from x_t (M, D) to (M, D).
     scale, std : float
         Noise level.
-    law : Mixture, optional
-        The distribution of x_0 for which ε̂ is optimal, if it is another mixture.  The nodes then resolve its components
-        too.
+    law : Law, optional
+        The distribution of x_0 for which ε̂ is optimal, if it is another law.  The nodes then resolve its details too.
 
     Raises
     ------
     ValueError
-        If the mixture has more than two dimensions, or law has another dimension.
+        If the law has more than two dimensions, or law has another dimension.
     ArithmeticError
         If ε̂ is NaN, or 10 million nodes do not suffice.
     """
-    check_type(mixture, Mixture, "mixture")
+    check_type(data, Law, "data")
     check_callable(eps_hat, "eps_hat", "x_t (M, D) → (M, D)")
     if law is not None:
-        check_type(law, Mixture, "law")
-    diffused = mixture.diffuse(scale, std)
+        check_type(law, Law, "law")
+    diffused = data.diffuse(scale, std)
 
     def predicted(x: Array) -> Array:
         return np.asarray(as_arrays("eps_hat (M, D)", eps_hat(x), M=len(x), D=x.shape[1]))
 
-    def squares(x: Array) -> Array:
-        optimum = -std * diffused.score(x)
+    def squares(x: Array, _: Array, score: Array) -> Array:
+        optimum = -std * score
         return np.stack([(optimum**2).sum(axis=1), ((optimum - predicted(x)) ** 2).sum(axis=1)], axis=1)
 
     # ‖∇log p‖² has poles: errors were 1e-4 at the spacing 0.5 and 1e-7 at 0.25
     other = None if law is None else law.diffuse(scale, std)
-    explained, excess = diffused.expectation(squares, spacing=0.5, rtol=1e-3, law=other).tolist()
-    return NoiseGrade(mixture.dimension - explained, excess)
+    explained, excess = diffused.integrate(squares, 0.5, 1e-3, other, NO_MASS).tolist()
+    return NoiseGrade(data.dimension - explained, excess)
 
 
 class SampledNoiseGrade(NamedTuple):
@@ -166,17 +166,15 @@ class BoundGrade(NamedTuple):
     noise: tuple[NoiseGrade, ...]  # Bayes loss and excess at t = 1..T
 
 
-def grade_bound(
-    schedule: NoiseSchedule, eps_hat: EpsHat, mixture: Mixture, variance: str | Array = "beta"
-) -> BoundGrade:
-    """E_p[−ELBO] of a noise predictor and of ε* on data from `mixture`, (21), by quadrature at every step.
+def grade_bound(schedule: NoiseSchedule, eps_hat: EpsHat, data: Law, variance: str | Array = "beta") -> BoundGrade:
+    """E_p[−ELBO] of a noise predictor and of ε* on data of the law `data`, (21), by quadrature at every step.
 
     Parameters
     ----------
     schedule : NoiseSchedule
     eps_hat : callable
         ε̂(x_t, t), (M, D), for an int t.
-    mixture : Mixture
+    data : Law
         p, in one or two dimensions.
     variance
         σ_t², as for `scratchgen.ddpm.reverse_variance`.
@@ -184,7 +182,7 @@ def grade_bound(
     Raises
     ------
     ValueError
-        If the mixture has more than two dimensions, or variance is wrong.
+        If the law has more than two dimensions, or variance is wrong.
 
     Examples
     --------
@@ -195,20 +193,20 @@ def grade_bound(
     """
     check_schedule(schedule)
     check_callable(eps_hat, "eps_hat", "(x_t (M, D), t) → (M, D)")
-    check_type(mixture, Mixture, "mixture")
+    check_type(data, Law, "data")
     steps = range(1, schedule.T + 1)
     levels = [(float(schedule.alpha_bar[t]), float(schedule.beta_bar[t])) for t in steps]
-    noise = [grade_noise(mixture, lambda x, t=t: eps_hat(x, t), *level) for t, level in zip(steps, levels, strict=True)]  # type: ignore[misc]
+    noise = [grade_noise(data, lambda x, t=t: eps_hat(x, t), *level) for t, level in zip(steps, levels, strict=True)]  # type: ignore[misc]
     bayes, excess = np.array([NoiseGrade(0.0, 0.0), *noise]).T  # no noise at index 0, clean data
-    second_moment = float(np.trace(mixture.covariance()) + mixture.mean() @ mixture.mean())
+    second_moment = float(np.trace(data.covariance()) + data.mean() @ data.mean())
     bound, least = (
-        negative_elbo(schedule, loss, second_moment, mixture.dimension, variance) for loss in (bayes + excess, bayes)
+        negative_elbo(schedule, loss, second_moment, data.dimension, variance) for loss in (bayes + excess, bayes)
     )
-    return BoundGrade(bound, least, mixture.entropy(), tuple(noise))
+    return BoundGrade(bound, least, data.entropy(), tuple(noise))
 
 
 class KLBoundGrade(NamedTuple):
-    """The right side of (34) for a score on data from a mixture, nats."""
+    """The right side of (34) for a score on data of a known law, nats."""
 
     bound: float  # ½ ∫ g² E‖∇log p_t − s_θ‖² dt + KL(p_T‖π) ≥ KL(p_{t_min}‖p_{θ, t_min})
     prior: float  # KL(p_T‖π), its second term
@@ -217,11 +215,11 @@ class KLBoundGrade(NamedTuple):
 def grade_kl_bound(
     sde: LinearSDE,
     score: Score,
-    mixture: Mixture,
+    data: Law,
     t_min: float = 0.0,
     rtol: float = 1e-4,
     prior_log_prob: Callable[[Array], Array] | None = None,
-    law: Mixture | None = None,
+    law: Law | None = None,
 ) -> KLBoundGrade:
     """Right side of (34), nats, with E‖∇log p_t − s_θ‖² by quadrature at every node of time.
 
@@ -230,7 +228,7 @@ def grade_kl_bound(
     sde : LinearSDE
     score : callable
         s_θ(x, t) for one t.
-    mixture : Mixture
+    data : Law
         p, in one or two dimensions.
     t_min : float
         Time of the bounded KL; above 0 for a score that diverges at 0.
@@ -239,13 +237,13 @@ def grade_kl_bound(
         float32 prevents 1e-6.
     prior_log_prob : callable, optional
         log π, (N, D) → (N,), nats; the process's own N(0, prior_std² I) if None.
-    law : Mixture, optional
+    law : Law, optional
         The distribution q of x_0 with s_θ = ∇log q_t, if s_θ is such a score; see `grade_noise`.
 
     Raises
     ------
     TypeError, ValueError
-        If the mixture has more than two dimensions, or t_min or rtol is out of range.
+        If the law has more than two dimensions, or t_min or rtol is out of range.
     ArithmeticError
         If the score is not finite, or an integral does not settle.
 
@@ -261,14 +259,14 @@ def grade_kl_bound(
     """
     check_process(sde)
     check_callable(score, "score", "(x (M, D), t) → (M, D)")
-    check_type(mixture, Mixture, "mixture")
+    check_type(data, Law, "data")
     t_min, rtol = as_number(t_min, "t_min", low=0.0, high=sde.horizon), as_number(rtol, "rtol", low=0.0, open_low=True)
 
     def score_error(t: float) -> float:  # ∇log p_t − s_θ = (ε̂ − ε*)/std with ε̂ = −std s_θ
         scale, std = sde.level(t)
         return (
             grade_noise(
-                mixture,
+                data,
                 lambda x: -std * as_arrays("score (M, D)", score(x, t), M=len(x), D=x.shape[1]),
                 scale,
                 std,
@@ -277,6 +275,6 @@ def grade_kl_bound(
             / std**2
         )
 
-    end = mixture.diffuse(*sde.level(sde.horizon))
+    end = data.diffuse(*sde.level(sde.horizon))
     prior = end.kl(sde.prior_log_prob if prior_log_prob is None else prior_log_prob)
     return KLBoundGrade(kl_bound(sde, score_error, prior, t_min, rtol), prior)

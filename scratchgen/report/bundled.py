@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from scratchgen import Mixture, datasets
+from scratchgen import datasets
+from scratchgen.law import Law
 from scratchgen.validation import Array, IntArray
 
 OWN = "none needed: drawn by this package"
@@ -50,12 +51,8 @@ def _penguins() -> Bundled:
     return Bundled(342, False, make, datasets.PENGUIN_COLUMNS, "species", about, source, "CC0 1.0")
 
 
-def _of(law: Callable[[], Mixture | datasets.Checkerboard]) -> Callable[[int, int], Array]:
+def _of(law: Callable[[], Law]) -> Callable[[int, int], Array]:
     return lambda n, seed: law().sample(n, seed)
-
-
-def _points(draw: Callable[..., Array]) -> Callable[[int, int], Array]:
-    return lambda n, seed: draw(n, rng=seed)
 
 
 FFJORD = "the shapes of Grathwohl et al. (2019, FFJORD) at half their size"
@@ -67,8 +64,11 @@ BUNDLED = {
     "eight_gaussians": _drawn(_of(datasets.eight_gaussians), "eight Gaussians on a circle", like=FFJORD),
     "gaussians_2d": _drawn(_of(datasets.gaussians_2d), "four overlapping Gaussians without symmetry"),
     "gaussians_1d": _drawn(_of(datasets.gaussians_1d), "three Gaussians on a line", D=1),
+    "gaussian_grid": _drawn(_of(datasets.gaussian_grid), "25 Gaussians on a square grid"),
     "checkerboard": _drawn(_of(datasets.checkerboard), "uniform on every other square of a board", like=FFJORD),
-    "two_moons": _drawn(_points(datasets.two_moons), "two interleaving half circles", like=FFJORD),
-    "swiss_roll": _drawn(_points(datasets.swiss_roll), "a spiral", like=FFJORD),
-    "pinwheel": _drawn(_points(datasets.pinwheel), "a wheel of five bent arms", like="Johnson et al. (2016)"),
+    "two_moons": _drawn(_of(datasets.two_moons), "two interleaving half circles", like=FFJORD),
+    "swiss_roll": _drawn(_of(datasets.swiss_roll), "a spiral", like=FFJORD),
+    "spirals": _drawn(_of(datasets.spirals), "two spirals", like=FFJORD),
+    "rings": _drawn(_of(datasets.rings), "four circles", like=FFJORD),
+    "pinwheel": _drawn(_of(datasets.pinwheel), "a wheel of five bent arms", like="Johnson et al. (2016)"),
 }

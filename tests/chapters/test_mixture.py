@@ -356,7 +356,7 @@ def test_a_box_of_too_many_nodes_is_refused():
         match=r"^quadrature needs nodes 5e-08 apart on a box of sides \[18\.\], more than 10,000,000: a component",
     ):
         narrow.quadrature()
-    with pytest.raises(ValueError, match=r"^law must have 1 dimensions, as this mixture, got 2"):
+    with pytest.raises(ValueError, match=r"^law must have 1 dimensions, as this law, got 2"):
         narrow.kl(Mixture([1.0], [[0.0, 0.0]], [np.eye(2)]))
 
 

@@ -151,7 +151,7 @@ def test_a_trained_model_of_levels_has_the_bits_per_dim_of_the_paper(prediction,
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_a_trained_model_of_reals_has_the_bound_of_the_paper_in_the_datas_units(prediction, variance):
     betas = np.linspace(0.01, 0.3, 25)
-    x = two_moons(300, rng=0) * [30.0, 5.0] + [100.0, -7.0]
+    x = two_moons().sample(300, rng=0) * [30.0, 5.0] + [100.0, -7.0]
     single = DDPM(NoiseSchedule.from_variances(betas), variance, prediction=prediction, **TRAINED).fit(x)
     model, mean, std = in_double(single), x.mean(axis=0), x.std(axis=0)
     sigma2 = sigma_squared(betas, variance, model.noise_losses_, 2)
@@ -171,7 +171,7 @@ def test_a_trained_model_of_reals_has_the_bound_of_the_paper_in_the_datas_units(
 def test_a_respaced_model_has_the_betas_of_nichol_and_dhariwal_and_the_networks_old_times(variance):
     """β_{S_i} = 1 − ᾱ_{S_i}/ᾱ_{S_{i−1}} (Nichol and Dhariwal 19)."""
     betas, S = np.linspace(0.01, 0.3, 25), np.array([2, 9, 10, 25])
-    x = two_moons(300, rng=0)
+    x = two_moons().sample(300, rng=0)
     model = in_double(DDPM(NoiseSchedule.from_variances(betas), variance, standardize=False, **TRAINED).fit(x))
     cumprod = alphas_cumprod(betas)[2][np.append(0, S)]
     short = 1 - cumprod[1:] / cumprod[:-1]
@@ -305,7 +305,7 @@ def papers_log_prob(name, model, training_data, x, **keywords):
 @pytest.mark.equation(32)
 @every_process
 def test_flow_of_a_trained_model_has_the_likelihood_of_the_paper_in_the_datas_units(name):
-    x = two_moons(300, rng=0) * [30.0, 5.0] + [100.0, -7.0]
+    x = two_moons().sample(300, rng=0) * [30.0, 5.0] + [100.0, -7.0]
     single = trained(name, x)
     model = in_double(single)
     papers = papers_log_prob(name, model, x, x[:10])

@@ -446,19 +446,6 @@ def test_samples_that_copy_rows_are_seen_and_the_default_is_of_4_steps_a_row(mon
     assert tables.remember("large") is None
 
 
-def test_the_law_of_the_moons_is_that_of_their_samples():
-    """Its density sums to 1, does not depend on the number of nodes, and has the moments of samples."""
-    law, x = race.moons_law(race.NOISE), datasets.two_moons(100_000, race.NOISE, 0)
-    points = np.random.default_rng(1).uniform(-2, 2, (2000, 2))
-    exact = race.moons_law(race.NOISE, 128).log_prob(points)
-    assert np.abs(np.expm1(law.log_prob(points) - exact))[exact > np.log(1e-6)].max() < 1e-8
-    assert abs(law.weights.sum() - 1) < 1e-12
-    assert np.abs(law.mean() - x.mean(axis=0)).max() < 0.02
-    own = law.sample(100_000, rng=2)
-    for moment in (lambda z: z[:, 0] ** 2, lambda z: z[:, 1] ** 2, lambda z: z[:, 0] ** 2 * z[:, 1]):
-        assert abs(moment(x).mean() - moment(own).mean()) < 0.03
-
-
 def test_bisection_takes_the_least_horizon_that_reaches_the_goal():
     for first in (100, 300, 800, 900):
         seen = []

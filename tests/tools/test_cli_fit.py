@@ -620,7 +620,7 @@ def test_data_writes_what_fit_reads(folder, capsys):
     assert "licence: CC0 1.0" in out
     run("data", "two_moons", "-n", 50, "--seed", 3, "-o", "moons.csv")
     x = np.array(rows_of("moons.csv")[1], float)
-    assert np.array_equal(x, scratchgen.datasets.two_moons(50, rng=3))
+    assert np.array_equal(x, scratchgen.datasets.two_moons().sample(50, rng=3))
     run("data", "digits_test", "-o", "digits.npy")
     assert np.array_equal(np.load("digits.npy"), scratchgen.datasets.digits("test").images)
     capsys.readouterr()

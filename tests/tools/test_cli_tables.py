@@ -283,7 +283,7 @@ def test_bundled_sets_have_their_rows_and_names(name):
 def test_bundled_sets_are_those_of_datasets():
     assert np.array_equal(read("digits").x, datasets.digits().images)
     assert np.array_equal(read("penguins", Choice(labels="species")).labels, datasets.penguins().species)
-    assert np.array_equal(read("two_moons").x, datasets.two_moons(10_000, rng=0))
+    assert np.array_equal(read("two_moons").x, datasets.two_moons().sample(10_000, rng=0))
     assert np.array_equal(read("checkerboard").x, datasets.checkerboard().sample(10_000, 0))
 
 

@@ -18,7 +18,8 @@ MODULES = {name: path / "__init__.py" if path.is_dir() else path.with_suffix(".p
 GROUPS = [
     (
         "foundations",
-        "blocks validation likelihood variational quadrature schedule mixture timestep_sampling datasets augmentation",
+        "blocks validation likelihood variational quadrature schedule law mixture plane timestep_sampling datasets "
+        "augmentation",
     ),
     ("fast", "fast.silu"),
     ("nn", "nn"),
@@ -40,7 +41,10 @@ GROUPS = [
 ]
 NEVER = [  # (modules, modules that they never import)
     ("nn vae em ddpm sde fast", "models metrics export grading conformance equations museum report"),
-    ("blocks validation likelihood variational quadrature schedule mixture", "nn vae em ddpm sde fast models"),
+    (
+        "blocks validation likelihood variational quadrature schedule law mixture plane",
+        "nn vae em ddpm sde fast models",
+    ),
     ("ddpm sde", "vae em"),
     ("vae em", "ddpm sde"),
     ("conformance equations museum", "models metrics grading report"),

@@ -1,0 +1,498 @@
+"""Laws in the plane whose diffused densities are known but are no finite mixtures: a histogram, and the pinwheel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from scratchgen.blocks import by_blocks
+from scratchgen.law import MOST_NODES, Law, SmoothLaw
+from scratchgen.likelihood import LOG_2PI, logsumexp, quiet_log
+from scratchgen.mixture import Mixture
+from scratchgen.validation import (
+    LARGEST,
+    RNG,
+    SMALLEST,
+    Array,
+    ArrayLike,
+    as_count,
+    as_finite,
+    as_generator,
+    as_number,
+    as_samples,
+    as_scale_and_std,
+    as_units,
+    freeze,
+)
+
+# --- piecewise constant densities ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, repr=False, init=False)
+class Histogram(Law):
+    """A density that is constant on every cell of a rectangular grid, and 0 outside the grid.
+
+    Parameters
+    ----------
+    edges_1, edges_2 : array_like, (n_1 + 1,), (n_2 + 1,)
+        Rising edges of the cells along x_1 and x_2.
+    weights : array_like, (n_1, n_2)
+        Probabilities of the cells, non-negative, with sum 1 to within 1e-6; they are divided by their sum.
+
+    Raises
+    ------
+    ValueError
+        If edges do not rise, shapes disagree, or weights are not probabilities.
+    """
+
+    edges: tuple[Array, Array]
+    weights: Array = field(init=False)
+
+    def __init__(self, edges_1: ArrayLike, edges_2: ArrayLike, weights: ArrayLike) -> None:
+        edges = tuple(as_finite(e, name).astype(np.float64) for e, name in ((edges_1, "edges_1"), (edges_2, "edges_2")))
+        weights = as_finite(weights, "weights").astype(np.float64)
+        for name, e in zip(("edges_1", "edges_2"), edges, strict=True):
+            if e.ndim != 1 or len(e) < 2 or not (np.diff(e) > 0).all():
+                raise ValueError(f"{name} must be two or more rising numbers, got {e!r:.60}")
+        if weights.shape != (len(edges[0]) - 1, len(edges[1]) - 1):
+            raise ValueError(
+                f"weights must have a row for each of {len(edges[0]) - 1} cells along x_1 and a column for each of "
+                f"{len(edges[1]) - 1} along x_2, got shape {weights.shape}"
+            )
+        if weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
+            raise ValueError("weights must be non-negative and sum to 1; divide them by their sum")
+        freeze(self, weights=weights / weights.sum())
+        object.__setattr__(self, "edges", edges)
+
+    def __repr__(self) -> str:
+        return "Histogram({} x {} cells)".format(*self.weights.shape)
+
+    @property
+    def dimension(self) -> int:
+        """2."""
+        return 2
+
+    @property
+    def log_densities(self) -> Array:
+        """Logarithm of the density in every cell, (n_1, n_2), nats."""
+        return quiet_log(self.weights / np.multiply.outer(*map(np.diff, self.edges)))
+
+    def log_prob(self, x: Array) -> Array:
+        """log p(x), (N,), nats, for x (N, 2); −inf outside the cells.  A cell has its lower edges, not its upper."""
+        x = as_samples(x, dimension=2, model="the histogram")
+        i, j = (np.searchsorted(e, column, side="right") for e, column in zip(self.edges, x.T, strict=True))
+        return np.pad(self.log_densities, 1, constant_values=-np.inf)[i, j]
+
+    def sample(self, n: int, rng: RNG = None) -> Array:
+        """Draw n points, (n, 2)."""
+        rng, n = as_generator(rng), as_count(n, "n", minimum=0)
+        cells = np.stack(
+            np.divmod(rng.choice(self.weights.size, size=n, p=self.weights.ravel()), self.weights.shape[1])
+        )
+        low = np.stack([e[cell] for e, cell in zip(self.edges, cells, strict=True)], axis=1)
+        high = np.stack([e[cell + 1] for e, cell in zip(self.edges, cells, strict=True)], axis=1)
+        return np.minimum(low + (high - low) * rng.random((n, 2)), np.nextafter(high, low))
+
+    def mean(self) -> Array:
+        """E x, (2,)."""
+        return np.array([(self.weights.sum(axis=1 - d) @ _centres(e)) for d, e in enumerate(self.edges)])
+
+    def covariance(self) -> Array:
+        """Cov x, (2, 2)."""
+        within = [self.weights.sum(axis=1 - d) @ np.diff(e) ** 2 / 12 for d, e in enumerate(self.edges)]
+        a, b = (_centres(e) - m for e, m in zip(self.edges, self.mean(), strict=True))
+        mixed = a @ self.weights @ b
+        squares = np.array([self.weights.sum(axis=1) @ a**2, self.weights.sum(axis=0) @ b**2])
+        return np.diag(squares + within) + np.array([[0.0, mixed], [mixed, 0.0]])
+
+    def entropy(self) -> float:
+        """H(p), nats."""
+        seen = self.weights > 0
+        return -float(self.weights[seen] @ self.log_densities[seen])
+
+    def diffuse(self, scale: float, std: float) -> BlurredHistogram:
+        """The law of scale · x + std · ε, ε ~ N(0, I).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If scale is not in [1e-60, 1e60], or std is not in [1e-60, 1e60].
+        """
+        scale, std = (
+            as_number(scale, "scale", low=SMALLEST, high=LARGEST),
+            as_number(std, "std", low=SMALLEST, high=LARGEST),
+        )
+        return BlurredHistogram(self.standardized(np.zeros(2), np.full(2, 1 / scale)), np.full(2, std))
+
+    def standardized(self, mean: ArrayLike, scale: ArrayLike) -> Histogram:
+        """The law of (x − mean)/scale, for a mean and a positive scale of every column, (2,) each."""
+        mean, scale = as_units(mean, scale, 2)
+        edges_1, edges_2 = ((e - m) / s for e, m, s in zip(self.edges, mean, scale, strict=True))
+        return Histogram(edges_1, edges_2, self.weights)
+
+
+def _centres(edges: Array) -> Array:
+    return (edges[1:] + edges[:-1]) / 2
+
+
+LAYER = 3.0  # half width, in standard deviations of the noise, of the layer of fine nodes around an edge
+COARSE = 0.3  # spacing in the middle of a cell, in units of the narrowest cell, for the spacing 1
+NARROW = 0.5  # width of a cell, in standard deviations, below which differences of Φ would cancel
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BlurredHistogram(SmoothLaw):
+    """The law of x + std · ε for x from a histogram and ε ~ N(0, I): a sum of products of differences of Φ.
+
+        p(x) = Σ_ij w_ij f_i(x_1) g_j(x_2),   f_i(x) = (Φ((b_i − x)/std_1) − Φ((a_i − x)/std_1))/(b_i − a_i)
+
+    Parameters
+    ----------
+    histogram : Histogram
+    std : (2,)
+        Standard deviation of the noise in every column.
+    """
+
+    histogram: Histogram
+    std: Array
+
+    def __repr__(self) -> str:
+        return f"BlurredHistogram({self.histogram!r}, std {self.std})"
+
+    @property
+    def dimension(self) -> int:
+        """2."""
+        return 2
+
+    @property
+    def detail(self) -> float:
+        """Width of the edges, the smaller standard deviation of the noise."""
+        return float(self.std.min())
+
+    def _cells(self, x: Array) -> tuple[Array, list[Array]]:
+        """log w_ij f_i(x_1) g_j(x_2), (N, n_1, n_2), and E[y_d − x_d | x, cell]/std_d², (N, n_d), of the clean y."""
+        x = as_samples(x, dimension=2, model="the histogram")
+        logs, pulls = zip(
+            *(_blurred_cells(x[:, d], self.histogram.edges[d], float(self.std[d])) for d in range(2)), strict=True
+        )
+        return quiet_log(self.histogram.weights) + logs[0][:, :, None] + logs[1][:, None, :], list(pulls)
+
+    def log_prob(self, x: Array) -> Array:
+        """log p(x), (N,), nats, for x (N, 2)."""
+        x = as_samples(x, dimension=2, model="the histogram")
+
+        def log_prob(rows: slice) -> Array:
+            log_joint, _ = self._cells(x[rows])
+            return logsumexp(log_joint.reshape(len(log_joint), -1))
+
+        return by_blocks(log_prob, len(x), 4 * self.histogram.weights.size)
+
+    def score(self, x: Array) -> Array:
+        """Score ∇ log p(x), (N, 2), for x (N, 2)."""
+        x = as_samples(x, dimension=2, model="the histogram")
+
+        def score(rows: slice) -> Array:
+            log_joint, pulls = self._cells(x[rows])
+            flat = log_joint.reshape(len(log_joint), -1)
+            posterior = np.exp(log_joint - logsumexp(flat)[:, None, None])
+            return np.stack([(posterior.sum(axis=2 - d) * pulls[d]).sum(axis=1) for d in range(2)], axis=1)
+
+        return by_blocks(score, len(x), 4 * self.histogram.weights.size)
+
+    def sample(self, n: int, rng: RNG = None) -> Array:
+        """Draw n points, (n, 2)."""
+        rng = as_generator(rng)
+        x = self.histogram.sample(n, rng)
+        return x + self.std * rng.standard_normal(x.shape)
+
+    def mean(self) -> Array:
+        """E x, (2,)."""
+        return self.histogram.mean()
+
+    def covariance(self) -> Array:
+        """Cov x, (2, 2)."""
+        return self.histogram.covariance() + np.diag(self.std**2)
+
+    def diffuse(self, scale: float, std: float) -> BlurredHistogram:
+        """The law of scale · x + std · ε, ε ~ N(0, I)."""
+        scale, std = as_scale_and_std(scale, std)
+        cells = self.histogram.standardized(np.zeros(2), np.full(2, 1 / scale))
+        return BlurredHistogram(cells, np.hypot(scale * self.std, std))
+
+    def standardized(self, mean: ArrayLike, scale: ArrayLike) -> BlurredHistogram:
+        """The law of (x − mean)/scale, for a mean and a positive scale of every column, (2,) each."""
+        return BlurredHistogram(self.histogram.standardized(mean, scale), self.std / np.asarray(scale))
+
+    def axes(self, spacing: float, width: float, law: SmoothLaw | None) -> list[tuple[Array, Array]]:
+        """Fine nodes at the edges and coarse ones between.
+
+        The nodes x of an axis are evenly spaced in u(x) = x/h + Σ_e c_e LAYER · arctan((x − e)/(LAYER · std)), a sum
+        over the edges e: their distance is about `spacing` · std at an edge and `spacing` · h far from every edge, with
+        h = COARSE times the narrowest cell.  u is analytic, so that the rule keeps the exponential convergence of the
+        trapezoid rule.
+        """
+        low, high = (
+            np.array([e[k] + side * width * s for e, s in zip(self.histogram.edges, self.std, strict=True)])
+            for k, side in ((0, -1), (-1, 1))
+        )
+        other = np.inf if law is None else law.detail_within(low, high, width)
+        axes = []
+        for d in range(2):
+            e, s = self.histogram.edges[d], float(self.std[d])
+            h = min(COARSE * float(np.diff(e).min()) + s, other)
+            if not (high[d] - low[d]) / (spacing * h) < MOST_NODES**0.5:
+                raise ArithmeticError(
+                    f"quadrature needs more than {MOST_NODES:,} nodes; raise spacing, or sample instead"
+                )
+            axes.append(_graded(low[d], high[d], e, s, h, spacing))
+        return axes
+
+    def on_grid(self, *axes: Array) -> tuple[Array, Array]:
+        """Density and gradient on a product grid by products of matrices."""
+        logs, pulls = zip(
+            *(_blurred_cells(*given) for given in zip(axes, self.histogram.edges, self.std.tolist(), strict=True)),
+            strict=True,
+        )
+        (f, g), (df, dg) = [np.exp(log_f) for log_f in logs], [np.exp(a) * b for a, b in zip(logs, pulls, strict=True)]
+        f, df = f @ self.histogram.weights, df @ self.histogram.weights
+        return (f @ g.T).ravel(), np.stack([df @ g.T, f @ dg.T], axis=-1).reshape(-1, 2)
+
+
+def _blurred_cells(x: Array, edges: Array, std: float) -> tuple[Array, Array]:
+    """log f_i(x) and E[y − x | x, y in cell i]/std², (N, n) each, for y uniform on a cell and x = y + std · ε.
+
+    Cells above x are reflected, so that both Φ are below ½ in the tails, and their difference keeps its digits.  In a
+    narrow cell the difference would cancel; there the integral over y is a Gauss-Legendre rule.
+    """
+    from scipy.special import log_ndtr  # SciPy takes long to import
+
+    widths = np.diff(edges)
+    z = (edges - x[:, None]) / std
+    low, high = z[:, :-1], z[:, 1:]
+    if (widths < NARROW * std).any():
+        nodes, weights = np.polynomial.legendre.leggauss(12)
+        y = ((high + low) / 2)[..., None] + (widths / (2 * std))[:, None] * nodes
+        log_terms = -0.5 * y**2 + np.log(weights / 2)
+        log_f = logsumexp(log_terms)
+        pull = (np.exp(log_terms - log_f[..., None]) * y).sum(axis=-1)
+        return log_f - 0.5 * LOG_2PI - np.log(std), pull / std
+    flip = low > 0
+    low, high = np.where(flip, -high, low), np.where(flip, -low, high)
+    log_low, log_high = log_ndtr(low), log_ndtr(high)
+    log_mass = log_high + np.log1p(-np.exp(log_low - log_high))
+    pull = np.exp(-0.5 * (low**2 + LOG_2PI) - log_mass) - np.exp(-0.5 * (high**2 + LOG_2PI) - log_mass)
+    return log_mass - np.log(widths), np.where(flip, -pull, pull) / std
+
+
+def _graded(low: float, high: float, edges: Array, std: float, coarse: float, spacing: float) -> tuple[Array, Array]:
+    """Nodes and weights of the trapezoid rule in u(x) = x/coarse + Σ_e c_e LAYER arctan((x − e)/(LAYER std)).
+
+    c_e is 1 for edges far apart; n edges that are closer than std share one layer, c_e = 1/n.
+    """
+    shares = 1 / (1 / (1 + ((edges - edges[:, None]) / (LAYER * std)) ** 2)).sum(axis=0)
+
+    def u(x: Array) -> Array:
+        return (x / coarse + LAYER * np.arctan((x[:, None] - edges) / (LAYER * std)) @ shares) / spacing
+
+    def slope(x: Array) -> Array:
+        return 1 / coarse + (1 / (1 + ((x[:, None] - edges) / (LAYER * std)) ** 2)) @ shares / std
+
+    first, last = u(np.array([low, high]))
+    x = inverse(u, np.arange(np.ceil(first), last), low, high)
+    return x, spacing / slope(x)
+
+
+def inverse(u: Callable[[Array], Array], values: Array, low: float, high: float) -> Array:
+    """x in [low, high] with u(x) = values for a rising function u, by bisection."""
+    a, b = np.full(len(values), low), np.full(len(values), high)
+    for _ in range(60):
+        x = (a + b) / 2
+        below = u(x) < values
+        a, b = np.where(below, x, a), np.where(below, b, x)
+    return x
+
+
+# --- pinwheel ---------------------------------------------------------------------------------------------------------
+
+FARTHEST = 8.0  # standard deviations of r beyond which an arm is cut off; the mass there is 1e-15
+NODE = 0.7  # distance of needles, in standard deviations of the noise
+MOST_NEEDLES = 100_000
+SCANNED = 20  # points a radian at which the zeros of `_distance` are looked for
+
+
+@dataclass(frozen=True)
+class Pinwheel(Law):
+    """Arms of a wheel that are bent: x = R(2πk/n_arms + rate · exp(r)) (r, s).
+
+    r ~ N(1, radial_std²), s ~ N(0, tangential_std²), k is uniform on 0..n_arms−1, and R(φ) is the rotation by φ.
+    Given k and r the point lies on a line, with a normal distribution; such a line is a needle here.  Diffused needles
+    are Gaussians, so that the diffused law is a mixture of Gaussians, with an integral over r.
+
+    Parameters
+    ----------
+    n_arms : int
+        At least 2, since the mean of a single arm is not 0.
+    radial_std, tangential_std : float
+        Length and thickness of an arm.
+    rate : float
+        Bend of the arms, in radians; 0 for straight arms, negative to bend them clockwise.
+    origin, unit : two numbers
+        The law is that of (x − origin)/unit.
+    """
+
+    n_arms: int = 5
+    radial_std: float = 0.3
+    tangential_std: float = 0.1
+    rate: float = 0.25
+    origin: tuple[float, float] = (0.0, 0.0)
+    unit: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        as_count(self.n_arms, "n_arms", minimum=2)
+        as_number(self.radial_std, "radial_std", low=SMALLEST, high=LARGEST)
+        as_number(self.tangential_std, "tangential_std", low=SMALLEST, high=LARGEST)
+        as_number(self.rate, "rate", low=-LARGEST, high=LARGEST)
+        as_units(self.origin, self.unit, 2)
+
+    @property
+    def dimension(self) -> int:
+        """2."""
+        return 2
+
+    @property
+    def _reach(self) -> tuple[float, float]:
+        """Least and largest r of an arm."""
+        return 1 - FARTHEST * self.radial_std, 1 + FARTHEST * self.radial_std
+
+    def _axes(self, arm: Array | float, r: Array) -> tuple[Array, Array]:
+        """Unit vectors of r and of s, (..., 2) each, at r on an arm."""
+        angle = 2 * np.pi * arm / self.n_arms + self.rate * np.exp(r)
+        cos, sin = np.cos(angle), np.sin(angle)
+        return np.stack([cos, sin], axis=-1), np.stack([-sin, cos], axis=-1)
+
+    def sample(self, n: int, rng: RNG = None) -> Array:
+        """Draw n points, (n, 2)."""
+        rng, n = as_generator(rng), as_count(n, "n", minimum=0)
+        arm = rng.integers(self.n_arms, size=n)
+        r, s = 1 + self.radial_std * rng.standard_normal(n), self.tangential_std * rng.standard_normal(n)
+        along, across = self._axes(arm, r)
+        return (r[:, None] * along + s[:, None] * across - self.origin) / self.unit
+
+    def log_prob(self, x: Array) -> Array:
+        """log p(x), (N,), nats, for x (N, 2): a sum over the needles through x.
+
+            p(x) = Σ_k Σ_r N(r; 1, radial_std²) N(s; 0, tangential_std²)/(n_arms |1 − rate exp(r) s|)
+
+        r and s solve x = R (r, s); r is a zero of the distance of the needle from x, and the divisor is the derivative
+        of this distance.
+        """
+        x = as_samples(x, dimension=2, model="the pinwheel") * self.unit + self.origin
+        low, high = self._reach
+        turns = abs(self.rate) * (np.exp(high) - np.exp(low))
+        grid = np.linspace(low, high, 100 + int(SCANNED * turns))
+        along, _ = self._axes(np.arange(self.n_arms)[:, None], grid)
+        log_volume = float(np.log(self.unit).sum())
+        return by_blocks(lambda rows: self._log_prob(x[rows], grid, along) + log_volume, len(x), along.size)
+
+    def _log_prob(self, x: Array, grid: Array, along: Array) -> Array:
+        """log p without units for x (N, 2); r is looked for between the points of the grid, with directions `along`."""
+        distance = np.einsum("nd,krd->nkr", x, along) - grid
+        n, k, i = np.nonzero((distance[..., 1:] > 0) != (distance[..., :-1] > 0))
+        low, high, rising = grid[i], grid[i + 1], distance[n, k, i + 1] > 0
+        for _ in range(50):  # bisection
+            r = (low + high) / 2
+            above = ((x[n] * self._axes(k, r)[0]).sum(axis=1) > r) == rising
+            low, high = np.where(above, low, r), np.where(above, r, high)
+        r = (low + high) / 2
+        s = (x[n] * self._axes(k, r)[1]).sum(axis=1)
+        squares = ((r - 1) / self.radial_std) ** 2 + (s / self.tangential_std) ** 2
+        log_terms = -0.5 * squares - LOG_2PI - np.log(self.n_arms * self.radial_std * self.tangential_std)
+        log_prob = np.full(len(x), -np.inf)
+        np.logaddexp.at(log_prob, n, log_terms - np.log(np.abs(1 - self.rate * np.exp(r) * s)))
+        return log_prob
+
+    def mean(self) -> Array:
+        """E x, (2,)."""
+        return -np.array(self.origin) / self.unit
+
+    def covariance(self) -> Array:
+        """Cov x, (2, 2)."""
+        law = self.diffuse(1.0, 0.1 * min(self.unit))  # any noise, which is then subtracted
+        return law.covariance() - 0.01 * min(self.unit) ** 2 * np.eye(2)
+
+    def entropy(self) -> float:
+        """H(p) = −E log p, nats, by quadrature over r and s; the arms are alike."""
+        z = np.linspace(-FARTHEST, FARTHEST, 129)[1:-1]
+        weights = np.exp(-0.5 * z**2)
+        weights /= weights.sum()
+        along, across = self._axes(0, 1 + self.radial_std * z)
+        r, s = (1 + self.radial_std * z)[:, None, None], (self.tangential_std * z)[None, :, None]
+        x = (r * along[:, None] + s * across[:, None]).reshape(-1, 2)
+        log_prob = self.log_prob((x - self.origin) / self.unit)
+        return -float(np.multiply.outer(weights, weights).ravel() @ log_prob)
+
+    def diffuse(self, scale: float, std: float) -> Needles:
+        """The law of scale · x + std · ε, ε ~ N(0, I), as a mixture of diffused needles at nodes of r.
+
+        The nodes are evenly spaced in a function of r: NODE standard deviations of the noise are the largest distance
+        of two neighbouring needles within FARTHEST tangential_std of the arm.  The trapezoid rule over these nodes has
+        an error of exp(−2π²/NODE²) = 3e-18, and more where r changes the distance of needles.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If scale or std is not in [1e-60, 1e60].
+        ArithmeticError
+            If more than 100,000 needles are needed.
+        """
+        scale = as_number(scale, "scale", low=SMALLEST, high=LARGEST)
+        std = as_number(std, "std", low=SMALLEST, high=LARGEST)
+        unit, (low, high) = np.array(self.unit), self._reach
+        noise = std / scale * unit.min()
+        turning = FARTHEST * self.tangential_std * abs(self.rate) / noise
+
+        def nodes_below(r: Array) -> Array:
+            return ((1 / noise + 1 / self.radial_std) * r + turning * np.exp(r)) / NODE
+
+        first, last = nodes_below(np.array([low, high]))
+        if not (last - first) * self.n_arms < MOST_NEEDLES:
+            raise ArithmeticError(f"std must leave noise that {MOST_NEEDLES:,} needles resolve, got {std}; raise std")
+        r = inverse(nodes_below, np.arange(np.ceil(first), last), low, high)
+        density = np.exp(-0.5 * ((r - 1) / self.radial_std) ** 2)
+        weights = density / (1 / noise + 1 / self.radial_std + turning * np.exp(r))
+        along, across = self._axes(np.arange(self.n_arms)[:, None], r)
+        means = scale * (r[:, None] * along - self.origin) / unit
+        needles = scale * self.tangential_std * across / unit
+        covariances = np.multiply.outer(np.ones(self.n_arms * len(r)), std**2 * np.eye(2))
+        covariances += np.einsum("krd,kre->krde", needles, needles).reshape(-1, 2, 2)
+        weights = np.tile(weights / (self.n_arms * weights.sum()), self.n_arms)
+        slope = (1 + self.radial_std) * self.rate * np.exp(1 + self.radial_std)  # of an arm, one radial_std outside
+        thinnest = min(self.tangential_std / np.hypot(1, slope), self.radial_std) / unit.max()
+        return Needles(weights, means.reshape(-1, 2), covariances, float(np.hypot(scale * thinnest, std)))
+
+    def standardized(self, mean: ArrayLike, scale: ArrayLike) -> Pinwheel:
+        """The law of (x − mean)/scale, for a mean and a positive scale of every column, (2,) each."""
+        mean, scale = as_units(mean, scale, 2)
+        origin, unit = np.array(self.origin) + np.array(self.unit) * mean, np.array(self.unit) * scale
+        return replace(self, origin=(float(origin[0]), float(origin[1])), unit=(float(unit[0]), float(unit[1])))
+
+
+class Needles(Mixture):
+    """A mixture of many Gaussians whose sum is smoother than each of them; `detail` is that of the sum."""
+
+    _detail: float
+
+    def __init__(self, weights: ArrayLike, means: ArrayLike, covariances: ArrayLike, detail: float) -> None:
+        super().__init__(weights, means, covariances)
+        object.__setattr__(self, "_detail", detail)
+
+    @property
+    def detail(self) -> float:
+        """Thickness of an arm."""
+        return self._detail
+
+    def detail_within(self, low: Array, high: Array, width: float) -> float:
+        """Thickness of an arm."""
+        return self._detail
