@@ -123,7 +123,7 @@ class SmoothLaw(Law):
     def _checked_axes(self, spacing: float, width: float, law: SmoothLaw | None) -> list[tuple[Array, Array]]:
         """`axes`, with the errors of `quadrature`."""
         if law is not None:
-            check_type(law, SmoothLaw, "law")
+            check_type(law, SmoothLaw, "law", "pass a Mixture")
         if self.dimension > 2:
             raise ValueError(f"quadrature needs 1 or 2 dimensions, got {self.dimension}; sample instead")
         if law is not None and law.dimension != self.dimension:

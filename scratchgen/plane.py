@@ -23,7 +23,6 @@ from scratchgen.validation import (
     as_generator,
     as_number,
     as_samples,
-    as_scale_and_std,
     as_units,
     freeze,
 )
@@ -57,10 +56,10 @@ class Histogram(Law):
         for name, e in zip(("edges_1", "edges_2"), edges, strict=True):
             if e.ndim != 1 or len(e) < 2 or not (np.diff(e) > 0).all():
                 raise ValueError(f"{name} must be two or more rising numbers, got {e!r:.60}")
-        if weights.shape != (len(edges[0]) - 1, len(edges[1]) - 1):
+        cells = len(edges[0]) - 1, len(edges[1]) - 1
+        if weights.shape != cells:
             raise ValueError(
-                f"weights must have a row for each of {len(edges[0]) - 1} cells along x_1 and a column for each of "
-                f"{len(edges[1]) - 1} along x_2, got shape {weights.shape}"
+                f"weights must have the shape {cells} of the cells of edges_1 and edges_2, got {weights.shape}"
             )
         if weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
             raise ValueError("weights must be non-negative and sum to 1; divide them by their sum")
@@ -217,14 +216,15 @@ class BlurredHistogram(SmoothLaw):
         return self.histogram.covariance() + np.diag(self.std**2)
 
     def diffuse(self, scale: float, std: float) -> BlurredHistogram:
-        """The law of scale · x + std · ε, ε ~ N(0, I)."""
-        scale, std = as_scale_and_std(scale, std)
+        """The law of scale · x + std · ε, ε ~ N(0, I); scale is in [1e-60, 1e60], and std in [0, 1e60]."""
+        scale, std = as_number(scale, "scale", low=SMALLEST, high=LARGEST), as_number(std, "std", low=0.0, high=LARGEST)
         cells = self.histogram.standardized(np.zeros(2), np.full(2, 1 / scale))
         return BlurredHistogram(cells, np.hypot(scale * self.std, std))
 
     def standardized(self, mean: ArrayLike, scale: ArrayLike) -> BlurredHistogram:
         """The law of (x − mean)/scale, for a mean and a positive scale of every column, (2,) each."""
-        return BlurredHistogram(self.histogram.standardized(mean, scale), self.std / np.asarray(scale))
+        mean, scale = as_units(mean, scale, 2)
+        return BlurredHistogram(self.histogram.standardized(mean, scale), self.std / scale)
 
     def axes(self, spacing: float, width: float, law: SmoothLaw | None) -> list[tuple[Array, Array]]:
         """Fine nodes at the edges and coarse ones between.
@@ -498,7 +498,7 @@ class Needles(Mixture):
         return self._detail
 
     def on_grid(self, *axes: Array) -> tuple[Array, Array]:
-        """Density and gradient on a product grid, tile by tile, from the needles near a tile; elsewhere p counts as 0."""
+        """Density and gradient on a product grid, tile by tile, from the needles near a tile; without any p is 0."""
         density = np.zeros([len(axis) for axis in axes])
         gradient = np.zeros((*density.shape, 2))
         starts = (range(0, len(axis), TILE) for axis in axes)
@@ -518,7 +518,9 @@ class Needles(Mixture):
                 p = np.exp((self.log_peaks[near, None] - 0.5 * y1**2)[:, :, None] - 0.5 * y2**2)
                 density[tile] = p.sum(axis=0)
                 slope = p * y2
-                gradient[(*tile, 0)] = -np.einsum("kij,ki->ij", p, a[near, None] * y1) - np.einsum("kij,k->ij", slope, b[near])
+                gradient[(*tile, 0)] = -np.einsum("kij,ki->ij", p, a[near, None] * y1) - np.einsum(
+                    "kij,k->ij", slope, b[near]
+                )
                 gradient[(*tile, 1)] = -np.einsum("kij,k->ij", slope, c[near])
         return density.ravel(), gradient.reshape(-1, 2)
 

@@ -75,10 +75,10 @@ def grade_noise(
     ArithmeticError
         If ε̂ is NaN, or 10 million nodes do not suffice.
     """
-    check_type(data, Law, "data")
+    check_type(data, Law, "data", "pass a Mixture")
     check_callable(eps_hat, "eps_hat", "x_t (M, D) → (M, D)")
     if law is not None:
-        check_type(law, Law, "law")
+        check_type(law, Law, "law", "pass a Mixture")
     diffused = data.diffuse(scale, std)
 
     def predicted(x: Array) -> Array:
@@ -193,7 +193,7 @@ def grade_bound(schedule: NoiseSchedule, eps_hat: EpsHat, data: Law, variance: s
     """
     check_schedule(schedule)
     check_callable(eps_hat, "eps_hat", "(x_t (M, D), t) → (M, D)")
-    check_type(data, Law, "data")
+    check_type(data, Law, "data", "pass a Mixture")
     steps = range(1, schedule.T + 1)
     levels = [(float(schedule.alpha_bar[t]), float(schedule.beta_bar[t])) for t in steps]
     noise = [grade_noise(data, lambda x, t=t: eps_hat(x, t), *level) for t, level in zip(steps, levels, strict=True)]  # type: ignore[misc]
@@ -259,7 +259,7 @@ def grade_kl_bound(
     """
     check_process(sde)
     check_callable(score, "score", "(x (M, D), t) → (M, D)")
-    check_type(data, Law, "data")
+    check_type(data, Law, "data", "pass a Mixture")
     t_min, rtol = as_number(t_min, "t_min", low=0.0, high=sde.horizon), as_number(rtol, "rtol", low=0.0, open_low=True)
 
     def score_error(t: float) -> float:  # ∇log p_t − s_θ = (ε̂ − ε*)/std with ε̂ = −std s_θ

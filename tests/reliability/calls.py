@@ -43,6 +43,7 @@ from scratchgen import (
     variational,
 )
 from scratchgen.metrics import classifiers
+from scratchgen.plane import Histogram
 from scratchgen.schedule import sinh_log_snr
 from tests.reliability.arguments import (
     Arg,
@@ -229,14 +230,12 @@ def of_quadrature():
     yield call("digit_bitmaps", datasets.digit_bitmaps, images=images)
     yield call("bitmap_levels", datasets.bitmap_levels, bitmaps=bitmaps())
     yield call("eight_gaussians", datasets.eight_gaussians, radius=number(1.0, low=0.0), std=positive())
-    yield call("Checkerboard", datasets.Checkerboard, squares=count(4, 2))
-    yield call("Checkerboard.sample", datasets.checkerboard().sample, n=count(3, 0), rng=seed())
-    yield call("Checkerboard.log_prob", datasets.checkerboard().log_prob, fixed="D", x=ND)
-    points = {"n": count(3, 0), "noise": number(0.1, low=0.0), "rng": seed()}
-    yield call("two_moons", datasets.two_moons, **points)
-    yield call("swiss_roll", datasets.swiss_roll, **points)
-    arms = {"n_arms": count(3, 2), "radial_std": number(low=0.0), "tangential_std": number(low=0.0), "rate": number()}
-    yield call("pinwheel", datasets.pinwheel, n=count(3, 0), rng=seed(), **arms)
+    yield call("checkerboard", datasets.checkerboard, squares=count(4, 2))
+    yield call("gaussian_grid", datasets.gaussian_grid, spacing=number(1.0, low=0.0), std=positive())
+    for name in "two_moons", "rings", "spirals", "swiss_roll":
+        yield call(name, getattr(datasets, name), noise=positive(0.1))
+    arms = {"n_arms": count(3, 2), "radial_std": positive(0.3), "tangential_std": positive(0.1), "rate": number(0.2)}
+    yield call("pinwheel", datasets.pinwheel, **arms)
     unit = number(0.5, 0.0, 1.0, open_low=True)
     yield call("testing.variances", testing.variances, low=unit, high=unit, max_T=count())
     yield call("testing.as_spd", testing.as_spd, A=array("D k"))
@@ -244,6 +243,25 @@ def of_quadrature():
 
 
 FLAT_BACK = function(lambda t, x: -x)
+
+
+def of_plane():
+    """Calls of the laws in the plane."""
+    rising, table = np.array([0.0, 1.0, 3.0]), np.full((2, 2), 0.25)
+    falling = {"falling": rising[::-1], "equal": np.zeros(3), "one": np.zeros(1), "one more": np.arange(4.0)}
+    edges = {name: Arg(rising, any_of(array("N", rising)).bad | falling) for name in ("edges_1", "edges_2")}
+    wrong = {"negative": table - [[0.5, -0.5], [0, 0]], "sum 2": 2 * table, "(4,)": table.ravel()}
+    yield call("Histogram", Histogram, weights=Arg(table, array("N D", table).bad | wrong), **edges)
+    board, wheel = datasets.checkerboard(2), datasets.pinwheel()
+    units = {"mean": array("D"), "scale": array("D", np.ones(2))}
+    for name, one in ("Histogram", board), ("Blurred", board.diffuse(0.8, 0.6)), ("Pinwheel", wheel):
+        yield call(f"{name}.log_prob", one.log_prob, fixed="D", x=ND)
+        yield call(f"{name}.sample", one.sample, n=count(3, 0), rng=seed())
+        std = number(0.6, low=0.0) if name == "Blurred" else positive(0.6)
+        yield call(f"{name}.diffuse", one.diffuse, scale=positive(0.8), std=std)
+        yield call(f"{name}.standardized", one.standardized, fixed="D", **units)
+    yield call("Blurred.score", board.diffuse(0.8, 0.6).score, fixed="D", x=ND)
+    yield call("Mixture.standardized", MIXTURE.standardized, fixed="D", **units)
 
 
 def of_mixture():
@@ -771,18 +789,18 @@ def of_grading():
     yield call(
         "grade_noise",
         grading.grade_noise,
-        mixture=instance(LINE),
+        data=instance(LINE),
         eps_hat=eps,
         **at | {"std": number(0.6, low=0.0)},
         law=other,
     )
     sampled = {"law": instance(MIXTURE), "x0": ND, "noise": ND, "eps_hat": eps}
     yield call("sample_noise_grade", grading.sample_noise_grade, fixed="D", **sampled, **at)
-    grade = {"schedule": schedule(), "eps_hat": FLAT, "mixture": instance(LINE), "variance": VARIANCE}
+    grade = {"schedule": schedule(), "eps_hat": FLAT, "data": instance(LINE), "variance": VARIANCE}
     yield call("grade_bound", grading.grade_bound, **grade)
     bound = {"t_min": time(0.5, open_low=False), "rtol": positive(1e-2), "law": other}
     yield call(
-        "grade_kl_bound", grading.grade_kl_bound, sde=instance(PROCESS), score=SCORE, mixture=instance(LINE), **bound
+        "grade_kl_bound", grading.grade_kl_bound, sde=instance(PROCESS), score=SCORE, data=instance(LINE), **bound
     )
     z = np.linspace(-9, 9, 61)
     log_density = {"z": array("M", z), "log_density": any_of(array("M", -0.5 * z**2), high=1e300 - 1e299 * z**2)}
@@ -1163,8 +1181,8 @@ def of_export():
 
 
 PARTS = (
-    of_likelihood, of_variational, of_augmentation, of_quadrature, of_mixture, of_em, of_ddpm, of_sde, of_vae, of_nn,
-    of_grading, of_metrics, of_constructors, of_models, of_export,
+    of_likelihood, of_variational, of_augmentation, of_quadrature, of_plane, of_mixture, of_em, of_ddpm, of_sde, of_vae,
+    of_nn, of_grading, of_metrics, of_constructors, of_models, of_export,
 )  # fmt: skip
 
 
