@@ -1,6 +1,7 @@
 """Exact grades of trained models: Bayes loss and excess, bounds, the gaps of a VAE, the density of a sampler.
 
-* `noise`: noise predictors on data from a mixture, and the bounds (21) and (34), which follow from their losses.
+* `noise`: noise predictors on data of a known law, and the bounds (21) and (34), which follow from their losses.
+* `score_sde`: both sides of (34) for a fitted ScoreSDE.
 * `vae`: linear VAEs, and VAEs with one latent; `one_latent`: integrals over one latent.
 * `chain`: the density of a sampler, computed step by step.
 
@@ -22,6 +23,7 @@ from scratchgen.grading.noise import (
     sample_noise_grade,
 )
 from scratchgen.grading.one_latent import OneLatent, nearest_gaussian
+from scratchgen.grading.score_sde import ScoreSDEGrade, grade_score_sde
 from scratchgen.grading.vae import LinearVAEGrade, VAEGrade, gaussian_gap, grade_linear_vae, grade_vae
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "NoiseGrade",
     "OneLatent",
     "SampledNoiseGrade",
+    "ScoreSDEGrade",
     "VAEGrade",
     "ancestral_density",
     "chain_density",
@@ -42,6 +45,7 @@ __all__ = [
     "grade_kl_bound",
     "grade_linear_vae",
     "grade_noise",
+    "grade_score_sde",
     "grade_vae",
     "nearest_gaussian",
     "sample_noise_grade",

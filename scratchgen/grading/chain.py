@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from scratchgen.ddpm import EpsHat, p_mean, reverse_variance
+from scratchgen.law import SmoothLaw
+from scratchgen.likelihood import quiet_log
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE, Score, euler_std, euler_step
 from scratchgen.sde.reverse import as_times
@@ -32,13 +34,13 @@ class GridDensity(NamedTuple):
     density: Array  # (M,)
     cell: float  # volume of a cell: Σ density · cell ≈ 1
 
-    def kl_from(self, log_prob: Array) -> float:
+    def kl_from(self, p: Array | SmoothLaw) -> float:
         """KL(p‖q) of a density p from this density q, nats; inf if p has mass where q is 0.
 
         Parameters
         ----------
-        log_prob : (M,)
-            log p at `points`, nats.
+        p : (M,) or SmoothLaw
+            log p at `points`, nats, or a law with this density.
 
         Raises
         ------
@@ -46,11 +48,17 @@ class GridDensity(NamedTuple):
             If p sums to 1 on the grid only with an error above 1e-6: the grid is too small or too coarse.  The error of
             the KL for narrow p that pass was up to 2e-5.
         """
-        log_prob = as_arrays("log_prob (M)", log_prob, M=len(self.points))
+        if isinstance(p, SmoothLaw):
+            if p.dimension != self.points.shape[1]:
+                raise ValueError(f"p must have {self.points.shape[1]} dimensions, as this grid, got {p.dimension}")
+            axis = self.points[: round(len(self.points) ** (1 / p.dimension)), -1]
+            log_prob = quiet_log(p.on_grid(*[axis] * p.dimension)[0])
+        else:
+            log_prob = as_arrays("p (M)", p, M=len(self.points))
         mass = np.exp(log_prob) * self.cell
         if not abs(mass.sum() - 1) <= LOST:
             raise ArithmeticError(
-                f"p sums to {mass.sum():.7f} on this grid, not to 1; look at log_prob, or use a finer grid"
+                f"p sums to {mass.sum():.7f} on this grid, not to 1; look at p, or use a finer grid"
             )
         seen = (self.density > 0) & (mass > 0)
         if mass[~seen].sum() > 1e-9:
@@ -148,7 +156,12 @@ def chain_density(
 
 
 def ancestral_density(
-    schedule: NoiseSchedule, eps_hat: EpsHat, dimension: int, variance: str | Array = "beta", resolution: float = 1.0
+    schedule: NoiseSchedule,
+    eps_hat: EpsHat,
+    dimension: int,
+    variance: str | Array = "beta",
+    resolution: float = 1.0,
+    final_spacing: float = 0.05,
 ) -> GridDensity:
     """Exact density p_θ(x_0) of DDPM's ancestral sampler, T steps from N(0, I), by `chain_density`.
 
@@ -156,7 +169,7 @@ def ancestral_density(
     ----------
     eps_hat : callable
         ε̂(x_t, t), (M, D), for an int t.
-    dimension, resolution
+    dimension, resolution, final_spacing
         As for `chain_density`, with its errors.
     variance
         σ_t², as for `scratchgen.ddpm.reverse_variance`.
@@ -164,10 +177,17 @@ def ancestral_density(
     check_callable(eps_hat, "eps_hat", "(x_t (M, D), t) → (M, D)")
     std = np.sqrt(reverse_variance(schedule, variance))
     steps = [(lambda x, t=t: p_mean(schedule, t, x, eps_hat(x, t)), float(std[t])) for t in range(schedule.T, 0, -1)]
-    return chain_density(steps, dimension, resolution=resolution)
+    return chain_density(steps, dimension, final_spacing=final_spacing, resolution=resolution)
 
 
-def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int, resolution: float = 1.0) -> GridDensity:
+def euler_density(
+    sde: LinearSDE,
+    score: Score,
+    times: Array,
+    dimension: int,
+    resolution: float = 1.0,
+    final_spacing: float = 0.05,
+) -> GridDensity:
     """Exact density at times[-1] of Euler-Maruyama steps of (32), started from the prior, by `chain_density`.
 
     Parameters
@@ -176,7 +196,7 @@ def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int, re
         s_θ(x, t), (M, D), for one t.
     times : (n+1,)
         Strictly falling, from the horizon.
-    dimension, resolution
+    dimension, resolution, final_spacing
         As for `chain_density`, with its errors.
     """
     check_callable(score, "score", "(x (M, D), t) → (M, D)")
@@ -184,7 +204,7 @@ def euler_density(sde: LinearSDE, score: Score, times: Array, dimension: int, re
         (lambda x, t=t, s=s: euler_step(sde, score(x, t), x, t, s)[0], euler_std(sde, t, s))
         for t, s in pairwise(as_times(sde, times).tolist())
     ]
-    return chain_density(steps, dimension, sde.prior_std, resolution=resolution)
+    return chain_density(steps, dimension, sde.prior_std, final_spacing, resolution)
 
 
 class _Kernels(NamedTuple):
@@ -208,16 +228,20 @@ class _Kernels(NamedTuple):
 
     def parts(self, axis: Array) -> Array:
         """Sums over the kernels of each coarser grid, at the product grid of `axis`, (2^D, len(axis)^D)."""
-        D, rows = self.centres.shape[1], max(BLOCK // len(axis), 1)
-        parts = np.zeros((2**D, len(axis) ** D))
-        for part, total in enumerate(parts):
-            here = np.flatnonzero(self.part == part)
-            for start in range(0, len(here), rows):  # kernels factor over dimensions: one matrix product
-                block = here[start : start + rows]
-                kernels = [_kernel(axis, self.centres[block, d], self.std) for d in range(D)]
-                kernels[0] *= self.mass[block, None]
-                total += kernels[0].sum(axis=0) if D == 1 else (kernels[0].T @ kernels[1]).ravel()
-        return parts
+        D, step = self.centres.shape[1], axis[1] - axis[0]
+        parts = np.zeros((2**D, len(axis), len(axis) ** (D - 1)))
+        nearest = np.rint((self.centres[:, 0] - axis[0]) / step).astype(np.intp)
+        order, half = np.lexsort((nearest, self.part)), int(np.ceil(REACH * self.std / step))
+        strip = nearest[order] // (half + 1) + len(axis) * self.part[order]  # kernels of one part that lie close together
+        for here in np.split(order, np.flatnonzero(np.diff(strip)) + 1):
+            rows = slice(max(nearest[here[0]] - half - 1, 0), nearest[here[-1]] + half + 2)  # one more, for a tie
+            for block in np.array_split(here, 1 + len(here) * len(axis) // BLOCK):
+                kernel = self.mass[block, None] * _kernel(axis[rows], self.centres[block, 0], self.std)
+                if D == 1:
+                    parts[self.part[here[0]], rows, 0] += kernel.sum(axis=0)
+                else:  # kernels factor over dimensions: one matrix product
+                    parts[self.part[here[0]], rows] += kernel.T @ _kernel(axis, self.centres[block, 1], self.std)
+        return parts.reshape(2**D, -1)
 
 
 def _moved(axis: Array, density: Array, mean: Callable[[Array], Array], std: float, dimension: int) -> _Kernels:
