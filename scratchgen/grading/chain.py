@@ -232,7 +232,7 @@ class _Kernels(NamedTuple):
         parts = np.zeros((2**D, len(axis), len(axis) ** (D - 1)))
         nearest = np.rint((self.centres[:, 0] - axis[0]) / step).astype(np.intp)
         order, half = np.lexsort((nearest, self.part)), int(np.ceil(REACH * self.std / step))
-        strip = nearest[order] // (half + 1) + len(axis) * self.part[order]  # kernels of one part that lie close together
+        strip = nearest[order] // (half + 1) + len(axis) * self.part[order]  # close kernels of one part
         for here in np.split(order, np.flatnonzero(np.diff(strip)) + 1):
             rows = slice(max(nearest[here[0]] - half - 1, 0), nearest[here[-1]] + half + 2)  # one more, for a tie
             for block in np.array_split(here, 1 + len(here) * len(axis) // BLOCK):
