@@ -57,9 +57,7 @@ class GridDensity(NamedTuple):
             log_prob = as_arrays("p (M)", p, M=len(self.points))
         mass = np.exp(log_prob) * self.cell
         if not abs(mass.sum() - 1) <= LOST:
-            raise ArithmeticError(
-                f"p sums to {mass.sum():.7f} on this grid, not to 1; look at p, or use a finer grid"
-            )
+            raise ArithmeticError(f"p sums to {mass.sum():.7f} on this grid, not to 1; look at p, or use a finer grid")
         seen = (self.density > 0) & (mass > 0)
         if mass[~seen].sum() > 1e-9:
             return float("inf")
