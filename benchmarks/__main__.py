@@ -8,25 +8,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from benchmarks import summary, targets
+from benchmarks.machine import machine
 from benchmarks.markdown import publish, replace_table
 from benchmarks.timing import LIMIT, pin_to_one_core, start_with_one_thread, time_case
 
-KERNELS = (
-    "OPENBLAS_CORETYPE",
-    "NPY_DISABLE_CPU_FEATURES",
-    "ATEN_CPU_CAPABILITY",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "XLA_FLAGS",
-)
 COMPARED = ("training", "sampling", "em")  # suites of cases that several libraries run
 LONG = ("race", "solvers")  # minutes, also in their short form
 SUITES = (*COMPARED, "accuracy", "memory", "rows", "startup", "growth", "anatomy", *LONG)
@@ -87,38 +79,13 @@ def cpu_seconds() -> float:
 def heading(rounds: int) -> str:
     """The machine of the measurement: processor, versions, core."""
     core = pin_to_one_core()
-    processor = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        processor = names[0] if names else processor
-    found = []
-    for library in ("numpy", "scipy", "torch", "jax", "scikit-learn", "diffusers"):
-        try:
-            found.append(f"{library} {version(library)}")
-        except PackageNotFoundError:
-            found.append(f"{library} missing")
-    held = [f"{name}={os.environ[name]}" for name in KERNELS if name in os.environ]
-    found += [f"held by the environment: {', '.join(held)}"] if held else []
+    processor, versions = machine(("numpy", "scipy", "torch", "jax", "scikit-learn", "diffusers"))
     pinned = "no core pinned" if core < 0 else "pinned to one core"
     return (
-        f"{processor}, {kernels()}; one thread, {pinned}, CPU time, {rounds} rounds; Python "
-        f"{platform.python_version()}, {', '.join(found)}.  Cells are medians of time(peer)/time(ours) with the "
-        "range in brackets; above 1 the peer is slower.  For bare products: time(ours)/time(products)."
+        f"{processor}; one thread, {pinned}, CPU time, {rounds} rounds; {versions}.  Cells are medians of "
+        "time(peer)/time(ours) with the range in brackets; above 1 the peer is slower.  For bare products: "
+        "time(ours)/time(products)."
     )
-
-
-def kernels() -> str:
-    """The instruction sets of NumPy and of its BLAS; processors with the same sets have similar ratios."""
-    import numpy as np
-    from threadpoolctl import threadpool_info
-
-    simd = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    blas = [f"{pool['internal_api']} for {pool.get('architecture')}" for pool in pools]
-    return f"NumPy with {', '.join(simd) or 'no SIMD'}, {blas[0] if blas else 'unknown BLAS'}"
 
 
 def compare(cases: Iterator[Any], rounds: int, record: list[Any]) -> Iterator[str]:

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -44,6 +45,7 @@ LARGEST_TRAINING = 2**16  # letters; the state of MT19937 has 8000
 MOST_BRACKETS = 2**17  # of a header, [ and {: an empty list takes 60 times the memory of its letters
 LARGEST_POOL = 64  # words of a SeedSequence, whose time grows with their square; NumPy's default is 4
 MOST_DEFLATED = 1032  # bytes that one byte of a deflated member can stand for
+SHIPPED = ("digits-tables", "digits-vae", "digits-ddpm", "digits-sde")  # data/NAME.npz, by `benchmarks.pretrain`
 # Classes of constructor arguments
 CLASSES = {cls.__name__: cls for cls in (NoiseSchedule, VP, SubVP, VE, Shifts, Deformations)}
 NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
@@ -394,18 +396,34 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
+def model_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the file of a path or, if there is no such file, of a trained model of the package with this name."""
+    if (path := as_path(path)).exists():
+        yield path
+    elif str(path) in SHIPPED:
+        with as_file(files("scratchgen").joinpath("data", f"{path}.npz")) as file:
+            yield file
+    else:
+        raise FileNotFoundError(
+            f"path {path} does not exist; look for a wrong folder or a missing .npz, or name a trained model of the "
+            f"package: {', '.join(SHIPPED)}"
+        )
+
+
+@contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[Archive]:
     """Open a model file; every error of a damaged file becomes a ModelFileError that names the path."""
-    if not (path := as_path(path)).exists():
-        raise FileNotFoundError(f"path {path} does not exist; look for a wrong folder or a missing .npz")
-    if not path.is_file():  # a pipe would never end
-        raise ModelFileError(f"path {path} is not a model saved by scratchgen: it is a device or a pipe, not a file")
-    with open(path, "rb") as file:
-        try:
-            yield Archive(file)
-        except Exception as error:  # zipfile, zlib, json and constructors raise more than ten classes of errors
-            cause = str(error) or type(error).__name__
-            raise ModelFileError(f"path {path} is not a model saved by scratchgen: {cause}") from error
+    with model_file(path) as found:
+        if not found.is_file():  # a pipe would never end
+            raise ModelFileError(
+                f"path {path} is not a model saved by scratchgen: it is a device or a pipe, not a file"
+            )
+        with open(found, "rb") as file:
+            try:
+                yield Archive(file)
+            except Exception as error:  # zipfile, zlib, json and constructors raise more than ten classes of errors
+                cause = str(error) or type(error).__name__
+                raise ModelFileError(f"path {path} is not a model saved by scratchgen: {cause}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -21,13 +21,15 @@ MODELS: dict[str, type[Estimator]] = {
 
 
 def load(path: str | os.PathLike[str]) -> Estimator:
-    """Read a model that `save` wrote, of whichever class of the package it is.
+    """Read a model that `save` wrote, of whichever class of the package it is, or a trained model of the package.
 
     Nothing in the file is trusted: the class is looked up by its name in a fixed table, and its `load` checks the rest.
 
     Parameters
     ----------
     path : str or pathlib.Path
+        A file, or "digits-tables", "digits-vae", "digits-ddpm" or "digits-sde": models of `datasets.digits("train")`
+        that are part of the package.  A file of such a name comes first.
 
     Returns
     -------
@@ -38,7 +40,7 @@ def load(path: str | os.PathLike[str]) -> Estimator:
     TypeError
         If `path` is neither text nor a Path.
     FileNotFoundError
-        If there is no such file.
+        If there is no such file and no such model.
     ModelFileError
         If the file is damaged or holds no model of the package, or no fit could have given its numbers.
 
@@ -52,6 +54,8 @@ def load(path: str | os.PathLike[str]) -> Estimator:
     ...     PPCA(2).fit(x).save(os.path.join(folder, "model.npz"))
     ...     load(os.path.join(folder, "model.npz"))
     PPCA(n_components=2)
+    >>> load("digits-tables").sample(2, rng=0).shape
+    (2, 64)
     """
     with reading(path) as archive:
         if archive.model not in MODELS:

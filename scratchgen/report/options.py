@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
+from scratchgen.models.files import SHIPPED
 from scratchgen.report.tables import Choice, joined
 from scratchgen.report.text import Help, Parser
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
+MODEL = f"a file of `scratchgen fit` or of save, or a trained model of the package: {', '.join(SHIPPED)}"
 TRACEBACK = "show the traceback of an error"
 
 

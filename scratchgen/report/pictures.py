@@ -31,7 +31,7 @@ def draw(rows: Array, names: Sequence[str], n_levels: int | None) -> Figure:
 
 
 def _images(rows: Array, n_levels: int) -> Figure:
-    across = min(len(rows), 10)
+    across = isqrt(len(rows) - 1) + 1
     down, side = -(-len(rows) // across), isqrt(rows.shape[1])
     figure = Figure(figsize=(0.7 * across, 0.7 * down), layout="constrained")
     for axes, row in zip(figure.subplots(down, across, squeeze=False).ravel(), rows, strict=False):

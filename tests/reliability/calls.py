@@ -36,6 +36,7 @@ from scratchgen import (
     metrics,
     nn,
     quadrature,
+    recipes,
     sde,
     testing,
     timestep_sampling,
@@ -969,6 +970,15 @@ def fit_with(model, x):
     return lambda **given: model(**given).fit(x)
 
 
+def of_recipes():
+    """Calls of scratchgen.recipes."""
+    for name in recipes.KINDS:
+        one = {"family": choice("vae"), "name": choice("best"), "rng": seed()}
+        yield call(f"recipes.{name}", getattr(recipes, name), **one)
+    yield call("recipes.find", recipes.find, kind=choice("digits"), family=choice("vae"), name=choice("best"))
+    yield call("recipes.kind_of", recipes.kind_of, x=ND)
+
+
 def of_metrics():
     """Calls of scratchgen.metrics."""
     x, y = array("M D", np.random.default_rng(0).standard_normal((6, 2))), array("L D")
@@ -1182,7 +1192,7 @@ def of_export():
 
 PARTS = (
     of_likelihood, of_variational, of_augmentation, of_quadrature, of_plane, of_mixture, of_em, of_ddpm, of_sde, of_vae,
-    of_nn, of_grading, of_metrics, of_constructors, of_models, of_export,
+    of_nn, of_grading, of_metrics, of_recipes, of_constructors, of_models, of_export,
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from scratchgen.metrics import Comparison, Estimate, compare, label_summed_bits,
 from scratchgen.metrics.distances import nearest_distances
 from scratchgen.models.estimator import Estimator
 from scratchgen.models.loading import load
-from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, count, seed
+from scratchgen.report.options import MODEL, Commands, add_command, add_data_options, choice_of, count, seed
 from scratchgen.report.scores import known_names, score_rows
 from scratchgen.report.tables import Data, read
 from scratchgen.report.text import CommandError, say, table
@@ -69,7 +69,7 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "compare", HELP, run)
     add_data_options(parser, weights=False)
-    parser.add_argument("files", type=Path, nargs="+", metavar="MODEL.npz", help="files of `scratchgen fit` or of save")
+    parser.add_argument("files", type=Path, nargs="+", metavar="MODEL.npz", help=MODEL)
     parser.add_argument("--train", metavar="TRAIN", help="the table that the models were trained on")
     parser.add_argument("--forest", action="store_true", help="add a two-sample test that needs scikit-learn")
     parser.add_argument(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from scratchgen import recipes
 from scratchgen.models.categorical_mixture import CategoricalMixture
 from scratchgen.models.estimator import Estimator, WeightedEstimator
 from scratchgen.models.gaussian_mixture import GaussianMixture
@@ -49,6 +50,7 @@ EXAMPLE = """
 Example:
   scratchgen data penguins -o mine.csv
   scratchgen fit gmm mine.csv -o model.npz --set n_components=3 --validate .1
+  scratchgen fit sde digits_train -o digits.npz --recipe fast
 
 Typical time: 1 s for gmm, ppca, fa and tables; 1 to 15 s for vae, ddpm and sde."""
 
@@ -59,12 +61,17 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "fit", HELP + models + "\n" + EXAMPLE, None)
     inner = parser.add_subparsers(dest="model", metavar="MODEL", required=True, help="one of the above")
     for name, verb in VERBS.items():
-        model = add_command(inner, name, _help(verb), run)
+        model = add_command(inner, name, _help(name, verb), run)
         add_data_options(model, labels=_takes_labels(verb), weights=_takes_weights(verb))
         model.add_argument(
             "-o", "--output", type=Path, required=True, metavar="MODEL.npz", help="the file of the trained model"
         )
         add_settings(model, "an argument of the model, see above; may be repeated")
+        model.add_argument(
+            "--recipe",
+            metavar="NAME",
+            help="arguments that are good for the kind of data, see above; --set changes them",
+        )
         model.add_argument(
             "--seed", type=seed, default=argparse.SUPPRESS, help="of training and of --validate (default 0)"
         )
@@ -78,8 +85,26 @@ def add(commands: Commands) -> None:
         model.add_argument("--force", action="store_true", help="replace MODEL.npz if it exists")
 
 
-def _help(verb: Verb) -> str:
-    """Description of the command of one model: its equation, arguments and example."""
+def _recipes_of(family: str) -> str:
+    """Recipes of a model, with what they reached."""
+    lines = [f"  {one.kind}: {one.name}{_reached(one)}" for one in recipes.RECIPES if one.family == family]
+    about = (
+        "Recipes for --recipe, by kind of data (digits: 64 columns of whole numbers 0..16; plane: two columns; tables: "
+        "others), with mean and standard deviation over trainings:"
+    )
+    return "\n".join([about, *lines]) + "\n\n"
+
+
+def _reached(recipe: recipes.Recipe) -> str:
+    """What a recipe reached, as text; empty if it was not measured."""
+    return "".join(
+        f"; {one.data}: {one.expected:.4g} +- {one.spread:.2g} {one.metric}, {one.cpu_seconds:.3g} s of CPU time"
+        for one in recipe.measured
+    )
+
+
+def _help(family: str, verb: Verb) -> str:
+    """Description of the command of one model: its equation, arguments, recipes and example."""
     given = {name: repr(p.default) for name, p in verb.cls._parameters().items() if name != "rng"}
     if verb.cls is CategoricalMixture:  # see build
         given["n_levels"] = "(largest cell + 1)"
@@ -88,6 +113,7 @@ def _help(verb: Verb) -> str:
         f"Fit {verb.about} ({verb.cls.__name__}).\n\n{verb.equation}\n\n{verb.note}\n\n"
         f"Arguments for --set, with their defaults:\n{arguments}\n"
         f"Their meaning: python -c 'import scratchgen; help(scratchgen.{verb.cls.__name__})'\n\n"
+        f"{_recipes_of(family)}"
         f"Example:\n  {verb.example}\n\nTypical time: {verb.seconds}."
     )
 
@@ -112,6 +138,8 @@ def run(options: argparse.Namespace) -> int:
     say(data.about)
     more = f", and {len(data.names) - LISTED} more" if len(data.names) > LISTED else ""
     say("  " + ", ".join(data.names[:LISTED]) + more)
+    if options.recipe is not None:
+        settings = {**_recipe(options, data), **settings}
     data, held_out = split(data, options.validate, options.seed)
     resumed = options.resume and out.exists()
     if options.resume and not resumed:
@@ -125,6 +153,22 @@ def run(options: argparse.Namespace) -> int:
     _train(model, data, options, resumed)
     _summarize(model, data, held_out, options)
     return 0
+
+
+def _recipe(options: argparse.Namespace, data: Data) -> dict[str, Any]:
+    """Arguments of the recipe for the kind of the data; CommandError, with the names of recipes, for another name."""
+    kind = recipes.kind_of(data.x) if np.isfinite(data.x).all() else "tables"
+    names = recipes.listed(kind, options.model)
+    if options.recipe not in names.split(", "):
+        known = f"name one of {names}" if names else "there is none; take --set"
+        raise CommandError(
+            f"{options.model} has no --recipe {options.recipe} for {kind}, the kind of {options.data}; {known}"
+        )
+    recipe = recipes.find(kind, options.model, options.recipe)
+    if recipe.arguments.get("n_classes") and data.labels is None:
+        raise CommandError(f"--recipe {recipe.name} needs labels; name their column with --labels")
+    say(f"recipe {recipe.title}: {_reached(recipe).removeprefix('; ') or 'not measured'}")
+    return dict(recipe.arguments)
 
 
 def _takes_labels(verb: Verb) -> bool:
@@ -259,6 +303,7 @@ def _again(options: argparse.Namespace) -> str:
     """The command that continues the training."""
     words = ["scratchgen", "fit", options.model, *words_of(options), "-o", str(options.output)]
     words += [word for setting in options.settings for word in ("--set", setting)]
+    words += ["--recipe", options.recipe] if options.recipe is not None else []
     words += ["--seed", str(options.seed)] if options.seed else []
     words += ["--validate", f"{options.validate:g}"] if options.validate is not None else []
     return shlex.join([*words, "--resume"])

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from scratchgen.models.files import model_file
 from scratchgen.models.loading import load
-from scratchgen.report.options import Commands, add_command
+from scratchgen.report.options import MODEL, Commands, add_command
 from scratchgen.report.scores import kind_of, known_names, n_parameters_of
 from scratchgen.report.text import say
 from scratchgen.report.verbs import VERBS
@@ -26,12 +27,14 @@ Typical time: under 1 s."""
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "info", HELP, run)
-    parser.add_argument("file", type=Path, metavar="MODEL.npz", help="a file of `scratchgen fit` or of save")
+    parser.add_argument("file", type=Path, metavar="MODEL.npz", help=MODEL)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     model: Any = load(options.file)
+    with model_file(options.file) as file:
+        size = file.stat().st_size / 1024
     verbs = [verb for verb in VERBS.values() if type(model) is verb.cls]
     lines = [("class", f"{type(model).__name__}{f', {verbs[0].about}' if verbs else ''}")]
     if verbs:
@@ -42,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         ("training", _training(model)),
         ("parameters", f"{n_parameters_of(model):,}"),
         ("score", kind_of(model)),
-        ("file", f"{options.file}, {options.file.stat().st_size / 1024:,.1f} KiB"),
+        ("file", f"{options.file}, {size:,.1f} KiB"),
     ]
     for name, text in lines:
         say(f"  {name:12}{text}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from scratchgen.models.loading import load
 from scratchgen.report.files import check_output, write_csv, write_file, write_npy
-from scratchgen.report.options import Commands, add_command, count, demo_extra, seed
+from scratchgen.report.options import MODEL, Commands, add_command, count, demo_extra, seed
 from scratchgen.report.scores import names_of
 from scratchgen.report.settings import add_settings, settings_of
 from scratchgen.report.tables import size_of
@@ -33,7 +33,7 @@ with labels.
 
 Example:
   scratchgen sample model.npz -n 1000 -o samples.csv
-  scratchgen sample model.npz -n 100 -o samples.png --seed 1
+  scratchgen sample digits-ddpm -n 64 -o grid.png --seed 1
 
 Typical time: 1 s; 2 s for 1000 rows of a DDPM or a score SDE of two columns."""
 
@@ -41,7 +41,7 @@ Typical time: 1 s; 2 s for 1000 rows of a DDPM or a score SDE of two columns."""
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "sample", HELP, run)
-    parser.add_argument("file", type=Path, metavar="MODEL.npz", help="a file of `scratchgen fit` or of save")
+    parser.add_argument("file", type=Path, metavar="MODEL.npz", help=MODEL)
     parser.add_argument("-n", type=count, default=100, metavar="N", help="number of rows (default 100)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a .csv, .npy or .png file")
     parser.add_argument("--seed", type=seed, default=argparse.SUPPRESS, help="of the draws (default 0)")

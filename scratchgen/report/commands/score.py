@@ -9,7 +9,7 @@ import numpy as np
 
 from scratchgen.models.loading import load
 from scratchgen.report.files import check_output, write_csv, write_npy
-from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed
+from scratchgen.report.options import MODEL, Commands, add_command, add_data_options, choice_of, seed
 from scratchgen.report.scores import kind_of, known_names, score_rows
 from scratchgen.report.tables import option, read
 from scratchgen.report.text import CommandError, say
@@ -37,7 +37,7 @@ Typical time: 1 s for 1000 rows."""
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "score", HELP, run)
-    parser.add_argument("file", type=Path, metavar="MODEL.npz", help="a file of `scratchgen fit` or of save")
+    parser.add_argument("file", type=Path, metavar="MODEL.npz", help=MODEL)
     add_data_options(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="ROWS.csv", help="the score of every row, .csv or .npy")
     parser.add_argument("--seed", type=seed, default=argparse.SUPPRESS, help="of the noise of a bound (default 0)")

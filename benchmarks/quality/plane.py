@@ -1,0 +1,93 @@
+"""Points of a plane, whose density is known, and a table of real numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from benchmarks.quality.records import Options, Record, Unit, settings_of, trained
+from scratchgen import DDPM, ScoreSDE, datasets, recipes
+from scratchgen.validation import Array
+
+N_TRAIN, N_TEST, N_FLOW = 10_000, 10_000, 1000
+
+
+class Law(Protocol):
+    """A law with a density."""
+
+    def sample(self, n: int, rng: Any) -> Array: ...
+    def log_prob(self, x: Array) -> Array: ...
+
+
+LAWS: dict[str, Any] = {"eight_gaussians": datasets.eight_gaussians, "checkerboard": datasets.checkerboard}
+
+
+class Model(NamedTuple):
+    """A model with a name."""
+
+    name: str
+    cls: type
+    arguments: dict[str, Any]
+
+
+def models(kind: str) -> Iterator[Model]:
+    """The recipes of a kind of data; for the plane also the models as they are by default."""
+    for recipe in recipes.RECIPES:
+        if recipe.kind == kind:
+            yield Model(f"{recipe.family} {recipe.name}", recipes.FAMILIES[recipe.family], dict(recipe.arguments))
+    if kind == "plane":
+        yield Model("ddpm default", DDPM, {})
+        yield Model("sde default", ScoreSDE, {})
+        no_features = dict(recipes.find("plane", "sde", "fast").arguments) | {"n_coordinate_features": 0}
+        yield Model("sde fast, no coordinate features", ScoreSDE, no_features)
+
+
+def units(options: Options) -> Iterator[Unit]:
+    """KL(p || p_θ), nats, of every model and law."""
+    for name, make in LAWS.items():
+        for model in models("plane"):
+            yield from (_unit(name, make(), model, options, seed) for seed in options.seeds)
+
+
+def _unit(data: str, law: Law, model: Model, options: Options, seed: int) -> Unit:
+    arguments = options.planned(model.arguments or ({"n_steps": 20} if options.quick else {}))
+    unfitted = model.cls(**arguments, rng=seed)
+
+    def run() -> Record:
+        fitted, seconds = trained(unfitted, law.sample(N_TRAIN, seed), options)
+        x = options.few(law.sample(N_TEST, 1000))
+        found = {"seconds": seconds, "data": data}
+        if isinstance(fitted, DDPM | ScoreSDE) or not hasattr(fitted, "log_prob"):
+            found |= kl("bound", law.log_prob(x) - fitted.elbo(x, rng=0))
+        if hasattr(fitted, "log_prob"):
+            some = x[:N_FLOW] if isinstance(fitted, ScoreSDE) else x  # of a score SDE: the law of its flow
+            found |= kl("exact", law.log_prob(some) - fitted.log_prob(some))
+        return found
+
+    return Unit("plane", f"{data}, {model.name}", seed, [settings_of(unfitted), N_TRAIN, N_TEST], run)
+
+
+def kl(name: str, log_ratio: Array) -> Record:
+    """Mean of log p/p_θ over draws of p, nats, and its standard error."""
+    return {name: log_ratio.mean(), f"{name}_error": log_ratio.std(ddof=1) / len(log_ratio) ** 0.5}
+
+
+def tables(options: Options) -> Iterator[Unit]:
+    """Nats a column of every fifth penguin, after training on the others."""
+    x = datasets.penguins().measurements
+    held_out = np.random.default_rng(0).permutation(len(x)) < len(x) // 5
+    for model in models("tables"):
+        for seed in options.seeds:
+            yield _table(model.name, model.cls(**options.planned(model.arguments), rng=seed), x, held_out, options)
+
+
+def _table(name: str, unfitted: Any, x: Array, held_out: Array, options: Options) -> Unit:
+    def run() -> Record:
+        fitted, seconds = trained(unfitted, x[~held_out], options)
+        exact = hasattr(fitted, "log_prob") and not isinstance(fitted, ScoreSDE)
+        nats = fitted.log_prob(x[held_out]) if exact else fitted.elbo(np.repeat(x[held_out], 8, axis=0), rng=0)
+        return {"seconds": seconds, "data": "penguins", "nats": -nats.mean() / x.shape[1]}
+
+    return Unit("tables", name, unfitted.rng, settings_of(unfitted), run)
