@@ -72,3 +72,8 @@ def test_what_is_no_model_file_is_refused(tmp_path):
         load(tmp_path / "text.npz")
     with pytest.raises(TypeError, match="path must be text"):
         load(3)
+
+
+def test_the_error_of_a_missing_file_lists_the_trained_models_of_the_package():
+    with pytest.raises(FileNotFoundError, match=r"digits-tables, digits-vae, digits-ddpm, digits-sde$"):
+        load("digits-gan")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import scratchgen
-from scratchgen import load
+from scratchgen import load, recipes
 from scratchgen.metrics import classifiers
 from scratchgen.report import advice, cli, files, scores
 from scratchgen.report.commands import fit, sample
@@ -109,6 +109,43 @@ def test_a_table_becomes_a_model_samples_and_scores(name, folder, capsys):
     out = capsys.readouterr().out
     for words in (VERBS[name].cls.__name__, VERBS[name].equation.splitlines()[0].strip()[:30], "parameters", "KiB"):
         assert words in out
+
+
+def test_a_recipe_gives_arguments_which_set_changes(folder, capsys):
+    run("fit", "gmm", "mine.csv", "-o", "model.npz", "--recipe", "best", "--set", "n_init=2")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "recipe tables gmm best: " in out
+    arguments = dict(recipes.find("tables", "gmm").arguments)
+    assert repr(load("model.npz")) == repr(scratchgen.GaussianMixture(**{**arguments, "n_init": 2}, rng=0))
+    run("fit", "ppca", "mine.csv", "-o", "other.npz", "--recipe", "best")
+    assert repr(load("other.npz")) == repr(recipes.tables("ppca", rng=0))
+    x = np.where(np.arange(180).reshape(60, 3) == 7, np.nan, REALS)
+    np.save("gaps.npy", x)
+    run("fit", "ppca", "gaps.npy", "-o", "gaps.npz", "--recipe", "best")
+    assert repr(load("gaps.npz")) == repr(recipes.tables("ppca", rng=0))
+
+
+@pytest.mark.parametrize("family", recipes.FAMILIES)
+def test_the_help_of_a_model_lists_its_recipes_with_their_numbers(family, capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(["fit", family, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    for recipe in recipes.RECIPES:
+        if recipe.family == family:
+            assert f"{recipe.kind}: {recipe.name}" in out
+            for one in recipe.measured:
+                assert f"{one.expected:.4g} +- {one.spread:.2g} {one.metric.split()[0]}" in out
+
+
+def test_a_trained_model_of_the_package_is_named_where_a_file_is(folder, capsys):
+    run("sample", "digits-tables", "-n", 3, "-o", "samples.npy")
+    assert np.array_equal(np.load("samples.npy"), load("digits-tables").sample(3, rng=0))
+    run("score", "digits-tables", "digits_test", "--drop", "digit")
+    assert "(360 rows)" in capsys.readouterr().out
+    run("info", "digits-tables")
+    assert re.search(r"digits-tables, \d+\.\d KiB", capsys.readouterr().out)
+    scratchgen.PPCA(1).fit(REALS).save("digits-tables")
+    assert type(load("digits-tables")) is scratchgen.PPCA  # a file of the name comes first
 
 
 @pytest.mark.parametrize("name", ["gmm", "ppca"])
@@ -454,6 +491,19 @@ ERRORS = {
     "no such set": ("data moons", "there is no data set moons; there are digits"),
     "rows of a shipped set": ("data digits -n 5", "digits has 1797 rows and is not drawn"),
     "no model": ("sample q.npz", "path q.npz does not exist"),
+    "no trained model": ("sample digits-dpm", "or name a trained model of the package: digits-tables, digits-vae, "),
+    "no such recipe": (
+        "fit gmm mine.csv -o n.npz --recipe fast",
+        "gmm has no --recipe fast for tables, the kind of mine.csv; name one of best",
+    ),
+    "no recipe": (
+        "fit gmm digits_test -o n.npz --recipe best",
+        "gmm has no --recipe best for digits, the kind of digits_test; there is none; take --set",
+    ),
+    "a recipe without its labels": (
+        "fit ddpm digits_test -o n.npz --recipe labels",
+        "--recipe labels needs labels; name their column with --labels",
+    ),
     "a table as model": ("info mine.csv", "is not a model saved by scratchgen"),
     "a model as table": ("fit gmm m.npz -o n.npz", "m.npz is a model, not data; scratchgen info m.npz"),
 }
