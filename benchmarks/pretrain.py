@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[1]
 DATA, RECORD = ROOT / "scratchgen" / "data", ROOT / "benchmarks" / "pretrained.json"
 MOST_BYTES = 1_500_000  # of all files together
 SMALLER: dict[str, tuple[str, str, dict[str, Any]]] = {  # family, recipe and changed arguments
-    "digits-tables": ("tables", "fast", {"n_components": 40}),
-    "digits-vae": ("vae", "best", {"hidden": (128,)}),
+    "digits-tables": ("tables", "fast", {}),
+    "digits-vae": ("vae", "best", {"hidden": (128, 128)}),
     "digits-ddpm": ("ddpm", "labels", {"hidden": (128, 128)}),
     "digits-sde": ("sde", "fast", {"hidden": (128, 128)}),
 }

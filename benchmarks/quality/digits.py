@@ -105,14 +105,16 @@ def pictures(x: Array, train: Array) -> Record:
     }
 
 
-def of_model(model: Any, options: Options, seed: int, title: str) -> Unit:
-    """Training on all training images, bits of the test images, and samples."""
+def of_model(model: Any, options: Options, seed: int, title: str, recipe: recipes.Recipe | None = None) -> Unit:
+    """Training on all training images, with the copies of a recipe, bits of the test images, and samples."""
     n_classes = getattr(model, "n_classes", 0)
 
     def run() -> Record:
         train, test = train_part(), held_out_part()
         whole = getattr(model, "n_levels", None) is not None
         x = train.images if whole else datasets.dequantize(train.images, seed)
+        if recipe is not None and not options.quick:
+            x = recipe.rows(x, seed)
         fitted, seconds = trained(model, x, options, train.labels if n_classes else None)
         held_out, labels = options.few(test.images), options.few(test.labels)
         found = {"seconds": seconds, "steps": len(getattr(fitted, "losses_", ()))} | as_record(
@@ -122,7 +124,8 @@ def of_model(model: Any, options: Options, seed: int, title: str) -> Unit:
             found |= label_bits(fitted, held_out, labels, options)
         return found | graded(drawing(fitted, n_classes), options, seed, show=seed == options.seeds[0])
 
-    return Unit("digits", title, seed, [settings_of(model), options.n_times, options.n_samples], run)
+    copies = 0 if recipe is None else recipe.copies
+    return Unit("digits", title, seed, [settings_of(model), copies, options.n_times, options.n_samples], run)
 
 
 def drawing(model: Any, n_classes: int) -> Draw:
@@ -266,7 +269,7 @@ def units(options: Options) -> Iterator[Unit]:
         if recipe.kind == "digits":
             for seed in options.seeds:
                 model = recipes.FAMILIES[recipe.family](**options.planned(dict(recipe.arguments)), rng=seed)
-                yield of_model(model, options, seed, f"{recipe.family} {recipe.name}")
+                yield of_model(model, options, seed, f"{recipe.family} {recipe.name}", recipe)
 
 
 def canary(options: Options) -> Iterator[Unit]:

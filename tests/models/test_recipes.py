@@ -6,7 +6,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from scratchgen import CategoricalMixture, ScoreSDE, datasets, recipes
+from scratchgen import CategoricalMixture, ScoreSDE, augmentation, datasets, recipes
 from scratchgen.metrics import model_bits
 from scratchgen.models.network_model import NetworkModel
 
@@ -59,6 +59,15 @@ def test_the_best_is_the_default_and_another_name_is_an_error_with_the_names():
 )
 def test_the_kind_of_data_follows_from_columns_and_numbers(x, kind):
     assert recipes.kind_of(x) == kind
+
+
+def test_the_rows_of_a_recipe_are_the_images_and_their_copies():
+    x = datasets.digits("test").images[:4]
+    recipe = recipes.find("digits", "tables", "best")
+    rows = recipe.rows(x, rng=0)
+    assert np.array_equal(rows[:4], x)
+    assert np.array_equal(rows[4:], augmentation.copies(x, recipe.copies, recipes.DEFORMATIONS, 0))
+    assert recipes.find("digits", "tables", "fast").rows(x) is x
 
 
 def test_the_command_measures_the_recipe():

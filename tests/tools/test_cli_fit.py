@@ -125,6 +125,21 @@ def test_a_recipe_gives_arguments_which_set_changes(folder, capsys):
     assert repr(load("gaps.npz")) == repr(recipes.tables("ppca", rng=0))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_recipe_with_copies_trains_on_them(weighted, folder, capsys):
+    x, w = scratchgen.datasets.digits("test").images[:20], np.arange(20) % 3
+    np.savetxt("few.csv", np.c_[x, w], delimiter=",", header=",".join([f"p{d}" for d in range(64)] + ["w"]))
+    words = ["fit", "tables", "few.csv", "-o", "m.npz", "--recipe", "best", "--set", "n_components=1"]
+    run(*words, *(["--weights", "w"] if weighted else ["--drop", "w"]))
+    recipe = recipes.find("digits", "tables")
+    assert f"{recipe.copies} deformed copies of every image" in capsys.readouterr().out
+    arguments = {**recipe.arguments, "n_components": 1}
+    weights = {"sample_weight": np.tile(w, recipe.copies + 1)} if weighted else {}
+    expected = scratchgen.CategoricalMixture(**arguments, rng=0).fit(recipe.rows(x, 0), **weights)
+    assert np.array_equal(load("m.npz").probabilities_, expected.probabilities_)
+
+
 @pytest.mark.parametrize("family", recipes.FAMILIES)
 def test_the_help_of_a_model_lists_its_recipes_with_their_numbers(family, capsys):
     with pytest.raises(SystemExit):

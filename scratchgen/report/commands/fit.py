@@ -138,8 +138,9 @@ def run(options: argparse.Namespace) -> int:
     say(data.about)
     more = f", and {len(data.names) - LISTED} more" if len(data.names) > LISTED else ""
     say("  " + ", ".join(data.names[:LISTED]) + more)
-    if options.recipe is not None:
-        settings = {**_recipe(options, data), **settings}
+    recipe = None if options.recipe is None else _recipe(options, data)
+    if recipe is not None:
+        settings = {**recipe.arguments, **settings}
     data, held_out = split(data, options.validate, options.seed)
     resumed = options.resume and out.exists()
     if options.resume and not resumed:
@@ -150,13 +151,13 @@ def run(options: argparse.Namespace) -> int:
         model.set_params(verbose=settings.get("verbose", model.verbose))
     else:
         model = build(verb, settings, options.seed, data)
-    _train(model, data, options, resumed)
+    _train(model, data if recipe is None else _with_copies(data, recipe, options.seed), options, resumed)
     _summarize(model, data, held_out, options)
     return 0
 
 
-def _recipe(options: argparse.Namespace, data: Data) -> dict[str, Any]:
-    """Arguments of the recipe for the kind of the data; CommandError, with the names of recipes, for another name."""
+def _recipe(options: argparse.Namespace, data: Data) -> recipes.Recipe:
+    """The recipe for the kind of the data; CommandError, with the names of recipes, for another name."""
     kind = recipes.kind_of(data.x) if np.isfinite(data.x).all() else "tables"
     names = recipes.listed(kind, options.model)
     if options.recipe not in names.split(", "):
@@ -168,7 +169,16 @@ def _recipe(options: argparse.Namespace, data: Data) -> dict[str, Any]:
     if recipe.arguments.get("n_classes") and data.labels is None:
         raise CommandError(f"--recipe {recipe.name} needs labels; name their column with --labels")
     say(f"recipe {recipe.title}: {_reached(recipe).removeprefix('; ') or 'not measured'}")
-    return dict(recipe.arguments)
+    return recipe
+
+
+def _with_copies(data: Data, recipe: recipes.Recipe, seed: int) -> Data:
+    """The table with the copies of a recipe, if it has some; they have the weights of their rows."""
+    if not recipe.copies:
+        return data
+    say(f"{recipe.copies} deformed copies of every image are added to the training data")
+    weights = None if data.weights is None else np.tile(data.weights, recipe.copies + 1)
+    return data._replace(x=recipe.rows(data.x, seed), weights=weights, lines=None)
 
 
 def _takes_labels(verb: Verb) -> bool:
