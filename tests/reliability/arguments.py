@@ -39,7 +39,7 @@ class Call(NamedTuple):
     alias: dict
 
 
-def call(name, function, fixed="", alias=None, **args):
+def call(name, function, /, fixed="", alias=None, **args):
     """A Call; axes in `fixed` have one right length even if one argument alone has them."""
     return Call(name, function, args, fixed, alias or {})
 
