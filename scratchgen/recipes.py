@@ -31,7 +31,7 @@ from scratchgen.models.linear_gaussian import PPCA, FactorAnalysis
 from scratchgen.models.score_sde import ScoreSDE
 from scratchgen.models.vae import VAE
 from scratchgen.schedule import NoiseSchedule
-from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_samples
+from scratchgen.validation import RNG, Array, ArrayLike, as_choice, as_generator, as_samples
 
 DEFORMATIONS = Deformations(1.0, 0.25)  # of the copies for models by EM
 KINDS = ("digits", "plane", "tables")
@@ -100,6 +100,7 @@ class Recipe:
 
     def build(self, rng: RNG = None) -> Estimator:
         """Return the model without a fit."""
+        as_generator(rng)  # a check, which constructors of models leave to the fit
         return FAMILIES[self.family](**self.arguments, rng=rng)
 
     def rows(self, x: ArrayLike, rng: RNG = None) -> Array:
@@ -121,11 +122,15 @@ def _measurements() -> dict[str, list[dict[str, Any]]]:
 _OF_LEVELS: dict[str, Any] = {
     "n_levels": 17,
     "prediction": "levels",
+    "network": "residual",
     "hidden": (256, 256),
+    "dropout": 0.2,
+    "picture": (8, 8),
     "learning_rate": 3e-3,
     "weight_decay": 1.0,
-    "ema_decay": 0.999,
 }
+_FAST = {"augment": Deformations(0.5, 0.3), "n_steps": 3600}
+_BEST = {"augment": Deformations(0.7, 0.5), "n_steps": 18_000}
 _IMPORTANCE = {"weighting": "bound", "step_choice": "importance"}
 _TABLES = {"n_levels": 17, "smoothing": 8.0}
 _OF_VAE: dict[str, Any] = {
@@ -144,11 +149,11 @@ RECIPES = (
     Recipe("digits", "tables", "fast", {**_TABLES, "n_components": 40}),
     Recipe("digits", "vae", "best", {**_OF_VAE, "n_steps": 6000}),
     Recipe("digits", "vae", "fast", {**_OF_VAE, "n_steps": 2000}),
-    Recipe("digits", "ddpm", "best", {**_OF_DDPM, "n_steps": 20_000}),
-    Recipe("digits", "ddpm", "fast", {**_OF_DDPM, "n_steps": 4000}),
-    Recipe("digits", "ddpm", "labels", {**_OF_DDPM, "n_classes": 10, "n_steps": 20_000}),
-    Recipe("digits", "sde", "best", {**_OF_SDE, "n_steps": 20_000}),
-    Recipe("digits", "sde", "fast", {**_OF_SDE, "n_steps": 4000}),
+    Recipe("digits", "ddpm", "best", {**_OF_DDPM, **_BEST}),
+    Recipe("digits", "ddpm", "fast", {**_OF_DDPM, **_FAST}),
+    Recipe("digits", "ddpm", "labels", {**_OF_DDPM, **_BEST, "n_classes": 10}),
+    Recipe("digits", "sde", "best", {**_OF_SDE, **_BEST}),
+    Recipe("digits", "sde", "fast", {**_OF_SDE, **_FAST}),
     Recipe("plane", "gmm", "best", {"n_components": 40, "n_init": 3}),
     Recipe("plane", "vae", "best", {"n_latents": 2, "hidden": (128, 128), "n_steps": 5000}),
     Recipe("plane", "ddpm", "best", {**_IN_PLANE, **_IMPORTANCE, "n_steps": 30_000}),
