@@ -5,7 +5,7 @@ a run goes on where another one stopped, and a change of a recipe repeats what d
 models are kept in a folder of their own for all parts.  `report` trains nothing: it writes benchmarks/QUALITY.md with
 its figures, and the numbers of the recipes, scratchgen/data/recipes.json, from the results.
 
-Parts, with their CPU time in one thread:
+Parts:
 """
 
 from __future__ import annotations
@@ -13,24 +13,14 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.quality import ablations, digits, plane, report
-from benchmarks.quality.records import Options, Unit, run
+from benchmarks.quality import report
+from benchmarks.quality.parts import PARTS
+from benchmarks.quality.records import Options, run
 from benchmarks.timing import start_with_one_thread
 
 HERE = Path(__file__).parent
-PARTS: dict[str, tuple[Callable[[Options], Iterator[Unit]], str]] = {
-    "digits": (digits.units, "all families: test bits, samples and their metrics, floors; three seeds"),
-    "ablations": (ablations.units, "what each choice of the recipe `sde fast` is worth, validation bits"),
-    "chains": (ablations.chains, "DDPM: schedule and variance, validation bits, one training"),
-    "plane": (plane.units, "KL of every model on sets of the plane, three seeds"),
-    "tables": (plane.tables, "nats a column of held-out penguins, three seeds"),
-    "canary": (digits.canary, "copies of one training image, two trainings"),
-    "curves": (digits.curves, "bits of training and of validation images along two trainings"),
-    "times": (digits.times, "test bits of shorter trainings"),
-}
 
 
 def main() -> int:

@@ -12,13 +12,13 @@ import numpy as np
 from benchmarks.quality import figures
 from benchmarks.quality.ablations import BASE, CHANGES, SCHEDULES, VARIANCES
 from benchmarks.quality.digits import FLOORS, KDE_WIDTH
+from benchmarks.quality.parts import PARTS
 from benchmarks.quality.records import Options, Record, read
 from scratchgen import recipes
 from scratchgen.models.files import write_atomically
 
 Records = dict[tuple[str, int], Record]
 ROOT = Path(__file__).parents[2]
-PARTS = ("digits", "ablations", "chains", "plane", "tables", "canary", "curves", "times")
 SHOWN = ("sde best", "ddpm best", "sde fast", "ddpm fast")  # the first that is there is in the figures
 METRICS = {
     "frechet": ("Fréchet", 1),
@@ -39,7 +39,7 @@ METRICS = {
 
 def write(options: Options) -> None:
     """Write the page, its figures and the numbers of the recipes; with `quick` all of them into the folder."""
-    found = {part: read(options.folder, part) for part in PARTS}
+    found = {part: in_order(part, options) for part in PARTS}
     page, numbers = ROOT / "benchmarks" / "QUALITY.md", ROOT / "scratchgen" / "data" / "recipes.json"
     if options.quick:
         page, numbers = options.folder / page.name, options.folder / numbers.name
@@ -49,6 +49,13 @@ def write(options: Options) -> None:
     measured = json.dumps(of_recipes(found), ensure_ascii=False, indent=1) + "\n"
     for path, content in (page, text), (numbers, measured):
         write_atomically(path, lambda file, content=content: file.write(content.encode()))
+
+
+def in_order(part: str, options: Options) -> Records:
+    """The records of a part in the order of its units, for all seeds; records without a unit are left out."""
+    records = read(options.folder, part)
+    names = dict.fromkeys(unit.name for unit in PARTS[part][0](options))
+    return {key: records[key] for name in names for key in sorted(records) if key[0] == name}
 
 
 def draw(found: dict[str, Records], folder: Path) -> list[str]:
