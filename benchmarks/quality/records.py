@@ -49,7 +49,7 @@ class Options:
     @property
     def n_samples(self) -> int:
         """Samples of a draw."""
-        return 60 if self.quick else 1080
+        return 40 if self.quick else 1080
 
     @property
     def n_draws(self) -> int:
@@ -61,7 +61,7 @@ class Options:
         """Noises of a bound for every image."""
         return 8 if self.quick else 512
 
-    def few(self, x: Array, most: int = 60) -> Array:
+    def few(self, x: Array, most: int = 20) -> Array:
         """All rows of x; with `quick` the first few."""
         return x[:most] if self.quick else x
 
