@@ -154,6 +154,7 @@ RECIPES = (
     Recipe("digits", "ddpm", "labels", {**_OF_DDPM, **_BEST, "n_classes": 10}),
     Recipe("digits", "sde", "best", {**_OF_SDE, **_BEST}),
     Recipe("digits", "sde", "fast", {**_OF_SDE, **_FAST}),
+    Recipe("digits", "sde", "labels", {**_OF_SDE, **_BEST, "n_classes": 10}),
     Recipe("plane", "gmm", "best", {"n_components": 40, "n_init": 3}),
     Recipe("plane", "vae", "best", {"n_latents": 2, "hidden": (128, 128), "n_steps": 5000}),
     Recipe("plane", "ddpm", "best", {**_IN_PLANE, **_IMPORTANCE, "n_steps": 30_000}),

@@ -24,6 +24,7 @@ N_LEVELS, DIMENSION = 17, 64
 FOLD = 5  # every fifth image of a class is for validation
 KDE_WIDTH = 1.0  # of the memoriser, in levels
 CANARY, N_COPIES = 700, 20  # number of an image of training, and how often it is repeated
+GUIDANCE = (1.5, 2.0)  # in the logits
 SHOWN, NEAREST = 100, 10  # samples in the grid, and of those nearest to training images
 Draw = Callable[[int, np.random.Generator], tuple[Array, IntArray | None]]
 
@@ -76,7 +77,8 @@ def as_record(found: Bits, name: str = "") -> Record:
 def label_bits(model: Any, x: Array, labels: IntArray, options: Options) -> Record:
     """Bits given the label, and with the label summed out."""
     given = bits(model, x, options, labels)
-    summed = label_summed_bits(model, x, n_repeats=2 if options.quick else 4, rng=0)
+    n = {"n_times": min(options.n_times, 64)} if isinstance(model, ScoreSDE) else {}
+    summed = label_summed_bits(model, x, n_repeats=2 if options.quick else 4, rng=0, **n)
     return as_record(given, "given_") | as_record(summed, "summed_")
 
 
@@ -128,13 +130,24 @@ def of_model(model: Any, options: Options, seed: int, title: str, recipe: recipe
     return Unit("digits", title, seed, [settings_of(model), copies, options.n_times, options.n_samples], run)
 
 
-def drawing(model: Any, n_classes: int) -> Draw:
+def of_guidance(model: Any, options: Options, seed: int, title: str, guidance: float) -> Unit:
+    """Samples with guidance of a model with labels."""
+
+    def run() -> Record:
+        train = train_part()
+        fitted, _ = trained(model, train.images, options, train.labels)
+        return {"seconds": 0.0, "steps": 0} | graded(drawing(fitted, 10, guidance), options, seed, show=False)
+
+    return Unit("digits", title, seed, [settings_of(model), guidance, options.n_samples], run)
+
+
+def drawing(model: Any, n_classes: int, guidance: float = 1.0) -> Draw:
     """Samples of a model as whole numbers, for labels as often as in training if the model has some."""
 
     def draw(n: int, rng: np.random.Generator) -> tuple[Array, IntArray | None]:
         if n_classes:
             labels = rng.choice(train_part().labels, n)
-            return model.sample(n, rng=rng, y=labels), labels
+            return model.sample(n, rng=rng, y=labels, guidance=guidance, guidance_in="logits"), labels
         x = model.sample(n, rng=rng)
         x = x[0] if isinstance(x, tuple) else x
         return as_levels(np.floor(x)), None
@@ -270,6 +283,11 @@ def units(options: Options) -> Iterator[Unit]:
             for seed in options.seeds:
                 model = recipes.FAMILIES[recipe.family](**options.planned(dict(recipe.arguments)), rng=seed)
                 yield of_model(model, options, seed, f"{recipe.family} {recipe.name}", recipe)
+            for guidance in GUIDANCE if "n_classes" in recipe.arguments else ():
+                for seed in options.seeds:
+                    model = recipes.FAMILIES[recipe.family](**options.planned(dict(recipe.arguments)), rng=seed)
+                    title = f"{recipe.family} {recipe.name}, guidance {guidance:g}"
+                    yield of_guidance(model, options, seed, title, guidance)
 
 
 def canary(options: Options) -> Iterator[Unit]:

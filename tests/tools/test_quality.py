@@ -112,7 +112,7 @@ def test_a_change_of_a_recipe_changes_what_is_trained(options):
 @pytest.mark.skipif(find_spec("sklearn") is None, reason="the classifier of --quick is scikit-learn's")
 def test_units_of_every_kind_fill_the_page(options, tmp_path):
     wanted = {
-        "digits": ["sde best", "ddpm labels", "KDE memoriser"],
+        "digits": ["KDE memoriser", "sde best", "sde labels"],
         "ablations": [ablations.BASE, "half the batch"],
         "chains": ["log-SNR 4.5 to -7, T = 25; law", "log-SNR 4.5 to -7, T = 25; optimal-diag"],
         "plane": ["eight_gaussians, sde fast", "checkerboard, gmm best"],
