@@ -32,7 +32,7 @@ MOST_BYTES = 1_500_000  # of all files together
 SMALLER: dict[str, tuple[str, str, dict[str, Any]]] = {  # family, recipe and changed arguments
     "digits-tables": ("tables", "fast", {}),
     "digits-vae": ("vae", "best", {"hidden": (128, 128)}),
-    "digits-ddpm": ("ddpm", "labels", {"hidden": (128, 128)}),
+    "digits-ddpm": ("ddpm", "fast", {"hidden": (128, 128), "n_classes": 10}),
     "digits-sde": ("sde", "fast", {"hidden": (128, 128)}),
 }
 MANTISSA = {"covariance_": 24, "losses_": 10, "parameters_": 8, "encoder_": 8, "decoder_": 8, "log_variance_": 8}
