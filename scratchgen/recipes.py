@@ -128,6 +128,7 @@ _OF_LEVELS: dict[str, Any] = {
     "picture": (8, 8),
     "learning_rate": 3e-3,
     "weight_decay": 1.0,
+    "ema_decay": 0.999,
 }
 _FAST = {"augment": Deformations(0.5, 0.3), "n_steps": 3600}
 _BEST = {"augment": Deformations(0.7, 0.5), "n_steps": 18_000}
@@ -157,10 +158,10 @@ RECIPES = (
     Recipe("digits", "sde", "labels", {**_OF_SDE, **_BEST, "n_classes": 10}),
     Recipe("plane", "gmm", "best", {"n_components": 40, "n_init": 3}),
     Recipe("plane", "vae", "best", {"n_latents": 2, "hidden": (128, 128), "n_steps": 5000}),
-    Recipe("plane", "ddpm", "best", {**_IN_PLANE, **_IMPORTANCE, "n_steps": 30_000}),
-    Recipe("plane", "ddpm", "fast", {**_IN_PLANE, **_IMPORTANCE, "n_steps": 5000}),
-    Recipe("plane", "sde", "best", {**_IN_PLANE, "time_choice": "importance", "n_steps": 30_000}),
-    Recipe("plane", "sde", "fast", {**_IN_PLANE, "time_choice": "importance", "n_steps": 5000}),
+    Recipe("plane", "ddpm", "best", {**_IN_PLANE, **_IMPORTANCE, "n_steps": 90_000}),
+    Recipe("plane", "ddpm", "fast", {**_IN_PLANE, **_IMPORTANCE, "n_steps": 15_000}),
+    Recipe("plane", "sde", "best", {**_IN_PLANE, "time_choice": "importance", "n_steps": 90_000}),
+    Recipe("plane", "sde", "fast", {**_IN_PLANE, "time_choice": "importance", "n_steps": 15_000}),
     Recipe("tables", "gmm", "best", {"n_components": 3, "n_init": 10}),
     Recipe("tables", "ppca", "best", {"n_components": 2}),
     Recipe("tables", "fa", "best", {"n_components": 2}),

@@ -25,7 +25,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no dropout": {"dropout": 0.0},
     "no weight decay": {"weight_decay": 0.0},
     "no moving average": {"ema_decay": 0.0},
-    "moving average of 0.9995": {"ema_decay": 0.9995},
+    "moving average of 0.9999": {"ema_decay": 0.9999},
     "half the batch": {"batch_size": 128},
     "weighting noise": {"weighting": "noise"},
     "stratified times": {"time_choice": "stratified"},
