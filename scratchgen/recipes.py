@@ -69,7 +69,7 @@ class Recipe:
     family : str
         Name of the model in `scratchgen fit`.
     name : str
-        "best", "fast", or "labels" for the digits with their labels.
+        "best", "fast", "labels" for the digits with their labels, or "long".
     arguments : mapping
         Arguments of the model's constructor, with `n_steps` for a network.
     copies : int
@@ -130,8 +130,9 @@ _OF_LEVELS: dict[str, Any] = {
     "weight_decay": 1.0,
     "ema_decay": 0.999,
 }
-_FAST = {"augment": Deformations(0.5, 0.3), "n_steps": 3600}
-_BEST = {"augment": Deformations(0.7, 0.5), "n_steps": 18_000}
+_FAST = {"augment": Deformations(0.7, 0.3), "n_steps": 1000}
+_BEST = {"augment": Deformations(0.7, 0.3), "n_steps": 3600}
+_LONG = {"augment": Deformations(0.7, 0.5), "n_steps": 18_000}  # which gain nothing
 _IMPORTANCE = {"weighting": "bound", "step_choice": "importance"}
 _TABLES = {"n_levels": 17, "smoothing": 8.0}
 _OF_VAE: dict[str, Any] = {
@@ -156,6 +157,7 @@ RECIPES = (
     Recipe("digits", "sde", "best", {**_OF_SDE, **_BEST}),
     Recipe("digits", "sde", "fast", {**_OF_SDE, **_FAST}),
     Recipe("digits", "sde", "labels", {**_OF_SDE, **_BEST, "n_classes": 10}),
+    Recipe("digits", "sde", "long", {**_OF_SDE, **_LONG}),
     Recipe("plane", "gmm", "best", {"n_components": 40, "n_init": 3}),
     Recipe("plane", "vae", "best", {"n_latents": 2, "hidden": (128, 128), "n_steps": 5000}),
     Recipe("plane", "ddpm", "best", {**_IN_PLANE, **_IMPORTANCE, "n_steps": 90_000}),
@@ -181,7 +183,7 @@ def digits(family: str, name: str = "best", rng: RNG = None) -> Any:
     ----------
     family : {"tables", "vae", "ddpm", "sde"}
     name : str
-        "best", "fast", or "labels" for a model with the ten labels; `listed` has the names of a family.
+        "best", "fast", "labels" for a model with the ten labels, or "long"; `listed` has the names of a family.
     rng : int, Generator or None
 
     Returns
