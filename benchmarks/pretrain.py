@@ -23,7 +23,6 @@ from benchmarks.quality.digits import bits
 from benchmarks.quality.records import Options
 from benchmarks.timing import start_with_one_thread
 from scratchgen import datasets, recipes
-from scratchgen.models.files import SHIPPED
 from scratchgen.validation import Array
 
 ROOT = Path(__file__).parents[1]
@@ -32,8 +31,8 @@ MOST_BYTES = 1_500_000  # of all files together
 SMALLER: dict[str, tuple[str, str, dict[str, Any]]] = {  # family, recipe and changed arguments
     "digits-tables": ("tables", "fast", {}),
     "digits-vae": ("vae", "best", {"hidden": (128, 128)}),
-    "digits-ddpm": ("ddpm", "fast", {"hidden": (128, 128), "n_classes": 10}),
-    "digits-sde": ("sde", "fast", {"hidden": (128, 128)}),
+    "digits-ddpm": ("ddpm", "labels", {"hidden": (128, 128)}),
+    "digits-sde": ("sde", "best", {"hidden": (128, 128)}),
 }
 MANTISSA = {"covariance_": 24, "losses_": 10, "parameters_": 8, "encoder_": 8, "decoder_": 8, "log_variance_": 8}
 DENOMINATOR = 2**20  # of the probabilities of tables
@@ -99,15 +98,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.pretrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(SHIPPED)}; default all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(SMALLER)}; default all")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if a checksum differs")
     options = parser.parse_args()
-    if unknown := set(options.names) - set(SHIPPED):
-        parser.error(f"names must be among {', '.join(SHIPPED)}, got {', '.join(sorted(unknown))}")
+    if unknown := set(options.names) - set(SMALLER):
+        parser.error(f"names must be among {', '.join(SMALLER)}, got {', '.join(sorted(unknown))}")
     start_with_one_thread("benchmarks.pretrain")
     record: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     same, (processor, versions) = True, machine(("numpy", "scipy"))
-    for name in options.names or SHIPPED:
+    for name in options.names or SMALLER:
         model, seconds = train(name)
         found = {"sha256": checksum(model), "bits": round(bits_of_test(model), 4), "cpu_seconds": round(seconds, 1)}
         print(f"{name}: {found}", flush=True)
@@ -116,7 +115,7 @@ def main() -> int:
             continue
         model.save(DATA / f"{name}.npz", overwrite=True)
         record[name] = {**found, "model": repr(model), "machine": processor, "versions": versions}
-        RECORD.write_text(json.dumps({key: record[key] for key in SHIPPED if key in record}, indent=1) + "\n")
+        RECORD.write_text(json.dumps({key: record[key] for key in SMALLER if key in record}, indent=1) + "\n")
         total = sum((DATA / f"{key}.npz").stat().st_size for key in record)
         print(f"  {(DATA / f'{name}.npz').stat().st_size:,} bytes; all files {total:,} of {MOST_BYTES:,}", flush=True)
     return int(not same)

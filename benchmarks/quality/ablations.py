@@ -50,7 +50,7 @@ VARIANCES = ("beta", "posterior", *ESTIMATED, *LEVEL_STEPS)
 
 def base_arguments() -> dict[str, Any]:
     """Arguments of the recipe that the ablations change."""
-    return dict(recipes.find("digits", "sde", "fast").arguments)
+    return dict(recipes.find("digits", "sde", "best").arguments)
 
 
 def units(options: Options) -> Iterator[Unit]:

@@ -297,7 +297,7 @@ def canary(options: Options) -> Iterator[Unit]:
 
 
 def _canary(options: Options, copies: int) -> Unit:
-    model = ScoreSDE(**options.planned(dict(recipes.find("digits", "sde", "fast").arguments)), rng=0)
+    model = ScoreSDE(**options.planned(dict(recipes.find("digits", "sde", "best").arguments)), rng=0)
 
     def run() -> Record:
         images = train_part().images
@@ -350,8 +350,8 @@ def _curve(model: ScoreSDE, options: Options, name: str) -> Unit:
 
 def times(options: Options) -> Iterator[Unit]:
     """Test bits of shorter trainings of every family, for the figure of bits against CPU time."""
-    for family, lengths in {"sde": (16, 4), "ddpm": (16, 4), "vae": (16, 4)}.items():
-        recipe = recipes.find("digits", family, "fast")
+    for family, lengths in {"sde": (16, 8), "ddpm": (16, 8), "vae": (16, 8)}.items():
+        recipe = recipes.find("digits", family, "best")
         for part in lengths:
             arguments = dict(recipe.arguments) | {"n_steps": recipe.arguments["n_steps"] // part}
             yield _time(recipes.FAMILIES[family](**options.planned(arguments), rng=0), options, f"{family} / {part}")

@@ -28,8 +28,8 @@ def load(path: str | os.PathLike[str]) -> Estimator:
     Parameters
     ----------
     path : str or pathlib.Path
-        A file, or "digits-tables", "digits-vae", "digits-ddpm" or "digits-sde": models of `datasets.digits("train")`
-        that are part of the package.  A file of such a name comes first.
+        A file, or the name of a trained model of the package, such as "digits-tables"; `scratchgen sample --help` lists
+        them.  They are models of `datasets.digits("train")`.  A file of such a name comes first.
 
     Returns
     -------

@@ -9,7 +9,7 @@ import pytest
 
 import scratchgen
 from scratchgen import load
-from scratchgen.models.files import ModelFileError
+from scratchgen.models.files import SHIPPED, ModelFileError
 
 X = np.random.default_rng(0).standard_normal((40, 3)) * [3.0, 1.0, 0.5]
 LEVELS = np.random.default_rng(0).integers(0, 4, (40, 3)).astype(float)
@@ -75,5 +75,5 @@ def test_what_is_no_model_file_is_refused(tmp_path):
 
 
 def test_the_error_of_a_missing_file_lists_the_trained_models_of_the_package():
-    with pytest.raises(FileNotFoundError, match=r"digits-tables, digits-vae, digits-ddpm, digits-sde$"):
+    with pytest.raises(FileNotFoundError, match=", ".join(SHIPPED)):
         load("digits-gan")

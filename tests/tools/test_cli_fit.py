@@ -506,7 +506,7 @@ ERRORS = {
     "no such set": ("data moons", "there is no data set moons; there are digits"),
     "rows of a shipped set": ("data digits -n 5", "digits has 1797 rows and is not drawn"),
     "no model": ("sample q.npz", "path q.npz does not exist"),
-    "no trained model": ("sample digits-dpm", "or name a trained model of the package: digits-tables, digits-vae, "),
+    "no trained model": ("sample digits-dpm", "or name a trained model of the package: digits-tables, "),
     "no such recipe": (
         "fit gmm mine.csv -o n.npz --recipe fast",
         "gmm has no --recipe fast for tables, the kind of mine.csv; name one of best",

@@ -119,7 +119,7 @@ def test_units_of_every_kind_fill_the_page(options, tmp_path):
         "tables": ["ppca best"],
         "canary": ["20 more copies"],
         "curves": ["recipe"],
-        "times": ["sde / 4"],
+        "times": ["sde / 8"],
     }
     assert set(wanted) == set(PARTS)
     for part, names in wanted.items():
