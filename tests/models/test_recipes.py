@@ -53,7 +53,7 @@ def test_the_best_is_the_default_and_another_name_is_an_error_with_the_names():
         (datasets.digits("test").images + 1, "tables"),
         (datasets.digits("test").images - 1, "tables"),
         (datasets.digits("test").images[:, :63], "tables"),
-        (datasets.two_moons(10, rng=0), "plane"),
+        (datasets.two_moons().sample(10, rng=0), "plane"),
         (datasets.penguins().measurements, "tables"),
     ],
 )

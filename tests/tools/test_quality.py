@@ -87,7 +87,7 @@ def test_a_result_is_kept_until_its_settings_change(options, capsys):
 
 
 def test_a_model_is_trained_once(options, monkeypatch):
-    x = datasets.two_moons(40, rng=0)
+    x = datasets.two_moons().sample(40, rng=0)
     first, seconds = records.trained(ScoreSDE(hidden=(4,), n_steps=2, rng=0), x, options)
     monkeypatch.setattr(ScoreSDE, "fit", None)
     second, same = records.trained(ScoreSDE(hidden=(4,), n_steps=2, rng=0), x, options)
