@@ -45,7 +45,7 @@ LARGEST_TRAINING = 2**16  # letters; the state of MT19937 has 8000
 MOST_BRACKETS = 2**17  # of a header, [ and {: an empty list takes 60 times the memory of its letters
 LARGEST_POOL = 64  # words of a SeedSequence, whose time grows with their square; NumPy's default is 4
 MOST_DEFLATED = 1032  # bytes that one byte of a deflated member can stand for
-SHIPPED = ("digits-tables", "digits-vae")  # data/NAME.npz, by `benchmarks.pretrain`
+SHIPPED = ("digits-tables", "digits-vae", "digits-ddpm", "digits-sde")  # data/NAME.npz, by `benchmarks.pretrain`
 # Classes of constructor arguments
 CLASSES = {cls.__name__: cls for cls in (NoiseSchedule, VP, SubVP, VE, Shifts, Deformations)}
 NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
