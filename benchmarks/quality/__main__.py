@@ -42,7 +42,8 @@ def main() -> int:
     if unknown:
         parser.error(f"parts must be among {', '.join(PARTS)}, report; got {', '.join(sorted(unknown))}")
     start_with_one_thread("benchmarks.quality")
-    warnings.filterwarnings("ignore", "EM has not converged")
+    for usual in ("EM has not converged", "covariance_floor"):
+        warnings.filterwarnings("ignore", usual)
     folder = options.folder.resolve()
     given = Options(folder, options.models or folder / "models", options.quick, tuple(options.seeds))
     for part in options.parts or PARTS:

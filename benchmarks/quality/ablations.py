@@ -15,6 +15,7 @@ from scratchgen.ddpm import LEVEL_STEPS
 from scratchgen.models.ddpm import ESTIMATED
 
 BASE = "recipe"
+CHANGED, NETWORK = "fast", "best"  # recipes of the score SDE: that the ablations change, and that the chains share
 CHANGES: dict[str, dict[str, Any]] = {
     BASE: {},
     "another seed": {},
@@ -48,16 +49,11 @@ SCHEDULES = {
 VARIANCES = ("beta", "posterior", *ESTIMATED, *LEVEL_STEPS)
 
 
-def base_arguments() -> dict[str, Any]:
-    """Arguments of the recipe that the ablations change."""
-    return dict(recipes.find("digits", "sde", "best").arguments)
-
-
 def units(options: Options) -> Iterator[Unit]:
     """A training for every change that changes something."""
     known = {argument.name for argument in fields(ScoreSDE) if argument.init}
     for name, changes in CHANGES.items():
-        arguments = base_arguments()
+        arguments = dict(recipes.find("digits", "sde", CHANGED).arguments)
         own = {key: value for key, value in changes.items() if key in known}
         if "n_steps" in own:
             own["n_steps"] = round(own["n_steps"] * arguments["n_steps"])
@@ -71,14 +67,15 @@ def _ablation(name: str, arguments: dict[str, Any], options: Options, seed: int)
     def run() -> Record:
         fit, held_out = validation()
         fitted, seconds = trained(model, fit.images, options)
-        return {"seconds": seconds} | as_record(bits(fitted, options.few(held_out.images), options))
+        found = bits(fitted, options.few(held_out.images), options)
+        return {"seconds": seconds, "rows": np.round(found.rows, 4)} | as_record(found)
 
     return Unit("ablations", name, 0, [settings_of(model), options.n_times], run)
 
 
 def chains(options: Options) -> Iterator[Unit]:
     """Bits of a DDPM for every schedule and variance, with the network of the recipe; nothing else is trained."""
-    model = ScoreSDE(**options.planned(base_arguments()), rng=0)
+    model = ScoreSDE(**options.planned(dict(recipes.find("digits", "sde", NETWORK).arguments)), rng=0)
     for title, make in SCHEDULES.items():
         schedule = make()
         if not options.quick or schedule.T <= 25:

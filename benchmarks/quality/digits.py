@@ -69,9 +69,9 @@ def bits(model: Any, x: Array, options: Options, labels: IntArray | None = None)
 
 
 def as_record(found: Bits, name: str = "") -> Record:
-    """Bits as JSON, with those of every image, for paired differences."""
+    """Bits and their standard errors as JSON."""
     about = {"bits": found.mean, "row_error": found.row_error, "noise_error": found.noise_error}
-    return {name + key: value for key, value in about.items()} | {f"{name}rows": np.round(found.rows, 4)}
+    return {name + key: value for key, value in about.items()}
 
 
 def label_bits(model: Any, x: Array, labels: IntArray, options: Options) -> Record:

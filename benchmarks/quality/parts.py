@@ -9,7 +9,7 @@ from benchmarks.quality.records import Options, Unit
 
 PARTS: dict[str, tuple[Callable[[Options], Iterator[Unit]], str]] = {
     "digits": (digits.units, "all families: test bits, samples and their metrics, floors; three seeds"),
-    "ablations": (ablations.units, "what each choice of the recipe `sde best` is worth, validation bits"),
+    "ablations": (ablations.units, "what each choice of the recipe `sde fast` is worth, validation bits"),
     "chains": (ablations.chains, "DDPM: schedule and variance, validation bits, one training"),
     "plane": (plane.units, "KL of every model on sets of the plane, three seeds"),
     "tables": (plane.tables, "nats a column of held-out penguins, three seeds"),

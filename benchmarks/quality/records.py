@@ -70,6 +70,7 @@ class Options:
         if not self.quick:
             return arguments
         small = {"n_steps": 20, "hidden": (16,) * len(arguments.get("hidden", ())), "max_iter": 3, "n_init": 1}
+        small["n_sample_steps"] = 4
         small["n_components"] = min(10, arguments.get("n_components", 1))
         return arguments | {name: value for name, value in small.items() if name in arguments}
 
