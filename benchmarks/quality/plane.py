@@ -45,6 +45,7 @@ def models(kind: str) -> Iterator[Model]:
     if kind == "plane":
         yield Model("ddpm default", DDPM, {})
         yield Model("sde default", ScoreSDE, {})
+        yield Model("sde default, 15000 steps", ScoreSDE, {"n_steps": 15_000})
         no_features = dict(recipes.find("plane", "sde", "fast").arguments) | {"n_coordinate_features": 0}
         yield Model("sde fast, no coordinate features", ScoreSDE, no_features)
 
