@@ -271,6 +271,11 @@ BEYOND: tuple[Row, ...] = (
         fokker_planck,
         theory_only="the processes of ScoreSDE define f and g themselves",
         use="Decides for any drift and noise whether a sampler has the right marginals, on data that are not Gaussian",
+        latex=(
+            r"\partial_t \log p_t + \operatorname{div} d + d \cdot s + \frac{1}{2} G^2 (\operatorname{div} s + "
+            r"\| s \|^2) = 0 \\ d = f x - \frac{1}{2} (1 + \lambda^2) g^2 s, \qquad G = \lambda g, \qquad f = "
+            r"\frac{a'}{a}, \qquad g^2 = 2 b (b' - f b)"
+        ),
     ),
     Row(
         "flow matching",
@@ -280,6 +285,10 @@ BEYOND: tuple[Row, ...] = (
         flow_velocity,
         theory_only="no model is trained by flow matching",
         use="Finds the sign and the direction of time of a velocity, and carries it over to scores",
+        latex=(
+            r"\mathbb{E}[a' x_0 + b' \varepsilon \mid x_t] = f x - \frac{1}{2} g^2 \nabla \log p_t(x), \qquad "
+            r"\text{for every path } x_t = a x_0 + b \varepsilon"
+        ),
     ),
     Row(
         "I-MMSE",
@@ -289,6 +298,11 @@ BEYOND: tuple[Row, ...] = (
         mutual_information,
         theory_only="needs the least loss; the models average losses of their networks over drawn times",
         use="Gives the exact value that the diffusion loss of a bound converges to, and shows which schedules differ",
+        latex=(
+            r"I(x_0; x_t) - I(x_0; x_T) = \frac{1}{2} \int \mathbb{E} \, \| \varepsilon - "
+            r"\mathbb{E}[\varepsilon \mid x_t] \|^2 \, d(\text{log-SNR}), \qquad \text{whatever the path in "
+            r"between}"
+        ),
     ),
     Row(
         "EDM's preconditioning",
@@ -300,6 +314,10 @@ BEYOND: tuple[Row, ...] = (
         ),
         theory_only="networks of the package predict v, which is the case of data of variance 1",
         use="Tells whether a denoiser's network sees inputs and targets of unit variance at every level",
+        latex=(
+            r"D(y; \sigma) = c_{\text{skip}} \, y + c_{\text{out}} \, F(c_{\text{in}} \, y), \qquad y = x_0 + "
+            r"\sigma \varepsilon, \qquad \text{loss weight } \frac{1}{c_{\text{out}}^2}"
+        ),
     ),
     Row(
         "EDM's noise levels",
@@ -309,6 +327,10 @@ BEYOND: tuple[Row, ...] = (
         lambda f: both(check_sigma_grid(f("sde.edm_sigmas")), check_sigma_grid(f("sde.edm_sigmas"), 0.01, 50.0, 3.0)),
         theory_only="ScoreSDE spaces its levels by log-SNR = 2 + 4 sinh v",
         use="Finds reversed grids and steps of 1/n in place of 1/(n−1)",
+        latex=(
+            r"\sigma_i^{1/\rho} = \sigma_{\max}^{1/\rho} + \frac{i}{n - 1} \left( \sigma_{\min}^{1/\rho} - "
+            r"\sigma_{\max}^{1/\rho} \right)"
+        ),
     ),
     Row(
         "an exponential step",
@@ -318,6 +340,10 @@ BEYOND: tuple[Row, ...] = (
         exponential_step,
         runs_in=("DDPM.sample", "ScoreSDE.sample"),
         use="Checks DDIM, DPM-Solver++(2M) and their stochastic forms against the solved SDE, whatever the convention",
+        latex=(
+            r"x_s = \frac{b_s}{b_t} e^{-c^2 h} x - a_s \operatorname{expm1}(-(1 + c^2) h) \, D + b_s \sqrt{1 - "
+            r"e^{-2 c^2 h}} \, z, \qquad D = \hat{x}_0 + \frac{h}{2 h'} (\hat{x}_0 - \hat{x}_0')"
+        ),
     ),
     Row(
         "order on the flow",
@@ -327,6 +353,10 @@ BEYOND: tuple[Row, ...] = (
         flow_order,
         runs_in=("DDPM.sample", "ScoreSDE.sample"),
         use="Sees any mistake that costs an order, without knowing the formula of the sampler",
+        latex=(
+            r"\text{error of DDIM} = O \left( \frac{1}{n} \right), \qquad \text{error of DPM-Solver++(2M)} = O "
+            r"\left( \frac{1}{n^2} \right)"
+        ),
     ),
     Row(
         "weak order",
@@ -336,6 +366,10 @@ BEYOND: tuple[Row, ...] = (
         weak_order,
         runs_in=("DDPM.sample", "ScoreSDE.sample"),
         use="Tests the noise of any sampler without a Monte Carlo error",
+        latex=(
+            r"\text{error of mean and covariance} = O \left( \frac{1}{n} \right) \text{ or less, for } n \text{ "
+            r"steps of a stochastic sampler}"
+        ),
     ),
     Row(
         "DDIM inversion",
@@ -345,6 +379,10 @@ BEYOND: tuple[Row, ...] = (
         lambda f: check_ddim_inversion(lambda *a: f("ddpm.ddim_inverse_step")(SCHEDULE, *a), SCHEDULE),
         theory_only="no model encodes data by inversion",
         use="Separates a wrong inverse step from the error of ε̂ at the wrong end of the step",
+        latex=(
+            r"x_t = \frac{\bar{\alpha}_t}{\bar{\alpha}_s} (x_s - \bar{\beta}_s \hat{\varepsilon}) + "
+            r"\bar{\beta}_t \hat{\varepsilon} \quad \text{inverts DDIM for the same } \hat{\varepsilon}"
+        ),
     ),
     Row(
         "the mixture step",
@@ -354,6 +392,10 @@ BEYOND: tuple[Row, ...] = (
         lambda f: check_mixture_step(lambda *a: f("ddpm.mixture_log_prob")(SCHEDULE, *a), SCHEDULE),
         runs_in=("DDPM.elbo", "DDPM.iwae"),
         use="Shows how much a Gaussian reverse step loses on whole numbers, and on any law with atoms",
+        latex=(
+            r"p_\theta(x_{t-1} \mid x_t) = \prod_d \sum_k P(l_k \mid x_t) \, q(x_{t-1,d} \mid x_{t,d}, l_k) "
+            r"\quad \text{is exact for independent pixels}"
+        ),
     ),
     Row(
         "variance from the law",
@@ -363,6 +405,10 @@ BEYOND: tuple[Row, ...] = (
         lambda f: check_law_moments(lambda *a: f("ddpm.law_moments")(SCHEDULE, *a), SCHEDULE),
         runs_in=("DDPM.elbo", "DDPM.iwae", "DDPM.sample"),
         use="Gives σ² in every dimension from a predicted law, without training or an estimate",
+        latex=(
+            r"\operatorname{Var}(x_{t-1,d} \mid x_t) = \tilde{\beta}_t^2 + B_t^2 \operatorname{Var}(x_{0d} \mid "
+            r"x_t), \qquad B_t = \frac{\bar{\alpha}_{t-1} \beta_t^2}{\bar{\beta}_t^2}"
+        ),
     ),
     Row(
         "a tilt is not guidance",
@@ -372,6 +418,10 @@ BEYOND: tuple[Row, ...] = (
         tilted_score,
         theory_only="exact for mixtures only; the models guide their networks",
         use="Gives the exact target that guided samples miss, so that a guidance rule can be graded",
+        latex=(
+            r"\nabla \log \left[ \text{diffused } p(x) \left( \frac{p(x \mid y)}{p(x)} \right)^w \right] \ne (1 "
+            r"- w) \nabla \log p_t(x) + w \nabla \log p_t(x \mid y), \qquad \text{unless } w \in \{ 0, 1 \}"
+        ),
     ),
     Row(
         "Tweedie's covariance",
@@ -381,6 +431,10 @@ BEYOND: tuple[Row, ...] = (
         tweedie_covariance,
         theory_only="the models need the mean of x₀ only",
         use="Checks a second-order denoiser; a matrix that is asymmetric or not positive exposes a wrong score",
+        latex=(
+            r"\operatorname{Cov}(x_0 \mid x_t) = \left( \frac{b}{a} \right)^2 \left( I + b^2 \nabla \nabla^\top "
+            r"\log p_t(x_t) \right)"
+        ),
     ),
     Row(
         "a score is a gradient",
@@ -390,6 +444,10 @@ BEYOND: tuple[Row, ...] = (
         conservative_score,
         theory_only="networks of the package predict noise, and their score is −ε̂/std",
         use="Examines a score, or a network, without a reference: clipping x̂₀ makes the field no gradient",
+        latex=(
+            r"\frac{\partial s_d}{\partial x_e} = \frac{\partial s_e}{\partial x_d}, \qquad \mathbb{E} \, s(x) "
+            r"\, x^\top = -I"
+        ),
     ),
     Row(
         "de Bruijn",
@@ -399,6 +457,10 @@ BEYOND: tuple[Row, ...] = (
         kl_rate,
         theory_only="needs both laws; the models know samples of one",
         use="Tests an integrand of (34) at one time, where (34) tests the integral",
+        latex=(
+            r"\frac{d}{dt} \mathrm{KL}(p_t \,\|\, q_t) = -\frac{1}{2} g^2 \, \mathbb{E}_{p_t} \| \nabla \log "
+            r"p_t - \nabla \log q_t \|^2"
+        ),
     ),
     Row(
         "data processing",
@@ -410,6 +472,11 @@ BEYOND: tuple[Row, ...] = (
         ),
         runs_in=("ancestral_density",),
         use="Places the exact likelihood of a sampler below its bound, for any network",
+        latex=(
+            r"\mathrm{KL}(p \,\|\, p_\theta(x_0)) \le \mathrm{KL}(q(x_{0:T}) \,\|\, p_\theta(x_{0:T})) = "
+            r"\text{bound} - H(p), \qquad \text{equal iff } q(\text{path} \mid x_0) = p_\theta(\text{path} \mid "
+            r"x_0)"
+        ),
     ),
     Row(
         "a bound for whole numbers",
@@ -421,6 +488,10 @@ BEYOND: tuple[Row, ...] = (
         ),
         theory_only="quadrature in two dimensions; DDPM.elbo draws its noise",
         use="Shows that a bound in bits is one: a density in place of a mass breaks it",
+        latex=(
+            r"\sum_x \exp(\mathrm{ELBO}(x)) \le 1, \qquad \mathbb{E}_P[-\mathrm{ELBO}] \ge H(P), \qquad "
+            r"\text{for any } \hat{\varepsilon}"
+        ),
     ),
     Row(
         "dequantisation",
@@ -433,6 +504,7 @@ BEYOND: tuple[Row, ...] = (
         ),
         theory_only="an integral over cubes; the models add one drawn u",
         use="Says how many nats a model of real numbers loses on whole numbers",
+        latex=r"\log P(k) - \mathbb{E}_u \log p(k + u) = \mathrm{KL}(\text{uniform} \,\|\, p(u \mid k)) \ge 0",
     ),
     Row(
         "ELBO surgery",
@@ -442,6 +514,10 @@ BEYOND: tuple[Row, ...] = (
         lambda f: check_kl_parts(f("vae.kl_parts_table"), P, Q, PRIOR),
         theory_only="sums over tables; q̄ of a VAE is a mixture of as many Gaussians as there are data",
         use="Separates a latent that carries nothing from an aggregate posterior that misses the prior",
+        latex=(
+            r"\mathbb{E}_p \, \mathrm{KL}(q(z \mid x) \,\|\, p(z)) = I_q(x; z) + \mathrm{KL}(\bar{q}(z) \,\|\, "
+            r"p(z))"
+        ),
     ),
     Row(
         "IWAE over n",
@@ -451,6 +527,10 @@ BEYOND: tuple[Row, ...] = (
         lambda f: check_iwae_ladder(f("vae.iwae_table"), JOINT, Q),
         theory_only="sums over all tuples; the models draw",
         use="Catches bounds whose exponential has the right mean, such as one that uses the first draw only",
+        latex=(
+            r"\mathrm{ELBO} = L_1 \le L_2 \le \cdots \to \log p(x), \qquad L_n = \log p(x) \text{ for every } n "
+            r"\text{ at } q = p(z \mid x)"
+        ),
     ),
     Row(
         "EM's rate",
@@ -460,5 +540,9 @@ BEYOND: tuple[Row, ...] = (
         missing_information,
         theory_only="a diagnosis of a fitted mixture; EM itself does not need it",
         use="Predicts how many iterations EM needs, and tells slow convergence from a wrong step",
+        latex=(
+            r"\theta_{i+1} - \theta^* \approx \left( I - I_{\text{com}}^{-1} I_{\text{obs}} \right) (\theta_i - "
+            r"\theta^*)"
+        ),
     ),
 )

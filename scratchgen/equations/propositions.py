@@ -49,6 +49,10 @@ THEORY: tuple[Row, ...] = (
         "likelihood.kl_gaussian",
         lambda f: check_gaussian_kl(f("likelihood.kl_gaussian"), DATA_MEAN, DATA_COV, -DATA_MEAN, OTHER_COV),
         theory_only="of full covariances; the posterior of a VAE is diagonal",
+        latex=(
+            r"\mathrm{KL}(\mathcal{N}_p \,\|\, \mathcal{N}_q) = \frac{1}{2} \left[ \operatorname{tr} S_q^{-1} "
+            r"S_p + (m_p - m_q)^\top S_q^{-1} (m_p - m_q) - D + \log \frac{|S_q|}{|S_p|} \right]"
+        ),
     ),
     Row(
         "the VAE's regulariser",
@@ -66,6 +70,10 @@ THEORY: tuple[Row, ...] = (
             "grade_linear_vae",
             "grade_vae",
         ),
+        latex=(
+            r"\mathrm{KL}(\mathcal{N}(\mu, \sigma^2) \,\|\, \mathcal{N}(0, I)) = \frac{1}{2} \sum_i \left( "
+            r"\mu_i^2 + \sigma_i^2 - 1 - \log \sigma_i^2 \right)"
+        ),
     ),
     Row(
         "importance weighting",
@@ -78,6 +86,10 @@ THEORY: tuple[Row, ...] = (
             "LinearVAE.iwae",
             "DDPM.iwae",
         ),
+        latex=(
+            r"L_n = \mathbb{E} \log \frac{1}{n} \sum_{i=1}^n w_i, \qquad L_1 \le L_2 \le \cdots \le \log "
+            r"p_\theta(x), \qquad \mathbb{E} \, \frac{1}{n} \sum_{i=1}^n w_i = p_\theta(x)"
+        ),
     ),
     Row(
         "EM",
@@ -86,6 +98,10 @@ THEORY: tuple[Row, ...] = (
         "em.m_step",
         em.em,
         runs_in=("GaussianMixture.fit",),
+        latex=(
+            r"\theta' = \operatorname*{argmax}_\theta \mathbb{E}_{p(x)} \, \mathbb{E}_{q(z \mid x)} \log "
+            r"p_\theta(x, z), \qquad \mathbb{E}_p \log p_{\theta'}(x) \ge \mathbb{E}_p \log p_\theta(x)"
+        ),
     ),
     Row(
         "EM for PPCA",
@@ -94,6 +110,10 @@ THEORY: tuple[Row, ...] = (
         "em.ppca_em_step",
         lambda f: check_ppca_step(f("em.ppca_em_step"), SAMPLE_COV, W, NOISE),
         runs_in=("PPCA.fit",),
+        latex=(
+            r"W' = S W (\sigma^2 I + M^{-1} W^\top S W)^{-1}, \qquad \sigma'^2 = \frac{1}{D} "
+            r"\operatorname{tr}(S - S W M^{-1} W'^\top), \qquad M = W^\top W + \sigma^2 I"
+        ),
     ),
     Row(
         "maximum of PPCA",
@@ -105,6 +125,7 @@ THEORY: tuple[Row, ...] = (
             "PPCA.fit",
             "grade_linear_vae",
         ),
+        latex=(r"W = U_k (\Lambda_k - \sigma^2 I)^{1/2}, \qquad \sigma^2 = \frac{1}{D - k} \sum_{i > k} \lambda_i"),
     ),
     Row(
         "tables of a schedule",
@@ -121,6 +142,10 @@ THEORY: tuple[Row, ...] = (
             "grade_bound",
             "ancestral_density",
         ),
+        latex=(
+            r"\bar{\alpha}_t = \prod_{s=1}^t \sqrt{1 - \beta_s^2}, \qquad \bar{\beta}_t = \sqrt{1 - "
+            r"\bar{\alpha}_t^2}, \qquad \tilde{\beta}_t = \frac{\beta_t \bar{\beta}_{t-1}}{\bar{\beta}_t}"
+        ),
     ),
     Row(
         "a forward step",
@@ -129,6 +154,7 @@ THEORY: tuple[Row, ...] = (
         "ddpm.q_step",
         lambda f: check_forward_step(lambda *a: f("ddpm.q_step")(SCHEDULE, *a), SCHEDULE),
         runs_in=("DDPM.iwae",),
+        latex=r"x_t = \alpha_t x_{t-1} + \beta_t \varepsilon_t",
     ),
     Row(
         "even log-SNR",
@@ -137,6 +163,10 @@ THEORY: tuple[Row, ...] = (
         "schedule.NoiseSchedule.log_snr_even",
         ddpm.even_log_snr,
         theory_only="a schedule is an argument of the models",
+        latex=(
+            r"\log \frac{\bar{\alpha}_t^2}{\bar{\beta}_t^2} \text{ falls in even steps}, \qquad \beta_t^2 = "
+            r"\bar{\beta}_t^2 \left( 1 - \frac{\mathrm{SNR}_t}{\mathrm{SNR}_{t-1}} \right)"
+        ),
     ),
     Row(
         "q(x_{t−1}|x_t,x₀)",
@@ -145,6 +175,11 @@ THEORY: tuple[Row, ...] = (
         "ddpm.q_posterior",
         lambda f: check_posterior(lambda *a: f("ddpm.q_posterior")(SCHEDULE, *a), SCHEDULE),
         runs_in=("DDPM.elbo", "DDPM.iwae", "DDPM.sample"),
+        latex=(
+            r"q(x_{t-1} \mid x_t, x_0) = \mathcal{N} \left( \frac{\alpha_t \bar{\beta}_{t-1}^2 x_t + "
+            r"\bar{\alpha}_{t-1} \beta_t^2 x_0}{\bar{\beta}_t^2}, \; \frac{\beta_t^2 "
+            r"\bar{\beta}_{t-1}^2}{\bar{\beta}_t^2} I \right)"
+        ),
     ),
     Row(
         "x₀ from noise",
@@ -158,6 +193,7 @@ THEORY: tuple[Row, ...] = (
             "DDPM.sample",
             "DDPM.iwae",
         ),
+        latex=r"x_0 = \frac{x_t - \bar{\beta}_t \varepsilon}{\bar{\alpha}_t}",
     ),
     Row(
         "a reverse step",
@@ -168,6 +204,10 @@ THEORY: tuple[Row, ...] = (
             lambda *a: f("ddpm.p_step")(SCHEDULE, *a, SIGMA_SQUARED), SCHEDULE, SIGMA_SQUARED
         ),
         runs_in=("DDPM.sample",),
+        latex=(
+            r"x_{t-1} = \frac{1}{\alpha_t} \left( x_t - \frac{\beta_t^2}{\bar{\beta}_t} \hat{\varepsilon}(x_t, "
+            r"t) \right) + \sigma_t z"
+        ),
     ),
     Row(
         "σ_t² of the reverse steps",
@@ -186,6 +226,10 @@ THEORY: tuple[Row, ...] = (
             "grade_bound",
             "ancestral_density",
         ),
+        latex=(
+            r"\sigma_t^2 = \beta_t^2 \quad \text{or} \quad \sigma_t^2 = \tilde{\beta}_t^2, \text{ with } "
+            r"\beta_1^2 \text{ in place of } \tilde{\beta}_1^2 = 0"
+        ),
     ),
     Row(
         "the best σ_t²",
@@ -198,6 +242,11 @@ THEORY: tuple[Row, ...] = (
             "DDPM.respace",
             "grade_bound",
         ),
+        latex=(
+            r"v_t = \frac{1}{D} \mathbb{E} \, \| x_{t-1} - \mu_\theta(x_t) \|^2 = \tilde{\beta}_t^2 + "
+            r"\frac{\beta_t^4 \, \ell_t}{D \, \alpha_t^2 \bar{\beta}_t^2}, \qquad \ell_t = \mathbb{E} \, \| "
+            r"\varepsilon - \hat{\varepsilon} \|^2"
+        ),
     ),
     Row(
         "ancestral sampling",
@@ -206,6 +255,10 @@ THEORY: tuple[Row, ...] = (
         "ddpm.ancestral_sampler",
         ddpm.sampler,
         runs_in=("DDPM.sample",),
+        latex=(
+            r"x_0 \sim \mathcal{N}(m, v) \text{ exactly, for every } T, \text{ with the exact } "
+            r"\hat{\varepsilon} \text{ and } \sigma_t^2 = v_t"
+        ),
     ),
     Row(
         "DDIM",
@@ -214,6 +267,11 @@ THEORY: tuple[Row, ...] = (
         "ddpm.ddim_step",
         ddpm.ddim_step,
         runs_in=("DDPM.sample",),
+        latex=(
+            r"x_s = \bar{\alpha}_s \hat{x}_0 + \sqrt{\bar{\beta}_s^2 - \sigma^2} \, \hat{\varepsilon} + \sigma "
+            r"z, \qquad \sigma = \eta \, \frac{\bar{\beta}_s}{\bar{\beta}_t} \sqrt{1 - "
+            r"\frac{\bar{\alpha}_t^2}{\bar{\alpha}_s^2}}"
+        ),
     ),
     Row(
         "whole numbers",
@@ -228,6 +286,10 @@ THEORY: tuple[Row, ...] = (
             "ScoreSDE.elbo",
             "DDPM.iwae",
         ),
+        latex=(
+            r"P(k \mid x_1) = \Phi \left( \frac{\text{upper edge} - \mu}{\sigma} \right) - \Phi \left( "
+            r"\frac{\text{lower edge} - \mu}{\sigma} \right), \qquad \text{the first and the last bin are open}"
+        ),
     ),
     Row(
         "bits per dimension",
@@ -236,6 +298,7 @@ THEORY: tuple[Row, ...] = (
         "likelihood.bits_per_dim",
         lambda f: check_bits_per_dim(f("likelihood.bits_per_dim"), softmax(waves(6)), 3, 2 / 17),
         theory_only="a change of units for the reader; no model calls it",
+        latex=r"-\frac{1}{D} \log_2 P(k) = -\frac{1}{D \log 2} \left[ \log p(a (k + u) + b) + D \log a \right]",
     ),
     Row(
         "score of a mixture",
@@ -248,6 +311,7 @@ THEORY: tuple[Row, ...] = (
             "grade_kl_bound",
             "grade_noise",
         ),
+        latex=r"\nabla \log p(x) = -\sum_k p(k \mid x) \, C_k^{-1} (x - m_k)",
     ),
     Row(
         "denoiser of a mixture",
@@ -256,6 +320,7 @@ THEORY: tuple[Row, ...] = (
         "mixture.Mixture.denoise",
         lambda f: check_denoiser(lambda *a: f("mixture.Mixture.denoise")(PLANE, *a), PLANE, POINTS, *SDE.level(0.5)),
         runs_in=("sample_noise_grade",),
+        latex=r"\mathbb{E}[x_0 \mid x_t] = \frac{x_t + \mathrm{std}^2 \, \nabla \log p_t(x_t)}{\mathrm{scale}}",
     ),
     Row(
         "a step of Euler-Maruyama",
@@ -267,6 +332,10 @@ THEORY: tuple[Row, ...] = (
             "ScoreSDE.sample",
             "euler_density",
         ),
+        latex=(
+            r"x_s = x_t + \text{drift} \cdot (s - t) + g \sqrt{t - s} \, z \; \to \; q(x_s \mid x_t) \quad "
+            r"\text{as } t - s \to 0"
+        ),
     ),
     Row(
         "Euler-Maruyama on a grid",
@@ -275,6 +344,10 @@ THEORY: tuple[Row, ...] = (
         "sde.euler_maruyama",
         sde.reverse_sampler,
         runs_in=("ScoreSDE.sample",),
+        latex=(
+            r"x_{t_{i-1}} = x_{t_i} + \text{drift}(x_{t_i}, t_i) \, (t_{i-1} - t_i) + g(t_i) \sqrt{t_i - "
+            r"t_{i-1}} \, z_i"
+        ),
     ),
     Row(
         "likelihood of the flow",
@@ -283,6 +356,10 @@ THEORY: tuple[Row, ...] = (
         "sde.probability_flow_log_prob",
         sde.flow,
         runs_in=("ScoreSDE.log_prob",),
+        latex=(
+            r"\log p_0(x) = \log p_T(x_T) + \int_0^T \operatorname{div} \left( f - \frac{1}{2} g^2 \nabla \log "
+            r"p_t \right) dt"
+        ),
     ),
     Row(
         "(34) for one example",
@@ -291,6 +368,10 @@ THEORY: tuple[Row, ...] = (
         "sde.sde_log_prob_bound",
         sde.log_prob_bound,
         theory_only="needs a divergence; ScoreSDE.elbo uses the denoising form, the continuous bound",
+        latex=(
+            r"\log p_\theta(x) \ge \mathbb{E} \log \pi(x_T) - \frac{1}{2} \int_0^T \mathbb{E} \left[ g^2 (\| "
+            r"s_\theta \|^2 + 2 \operatorname{div} s_\theta) - 2 \operatorname{div} f \right] dt"
+        ),
     ),
     Row(
         "left side of (34)",
@@ -299,5 +380,9 @@ THEORY: tuple[Row, ...] = (
         "sde.reverse_moments",
         sde.reverse_law,
         theory_only="the exact distribution for an affine score, to test (34); the score of a network is not affine",
+        latex=(
+            r"s_\theta = -(1 + \delta) \, x: \qquad v_\theta = \frac{1 + 2 \delta \, e^{-(1 + 2 \delta) B}}{1 + "
+            r"2 \delta}"
+        ),
     ),
 )

@@ -23,6 +23,7 @@ class Row(NamedTuple):
     fast: str = ""  # a faster form of the function in `scratchgen.fast`; a row of its own checks that both are equal
     use: str = ""  # one sentence on the use of a proposition beyond the deck
     used_in: tuple[str, ...] = ()  # names of the rows of the steps and loops in which the function runs
+    latex: str = ""  # the statement for typesetting; `\\` separates its lines
 
 
 def check(row: Row, replaced: Mapping[str, Callable[..., Any]] | None = None) -> Check:

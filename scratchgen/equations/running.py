@@ -21,6 +21,7 @@ RUNNING: tuple[Row, ...] = (
             "LinearVAE.iwae",
             "grade_linear_vae",
         ),
+        latex=r"z = \mu + \sigma \xi, \qquad \xi \sim \mathcal{N}(0, I)",
     ),
     Row(
         "a step of the VAE",
@@ -32,6 +33,10 @@ RUNNING: tuple[Row, ...] = (
             "VAE.fit",
             "LinearVAE.fit",
         ),
+        latex=(
+            r"\nabla_{\theta, \phi} \frac{1}{N} \sum_n \left[ -\log p_\theta(x_n \mid \mu_n + \sigma_n \xi_n) + "
+            r"\mathrm{KL}(\mathcal{N}(\mu_n, \sigma_n^2) \,\|\, \mathcal{N}(0, I)) \right]"
+        ),
     ),
     Row(
         "training of the VAE",
@@ -42,6 +47,10 @@ RUNNING: tuple[Row, ...] = (
         runs_in=(
             "VAE.fit",
             "LinearVAE.fit",
+        ),
+        latex=(
+            r"(\theta, \phi) \leftarrow \text{Adam step on (14)}, \qquad \text{the learning rate falls along "
+            r"half a cosine}"
         ),
     ),
     Row(
@@ -56,6 +65,10 @@ RUNNING: tuple[Row, ...] = (
             "PPCA.fit",
             "FactorAnalysis.fit",
         ),
+        latex=(
+            r"q \leftarrow p_\theta(z \mid x), \qquad \theta \leftarrow \operatorname*{argmax}_\theta "
+            r"\mathbb{E}_p \, \mathbb{E}_q \log p_\theta(x, z), \qquad \text{in turn}"
+        ),
     ),
     Row(
         "statistics for EM",
@@ -65,6 +78,10 @@ RUNNING: tuple[Row, ...] = (
         em.sufficient_statistics,
         fast="fast.em_statistics.expected_statistics",
         runs_in=("GaussianMixture.fit",),
+        latex=(
+            r"N_k = \sum_n q(k \mid x_n), \qquad N_k m_k = \sum_n q(k \mid x_n) \, x_n, \qquad N_k S_k = \sum_n "
+            r"q(k \mid x_n) (x_n - m_k)(x_n - m_k)^\top"
+        ),
     ),
     Row(
         "EM in one pass",
@@ -73,6 +90,10 @@ RUNNING: tuple[Row, ...] = (
         "fast.em_statistics.expected_statistics",
         em.statistics_in_one_pass,
         runs_in=("GaussianMixture.fit",),
+        latex=(
+            r"(N_k, m_k, S_k) \text{ and } \frac{1}{N} \sum_n \log p_\theta(x_n) \quad \text{at } q = "
+            r"p_\theta(k \mid x), \text{ in one pass over blocks of rows}"
+        ),
     ),
     Row(
         "missing values",
@@ -81,6 +102,10 @@ RUNNING: tuple[Row, ...] = (
         "em.statistics_with_missing",
         em.statistics_with_missing,
         runs_in=("GaussianMixture.fit",),
+        latex=(
+            r"N_k, m_k, S_k \quad \text{under } q(k, x_b) = p_\theta(k, x_b \mid x_a), \qquad x_b \text{ "
+            r"missing, } x_a \text{ observed}"
+        ),
     ),
     Row(
         "missing values of PPCA",
@@ -89,6 +114,10 @@ RUNNING: tuple[Row, ...] = (
         "em.complete_rows",
         em.complete_rows,
         runs_in=("PPCA.fit",),
+        latex=(
+            r"\mathbb{E}[x_b \mid x_a] = W_b m + \mu_b, \qquad \operatorname{Cov}(x_b \mid x_a) = W_b V "
+            r"W_b^\top + \Psi_b"
+        ),
     ),
     Row(
         "EM for tables",
@@ -97,6 +126,10 @@ RUNNING: tuple[Row, ...] = (
         "em.categorical_m_step_from_statistics",
         em.table_em,
         runs_in=("CategoricalMixture.fit",),
+        latex=(
+            r"P_{cd}(l) = \frac{\sum_n q(c \mid x_n) \, [x_{nd} = l] + \text{pseudo-count}}{\sum_{l'} \left( "
+            r"\sum_n q(c \mid x_n) \, [x_{nd} = l'] + \text{pseudo-count} \right)}"
+        ),
     ),
     Row(
         "EM for factor analysis",
@@ -105,6 +138,10 @@ RUNNING: tuple[Row, ...] = (
         "em.factor_analysis_em_step",
         em.factor_analysis_step,
         runs_in=("FactorAnalysis.fit", "PPCA.fit"),
+        latex=(
+            r"W' = S \beta^\top (I - \beta W + \beta S \beta^\top)^{-1}, \qquad \Psi' = \operatorname{diag}(S - "
+            r"W' \beta S), \qquad \beta = W^\top (W W^\top + \Psi)^{-1}"
+        ),
     ),
     Row(
         "covariances by type",
@@ -113,6 +150,10 @@ RUNNING: tuple[Row, ...] = (
         "em.covariance_maximum",
         em.covariance_types,
         runs_in=("GaussianMixture.fit",),
+        latex=(
+            r"S_k + \text{prior, restricted to full, tied, diagonal or spherical; eigenvalues raised to the "
+            r"floor}"
+        ),
     ),
     Row(
         "k-means",
@@ -124,6 +165,10 @@ RUNNING: tuple[Row, ...] = (
             "GaussianMixture.fit",
             "CategoricalMixture.fit",
         ),
+        latex=(
+            r"k(n) = \operatorname*{argmin}_k \| x_n - c_k \|^2, \qquad c_k = \text{mean of } \{ x_n : k(n) = k "
+            r"\}"
+        ),
     ),
     Row(
         "three terms of the bound",
@@ -132,6 +177,10 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.step_loss",
         ddpm.three_terms,
         runs_in=("DDPM.elbo",),
+        latex=(
+            r"L_T = \mathrm{KL}(q(x_T \mid x_0) \,\|\, p(x_T)), \qquad L_{t-1} = \mathrm{KL}(q(x_{t-1} \mid "
+            r"x_t, x_0) \,\|\, p_\theta(x_{t-1} \mid x_t)), \qquad L_0 = -\log p_\theta(x_0 \mid x_1)"
+        ),
     ),
     Row(
         "L₀ of whole numbers",
@@ -140,6 +189,10 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.reconstruction_loss",
         ddpm.bins,
         runs_in=("DDPM.elbo", "DDPM.iwae"),
+        latex=(
+            r"L_0 = -\log P(x_0 \mid x_1), \qquad P \text{ is the mass of the bin of } x_0, \text{ not a "
+            r"density}"
+        ),
     ),
     Row(
         "weights of the loss",
@@ -148,6 +201,11 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.loss_weight",
         ddpm.loss_weights,
         runs_in=("DDPM.fit",),
+        latex=(
+            r"\lambda_t \in \left\{ 1, \; T w_t, \; \frac{1}{\mathrm{SNR}_t}, \; \frac{1}{\bar{\alpha}_t^2}, \; "
+            r"\frac{\min(\mathrm{SNR}_t, 5)}{\mathrm{SNR}_t} \right\}, \qquad w_t = \frac{\beta_t^4}{2 "
+            r"\bar{\beta}_t^2 \alpha_t^2 \sigma_t^2}"
+        ),
     ),
     Row(
         "a step of Algorithm 1",
@@ -156,6 +214,10 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.train_step",
         ddpm.train_step,
         runs_in=("DDPM.fit",),
+        latex=(
+            r"\nabla_\theta \frac{1}{N} \sum_n \lambda_{t_n} \| \varepsilon_n - "
+            r"\hat{\varepsilon}_\theta(\bar{\alpha}_{t_n} x_{0n} + \bar{\beta}_{t_n} \varepsilon_n, t_n) \|^2"
+        ),
     ),
     Row(
         "Algorithm 1",
@@ -164,6 +226,10 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.train",
         ddpm.train,
         runs_in=("DDPM.fit",),
+        latex=(
+            r"\theta \leftarrow \text{Adam step on } \frac{1}{N} \sum_n \lambda_{t_n} \| \varepsilon_n - "
+            r"\hat{\varepsilon}_\theta \|^2, \qquad \text{average} \leftarrow \text{moving average of } \theta"
+        ),
     ),
     Row(
         "draws of t",
@@ -174,6 +240,10 @@ RUNNING: tuple[Row, ...] = (
         runs_in=(
             "DDPM.fit",
             "ScoreSDE.fit",
+        ),
+        latex=(
+            r"\mathbb{E}[\text{weight} \cdot f(t)] = \frac{1}{T} \sum_{t=1}^T f(t), \qquad \text{for every "
+            r"choice of } t"
         ),
     ),
     Row(
@@ -189,6 +259,10 @@ RUNNING: tuple[Row, ...] = (
             "DDPM.sample",
             "DDPM.iwae",
         ),
+        latex=(
+            r"\hat{\varepsilon}_w = \hat{\varepsilon}(x_t) + w \left( \hat{\varepsilon}(x_t, y) - "
+            r"\hat{\varepsilon}(x_t) \right)"
+        ),
     ),
     Row(
         "DDIM as a loop",
@@ -197,6 +271,10 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.ddim_sampler",
         ddpm.ddim_sampler,
         runs_in=("DDPM.sample",),
+        latex=(
+            r"x_T, \dots, x_0 \text{ by DDIM's steps, with } \hat{\varepsilon} \text{ at the start of every "
+            r"step}"
+        ),
     ),
     Row(
         "a draw of the mixture step",
@@ -205,6 +283,10 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.mixture_step",
         ddpm.mixture_draws,
         runs_in=("DDPM.sample",),
+        latex=(
+            r"x_{t-1} = A_t x_t + B_t l_k + \tilde{\beta}_t z, \qquad k \sim P(k \mid x_t) \text{ in every "
+            r"dimension}"
+        ),
     ),
     Row(
         "a step of (33)",
@@ -213,6 +295,10 @@ RUNNING: tuple[Row, ...] = (
         "sde.score_step",
         sde.score_step,
         runs_in=("ScoreSDE.fit",),
+        latex=(
+            r"\nabla_\theta \frac{1}{N} \sum_n \lambda(t_n) \left\| s_\theta(x_{t_n}, t_n) + "
+            r"\frac{\varepsilon_n}{\mathrm{std}(t_n)} \right\|^2"
+        ),
     ),
     Row(
         "a sliced step of (33)",
@@ -221,6 +307,10 @@ RUNNING: tuple[Row, ...] = (
         "sde.sliced_step",
         sde.sliced_step,
         runs_in=("ScoreSDE.fit",),
+        latex=(
+            r"\nabla_\theta \frac{1}{N} \sum_n \lambda(t_n) \left[ (v_n^\top s_\theta)^2 + 2 \, v_n^\top "
+            r"(\nabla s_\theta) \, v_n \right]"
+        ),
     ),
     Row(
         "training on (33)",
@@ -229,6 +319,10 @@ RUNNING: tuple[Row, ...] = (
         "sde.train",
         sde.train,
         runs_in=("ScoreSDE.fit",),
+        latex=(
+            r"\theta \leftarrow \text{Adam step on (33)}, \qquad \text{average} \leftarrow \text{moving average "
+            r"of } \theta"
+        ),
     ),
     Row(
         "draws of training times",
@@ -237,6 +331,10 @@ RUNNING: tuple[Row, ...] = (
         "sde.TimeSampler.draw",
         sde.time_draws,
         runs_in=("ScoreSDE.fit",),
+        latex=(
+            r"\mathbb{E}[\text{weight} \cdot f(t)] = \mathbb{E} f(t), \qquad t \text{ uniform in log-SNR or in "
+            r"time, for every choice of } t"
+        ),
     ),
     Row(
         "score of a network",
@@ -245,6 +343,10 @@ RUNNING: tuple[Row, ...] = (
         "sde.score_and_divergence",
         sde.score_and_divergence,
         runs_in=("ScoreSDE.log_prob",),
+        latex=(
+            r"s_\theta(x, t) = -\frac{\hat{\varepsilon}(x, t)}{\mathrm{std}(t)}, \qquad \operatorname{div} "
+            r"s_\theta = \mathbb{E}_v \, v^\top (\nabla s_\theta) \, v"
+        ),
     ),
     Row(
         "the continuous bound",
@@ -253,6 +355,11 @@ RUNNING: tuple[Row, ...] = (
         "sde.diffusion_loss",
         sde.continuous_bound,
         runs_in=("ScoreSDE.elbo",),
+        latex=(
+            r"-\log p_\theta(x_0) \le \mathrm{KL}(q(x_T \mid x_0) \,\|\, \pi) + \frac{1}{2} \int \mathbb{E} \, "
+            r"\| \varepsilon - \hat{\varepsilon} \|^2 \, d(\text{log-SNR}) - \mathbb{E} \log p(x_0 \mid "
+            r"x_{t_{\min}})"
+        ),
     ),
     Row(
         "a Langevin step",
@@ -261,6 +368,7 @@ RUNNING: tuple[Row, ...] = (
         "sde.langevin_step",
         sde.langevin_step,
         runs_in=("ScoreSDE.sample",),
+        latex=r"x' = x + \delta \, \nabla \log p(x) + \sqrt{2 \delta} \, z",
     ),
     Row(
         "predictor and corrector",
@@ -269,6 +377,7 @@ RUNNING: tuple[Row, ...] = (
         "sde.euler_maruyama",
         sde.predictor_corrector,
         runs_in=("ScoreSDE.sample",),
+        latex=r"\text{a step of Euler-Maruyama, then Langevin steps at the new time, in turn}",
     ),
     Row(
         "Heun's method",
@@ -277,6 +386,10 @@ RUNNING: tuple[Row, ...] = (
         "sde.heun",
         sde.heun,
         runs_in=("ScoreSDE.sample",),
+        latex=(
+            r"x_s = x_t + \frac{1}{2} (s - t) \left( d(x_t, t) + d(\tilde{x}_s, s) \right), \qquad \tilde{x}_s "
+            r"= x_t + (s - t) \, d(x_t, t)"
+        ),
     ),
     Row(
         "MLP",
@@ -306,6 +419,7 @@ RUNNING: tuple[Row, ...] = (
             "grade_vae",
             "gaussian_gap",
         ),
+        latex=r"h_{l+1} = \sigma(h_l W_l + b_l), \qquad \text{layer by layer}",
     ),
     Row(
         "backward pass of the MLP",
@@ -320,6 +434,10 @@ RUNNING: tuple[Row, ...] = (
             "ScoreSDE.fit",
             "ScoreSDE.log_prob",
         ),
+        latex=(
+            r"v^\top \frac{\partial y}{\partial W_l}, \quad v^\top \frac{\partial y}{\partial b_l}, \quad "
+            r"v^\top \frac{\partial y}{\partial x}"
+        ),
     ),
     Row(
         "forward derivative of the MLP",
@@ -328,6 +446,10 @@ RUNNING: tuple[Row, ...] = (
         "nn.MLP.jvp",
         nn.mlp_jvp,
         runs_in=("ScoreSDE.fit",),
+        latex=(
+            r"y, \quad \frac{\partial y}{\partial x} v, \quad \text{and the derivatives of both with respect to "
+            r"every parameter}"
+        ),
     ),
     Row(
         "SiLU",
@@ -336,6 +458,7 @@ RUNNING: tuple[Row, ...] = (
         "nn.activations.silu",
         nn.plain_silu,
         fast="fast.silu.silu_and_slope",
+        latex=r"\operatorname{silu}(z) = \frac{z}{1 + e^{-z}} \text{ and its derivative}",
     ),
     Row(
         "SiLU in place",
@@ -349,6 +472,7 @@ RUNNING: tuple[Row, ...] = (
             "ScoreSDE.fit",
             "ScoreSDE.log_prob",
         ),
+        latex=r"\operatorname{silu}(z) = \frac{z}{2} \left( 1 + \tanh \frac{z}{2} \right)",
     ),
     Row(
         "noise network",
@@ -365,6 +489,10 @@ RUNNING: tuple[Row, ...] = (
             "DDPM.iwae",
             "ScoreSDE.sample",
         ),
+        latex=(
+            r"\hat{\varepsilon}(x_t, t) = \text{skip} \cdot x_t + \text{gain} \cdot F(x_t / r, \text{ waves of "
+            r"log-SNR, label})"
+        ),
     ),
     Row(
         "backward pass of the noise network",
@@ -377,6 +505,10 @@ RUNNING: tuple[Row, ...] = (
             "ScoreSDE.fit",
             "ScoreSDE.log_prob",
         ),
+        latex=(
+            r"v^\top \frac{\partial \hat{\varepsilon}}{\partial \theta}, \quad v^\top \frac{\partial "
+            r"\hat{\varepsilon}}{\partial x_t}"
+        ),
     ),
     Row(
         "forward derivative of the noise network",
@@ -385,6 +517,10 @@ RUNNING: tuple[Row, ...] = (
         "nn.NoiseNetwork.jvp",
         nn.noise_network_jvp,
         runs_in=("ScoreSDE.fit",),
+        latex=(
+            r"\hat{\varepsilon}, \quad \frac{\partial \hat{\varepsilon}}{\partial x_t} v, \quad \text{and the "
+            r"derivatives of both with respect to every parameter}"
+        ),
     ),
     Row(
         "denoiser of whole numbers",
@@ -400,6 +536,11 @@ RUNNING: tuple[Row, ...] = (
             "DDPM.iwae",
             "ScoreSDE.sample",
         ),
+        latex=(
+            r"P(k \mid x_t) \propto h_k \, \mathcal{N}(x_t; \mathrm{scale} \, l_k, \mathrm{std}^2) \exp(F \cdot "
+            r"B_k), \qquad \hat{\varepsilon} = \frac{x_t - \mathrm{scale} \sum_k P(k \mid x_t) \, "
+            r"l_k}{\mathrm{std}}"
+        ),
     ),
     Row(
         "mass of whole numbers",
@@ -412,6 +553,7 @@ RUNNING: tuple[Row, ...] = (
             "ScoreSDE.elbo",
             "DDPM.iwae",
         ),
+        latex=r"\log P(x_0 \mid x_t) = \sum_d \log P(x_{0d} \mid x_t)",
     ),
     Row(
         "draws of whole numbers",
@@ -423,6 +565,7 @@ RUNNING: tuple[Row, ...] = (
             "DDPM.sample",
             "ScoreSDE.sample",
         ),
+        latex=r"k_d \sim P(k \mid x_t), \qquad \text{in every dimension } d",
     ),
     Row(
         "backward pass of the denoiser",
@@ -433,6 +576,10 @@ RUNNING: tuple[Row, ...] = (
         runs_in=(
             "DDPM.fit",
             "ScoreSDE.fit",
+        ),
+        latex=(
+            r"v^\top \frac{\partial \hat{\varepsilon}}{\partial \theta}, \quad v^\top \frac{\partial "
+            r"\hat{\varepsilon}}{\partial x_t}"
         ),
     ),
     Row(
@@ -447,6 +594,11 @@ RUNNING: tuple[Row, ...] = (
             "DDPM.fit",
             "ScoreSDE.fit",
         ),
+        latex=(
+            r"m \leftarrow b_1 m + (1 - b_1) g, \qquad v \leftarrow b_2 v + (1 - b_2) g^2, \qquad \theta "
+            r"\leftarrow \theta - \text{rate} \left( \frac{\hat{m}}{\sqrt{\hat{v}} + \epsilon} + \text{decay} "
+            r"\cdot \theta \right)"
+        ),
     ),
     Row(
         "moving average",
@@ -457,6 +609,10 @@ RUNNING: tuple[Row, ...] = (
         runs_in=(
             "DDPM.fit",
             "ScoreSDE.fit",
+        ),
+        latex=(
+            r"\text{average} \leftarrow \text{decay} \cdot \text{average} + (1 - \text{decay}) \, \theta, "
+            r"\qquad \text{with a smaller decay in the first steps}"
         ),
     ),
     Row(
@@ -470,6 +626,10 @@ RUNNING: tuple[Row, ...] = (
             "LinearVAE.fit",
             "DDPM.fit",
             "ScoreSDE.fit",
+        ),
+        latex=(
+            r"\text{rate}(s) = \text{a linear rise, then } \frac{\text{rate}}{2} \left( 1 + \cos \frac{\pi "
+            r"s}{S} \right)"
         ),
     ),
 )

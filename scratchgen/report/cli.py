@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scratchgen import __version__
 from scratchgen.models.progress import say_on_stderr
-from scratchgen.report.commands import audit, compare, data, fit, info, museum, sample, score, tour, verify
+from scratchgen.report.commands import audit, book, compare, data, fit, info, museum, sample, score, tour, verify
 from scratchgen.report.options import TRACEBACK, Commands
 from scratchgen.report.text import CommandError, Help, Parser, one_line, show_any_text
 
@@ -31,13 +31,14 @@ The theory:
   verify          compute both sides of the 34 equations and compare them
   museum          known mistakes, and the check that finds each
   audit FILE.py   run every check that applies to your own code
+  book            write the equations, their code, checks and pictures as HTML pages
 
 `scratchgen COMMAND --help` has the equation, the defaults, an example and the typical time of a command.
 
 Example:
   scratchgen fit gmm penguins -o model.npz --set n_components=3
   scratchgen sample model.npz -n 10"""
-COMMANDS = (fit, sample, score, compare, info, data, tour, verify, museum, audit)
+COMMANDS = (fit, sample, score, compare, info, data, tour, verify, museum, audit, book)
 TOUR = {"seed": 0, "out": Path("scratchgen-report"), "quick": False}  # defaults of its options
 
 

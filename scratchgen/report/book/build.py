@@ -1,0 +1,181 @@
+"""Write the book: every page from its text, the table of equations and the pictures."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib.resources import as_file, files
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from scratchgen import __version__
+from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, find, through
+from scratchgen.models.files import write_atomically
+from scratchgen.report.book import code, maths, prose, reference
+from scratchgen.report.book.facts import Fact, facts
+from scratchgen.report.book.figures import ALT, draw
+from scratchgen.report.book.pages import PAGES, Page, anchor, label, link, page_of, slug
+from scratchgen.report.book.symbols import MARKS, SYMBOLS
+
+ROWS = EQUATIONS + PROPOSITIONS
+SUBSCRIPT = re.compile(r"(?<=\b\w)([\u0302-\u0304]?)_(?:\{([^{}]*)\}|(\w)(?!\w))")  # after a single letter
+Section = tuple[str, str]  # id and title, for the contents
+
+
+def build(folder: Path) -> list[Path]:
+    """Write all pages, figures and the style sheet into a folder; return the pages in their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    book = Book(facts(), draw(folder / "figures"))
+    with as_file(files(__package__).joinpath("templates", "style.css")) as style:
+        shutil.copyfile(style, folder / "style.css")
+    written = []
+    for page in PAGES:
+        content, sections = book.content(page)
+        written.append(_write(folder / f"{page.name}.html", book.framed(page, content, sections)))
+    for file, content in reference.sources():
+        page = Page(code.source_page(file).removesuffix(".html"), file, "Source")
+        written.append(_write(folder / f"{page.name}.html", book.framed(page, content, [])))
+    return written
+
+
+def _write(path: Path, text: str) -> Path:
+    write_atomically(path, lambda file: file.write(text.encode()))
+    return path
+
+
+class Book:
+    """The facts, the figures' sizes and the templates from which pages are made."""
+
+    def __init__(self, found: dict[str, Fact], sizes: dict[str, tuple[int, int]]) -> None:
+        self.facts, self.sizes = found, sizes
+        environment = Environment(
+            loader=PackageLoader(__package__),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters |= {"capital": _capital, "subscripts": _subscripts, "test_name": _test_name}
+        environment.globals |= {
+            "anchor": anchor,
+            "link": link,
+            "label": label,
+            "verbs": lambda row: through(row, ROWS),
+            "facts": found,
+        }
+        self.frame = environment.get_template("page.html")
+        self.templates: Any = environment.get_template("parts.html").module
+
+    def framed(self, page: Page, content: str, sections: list[Section]) -> str:
+        """A whole page: the content between header, contents and footer."""
+        place = PAGES.index(page) if page in PAGES else None
+        return self.frame.render(
+            page=page,
+            content=Markup(content),
+            sections=sections,
+            groups=[(group, list(pages)) for group, pages in groupby(PAGES, key=lambda page: page.group)],
+            before=PAGES[place - 1] if place else None,
+            after=PAGES[place + 1] if place is not None and place + 1 < len(PAGES) else None,
+            version=__version__,
+        )
+
+    def content(self, page: Page) -> tuple[str, list[Section]]:
+        """The content of a page from the parts of its text, and its sections."""
+        out, sections = [], []
+        for part in prose.parts(page.name):
+            if part.kind == "text":
+                out.append(prose.html(part.body))
+            elif part.kind == "section":
+                number, _, title = part.argument.partition(" ")
+                if number.isdigit():
+                    sections.append((f"eq-{number}", f"({number}) {title.partition(' | ')[0]}"))
+                    out.append(self.equation(self.facts[number], title, part.body))
+                else:
+                    sections.append((slug(part.argument), part.argument))
+                    out.append(prose.html(f"## {part.argument}\n\n{part.body}"))
+            else:
+                out.append(getattr(self, f"_{part.kind}")(part, page))
+        return "\n".join(out), sections
+
+    def equation(self, fact: Fact, title: str, body: str) -> str:
+        """The section of one equation of the deck; a quotation in its text is the reason of the erratum.
+
+        Behind " | " the title may name further functions to show.
+        """
+        row = fact.row
+        claim, _, erratum = body.partition("\n> ")
+        title, _, further = title.partition(" | ")
+        same = [other for other in EQUATIONS if other.function == row.function and other is not row]
+        shown = [
+            other for other in same if page_of(other) == page_of(row) and EQUATIONS.index(other) < EQUATIONS.index(row)
+        ]
+        things = [] if shown else [find(name) for name in (row.function, *further.split())]
+        names = {name for thing in things for name in code.names_in(thing)}
+        symbols = maths.shared(row.latex, SYMBOLS[page_of(row)], names)
+        marks = dict(zip(symbols, MARKS, strict=False))
+        place = EQUATIONS.index(row)
+        return str(
+            self.templates.equation(
+                fact,
+                title,
+                Markup(prose.html(claim)),
+                Markup(prose.html(erratum.replace("\n> ", "\n").replace("\n>", "\n"))),
+                Markup(
+                    maths.display(row.latex, {marks[name]: symbol for name, symbol in symbols.items() if name in marks})
+                ),
+                [(code.place_of(thing), Markup(code.listing(thing, marks))) for thing in things],
+                [(mark, name, Markup(maths.inline(symbols[name]))) for name, mark in marks.items()],
+                same,
+                shown[:1],
+                EQUATIONS[place - 1] if place else None,
+                EQUATIONS[place + 1] if place + 1 < len(EQUATIONS) else None,
+            )
+        )
+
+    # --- directives of the text: @figure, @algorithm, … -----------------------------------------------------------
+
+    def _figure(self, part: prose.Part, page: Page) -> str:
+        """`@figure NAME`, with the caption in the paragraph below."""
+        caption, _, rest = part.body.partition("\n\n")
+        shown = self.templates.figure(
+            part.argument, self.sizes[part.argument], ALT[part.argument], Markup(prose.line(caption.strip()))
+        )
+        return f"{shown}\n{prose.html(rest)}"
+
+    def _algorithm(self, part: prose.Part, page: Page) -> str:
+        """`@algorithm FUNCTION …`, with the paper's form below, up to `@end`."""
+        things = [find(name) for name in part.argument.split()]
+        listings = [(code.place_of(thing), Markup(code.listing(thing))) for thing in things]
+        return str(self.templates.algorithm(Markup(prose.html(part.body)), listings))
+
+    def _end(self, part: prose.Part, page: Page) -> str:
+        return prose.html(part.body)
+
+    def _propositions(self, part: prose.Part, page: Page) -> str:
+        """`@propositions`: all rows of this page that are not equations of the deck."""
+        shown = [self._proposition(row) for row in PROPOSITIONS if page_of(row) == page.name]
+        return "\n".join(shown) + prose.html(part.body)
+
+    def _proposition(self, row: Row) -> str:
+        formula = Markup(maths.display(row.latex))
+        return str(self.templates.proposition(self.facts[row.name], formula, code.place_of(find(row.function))))
+
+
+def _capital(text: str) -> str:
+    """The text with its first letter in upper case if it begins with a word of two letters or more."""
+    return text[:1].upper() + text[1:] if re.match("[A-Za-z]{2}|a ", text) else text
+
+
+def _subscripts(text: str) -> Markup:
+    """HTML of a line of Unicode mathematics: x_{t−1} and x_t with a subscript; names as eps_hat stay."""
+    return Markup(SUBSCRIPT.sub(lambda found: f"{found[1]}<sub>{found[2] or found[3]}</sub>", str(escape(text))))
+
+
+def _test_name(test: str) -> str:
+    """tests/chapters/test_ddpm.py::test_the_claim → "the claim (test_ddpm.py)"."""
+    file, _, name = test.partition("::")
+    return f"{name.removeprefix('test_').replace('_', ' ')} ({file.rpartition('/')[2]})"

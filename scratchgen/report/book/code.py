@@ -1,0 +1,91 @@
+"""The source of a function as HTML, with line numbers, its place, and marks on the names of symbols."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import BashLexer, PythonConsoleLexer, PythonLexer
+
+import scratchgen
+
+ROOT = Path(scratchgen.__file__).parent
+LEXERS = {"python": PythonLexer, "pycon": PythonConsoleLexer, "sh": BashLexer, "console": BashLexer}
+
+
+class Place(NamedTuple):
+    """File and first line of an object of the package."""
+
+    file: str  # "scratchgen/ddpm/kernels.py"
+    line: int
+
+    @property
+    def page(self) -> str:
+        """The page of the book with the source of this file, at this line."""
+        return f"{source_page(self.file)}#L{self.line}"
+
+
+def source_page(file: str) -> str:
+    """The page of the book that shows a file of the package."""
+    return f"source-{file.removeprefix('scratchgen/').removesuffix('.py').replace('/', '-')}.html"
+
+
+def place_of(thing: Callable[..., Any]) -> Place:
+    """File and line of a function, method or class."""
+    file = Path(inspect.getsourcefile(thing) or "").resolve()
+    return Place(f"scratchgen/{file.relative_to(ROOT.resolve()).as_posix()}", inspect.getsourcelines(thing)[1])
+
+
+@cache
+def coloured(text: str, language: str = "python") -> tuple[str, ...]:
+    """Lines of HTML of a text in a language, coloured by Pygments."""
+    return tuple(highlight(text, LEXERS[language](stripnl=False), HtmlFormatter(nowrap=True)).rstrip("\n").split("\n"))
+
+
+def block(text: str, language: str = "") -> str:
+    """HTML of a block of code in prose."""
+    lines = coloured(text, language) if language in LEXERS else escape(text).rstrip("\n").split("\n")
+    return f'<pre tabindex="0"><code>{chr(10).join(lines)}</code></pre>\n'
+
+
+def lines_of(thing: Callable[..., Any]) -> Iterator[tuple[int, str]]:
+    """(line number, HTML) of the source; of a docstring only the first paragraph is kept."""
+    source, first = inspect.getsourcelines(thing)
+    text = textwrap.dedent("".join(source))
+    node = ast.parse(text).body[0]
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    hidden = range(0)
+    if (docstring := ast.get_docstring(node, clean=False)) is not None:
+        start, end = node.body[0].lineno, node.body[0].end_lineno or 0
+        hidden = range(start + docstring.partition("\n\n")[0].count("\n") + 1, end + 1)
+    for number, line in enumerate(coloured(text), 1):
+        if number not in hidden:
+            cut = number + 1 in hidden
+            yield first + number - 1, f'{line.removesuffix("</span>")} …"""</span>' if cut else line
+
+
+def listing(thing: Callable[..., Any], symbols: dict[str, str] | None = None) -> str:
+    """HTML of the source of a function; `symbols` maps names in the code to the classes of their marks."""
+    rows = []
+    for number, line in lines_of(thing):
+        for name, mark in (symbols or {}).items():
+            line = re.sub(rf'<span class="n">{name}</span>', f'<span class="n {mark}">{name}</span>', line)
+        rows.append(f'<span class="line" data-n="{number}">{line}</span>')
+    return f'<pre class="numbered" tabindex="0"><code>{"".join(rows)}</code></pre>'
+
+
+def names_in(thing: Callable[..., Any]) -> set[str]:
+    """All names in the source of a function: variables, arguments and attributes."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    found |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    return found | {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

@@ -1,0 +1,71 @@
+"""The facts about every row of the table of equations: both sides, mistakes and their effect, names of its tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import NamedTuple
+
+from scratchgen.conformance import Check
+from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, check
+from scratchgen.equations.running import RUNNING
+from scratchgen.museum import tour
+from scratchgen.report.verify import run
+
+ROWS = EQUATIONS + PROPOSITIONS
+
+
+class Mistake(NamedTuple):
+    """A mistake of the museum, and what it does to the numbers of a row."""
+
+    text: str
+    origin: str
+    function: str
+    result: Check | None  # None where the book does not run the check: loops of training take too long
+
+
+class Fact(NamedTuple):
+    """A row, its check, the mistakes that the check finds, and the names of its tests."""
+
+    row: Row
+    result: Check
+    mistakes: list[Mistake]
+    tests: list[str]
+
+
+def facts() -> dict[str, Fact]:
+    """The facts of all rows, by the name of the row."""
+    tests = test_names()
+    found = {row.name: Fact(row, run(row), [], tests.get(row.name, [])) for row in ROWS}
+    for name, mistake in mistakes():
+        found[name].mistakes.append(mistake)
+    return found
+
+
+def test_names() -> dict[str, list[str]]:
+    """Number of an equation → its tests, "tests/chapters/test_ddpm.py::test_…"; a test holds the file to the marks."""
+    index: dict[str, list[str]] = json.loads(files(__package__).joinpath("tests.json").read_text("utf8"))
+    return index
+
+
+def mistakes() -> Iterator[tuple[str, Mistake]]:
+    """(name of the row, mistake) of both wings of the museum; rows of running code are not run again."""
+    users = tour.rows_of()
+    for shown in tour.EXHIBITS:
+        rows = [row for row in users[shown.function] if row not in RUNNING]
+        for row in rows:
+            result = check(row, {shown.function: shown.planted})
+            if result.name == shown.killer and not result.passed:
+                yield row.name, Mistake(shown.bug, shown.source, shown.function, result)
+        if not rows:
+            row = next(row for row in users[shown.function] if row.function == shown.function)
+            yield row.name, Mistake(shown.bug, shown.source, shown.function, None)
+    by_name = {row.name: row for row in ROWS}
+    for fault in tour.FAULTS:
+        if fault.row is not None:
+            runs = by_name[fault.row] not in RUNNING
+            yield (
+                fault.row,
+                Mistake(fault.fault, "planted in running code", fault.function, tour.seeing(fault) if runs else None),
+            )
