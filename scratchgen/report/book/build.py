@@ -90,10 +90,9 @@ class Book:
             if part.kind == "text":
                 out.append(prose.html(part.body))
             elif part.kind == "section":
-                number, _, title = part.argument.partition(" ")
-                if number.isdigit():
-                    sections.append((f"eq-{number}", f"({number}) {title.partition(' | ')[0]}"))
-                    out.append(self.equation(self.facts[number], title, part.body))
+                if part.number:
+                    sections.append((f"eq-{part.number}", f"({part.number}) {part.title}"))
+                    out.append(self.equation(self.facts[part.number], part))
                 else:
                     sections.append((slug(part.argument), part.argument))
                     out.append(prose.html(f"## {part.argument}\n\n{part.body}"))
@@ -101,19 +100,18 @@ class Book:
                 out.append(getattr(self, f"_{part.kind}")(part, page))
         return "\n".join(out), sections
 
-    def equation(self, fact: Fact, title: str, body: str) -> str:
+    def equation(self, fact: Fact, part: prose.Part) -> str:
         """The section of one equation of the deck; a quotation in its text is the reason of the erratum.
 
-        Behind " | " the title may name further functions to show.
+        Behind " | " in its heading stand further functions to show.
         """
         row = fact.row
-        claim, _, erratum = body.partition("\n> ")
-        title, _, further = title.partition(" | ")
+        claim, _, erratum = part.body.partition("\n> ")
         same = [other for other in EQUATIONS if other.function == row.function and other is not row]
         shown = [
             other for other in same if page_of(other) == page_of(row) and EQUATIONS.index(other) < EQUATIONS.index(row)
         ]
-        things = [] if shown else [find(name) for name in (row.function, *further.split())]
+        things = [] if shown else [find(name) for name in (row.function, *part.functions)]
         names = {name for thing in things for name in code.names_in(thing)}
         symbols = maths.shared(row.latex, SYMBOLS[page_of(row)], names)
         marks = dict(zip(symbols, MARKS, strict=False))
@@ -121,7 +119,7 @@ class Book:
         return str(
             self.templates.equation(
                 fact,
-                title,
+                part.title,
                 Markup(prose.html(claim)),
                 Markup(prose.html(erratum.replace("\n> ", "\n").replace("\n>", "\n"))),
                 Markup(
@@ -159,6 +157,22 @@ class Book:
         """`@propositions`: all rows of this page that are not equations of the deck."""
         shown = [self._proposition(row) for row in PROPOSITIONS if page_of(row) == page.name]
         return "\n".join(shown) + prose.html(part.body)
+
+    def _systems(self, part: prose.Part, page: Page) -> str:
+        """`@systems`, with lines "picture | address | name | text"."""
+        lines, _, rest = part.body.partition("\n\n")
+        cards = [
+            (f"system-{name}", address, title, Markup(prose.line(text)))
+            for name, address, title, text in (line.split(" | ") for line in lines.splitlines())
+        ]
+        return str(self.templates.systems(cards, self.sizes, ALT)) + prose.html(rest)
+
+    def _table(self, part: prose.Part, page: Page) -> str:
+        """`@table`: all equations of the deck with their verdicts."""
+        titles = prose.titles()
+        rows = [(self.facts[row.name], titles[row.name]) for row in EQUATIONS]
+        passed = sum(fact.result.passed for fact in self.facts.values())
+        return str(self.templates.table(rows, passed, len(self.facts))) + prose.html(part.body)
 
     def _proposition(self, row: Row) -> str:
         formula = Markup(maths.display(row.latex))

@@ -15,7 +15,7 @@ from mdit_py_plugins.deflist import deflist_plugin
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 from scratchgen.report.book import code, maths
-from scratchgen.report.book.pages import page_of_equation, slug
+from scratchgen.report.book.pages import PAGES, page_of_equation, slug
 
 EQUATION = re.compile(r"\((\d{1,2})\)")
 
@@ -84,6 +84,22 @@ class Part(NamedTuple):
     argument: str
     body: str
 
+    @property
+    def number(self) -> str:
+        """The number of the equation of "## 25 title"; empty for other sections."""
+        number = self.argument.partition(" ")[0]
+        return number if self.kind == "section" and number.isdigit() else ""
+
+    @property
+    def title(self) -> str:
+        """The title of the section of an equation."""
+        return self.argument.removeprefix(self.number).partition(" | ")[0].strip()
+
+    @property
+    def functions(self) -> list[str]:
+        """Further functions that "## 25 title | function …" names."""
+        return self.argument.partition(" | ")[2].split()
+
 
 def parts(name: str) -> Iterator[Part]:
     """The parts of the text of a page.
@@ -100,3 +116,8 @@ def parts(name: str) -> Iterator[Part]:
             yield Part(kind, argument.strip(), part[mark.end() :])
         else:
             yield Part("section", mark[2].strip(), part[mark.end() :])
+
+
+def titles() -> dict[str, str]:
+    """Number of an equation → the title of its section."""
+    return {part.number: part.title for page in PAGES for part in parts(page.name) if part.number}

@@ -5,13 +5,33 @@ from __future__ import annotations
 MARKS = tuple(f"mark-{i}" for i in range(1, 8))  # classes of the style sheet
 
 TABLES = {
-    "p": r"p",
-    "q": r"q",
-    "joint": r"p(x, z)",
+    "p": "p",
+    "p_x": "p(x)",
+    "q": r"q(z \mid x)",
+    "joint": "p(x, z)",
     "decoder": r"p(x \mid z)",
-    "prior": r"p(z)",
+    "prior": "p(z)",
+    "x": "x",
 }
-LINEAR = {"x": r"x", "mean": r"m"}
+LATENT = {
+    "decoder": r"p_\theta(x \mid z)",
+    "prior": "q(z)",
+    "q": r"q(z \mid x)",
+    "p_x": "p(x)",
+    "aggregate": "q(z)",
+    "log_prob": r"p_\theta(x)",
+    "log_resp": r"q(z \mid x)",
+}
+SCORE = {
+    "x0": "x_0",
+    "noise": r"\varepsilon",
+    "score": r"\nabla \log p_t(x)",
+    "stochasticity": r"\lambda",
+    "diffusion": "g^2(t)",
+    "drift": "f(x, t)",
+    "prior_kl": r"\mathrm{KL}(p_T \,\|\, \pi)",
+    "beta_integral": "B(t)",
+}
 DIFFUSION = {
     "x_t": r"x_t",
     "x0": r"x_0",
@@ -28,8 +48,8 @@ DIFFUSION = {
 }
 SYMBOLS = {
     "variational": TABLES,
-    "vae": LINEAR,
-    "em": {},
+    "vae": LATENT,
+    "em": LATENT,
     "ddpm": DIFFUSION,
-    "sde": {},
+    "sde": SCORE,
 }
