@@ -22,7 +22,7 @@ from scratchgen.report.book.pages import PAGES, Page, anchor, label, link, page_
 from scratchgen.report.book.symbols import MARKS, SYMBOLS
 
 ROWS = EQUATIONS + PROPOSITIONS
-SUBSCRIPT = re.compile(r"(?<=\b\w)([\u0302-\u0304]?)_(?:\{([^{}]*)\}|(\w)(?!\w))")  # after a single letter
+SUBSCRIPT = re.compile(r"(?<=\b\w)([\u0302-\u0304]?)_(?:\{([^{}]*)\}|(\w)(?![A-Za-z_]))")  # after a single letter
 Section = tuple[str, str]  # id and title, for the contents
 
 
@@ -59,7 +59,7 @@ class Book:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters |= {"capital": _capital, "subscripts": _subscripts, "test_name": _test_name}
+        environment.filters |= {"capital": _capital, "size": _size, "subscripts": _subscripts, "test_name": _test_name}
         environment.globals |= {
             "anchor": anchor,
             "link": link,
@@ -185,8 +185,14 @@ def _capital(text: str) -> str:
 
 
 def _subscripts(text: str) -> Markup:
-    """HTML of a line of Unicode mathematics: x_{t−1} and x_t with a subscript; names as eps_hat stay."""
-    return Markup(SUBSCRIPT.sub(lambda found: f"{found[1]}<sub>{found[2] or found[3]}</sub>", str(escape(text))))
+    """HTML of a line of Unicode mathematics: x_{t−1} and x_t with a subscript, `code`; names as eps_hat stay."""
+    text = SUBSCRIPT.sub(lambda found: f"{found[1]}<sub>{found[2] or found[3]}</sub>", str(escape(text)))
+    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", text))
+
+
+def _size(number: float) -> str:
+    """A small or large number in two digits, with a minus sign; 0 and inf as they are."""
+    return f"{number:.2g}".replace("-", "−")
 
 
 def _test_name(test: str) -> str:

@@ -60,7 +60,7 @@ def em_iterations() -> Figure:
     "staircases that only go down, by large steps first and smaller ones later.",
 )
 def em_halves() -> Figure:
-    """The joint KL after every half-step E, M, E, …"""
+    """The joint KL after every half-step, E and M in turn."""
     penguins, halves = standardized_penguins(), 17
     figure, axes = panels(1, 1, 2.8)
     axis = axes[0, 0]

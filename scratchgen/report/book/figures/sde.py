@@ -75,8 +75,8 @@ def sde_paths() -> Figure:
 @drawing(
     "sde-bound",
     "Three curves over the size of an error of the score. The bound of equation 34 and the divergence of the reverse "
-    "SDE start at zero together, and the divergence stays below the bound. The divergence of the probability flow rises "
-    "far above the bound.",
+    "SDE start at zero together, and the divergence stays below the bound. The divergence of the probability flow "
+    "rises far above the bound.",
 )
 def sde_bound() -> Figure:
     """Both sides of (34), and the flow, for s_θ = −(1 + δ)x on data N(0, 1)."""
@@ -115,7 +115,8 @@ def sde_bound() -> Figure:
 @drawing(
     "sde-discretisation",
     "The variance of one step of the discretised SDE over t. With 10 steps the exact value stays below one, and the "
-    "first-order value, beta times the length of the step, exceeds one from the middle on. With 100 steps the two are close.",
+    "first-order value, beta times the length of the step, exceeds one from the middle on. With 100 steps the "
+    "two are close.",
 )
 def sde_discretisation() -> Figure:
     """β_i of (30): exact, and β(t_i)Δt."""

@@ -43,7 +43,7 @@ def _factor(stds: tuple[float, float]) -> Figure:
     axis.scatter(*x.T, s=5, color=GREY, alpha=0.6, linewidths=0)
     axis.plot(*(np.array([[-3.0], [3.0]]) @ W.T).T, color=ORANGE)
     for z in (-2.0, -1.0, 0.0, 1.0, 2.0):
-        axis.add_patch(Ellipse(W[:, 0] * z, 4 * stds[0], 4 * stds[1], fill=False, color=BLUE, lw=1.2))
+        axis.add_patch(Ellipse((1.1 * z, 0.8 * z), 4 * stds[0], 4 * stds[1], fill=False, color=BLUE, lw=1.2))
     axis.set(xlim=(-3.4, 3.4), ylim=(-3.4, 3.4), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
     return figure
 

@@ -15,7 +15,8 @@ from scratchgen.validation import Array
     "elbo-gap",
     "Left, bars with the probabilities of three components under four choices of q: uniform, prior, the nearest "
     "component alone, posterior. Right, for each q the log-likelihood of one point is split into the ELBO and the "
-    "divergence from q to the posterior. The divergence is zero for the posterior only, and the sum is always the same.",
+    "divergence from q to the posterior. The divergence is zero for the posterior only, and the sum is always "
+    "the same.",
 )
 def elbo_gap() -> Figure:
     """Split log p(x) for four choices of q."""
