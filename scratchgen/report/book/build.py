@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shutil
 from importlib.resources import as_file, files
@@ -20,6 +22,7 @@ from scratchgen.report.book.facts import Fact, facts
 from scratchgen.report.book.figures import ALT, draw
 from scratchgen.report.book.pages import PAGES, Page, anchor, label, link, page_of, slug
 from scratchgen.report.book.symbols import MARKS, SYMBOLS
+from scratchgen.report.commands.audit import audit
 
 ROWS = EQUATIONS + PROPOSITIONS
 SUBSCRIPT = re.compile(r"(?<=\b\w)([\u0302-\u0304]?)_(?:\{([^{}]*)\}|(\w)(?![A-Za-z_]))")  # after a single letter
@@ -35,6 +38,10 @@ def build(folder: Path) -> list[Path]:
     written = []
     for page in PAGES:
         content, sections = book.content(page)
+        written.append(_write(folder / f"{page.name}.html", book.framed(page, content, sections)))
+    for name in reference.MODULES:
+        page = Page(reference.page_name(name), name, "API")
+        content, sections = book.module(name)
         written.append(_write(folder / f"{page.name}.html", book.framed(page, content, sections)))
     for file, content in reference.sources():
         page = Page(code.source_page(file).removesuffix(".html"), file, "Source")
@@ -64,6 +71,7 @@ class Book:
             "anchor": anchor,
             "link": link,
             "label": label,
+            "page_name": reference.page_name,
             "verbs": lambda row: through(row, ROWS),
             "facts": found,
         }
@@ -134,10 +142,10 @@ class Book:
             )
         )
 
-    # --- directives of the text: @figure, @algorithm, … -----------------------------------------------------------
+    # --- directives of the text: ::figure, ::algorithm, … -----------------------------------------------------------
 
     def _figure(self, part: prose.Part, page: Page) -> str:
-        """`@figure NAME`, with the caption in the paragraph below."""
+        """`::figure NAME`, with the caption in the paragraph below."""
         caption, _, rest = part.body.partition("\n\n")
         shown = self.templates.figure(
             part.argument, self.sizes[part.argument], ALT[part.argument], Markup(prose.line(caption.strip()))
@@ -145,7 +153,7 @@ class Book:
         return f"{shown}\n{prose.html(rest)}"
 
     def _algorithm(self, part: prose.Part, page: Page) -> str:
-        """`@algorithm FUNCTION …`, with the paper's form below, up to `@end`."""
+        """`::algorithm FUNCTION …`, with the paper's form below, up to `::end`."""
         things = [find(name) for name in part.argument.split()]
         listings = [(code.place_of(thing), Markup(code.listing(thing))) for thing in things]
         return str(self.templates.algorithm(Markup(prose.html(part.body)), listings))
@@ -154,12 +162,36 @@ class Book:
         return prose.html(part.body)
 
     def _propositions(self, part: prose.Part, page: Page) -> str:
-        """`@propositions`: all rows of this page that are not equations of the deck."""
+        """`::propositions`: all rows of this page that are not equations of the deck."""
         shown = [self._proposition(row) for row in PROPOSITIONS if page_of(row) == page.name]
         return "\n".join(shown) + prose.html(part.body)
 
+    def _file(self, part: prose.Part, page: Page) -> str:
+        """`::file NAME`: an example of the book."""
+        text = files(__package__).joinpath("examples", part.argument).read_text("utf8")
+        return code.block(text, "python") + prose.html(part.body)
+
+    def _audit(self, part: prose.Part, page: Page) -> str:
+        """`::audit NAME`: the output of `scratchgen audit` for an example, computed now."""
+        out = io.StringIO()
+        example = files(__package__).joinpath("examples", part.argument)
+        with as_file(example) as path, contextlib.redirect_stdout(out):
+            audit(path)
+        return code.block(f"$ scratchgen audit {part.argument}\n{out.getvalue()}") + prose.html(part.body)
+
+    def module(self, name: str) -> tuple[str, list[Section]]:
+        """The page of the API of one module, and its sections."""
+        found = reference.entries(name)
+        content = self.templates.module(name, prose.plain_line(reference.MODULES[name]), found)
+        return str(content), [(entry.name, entry.name) for entry in found]
+
+    def _api(self, part: prose.Part, page: Page) -> str:
+        """`::api`: all modules and their public names."""
+        modules = [(name, about, reference.entries(name)) for name, about in reference.MODULES.items()]
+        return str(self.templates.api(modules)) + prose.html(part.body)
+
     def _systems(self, part: prose.Part, page: Page) -> str:
-        """`@systems`, with lines "picture | address | name | text"."""
+        """`::systems`, with lines "picture | address | name | text"."""
         lines, _, rest = part.body.partition("\n\n")
         cards = [
             (f"system-{name}", address, title, Markup(prose.line(text)))
@@ -168,7 +200,7 @@ class Book:
         return str(self.templates.systems(cards, self.sizes, ALT)) + prose.html(rest)
 
     def _table(self, part: prose.Part, page: Page) -> str:
-        """`@table`: all equations of the deck with their verdicts."""
+        """`::table`: all equations of the deck with their verdicts."""
         titles = prose.titles()
         rows = [(self.facts[row.name], titles[row.name]) for row in EQUATIONS]
         passed = sum(fact.result.passed for fact in self.facts.values())

@@ -1,4 +1,4 @@
-"""The text of a page: Markdown with formulas in $…$, links to equations, and directives that begin a line with @."""
+"""The text of a page: Markdown with formulas in $…$, links to equations, and directives that begin a line with ::."""
 
 from __future__ import annotations
 
@@ -67,9 +67,29 @@ MARKDOWN = (
 MARKDOWN.core.ruler.push("equations", _link_equations)
 
 
+MARKDOWN.add_render_rule("code_block", lambda self, tokens, i, *rest: code.block(tokens[i].content))
+PLAIN = MarkdownIt("commonmark", {"highlight": _highlight, "html": False})  # of docstrings, which have no formulas
+PLAIN.core.ruler.push("equations", _link_equations)
+PLAIN.add_render_rule("code_block", lambda self, tokens, i, *rest: code.block(tokens[i].content))
+
+
+def plain(text: str) -> str:
+    """HTML of the Markdown of a docstring."""
+    return str(PLAIN.render(text))
+
+
+def plain_line(text: str) -> str:
+    """HTML of one line of a docstring, without <p>."""
+    return str(PLAIN.renderInline(text))
+
+
 def html(text: str) -> str:
-    """HTML of Markdown."""
-    return str(MARKDOWN.render(text))
+    """HTML of Markdown; the term of a description list has an id, for links to the glossary."""
+    rendered = str(MARKDOWN.render(text))
+    rendered = re.sub(r"<dt>(.*?)</dt>", lambda found: f'<dt id="{slug(found[1])}">{found[1]}</dt>', rendered)
+    return rendered.replace(
+        "<table>", '<div class="wide" tabindex="0" role="group" aria-label="Table"><table>'
+    ).replace("</table>", "</table></div>")
 
 
 def line(text: str) -> str:
@@ -104,14 +124,14 @@ class Part(NamedTuple):
 def parts(name: str) -> Iterator[Part]:
     """The parts of the text of a page.
 
-    "## title" begins a section, and "@word argument" a directive.  Both hold the text up to the next mark.
+    "## title" begins a section, and "::word argument" a directive.  Both hold the text up to the next mark.
     """
     text = files(__package__).joinpath("text", f"{name}.md").read_text("utf8")
-    for part in re.split(r"^(?=## |@\w)", text, flags=re.M):
-        mark = re.match(r"(## |@)(.*)\n?", part)
+    for part in re.split(r"^(?=## |::\w)", text, flags=re.M):
+        mark = re.match(r"(## |::)(.*)\n?", part)
         if mark is None:
             yield Part("text", "", part)
-        elif mark[1] == "@":
+        elif mark[1] == "::":
             kind, _, argument = mark[2].partition(" ")
             yield Part(kind, argument.strip(), part[mark.end() :])
         else:

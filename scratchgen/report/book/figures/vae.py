@@ -42,9 +42,9 @@ def vae_map() -> Figure:
 @drawing(
     "vae-drawback",
     "Left, on logarithmic axes over the decoder's noise s: the divergence of the model and the least gap of a Gaussian "
-    "posterior. The divergence falls with s. The gap is largest near s = 0.2 and falls on both sides. A dotted line shows the "
-    "divergence of the "
-    "best single Gaussian. Right, a posterior that is steep on one side, and the Gaussian nearest to it.",
+    "posterior. The divergence falls with s. The gap is largest near s = 0.2 and falls on both sides. A dotted line "
+    "shows the divergence of the best single Gaussian. Right, a posterior that is steep on one side, and the "
+    "Gaussian nearest to it.",
 )
 def vae_drawback() -> Figure:
     """What the two Gaussians of a VAE cost."""
