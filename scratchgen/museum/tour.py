@@ -30,9 +30,9 @@ FAULTS: tuple[Fault, ...] = tuple(PLANTED)
 
 
 @cache
-def rows_of() -> dict[str, list[Row]]:
-    """The rows that use a function; each row runs once to find out."""
-    users: dict[str, list[Row]] = {}
+def runs() -> list[tuple[Row, Check, set[str]]]:
+    """Every row, its check, and the names of the functions that the check calls."""
+    found = []
     for row in ROWS:
         names: set[str] = set()
 
@@ -40,7 +40,15 @@ def rows_of() -> dict[str, list[Row]]:
             names.add(name)
             return find(name)
 
-        row.run(recording)
+        found.append((row, row.run(recording), names))
+    return found
+
+
+@cache
+def rows_of() -> dict[str, list[Row]]:
+    """The rows that use a function."""
+    users: dict[str, list[Row]] = {}
+    for row, _, names in runs():
         for name in names:
             users.setdefault(name, []).append(row)
     return users
@@ -111,4 +119,4 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cells).rstrip())
 
 
-__all__ = ["EXHIBITS", "FAULTS", "ROWS", "UNSEEN", "checks_of", "killing", "print_tour", "rows_of", "seeing"]
+__all__ = ["EXHIBITS", "FAULTS", "ROWS", "UNSEEN", "checks_of", "killing", "print_tour", "rows_of", "runs", "seeing"]

@@ -8,12 +8,9 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from scratchgen.conformance import Check
-from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, check
+from scratchgen.equations import Row, check
 from scratchgen.equations.running import RUNNING
 from scratchgen.museum import tour
-from scratchgen.report.verify import run
-
-ROWS = EQUATIONS + PROPOSITIONS
 
 
 class Mistake(NamedTuple):
@@ -37,7 +34,7 @@ class Fact(NamedTuple):
 def facts() -> dict[str, Fact]:
     """The facts of all rows, by the name of the row."""
     tests = test_names()
-    found = {row.name: Fact(row, run(row), [], tests.get(row.name, [])) for row in ROWS}
+    found = {row.name: Fact(row, result, [], tests.get(row.name, [])) for row, result, _ in tour.runs()}
     for name, mistake in mistakes():
         found[name].mistakes.append(mistake)
     return found
@@ -61,7 +58,7 @@ def mistakes() -> Iterator[tuple[str, Mistake]]:
         if not rows:
             row = next(row for row in users[shown.function] if row.function == shown.function)
             yield row.name, Mistake(shown.bug, shown.source, shown.function, None)
-    by_name = {row.name: row for row in ROWS}
+    by_name = {row.name: row for row in tour.ROWS}
     for fault in tour.FAULTS:
         if fault.row is not None:
             runs = by_name[fault.row] not in RUNNING

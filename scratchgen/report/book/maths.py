@@ -36,21 +36,26 @@ def inline(latex: str) -> str:
 
 
 def display(latex: str, symbols: dict[str, str] | None = None) -> str:
-    r"""MathML of a formula on lines of its own; `\\` separates the lines.
+    r"""MathML of a formula on lines of its own; `\\` separates the lines, and a line may break at `\qquad`.
 
     Parameters
     ----------
     symbols : dict
         Class of the mark → LaTeX of the symbol; the symbols are marked where they occur.
     """
-    lines = []
-    for line in latex.split(r"\\"):
-        content = _converted(line.strip())
-        for mark, symbol in (symbols or {}).items():
-            part = _converted(symbol)
-            content = re.sub(WHOLE + re.escape(part), f'<mrow class="{mark}">{part}</mrow>', content)
-        lines.append(f'<math display="block" alttext="{escape(line.strip())}"><mrow>{content}</mrow></math>')
-    return f'<div class="formula" tabindex="0" role="group" aria-label="formula">{"".join(lines)}</div>'
+    lines = [
+        "".join(_piece(piece.strip(), symbols or {}) for piece in line.split(r"\qquad")) for line in latex.split(r"\\")
+    ]
+    shown = "".join(f'<div class="row">{line}</div>' for line in lines)
+    return f'<div class="formula" tabindex="0" role="group" aria-label="formula">{shown}</div>'
+
+
+def _piece(latex: str, symbols: dict[str, str]) -> str:
+    content = _converted(latex)
+    for mark, symbol in symbols.items():
+        part = _converted(symbol)
+        content = re.sub(WHOLE + re.escape(part), f'<mrow class="{mark}">{part}</mrow>', content)
+    return f'<math display="block" alttext="{escape(latex)}"><mrow>{content}</mrow></math>'
 
 
 def shared(latex: str, symbols: dict[str, str], names: set[str]) -> dict[str, str]:
