@@ -27,6 +27,7 @@ def _converted(latex: str) -> str:
     text = NAMES.sub(r'<mo form="prefix" lspace="0" rspace="0.17em">\1</mo>', text)
     text = re.sub(r'<mi mathvariant="script">(\w)</mi>', lambda found: f"<mi>{SCRIPT[found[1]]}</mi>", text)
     text = text.replace('<mover accent="true">', "<mover>").replace("<mover>", '<mover accent="true">')
+    text = re.sub(r'(<mover accent="true">)<mrow>(<mi>[^<]*</mi>)</mrow>', r"\1\2", text)  # \hat{x} is \hat x
     return text.replace('<mo stretchy="true">&#x000AF;</mo>', '<mo stretchy="false">&#x000AF;</mo>')
 
 

@@ -7,6 +7,7 @@ import webbrowser
 from pathlib import Path
 
 from scratchgen.report.options import Commands, add_command, demo_extra
+from scratchgen.report.text import CommandError
 
 HELP = """\
 Write the book: each of the equations (1) to (34) beside the code that runs, both sides computed live, its known
@@ -31,9 +32,16 @@ def run(options: argparse.Namespace) -> int:
     """Write the pages and say where they are."""
     with demo_extra("the book"):
         from scratchgen.report.book.build import build
+    _check_folder(options.output)
     pages = build(options.output)
     start = options.output / "index.html"
     print(f"{len(pages)} pages; open {start}")
     if options.open:
         webbrowser.open(start.resolve().as_uri())
     return 0
+
+
+def _check_folder(folder: Path) -> None:
+    """CommandError if the folder holds files that are not an earlier book."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "glossary.html").exists():
+        raise CommandError(f"{folder} holds files that are not an earlier book; name another folder with -o")

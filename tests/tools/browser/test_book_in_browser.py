@@ -1,0 +1,80 @@
+"""The book in headless Chromium: errors, images, width of the page, contrast and accessibility, in both themes."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+from scratchgen.report.book.pages import PAGES
+from tests.tools.browser.conftest import CHROMIUM
+
+NAMES = [*(page.name for page in PAGES), "api-ddpm", "source-ddpm-training"]
+WIDE = """width => [...document.querySelectorAll("main *")].filter(element => {
+    if (element.getBoundingClientRect().right <= width + 1) return false;
+    for (let box = element.parentElement; box; box = box.parentElement)
+        if (getComputedStyle(box).overflowX != "visible") return false;
+    return true;
+}).map(element => element.outerHTML.slice(0, 80))"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_errors_no_missing_image_and_no_sideways_scroll_on_a_phone(name, book, browser):
+    page, problems = browser.new_page(viewport={"width": 390, "height": 800}), []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("requestfailed", lambda request: problems.append(request.url))
+    page.goto((book / f"{name}.html").as_uri())
+    assert problems == []
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, page.evaluate(WIDE, 390)
+    page.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", NAMES)
+def test_axe_finds_nothing(name, theme, book, browser):
+    """WCAG 2.1, A and AA, with all details open."""
+    page = browser.new_page(viewport={"width": 1024, "height": 800}, color_scheme=theme)
+    page.goto((book / f"{name}.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+    results = Axe().run(page, options=rules)
+    assert results.violations_count == 0, results.generate_report()
+    page.close()
+
+
+def test_text_lines_are_of_a_length_that_reads_well(book, browser):
+    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    page.goto((book / "ddpm.html").as_uri())
+    width = page.evaluate("document.querySelector('main p:nth-of-type(2)').getBoundingClientRect().width")
+    letter = page.evaluate("parseFloat(getComputedStyle(document.querySelector('main p')).fontSize)")
+    assert 55 <= width / (0.47 * letter) <= 100
+    page.close()
+
+
+def test_the_formulas_are_typeset(book, browser):
+    """MathML is shown, and not its text: a fraction is higher than a line."""
+    page = browser.new_page(viewport={"width": 1024, "height": 800})
+    page.goto((book / "ddpm.html").as_uri())
+    assert page.evaluate("document.querySelector('#eq-26 mfrac').getBoundingClientRect().height") > 25
+    page.close()
+
+
+def test_the_contents_stand_beside_the_text_and_below_it_on_a_phone(book, browser):
+    for width, beside in ((1200, True), (390, False)):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.goto((book / "em.html").as_uri())
+        main, contents = (
+            page.evaluate(f"(({{left, top}}) => [left, top])(document.querySelector('{tag}').getBoundingClientRect())")
+            for tag in ("main", ".contents")
+        )
+        assert (contents[0] < main[0]) == beside
+        assert (contents[1] > main[1] + 1000) != beside
+        page.close()

@@ -1,0 +1,236 @@
+"""The book: every equation with its parts, links that resolve, images with text and size, no network."""
+
+import json
+import re
+import sys
+from itertools import pairwise
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from scratchgen.conformance import Check
+from scratchgen.equations import EQUATIONS, PROPOSITIONS, find
+from scratchgen.museum import tour
+from scratchgen.report import cli
+from scratchgen.report.book import code, maths, prose
+from scratchgen.report.book.build import Book
+from scratchgen.report.book.facts import Fact, Mistake, mistakes
+from scratchgen.report.book.figures import ALT, FIGURES
+from scratchgen.report.book.pages import PAGES, link, page_of, slug
+from scratchgen.report.book.reference import MODULES, docstring, entries, page_name
+from tests.tools.book_pages import few_exhibits, few_faults
+
+ROWS = EQUATIONS + PROPOSITIONS
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_has_latex_that_converts(row):
+    assert row.latex
+    formula = maths.display(row.latex)
+    assert "\\" not in re.sub('alttext="[^"]*"', "", formula), "a command that the converter does not know"
+    assert formula.count("<math") == row.latex.count(r"\\") + row.latex.count(r"\qquad") + 1
+
+
+def test_every_equation_has_a_claim_and_every_erratum_its_reason():
+    sections = {part.number: part for page in PAGES for part in prose.parts(page.name) if part.number}
+    assert list(sections) == [row.name for row in EQUATIONS]
+    for row in EQUATIONS:
+        claim, _, reason = sections[row.name].body.partition("\n> ")
+        assert 40 < len(claim.strip()) < 700, row.name
+        assert bool(reason.strip()) == bool(row.erratum), row.name
+
+
+def test_symbols_are_marked_whole():
+    """ε is marked by itself, but not inside ε_t or ε̂."""
+    formula = maths.display(r"\varepsilon_t = \hat{\varepsilon} + \varepsilon", {"mark-1": r"\varepsilon"})
+    assert formula.count('class="mark-1"') == 1
+    assert maths.shared(r"\varepsilon_t", {"eps": r"\varepsilon", "eps_t": r"\varepsilon_t"}, {"eps", "eps_t"}) == {
+        "eps_t": r"\varepsilon_t"
+    }
+
+
+def test_an_empty_formula_is_an_error():
+    with pytest.raises(ValueError, match=r"^a formula must not be empty"):
+        maths.inline(" ")
+
+
+# --- the pages ----------------------------------------------------------------------------------------------------
+
+
+def test_every_page_is_there_and_no_other(book, pages):
+    files = {path.relative_to(book).as_posix() for path in book.rglob("*") if path.is_file()}
+    named = {f"{page.name}.html" for page in PAGES} | {f"{page_name(module)}.html" for module in MODULES}
+    assert {name for name in pages if not name.startswith("source-")} == named
+    assert files - set(pages) == {"style.css", *(f"figures/{name}.png" for name in FIGURES)}
+
+
+@pytest.mark.parametrize("row", EQUATIONS, ids=lambda row: row.name)
+def test_every_equation_has_all_its_parts(row, book):
+    text = (book / f"{page_of(row)}.html").read_text("utf8")
+    start = text.index(f'<section class="equation" id="eq-{row.name}"')
+    section = text[start : text.index("</section>", start)]
+    place = code.place_of(find(row.function))
+    assert "<math" in section
+    assert 'class="claim"' in section
+    assert ("On the slide" in section) == bool(row.erratum)
+    assert f"{place.file}:{place.line}" in section or "shown at" in section
+    assert "✓ within the tolerance" in section
+    assert f"scratchgen verify {row.name}" in section
+    assert all(verb in section for verb in row.runs_in)
+    assert row.runs_in or row.theory_only in section or "_" in row.theory_only or row.fast
+
+
+def test_every_proposition_stands_on_its_page(pages):
+    for row in PROPOSITIONS:
+        name, _, anchor = link(row).partition("#")
+        assert pages[name].ids.count(anchor) == 1, row.name
+
+
+def test_links_and_images_resolve_and_nothing_comes_from_the_network(book, pages):
+    for name, page in pages.items():
+        targets = [tag.get("href") or tag.get("src") for tag in page.all("a", "img", "link", "script") if tag]
+        for target in targets:
+            if target == "data:,":
+                continue
+            assert not re.match(r"\w+:|//", target), (name, target)
+            file, _, anchor = unquote(target).partition("#")
+            assert (book / (file or name)).is_file(), (name, target)
+            if anchor:
+                assert anchor in pages[file or name].ids, (name, target)
+    assert "url(" not in (book / "style.css").read_text("utf8")
+
+
+def test_pages_need_no_script(pages):
+    assert not [name for name, page in pages.items() if page.all("script")]
+
+
+def test_ids_are_unique(pages):
+    for name, page in pages.items():
+        assert len(set(page.ids)) == len(page.ids), name
+
+
+def test_images_have_text_and_size(book, pages):
+    for name, page in pages.items():
+        for image in page.all("img"):
+            assert len(image["alt"]) > 40, name
+            assert int(image["width"]) > 100, name
+            assert int(image["height"]) > 100, name
+    assert FIGURES.keys() == ALT.keys()
+    shown = {image["src"] for page in pages.values() for image in page.all("img")}
+    assert shown == {f"figures/{name}.png" for name in FIGURES}
+
+
+def test_headings_begin_with_one_h1_and_skip_no_level(pages):
+    for name, page in pages.items():
+        levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+        assert levels[0] == 1, name
+        assert levels.count(1) == 1, name
+        assert all(after <= before + 1 for before, after in pairwise(levels)), name
+
+
+def test_pages_have_landmarks_and_a_language(pages):
+    for name, page in pages.items():
+        assert page.all("html")[0]["lang"] == "en", name
+        assert [len(page.all(tag)) for tag in ("main", "header", "footer")] == [1, 1, 1], name
+        assert all("aria-label" in tag for tag in page.all("nav")), name
+        assert page.all("a")[0]["class"] == "skip", name
+
+
+def test_colours_are_the_same_in_formula_and_code(book):
+    text = (book / "ddpm.html").read_text("utf8")
+    section = text[text.index('id="eq-29"') :]
+    section = section[: section.index("</section>")]
+    mark = re.search(r'<span class="n (mark-\d)">eps_hat</span>', section)[1]
+    assert f'<mrow class="{mark}">' in section[: section.index("</div>")]
+
+
+# --- facts -----------------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_stand_at_their_rows_with_their_effect(book):
+    text = (book / "ddpm.html").read_text("utf8")
+    section = text[text.index('id="eq-29"') :]
+    section = section[: section.index("</section>")]
+    assert "(29) with twice the factor" in section
+    assert "the prefactor of ‖ε − ε̂‖² has lost its ½, as printed" in section
+    assert "times the tolerance" in section
+
+
+def test_running_code_has_its_mistakes_without_numbers(monkeypatch):
+    monkeypatch.setattr(tour, "EXHIBITS", few_exhibits())
+    monkeypatch.setattr(tour, "FAULTS", few_faults())
+    found = list(mistakes())
+    assert ("Adam", None) in [(name, mistake.result) for name, mistake in found]
+    assert {name for name, mistake in found if mistake.result is None} == {"Adam", "Algorithm 1"}
+    assert not any(mistake.result for _, mistake in found)  # a check with a mistake is false
+
+
+def test_a_failed_check_is_shown_as_such():
+    row = EQUATIONS[24]
+    failed = Check("check", "(25)", "x_t", np.ones(2), np.zeros(2), 0.5, 1e-9, "a root is missing")
+    fact = Fact(row, failed, [Mistake("a mistake", "somewhere", "ddpm.q_sample", None)], [])
+    book = Book({row.name: fact}, {})
+    shown = str(book.templates.sides(fact))
+    assert "✗ OUTSIDE the tolerance: a root is missing" in shown
+    assert "1 known mistake, and what it does" in str(book.templates.mistakes(fact))
+
+
+def test_the_audit_of_the_example_fails_as_shown_and_passes_when_mended(book, tmp_path, capsys):
+    text = (book / "audit.html").read_text("utf8")
+    assert "2 of 3 checks pass" in text
+    assert "the noise has factor σ², a" in text
+    example = code.ROOT / "report" / "book" / "examples" / "my_ddpm.py"
+    mended = tmp_path / "mended.py"
+    mended.write_text(example.read_text("utf8").replace("* betas[t] * noise", "* np.sqrt(betas[t]) * noise"))
+    assert cli.main(["audit", str(mended)]) == 0
+    assert "3 of 3 checks pass" in capsys.readouterr().out
+
+
+# --- the API ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_in_the_api(pages):
+    for module in MODULES:
+        page = pages[f"{page_name(module)}.html"]
+        for entry in entries(module):
+            assert entry.name in page.ids
+            assert entry.summary, entry.name
+            assert all(member.summary for member in entry.members), entry.name
+    assert {"DDPM", "DDPM.fit", "DDPM.sample"} <= set(pages["api-models.html"].ids)
+
+
+def test_a_docstring_becomes_lists_and_code():
+    text = "One line.\n\nParameters\n----------\nx : (N, D)\n    Data.\n\n" + "Examples\n--------\n>>> 1 + 1\n2\n"
+    shown = docstring(text)
+    assert "One line" not in shown
+    assert "<dt><code>x</code> (N, D)</dt><dd><p>Data.</p>" in shown
+    assert re.search("<pre.*1", shown, re.S)
+    assert "<p>Free text.</p>" in docstring("One.\n\nNotes\n-----\nFree text.\n")
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path, capsys):
+    (tmp_path / "thesis.tex").touch()
+    assert cli.main(["book", "-o", str(tmp_path)]) == 2
+    assert "holds files that are not an earlier book; name another folder" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_with_its_remedy(tmp_path, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("scratchgen.report.book")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "latex2mathml.converter", None)
+    assert cli.main(["book", "-o", str(tmp_path / "book")]) == 2
+    assert re.search("the book needs latex2mathml.*pip install", capsys.readouterr().err)
+
+
+def test_slugs_are_plain():
+    assert slug("EM's rate") == "em-s-rate"
+    assert slug("σ_t² of the reverse steps") == "sigma-t2-of-the-reverse-steps"
+    assert prose.link_to_equation("35") == "(35)"
+    assert json.loads(json.dumps(prose.titles()))["25"] == "The marginal after t steps"
