@@ -31,7 +31,7 @@ class Parsed(HTMLParser):
 
 def few_exhibits():
     """Mistakes of equations, and one of running code alone."""
-    functions = "ddpm.q_sample", "em.e_step", "ddpm.total_noise_loss", "nn.Adam"
+    functions = "ddpm.q_sample", "ddpm.total_noise_loss", "sde.exponential_sampler", "nn.Adam"
     return tuple(shown for shown in tour.EXHIBITS if shown.function in functions)
 
 

@@ -217,14 +217,15 @@ def _capital(text: str) -> str:
 
 
 def _subscripts(text: str) -> Markup:
-    """HTML of a line of Unicode mathematics: x_{t−1} and x_t with a subscript, `code`; names as eps_hat stay."""
+    """HTML of a line of Unicode: x_t and x_{t−1} get a subscript, eps_hat does not; `code` and (25) become tags."""
     text = SUBSCRIPT.sub(lambda found: f"{found[1]}<sub>{found[2] or found[3]}</sub>", str(escape(text)))
+    text = prose.EQUATION.sub(lambda found: prose.link_to_equation(found[1]), text)
     return Markup(re.sub("`(.+?)`", r"<code>\1</code>", text))
 
 
 def _size(number: float) -> str:
     """A small or large number in two digits, with a minus sign; 0 and inf as they are."""
-    return f"{number:.2g}".replace("-", "−")
+    return f"{number:.2g}".replace("-", "−").replace("e+", "e")
 
 
 def _test_name(test: str) -> str:
