@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from itertools import pairwise
 from urllib.parse import unquote
@@ -19,7 +20,10 @@ from scratchgen.report.book.facts import Fact, Mistake, mistakes
 from scratchgen.report.book.figures import ALT, FIGURES
 from scratchgen.report.book.pages import PAGES, link, page_of, slug
 from scratchgen.report.book.reference import MODULES, docstring, entries, page_name
-from tests.tools.book_pages import few_exhibits, few_faults
+from scratchgen.report.book.tour_page import write_tour_page
+from scratchgen.report.console import Grade
+from tests.tools.book_pages import Parsed, few_exhibits, few_faults
+from tests.tools.test_cli import FIGURES as FIGURES_OF_A_TOUR
 
 ROWS = EQUATIONS + PROPOSITIONS
 
@@ -175,9 +179,9 @@ def test_a_failed_check_is_shown_as_such():
     failed = Check("check", "(25)", "x_t", np.ones(2), np.zeros(2), 0.5, 1e-9, "a root is missing")
     fact = Fact(row, failed, [Mistake("a mistake", "somewhere", "ddpm.q_sample", None)], [])
     book = Book({row.name: fact}, {})
-    shown = str(book.templates.sides(fact))
+    shown = str(book.parts.sides(fact))
     assert "✗ OUTSIDE the tolerance: a root is missing" in shown
-    assert "1 known mistake, and what it does" in str(book.templates.mistakes(fact))
+    assert "1 known mistake, and what it does" in str(book.parts.mistakes(fact))
 
 
 def test_the_audit_of_the_example_fails_as_shown_and_passes_when_mended(book, tmp_path, capsys):
@@ -211,6 +215,33 @@ def test_a_docstring_becomes_lists_and_code():
     assert "<dt><code>x</code> (N, D)</dt><dd><p>Data.</p>" in shown
     assert re.search("<pre.*1", shown, re.S)
     assert "<p>Free text.</p>" in docstring("One.\n\nNotes\n-----\nFree text.\n")
+
+
+# --- the page of a tour ----------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_a_tour_has_grades_pictures_and_bits(book, tmp_path):
+    """Pictures that are not there are left out; a failed grade is shown as such."""
+    shutil.copyfile(book / "figures" / "touching.png", tmp_path / "em.png")
+    grades = [Grade("em", "log p_θ vs generator", 1.5, 1.0, -0.1, 0.1), Grade("vae", "a gap", 1.0, 1.0, -0.1, 0.1)]
+    page = Parsed(write_tour_page(tmp_path, grades, {"DDPM": 2.125}))
+    text = (tmp_path / "index.html").read_text("utf8")
+    assert (tmp_path / "style.css").is_file()
+    assert [image["src"] for image in page.all("img")] == ["em.png"]
+    assert all(len(image["alt"]) > 40 for image in page.all("img"))
+    assert "log p<sub>θ</sub> vs generator" in text
+    assert text.count("✗ OUTSIDE") == text.count("✓ within") == 1
+    assert "2.125" in text
+    assert {target["href"].lstrip("#") for target in page.all("a") if target["href"].startswith("#")} <= set(page.ids)
+
+
+def test_every_picture_of_a_tour_has_a_text_and_a_caption():
+    pictures = {part.argument: part.body for part in prose.parts("tour") if part.kind == "picture"}
+    assert set(pictures) == FIGURES_OF_A_TOUR
+    for body in pictures.values():
+        alt, caption, *_ = body.strip().split("\n\n")
+        assert len(alt) > 40
+        assert len(caption) > 20
 
 
 # --- the command --------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ FIGURES = {
     "excess-loss",
     "losses",
 }
+REPORT = {"index.html", "metrics.json", "style.css"}
 
 
 def grade(difference):
@@ -228,7 +229,7 @@ def test_without_a_terminal_there_are_plain_lines_and_tables_fit(short_tour):
 
 def test_it_writes_every_figure_and_every_grade(short_tour):
     done, out = short_tour
-    assert {path.name for path in out.iterdir()} == {f"{name}.png" for name in FIGURES} | {"metrics.json"}
+    assert {path.name for path in out.iterdir()} == {f"{name}.png" for name in FIGURES} | REPORT
     for name in FIGURES:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     metrics = json.loads((out / "metrics.json").read_text())

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import shutil
 from importlib.resources import as_file, files
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from scratchgen import __version__
-from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, find, through
+from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, find
 from scratchgen.models.files import write_atomically
 from scratchgen.report.book import code, maths, prose, reference
 from scratchgen.report.book.facts import Fact, facts
 from scratchgen.report.book.figures import ALT, draw
-from scratchgen.report.book.pages import PAGES, Page, anchor, label, link, page_of, slug
+from scratchgen.report.book.frame import Frame, Section
+from scratchgen.report.book.pages import PAGES, Page, page_of, slug
 from scratchgen.report.book.symbols import MARKS, SYMBOLS
 from scratchgen.report.commands.audit import audit
-
-ROWS = EQUATIONS + PROPOSITIONS
-SUBSCRIPT = re.compile(r"(?<=\b\w)([\u0302-\u0304]?)_(?:\{([^{}]*)\}|(\w)(?![A-Za-z_]))")  # after a single letter
-Section = tuple[str, str]  # id and title, for the contents
 
 
 def build(folder: Path) -> list[Path]:
@@ -38,14 +30,14 @@ def build(folder: Path) -> list[Path]:
     written = []
     for page in PAGES:
         content, sections = book.content(page)
-        written.append(_write(folder / f"{page.name}.html", book.framed(page, content, sections)))
+        written.append(_write(folder / f"{page.name}.html", book.frame.page(page, content, sections)))
     for name in reference.MODULES:
         page = Page(reference.page_name(name), name, "API")
         content, sections = book.module(name)
-        written.append(_write(folder / f"{page.name}.html", book.framed(page, content, sections)))
+        written.append(_write(folder / f"{page.name}.html", book.frame.page(page, content, sections)))
     for file, content in reference.sources():
         page = Page(code.source_page(file).removesuffix(".html"), file, "Source")
-        written.append(_write(folder / f"{page.name}.html", book.framed(page, content, [])))
+        written.append(_write(folder / f"{page.name}.html", book.frame.page(page, content, [])))
     return written
 
 
@@ -55,41 +47,11 @@ def _write(path: Path, text: str) -> Path:
 
 
 class Book:
-    """The facts, the figures' sizes and the templates from which pages are made."""
+    """The facts, the sizes of the figures and the frame from which pages are made."""
 
     def __init__(self, found: dict[str, Fact], sizes: dict[str, tuple[int, int]]) -> None:
-        self.facts, self.sizes = found, sizes
-        environment = Environment(
-            loader=PackageLoader(__package__),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters |= {"capital": _capital, "size": _size, "subscripts": _subscripts, "test_name": _test_name}
-        environment.globals |= {
-            "anchor": anchor,
-            "link": link,
-            "label": label,
-            "page_name": reference.page_name,
-            "verbs": lambda row: through(row, ROWS),
-            "facts": found,
-        }
-        self.frame = environment.get_template("page.html")
-        self.templates: Any = environment.get_template("parts.html").module
-
-    def framed(self, page: Page, content: str, sections: list[Section]) -> str:
-        """A whole page: the content between header, contents and footer."""
-        place = PAGES.index(page) if page in PAGES else None
-        return self.frame.render(
-            page=page,
-            content=Markup(content),
-            sections=sections,
-            groups=[(group, list(pages)) for group, pages in groupby(PAGES, key=lambda page: page.group)],
-            before=PAGES[place - 1] if place else None,
-            after=PAGES[place + 1] if place is not None and place + 1 < len(PAGES) else None,
-            version=__version__,
-        )
+        self.facts, self.sizes, self.frame = found, sizes, Frame()
+        self.parts = self.frame.parts
 
     def content(self, page: Page) -> tuple[str, list[Section]]:
         """The content of a page from the parts of its text, and its sections."""
@@ -125,7 +87,7 @@ class Book:
         marks = dict(zip(symbols, MARKS, strict=False))
         place = EQUATIONS.index(row)
         return str(
-            self.templates.equation(
+            self.parts.equation(
                 fact,
                 part.title,
                 Markup(prose.html(claim)),
@@ -147,16 +109,14 @@ class Book:
     def _figure(self, part: prose.Part, page: Page) -> str:
         """`::figure NAME`, with the caption in the paragraph below."""
         caption, _, rest = part.body.partition("\n\n")
-        shown = self.templates.figure(
-            part.argument, self.sizes[part.argument], ALT[part.argument], Markup(prose.line(caption.strip()))
-        )
-        return f"{shown}\n{prose.html(rest)}"
+        name, text = part.argument, Markup(prose.line(caption.strip()))
+        return str(self.parts.figure(name, f"figures/{name}.png", self.sizes[name], ALT[name], text)) + prose.html(rest)
 
     def _algorithm(self, part: prose.Part, page: Page) -> str:
         """`::algorithm FUNCTION …`, with the paper's form below, up to `::end`."""
         things = [find(name) for name in part.argument.split()]
         listings = [(code.place_of(thing), Markup(code.listing(thing))) for thing in things]
-        return str(self.templates.algorithm(Markup(prose.html(part.body)), listings))
+        return str(self.parts.algorithm(Markup(prose.html(part.body)), listings))
 
     def _end(self, part: prose.Part, page: Page) -> str:
         return prose.html(part.body)
@@ -182,13 +142,13 @@ class Book:
     def module(self, name: str) -> tuple[str, list[Section]]:
         """The page of the API of one module, and its sections."""
         found = reference.entries(name)
-        content = self.templates.module(name, prose.plain_line(reference.MODULES[name]), found)
+        content = self.parts.module(name, prose.plain_line(reference.MODULES[name]), found)
         return str(content), [(entry.name, entry.name) for entry in found]
 
     def _api(self, part: prose.Part, page: Page) -> str:
         """`::api`: all modules and their public names."""
         modules = [(name, about, reference.entries(name)) for name, about in reference.MODULES.items()]
-        return str(self.templates.api(modules)) + prose.html(part.body)
+        return str(self.parts.api(modules)) + prose.html(part.body)
 
     def _systems(self, part: prose.Part, page: Page) -> str:
         """`::systems`, with lines "picture | address | name | text"."""
@@ -197,38 +157,15 @@ class Book:
             (f"system-{name}", address, title, Markup(prose.line(text)))
             for name, address, title, text in (line.split(" | ") for line in lines.splitlines())
         ]
-        return str(self.templates.systems(cards, self.sizes, ALT)) + prose.html(rest)
+        return str(self.parts.systems(cards, self.sizes, ALT)) + prose.html(rest)
 
     def _table(self, part: prose.Part, page: Page) -> str:
         """`::table`: all equations of the deck with their verdicts."""
         titles = prose.titles()
         rows = [(self.facts[row.name], titles[row.name]) for row in EQUATIONS]
         passed = sum(fact.result.passed for fact in self.facts.values())
-        return str(self.templates.table(rows, passed, len(self.facts))) + prose.html(part.body)
+        return str(self.parts.table(rows, passed, len(self.facts))) + prose.html(part.body)
 
     def _proposition(self, row: Row) -> str:
         formula = Markup(maths.display(row.latex))
-        return str(self.templates.proposition(self.facts[row.name], formula, code.place_of(find(row.function))))
-
-
-def _capital(text: str) -> str:
-    """The text with its first letter in upper case if it begins with a word of two letters or more."""
-    return text[:1].upper() + text[1:] if re.match("[A-Za-z]{2}|a ", text) else text
-
-
-def _subscripts(text: str) -> Markup:
-    """HTML of a line of Unicode: x_t and x_{t−1} get a subscript, eps_hat does not; `code` and (25) become tags."""
-    text = SUBSCRIPT.sub(lambda found: f"{found[1]}<sub>{found[2] or found[3]}</sub>", str(escape(text)))
-    text = prose.EQUATION.sub(lambda found: prose.link_to_equation(found[1]), text)
-    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", text))
-
-
-def _size(number: float) -> str:
-    """A small or large number in two digits, with a minus sign; 0 and inf as they are."""
-    return f"{number:.2g}".replace("-", "−").replace("e+", "e")
-
-
-def _test_name(test: str) -> str:
-    """tests/chapters/test_ddpm.py::test_the_claim → "the claim (test_ddpm.py)"."""
-    file, _, name = test.partition("::")
-    return f"{name.removeprefix('test_').replace('_', ' ')} ({file.rpartition('/')[2]})"
+        return str(self.parts.proposition(self.facts[row.name], formula, code.place_of(find(row.function))))

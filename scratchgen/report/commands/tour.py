@@ -61,6 +61,7 @@ def tour(seed: int, out: Path, quick: bool) -> int:
     with demo_extra("the tour"):
         from threadpoolctl import threadpool_limits
 
+        from scratchgen.report.book.tour_page import write_tour_page
         from scratchgen.report.chapters import run
         from scratchgen.report.console import Narrator
         from scratchgen.report.figures import draw_all
@@ -111,8 +112,9 @@ def tour(seed: int, out: Path, quick: bool) -> int:
         },
     }
     write_atomically(out / "metrics.json", lambda file: file.write(json.dumps(metrics, indent=1).encode() + b"\n"))
+    page = write_tour_page(out, journey.grades, journey.bits_per_dim)
     narrator.say()
-    narrator.say(f"{len(figures)} figures and metrics.json in {out}{os.sep}, {time.perf_counter() - began:.0f} s")
+    narrator.say(f"{page}: {len(figures)} figures with captions, and all grades; {time.perf_counter() - began:.0f} s")
     narrator.say(f"{len(journey.grades) - len(failed)} of {len(journey.grades)} differences within tolerance")
     return 1 if failed else 0
 
