@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ def write_tour_page(folder: Path, grades: Sequence[Grade], bits: dict[str, float
                 out.append(prose.html(part.body))
     with as_file(files(__package__).joinpath("templates", "style.css")) as style:
         shutil.copyfile(style, folder / "style.css")
-    page = frame.page(Page("tour", "The report of a tour", ""), "\n".join(out), sections, alone=True)
+    content = re.sub(r'<a href="\w+\.html#[^"]*">(.*?)</a>', r"\1", "\n".join(out))  # the other pages are not here
+    page = frame.page(Page("tour", "The report of a tour", ""), content, sections, alone=True)
     write_atomically(folder / "index.html", lambda file: file.write(page.encode()))
     return folder / "index.html"
 
