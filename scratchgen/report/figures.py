@@ -58,7 +58,8 @@ def figure(rows: int, columns: int, size: float = 2.6, **options: Any) -> tuple[
 def scatter(axes: Any, points: Array, title: str, color: str = MODEL, reach: float = 3.0) -> None:
     """Points in a square window."""
     axes.scatter(*points.T, s=1.5, color=color, alpha=0.5, linewidths=0)
-    axes.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
+    ticks = (-2, 0, 2)
+    axes.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), xticks=ticks, yticks=ticks, aspect="equal")
 
 
 def show_digits(axes: Any, images: Array, columns: int, title: str) -> None:
@@ -102,11 +103,14 @@ def em_figure(tour: Tour) -> Figure:
     left.legend(loc="upper right")
     penguins, names = standardized_penguins(), datasets.penguins().feature_names
     model: GaussianMixture = tour.models["penguins"]
-    middle.scatter(penguins[:, 0], penguins[:, 2], c=model.predict(penguins), s=6, cmap="Set2")
+    species = datasets.penguins()
+    for k, name in enumerate(species.species_names):
+        middle.scatter(*penguins[species.species == k][:, [0, 2]].T, s=6, color=f"C{k + 1}", label=name)
     ellipses(middle, model.mixture_, MODEL, "fitted", (0, 2))
     middle.set(
         title="EM on penguins, 3 components", xlabel=names[0] + " (standardised)", ylabel=names[2] + " (standardised)"
     )
+    middle.legend(fontsize="small", loc="upper left")
     for key, label in (("mixture", "known mixture"), ("penguins", "penguins")):
         bounds = tour.models[key].lower_bounds_
         right.semilogy(np.maximum(bounds[-1] - bounds[:-1], 1e-12), label=label)
@@ -158,6 +162,8 @@ def latents_figure(tour: Tour) -> Figure:
         left, model.decode(z.reshape(-1, model.n_latents)), len(values), "one latent from −2.5 to 2.5, others 0"
     )
     names = [f"z{latent + 1}" for latent in order]
+    for row, name in enumerate(names):
+        left.text(-1.5, 9 * row + 4, name, ha="right", va="center")
     right.barh(names, rate[order], color=MODEL)
     right.invert_yaxis()
     right.set(title="E KL(q(z_i|x)‖N(0, 1)), test digits", xlabel="nats; 0 is a collapsed latent")
@@ -217,7 +223,14 @@ def ddpm_process_figure(tour: Tour) -> Figure:
             axes[0, column], q_sample(schedule, t, x0, noise) if t else x0, f"forward, t = {t}" if t else "data", DATA
         )
         scatter(axes[1, column], reverse[t], f"reverse, t = {t}" if t else "DDPM samples")
+    name_rows(axes)
     return drawing
+
+
+def name_rows(axes: Any) -> None:
+    """The direction of time beside two rows of panels with equal times: forward above, reverse below."""
+    axes[0, 0].set_ylabel("time runs  →")
+    axes[1, 0].set_ylabel("←  time runs")
 
 
 def ddpm_digits_figure(tour: Tour) -> Figure:
@@ -240,19 +253,20 @@ def sde_process_figure(tour: Tour) -> Figure:
             DATA,
         )
         scatter(axes[1, column], reverse[t], f"reverse SDE, t = {t:g}")
+    name_rows(axes)
     return drawing
 
 
 def scores_figure(tour: Tour) -> Figure:
-    """The learned and the exact score field at several times."""
+    """Above: the learned and the exact score field at several times.  Below: the error of the learned one."""
     model: ScoreSDE = tour.models["sde"]
     truth, times = datasets.eight_gaussians(), [0.02, 0.1, 0.3, 0.8]
     axis = np.linspace(-2.7, 2.7, 19)
     points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     fine = np.linspace(-3.0, 3.0, 121)
     plane = np.stack(np.meshgrid(fine, fine), axis=-1).reshape(-1, 2)
-    drawing, axes = figure(1, len(times), 3.4)
-    for panel, t in zip(axes[0], times, strict=True):
+    drawing, axes = figure(2, len(times), 3.4)
+    for panel, below, t in zip(*axes, times, strict=True):
         diffused = truth.diffuse(*model.sde_.level(t))
         density = np.exp(diffused.log_prob(plane)).reshape(121, 121)
         panel.imshow(density, cmap="Greys", origin="lower", extent=(-3, 3, -3, 3), alpha=0.5)
@@ -266,7 +280,16 @@ def scores_figure(tour: Tour) -> Figure:
             length = np.linalg.norm(field, axis=1, keepdims=True)
             arrows = (field / np.sqrt(length))[seen]  # square roots of the lengths, because scores span three decades
             panel.quiver(*points[seen].T, *arrows.T, color=color, width=width, scale=45)
-        panel.set(title=f"t = {t:g}: exact red, learned blue", xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[])
+        error = np.linalg.norm(model.predict_score(plane, t) - diffused.score(plane), axis=1)
+        relative = np.where(density.ravel() > 1e-4 * density.max(), error * model.sde_.level(t)[1], np.nan)
+        image = below.imshow(
+            relative.reshape(121, 121), cmap="viridis", origin="lower", extent=(-3, 3, -3, 3), vmin=0, vmax=1
+        )
+        for axis in (panel, below):
+            axis.set(xlim=(-3, 3), ylim=(-3, 3), xticks=(-2, 0, 2), yticks=(-2, 0, 2))
+        panel.set(title=f"t = {t:g}: exact red, learned blue")
+        below.set(title="‖s_θ − ∇log p_t‖ · std")
+    drawing.colorbar(image, ax=axes[1, -1], shrink=0.8)
     return drawing
 
 
