@@ -104,8 +104,8 @@ def em_figure(tour: Tour) -> Figure:
     penguins, names = standardized_penguins(), datasets.penguins().feature_names
     model: GaussianMixture = tour.models["penguins"]
     species = datasets.penguins()
-    for k, name in enumerate(species.species_names):
-        middle.scatter(*penguins[species.species == k][:, [0, 2]].T, s=6, color=f"C{k + 1}", label=name)
+    for k, (name, color) in enumerate(zip(species.species_names, ("#e69f00", "#009e73", "#cc79a7"), strict=True)):
+        middle.scatter(*penguins[species.species == k][:, [0, 2]].T, s=6, color=color, label=name)
     ellipses(middle, model.mixture_, MODEL, "fitted", (0, 2))
     middle.set(
         title="EM on penguins, 3 components", xlabel=names[0] + " (standardised)", ylabel=names[2] + " (standardised)"
