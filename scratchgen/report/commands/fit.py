@@ -98,7 +98,8 @@ def _recipes_of(family: str) -> str:
 def _reached(recipe: recipes.Recipe) -> str:
     """What a recipe reached, as text; empty if it was not measured."""
     return "".join(
-        f"; {one.data}: {one.expected:.4g} +- {one.spread:.2g} {one.metric}, {one.cpu_seconds:.3g} s of CPU time"
+        f"; {one.data}: {one.expected:.4g}{f' +- {one.spread:.2g}' if one.n_seeds > 1 else ''} {one.metric}, "
+        f"{one.cpu_seconds:.3g} s of CPU time"
         for one in recipe.measured
     )
 
