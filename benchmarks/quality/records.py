@@ -20,6 +20,7 @@ from scratchgen.models.files import encode, write_atomically
 from scratchgen.validation import Array, IntArray
 
 Record = dict[str, Any]
+LONGEST = 12  # lists of settings in a record
 
 
 class Unit(NamedTuple):
@@ -123,7 +124,7 @@ def run(units: Iterable[Unit], options: Options, again: bool = False) -> None:
             **_rounded(result),
             "unit_seconds": round(spent, 1),
             "key": unit.key,
-            "about": json.loads(json.dumps(unit.about, default=str)),
+            "about": _shortened(json.loads(json.dumps(unit.about, default=str))),
             "quick": options.quick,
             "machine": processor,
             "versions": versions,
@@ -152,6 +153,15 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, np.generic):
         return _rounded(value.item())
     return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _shortened(about: Any) -> Any:
+    """Settings for a reader: a long list becomes its length and its ends."""
+    if isinstance(about, dict):
+        return {name: _shortened(one) for name, one in about.items()}
+    if not isinstance(about, list):
+        return about
+    return [_shortened(one) for one in about] if len(about) <= LONGEST else f"{len(about)}: {about[0]} ... {about[-1]}"
 
 
 def _commit() -> str:
