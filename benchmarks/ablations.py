@@ -328,7 +328,9 @@ def other_figures() -> Iterator[Figure]:
     yield Figure("vae/training.py, sums over rows of views", "1.2x", ratio(sums))
     yield Figure("vae/training.py, LOG_VARIANCE_RATE = 1: s² above its optimum", "28%", variance_left)
     axis, centres = np.linspace(-8, 8, 1200), RNG.uniform(-3, 3, 3000)
-    tables = partial(chain._kernel, axis, centres, 0.05), partial(full_table, axis, centres, 0.05)
+    step = axis[1] - axis[0]
+    nearest, half = np.rint((centres - axis[0]) / step).astype(np.intp), int(np.ceil(chain.REACH * 0.05 / step))
+    tables = partial(chain._kernel, axis, centres, 0.05, nearest, half), partial(full_table, axis, centres, 0.05)
     yield Figure("grading/chain.py, full tables of kernels", "10x", ratio(tables))
     yield Figure("grading/one_latent.py, dot products that wake threads", "5x for 100,000 numbers", woken_threads)
     yield Figure("README.md, a second BLAS thread, widths 128, 256, 512", "0.94x, 0.75x, 0.75x", second_thread)

@@ -90,6 +90,10 @@ class SmoothLaw(Law):
         density = np.exp(self.log_prob(x))
         return density, density[:, None] * self.score(x)
 
+    def density_on_grid(self, *axes: Array) -> Array:
+        """Density p, (M,), on the product grid, as by `on_grid`."""
+        return self.on_grid(*axes)[0]
+
     def quadrature(self, spacing: float = 0.5, width: float = 9.0, law: SmoothLaw | None = None) -> tuple[Array, Array]:
         """Nodes and weights of the trapezoid rule for integrals of smooth functions, in one or two dimensions.
 
@@ -132,11 +136,11 @@ class SmoothLaw(Law):
         return self.axes(spacing, as_number(width, "width", low=0.0, high=LARGEST, open_low=True), law)
 
     def nodes(
-        self, spacing: float, law: SmoothLaw | None = None, least: float = 0.0
+        self, spacing: float, law: SmoothLaw | None = None, least: float = 0.0, with_score: bool = True
     ) -> Iterator[tuple[Array, Array, Array, Array]]:
         """Nodes of `quadrature` in blocks: x (n, D), mass p(x) · weight (n,), density p (n,) and score (n, D).
 
-        Nodes with a mass of at most `least` are left out.
+        Nodes with a mass of at most `least` are left out.  Without `with_score` the score is (n, 0).
         """
         (first, first_weights), *rest = self._checked_axes(spacing, 9.0, law)
         others, weights = (
@@ -146,7 +150,11 @@ class SmoothLaw(Law):
         rows = max(BLOCK // len(weights), 1)
         for start in range(0, len(first), rows):
             block = first[start : start + rows]
-            density, gradient = self.on_grid(block, *others)
+            if with_score:
+                density, gradient = self.on_grid(block, *others)
+            else:
+                density = self.density_on_grid(block, *others)
+                gradient = np.empty((len(density), 0))
             mass = density * np.multiply.outer(first_weights[start : start + rows], weights).ravel()
             seen = mass > least
             p = density[seen]
@@ -178,7 +186,11 @@ class SmoothLaw(Law):
             If f is NaN, or the results do not agree with 10 million nodes.
         """
         check_callable(f, "f", "x (M, D) → (M, n)")
-        return self.integrate(lambda x, density, score: as_arrays("f (M, n)", f(x), M=len(x)), spacing, rtol, law)
+
+        def value(x: Array, density: Array, score: Array) -> Array:
+            return as_arrays("f (M, n)", f(x), M=len(x))
+
+        return self.integrate(value, spacing, rtol, law, with_score=False)
 
     def integrate(
         self,
@@ -187,6 +199,7 @@ class SmoothLaw(Law):
         rtol: float,
         law: SmoothLaw | None = None,
         least: float = 0.0,
+        with_score: bool = True,
     ) -> Array:
         """`expectation` of a function of x (M, D), density p(x) (M,) and score (M, D), without nodes of little mass.
 
@@ -198,12 +211,14 @@ class SmoothLaw(Law):
             As for `expectation`, with its errors.
         least : float
             Largest mass of a node that is left out.
+        with_score : bool
+            Compute the score; otherwise f gets one of shape (M, 0).
         """
         rtol, least = as_number(rtol, "rtol", low=0.0), as_number(least, "least", low=0.0)
         before: Array | None = None
         while True:
             total, size = np.zeros(()), np.zeros(())
-            for x, mass, density, score in self.nodes(spacing, law, least):
+            for x, mass, density, score in self.nodes(spacing, law, least, with_score):
                 if len(x):
                     terms = mass[:, None] * f(x, density, score)
                     total, size = total + terms.sum(axis=0), size + np.abs(terms).sum(axis=0)
@@ -242,7 +257,7 @@ class SmoothLaw(Law):
                 raise ValueError(f"q must return log q(x) of shape ({len(x)},) for x {x.shape}, got {log_q.shape}")
             return (np.log(density) - log_q)[:, None]
 
-        return float(self.integrate(log_ratio, 2 * FINE, 1e-5, law)[0])
+        return float(self.integrate(log_ratio, 2 * FINE, 1e-5, law, with_score=False)[0])
 
     def entropy(self) -> float:
         """H(p) = −E log p, nats, by quadrature in one or two dimensions; ValueError for D > 2."""

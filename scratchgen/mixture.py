@@ -9,7 +9,7 @@ from typing import Literal, overload
 import numpy as np
 
 from scratchgen.blocks import by_blocks
-from scratchgen.law import MOST_NODES, SmoothLaw
+from scratchgen.law import MOST_NODES, SmoothLaw, product
 from scratchgen.likelihood import LOG_2PI, logsumexp, quiet_log, softmax
 from scratchgen.validation import (
     RNG,
@@ -392,7 +392,7 @@ class Mixture(SmoothLaw):
 
     def on_grid(self, *axes: Array) -> tuple[Array, Array]:
         """Density and gradient on a product grid; for diagonal covariances in the plane by products of matrices."""
-        if self.dimension != 2 or self.covariances[:, 0, 1].any():
+        if not self._factors:
             return super().on_grid(*axes)
         z, kernels = [], []
         for axis, means, variances in zip(
@@ -405,6 +405,15 @@ class Mixture(SmoothLaw):
         density = kernels[0] @ kernels[1].T
         gradient = np.stack([(kernels[0] * z[0]) @ kernels[1].T, kernels[0] @ (kernels[1] * z[1]).T], axis=-1)
         return density.ravel(), gradient.reshape(-1, 2)
+
+    def density_on_grid(self, *axes: Array) -> Array:
+        """Density on a product grid, without its gradient."""
+        return super().density_on_grid(*axes) if self._factors else np.exp(self.log_prob(product(*axes)))
+
+    @property
+    def _factors(self) -> bool:
+        """Whether the components are products of densities of two coordinates."""
+        return self.dimension == 2 and not self.covariances[:, 0, 1].any()
 
 
 def _narrowest(covariances: Array) -> float:

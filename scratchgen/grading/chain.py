@@ -52,7 +52,7 @@ class GridDensity(NamedTuple):
             if p.dimension != self.points.shape[1]:
                 raise ValueError(f"p must have {self.points.shape[1]} dimensions, as this grid, got {p.dimension}")
             axis = self.points[: round(len(self.points) ** (1 / p.dimension)), -1]
-            log_prob = quiet_log(p.on_grid(*[axis] * p.dimension)[0])
+            log_prob = quiet_log(p.density_on_grid(*[axis] * p.dimension))
         else:
             log_prob = as_arrays("p (M)", p, M=len(self.points))
         mass = np.exp(log_prob) * self.cell
@@ -228,17 +228,21 @@ class _Kernels(NamedTuple):
         """Sums over the kernels of each coarser grid, at the product grid of `axis`, (2^D, len(axis)^D)."""
         D, step = self.centres.shape[1], axis[1] - axis[0]
         parts = np.zeros((2**D, len(axis), len(axis) ** (D - 1)))
-        nearest = np.rint((self.centres[:, 0] - axis[0]) / step).astype(np.intp)
-        order, half = np.lexsort((nearest, self.part)), int(np.ceil(REACH * self.std / step))
-        strip = nearest[order] // (half + 1) + len(axis) * self.part[order]  # close kernels of one part
+        nearest = np.rint((self.centres - axis[0]) / step).astype(np.intp)  # nodes
+        order, half = np.lexsort((nearest[:, 0], self.part)), int(np.ceil(REACH * self.std / step))
+        strip = nearest[order, 0] // (half + 1) + len(axis) * self.part[order]  # close kernels of one part
         for here in np.split(order, np.flatnonzero(np.diff(strip)) + 1):
-            rows = slice(max(nearest[here[0]] - half - 1, 0), nearest[here[-1]] + half + 2)  # one more, for a tie
+            first, last = nearest[here[0], 0] - half, nearest[here[-1], 0] + half
+            rows = slice(first, last + 1)
             for block in np.array_split(here, 1 + len(here) * len(axis) // BLOCK):
-                kernel = self.mass[block, None] * _kernel(axis[rows], self.centres[block, 0], self.std)
+                centres = self.centres[block]
+                kernel = _kernel(axis[rows], centres[:, 0], self.std, nearest[block, 0] - first, half)
+                kernel *= self.mass[block, None]
                 if D == 1:
                     parts[self.part[here[0]], rows, 0] += kernel.sum(axis=0)
                 else:  # kernels factor over dimensions: one matrix product
-                    parts[self.part[here[0]], rows] += kernel.T @ _kernel(axis, self.centres[block, 1], self.std)
+                    other = _kernel(axis, centres[:, 1], self.std, nearest[block, 1], half)
+                    parts[self.part[here[0]], rows] += kernel.T @ other
         return parts.reshape(2**D, -1)
 
 
@@ -280,14 +284,13 @@ def _difference(
     return float(np.abs(other.sum(axis=0) - density).sum() / density.sum())
 
 
-def _kernel(axis: Array, centres: Array, std: float) -> Array:
+def _kernel(axis: Array, centres: Array, std: float, nearest: IntArray, half: int) -> Array:
     """N(axis; centre, std²) for every centre, (len(centres), len(axis)).
 
-    Values beyond REACH standard deviations are 0.  Leaving them out takes a tenth of the time of the full table.
+    Values at more than `half` nodes from the `nearest` one, which are REACH standard deviations away, are 0.  Leaving
+    them out takes a tenth of the time of the full table.
     """
-    step = axis[1] - axis[0]
-    half = int(np.ceil(REACH * std / step))
-    window = np.rint((centres - axis[0]) / step).astype(np.intp)[:, None] + np.arange(-half, half + 1)
+    window = nearest[:, None] + np.arange(-half, half + 1)
     values = np.exp(-0.5 * ((axis[window] - centres[:, None]) / std) ** 2) / ((2 * np.pi) ** 0.5 * std)
     kernel = np.zeros((len(centres), len(axis)))
     np.put_along_axis(kernel, window, values, axis=1)

@@ -186,6 +186,7 @@ def grade_bound(schedule: NoiseSchedule, eps_hat: EpsHat, data: Law, variance: s
 
     Examples
     --------
+    >>> from scratchgen import Mixture
     >>> p, schedule = Mixture([1.0], [[0.5]], [[[2.0]]]), NoiseSchedule.linear(5)
     >>> grade = grade_bound(schedule, lambda x, t: 0 * x, p)
     >>> grade.entropy < grade.least_bound < grade.bound, [round(level.bayes + level.excess, 6) for level in grade.noise]
@@ -249,7 +250,7 @@ def grade_kl_bound(
 
     Examples
     --------
-    >>> from scratchgen import VP
+    >>> from scratchgen import VP, Mixture
     >>> p, q = (Mixture([1.0], [[0.0]], [[[v]]]) for v in (1.5, 0.5))
     >>> def score_of_q(x, t):
     ...     return q.diffuse(*VP().level(t)).score(x)

@@ -91,7 +91,8 @@ def cosine_betas(T):
 def in_double(model):
     """The fitted model with float64 parameters: in float32 ε̂ changes by 1e-7 with the last bit of x_t."""
     twin = copy.copy(model)
-    twin.network_ = type(model.network_)(model.n_features_in_, model.hidden, dtype=np.float64)
+    n = model.network_.n_coordinate_features
+    twin.network_ = type(model.network_)(model.n_features_in_, model.hidden, n_coordinate_features=n, dtype=np.float64)
     twin.network_.parameters[:] = model.parameters_
     return twin
 

@@ -783,7 +783,7 @@ def of_grading():
     yield call("euler_density", grading.euler_density, sde=instance(PROCESS), score=score, times=falling, **resolution)
     grid = grading.chain_density([(lambda x: x, 1.0)], 1)
     normal = array("M", Mixture([1.0], [[0.0]], [[[2.0]]]).log_prob(grid.points))
-    yield call("GridDensity.kl_from", grid.kl_from, fixed="M", log_prob=normal)
+    yield call("GridDensity.kl_from", grid.kl_from, fixed="M", p=normal)
     eps = function(lambda x: 0.1 * x, results=[("(M,)", lambda x: x[:, 0])])
     at = {"scale": number(0.8), "std": positive(0.6)}
     other = instance(LINE, optional=True)
