@@ -330,6 +330,7 @@ THICK = 5.0  # tangential_std within which neighbouring needles keep that distan
 TILE = 12  # nodes a side of a tile of a grid
 NEAR = 9.0  # standard deviations beyond which a diffused needle counts as 0 on a grid
 MOST_NEEDLES = 100_000
+MOST_RADIANS = 10_000  # of the bend of an arm
 SCANNED = 20  # points a radian at which the zeros of `_distance` are looked for
 
 
@@ -351,6 +352,11 @@ class Pinwheel(Law):
         Bend of the arms, in radians; 0 for straight arms, negative to bend them clockwise.
     origin, unit : two numbers
         The law is that of (x − origin)/unit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of its range, or an arm is bent by 10,000 radians or more.
     """
 
     n_arms: int = 5
@@ -362,10 +368,17 @@ class Pinwheel(Law):
 
     def __post_init__(self) -> None:
         as_count(self.n_arms, "n_arms", minimum=2)
-        as_number(self.radial_std, "radial_std", low=SMALLEST, high=LARGEST)
+        as_number(self.radial_std, "radial_std", low=SMALLEST, high=80.0)  # exp(1 + 8 radial_std) is a float
         as_number(self.tangential_std, "tangential_std", low=SMALLEST, high=LARGEST)
         as_number(self.rate, "rate", low=-LARGEST, high=LARGEST)
         as_units(self.origin, self.unit, 2)
+        with np.errstate(over="ignore"):
+            turns = abs(self.rate) * np.exp(self._reach[1])
+        if not turns < MOST_RADIANS:
+            raise ValueError(
+                f"rate must bend an arm by less than {MOST_RADIANS:,} radians within {FARTHEST:g} radial_std, got "
+                f"{self.rate}, which bends it by {turns:.3g}; lower rate or radial_std"
+            )
 
     @property
     def dimension(self) -> int:
@@ -401,7 +414,7 @@ class Pinwheel(Law):
         """
         x = as_samples(x, dimension=2, model="the pinwheel") * self.unit + self.origin
         low, high = self._reach
-        turns = abs(self.rate) * (np.exp(high) - np.exp(low))
+        turns = abs(self.rate) * np.exp(high)
         grid = np.linspace(low, high, 100 + int(SCANNED * turns))
         along, _ = self._axes(np.arange(self.n_arms)[:, None], grid)
         log_volume = float(np.log(self.unit).sum())

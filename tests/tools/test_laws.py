@@ -244,7 +244,10 @@ def test_the_nodes_of_a_histogram_resolve_its_edges_and_another_law():
         board.quadrature(law=gaussians_1d())
 
 
-def test_noise_that_too_many_needles_would_resolve_is_refused():
+def test_a_pinwheel_of_too_many_turns_or_needles_is_refused():
+    for rate, radial_std in ((1e6, 0.3), (0.25, 10.0), (1e60, 80.0)):
+        with pytest.raises(ValueError, match=r"^rate must bend an arm by less than 10,000 radians .* lower rate"):
+            pinwheel(rate=rate, radial_std=radial_std)
     with pytest.raises(ArithmeticError, match=r"^std must leave noise that 100,000 needles resolve"):
         pinwheel().diffuse(1.0, 1e-6)
 
