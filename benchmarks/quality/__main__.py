@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Run the parts, or write the report."""
+    """Run the parts, or write the report; return 1 if a unit failed."""
     about = (__doc__ or "") + "".join(f"  {name:10}{text}\n" for name, (_, text) in PARTS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -46,6 +46,7 @@ def main() -> int:
         warnings.filterwarnings("ignore", usual)
     folder = options.folder.resolve()
     given = Options(folder, options.models or folder / "models", options.quick, tuple(options.seeds))
+    n_failed = 0
     for part in options.parts or PARTS:
         if part == "report":
             report.write(given)
@@ -54,8 +55,8 @@ def main() -> int:
         if options.list:
             print(*(f"{unit.part}, {unit.name}, seed {unit.seed}" for unit in units), sep="\n")
         else:
-            run(units, given, options.again)
-    return 0
+            n_failed += run(units, given, options.again)
+    return int(n_failed > 0)
 
 
 if __name__ == "__main__":

@@ -105,8 +105,12 @@ def read(folder: Path, part: str) -> dict[tuple[str, int], Record]:
     return {(record["name"], record["seed"]): record for record in map(json.loads, lines)}
 
 
-def run(units: Iterable[Unit], options: Options, again: bool = False) -> None:
-    """Run the units whose records are missing or out of date, and write each record as soon as it is there."""
+def run(units: Iterable[Unit], options: Options, again: bool = False) -> int:
+    """Run the units whose records are missing or out of date, and write each record as soon as it is there.
+
+    A unit that raises an error is reported, and the others run; the result is the number of such units.
+    """
+    n_failed = 0
     processor, versions = machine(("numpy", "scipy", "scikit-learn"))
     for unit in units:
         records = read(options.folder, unit.part)
@@ -116,7 +120,12 @@ def run(units: Iterable[Unit], options: Options, again: bool = False) -> None:
             continue
         say(f"{unit.part}, {unit.name}, seed {unit.seed} ...")
         began = time.process_time()
-        result = unit.run()
+        try:
+            result = unit.run()
+        except Exception as error:
+            say(f"  failed: {type(error).__name__}: {error}")
+            n_failed += 1
+            continue
         spent = time.process_time() - began
         records[unit.name, unit.seed] = {
             "name": unit.name,
@@ -135,6 +144,7 @@ def run(units: Iterable[Unit], options: Options, again: bool = False) -> None:
         write_atomically(options.folder / f"{unit.part}.jsonl", lambda file, text=text: file.write(text.encode()))
         shown = {name: value for name, value in _rounded(result).items() if isinstance(value, int | float)}
         say(f"  {spent:.1f} s of CPU time; {', '.join(f'{name} {value:g}' for name, value in shown.items())}")
+    return n_failed
 
 
 def say(line: str) -> None:

@@ -481,8 +481,8 @@ Validation bits of a DDPM that has the network of `sde best`, trained on four fi
 schedule and the variance of the reverse steps differ; "optimal" and "optimal-diag" are estimated on training images."""
 PLANE_TEXT = """\
 KL(p‖p_θ), nats, after training on 10,000 points; 0 is best. The bound of a score SDE is (34) and that of a DDPM is (21)
-minus the entropy, both by quadrature, without Monte Carlo error; that of a VAE is from 10,000 points. The exact KL of a
-score SDE is that of its probability flow, on 1000 points, with its standard error."""
+minus the entropy, both by quadrature, or with a standard error from 10,000 points; that of a VAE is from 10,000 points.
+The exact KL of a score SDE is that of its probability flow, on 1000 points, with its standard error."""
 TABLES_TEXT = """\
 Penguins: minus the mean log-likelihood, or its bound, of a fifth of the rows, after training on the others. The rows
 have units, so that only differences mean something; less is better."""

@@ -86,6 +86,16 @@ def test_a_result_is_kept_until_its_settings_change(options, capsys):
     assert len(records.read(options.folder, "part")) == 1
 
 
+def test_a_unit_that_fails_does_not_stop_the_others(options, capsys):
+    def fail():
+        raise ArithmeticError("a cause")
+
+    units = [records.Unit("part", name, 0, None, what) for name, what in (("bad", fail), ("good", lambda: {"x": 1.0}))]
+    assert records.run(units, options) == 1
+    assert "failed: ArithmeticError: a cause" in capsys.readouterr().err
+    assert list(records.read(options.folder, "part")) == [("good", 0)]
+
+
 def test_a_model_is_trained_once(options, monkeypatch):
     x = datasets.two_moons().sample(40, rng=0)
     first, seconds = records.trained(ScoreSDE(hidden=(4,), n_steps=2, rng=0), x, options)
@@ -160,6 +170,16 @@ def test_differences_are_paired():
     other = {"bits": 2.5, "rows": [1.5, 3.5], "seconds": 2.0}
     *_, row, _ = report.ablations_table({(ablations.BASE, 0): base, ("half the batch", 0): other})
     assert row == "| half the batch | 2.5000 | +0.5000 ± 0.0000 | 2 |"
+
+
+def test_a_bound_that_no_quadrature_settles_is_a_mean_over_points(monkeypatch):
+    law = datasets.eight_gaussians()
+    model, x = ScoreSDE(hidden=(4,), n_steps=2, rng=0).fit(law.sample(40, rng=0)), law.sample(2000, rng=1)
+    exact = plane.kl_bound(model, law, x)
+    assert set(exact) == {"bound"}
+    monkeypatch.setattr(plane, "grade_kl_bound", lambda *_: 1 / 0)
+    found = plane.kl_bound(model, law, x)
+    assert abs(found["bound"] - exact["bound"]) < 6 * found["bound_error"]
 
 
 def test_kl_is_the_mean_of_log_ratios():
