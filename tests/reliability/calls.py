@@ -1094,7 +1094,12 @@ def of_constructors():
     layers = {k: v for k, v in vae_sizes().items() if "hidden" in k} | {"activation": choice("tanh"), **dtype()}
     nets = {"n_levels": count(4, 2, optional=True), "batch_size": count(3, optional=True), **train}
     yield call("VAE", fit_with(scratchgen.VAE, whole), **decoder, **layers, **nets)
-    net = {"hidden": widths(), "n_coordinate_features": count(1, 0), "weight_decay": number(0.1, low=0.0), **train}
+    net = {
+        "hidden": widths(),
+        "n_coordinate_features": count(1, 0, optional=True),
+        "weight_decay": number(0.1, low=0.0),
+        **train,
+    }
     net |= {"network": choice("residual"), "dropout": number(0.2, 0.0, 1.0)}
     net |= {"ema_decay": number(0.9, 0.0, 1.0), "n_levels": count(4, 2, optional=True), "batch_size": count(3)}
     chain = Arg(SCHEDULE, {k: v for k, v in schedule().bad.items() if k != "None"})

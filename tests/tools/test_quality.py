@@ -1,7 +1,6 @@
 """`python -m benchmarks.quality` and `benchmarks.pretrain`: units, records, floors, the page, and shipped models."""
 
 import json
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -13,8 +12,6 @@ from benchmarks.quality.parts import PARTS
 from scratchgen import ScoreSDE, datasets, load
 from scratchgen.likelihood import log_bin_mass
 from scratchgen.models.files import SHIPPED
-
-needs_matplotlib = pytest.mark.skipif(find_spec("matplotlib") is None, reason="figures need matplotlib")
 
 
 @pytest.fixture
@@ -116,43 +113,6 @@ def test_a_change_of_a_recipe_changes_what_is_trained(options):
 
 
 # --- the command and the page ----------------------------------------------------------------------------------------
-
-
-@needs_matplotlib
-@pytest.mark.skipif(find_spec("sklearn") is None, reason="the classifier of --quick is scikit-learn's")
-def test_units_of_every_kind_fill_the_page(options, tmp_path):
-    wanted = {
-        "digits": ["KDE memoriser", "sde best", "sde labels"],
-        "ablations": [ablations.BASE],
-        "chains": ["log-SNR 4.5 to -7, T = 25; optimal-diag"],
-        "plane": ["eight_gaussians, ddpm default", "checkerboard, gmm best"],
-        "tables": ["ppca best"],
-        "canary": ["20 more copies"],
-        "curves": ["recipe"],
-        "times": ["sde / 8"],
-    }
-    assert set(wanted) == set(PARTS)
-    for part, names in wanted.items():
-        records.run([unit(part, name, options) for name in names], options)
-    report.write(options)
-    page = (tmp_path / "QUALITY.md").read_text()
-    for i in range(1, 8):
-        assert f"## Evidence {i}: " in page
-    in_tables = ("digits", "ablations", "plane", "tables", "canary")
-    heads = [name.split(", ")[-1] for part in in_tables for name in wanted[part]]
-    assert all(f"| {head} |" in page for head in heads)
-    figures = sorted(path.stem for path in tmp_path.glob("*.png"))
-    assert figures == ["curves", "distances", "grid", "nearest", "times"]
-    assert all(f"]({name}.png)" in page for name in figures)
-    assert "**With --quick: the numbers mean nothing.**" in page
-    numbers = json.loads((tmp_path / "recipes.json").read_text())
-    assert numbers["digits sde best"][0]["n_seeds"] == 1
-    assert {row["data"] for row in numbers["plane gmm best"]} == {"checkerboard"}
-    assert "other settings" not in page
-    records.run([unit("tables", "ppca best", options)._replace(about="other")], options)
-    assert "**1 of them have other settings than the code has now.**" in report.source(
-        report.in_order("tables", options), "tables"
-    )
 
 
 def test_a_target_is_judged_by_the_mean_over_seeds():
