@@ -62,7 +62,10 @@ class Histogram(Law):
                 f"weights must have the shape {cells} of the cells of edges_1 and edges_2, got {weights.shape}"
             )
         if weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
-            raise ValueError("weights must be non-negative and sum to 1; divide them by their sum")
+            raise ValueError(
+                f"weights must be non-negative and sum to 1, got the least {weights.min():g} and the sum "
+                f"{weights.sum():g}; divide them by their sum"
+            )
         freeze(self, weights=weights / weights.sum())
         object.__setattr__(self, "edges", edges)
 

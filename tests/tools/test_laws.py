@@ -135,6 +135,27 @@ def test_a_histogram_is_the_law_of_its_cells():
     np.testing.assert_allclose((mass * centred.T) @ centred, blurred.covariance(), atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("edges_1", "weights", "message"),
+    [
+        ([0.0, 0.0, 1.0], np.full((2, 1), 0.5), "edges_1 must be two or more rising numbers"),
+        ([0.0, 1.0], np.full((2, 1), 0.5), r"weights must have the shape \(1, 1\)"),
+        ([0.0, 1.0, 2.0], [[1.5], [-0.5]], "weights must be non-negative and sum to 1"),
+    ],
+)
+def test_a_histogram_needs_rising_edges_and_probabilities(edges_1, weights, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Histogram(edges_1, [0.0, 1.0], weights)
+
+
+def test_the_laws_of_the_plane_have_short_names():
+    board = checkerboard()
+    assert repr(board) == "Histogram(4 x 4 cells)"
+    assert repr(board.diffuse(0.5, 0.1)) == "BlurredHistogram(Histogram(4 x 4 cells), std [0.1 0.1])"
+    needles = pinwheel().diffuse(1.0, 0.5)
+    assert needles.detail_within(np.zeros(2), np.ones(2), 9.0) == needles.detail > 0.5
+
+
 def test_the_density_of_a_pinwheel_is_its_integral_over_r_and_s():
     """Without noise the density has mass 1, the entropy and the covariance; with noise it is a double integral."""
     law = pinwheel()
