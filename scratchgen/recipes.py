@@ -1,4 +1,4 @@
-"""Recipes: arguments that are good for a kind of data, with what they reach and how long they take.
+"""Recipes: arguments that are good for a kind of data, with the numbers that they reach and their CPU time.
 
 There are three kinds of data: the digits, sets of points in the plane, and tables of real numbers.  `digits`, `plane`
 and `tables` return a configured model without a fit.  A recipe fixes the number of steps, so that its result does not
@@ -47,7 +47,7 @@ FAMILIES: dict[str, type[Estimator]] = {
 
 
 class Measured(NamedTuple):
-    """What the models of a recipe reached on one data set, by `python -m benchmarks.quality`."""
+    """The numbers that the models of a recipe reached on one data set, by `python -m benchmarks.quality`."""
 
     data: str
     metric: str  # with its unit

@@ -1,4 +1,4 @@
-"""What each choice is worth, on the validation part of the training images: one change of a recipe at a time."""
+"""The effect of each choice on the bits of validation images: one change of a recipe at a time."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Unit(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """What all parts need: how much work, and where results and models are kept."""
+    """The amount of work, and the folders of results and models, for all parts."""
 
     folder: Path  # of the records and figures
     models: Path  # of the trained models

@@ -249,7 +249,7 @@ def bits_table(digits: Records) -> Iterator[str]:
 
 
 def kind(name: str) -> str:
-    """What the bits of a family are."""
+    """Kind of the bits of a family: exact, or a bound."""
     family = name.split()[0]
     if name in FLOORS:
         return "exact" if name != "class Gaussians" else "bound by uniform noise"
@@ -368,7 +368,7 @@ TARGETS = (
 
 
 def targets(found: dict[str, Records]) -> Iterator[str]:
-    """The targets, and what was measured."""
+    """The targets beside the measured numbers."""
     rows = []
     for target in TARGETS:
         wanted = " and ".join(
@@ -448,7 +448,7 @@ FIGURES = {
     ),
     "nearest": (
         "Evidence 3: the samples nearest to training images",
-        "Of 1080 samples, the ten that are nearest to a training image, above this image.",
+        "The ten of 1080 samples that are nearest to a training image. Each stands above its training image.",
         "digits",
     ),
     "distances": (

@@ -301,7 +301,7 @@ class DiffusionModel(NetworkModel):
     def _statistics(self, x: Array, mean: Array, scale: Array, labels: IntArray | None) -> dict[str, Array]:
         """Histograms of the data and of the classes, and covariance of the scaled data, for a `CategoricalDenoiser`.
 
-        They are (D, n_levels), (n_classes, D, n_levels) and (D, D), or empty.
+        Their shapes are (D, n_levels), (n_classes, D, n_levels) and (D, D); without levels they are empty.
         """
         if self.prediction != "levels" or self.n_levels is None:
             return dict.fromkeys(("histograms_", "class_histograms_", "covariance_"), np.zeros(0))

@@ -236,7 +236,7 @@ Bend = tuple[Array, Array]  # σ'(z) and σ''(z) dz
 
 
 def _activate(z: Array, dz: Array) -> tuple[Array, Array, Bend]:
-    """σ(z), its derivative σ'(z) dz, and what the backward pass of both needs."""
+    """σ(z), its derivative σ'(z) dz, and the two numbers that the backward pass of both needs."""
     bend = silu_curvature(z) * dz
     value, slope = silu_and_slope(z.copy())
     return value, slope * dz, (slope, bend)

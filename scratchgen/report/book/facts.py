@@ -14,7 +14,7 @@ from scratchgen.museum import tour
 
 
 class Mistake(NamedTuple):
-    """A mistake of the museum, and what it does to the numbers of a row."""
+    """A mistake of the museum, and its effect on the numbers of a row."""
 
     text: str
     origin: str

@@ -33,7 +33,7 @@ def sample(x, noise):
 
 
 def audit_me():
-    """What `scratchgen audit my_ddpm.py` asks for: your functions by the names of the audit, and your convention."""
+    """Your functions by the names of the audit, and your convention, for `scratchgen audit my_ddpm.py`."""
     return {
         "betas": betas,
         "zero_based": True,  # the first step has the index 0

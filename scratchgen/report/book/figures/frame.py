@@ -1,4 +1,4 @@
-"""What all pictures share: style, colours, and the register of drawing functions."""
+"""Style, colours and the register of drawing functions, for all pictures."""
 
 from __future__ import annotations
 
