@@ -14,9 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks import summary, targets
+from benchmarks import targets
 from benchmarks.machine import machine
-from benchmarks.markdown import publish, replace_table
+from benchmarks.markdown import publish
 from benchmarks.timing import LIMIT, pin_to_one_core, start_with_one_thread, time_case
 
 COMPARED = ("training", "sampling", "em")  # suites of cases that several libraries run
@@ -36,7 +36,6 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (default 9, quick 3)")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="all numbers of every round")
     parser.add_argument("--markdown", type=Path, default=None, metavar="FILE", help="replaces the tables in FILE")
-    parser.add_argument("--summary", type=Path, default=None, metavar="FILE", help="replaces the one table in FILE")
     options = parser.parse_args()
     unknown = set(options.suites) - set(SUITES)
     if unknown:
@@ -47,8 +46,6 @@ def main() -> int:
     publish(report(options.suites, options.quick, rounds, record), options.markdown)
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=1, default=vars) + "\n", encoding="utf-8")
-    if options.summary is not None:
-        replace_table(options.summary, "\n".join(summary.report(record)))
     return int(any(timing.disagreeing for suite in COMPARED for timing in record.get(suite, [])))
 
 

@@ -333,7 +333,7 @@ def other_figures() -> Iterator[Figure]:
     tables = partial(chain._kernel, axis, centres, 0.05, nearest, half), partial(full_table, axis, centres, 0.05)
     yield Figure("grading/chain.py, full tables of kernels", "10x", ratio(tables))
     yield Figure("grading/one_latent.py, dot products that wake threads", "5x for 100,000 numbers", woken_threads)
-    yield Figure("README.md, a second BLAS thread, widths 128, 256, 512", "0.94x, 0.75x, 0.75x", second_thread)
+    yield Figure("RESULTS.md, a second BLAS thread, widths 128, 256, 512", "0.94x, 0.75x, 0.75x", second_thread)
     yield Figure("`import scratchgen` with scipy.special", "2.2x", imports)
     yield Figure("sde/flow.py, errors of log p over rtol", "0.1", flow_error)
     yield Figure("mixture.py, errors of quadrature at spacings 0.5, 0.15", "1e-04, 1e-11", quadrature_errors)

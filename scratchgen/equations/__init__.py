@@ -1,7 +1,7 @@
 """The table of the deck's 34 equations, and of propositions and running code beside them.
 
-A row has a statement, an erratum, a function of the package and a check.  `scratchgen verify`, the table in the README
-and the tests read this table.  A check runs the package's function on one fixed problem.  Another function can take
+A row has a statement, an erratum, a function of the package and a check.  `scratchgen verify`, the book and the tests
+read this table.  A check runs the package's function on one fixed problem.  Another function can take
 its place: `check(row, {"ddpm.q_posterior": mine})`.
 
 `deck` holds the 34 equations, `propositions` the propositions that complete them, and `running` the loops, networks

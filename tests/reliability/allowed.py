@@ -54,7 +54,7 @@ ALLOWED = [
     ("vae.train", "draw", ".*", "a visible loop; Python names the missing part of the tuple"),
     ("check_step", ".*", ".*", "the loops pass their own numbers; types without a dot product get a named error"),
     ("sde.predict_score", "t", "one element", "equal, but an array of times gives the dtype of x, as for (N,)"),
-    ("ddpm.train_step", "network|t|weight", ".*", "the lines that README.md shows; the loop `train` checks"),
+    ("ddpm.train_step", "network|t|weight", ".*", "Algorithm 1 as the book shows it; the loop `train` checks"),
     ("train_on_synthetic", "labels|labels_y", "too large", "the classes are those of both arrays together"),
     ("drop_labels", "labels", "too large", "the network knows the number of classes"),
     (".*", "verbose", "True|np.True_", "False, True or a number are documented"),

@@ -24,7 +24,6 @@ from benchmarks import (
     rows,
     sampling,
     solvers,
-    summary,
     tables,
     targets,
     training,
@@ -189,27 +188,6 @@ def test_a_target_is_judged_at_its_worst_case():
     assert list(targets.report({}))[2:] == []
 
 
-def test_the_summary_has_all_peers_of_a_case_in_one_row():
-    trained = Timing(summary.CASES[0], {"scratchgen": [1e-3], "torch, eager": [4e-3], LIMIT: [5e-4]}, {}, 0.0)
-    sampled = Timing(summary.CASES[8], {"scratchgen": [2e-2], "jax.lax.fori_loop": [1e-2]}, {}, 0.0)
-    header, _, *rows = summary.report({"training": [trained], "sampling": [sampled]})
-    assert rows == [
-        f"| {summary.CASES[0]} | 1 | 4.00 | – | – | – | – | – | 2.00 |",
-        f"| {summary.CASES[8]} | 20 | – | – | – | 0.50 | – | – | – |",
-    ]
-    assert all(row.count("|") == header.count("|") for row in rows)
-
-
-def test_the_summary_distinguishes_missing_peers_from_peers_without_such_work():
-    """In one case: no JAX, a torch with different results, and diffusers without such a solver."""
-    sides = {"scratchgen": lambda: lambda: sum(range(1000)), "torch.inference_mode": lambda: lambda: None}
-    case = Case(summary.CASES[10], sides, lambda: {"torch.inference_mode": 1.0}, 1e-5, missing=["jax.lax.fori_loop"])
-    timing = time_case(case, 2)
-    assert timing.missing == ["jax.lax.fori_loop"]
-    *_, row = summary.report({"sampling": [timing]})
-    assert row.split(" | ")[2:] == ["disagrees", "–", "–", "missing", "–", "–", "– |"]
-
-
 def test_every_peer_of_a_case_is_timed_or_missing():
     """For every set of installed libraries, no side is left out silently."""
     for case in (*training.cases(), *sampling.cases()):
@@ -250,11 +228,6 @@ def test_an_ablation_runs_changed_code_and_restores_the_package():
     assert np.array_equal(other(network, x)[0], network.vjp(x)[0])
     with pytest.raises(ValueError, match=r"MLP\.vjp no longer contains 'nothing like it'"):
         ablations.rewritten(mlp.MLP.vjp, ("nothing like it", ""))
-
-
-def test_the_summary_names_existing_cases():
-    names = {case.name for suite in (training, sampling) for case in suite.cases()} | {size.name for size in em.SIZES}
-    assert set(summary.CASES) <= names
 
 
 def test_costs_of_parts_exist_at_least_for_numpy():

@@ -1,16 +1,17 @@
-"""The examples in the README run, and the modules and numbers that it names exist."""
+"""README.md: every block runs as printed, every number in a block is reproduced, and every name and path exists."""
 
-import ast
-import inspect
 import re
+import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
+import pytest
 
-from scratchgen.ddpm import train_step
-from scratchgen.equations import EQUATIONS, PROPOSITIONS, check
+from scratchgen import datasets
+from scratchgen.equations import EQUATIONS
+from scratchgen.equations.row import through
 from scratchgen.museum.tour import EXHIBITS, UNSEEN
-from scratchgen.report.verify import as_markdown
+from scratchgen.report import cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -20,41 +21,53 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_examples_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+def numbers(text):
+    return [float(number) for number in re.findall(r"(?<![\w.])-?\d*\.\d+", text)]
+
+
+def promised(comment):
+    """The values of a comment and their tolerances: "1.66 ± .03", or half a unit of the last digit."""
+    for value, tolerance in re.findall(r"(\d*\.\d+)(?: ± (\.\d+))?", comment.partition(";")[0]):
+        yield float(value), float(tolerance or 0.5 * 10 ** -len(value.partition(".")[2]))
+
+
+def test_it_is_one_sitting_long():
+    assert README.count("\n") <= 150
+    assert max(len(line) for line in README.splitlines() if not line.startswith(("|", "python3", "!["))) <= 122
+
+
+def test_the_python_example_prints_the_numbers_that_stand_beside_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    namespace = {}
-    for example in blocks("python"):
-        if "import torch" in example:  # see tests/oracles/test_torch_examples.py
-            continue
-        shortened = example.replace("n_steps=2000", "n_steps=200")
-        exec(compile(shortened, "README.md", "exec"), namespace)
-    bound, entropy = map(float, capsys.readouterr().out.split())
-    assert entropy == namespace["truth"].entropy()
-    assert bound > entropy
-    assert np.isclose(namespace["model"].score(namespace["x"]), namespace["model"].log_prob(namespace["x"]).mean())
+    (example,) = (block for block in blocks("python") if "torch" not in block)  # tests/oracles has that with torch
+    assert 10 <= len(example.splitlines()) <= 15
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    comments = [line.partition("#")[2] for line in example.splitlines() if line.startswith("print(")]
+    for line, comment in zip(printed, comments, strict=True):
+        values = list(promised(comment.replace("],", "; ")))
+        assert len(numbers(line)) == len(values) > 0
+        for number, (value, tolerance) in zip(numbers(line), values, strict=True):
+            assert number == pytest.approx(value, abs=tolerance)
     assert (tmp_path / "model.npz").exists()
-    check = namespace["check"]
-    assert f'"{check.diagnosis}"' in README
-    assert f"residual {check.residual:.1e}, tolerance {check.tolerance:.0e}" in README
 
 
-def test_the_algorithm_that_it_shows_is_the_one_that_runs():
-    """The same statements as in `ddpm.train_step`, without its docstring and annotations."""
-    shown = ast.parse(next(example for example in blocks("python") if "def train_step" in example)).body[0]
-    running = ast.parse(inspect.getsource(train_step)).body[0]
-    assert [argument.arg for argument in shown.args.args] == [argument.arg for argument in running.args.args]
-    assert ast.unparse(shown.body) == ast.unparse(running.body[1:])
+def test_what_it_says_of_the_law_is_true():
+    law = datasets.eight_gaussians()
+    assert "the law itself has 1.435 on these rows" in README
+    assert -law.log_prob(law.sample(2000, rng=1)).mean() == pytest.approx(1.435, abs=5e-4)
+    assert "the law has 1.0155" in README
+    assert law.covariance()[0, 0] ** 0.5 == pytest.approx(1.0155, abs=5e-5)
 
 
-def test_the_table_of_equations_is_the_packages():
-    results = [(row, check(row)) for row in EQUATIONS + PROPOSITIONS]
-    assert f"\n{as_markdown(results)}\n" in README, "run: scratchgen verify --markdown"
-
-
-def test_the_museum_is_as_large_as_it_says():
-    assert f"a museum of {len(EXHIBITS)} bugs" in README
-    assert len(UNSEEN) == 3
-    assert "three that no fixed" in README
+def test_the_commands_of_a_console_run_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = [line for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(commands) == 3
+    for command in commands:
+        program, *arguments = shlex.split(command.removeprefix("$ "))
+        assert program == ".venv/bin/scratchgen"
+        assert cli.main(arguments) == 0
+    assert len((tmp_path / "samples.csv").read_text().splitlines()) == 1001
 
 
 def test_there_are_two_commands_and_each_sets_itself_up():
@@ -65,16 +78,33 @@ def test_there_are_two_commands_and_each_sets_itself_up():
     assert ".venv/bin/python -m pytest" in tests
 
 
-def test_every_module_it_lists_exists_and_every_module_is_listed():
-    house = README.split("## The house")[1].split("##")[0]
-    listed = {name.rstrip("/").removesuffix(".py") for name in re.findall(r"`([a-z_]+(?:\.py|/))`", house)}
-    existing = {
-        path.stem for path in (ROOT / "scratchgen").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
-    }
-    assert listed <= existing
-    assert existing - listed <= {"__init__", "__main__", "blocks", "validation", "files"}
-    assert {
-        f"def {name}(" in (ROOT / path).read_text()
-        for path, names in re.findall(r"\]\((scratchgen/\S+\.py)\): (`.*?) \|", README)
-        for name in re.findall(r"`(\w+)`", names)
-    } == {True}
+def test_every_file_and_function_of_the_reading_order_exists():
+    rows = re.findall(r"^\| [^|]+ \| (\(\d.*?) \| (.*) \|$", README, flags=re.MULTILINE)
+    assert len(rows) >= 5
+    for equations, places in rows:
+        for path, names in re.findall(r"\[`\S+`\]\((scratchgen/\S+\.py)\): ((?:`\w+`(?:, )?)+)", places):
+            for name in re.findall(r"`(\w+)`", names):
+                assert f"def {name}(" in (ROOT / path).read_text(), (path, name)
+        named = {int(n) for n in re.findall(r"\d+", equations)}
+        functions = {row.function.rpartition(".")[2] for row in EQUATIONS if int(row.name) in named}
+        assert functions & set(re.findall(r"`(\w+)`", places)), equations
+
+
+def test_every_link_leads_to_a_file():
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+def test_every_module_that_a_command_runs_exists():
+    modules = set(re.findall(r"python -m ([\w.]+)", README)) - {"venv", "pytest"}
+    assert {"benchmarks.quality", "benchmarks.race", "benchmarks.front"} <= modules
+    assert all(find_spec(name) for name in modules)
+
+
+def test_counts_are_those_of_the_package():
+    assert f"a museum of {len(EXHIBITS)}\nbugs" in README
+    assert len(UNSEEN) == 3
+    assert "and three that no fixed problem sees" in README
+    assert f"| {len(EQUATIONS)} of {len(EQUATIONS)} |" in README
+    idle = [row for row in EQUATIONS if not through(row, EQUATIONS)]
+    assert f"| {len(idle)} of them are theory only" in README
