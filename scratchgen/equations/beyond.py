@@ -353,6 +353,7 @@ BEYOND: tuple[Row, ...] = (
         flow_order,
         runs_in=("DDPM.sample", "ScoreSDE.sample"),
         use="Sees any mistake that costs an order, without knowing the formula of the sampler",
+        slug="flow-order",
         latex=(
             r"\text{error of DDIM} = O \left( \frac{1}{n} \right), \qquad \text{error of DPM-Solver++(2M)} = O "
             r"\left( \frac{1}{n^2} \right)"
@@ -405,6 +406,7 @@ BEYOND: tuple[Row, ...] = (
         lambda f: check_law_moments(lambda *a: f("ddpm.law_moments")(SCHEDULE, *a), SCHEDULE),
         runs_in=("DDPM.elbo", "DDPM.iwae", "DDPM.sample"),
         use="Gives σ² in every dimension from a predicted law, without training or an estimate",
+        slug="law-variance",
         latex=(
             r"\operatorname{Var}(x_{t-1,d} \mid x_t) = \tilde{\beta}_t^2 + B_t^2 \operatorname{Var}(x_{0d} \mid "
             r"x_t), \qquad B_t = \frac{\bar{\alpha}_{t-1} \beta_t^2}{\bar{\beta}_t^2}"
@@ -418,6 +420,7 @@ BEYOND: tuple[Row, ...] = (
         tilted_score,
         theory_only="exact for mixtures only; the models guide their networks",
         use="Gives the exact target that guided samples miss, so that a guidance rule can be graded",
+        slug="tilt",
         latex=(
             r"\nabla \log \left[ \text{diffused } p(x) \left( \frac{p(x \mid y)}{p(x)} \right)^w \right] \ne (1 "
             r"- w) \nabla \log p_t(x) + w \nabla \log p_t(x \mid y), \qquad \text{unless } w \in \{ 0, 1 \}"
@@ -444,6 +447,7 @@ BEYOND: tuple[Row, ...] = (
         conservative_score,
         theory_only="networks of the package predict noise, and their score is −ε̂/std",
         use="Examines a score, or a network, without a reference: clipping x̂₀ makes the field no gradient",
+        slug="conservative-score",
         latex=(
             r"\frac{\partial s_d}{\partial x_e} = \frac{\partial s_e}{\partial x_d}, \qquad \mathbb{E} \, s(x) "
             r"\, x^\top = -I"
@@ -488,6 +492,7 @@ BEYOND: tuple[Row, ...] = (
         ),
         theory_only="quadrature in two dimensions; DDPM.elbo draws its noise",
         use="Shows that a bound in bits is one: a density in place of a mass breaks it",
+        slug="level-bound",
         latex=(
             r"\sum_x \exp(\mathrm{ELBO}(x)) \le 1, \qquad \mathbb{E}_P[-\mathrm{ELBO}] \ge H(P), \qquad "
             r"\text{for any } \hat{\varepsilon}"
@@ -527,6 +532,7 @@ BEYOND: tuple[Row, ...] = (
         lambda f: check_iwae_ladder(f("vae.iwae_table"), JOINT, Q),
         theory_only="sums over all tuples; the models draw",
         use="Catches bounds whose exponential has the right mean, such as one that uses the first draw only",
+        slug="iwae",
         latex=(
             r"\mathrm{ELBO} = L_1 \le L_2 \le \cdots \to \log p(x), \qquad L_n = \log p(x) \text{ for every } n "
             r"\text{ at } q = p(z \mid x)"

@@ -47,6 +47,7 @@ EQUATIONS: tuple[Row, ...] = (
         "likelihood.cross_entropy_discrete",
         em.cross_entropy,
         theory_only="the objective for tables; the models maximise it on data, by (8), (14), (18) or (21)",
+        slug="maximum-likelihood",
         latex=(
             r"\theta = \operatorname*{argmax}_\theta \mathbb{E}_p \log p_\theta(x), \qquad -\mathbb{E}_p \log "
             r"p_\theta(x) = H(p) + \mathrm{KL}(p \,\|\, p_\theta)"
@@ -59,6 +60,7 @@ EQUATIONS: tuple[Row, ...] = (
         "likelihood.kl_discrete",
         lambda f: check_kl(f("likelihood.kl_discrete"), P, Q[:, 1] / Q[:, 1].sum()),
         theory_only="a divergence of tables; the grades of trained models are divergences of densities, by quadrature",
+        slug="smallest-kl",
         latex=(
             r"\theta = \operatorname*{argmin}_\theta \mathrm{KL}(p \,\|\, p_\theta), \qquad \mathrm{KL}(p "
             r"\,\|\, p_\theta) = -H(p) - \mathbb{E}_p \log p_\theta(x)"
@@ -71,6 +73,7 @@ EQUATIONS: tuple[Row, ...] = (
         "variational.posterior_table",
         lambda f: check_latent_posterior(f("variational.posterior_table"), JOINT),
         theory_only="sums over tables; models have densities",
+        slug="bayes-rule",
         latex=r"p(z \mid x) = \frac{p(x, z)}{\int p(x, z) \, dz}",
     ),
     Row(
@@ -80,6 +83,7 @@ EQUATIONS: tuple[Row, ...] = (
         "variational.posterior_kl_table",
         lambda f: check_posterior_kl(f("variational.posterior_kl_table"), JOINT, Q),
         theory_only="sums over tables; models have densities",
+        slug="posterior-kl",
         latex=r"\phi = \operatorname*{argmin}_\phi \mathrm{KL}(q_\phi(z \mid x) \,\|\, p(z \mid x))",
     ),
     Row(
@@ -89,6 +93,7 @@ EQUATIONS: tuple[Row, ...] = (
         "variational.elbo_table",
         lambda f: check_elbo(f("variational.elbo_table"), JOINT, Q),
         theory_only="sums over tables; models have densities",
+        slug="elbo",
         latex=(
             r"\mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x)) = \log p(x) - \mathbb{E}_{z \sim q} \left[ \log "
             r"\frac{p(x, z)}{q(z \mid x)} \right]"
@@ -101,6 +106,7 @@ EQUATIONS: tuple[Row, ...] = (
         "variational.linear_gaussian_mean_field",
         lambda f: check_mean_field(f("variational.linear_gaussian_mean_field"), X, W, MU, NOISE),
         theory_only="no model restricts q to independent latents: where the posterior is Gaussian, q is the posterior",
+        slug="best-q",
         latex=(
             r"\operatorname*{argmin}_q \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x)) = \operatorname*{argmax}_q "
             r"\mathrm{ELBO}(q)"
@@ -113,6 +119,7 @@ EQUATIONS: tuple[Row, ...] = (
         "variational.elbo_split_table",
         lambda f: check_split_elbo(f("variational.elbo_split_table"), DECODER, PRIOR, Q),
         theory_only="sums over tables; models have densities",
+        slug="elbo-split",
         latex=(r"\mathrm{ELBO}(q) = \mathbb{E}_{z \sim q} \log p(x \mid z) - \mathrm{KL}(q(z \mid x) \,\|\, p(z))"),
     ),
     Row(
@@ -129,6 +136,7 @@ EQUATIONS: tuple[Row, ...] = (
             "PPCA.load",
             "FactorAnalysis.load",
         ),
+        slug="gap",
         latex=r"\log p_\theta(x) = \mathrm{ELBO}(q) + \mathrm{KL}(q(z \mid x) \,\|\, p_\theta(z \mid x))",
     ),
     Row(
@@ -138,6 +146,7 @@ EQUATIONS: tuple[Row, ...] = (
         "variational.joint_kl_table",
         lambda f: check_joint_kl(f("variational.joint_kl_table"), P, Q[::-1], DECODER, PRIOR),
         theory_only="sums over tables; models have densities",
+        slug="average-gap",
         latex=(
             r"\mathbb{E}_p \log \frac{p_\theta(x)}{p(x)} \ge \mathbb{E}_p \left[ \mathrm{ELBO}(q) - \log p(x) "
             r"\right] = -\mathrm{KL}(p(x) \, q(z \mid x) \,\|\, p_\theta(x, z)) \\ \text{gap: } \mathbb{E}_p \, "
@@ -151,6 +160,7 @@ EQUATIONS: tuple[Row, ...] = (
         "variational.joint_kl_table",
         lambda f: check_joint_kl(f("variational.joint_kl_table"), P, POSTERIOR, DECODER, PRIOR),
         theory_only="sums over tables; models have densities",
+        slug="joint-kl",
         latex=(
             r"\mathrm{KL}(p(x) \,\|\, p_\theta(x)) \le \mathrm{KL}(p(x, z) \,\|\, p_\theta(x, z)), \qquad "
             r"\text{equal at } q(z \mid x) = p_\theta(z \mid x)"
@@ -172,6 +182,7 @@ EQUATIONS: tuple[Row, ...] = (
             "PPCA.load",
             "FactorAnalysis.load",
         ),
+        slug="vae-posterior",
         latex=r"p_\theta(z \mid x) = \frac{p_\theta(x \mid z) \, q(z)}{p_\theta(x)}",
     ),
     Row(
@@ -181,6 +192,7 @@ EQUATIONS: tuple[Row, ...] = (
         "variational.joint_kl_table",
         lambda f: check_joint_kl(f("variational.joint_kl_table"), P, Q, DECODER, PRIOR),
         theory_only="sums over tables; models have densities",
+        slug="vae-objective",
         latex=(
             r"\mathrm{KL}(p(x, z) \,\|\, p_\theta(x, z)) = \iint p(x) \, q(z \mid x) \log \frac{p(x) \, q(z "
             r"\mid x)}{p_\theta(x \mid z) \, q(z)} \, dx \, dz"
@@ -193,6 +205,7 @@ EQUATIONS: tuple[Row, ...] = (
         "vae.vae_loss_table",
         lambda f: check_vae_objective(f("vae.vae_loss_table"), P, Q, DECODER, PRIOR),
         theory_only="an expectation over tables; training uses (14) with one draw of z",
+        slug="vae-elbo",
         latex=(
             r"\mathbb{E}_{p(x)} \left[ -\mathbb{E}_{q(z \mid x)} \log p_\theta(x \mid z) + \mathrm{KL}(q(z \mid "
             r"x) \,\|\, q(z)) \right] = \mathrm{KL}(p(x, z) \,\|\, p_\theta(x, z)) + H(p)"
@@ -212,6 +225,7 @@ EQUATIONS: tuple[Row, ...] = (
             "grade_linear_vae",
         ),
         used_in=("a step of the VAE", "training of the VAE"),
+        slug="vae-loss",
         latex=(
             r"\mathbb{E}_{p(x)} \, \mathbb{E}_{z \sim q(z \mid x)} \left[ -\log p_\theta(x \mid z) \right] + "
             r"\mathbb{E}_{p(x)} \, \mathrm{KL}(q(z \mid x) \,\|\, q(z))"
@@ -225,6 +239,7 @@ EQUATIONS: tuple[Row, ...] = (
         lambda f: check_free_m_step(f("em.m_step_table"), P, Q, PRIOR),
         runs_in=("CategoricalMixture.fit",),
         used_in=("EM for tables", "the loop of EM"),
+        slug="m-step",
         latex=(
             r"p_\theta(x \mid z) = \operatorname*{argmax}_\theta \mathbb{E}_{p(x)} \, \mathbb{E}_{q(z \mid x)} "
             r"\log p_\theta(x \mid z)"
@@ -245,6 +260,7 @@ EQUATIONS: tuple[Row, ...] = (
         ),
         fast="fast.em_statistics.expected_statistics",
         used_in=("EM in one pass",),
+        slug="model-marginal",
         latex=r"p_\theta(x) = \int p_\theta(x \mid z) \, q(z) \, dz",
     ),
     Row(
@@ -258,6 +274,7 @@ EQUATIONS: tuple[Row, ...] = (
             "CategoricalMixture.elbo",
         ),
         used_in=("EM in one pass",),
+        slug="free-energy",
         latex=(
             r"q = \operatorname*{argmin}_q \mathbb{E}_{p(x)} \left[ \mathrm{KL}(q(z \mid x) \,\|\, p_\theta(z "
             r"\mid x)) - \log p_\theta(x) \right]"
@@ -279,6 +296,7 @@ EQUATIONS: tuple[Row, ...] = (
         ),
         fast="fast.em_statistics.expected_statistics",
         used_in=("the loop of EM", "EM in one pass"),
+        slug="e-step",
         latex=(
             r"q(z \mid x) = p_\theta(z \mid x) = \frac{p_\theta(x \mid z) \, q(z)}{\int p_\theta(x \mid z) \, "
             r"q(z) \, dz}"
@@ -292,6 +310,7 @@ EQUATIONS: tuple[Row, ...] = (
         ddpm.chains,
         runs_in=("DDPM.iwae",),
         used_in=("importance weighting",),
+        slug="chains",
         latex=(
             r"q(x_{0:T}) = \tilde{q}(x_0) \prod_{t=1}^T q(x_t \mid x_{t-1}), \qquad p_\theta(x_{0:T}) = "
             r"p_\theta(x_T) \prod_{t=1}^T p_\theta(x_{t-1} \mid x_t)"
@@ -305,6 +324,7 @@ EQUATIONS: tuple[Row, ...] = (
         ddpm.bound_terms,
         runs_in=("DDPM.elbo",),
         used_in=("three terms of the bound",),
+        slug="chain-kl",
         latex=r"\mathrm{KL}(q(x_{0:T}) \,\|\, p_\theta(x_{0:T})) = -\mathbb{E} \, \mathrm{ELBO} - H(x_0)",
     ),
     Row(
@@ -314,6 +334,7 @@ EQUATIONS: tuple[Row, ...] = (
         "ddpm.negative_elbo",
         ddpm.negative_elbo,
         runs_in=("grade_bound",),
+        slug="ddpm-bound",
         latex=(
             r"-\mathbb{E}_q \left[ \log p_\theta(x_T) + \sum_{t=1}^T \log p_\theta(x_{t-1} \mid x_t) \right] - "
             r"\sum_{t=1}^T \frac{D}{2} \log 2 \pi e \beta_t^2 = -\mathbb{E} \, \mathrm{ELBO}"
@@ -329,6 +350,7 @@ EQUATIONS: tuple[Row, ...] = (
             "DDPM.elbo",
             "DDPM.iwae",
         ),
+        slug="whole-path",
         latex=(
             r"-\int q(x_T \mid x_{T-1}) \cdots q(x_1 \mid x_0) \, \tilde{q}(x_0) \log p_\theta(x_{t-1} \mid "
             r"x_t) \, dx_0 \cdots dx_T"
@@ -344,6 +366,7 @@ EQUATIONS: tuple[Row, ...] = (
             "DDPM.elbo",
             "DDPM.iwae",
         ),
+        slug="later-states",
         latex=(
             r"= -\int q(x_t \mid x_{t-1}) \cdots q(x_1 \mid x_0) \, \tilde{q}(x_0) \log p_\theta(x_{t-1} \mid "
             r"x_t) \, dx_0 \cdots dx_t"
@@ -359,6 +382,7 @@ EQUATIONS: tuple[Row, ...] = (
             "DDPM.elbo",
             "DDPM.iwae",
         ),
+        slug="three-states",
         latex=(
             r"= -\int q(x_t \mid x_{t-1}) \, q(x_{t-1} \mid x_0) \, \tilde{q}(x_0) \log p_\theta(x_{t-1} \mid "
             r"x_t) \, dx_0 \, dx_{t-1} \, dx_t"
@@ -376,6 +400,7 @@ EQUATIONS: tuple[Row, ...] = (
             "DDPM.noise_losses",
         ),
         used_in=("a step of Algorithm 1", "Algorithm 1"),
+        slug="forward-marginal",
         latex=(
             r"q(x_t \mid x_0) = \mathcal{N}(x_t; \bar{\alpha}_t x_0, \bar{\beta}_t^2 I), \qquad \bar{\alpha}_t "
             r"= \alpha_1 \cdots \alpha_t, \qquad \bar{\beta}_t = \sqrt{1 - \bar{\alpha}_t^2}"
@@ -388,6 +413,7 @@ EQUATIONS: tuple[Row, ...] = (
         "ddpm.one_step_loss",
         ddpm.one_step_loss,
         theory_only="the loss before the two noises are merged; training uses (29)",
+        slug="one-step-noise",
         latex=(
             r"\frac{D}{2} \log 2 \pi \sigma_t^2 + \frac{\beta_t^2}{2 \alpha_t^2 \sigma_t^2} \, \mathbb{E} \, \| "
             r"\varepsilon_t - \epsilon_\theta(x_t, t) \|^2, \qquad x_t = \bar{\alpha}_t x_0 + \alpha_t "
@@ -401,6 +427,7 @@ EQUATIONS: tuple[Row, ...] = (
         "ddpm.split_noise",
         ddpm.noise_merging,
         theory_only="the step between (26) and (28); training uses (29)",
+        slug="merging",
         latex=(
             r"\varepsilon_t = \frac{\beta_t \varepsilon - \alpha_t \bar{\beta}_{t-1} \omega}{\bar{\beta}_t}, "
             r"\qquad \mathbb{E} \, \varepsilon \omega^\top = 0"
@@ -413,6 +440,7 @@ EQUATIONS: tuple[Row, ...] = (
         "ddpm.merged_loss",
         ddpm.merged_loss,
         theory_only="the loss before ω is integrated out; training uses (29)",
+        slug="merged-loss",
         latex=(
             r"\frac{D}{2} \log 2 \pi \sigma_t^2 + \frac{\beta_t^2}{2 \alpha_t^2 \sigma_t^2} \, "
             r"\mathbb{E}_{\varepsilon, \omega} \left\| \frac{\beta_t \varepsilon - \alpha_t \bar{\beta}_{t-1} "
@@ -431,6 +459,7 @@ EQUATIONS: tuple[Row, ...] = (
             "DDPM.noise_losses",
         ),
         used_in=("a step of Algorithm 1", "Algorithm 1"),
+        slug="noise-loss",
         latex=(
             r"\frac{D}{2} \log 2 \pi \sigma_t^2 + \frac{D \tilde{\beta}_t^2}{2 \sigma_t^2} + \frac{\beta_t^4}{2 "
             r"\bar{\beta}_t^2 \alpha_t^2 \sigma_t^2} \, \mathbb{E} \, \| \varepsilon - \hat{\varepsilon}(x_t, "
@@ -444,6 +473,7 @@ EQUATIONS: tuple[Row, ...] = (
         "schedule.NoiseSchedule.from_sde",
         lambda f: check_discretisation(f("schedule.NoiseSchedule.from_sde")(SDE, 7).variances, SDE),
         runs_in=("to_ddpm",),
+        slug="sde-chain",
         latex=(
             r"x_i = \sqrt{1 - \beta_i} \, x_{i-1} + \sqrt{\beta_i} \, z_i, \qquad \beta_i = 1 - \exp \left( "
             r"-\int_{t_{i-1}}^{t_i} \beta(t) \, dt \right)"
@@ -460,6 +490,7 @@ EQUATIONS: tuple[Row, ...] = (
             "ScoreSDE.elbo",
         ),
         used_in=("a step of (33)", "the continuous bound"),
+        slug="forward-sde",
         latex=(
             r"dx = -\frac{1}{2} \beta(t) \, x \, dt + \sqrt{\beta(t)} \, dw \\ x_t = e^{-B(t)/2} x_0 + \sqrt{1 "
             r"- e^{-B(t)}} \, \varepsilon, \qquad B(t) = \int_0^t \beta(s) \, ds"
@@ -483,6 +514,7 @@ EQUATIONS: tuple[Row, ...] = (
             "Heun's method",
             "likelihood of the flow",
         ),
+        slug="reverse-sde",
         latex=(
             r"dx = \left[ f(x, t) - \frac{1}{2} (1 + \lambda^2) \, g^2(t) \, \nabla \log p_t(x) \right] dt + "
             r"\lambda \, g(t) \, d\bar{w}, \qquad dt < 0"
@@ -499,6 +531,7 @@ EQUATIONS: tuple[Row, ...] = (
             "ScoreSDE.elbo",
         ),
         used_in=("a step of (33)", "training on (33)", "the continuous bound"),
+        slug="score-matching",
         latex=(
             r"\mathbb{E}_{t \sim U(0, T)} \, \mathbb{E}_{p_t(x)} \left[ \lambda(t) \, \| \nabla \log p_t(x) - "
             r"s_\theta(x, t) \|^2 \right]"
@@ -511,6 +544,7 @@ EQUATIONS: tuple[Row, ...] = (
         "sde.kl_bound",
         sde.kl_bound,
         runs_in=("grade_kl_bound",),
+        slug="sde-bound",
         latex=(
             r"\mathrm{KL}(p_0 \,\|\, p_\theta) \le \frac{1}{2} \int_0^T g^2(t) \, \mathbb{E}_{p_t} \| \nabla "
             r"\log p_t(x) - s_\theta(x, t) \|^2 \, dt + \mathrm{KL}(p_T \,\|\, \pi)"

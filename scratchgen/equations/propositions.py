@@ -142,6 +142,7 @@ THEORY: tuple[Row, ...] = (
             "grade_bound",
             "ancestral_density",
         ),
+        slug="schedule",
         latex=(
             r"\bar{\alpha}_t = \prod_{s=1}^t \sqrt{1 - \beta_s^2}, \qquad \bar{\beta}_t = \sqrt{1 - "
             r"\bar{\alpha}_t^2}, \qquad \tilde{\beta}_t = \frac{\beta_t \bar{\beta}_{t-1}}{\bar{\beta}_t}"
@@ -175,6 +176,7 @@ THEORY: tuple[Row, ...] = (
         "ddpm.q_posterior",
         lambda f: check_posterior(lambda *a: f("ddpm.q_posterior")(SCHEDULE, *a), SCHEDULE),
         runs_in=("DDPM.elbo", "DDPM.iwae", "DDPM.sample"),
+        slug="posterior",
         latex=(
             r"q(x_{t-1} \mid x_t, x_0) = \mathcal{N} \left( \frac{\alpha_t \bar{\beta}_{t-1}^2 x_t + "
             r"\bar{\alpha}_{t-1} \beta_t^2 x_0}{\bar{\beta}_t^2}, \; \frac{\beta_t^2 "
@@ -226,6 +228,7 @@ THEORY: tuple[Row, ...] = (
             "grade_bound",
             "ancestral_density",
         ),
+        slug="reverse-variance",
         latex=(
             r"\sigma_t^2 = \beta_t^2 \quad \text{or} \quad \sigma_t^2 = \tilde{\beta}_t^2, \text{ with } "
             r"\beta_1^2 \text{ in place of } \tilde{\beta}_1^2 = 0"
@@ -242,6 +245,7 @@ THEORY: tuple[Row, ...] = (
             "DDPM.respace",
             "grade_bound",
         ),
+        slug="best-variance",
         latex=(
             r"v_t = \frac{1}{D} \mathbb{E} \, \| x_{t-1} - \mu_\theta(x_t) \|^2 = \tilde{\beta}_t^2 + "
             r"\frac{\beta_t^4 \, \ell_t}{D \, \alpha_t^2 \bar{\beta}_t^2}, \qquad \ell_t = \mathbb{E} \, \| "
@@ -311,6 +315,7 @@ THEORY: tuple[Row, ...] = (
             "grade_kl_bound",
             "grade_noise",
         ),
+        slug="mixture-score",
         latex=r"\nabla \log p(x) = -\sum_k p(k \mid x) \, C_k^{-1} (x - m_k)",
     ),
     Row(
@@ -320,6 +325,7 @@ THEORY: tuple[Row, ...] = (
         "mixture.Mixture.denoise",
         lambda f: check_denoiser(lambda *a: f("mixture.Mixture.denoise")(PLANE, *a), PLANE, POINTS, *SDE.level(0.5)),
         runs_in=("sample_noise_grade",),
+        slug="mixture-denoiser",
         latex=r"\mathbb{E}[x_0 \mid x_t] = \frac{x_t + \mathrm{std}^2 \, \nabla \log p_t(x_t)}{\mathrm{scale}}",
     ),
     Row(
@@ -332,6 +338,7 @@ THEORY: tuple[Row, ...] = (
             "ScoreSDE.sample",
             "euler_density",
         ),
+        slug="euler-step",
         latex=(
             r"x_s = x_t + \text{drift} \cdot (s - t) + g \sqrt{t - s} \, z \; \to \; q(x_s \mid x_t) \quad "
             r"\text{as } t - s \to 0"
@@ -344,6 +351,7 @@ THEORY: tuple[Row, ...] = (
         "sde.euler_maruyama",
         sde.reverse_sampler,
         runs_in=("ScoreSDE.sample",),
+        slug="euler-maruyama",
         latex=(
             r"x_{t_{i-1}} = x_{t_i} + \text{drift}(x_{t_i}, t_i) \, (t_{i-1} - t_i) + g(t_i) \sqrt{t_i - "
             r"t_{i-1}} \, z_i"
@@ -356,6 +364,7 @@ THEORY: tuple[Row, ...] = (
         "sde.probability_flow_log_prob",
         sde.flow,
         runs_in=("ScoreSDE.log_prob",),
+        slug="flow-likelihood",
         latex=(
             r"\log p_0(x) = \log p_T(x_T) + \int_0^T \operatorname{div} \left( f - \frac{1}{2} g^2 \nabla \log "
             r"p_t \right) dt"
@@ -368,6 +377,7 @@ THEORY: tuple[Row, ...] = (
         "sde.sde_log_prob_bound",
         sde.log_prob_bound,
         theory_only="needs a divergence; ScoreSDE.elbo uses the denoising form, the continuous bound",
+        slug="sde-elbo",
         latex=(
             r"\log p_\theta(x) \ge \mathbb{E} \log \pi(x_T) - \frac{1}{2} \int_0^T \mathbb{E} \left[ g^2 (\| "
             r"s_\theta \|^2 + 2 \operatorname{div} s_\theta) - 2 \operatorname{div} f \right] dt"
@@ -380,6 +390,7 @@ THEORY: tuple[Row, ...] = (
         "sde.reverse_moments",
         sde.reverse_law,
         theory_only="the exact distribution for an affine score, to test (34); the score of a network is not affine",
+        slug="reverse-law",
         latex=(
             r"s_\theta = -(1 + \delta) \, x: \qquad v_\theta = \frac{1 + 2 \delta \, e^{-(1 + 2 \delta) B}}{1 + "
             r"2 \delta}"

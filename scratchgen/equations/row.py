@@ -24,6 +24,7 @@ class Row(NamedTuple):
     use: str = ""  # one sentence on the use of a proposition beyond the deck
     used_in: tuple[str, ...] = ()  # names of the rows of the steps and loops in which the function runs
     latex: str = ""  # the statement for typesetting; `\\` separates its lines
+    slug: str = ""  # the short name, where that of `slug_of` would be long or has no letters
 
 
 def check(row: Row, replaced: Mapping[str, Callable[..., Any]] | None = None) -> Check:

@@ -21,6 +21,7 @@ RUNNING: tuple[Row, ...] = (
             "LinearVAE.iwae",
             "grade_linear_vae",
         ),
+        slug="vae-draw",
         latex=r"z = \mu + \sigma \xi, \qquad \xi \sim \mathcal{N}(0, I)",
     ),
     Row(
@@ -33,6 +34,7 @@ RUNNING: tuple[Row, ...] = (
             "VAE.fit",
             "LinearVAE.fit",
         ),
+        slug="vae-step",
         latex=(
             r"\nabla_{\theta, \phi} \frac{1}{N} \sum_n \left[ -\log p_\theta(x_n \mid \mu_n + \sigma_n \xi_n) + "
             r"\mathrm{KL}(\mathcal{N}(\mu_n, \sigma_n^2) \,\|\, \mathcal{N}(0, I)) \right]"
@@ -48,6 +50,7 @@ RUNNING: tuple[Row, ...] = (
             "VAE.fit",
             "LinearVAE.fit",
         ),
+        slug="vae-training",
         latex=(
             r"(\theta, \phi) \leftarrow \text{Adam step on (14)}, \qquad \text{the learning rate falls along "
             r"half a cosine}"
@@ -65,6 +68,7 @@ RUNNING: tuple[Row, ...] = (
             "PPCA.fit",
             "FactorAnalysis.fit",
         ),
+        slug="em-loop",
         latex=(
             r"q \leftarrow p_\theta(z \mid x), \qquad \theta \leftarrow \operatorname*{argmax}_\theta "
             r"\mathbb{E}_p \, \mathbb{E}_q \log p_\theta(x, z), \qquad \text{in turn}"
@@ -78,6 +82,7 @@ RUNNING: tuple[Row, ...] = (
         em.sufficient_statistics,
         fast="fast.em_statistics.expected_statistics",
         runs_in=("GaussianMixture.fit",),
+        slug="em-statistics",
         latex=(
             r"N_k = \sum_n q(k \mid x_n), \qquad N_k m_k = \sum_n q(k \mid x_n) \, x_n, \qquad N_k S_k = \sum_n "
             r"q(k \mid x_n) (x_n - m_k)(x_n - m_k)^\top"
@@ -114,6 +119,7 @@ RUNNING: tuple[Row, ...] = (
         "em.complete_rows",
         em.complete_rows,
         runs_in=("PPCA.fit",),
+        slug="ppca-missing-values",
         latex=(
             r"\mathbb{E}[x_b \mid x_a] = W_b m + \mu_b, \qquad \operatorname{Cov}(x_b \mid x_a) = W_b V "
             r"W_b^\top + \Psi_b"
@@ -138,6 +144,7 @@ RUNNING: tuple[Row, ...] = (
         "em.factor_analysis_em_step",
         em.factor_analysis_step,
         runs_in=("FactorAnalysis.fit", "PPCA.fit"),
+        slug="factor-analysis",
         latex=(
             r"W' = S \beta^\top (I - \beta W + \beta S \beta^\top)^{-1}, \qquad \Psi' = \operatorname{diag}(S - "
             r"W' \beta S), \qquad \beta = W^\top (W W^\top + \Psi)^{-1}"
@@ -150,6 +157,7 @@ RUNNING: tuple[Row, ...] = (
         "em.covariance_maximum",
         em.covariance_types,
         runs_in=("GaussianMixture.fit",),
+        slug="covariance-types",
         latex=(
             r"S_k + \text{prior, restricted to full, tied, diagonal or spherical; eigenvalues raised to the "
             r"floor}"
@@ -177,6 +185,7 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.step_loss",
         ddpm.three_terms,
         runs_in=("DDPM.elbo",),
+        slug="bound-terms",
         latex=(
             r"L_T = \mathrm{KL}(q(x_T \mid x_0) \,\|\, p(x_T)), \qquad L_{t-1} = \mathrm{KL}(q(x_{t-1} \mid "
             r"x_t, x_0) \,\|\, p_\theta(x_{t-1} \mid x_t)), \qquad L_0 = -\log p_\theta(x_0 \mid x_1)"
@@ -189,6 +198,7 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.reconstruction_loss",
         ddpm.bins,
         runs_in=("DDPM.elbo", "DDPM.iwae"),
+        slug="l0",
         latex=(
             r"L_0 = -\log P(x_0 \mid x_1), \qquad P \text{ is the mass of the bin of } x_0, \text{ not a "
             r"density}"
@@ -201,6 +211,7 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.loss_weight",
         ddpm.loss_weights,
         runs_in=("DDPM.fit",),
+        slug="loss-weights",
         latex=(
             r"\lambda_t \in \left\{ 1, \; T w_t, \; \frac{1}{\mathrm{SNR}_t}, \; \frac{1}{\bar{\alpha}_t^2}, \; "
             r"\frac{\min(\mathrm{SNR}_t, 5)}{\mathrm{SNR}_t} \right\}, \qquad w_t = \frac{\beta_t^4}{2 "
@@ -214,6 +225,7 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.train_step",
         ddpm.train_step,
         runs_in=("DDPM.fit",),
+        slug="algorithm-1-step",
         latex=(
             r"\nabla_\theta \frac{1}{N} \sum_n \lambda_{t_n} \| \varepsilon_n - "
             r"\hat{\varepsilon}_\theta(\bar{\alpha}_{t_n} x_{0n} + \bar{\beta}_{t_n} \varepsilon_n, t_n) \|^2"
@@ -241,6 +253,7 @@ RUNNING: tuple[Row, ...] = (
             "DDPM.fit",
             "ScoreSDE.fit",
         ),
+        slug="step-draws",
         latex=(
             r"\mathbb{E}[\text{weight} \cdot f(t)] = \frac{1}{T} \sum_{t=1}^T f(t), \qquad \text{for every "
             r"choice of } t"
@@ -271,6 +284,7 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.ddim_sampler",
         ddpm.ddim_sampler,
         runs_in=("DDPM.sample",),
+        slug="ddim-loop",
         latex=(
             r"x_T, \dots, x_0 \text{ by DDIM's steps, with } \hat{\varepsilon} \text{ at the start of every "
             r"step}"
@@ -283,6 +297,7 @@ RUNNING: tuple[Row, ...] = (
         "ddpm.mixture_step",
         ddpm.mixture_draws,
         runs_in=("DDPM.sample",),
+        slug="mixture-draw",
         latex=(
             r"x_{t-1} = A_t x_t + B_t l_k + \tilde{\beta}_t z, \qquad k \sim P(k \mid x_t) \text{ in every "
             r"dimension}"
@@ -295,6 +310,7 @@ RUNNING: tuple[Row, ...] = (
         "sde.score_step",
         sde.score_step,
         runs_in=("ScoreSDE.fit",),
+        slug="score-step",
         latex=(
             r"\nabla_\theta \frac{1}{N} \sum_n \lambda(t_n) \left\| s_\theta(x_{t_n}, t_n) + "
             r"\frac{\varepsilon_n}{\mathrm{std}(t_n)} \right\|^2"
@@ -307,6 +323,7 @@ RUNNING: tuple[Row, ...] = (
         "sde.sliced_step",
         sde.sliced_step,
         runs_in=("ScoreSDE.fit",),
+        slug="sliced-step",
         latex=(
             r"\nabla_\theta \frac{1}{N} \sum_n \lambda(t_n) \left[ (v_n^\top s_\theta)^2 + 2 \, v_n^\top "
             r"(\nabla s_\theta) \, v_n \right]"
@@ -319,6 +336,7 @@ RUNNING: tuple[Row, ...] = (
         "sde.train",
         sde.train,
         runs_in=("ScoreSDE.fit",),
+        slug="score-training",
         latex=(
             r"\theta \leftarrow \text{Adam step on (33)}, \qquad \text{average} \leftarrow \text{moving average "
             r"of } \theta"
@@ -331,6 +349,7 @@ RUNNING: tuple[Row, ...] = (
         "sde.TimeSampler.draw",
         sde.time_draws,
         runs_in=("ScoreSDE.fit",),
+        slug="time-draws",
         latex=(
             r"\mathbb{E}[\text{weight} \cdot f(t)] = \mathbb{E} f(t), \qquad t \text{ uniform in log-SNR or in "
             r"time, for every choice of } t"
@@ -343,6 +362,7 @@ RUNNING: tuple[Row, ...] = (
         "sde.score_and_divergence",
         sde.score_and_divergence,
         runs_in=("ScoreSDE.log_prob",),
+        slug="network-score",
         latex=(
             r"s_\theta(x, t) = -\frac{\hat{\varepsilon}(x, t)}{\mathrm{std}(t)}, \qquad \operatorname{div} "
             r"s_\theta = \mathbb{E}_v \, v^\top (\nabla s_\theta) \, v"
@@ -377,6 +397,7 @@ RUNNING: tuple[Row, ...] = (
         "sde.euler_maruyama",
         sde.predictor_corrector,
         runs_in=("ScoreSDE.sample",),
+        slug="predictor-corrector",
         latex=r"\text{a step of Euler-Maruyama, then Langevin steps at the new time, in turn}",
     ),
     Row(
@@ -386,6 +407,7 @@ RUNNING: tuple[Row, ...] = (
         "sde.heun",
         sde.heun,
         runs_in=("ScoreSDE.sample",),
+        slug="heun",
         latex=(
             r"x_s = x_t + \frac{1}{2} (s - t) \left( d(x_t, t) + d(\tilde{x}_s, s) \right), \qquad \tilde{x}_s "
             r"= x_t + (s - t) \, d(x_t, t)"
@@ -434,6 +456,7 @@ RUNNING: tuple[Row, ...] = (
             "ScoreSDE.fit",
             "ScoreSDE.log_prob",
         ),
+        slug="mlp-backward",
         latex=(
             r"v^\top \frac{\partial y}{\partial W_l}, \quad v^\top \frac{\partial y}{\partial b_l}, \quad "
             r"v^\top \frac{\partial y}{\partial x}"
@@ -446,6 +469,7 @@ RUNNING: tuple[Row, ...] = (
         "nn.MLP.jvp",
         nn.mlp_jvp,
         runs_in=("ScoreSDE.fit",),
+        slug="mlp-derivative",
         latex=(
             r"y, \quad \frac{\partial y}{\partial x} v, \quad \text{and the derivatives of both with respect to "
             r"every parameter}"
@@ -505,6 +529,7 @@ RUNNING: tuple[Row, ...] = (
             "ScoreSDE.fit",
             "ScoreSDE.log_prob",
         ),
+        slug="noise-network-backward",
         latex=(
             r"v^\top \frac{\partial \hat{\varepsilon}}{\partial \theta}, \quad v^\top \frac{\partial "
             r"\hat{\varepsilon}}{\partial x_t}"
@@ -517,6 +542,7 @@ RUNNING: tuple[Row, ...] = (
         "nn.NoiseNetwork.jvp",
         nn.noise_network_jvp,
         runs_in=("ScoreSDE.fit",),
+        slug="noise-network-derivative",
         latex=(
             r"\hat{\varepsilon}, \quad \frac{\partial \hat{\varepsilon}}{\partial x_t} v, \quad \text{and the "
             r"derivatives of both with respect to every parameter}"
@@ -536,6 +562,7 @@ RUNNING: tuple[Row, ...] = (
             "DDPM.iwae",
             "ScoreSDE.sample",
         ),
+        slug="level-denoiser",
         latex=(
             r"P(k \mid x_t) \propto h_k \, \mathcal{N}(x_t; \mathrm{scale} \, l_k, \mathrm{std}^2) \exp(F \cdot "
             r"B_k), \qquad \hat{\varepsilon} = \frac{x_t - \mathrm{scale} \sum_k P(k \mid x_t) \, "
@@ -553,6 +580,7 @@ RUNNING: tuple[Row, ...] = (
             "ScoreSDE.elbo",
             "DDPM.iwae",
         ),
+        slug="level-mass",
         latex=r"\log P(x_0 \mid x_t) = \sum_d \log P(x_{0d} \mid x_t)",
     ),
     Row(
@@ -565,6 +593,7 @@ RUNNING: tuple[Row, ...] = (
             "DDPM.sample",
             "ScoreSDE.sample",
         ),
+        slug="level-draws",
         latex=r"k_d \sim P(k \mid x_t), \qquad \text{in every dimension } d",
     ),
     Row(
@@ -577,6 +606,7 @@ RUNNING: tuple[Row, ...] = (
             "DDPM.fit",
             "ScoreSDE.fit",
         ),
+        slug="level-denoiser-backward",
         latex=(
             r"v^\top \frac{\partial \hat{\varepsilon}}{\partial \theta}, \quad v^\top \frac{\partial "
             r"\hat{\varepsilon}}{\partial x_t}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchgen.conformance import Check
-from scratchgen.equations import BEYOND, EQUATIONS, PROPOSITIONS, Row, check, find, through
+from scratchgen.equations import BEYOND, EQUATIONS, PROPOSITIONS, Row, check, find, slug_of, through
 from scratchgen.report.text import fill, styled, table, terminal_width
 
 ROWS = EQUATIONS + PROPOSITIONS
@@ -25,9 +25,13 @@ def verify(name: str | None, form: str) -> int:
     ----------
     name : str or None
         The name of one row, "1" to "34" or a proposition; None for all rows.
-    form : {"text", "json", "markdown"}
+    form : {"text", "list", "json", "markdown"}
+        "list" prints the names and places, and checks nothing.
     """
     rows = [row for row in ROWS if name in (None, row.name)]
+    if form == "list":
+        print("\n".join(listing(rows)))
+        return 0
     results = [(row, run(row)) for row in rows]
     if form == "json":
         print(json.dumps([as_record(row, result) for row, result in results], indent=1, ensure_ascii=False))
@@ -51,13 +55,21 @@ def run(row: Row) -> Check:
         return Check(row.name, f"({row.name})", row.statement, nothing, nothing, float("inf"), 0.0, found)
 
 
+def listing(rows: Sequence[Row]) -> list[str]:
+    """Lines of a table with number, short name, file and line of every row."""
+    cells = [(f"({row.name})" if row.name.isdigit() else "", slug_of(row), place_of(row)) for row in rows]
+    return table(("", "name", "place"), cells, "rll")
+
+
 def as_record(row: Row, result: Check) -> dict[str, object]:
     """A row and its check as a record for JSON."""
     return {
         "equation": row.name,
+        "name": slug_of(row),
         "statement": row.statement,
         "erratum": row.erratum,
         "function": f"scratchgen.{row.function}",
+        "place": place_of(row),
         "use": row.use,
         "runs_in": list(through(row, ROWS)) or f"theory only: {row.theory_only}",
         "check": result.name,
@@ -107,7 +119,7 @@ def show_all(results: Sequence[tuple[Row, Check]]) -> None:
     print()
     print_rows(beyond, "beyond the deck")
     print()
-    print("Errata and remarks (scratchgen verify N shows one in detail):")
+    print("Errata and remarks (scratchgen verify NAME shows one row in detail, scratchgen verify --list the names):")
     for row, _ in equations:
         if row.erratum:
             print(f"  ({row.name}) {row.erratum}")
@@ -151,6 +163,7 @@ def show_one(row: Row, result: Check) -> None:
     """Print everything about one row."""
     print(f"{f'({row.name})' if row.name.isdigit() else row.name}  {row.statement}")
     print()
+    print(f"name        {slug_of(row)}")
     if row.use:
         print(f"use         {row.use}")
     else:
@@ -191,9 +204,14 @@ def show_uses(row: Row) -> list[tuple[Row, Check]]:
 
 
 def place_of(row: Row) -> str:
-    """File and line of the function of a row, or a note if its source cannot be found."""
+    """The place "file:line" of the function of a row, as editors open it, or a note if its source cannot be found.
+
+    The path is relative to the current directory if the file is below it, and absolute if not.
+    """
     try:
         file, (_, line) = inspect.getsourcefile(find(row.function)), inspect.getsourcelines(find(row.function))
     except OSError:
         return "source not found"
-    return f"scratchgen/{Path(file or '').as_posix().rpartition('/scratchgen/')[2]}:{line}"
+    path = Path(file or "").resolve()
+    here = Path.cwd()
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{line}"

@@ -8,14 +8,16 @@ import runpy
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scratchgen.equations import BEYOND, EQUATIONS, PROPOSITIONS, through
+from scratchgen.equations import BEYOND, EQUATIONS, PROPOSITIONS, slug_of, through
 from scratchgen.museum.planting import planted
 from scratchgen.report import cli
 from scratchgen.report import verify as verify_module
+from scratchgen.report.commands.verify import equation
 
 ROWS = EQUATIONS + PROPOSITIONS
 once = functools.cache(verify_module.run)
@@ -63,7 +65,8 @@ def test_verify_one_equation_in_detail(row, capsys):
     assert (row.erratum or "right as printed") in out
     assert f"scratchgen.{row.function}" in out
     assert "runs in     " in out
-    assert re.search(r"^ {12}scratchgen/[\w/]+\.py:\d+$", out, re.M)
+    assert f"name        {slug_of(row)}\n" in out
+    assert re.search(r"^ {12}\S+\.py:\d+$", out, re.M)
     verdict, _, uses = out.partition("\nThe steps and loops in which the function runs:\n")
     assert "within the tolerance" in verdict.splitlines()[-1]
     assert [line.strip()[5:].partition(": ")[0] for line in uses.splitlines()] == list(row.used_in)
@@ -82,11 +85,79 @@ def test_verify_of_an_equation_sees_a_fault_in_the_step_that_uses_it(capsys):
     assert "OUT  a step of Algorithm 1: scratchgen.ddpm.train_step" in out
 
 
-def test_every_row_can_be_asked_for_by_its_name(capsys):
+def test_every_row_can_be_asked_for_by_its_names():
     for row in ROWS:
-        assert cli.parse(["verify", row.name]).equation == row.name
-    assert cli.parse(["verify", "(25)"]).equation == "25"
+        for text in (row.name, row.name.upper(), slug_of(row), f"({row.name})"):
+            assert equation(text) == row.name
     assert {name for row in ROWS for name in row.used_in} <= {row.name for row in PROPOSITIONS}
+
+
+def test_short_names_are_different_words_in_ascii():
+    slugs = [slug_of(row) for row in ROWS]
+    assert len(set(slugs)) == len(ROWS)
+    assert all(re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", slug) for slug in slugs)
+    assert max(map(len, slugs)) <= 24
+    assert not [row.name for row in ROWS if row.slug and row.slug == slug_of(row._replace(slug=""))], "not needed"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("(25)", "25"),
+        ("q_sample", "25"),
+        ("ddpm.q_sample", "25"),
+        ("posterior", "q(x_{t−1}|x_t,x₀)"),
+        ("merging", "27"),
+        ("algorithm-1", "Algorithm 1"),
+        ("Algorithm 1 step", "a step of Algorithm 1"),
+        ("de Bruijn", "de Bruijn"),
+        ("de-bruijn", "de Bruijn"),
+        ("EM's rate", "EM's rate"),
+        ("em-rate", "EM's rate"),
+        ("draw vae", "a draw of the VAE"),
+        ("tweedie", "Tweedie's covariance"),
+    ],
+)
+def test_short_names_functions_and_words_find_their_row(text, name):
+    assert cli.parse(["verify", text]).equation == name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("p_log_prob", "may be one of 3 rows: whole-path (22), later-states (23), three-states (24); name one"),
+        ("marginal", "may be one of 2 rows: model-marginal (16), forward-marginal (25); name one"),
+        ("posteriro", "did you mean posterior, posterior-kl (4)?"),
+        ("algoritm 1", "did you mean algorithm-1, algorithm-1-step?"),
+        ("qsample", "did you mean forward-marginal (25)?"),
+        ("35", "'35' is neither a number in 1..34 nor a name; `scratchgen verify --list` prints all names"),
+    ],
+)
+def test_a_name_of_several_rows_or_of_none_is_refused_with_candidates(text, expected, capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(["verify", text])
+    assert expected in capsys.readouterr().err
+
+
+def test_the_list_has_every_short_name_and_a_place_that_an_editor_opens(tmp_path, monkeypatch, capsys):
+    """The path is relative below the current directory, absolute elsewhere."""
+    monkeypatch.setattr(verify_module, "run", None)  # nothing is checked
+    monkeypatch.chdir(verify_module.__file__.rpartition("/scratchgen/")[0])
+    assert cli.main(["verify", "--list"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [line[-2] for line in lines] == [slug_of(row) for row in ROWS]
+    assert [line[0] for line in lines[:34]] == [f"({number})" for number in range(1, 35)]
+    for row, (*_, place) in zip(ROWS, lines, strict=True):
+        file, _, line = place.rpartition(":")
+        assert file.startswith("scratchgen/")
+        source = Path(file).read_text("utf8").splitlines()[int(line) - 1 :]
+        name = row.function.rpartition(".")[2]
+        assert any(f"def {name}(" in text or f"class {name}" in text for text in source[:3]), place
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["verify", "q_sample", "--list"]) == 0
+    place = capsys.readouterr().out.split()[-1].rpartition(":")[0]
+    assert Path(place).is_absolute()
+    assert Path(place).exists()
 
 
 @pytest.mark.usefixtures("each_row_once")
