@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, find
 from scratchgen.models.files import write_atomically
-from scratchgen.report.book import code, maths, prose, reference
+from scratchgen.report.book import cells, code, maths, prose, reference
 from scratchgen.report.book.facts import Fact, facts
 from scratchgen.report.book.figures import ALT, draw
 from scratchgen.report.book.frame import Frame, Section
@@ -130,6 +130,16 @@ class Book:
         """`::file NAME`: an example of the book."""
         text = files(__package__).joinpath("examples", part.argument).read_text("utf8")
         return code.block(text, "python") + prose.html(part.body)
+
+    def _example(self, part: prose.Part, page: Page) -> str:
+        """`::example NAME`: an example of the book with its output, computed now."""
+        out = []
+        with as_file(files(__package__).joinpath("examples", part.argument)) as path:
+            for cell in cells.run(path):
+                out.append(prose.html(cell.source) if cell.kind == "text" else code.block(cell.source, "python"))
+                if cell.output:
+                    out.append(f'<div class="output">{code.block(cell.output)}</div>')
+        return "\n".join(out) + prose.html(part.body)
 
     def _audit(self, part: prose.Part, page: Page) -> str:
         """`::audit NAME`: the output of `scratchgen audit` for an example, computed now."""

@@ -28,6 +28,7 @@ PAGES = (
     Page("beyond", "Beyond the deck", "Further"),
     Page("networks", "Networks and training", "Further"),
     Page("audit", "Check your own code", "In practice"),
+    Page("data", "Your own data", "In practice"),
     Page("models", "Which model for my data", "In practice"),
     Page("frameworks", "From here to frameworks", "In practice"),
     Page("notation", "Notation", "Reference"),

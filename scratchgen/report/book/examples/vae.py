@@ -1,0 +1,67 @@
+# %% [markdown]
+# Affine networks make the VAE a model whose best bound is known: it is the maximum of PPCA. The loop below is all of
+# the training: a draw of noise, a step, (14), an update by Adam.
+
+# %%
+import numpy as np
+
+from scratchgen import PPCA, VAE, LinearVAE, datasets
+from scratchgen.nn import Adam, cosine_decay
+from scratchgen.vae import VAENetwork, train_step
+
+penguins = datasets.penguins().measurements
+penguins = (penguins - penguins.mean(axis=0)) / penguins.std(axis=0)
+rng = np.random.default_rng(0)
+network = VAENetwork(dimension=4, n_latents=2, rng=rng, dtype=np.float64)
+adams = [Adam(parameters) for parameters, _ in network.parts]  # encoder, decoder, log s²
+losses = []
+for step in range(1500):
+    xi = rng.standard_normal((len(penguins), 2))
+    losses.append(train_step(network, penguins, xi).mean())  # (14), and its gradient
+    for adam, (_, gradient) in zip(adams, network.parts, strict=True):
+        adam.step(gradient, cosine_decay(step, 1500, 0.03))
+print("loss of steps 0, 100, 1499:", *(f"{losses[i]:.3f}" for i in (0, 100, 1499)), "nats")
+
+# %% [markdown]
+# The grade. No linear VAE can have a larger bound than PPCA's likelihood, and the decoder's variance should be PPCA's.
+# The loss is quadratic in the noise here, so four points give its expectation exactly.
+
+# %%
+from scratchgen.quadrature import sigma_points
+from scratchgen.vae import elbo
+
+best = PPCA(2).fit(penguins)
+bound = elbo(network, penguins, sigma_points(2)[:, None]).mean()
+print(f"bound {bound:.3f}, PPCA's maximum {best.score(penguins):.3f} nats a row")
+print(f"s² {np.exp(network.log_variance[0]):.3f}, PPCA's {best.noise_variance_:.3f}")
+
+# %% [markdown]
+# The model `LinearVAE` takes the expectation over the noise exactly, and ends at the maximum itself.
+
+# %%
+from scratchgen.grading import grade_linear_vae
+
+grade = grade_linear_vae(LinearVAE(2, rng=0).fit(penguins), penguins)
+print(f"maximum − bound = {grade.maximum - grade.elbo:.0e} nats, angle to PPCA's plane {grade.angle:.0e}")
+print(f"{grade.n_active} latents are active")
+
+# %% [markdown]
+# A VAE of pictures with whole-numbered pixels. `n_levels` puts the decoder into bins, so that bounds are in nats of a
+# probability. The importance-weighted bound is tighter.
+
+# %%
+digits = datasets.digits("train").images
+model = VAE(8, hidden=(64,), decoder_hidden=(32, 64), n_levels=17, n_steps=100, rng=0).fit(digits)
+few = digits[:200]
+print(f"ELBO    {model.elbo(few, rng=1).mean():.1f} nats a picture")
+print(f"IWAE-16 {model.iwae(few, rng=1, n_draws=16).mean():.1f} nats a picture")
+mean, variance = model.encode(few)  # of q(z | x)
+print(mean.shape, model.decode(np.zeros((1, 8))).shape, model.reconstruct(few).shape)
+
+# %% [markdown]
+# A weight other than 1 on the KL divergence makes a β-VAE. With a weight below 1 its loss is no bound. `elbo` is a
+# bound for every weight.
+
+# %%
+beta_vae = VAE(2, kl_weight=0.25, decoder_variance="diag", n_steps=300, rng=0).fit(penguins)
+print(f"loss {beta_vae.losses_[-20:].mean():.2f}, −ELBO {-beta_vae.elbo(penguins, rng=1).mean():.2f} nats")
