@@ -2,9 +2,21 @@
 
     KL(p‖p_θ) = −H(p) − E_p log p_θ
 
-The entropy H(p) contains no θ.  Therefore the θ that maximises E_p log p_θ, (1), minimises KL(p‖p_θ), (2).  The deck
-calls p "empirical".  For continuous x the divergence from an empirical distribution to a density is infinite for every
-θ, and (2) is to be read as (1) plus the constant −H(p).  All values are in nats.
+Wanted: a model p_θ that is close to the law p of the data.
+Minimised: KL(p‖p_θ), (2), the nats by which the model predicts the data worse than their own law does.
+Exact: the entropy H(p) contains no θ, so that the θ that maximises E_p log p_θ, (1), is the θ that minimises (2).
+Lost: nothing; but H(p) is unknown for real data, so that the value of (1) alone does not say how far p_θ is from p.
+
+The deck calls p "empirical".  For continuous x the divergence from an empirical distribution to a density is infinite
+for every θ, and (2) is to be read as (1) plus the constant −H(p).  All values are in nats.
+
+* `cross_entropy_discrete`, `entropy_discrete`, `kl_discrete`: (1) and (2) for tables.
+* `kl_gaussian`, `kl_diag_standard`: divergences of Gaussians in closed form.
+* `gaussian_log_prob`, `log_bin_mass`: the density of a real number, and the mass of a whole number, under a Gaussian.
+* `bits_per_dim`: nats of a row as bits of a dimension.
+* `logsumexp`, `softmax`: probabilities in logarithms, without overflow.
+
+Read on in `variational`, where a latent variable makes log p_θ(x) an integral.
 """
 
 from __future__ import annotations

@@ -1,7 +1,22 @@
 """Equations (3)-(10): the posterior, both forms of the ELBO, its gap, and the exact chain rule of the joint KL.
 
-The module has two forms of each: for tables, where every integral is a finite sum, and for the linear-Gaussian model
-p(z) = N(0, I), p(x | z) = N(W z + μ, Ψ), where every integral has a closed form.  All values are in nats.
+    log p_θ(x) = ELBO(q) + KL(q‖p_θ(z | x))
+
+Wanted: log p_θ(x), an integral over the latent variable z, and the posterior p_θ(z | x), (3), with the same integral.
+Minimised: over q, the divergence from q(z | x) to the posterior, (4).  The same q maximises the ELBO, (5)-(7).
+Exact: the gap of the bound is this divergence, (8), for every q.  On average over the data, the joint divergence
+KL(p(x) q(z | x)‖p_θ(x, z)) is the marginal one, KL(p‖p_θ), plus the average gap, (9)-(10).
+Lost: the gap, if q is restricted; nothing, if q is the posterior.
+
+This one inequality, joint KL >= marginal KL, is the objective of every model of the package.  The module has two forms
+of each quantity.  All values are in nats.
+
+* `posterior_table`, `posterior_kl_table`, `elbo_table`, `elbo_split_table`, `joint_kl_table`: for tables, where every
+  integral is a finite sum.
+* `linear_gaussian_posterior`, `linear_gaussian_mean_field`, `linear_gaussian_log_prob`, `linear_gaussian_elbo`: for
+  p(z) = N(0, I), p(x | z) = N(W z + μ, Ψ), where every integral has a closed form.
+
+Read on in `vae`, which learns q, and in `em`, which computes it.
 """
 
 import numpy as np

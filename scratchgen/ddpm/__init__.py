@@ -1,12 +1,24 @@
 """Equations (19)-(29): the diffusion model as a hierarchical VAE.
 
+    x_t = ᾱ_t x_0 + β̄_t ε,   ε ~ N(0, I),  (25)
+
+The model: T fixed Gaussian steps turn data into noise, and T learned Gaussian steps p_θ(x_{t−1} | x_t) lead back, (19).
+The latent variable is the whole path x_1, …, x_T.
+Minimised: the KL divergence of the two joint laws of the path, (20)-(24).  The part that θ can change is the squared
+error ‖ε − ε̂(x_t, t)‖² of the total noise, (29), weighted over t.
+Exact: (25), the posterior q(x_{t−1} | x_t, x_0), and the bound with all its constants, in nats.  For mixtures the best
+noise predictor is known, ε* = −β̄_t ∇ log p_t(x_t), and so is the least loss.
+Lost: the exact reverse step is no Gaussian; the cost falls as T rises.  The rest is the error of the network.
+
 * `kernels`: the forward process, its posterior and the merged noise.
 * `training`: Algorithm 1 of Ho et al. (2020).
 * `samplers`: the reverse steps, Algorithm 2 and DDIM.
-* `levels`: the reverse steps of a law over levels.
 * `objective`: the loss of one step and its weights.
 * `bound`: the densities of both chains along a path, and the variational bound.
 * `predictions`: the quantities that a network may predict.
+* `levels`, `discrete`: the reverse steps of a law over levels, and whole numbers; `inversion`: DDIM towards noise.
+
+Read `kernels` and `training` first, then `samplers`.
 """
 
 from scratchgen.ddpm.bound import (

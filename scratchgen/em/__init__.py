@@ -1,8 +1,13 @@
 """Equations (15)-(18): EM as alternating minimisation of KL(p(x) q(z | x)‖p_θ(x, z)).
 
-The E-step sets q(z | x) = p_θ(z | x), (18); the joint KL then equals KL(p‖p_θ).  The M-step maximises
-E_p E_q log p_θ(x, z) over θ with q held fixed, (15).  In the deck's formula after (18) the distribution of z depends on
-the same θ; its maximum over θ would not be that of the likelihood.
+The model: a latent z whose posterior has a closed form, such as the component of a mixture or a factor.
+Minimised: the joint KL of (10).  The E-step minimises it over q, (17): q(z | x) = p_θ(z | x), (18); the joint KL then
+equals KL(p‖p_θ).  The M-step minimises it over θ with q held fixed: it maximises E_p E_q log p_θ(x, z), (15).
+Exact: both steps.  After every E-step the bound is the likelihood, (16), which therefore never falls.
+Lost: nothing in a step; but EM ends in a local maximum, which depends on the start.
+
+In the deck's formula after (18) the distribution of z depends on the same θ; its maximum over θ would not be that of
+the likelihood.
 
 * `algorithm`: the EM loop, and both steps for a discrete z.
 * `acceleration`: the same loop with longer steps.
@@ -12,6 +17,8 @@ the same θ; its maximum over θ would not be that of the likelihood.
 * `missing`: the E-steps for rows with missing values.
 * `start`: k-means and the initial mixtures.
 * `rate`: how fast EM converges, beyond the deck.
+
+Read `algorithm` first, then `gaussian`.
 """
 
 from scratchgen.em.acceleration import ACCELERATIONS, over_relaxed_em, relaxed_mixture, silver_step

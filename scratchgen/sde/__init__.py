@@ -1,11 +1,23 @@
 """Equations (30)-(34): score-based models and stochastic differential equations.
 
+    dx = [f(t) x − g(t)² ∇ log p_t(x)] dt + g(t) dw,   from the last time down to 0,  (32)
+
+The model: the chain of the DDPM with infinitely small steps is an SDE, (30)-(31), and its reverse, (32), needs one
+unknown function, the score ∇ log p_t.
+Minimised: the squared error of a learned score over states and times, (33).  The score of q(x_t | x_0), −ε/std, as
+target has the same minimiser: denoising score matching.
+Exact: the law of x_t given x_0; and, with weights g², (33) bounds the KL from the data to the samples, (34), with
+equality if the learned score is that of some diffused law.  For mixtures both sides are computed.
+Lost: the steps of a sampler.  (34) holds for the SDE in the limit of small steps, and not for the probability flow.
+
 * `processes`: the forward SDEs, (31).
+* `matching`: the losses of (33), and the score of a network; `training`: training times and the training loop.
 * `reverse`: the reverse SDE, (32), and Euler-Maruyama steps; `flow`: the probability-flow ODE and its likelihood.
 * `exponential`: steps of higher order for both, the default of `ScoreSDE.sample`.
-* `matching`: the losses of (33), and the score of a network; `training`: training times and the training loop.
 * `bound`: (34), and the terms of the continuous-time bound.
 * `paths`, `edm`, `information`: flow matching, EDM's parameters and I-MMSE, beyond the deck.
+
+Read `processes` and `training` first, then `reverse`.
 """
 
 from scratchgen.sde.bound import diffusion_loss, kl_bound, prior_loss, reconstruction_loss, sde_log_prob_bound

@@ -166,7 +166,7 @@ def test_mistakes_stand_at_their_rows_with_their_effect(book):
     assert "times the tolerance" in section
 
 
-def test_mistakes_of_running_code_have_numbers_except_those_of_a_loop_of_training(monkeypatch):
+def test_mistakes_of_running_code_have_numbers_except_where_the_check_is_slow(monkeypatch):
     monkeypatch.setattr(tour, "EXHIBITS", few_exhibits())
     monkeypatch.setattr(tour, "FAULTS", few_faults())
     found = list(mistakes())
@@ -226,7 +226,7 @@ def test_examples_reach_their_exact_answers(book, namespaces):
     at = namespaces["vae"]
     assert at["bound"] == pytest.approx(at["best"].score(at["penguins"]), abs=1e-3)
     assert np.exp(at["network"].log_variance[0]) == pytest.approx(at["best"].noise_variance_, rel=1e-2)
-    assert at["grade"].maximum - at["grade"].elbo < 1e-9
+    assert at["grade"].maximum - at["grade"].elbo < 1e-6
     weighted = at["beta_vae"]
     assert weighted.losses_[-20:].mean() < -weighted.elbo(at["penguins"], rng=1).mean() - 1  # no bound
     at = namespaces["em"]

@@ -41,7 +41,7 @@ print(f"s² {np.exp(network.log_variance[0]):.3f}, PPCA's {best.noise_variance_:
 # %%
 from scratchgen.grading import grade_linear_vae
 
-grade = grade_linear_vae(LinearVAE(2, rng=0).fit(penguins), penguins)
+grade = grade_linear_vae(LinearVAE(2, n_steps=1000, learning_rate=0.02, rng=0).fit(penguins), penguins)
 print(f"maximum − bound = {grade.maximum - grade.elbo:.0e} nats, angle to PPCA's plane {grade.angle:.0e}")
 print(f"{grade.n_active} latents are active")
 
