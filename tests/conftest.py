@@ -1,6 +1,7 @@
 """Selection of tests by equation, slow cases of the batteries, and profiles of Hypothesis.
 
-`python -m pytest --equation 25` runs the tests with the mark `@pytest.mark.equation(25)`.
+`python -m pytest --equation 25` runs the tests with the mark `@pytest.mark.equation(25)`, and `--equation posterior`
+those of a proposition by its short name (`scratchgen verify --list`).
 `python -m pytest tests/battery --battery` runs all cases of all batteries.
 
 The environment variable HYPOTHESIS_PROFILE chooses a profile:
@@ -31,23 +32,30 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_addoption(parser):
-    parser.addoption("--equation", type=int, metavar="N", help="run only the tests of equation (N) of the deck")
+    parser.addoption("--equation", metavar="NAME", help="run only the tests of this row of `scratchgen verify --list`")
     parser.addoption("--battery", action="store_true", help="run all cases of all batteries")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "equation(*numbers): the test checks these equations of the deck")
+    config.addinivalue_line(
+        "markers",
+        "equation(*names): the test checks these equations of the deck, by number, or propositions, by short name",
+    )
 
 
 def pytest_collection_modifyitems(config, items):
-    number = config.getoption("--equation")
-    if number is None:
+    name = config.getoption("--equation")
+    if name is None:
         return
-    if not 1 <= number <= 34:
-        raise pytest.UsageError(f"--equation must be in 1..34, got {number}")
+    from scratchgen.equations import EQUATIONS, PROPOSITIONS, called, slug_of
+
+    found = called(name, EQUATIONS + PROPOSITIONS)
+    if len(found) != 1:
+        raise pytest.UsageError(f"--equation must be a number in 1..34 or a short name, got {name}")
+    names = {found[0].name, slug_of(found[0])}
 
     def is_of(item):
-        return any(number in mark.args for mark in item.iter_markers("equation"))
+        return any(names & set(map(str, mark.args)) for mark in item.iter_markers("equation"))
 
     config.hook.pytest_deselected(items=[item for item in items if not is_of(item)])
     items[:] = [item for item in items if is_of(item)]

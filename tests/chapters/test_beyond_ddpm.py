@@ -40,6 +40,7 @@ def named(check, sentence):
 # --- DDIM inversion ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("ddim-inversion")
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_inverse_steps_pass_in_two_codings(schedule):
     assert check_ddim_inversion(lambda s, t, x, eps: ddim_inverse_step(schedule, s, t, x, eps), schedule)
@@ -51,6 +52,7 @@ def test_inverse_steps_pass_in_two_codings(schedule):
     assert check_ddim_inversion(by_x0, schedule)
 
 
+@pytest.mark.equation("ddim-inversion")
 @given(schedules())
 def test_the_inverse_step_undoes_ddim_for_the_same_noise(schedule):
     t, eps = schedule.T, np.cos(X)
@@ -135,6 +137,7 @@ def test_inverse_steps_keep_the_dtype_and_refuse_what_is_no_step_upwards():
 # --- data processing --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("data-processing")
 @pytest.mark.parametrize("schedule", [FIVE, NoiseSchedule.linear(20), NoiseSchedule([0.3])], ids=["5", "20", "1"])
 def test_the_exact_density_of_the_sampler_passes(schedule):
     check = check_data_processing(lambda eps_hat, v: ancestral_density(schedule, eps_hat, 1, v)[:2], schedule)
@@ -166,6 +169,7 @@ def test_densities_of_other_samplers_fail(options):
     assert not check_data_processing(lambda eps_hat, v: on_a_grid(FIVE, v, eps_hat, **options), FIVE)
 
 
+@pytest.mark.equation("data-processing")
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.0, 1.3])
 def test_kl_of_the_sampler_is_at_most_the_bound_minus_the_entropy(factor):
     """Data N(0, 1) and ε̂ = factor · E[ε | x_t]: equality for the exact ε̂ and σ_t² = β_t² only."""
@@ -184,6 +188,7 @@ def ours(schedule, x0, eps_hat, table, n_levels):
     return exact_elbo(schedule, x0, eps_hat, table, n_levels)
 
 
+@pytest.mark.equation("level-bound")
 @pytest.mark.parametrize("n_levels", [2, 3, 5])
 def test_the_elbo_of_whole_numbers_passes(n_levels):
     assert check_discrete_bound(ours, n_levels)
@@ -207,6 +212,7 @@ def test_wrong_bounds_of_whole_numbers_fail(wrong, sentence):
     named(check_discrete_bound(wrong), sentence)
 
 
+@pytest.mark.equation("level-bound")
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 2.0])
 def test_bounds_of_all_whole_numbers_sum_to_at_most_1_and_exceed_every_entropy(factor):
     """For any ε̂."""
@@ -250,6 +256,7 @@ def test_quadratures_need_few_columns():
 MOMENTS = [([0.4], [1.2]), ([0.4, -2.2], [1.2, 3.0]), ([0.4, -2.2, 7.0], [1.2, 3.0, 0.9])]
 
 
+@pytest.mark.equation("dequantisation")
 @pytest.mark.parametrize(("mean", "std"), MOMENTS)
 def test_the_cost_of_dequantisation_passes(mean, std):
     assert check_dequantisation(dequantisation_cost, mean, std)
@@ -270,6 +277,7 @@ def test_wrong_costs_of_dequantisation_fail(wrong, sentence):
     named(check_dequantisation(wrong, *MOMENTS[1]), sentence)
 
 
+@pytest.mark.equation("dequantisation")
 def test_a_density_that_is_constant_on_cells_costs_nothing():
     cost = dequantisation_cost(lambda x: -np.abs(np.floor(x)).sum(axis=1), np.array([[0.0, 3.0], [-2.0, 1.0]]))
     np.testing.assert_allclose(cost, 0.0, atol=1e-14)

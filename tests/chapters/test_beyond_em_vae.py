@@ -30,6 +30,7 @@ def tables(seed, n_x=4, n_z=3):
     return p_x, q, prior, joint
 
 
+@pytest.mark.equation("elbo-surgery")
 @pytest.mark.parametrize("seed", range(5))
 def test_the_parts_of_the_mean_kl_add_up(seed):
     p_x, q, prior, _ = tables(seed, 3 + seed, 2 + seed)
@@ -38,6 +39,7 @@ def test_the_parts_of_the_mean_kl_add_up(seed):
     assert p_x @ information + aggregate == pytest.approx(p_x @ kl_discrete(q, prior), abs=1e-14)
 
 
+@pytest.mark.equation("elbo-surgery")
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -54,6 +56,7 @@ def test_wrong_parts_fail(wrong, sentence):
     named(check_kl_parts(wrong, p_x, q, prior), sentence)
 
 
+@pytest.mark.equation("iwae")
 @pytest.mark.parametrize("seed", range(4))
 def test_the_bounds_of_iwae_rise_to_log_p(seed):
     _, q, _, joint = tables(seed, 3, 2 + seed % 2)
@@ -67,6 +70,7 @@ def test_the_bounds_of_iwae_rise_to_log_p(seed):
     np.testing.assert_allclose([iwae_table(joint, posterior, n) for n in (1, 3)], [log_p] * 2, rtol=0, atol=1e-14)
 
 
+@pytest.mark.equation("iwae")
 def test_the_gap_of_iwae_falls_as_the_variance_of_the_weights_over_2n():
     _, q, _, joint = tables(1, 3, 2)
     q = 0.9 * joint / joint.sum(axis=1, keepdims=True) + 0.05
@@ -133,6 +137,7 @@ def fixed_point(x, mixture, n=3000):
     return mixture
 
 
+@pytest.mark.equation("em-rate")
 def test_the_fractions_are_the_eigenvalues_of_an_em_step():
     assert check_missing_information(lambda x, *p: missing_fractions(x, Mixture(*p)), DATA, *PARAMETERS)
     line = Mixture([0.5, 0.3, 0.2], [[-1.0], [0.2], [1.5]], [[[0.3]], [[0.2]], [[0.4]]])
@@ -141,6 +146,7 @@ def test_the_fractions_are_the_eigenvalues_of_an_em_step():
     assert check_missing_information(lambda x, *p: missing_fractions(x, Mixture(*p)), x, *parameters)
 
 
+@pytest.mark.equation("em-rate")
 def test_errors_of_em_shrink_by_the_largest_fraction_and_gains_by_its_square():
     end = fixed_point(DATA, START)
     rate = missing_fractions(DATA, end)[0]

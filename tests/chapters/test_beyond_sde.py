@@ -71,6 +71,7 @@ def planck(sde, law, drift, diffusion):
     return check_fokker_planck(drift, diffusion, sde.level, law, times_of(sde))
 
 
+@pytest.mark.equation("fokker-planck")
 @by_law
 @by_sde
 @pytest.mark.parametrize("c", [0.0, 0.6, 1.0, 1.7])
@@ -96,6 +97,7 @@ def test_processes_that_no_stochasticity_describes_pass_too(sde):
     assert planck(sde, SPACE, drift, noise)
 
 
+@pytest.mark.equation("fokker-planck")
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -120,6 +122,7 @@ def test_wrong_drifts_under_noise_fail(wrong, sentence):
     named(planck(sde, PLANE, drift, lambda t: c * sde.diffusion(t)), sentence)
 
 
+@pytest.mark.equation("fokker-planck")
 @by_sde
 def test_coefficients_of_a_path_are_those_of_its_sde(sde):
     t = times_of(sde)
@@ -147,6 +150,7 @@ TURNING = lambda t: (np.cos(0.5 * np.pi * t), np.sin(0.5 * np.pi * t))  # noqa: 
 PATH_TIMES = np.array([0.05, 0.5, 0.9])
 
 
+@pytest.mark.equation("flow-matching")
 @by_law
 def test_velocities_of_common_paths_pass(law):
     half = 0.5 * np.pi
@@ -181,6 +185,7 @@ def test_wrong_velocities_fail(path, wrong, sentence):
     named(check_flow_velocity(wrong, path, PLANE, PATH_TIMES), sentence)
 
 
+@pytest.mark.equation("flow-matching")
 def test_conditional_and_marginal_flow_matching_have_the_same_gradient_and_differ_by_a_constant():
     """Losses of v(x) = A x + c towards the target of a pair, and towards its mean given x_t, by quadrature."""
     t, law = 0.4, LINE
@@ -218,11 +223,13 @@ def test_velocities_keep_the_dtype_and_refuse_broadcasting():
 # --- EDM --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("edm-preconditioning")
 @pytest.mark.parametrize("data_std", [0.5, 1.0, 0.03, 30.0])
 def test_preconditioning_is_the_regression(data_std):
     assert check_edm_coefficients(lambda sigma: edm_coefficients(sigma, data_std), data_std)
 
 
+@pytest.mark.equation("edm-preconditioning")
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -279,6 +286,7 @@ def test_preconditioning_keeps_dtype_and_shape_and_refuses_sigma_0():
         edm_coefficients(1.0, 0.0)
 
 
+@pytest.mark.equation("edm-noise-levels")
 @pytest.mark.parametrize("settings", [(0.002, 80.0, 7.0), (0.01, 50.0, 3.0), (1e-3, 1e3, 1.0), (0.5, 2.0, 100.0)])
 def test_the_levels_of_karras_pass_with_and_without_a_last_zero(settings):
     assert check_sigma_grid(edm_sigmas, *settings)
@@ -289,6 +297,7 @@ def test_the_levels_of_karras_pass_with_and_without_a_last_zero(settings):
     assert edm_sigmas(7, *settings)[[0, -1]] == pytest.approx(settings[1::-1], rel=1e-12)
 
 
+@pytest.mark.equation("edm-noise-levels")
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -324,6 +333,7 @@ def ours(stochasticity, multistep):
     return step
 
 
+@pytest.mark.equation("exponential-step")
 @pytest.mark.parametrize("c", [0.0, 0.3, 0.7, 1.0, 1.5])
 @pytest.mark.parametrize("multistep", [False, True])
 def test_exponential_steps_pass(c, multistep):
@@ -340,6 +350,7 @@ def dpm_solver_pp_2m(x, x0_hat, x0_last, levels, noise):
     return (b_s / b_t) * x - a_s * np.expm1(-h) * D
 
 
+@pytest.mark.equation("exponential-step")
 def test_the_published_formula_of_the_multistep_solver_passes():
     assert check_exponential_step(dpm_solver_pp_2m)
 
@@ -365,6 +376,7 @@ def test_wrong_exponential_steps_fail(c, wrong, sentence):
     named(check_exponential_step(wrong, c), sentence)
 
 
+@pytest.mark.equation("exponential-step")
 def test_without_noise_the_step_is_ddim_and_with_all_of_it_the_posterior():
     schedule = NoiseSchedule.linear(12)
     levels = [(float(a), float(b)) for a, b in zip(schedule.alpha_bar, schedule.beta_bar, strict=True)]
@@ -448,6 +460,7 @@ SHORT = lambda u: (np.exp(-2 * (1 - u)), np.sqrt(-np.expm1(-4 * (1 - 0.98 * u)))
 FLOW = lambda u: (0.02 + 0.93 * u, 0.98 - 0.93 * u)  # noqa: E731
 
 
+@pytest.mark.equation("flow-order")
 @by_law
 @pytest.mark.parametrize("path", [None, FLOW], ids=["even in log-SNR", "flow matching"])
 def test_ddim_has_order_1_and_the_multistep_solver_order_2(law, path):
@@ -475,6 +488,7 @@ def test_solvers_of_another_flow_have_no_order(wrong):
     assert not check_flow_order(wrong, PLANE, 1.0)
 
 
+@pytest.mark.equation("flow-order")
 def test_a_mistake_at_one_end_costs_an_order():
     def a_level_short(denoise, x, levels):
         return through(True)(denoise, x, levels[:-1])
@@ -486,6 +500,7 @@ def test_a_mistake_at_one_end_costs_an_order():
 MEAN, COV = np.array([0.5, -1.0]), np.array([[0.5, 0.2], [0.2, 0.3]])
 
 
+@pytest.mark.equation("weak-order")
 @pytest.mark.parametrize("c", [0.4, 0.7, 1.0, 1.3])
 @pytest.mark.parametrize("multistep", [False, True])
 def test_stochastic_forms_converge_in_mean_and_covariance(c, multistep):
@@ -493,6 +508,7 @@ def test_stochastic_forms_converge_in_mean_and_covariance(c, multistep):
     assert check_weak_order(through(multistep, c), np.append(MEAN, 0.1), np.eye(3) * 0.3 + 0.1, 1.0, FLOW)
 
 
+@pytest.mark.equation("euler-maruyama")
 def test_euler_maruyama_has_weak_order_1():
     assert check_weak_order(EULER_MARUYAMA, MEAN, COV, 1.0, n_steps=50)
     assert not check_weak_order(EULER_MARUYAMA, MEAN, COV, 2.0, n_steps=50)
@@ -508,6 +524,7 @@ def shifted(scale=1.0, shared=False, last=True):
     return sample
 
 
+@pytest.mark.equation("weak-order")
 @pytest.mark.parametrize(
     "wrong",
     [shifted(1.02), shifted(0.0), shifted(shared=True), shifted(-1.2)],
@@ -531,12 +548,14 @@ def same_ends(sde, t_min):
 INFORMED = [(SDES["vp"], 0.1), same_ends(SDES["vp"], 0.1), (SDES["sub-vp"], 0.2)]
 
 
+@pytest.mark.equation("i-mmse")
 def test_half_the_integral_of_the_least_loss_is_the_information_whatever_the_schedule():
     result = check_mutual_information(mutual_information, INFORMED, [LINE, NARROW])
     assert result
     np.testing.assert_allclose(result.left[0], result.left[1], rtol=1e-12)
 
 
+@pytest.mark.equation("i-mmse")
 def test_the_information_of_a_gaussian_is_half_a_logarithm():
     law, sde = Mixture([1.0], [[0.4]], [[[0.7]]]), SDES["vp"]
     loss = lambda t: (lambda a, b: 0.7 * a**2 / (0.7 * a**2 + b**2))(*sde.level(t))  # noqa: E731
@@ -578,6 +597,7 @@ def test_information_needs_a_positive_t_min():
 OTHERS = {"line": LINE, "wide": Mixture([1.0], [[0.2]], [[[0.8]]]), "narrow": NARROW}
 
 
+@pytest.mark.equation("de-bruijn")
 @pytest.mark.parametrize("p", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("q", OTHERS.values(), ids=OTHERS)
 @by_sde
@@ -598,6 +618,7 @@ def test_de_bruijns_rate_in_the_plane_and_its_integral():
     assert kl_rate(sde, LINE, LINE, 0.5) == 0.0
 
 
+@pytest.mark.equation("de-bruijn")
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -617,6 +638,7 @@ def test_wrong_rates_fail(wrong, sentence):
 # --- second moments and score fields ----------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("tweedie-covariance")
 @by_law
 def test_tweedies_covariance_of_the_exact_score(law):
     check = check_tweedie_covariance(lambda x, a, b: tweedie_covariance(law.diffuse(a, b).score, x, a, b), law, LEVELS)
@@ -641,6 +663,7 @@ def exact(x, a, b):
     return tweedie_covariance(PLANE.diffuse(a, b).score, x, a, b)
 
 
+@pytest.mark.equation("tweedie-covariance")
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -664,6 +687,7 @@ def field(scale=0.6, std=0.7):
     return PLANE.diffuse(scale, std)
 
 
+@pytest.mark.equation("conservative-score")
 def test_exact_scores_are_conservative():
     for scale, std in LEVELS.tolist():
         assert check_conservative_score(PLANE.diffuse(scale, std).score, PLANE.diffuse(scale, std))
@@ -671,6 +695,7 @@ def test_exact_scores_are_conservative():
         assert check_conservative_score(clean, PLANE.diffuse(scale, std))
 
 
+@pytest.mark.equation("conservative-score")
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -733,6 +758,7 @@ def guided(law, label):
     return score
 
 
+@pytest.mark.equation("tilt")
 @pytest.mark.parametrize(
     ("law", "label"), [(LINE, LABEL), (NARROW, np.array([0.0, 0.7])), (ROUND, np.array([0.9, 0.3]))]
 )
@@ -752,6 +778,7 @@ def test_guidance_samples_the_tilt_for_gaussians_of_equal_covariance_and_a_certa
         np.testing.assert_allclose(-2 * p.score(x) + 3 * label.score(x), tilt.score(x), rtol=0, atol=1e-12)
 
 
+@pytest.mark.equation("tilt")
 def test_without_noise_the_guided_score_is_right():
     x, score = X[:, :1], guided(LINE, LABEL)
     gaps = [np.abs(tilted_score(LINE, LABEL, 3.0, x, 1.0, b) - score(x, 1.0, b, 3.0)).max() for b in (0.3, 0.1, 0.03)]

@@ -26,7 +26,7 @@ def gaussian_score(sde, variance):
     return lambda x, t: -x / (sde.level(t)[0] ** 2 * variance + sde.level(t)[1] ** 2)
 
 
-@pytest.mark.equation(32)
+@pytest.mark.equation(32, "langevin-step")
 @given(sdes(), st.floats(0.05, 1), st.floats(0.05, 4), st.floats(0.01, 0.9))
 def test_langevin_steps_converge_to_the_variance_of_theory(sde, u, variance, snr):
     """The variance V/(1 − δ/(2V)) is invariant under a step; V is invariant only as δ → 0."""
@@ -41,7 +41,7 @@ def test_langevin_steps_converge_to_the_variance_of_theory(sde, u, variance, snr
     assert residual(gain**2 * V + std**2, V + size**2 / V) < 1e-12
 
 
-@pytest.mark.equation(32)
+@pytest.mark.equation(32, "predictor-corrector")
 @pytest.mark.parametrize("n_corrections", [0, 1, 3])
 @pytest.mark.parametrize("stochasticity", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("sde", [VP(), VE(0.02, 6.0)])
@@ -87,7 +87,7 @@ def test_a_correction_lowers_the_kl_and_another_step_lowers_it_more():
     assert kl_of_chain(20, 3) < corrected
 
 
-@pytest.mark.equation(32)
+@pytest.mark.equation(32, "predictor-corrector")
 def test_corrections_reduce_the_error_of_a_wrong_start():
     """The start is three times too wide, and the score is exact."""
     sde, variance = VP(), 0.4

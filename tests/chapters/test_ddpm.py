@@ -135,6 +135,7 @@ def noise_loss_of_gaussian(schedule, variance, D):
     return D * (1 - schedule.beta_bar**2 / (schedule.alpha_bar**2 * variance + schedule.beta_bar**2))
 
 
+@pytest.mark.equation("reverse-variance", "best-variance")
 @given(schedules(1e-3, 0.9), st.integers(1, 3))
 def test_hos_two_variances_are_the_best_of_two_extremes(schedule, D):
     """σ = β for data N(0, I), where ℓ* = Dᾱ²; σ = β̃ for data that is one point, where ℓ* = 0."""
@@ -174,7 +175,7 @@ def test_bound_of_the_optimal_chain_on_isotropic_data_is_the_priors_mismatch(sch
 NODES_2, WEIGHTS_2 = gauss_hermite(28, 2)
 
 
-@pytest.mark.equation(20, 21)
+@pytest.mark.equation(20, 21, "bound-terms")
 @given(schedules(1e-3, 0.9, max_T=4), reals(6, -1.5, 1.5), st.floats(0.1, 1.0), st.data())
 def test_bound_terms_and_negative_elbo_agree_for_a_nonlinear_net(schedule, net, spread, data):
     """Term by term, and from the noise losses alone, by Gauss-Hermite over (x_0, ε)."""
@@ -283,7 +284,7 @@ def test_ancestral_sampler_is_of_order_one_except_with_the_posterior_variance():
     assert 0.9 * 4 < growth[0] < growth[1] < 4
 
 
-@pytest.mark.equation(19)
+@pytest.mark.equation(19, "ancestral-sampling")
 def test_ancestral_sampler_yields_every_state_from_T_to_0():
     schedule, start = NoiseSchedule.linear(4), np.ones((2, 3))
     seen = []
@@ -303,6 +304,7 @@ def test_ancestral_sampler_yields_every_state_from_T_to_0():
         assert np.array_equal(step, after)
 
 
+@pytest.mark.equation("reverse-step")
 @given(schedules_and_t(1e-6, 0.999), reals((3, 2), -3, 3), st.data())
 def test_p_step_is_its_mean_plus_sigma_times_noise(case, x_t, data):
     """σ, the square root of each table; also at t = 1."""
@@ -325,6 +327,7 @@ def jumps(draw, low=1e-3, high=0.8, max_T=10):
     return schedule, t, draw(st.integers(0, t - 1))
 
 
+@pytest.mark.equation("ddim")
 @given(schedules_and_t(1e-4, 0.8, max_T=10), reals((3, 2), -3, 3), reals((3, 2), -3, 3), reals((3, 2), -3, 3))
 def test_ddim_with_eta_1_is_the_ancestral_step(case, x_t, eps_hat, noise):
     """s = t−1: q_posterior at the predicted x_0, including the noise."""
@@ -346,6 +349,7 @@ def test_ddim_with_eta_0_is_deterministic(case, x_t, eps_hat, noise):
         assert residual(ddim_step(schedule, s, 0, step, eps_hat), ddim_step(schedule, t, 0, x_t, eps_hat)) < 1e-9
 
 
+@pytest.mark.equation("x0-from-noise")
 @given(schedules_and_t(1e-6, 0.9, max_T=10), reals((3, 2), -3, 3), reals((3, 2), -3, 3), st.floats(0, 1))
 def test_ddim_to_0_returns_the_predicted_x0(case, x_t, eps_hat, eta):
     step = ddim_step(*case, 0, x_t, eps_hat, np.ones((3, 2)), eta)
@@ -445,6 +449,7 @@ def test_clean_data_have_variance_and_weight_0():
         assert step_weight(SCHEDULE, variance)[0] == 0
 
 
+@pytest.mark.equation("reverse-variance")
 def test_reverse_variance_returns_a_new_array():
     """No result is a view of the frozen schedule."""
     for kind in "beta", "posterior":
@@ -579,6 +584,7 @@ def test_ddim_refuses_eta_outside_the_unit_interval(eta, error):
         ddim_step(SCHEDULE, 3, 1, X, Y, Z, eta)
 
 
+@pytest.mark.equation("ddim-loop")
 @pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_ddim_sampler_is_its_steps_from_T_to_0(eta, dtype):
@@ -684,7 +690,7 @@ class Slopes:
         return out, backward
 
 
-@pytest.mark.equation(29)
+@pytest.mark.equation(29, "algorithm-1-step")
 @given(schedules(1e-3, 0.9, max_T=6), st.integers(0, 2**32 - 1))
 def test_a_step_of_algorithm_1_has_the_gradient_of_the_weighted_loss(schedule, seed):
     """(1/N) Σ λ_n ‖ε_n − ε̂(x_t)‖² by complex step; every example has its own step, noise and weight."""
@@ -730,7 +736,7 @@ def optimiser(network):
     return {"adam": Adam(network.parameters), "ema": EMA(network.parameters.copy())}
 
 
-@pytest.mark.equation(29)
+@pytest.mark.equation(29, "algorithm-1")
 @pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize("prediction", [None, "x0"])
 def test_algorithm_1_is_its_printed_lines(prediction, labelled):
@@ -839,6 +845,7 @@ def test_algorithm_1_trains_on_what_augment_returns_and_tells_the_network_its_nu
     assert run(x, None)[1] == [None]
 
 
+@pytest.mark.equation("algorithm-1")
 @pytest.mark.parametrize("split", [0, 1, 5, 11, 12])
 def test_a_second_loop_goes_on_where_the_first_one_ended(split):
     """Twelve steps by one loop or by two: the objects between two steps hold the whole state, the labels' too."""
@@ -898,6 +905,7 @@ def test_weights_that_float32_cannot_hold_end_the_training_before_its_first_step
 # --- ε̂ of a network ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("predicted-noise")
 @given(st.integers(1, 6), st.floats(-1, 4), st.booleans(), st.integers(0, 2**32 - 1))
 def test_predicted_noise_is_the_networks_at_the_level_of_its_step(t, guidance, clip, seed):
     """Guidance mixes the network with and without labels; a clipped x̂_0 keeps x_t = ᾱ x̂_0 + β̄ ε̂."""

@@ -62,7 +62,7 @@ def test_posterior_is_the_best_q(problem):
     assert np.all(gap >= -1e-9 * (1 + np.abs(log_prob)))
 
 
-@pytest.mark.equation(15)
+@pytest.mark.equation(15, "em")
 @given(em_problems(modes=("plain",)))
 def test_m_step_is_weighted_moments(problem):
     """(15): π = mean of r, m = Σ r x/Σ r, C = Σ r (x − m)(x − m)ᵀ/Σ r, and then the floor."""
@@ -144,7 +144,7 @@ def plain_em(x, weights, means, covariances, n_iterations):
     return weights, np.array(means), np.array(covariances)
 
 
-@pytest.mark.equation(15, 18)
+@pytest.mark.equation(15, 18, "em")
 def test_ten_iterations_are_the_textbooks():
     x = three_blobs()
     start = np.array([0.2, 0.3, 0.5]), x[:3], np.tile(np.eye(2), (3, 1, 1))
@@ -232,7 +232,7 @@ def objective(covariances, spread, counts, kind, prior):
     return value
 
 
-@pytest.mark.equation(15)
+@pytest.mark.equation(15, "covariance-types")
 @given(
     spreads(), st.sampled_from(COVARIANCE_TYPES), st.sampled_from(PRIORS), st.sampled_from([0.0, 0.3]), reals(27, -1, 1)
 )
@@ -368,6 +368,7 @@ def test_kmeans_plus_plus_never_takes_a_point_twice_while_others_are_left():
     assert kmeans_plus_plus(np.ones((3, 2)), 3, np.random.default_rng(0)).tolist() == [[1, 1]] * 3
 
 
+@pytest.mark.equation("k-means")
 @given(em_problems(modes=("plain", "duplicates")))
 def test_kmeans_ends_where_no_point_and_no_centre_moves(problem):
     x, mixture = problem
@@ -437,7 +438,7 @@ def test_equal_rows_are_shared_among_all_centres():
 # --- the loop -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.equation(15, 18)
+@pytest.mark.equation(15, 18, "em-loop")
 def test_the_loop_alternates_the_two_steps():
     """θ, E-step and bound of every iterate; each M-step gets the E-step of the previous θ."""
     calls = []
@@ -490,6 +491,7 @@ def test_the_loop_has_100_m_steps_and_no_tolerance_by_default():
     assert len(run) == 101
 
 
+@pytest.mark.equation("em-loop")
 def test_a_bound_that_falls_is_not_convergence():
     """The bounds 0, 2, 1.9, 1.9: the loop goes on after the fall, and ends at the gain of 0."""
     bounds = [0.0, 2.0, 1.9, 1.9, 5.0]
@@ -559,7 +561,7 @@ def em_step(x, weights, means, covariances):
     return mixture.weights, mixture.means, mixture.covariances
 
 
-@pytest.mark.equation(15, 17, 18)
+@pytest.mark.equation(15, 17, 18, "em")
 @given(em_problems())
 def test_em_on_easy_and_hard_data_maximises_and_never_lowers_the_likelihood(problem):
     """A step is the constrained maximiser, six steps never lower the likelihood, and nothing overflows."""

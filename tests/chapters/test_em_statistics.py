@@ -48,7 +48,7 @@ def parameters(statistics):
 # --- statistics of parts -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.equation(15)
+@pytest.mark.equation(15, "em-statistics")
 @given(em_problems(), st.integers(1, 12), st.sampled_from([0.0, 2.0**20]))
 def test_statistics_add_up_over_parts_of_the_data(problem, cut, offset):
     """For any cut, far from 0, and with components that have responsibility in one part only."""
@@ -78,7 +78,7 @@ def test_a_part_without_response_changes_nothing():
     assert (none + none).log_counts[0] == -np.inf
 
 
-@pytest.mark.equation(15)
+@pytest.mark.equation(15, "em-statistics")
 def test_counts_that_no_float_can_hold_still_have_a_mean():
     """log q = −5e5: e^−5e5 is 0 in float64; the component still moves, and its weight is the nearest float."""
     x = np.arange(8.0)[:, None] / 4
@@ -171,6 +171,7 @@ def test_a_component_far_away_is_seen_while_its_count_has_digits(distance, seen,
         assert statistics.means[1] == distance
 
 
+@pytest.mark.equation("em-in-one-pass")
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 @pytest.mark.parametrize(("D", "K"), [(1, 1), (2, 5), (8, 3), (20, 4), (40, 2)])
 def test_one_pass_is_one_step_after_the_other(D, K, offset):
@@ -220,6 +221,7 @@ def test_means_of_labelled_rows_are_rounded_once_in_every_column():
     assert (np.abs(found.means[0] - exact) <= [1e-15, 4 * np.spacing(1e9)]).all()
 
 
+@pytest.mark.equation("em-in-one-pass")
 def test_memory_does_not_grow_with_the_data():
     """5 MiB for every N: measured 2 to 3."""
     for D, K in (2, 50), (8, 3), (16, 10), (64, 10), (30, 20):

@@ -39,7 +39,7 @@ def test_flow_of_a_gaussian_is_the_map_between_its_marginals(sde):
     assert residual(flow_map(sde, score, there, start, end, rtol=1e-9), POINTS) < 1e-7
 
 
-@pytest.mark.equation(32)
+@pytest.mark.equation(32, "heun")
 @every_sde
 def test_heun_is_of_second_order_and_euler_of_first(sde):
     """Slopes of log-log errors against the adaptive flow, on grids that are even in log-SNR."""
@@ -80,6 +80,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.equation("network-score")
 @pytest.mark.parametrize("kind", NETWORKS)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 1.0))
 def test_divergence_is_the_derivative_of_the_score(kind, seed, t):
@@ -94,6 +95,7 @@ def test_divergence_is_the_derivative_of_the_score(kind, seed, t):
     assert residual(divergence, numeric) < 1e-5
 
 
+@pytest.mark.equation("network-score")
 def test_hutchinsons_divergence_is_unbiased():
     """The mean over all signs in two dimensions, and the estimate with unit vectors, equal the divergence."""
     rng, sde = np.random.default_rng(0), VP()

@@ -124,6 +124,7 @@ def test_terms_of_independent_pixels_are_mutual_informations():
     assert (gaussian[1:-1] > terms[1:-1] + 5e-5).all()  # the twin: no Gaussian step is exact
 
 
+@pytest.mark.equation("mixture-step")
 def test_in_expectation_the_mixture_is_best_then_the_law_then_the_tables():
     """Dependent pixels: among all products the exact marginals are best, among Gaussian ones their moments."""
     table = Table(2, 2, seed=3)
@@ -166,6 +167,7 @@ def test_in_three_dimensions_drawn_terms_bound_the_entropy():
     assert gain.mean() > 5.5 * gain.std() / len(x0) ** 0.5
 
 
+@pytest.mark.equation("bound-terms")
 def test_the_estimate_has_the_mean_of_log_q_minus_log_p_and_a_smaller_deviation():
     table, t = Table(2, 2, seed=3), 3
     rng = np.random.default_rng(0)
@@ -185,6 +187,7 @@ def test_the_estimate_has_the_mean_of_log_q_minus_log_p_and_a_smaller_deviation(
     assert (ours.reshape(3, -1).std(axis=1) < 0.5 * plain.reshape(3, -1).std(axis=1)).all()
 
 
+@pytest.mark.equation("mixture-draw")
 @pytest.mark.parametrize("kind", ["mixture", "uniform law"])
 def test_the_sampler_of_independent_pixels_draws_their_law(kind):
     """From the exact x_T; a wrong law is seen."""
@@ -202,6 +205,7 @@ def test_the_sampler_of_independent_pixels_draws_their_law(kind):
     assert (np.abs(z).max() < 5.8) == (kind == "mixture")
 
 
+@pytest.mark.equation("law-variance")
 def test_a_gaussian_step_of_the_law_has_its_moments():
     table, rng = Table(2, 2), np.random.default_rng(0)
     x_T, steps = rng.standard_normal((5, 2)), table.law(SCHEDULE)
@@ -221,6 +225,7 @@ def test_a_gaussian_step_of_the_law_has_its_moments():
     )
 
 
+@pytest.mark.equation("mixture-draw")
 def test_at_the_first_step_the_law_itself_is_drawn():
     x_1, law = np.zeros((4, 2)), np.random.default_rng(0).dirichlet(np.ones(3), (4, 2))
     uniform = np.random.default_rng(1).random((4, 2))
@@ -231,6 +236,7 @@ def test_at_the_first_step_the_law_itself_is_drawn():
     assert residual(variance, law @ LEVELS**2 - (law @ LEVELS) ** 2) < 1e-14
 
 
+@pytest.mark.equation("mixture-step")
 def test_the_mixture_density_integrates_to_1():
     law, grid = np.random.default_rng(0).dirichlet(np.ones(3), (1, 1)), np.linspace(-8, 8, 4001)[:, None]
     for t in range(2, SCHEDULE.T + 1):
@@ -304,6 +310,7 @@ def test_a_table_with_a_column_for_each_dimension_acts_on_that_dimension(schedul
 # --- the schedule -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("even-log-snr")
 @given(st.integers(1, 300), st.floats(-15, 25), st.floats(0.5, 30))
 def test_log_snr_falls_in_even_steps(T, last, span):
     schedule = NoiseSchedule.log_snr_even(T, last + span, last)

@@ -184,7 +184,7 @@ def test_gaussian_log_prob_of_whole_numbers_does_not_round_the_variance():
 # --- Gaussian entropies -----------------------------------------------------------------------------------
 
 
-@pytest.mark.equation(1, 2)
+@pytest.mark.equation(1, 2, "kl-of-gaussians")
 @given(pairs_of_gaussians())
 def test_gaussian_quantities_are_the_textbooks(pair):
     """Against inverse and determinant, which the package avoids."""
@@ -209,6 +209,7 @@ def test_diagonal_gaussian_quantities_sum_the_last_axis(shape):
     assert residual(gaussian_log_prob(x, mean, log_variance), oracle) < 1e-13
 
 
+@pytest.mark.equation("vae-regulariser")
 @pytest.mark.parametrize("sign", [1, -1])
 def test_diagonal_kl_near_zero_has_the_error_that_its_docstring_states(sign):
     """½(e^v − 1 − v) against 80 digits: the relative error is below 2 ε/|v|; without expm1 it is of the order ε/v²."""

@@ -26,7 +26,7 @@ def test_ppca_gap_is_zero_with_an_axis_aligned_encoder_too(spectrum):
     assert residual(M, np.diag(np.diag(M))) < 1e-10
 
 
-@pytest.mark.equation(15, 18)
+@pytest.mark.equation(15, 18, "em-for-ppca", "maximum-of-ppca")
 @given(spectra())
 def test_ppca_maximum_is_a_fixed_point_of_em(spectrum):
     S, _, k, _ = spectrum
@@ -43,7 +43,7 @@ def ppca_steps(draw):
     return A @ A.T + 0.1 * np.eye(4), W, draw(st.floats(0.1, 2))
 
 
-@pytest.mark.equation(15, 18)
+@pytest.mark.equation(15, 18, "em-for-ppca")
 @given(ppca_steps())
 def test_ppca_em_step_is_the_e_and_m_step_over_the_data(step):
     """(15)-(18) as sums over data: W' = Σ(x−μ)E zᵀ (Σ E zzᵀ)⁻¹ and σ²' = E‖x − μ − W'z‖²/D."""
@@ -122,7 +122,7 @@ def test_em_step_of_ppca_is_stationary(flat, noise_variance):
     holds(c.check_ppca_step(ppca_em_step, as_spd(A), W, noise_variance))
 
 
-@pytest.mark.equation(15)
+@pytest.mark.equation(15, "factor-analysis")
 @given(reals(size((4, 4), (4, 2)), -2, 2), reals(4, 0.1, 2))
 def test_em_step_of_factor_analysis(flat, noise_variances):
     """The regression of x on z with the moments of the joint Gaussian."""
@@ -130,6 +130,7 @@ def test_em_step_of_factor_analysis(flat, noise_variances):
     holds(c.check_factor_analysis_step(factor_analysis_em_step, as_spd(A), W, noise_variances))
 
 
+@pytest.mark.equation("maximum-of-ppca")
 @given(spectra())
 def test_maximum_of_ppca_is_the_closed_form(spectrum):
     """Value and point."""

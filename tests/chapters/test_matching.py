@@ -146,7 +146,7 @@ def random_network(D=3, seed=0):
     return network, rng
 
 
-@pytest.mark.equation(31, 33)
+@pytest.mark.equation(31, 33, "score-step", "sliced-step")
 @pytest.mark.parametrize("sde", [VP(), SubVP(), VE(0.05, 5.0)], ids=repr)
 def test_losses_of_a_step_are_those_of_the_theory(sde):
     """x_t = scale x_0 + std ε with a different time for every example, and s_θ = −ε̂/std."""
@@ -176,7 +176,7 @@ def test_losses_of_a_step_are_those_of_the_theory(sde):
     assert residual(implicit, implicit_score_matching(score, divergence)) < 1e-13
 
 
-@pytest.mark.equation(33)
+@pytest.mark.equation(33, "score-step", "sliced-step")
 @pytest.mark.parametrize("matching", ["denoising", "implicit", "sliced", "sliced-vr"])
 def test_a_step_leaves_the_gradient_of_the_weighted_mean(matching):
     """By differences along a random direction of the parameters; every example has its own weight and noise level."""
@@ -257,6 +257,7 @@ def test_implicit_matching_needs_a_density_that_vanishes_at_its_ends():
 # --- draws of times ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("time-draws")
 @pytest.mark.parametrize("weighting", ["likelihood", "noise"])
 def test_every_choice_of_times_has_the_same_expectation(weighting):
     """E weight · f(u) = ∫f over the clock; importance draws follow the observed losses, and need the weights."""
@@ -313,7 +314,7 @@ class Replay:
             self.v = rng.choice([-1.0, 1.0], size=shape) if law == "rademacher" else rng.standard_normal(shape)
 
 
-@pytest.mark.equation(33)
+@pytest.mark.equation(33, "score-training")
 @pytest.mark.parametrize("law", ["rademacher", "gaussian"])
 @pytest.mark.parametrize("choice", STEP_CHOICES)
 @pytest.mark.parametrize("matching", ["denoising", "implicit", "sliced", "sliced-vr"])
@@ -377,6 +378,7 @@ def test_the_learning_rate_rises_over_a_tenth_of_the_steps_and_at_most_100(n_ste
     assert np.abs(network.parameters - before).max() == pytest.approx(0.3 / warmup, rel=1e-4)
 
 
+@pytest.mark.equation("score-training")
 @pytest.mark.parametrize("matching", ["denoising", "sliced"])
 @pytest.mark.parametrize("split", [1, 7, 11])
 def test_a_second_loop_goes_on_where_the_first_one_ended(split, matching):
@@ -421,6 +423,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_its_step():
         next(loop)
 
 
+@pytest.mark.equation("time-draws")
 def test_importance_spends_its_draws_where_the_loss_varies():
     """After training the estimate is √E[loss²] of the network, within the error of ten recent losses per cell."""
     rng, sde, x = np.random.default_rng(0), VP(), BIMODAL.sample(2000, rng=0).astype(np.float32)

@@ -87,6 +87,7 @@ def test_the_density_of_a_row_is_that_of_its_observed_values(D):
     assert log_prob[4] == pytest.approx(law.log_prob(x[4:5])[0], rel=1e-13)
 
 
+@pytest.mark.equation("missing-values")
 @pytest.mark.parametrize("D", [2, 3])
 def test_statistics_are_expectations_over_the_missing_values(D):
     """The trapezoid rule over one and two missing values.  Measured: 9e-16; without Cov(x_b | x_a), 0.2."""
@@ -125,6 +126,7 @@ def test_imputed_values_are_conditional_means():
     assert residual(impute(row[None], law)[0], shares @ points) < 1e-12
 
 
+@pytest.mark.equation("missing-values")
 def test_rows_without_gaps_have_the_statistics_of_complete_data():
     law = a_mixture(3)
     x, w = law.sample(5000, rng=1), np.random.default_rng(0).random(5000)  # more rows than one block has
@@ -257,6 +259,7 @@ def test_em_is_the_closed_form_for_monotone_gaps(D):
 # --- PPCA ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("ppca-missing-values")
 def test_completed_rows_of_ppca_are_those_of_its_gaussian():
     """(11) of the observed columns, against the mixture of one component N(μ, W Wᵀ + Ψ), with weights."""
     rng = np.random.default_rng(0)
@@ -286,6 +289,7 @@ def test_completed_rows_keep_the_digits_of_a_small_noise():
     assert residual(elbo, linear_gaussian_log_prob(x[:, :2], W[:2], np.zeros(2), 1e-6)) < 1e-9
 
 
+@pytest.mark.equation("ppca-missing-values")
 def test_the_closed_form_is_the_m_step_of_completed_rows():
     """EM with the closed form as M-step rises to a flat point of the likelihood of the observed values."""
     rng = np.random.default_rng(0)

@@ -122,6 +122,7 @@ def test_nearly_normalised_weights_make_a_density():
 # --- score ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("mixture-score")
 @given(mixtures_and_points())
 def test_score_is_the_gradient_of_log_prob(pair):
     mixture, x = pair
@@ -143,6 +144,7 @@ def test_score_jacobian_is_the_jacobian_of_the_score(pair):
 kernels = st.tuples(st.floats(0.05, 1.5), st.floats(0.05, 1.5))  # (scale, std)
 
 
+@pytest.mark.equation("mixture-denoiser")
 @given(mixtures_and_points(), kernels)
 def test_denoiser_is_tweedies(pair, kernel):
     """E[x_0 | x_t] = (x_t + std² ∇log p_t)/scale."""
@@ -164,6 +166,7 @@ def test_denoiser_variance_is_tweedies_second_formula(pair, kernel):
     assert residual(forgotten, np.full(len(x), np.trace(mixture.covariance()))) < 1e-9
 
 
+@pytest.mark.equation("mixture-denoiser")
 @given(mixtures_and_points(max_dimension=1), kernels)
 def test_denoiser_is_its_integral(pair, kernel):
     """∫ x_0 N(x_t; scale x_0, std²) p(x_0) dx_0 divided by the same integral without x_0, in 1-D."""

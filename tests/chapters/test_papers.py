@@ -329,6 +329,7 @@ def test_hutchinsons_estimate_is_that_of_the_paper_with_the_same_signs(name):
 # --- bits/dim of levels -----------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("bits-per-dimension")
 def test_bits_of_dequantised_digits_are_the_papers_with_their_offset():
     """Ours: −log₂ p(k + u)/D.  The papers: −log₂ p(2(k + u)/K − 1)/D + log₂(K/2), where 7 = log₂(K/2) for bytes."""
     K, k = 17, digits().images[:300, [27, 28, 35, 36]]

@@ -60,7 +60,7 @@ def of(function, schedule):
     return lambda *arguments: function(schedule, *arguments)
 
 
-@pytest.mark.equation(25)
+@pytest.mark.equation(25, "forward-step")
 @given(schedules(1e-9, 0.999))
 def test_forward_process_composes_its_steps(schedule):
     """One jump equals the composition of the steps; variances to a relative 1e-12."""
@@ -69,7 +69,7 @@ def test_forward_process_composes_its_steps(schedule):
     holds(c.check_schedule(schedule, schedule.alpha_bar, schedule.beta_bar))
 
 
-@pytest.mark.equation(24)
+@pytest.mark.equation(24, "posterior", "x0-from-noise", "reverse-step")
 @given(schedules(1e-4, 0.9))
 def test_posterior_is_bayes_ratio_and_the_reverse_step_its_formula(schedule):
     """The posterior q(x_{t−1} | x_t, x_0) is Bayes' ratio; the formulas in ε̂, including t = 1."""
@@ -88,6 +88,7 @@ def test_merging_of_noise_is_an_orthogonal_map(schedule):
     holds(c.check_noise_merging(of(merge_noise, schedule), of(split_noise, schedule), schedule))
 
 
+@pytest.mark.equation("ddim")
 @given(schedules(1e-3, 0.8, max_T=6), st.floats(0, 1))
 def test_ddim_keeps_the_marginals_for_every_eta(schedule, eta):
     """For every η: the step's mean and standard deviation."""
@@ -167,6 +168,7 @@ def test_entropy_of_the_forward_path_is_the_constant_of_21(schedule, D):
     assert residual(-forward_log_prob(schedule, path).mean(), forward_entropy(schedule, D)) < 1e-11
 
 
+@pytest.mark.equation("best-variance")
 @given(schedules(1e-3, 0.9), st.integers(1, 2).flatmap(lambda D: reals((D, D), -1, 1)))
 def test_best_variance_is_the_mean_conditional_variance(schedule, L):
     """The σ_t² with the best bound is E‖x_{t−1} − E[x_{t−1} | x_t]‖²/D."""
@@ -175,6 +177,7 @@ def test_best_variance_is_the_mean_conditional_variance(schedule, L):
     holds(check)
 
 
+@pytest.mark.equation("ancestral-sampling")
 @given(schedules(1e-3, 0.8, max_T=10), st.floats(-2, 2), st.floats(np.log(0.01), np.log(9)).map(np.exp))
 def test_ancestral_sampler_with_the_best_variance_has_the_moments_of_the_data(schedule, mean, variance):
     """From x_T ~ p_T, and with the best σ_t², for every T; with β² or β̃² the error is known."""
@@ -224,6 +227,7 @@ def test_ancestral_sampler_from_the_prior_misses_the_data_by_the_mismatch_at_T(T
 # --- whole numbers ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("whole-numbers")
 @given(
     st.sampled_from([2, 17, 256]),
     reals((4,), -1.5, 1.5),
@@ -234,6 +238,7 @@ def test_bin_masses_sum_to_one_and_are_differences_of_phi(n_levels, means, std):
     holds(c.check_bin_masses(lambda level, mean, std: log_bin_mass(level, mean, std, n_levels), n_levels, means, std))
 
 
+@pytest.mark.equation("whole-numbers")
 def test_bin_masses_keep_their_logarithm_where_a_difference_of_cdfs_is_zero():
     """At std 0.01 most of 17 bins are so far out that Φ rounds; their logarithms are finite, and those of the tail."""
     logs = log_bin_mass(np.arange(17), np.array(-1.0), 0.01, 17)
@@ -286,13 +291,14 @@ def test_levels_survive_scaling_and_rounding(dtype, n_levels):
             f(1)
 
 
+@pytest.mark.equation("bits-per-dimension")
 @given(reals((17,), -6, 6), st.integers(1, 3), st.floats(0.01, 3))
 def test_dequantised_bits_are_those_of_the_masses(logits, dimension, scale):
     """Equality for a density that is constant on unit cubes."""
     holds(c.check_bits_per_dim(bits_per_dim, softmax(logits), dimension, scale))
 
 
-@pytest.mark.equation(20)
+@pytest.mark.equation(20, "l0")
 @given(st.sampled_from([2, 5, 17]), reals((17,), -2, 2), schedules(1e-3, 0.9, max_T=6), st.data())
 def test_bound_on_whole_numbers_stays_above_their_entropy(n_levels, logits, schedule, data):
     """With a mass for L_0, −E ELBO >= H(P); with a density it would have no lower limit."""

@@ -72,7 +72,7 @@ def gaussian_data(draw, D=2):
     return Gaussian(draw(sdes()), 2 * mean, as_spd(L))
 
 
-@pytest.mark.equation(32)
+@pytest.mark.equation(32, "reverse-law")
 @given(gaussian_data(), st.sampled_from([0.0, 0.5, 1.0, 2.0]), st.sampled_from([0.0, 0.3]))
 def test_reversal_moves_the_moments_back(data, stochasticity, start):
     """The drift moves the moments back at every t, and from T to 0 the distribution of the data returns."""
@@ -93,7 +93,7 @@ def test_reversal_moves_the_moments_back(data, stochasticity, start):
     assert residual(covariance, data.law(t_min)[1]) < 1e-7
 
 
-@pytest.mark.equation(32)
+@pytest.mark.equation(32, "euler-step")
 @given(sdes(), st.floats(-2, 2), st.floats(np.log(0.05), np.log(4)).map(np.exp))
 def test_a_small_step_backwards_has_the_conditional_law(sde, mean, variance):
     """As h → 0 a step has the distribution of x_{t−h} given x_t."""
@@ -106,7 +106,7 @@ def test_a_small_step_backwards_has_the_conditional_law(sde, mean, variance):
     holds(c.check_reverse_step(step, sde, mean, variance))
 
 
-@pytest.mark.equation(32)
+@pytest.mark.equation(32, "euler-maruyama")
 @given(sdes(), reals(8, 0.01, 1), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
 def test_euler_maruyama_evaluates_at_the_start_of_a_step(sde, gaps, stochasticity):
     """The score is that at the start of a step; for small steps the score at t − h has the same order."""

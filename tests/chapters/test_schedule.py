@@ -18,7 +18,7 @@ TABLES = ("alpha", "beta", "alpha_bar", "beta_bar", "beta_tilde", "snr")
 # --- tables -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.equation(25)
+@pytest.mark.equation(25, "schedule")
 @given(variances(1e-9, 0.999))
 def test_one_step_preserves_variance(v):
     """α² + β² = 1 and ᾱ² + β̄² = 1; the given table is β², so that β is a standard deviation."""
@@ -38,7 +38,7 @@ def test_index_zero_is_clean_data(v):
     assert first == [1, 0, 1, 0, 0, np.inf]
 
 
-@pytest.mark.equation(24)
+@pytest.mark.equation(24, "schedule")
 @given(variances(1e-6, 0.999, max_T=8))
 def test_beta_tilde_is_the_posteriors_standard_deviation(v):
     """1/β̃_t² = α_t²/β_t² + 1/β̄_{t−1}² for t ≥ 2 in exact fractions; β̃_1 = 0, because x_0 is given."""
@@ -70,7 +70,7 @@ def exact_tables(v):
     return np.array(rows).T
 
 
-@pytest.mark.equation(25)
+@pytest.mark.equation(25, "schedule")
 @pytest.mark.parametrize("variance", [1e-15, 1e-12, 1e-8, 1e-3, 0.5, 0.999])
 def test_tables_keep_their_digits(variance):
     """Relative error of β̄ below 1e-12 down to β² = 1e-15."""

@@ -422,6 +422,7 @@ def exact_score_and_divergence(sde, mixture):
     return score_and_divergence
 
 
+@pytest.mark.equation("flow-likelihood")
 @given(sdes(), mixtures_and_points(3, max_dimension=2, max_components=2), st.sampled_from([0.0, 0.1]))
 def test_flow_of_the_exact_score_has_the_exact_density(sde, pair, start):
     """From the exact p_T the distribution of the flow at t_min is p_{t_min}."""
@@ -444,6 +445,7 @@ def test_flow_from_the_shipped_prior_is_off_by_the_prior_alone(sde, u):
     assert residual(value, expected) < 1e-7
 
 
+@pytest.mark.equation("flow-likelihood")
 @pytest.mark.parametrize("sde", [VP(0.5, 4.0), SubVP(0.5, 4.0, 2.0), VE(0.3, 4.0)], ids=repr)
 def test_flow_of_any_score_has_a_density_that_integrates_to_one(sde):
     """For exact and wrong, linear and nonlinear scores: an invertible map preserves mass."""

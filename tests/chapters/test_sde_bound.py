@@ -43,7 +43,7 @@ def exact(sde, law):
     return score_and_divergence
 
 
-@pytest.mark.equation(34)
+@pytest.mark.equation(34, "sde-elbo")
 @pytest.mark.parametrize("t_min", [0.0, 0.1])
 @pytest.mark.parametrize("sde", PROCESSES)
 def test_bound_is_log_q_at_every_point_when_the_score_is_of_a_diffused_law(sde, t_min):
@@ -79,7 +79,7 @@ def test_bound_from_the_shipped_prior_is_below_by_its_mismatch_on_average_and_ab
     assert (bound - log_p)[mass > 1e-6].max() > 1e-5
 
 
-@pytest.mark.equation(34)
+@pytest.mark.equation(34, "sde-elbo", "reverse-law")
 @pytest.mark.parametrize("delta", [-0.2, 0.4])
 @pytest.mark.parametrize("sde", PROCESSES)
 def test_both_sides_of_34_for_a_mixture_and_an_affine_score(sde, delta):
@@ -142,7 +142,7 @@ def test_draws_of_noise_have_equal_weight():
 # --- the continuous bound's three terms -------------------------------------------------------------------
 
 
-@pytest.mark.equation(34)
+@pytest.mark.equation(34, "continuous-bound")
 def test_denoising_and_implicit_form_are_one_bound():
     """−(L_T + integral + L_0) is E over x_{t_min} of this bound plus log p(x_0|x_{t_min}) − log q(x_{t_min}|x_0).
 
@@ -219,7 +219,7 @@ def test_prior_loss_is_the_divergence_from_the_prior(sde):
     assert residual(prior_loss(sde, x0), expected) < 1e-12
 
 
-@pytest.mark.equation(34)
+@pytest.mark.equation(34, "continuous-bound")
 @pytest.mark.parametrize("sde", PROCESSES)
 def test_diffusion_loss_is_the_noise_error_over_the_whole_span_of_log_snr(sde):
     rng, t_min = np.random.default_rng(0), 0.02

@@ -136,7 +136,7 @@ def test_log_variance_has_the_dtype_of_data_and_mean_and_is_no_whole_number(x, x
 # --- a step of training ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.equation(14)
+@pytest.mark.equation(14, "vae-draw", "vae-step")
 @given(networks(any_decoder=True), st.sampled_from([0.0, 1.0, 4.0]))
 def test_gradient_of_the_loss_is_its_derivative_in_all_three_parts(drawn, kl_weight):
     """For a Gaussian decoder and for one in bins, with one variance or one per dimension."""
@@ -150,7 +150,7 @@ def test_gradient_of_the_loss_is_its_derivative_in_all_three_parts(drawn, kl_wei
         assert abs(float(gradient @ direction) - numeric) <= 1e-7 * max(float(np.linalg.norm(gradient)), 1e-2)
 
 
-@pytest.mark.equation(14)
+@pytest.mark.equation(14, "vae-step")
 @given(networks(), st.sampled_from([0.0, 1.0, 4.0]))
 def test_loss_is_minus_log_joint_plus_the_kl(drawn, kl_weight):
     """For every draw: ‖x − x̂‖²/(2s²) + (D/2) log 2πs², summed over D, and the weighted KL(N(μ, σ²)‖N(0, 1)), over k."""
@@ -230,7 +230,7 @@ def test_slopes_of_bin_masses_are_their_derivatives(n_levels, std, means):
 # --- bounds at given noise -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.equation(8, 13, 14)
+@pytest.mark.equation(8, 13, 14, "importance-weighting")
 @given(networks(hidden=()))
 def test_bounds_of_a_linear_decoder_are_closed_at_sigma_points(drawn):
     """The ELBO by (14), and by (8) as the mean of log w; both are quadratics of the noise."""
@@ -262,6 +262,7 @@ def optimisers(network):
     return [Adam(parameters) for parameters, _ in network.parts]
 
 
+@pytest.mark.equation("vae-training")
 def test_training_is_adam_on_the_step_s_gradients_with_a_rate_of_their_own_for_log_s2():
     x = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
     mine, theirs = (VAENetwork(3, 2, (4,), rng=1) for _ in range(2))
@@ -304,6 +305,7 @@ def test_an_update_that_overflows_in_one_part_is_undone_in_all():
         next(train(network, x, 5, np.random.default_rng(2), draw, **options | {"learning_rate": 1e300}))
 
 
+@pytest.mark.equation("vae-training")
 @pytest.mark.parametrize("split", [1, 4, 6])
 def test_a_second_loop_goes_on_where_the_first_one_ended(split):
     x = np.random.default_rng(0).standard_normal((20, 3), dtype=np.float32)

@@ -178,14 +178,14 @@ def test_kl_of_tables_is_cross_entropy_minus_entropy(table):
     holds(c.check_kl(lambda p, q: cross_entropy_discrete(p, q) - entropy_discrete(p), p, model))
 
 
-@pytest.mark.equation(2)
+@pytest.mark.equation(2, "kl-of-gaussians")
 @given(pairs_of_gaussians())
 def test_kl_of_gaussians_is_the_textbook_formula(pair):
     """Against the textbook formula, and 0 for two equal Gaussians."""
     holds(c.check_gaussian_kl(kl_gaussian, *pair[0], *pair[1]))
 
 
-@pytest.mark.equation(14)
+@pytest.mark.equation(14, "vae-regulariser")
 @given(st.integers(1, 4).flatmap(lambda D: st.tuples(reals((3, D), -5, 5), reals((3, D), -8, 8))))
 def test_kl_to_the_standard_normal_is_the_general_formula(parameters):
     """The diagonal formula is the general one with a diagonal matrix."""
@@ -222,14 +222,14 @@ def test_joint_kl_of_tables_obeys_the_chain_rule(table):
         holds(c.check_vae_objective(vae_loss_table, table.p, q, *model))
 
 
-@pytest.mark.equation(8)
+@pytest.mark.equation(8, "importance-weighting")
 @given(tables(max_x=4, max_z=3), st.integers(1, 3))
 def test_importance_weights_of_tables_average_to_the_evidence(table, n):
     """E exp(bound) = p(x) for every number of draws."""
     holds(c.check_importance_weighted_bound(importance_weighted_bound, table.joint, table.q, n))
 
 
-@pytest.mark.equation(14)
+@pytest.mark.equation(14, "vae-draw")
 @given(reals(size((2, 4), (4, 3), (4,), (2, 3), (2, 3)), -1, 1), st.floats(0.05, 4))
 def test_one_draw_of_the_vae_averages_to_the_closed_elbo(flat, variance):
     """Sigma points in place of ξ integrate the loss of a linear decoder, a quadratic, exactly."""

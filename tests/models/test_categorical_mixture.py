@@ -19,7 +19,7 @@ def categorical_problems(draw):
     return np.array(x, dtype=float), L, K
 
 
-@pytest.mark.equation(15, 18)
+@pytest.mark.equation(15, 18, "em-for-tables")
 @given(categorical_problems(), st.sampled_from([0.0, 0.1, 1.0]))
 def test_em_of_tables_is_monotone_and_ends_stationary(problem, smoothing):
     x, L, K = problem
@@ -205,7 +205,7 @@ def test_levels_and_their_indicators_are_the_same_to_a_law(drawn):
     assert np.array_equal(law.log_joint(one_hot), law.log_joint(x))
 
 
-@pytest.mark.equation(15)
+@pytest.mark.equation(15, "em-for-tables")
 @given(laws(), st.sampled_from([0.0, 0.7]))
 def test_m_step_of_tables_is_weighted_frequencies(drawn, pseudo):
     """π = mean of q and P_kd(l) ∝ Σ_n q_nk 1[x_nd = l] + pseudo, against loops."""

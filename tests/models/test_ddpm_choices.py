@@ -106,6 +106,7 @@ def test_a_model_converts_the_prediction_of_its_network_to_noise(kind, t):
 # --- weights and draws of t -------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("loss-weights")
 @given(schedules(), st.sampled_from(["beta", "posterior"]), st.integers(0, 2**32 - 1))
 def test_bound_weights_make_the_mean_loss_the_bound(schedule, variance, seed):
     """(1/T) Σ λ_t ℓ_t equals the part of −ELBO that depends on the network, nats."""
@@ -116,6 +117,7 @@ def test_bound_weights_make_the_mean_loss_the_bound(schedule, variance, seed):
     assert weight[0] == 0
 
 
+@pytest.mark.equation("loss-weights")
 @given(schedules_and_t(), reals((3, 3, 2), -3, 3))
 def test_other_weights_make_the_loss_the_error_of_the_prediction_they_name(drawn, flat):
     schedule, t = drawn

@@ -44,6 +44,7 @@ def assert_fast_forms_are_the_readable_ones(z):
             assert (close | (left == right) | (np.isnan(left) & np.isnan(right))).all()
 
 
+@pytest.mark.equation("silu-in-place")
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_fast_forms_are_the_readable_ones_on_hard_inputs(dtype):
@@ -68,6 +69,7 @@ def test_fast_forms_are_the_readable_ones_on_any_numbers(tanh, numbers):
         fast.TANH_IS_FAST = kept
 
 
+@pytest.mark.equation("silu-in-place")
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_fast_forms_work_in_place(dtype):
@@ -76,6 +78,7 @@ def test_fast_forms_work_in_place(dtype):
     assert fast.silu_and_slope(z)[0] is z
 
 
+@pytest.mark.equation("silu")
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-14), (np.float32, 5e-6)])
 def test_silu_and_its_derivative_are_the_closed_forms(dtype, tolerance):

@@ -21,6 +21,7 @@ def textbook_adam(parameters, gradients, rates, beta1, beta2, epsilon, weight_de
     return parameters
 
 
+@pytest.mark.equation("adam")
 @given(
     st.integers(0, 2**32 - 1),
     st.floats(0, 0.99),
@@ -148,6 +149,7 @@ def test_a_step_of_adam_alone_warns_when_it_overflows(rate):
 # --- moving average ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("moving-average")
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.999), st.integers(1, 60))
 def test_moving_average_is_its_closed_form(seed, decay, n):
     """Σ_i (1 − d_i) d_{i+1} ⋯ d_n θ_i + d_1 ⋯ d_n θ_0 with d_i = min(decay, (1 + i)/(10 + i))."""
@@ -189,6 +191,7 @@ def test_moving_average_refuses_an_invalid_decay(decay):
 # --- learning rate ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("learning-rate")
 def test_cosine_decay_has_exact_ends_and_middle():
     assert cosine_decay(0, 1000, 0.3) == 0.3
     assert abs(cosine_decay(500, 1000, 0.3) - 0.15) < 1e-15
@@ -197,6 +200,7 @@ def test_cosine_decay_has_exact_ends_and_middle():
     assert cosine_decay(999, 1000, 0.3) > 0
 
 
+@pytest.mark.equation("learning-rate")
 def test_cosine_decay_warms_up_linearly():
     assert [round(cosine_decay(step, 100, 1.0, warmup=4), 12) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
     assert abs(cosine_decay(4 + 48, 100, 1.0, warmup=4) - 0.5) < 1e-15

@@ -14,6 +14,7 @@ from tests.strategies import residual
 # --- the law and its mean ---------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("level-denoiser")
 @given(categorical_denoisers(trained=False))
 def test_untrained_it_is_exact_for_independent_dimensions(case):
     """ε̂ = (x − scale E[x_0 | x])/std, with Bayes' rule in each dimension separately."""
@@ -71,6 +72,7 @@ def test_histograms_of_classes_are_refused_with_another_shape_or_sum():
         CategoricalDenoiser(*arguments, n_classes=3, class_histograms=np.full((3, 2, 3), 0.5))
 
 
+@pytest.mark.equation("level-denoiser")
 @given(categorical_denoisers())
 def test_logits_are_the_logarithm_of_the_law_up_to_a_constant(case):
     logits, law = case.network.logits(case.x, **case.given), case.network.law(case.x, **case.given)
@@ -151,6 +153,7 @@ def test_corrections_lift_the_ends_and_tilt_the_middle():
     assert len(F) == N_CORRECTIONS
 
 
+@pytest.mark.equation("level-draws")
 def test_a_level_never_seen_has_no_mass_and_draws_follow_the_law():
     network = CategoricalDenoiser(np.array([[0.5, 0.0, 0.5], [0.2, 0.3, 0.5]]), np.eye(2), (4,), rng=0)
     x = np.tile([[0.1, -0.4]], (40_000, 1))
@@ -177,6 +180,7 @@ def test_no_rows_have_no_noise_and_no_gradient(labels):
     assert not network.gradient.any()
 
 
+@pytest.mark.equation("level-mass")
 def test_mass_of_a_level_keeps_its_digits_where_the_law_underflows():
     """log P is −∞ for a level that never occurs, and finite for an unlikely level: −3,000 nats and less."""
     histograms = np.array([[0.4, 0.0, 0.3, 0.3]])
@@ -210,6 +214,7 @@ def test_law_of_unlikely_levels_is_right_down_to_minus_600_nats(dtype):
     assert np.log(law.min()) < -590
 
 
+@pytest.mark.equation("level-mass")
 @given(categorical_denoisers())
 def test_mass_is_the_logarithm_of_the_law(case):
     network, x = case.network, case.x

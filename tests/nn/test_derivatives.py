@@ -43,6 +43,7 @@ def test_vjp_has_the_values_of_a_call(kind, data):
     assert residual(network.vjp(case.x, **case.given)[0], network(case.x, **case.given)) < 1e-12
 
 
+@pytest.mark.equation("mlp-backward", "noise-network-backward", "level-denoiser-backward")
 @every_network
 @given(data=st.data())
 def test_backward_is_the_derivative_to_parameters_and_to_x(kind, data):
@@ -93,6 +94,7 @@ def test_a_backward_pass_belongs_to_its_own_forward_pass(kind, data):
     assert np.array_equal(network.gradient, gradient)
 
 
+@pytest.mark.equation("mlp-backward", "noise-network-backward", "level-denoiser-backward")
 @every_network
 @given(data=st.data())
 def test_gradient_is_a_sum_over_examples(kind, data):
@@ -146,6 +148,7 @@ def test_parameters_and_gradient_are_the_mlps_also_of_a_copy(kind, data):
 # --- along a direction ------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("mlp-derivative", "noise-network-derivative")
 @every_network_with_jvp
 @given(data=st.data())
 def test_jvp_is_the_derivative_along_a_direction(kind, data):
@@ -161,6 +164,7 @@ def test_jvp_is_the_derivative_along_a_direction(kind, data):
     assert abs((g * derivative).sum() - (by_x * v).sum()) < 1e-11 * (size + np.abs(by_x).max())
 
 
+@pytest.mark.equation("mlp-derivative", "noise-network-derivative")
 @every_network_with_jvp
 @given(data=st.data())
 def test_backward_of_jvp_is_the_gradient_of_value_and_derivative(kind, data):

@@ -16,6 +16,7 @@ from tests.strategies import residual
 # --- values -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("mlp")
 @given(mlps())
 def test_mlp_is_affine_maps_with_activations_between(case):
     mlp, x = case.network, case.x

@@ -15,6 +15,7 @@ from tests.strategies import residual
 # --- values -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.equation("noise-network")
 @given(noise_networks())
 def test_noise_is_skip_times_x_plus_gain_times_the_mlp(case):
     """Example by example, from the documented inputs: y = x/r and its waves, the waves of log-SNR, the label."""
@@ -84,6 +85,7 @@ def test_levels_of_another_kind_or_number_are_refused():
         levels.at(np.array([0, 4]))
 
 
+@pytest.mark.equation("noise-network")
 @given(st.floats(-6, 6), st.floats(-12, 12), st.integers(0, 3), seeds)
 def test_untrained_noise_network_is_exact_for_standard_normal_data(log_r, log_snr, n_features, seed):
     """E[ε | x_t] = std x_t/(scale² + std²) for data N(0, I), at levels of VP, where r = 1, and of VE, where r > 1."""

@@ -28,6 +28,7 @@ class Even(np.random.Generator):
         return self.u
 
 
+@pytest.mark.equation("step-draws")
 @given(st.integers(1, 30), st.integers(1, 12))
 def test_stratified_steps_are_each_as_likely_and_a_batch_is_even(T, n):
     """Over an even grid of shifts every t occurs equally often; in one batch the counts differ by at most one."""
@@ -64,6 +65,7 @@ def test_steps_without_any_loss_are_drawn_uniformly():
     assert residual(sampler.probabilities, [0, 0.02, 0.02, 0.92, 0.02, 0.02]) < 1e-15
 
 
+@pytest.mark.equation("step-draws")
 def test_uniform_steps_are_each_as_likely():
     t = uniform_steps(7, 70_000, np.random.default_rng(0))
     assert stats.chisquare(np.bincount(t, minlength=8)[1:]).pvalue > FALSE_ALARM
@@ -79,6 +81,7 @@ def seasoned(T=6):
     return sampler, losses
 
 
+@pytest.mark.equation("step-draws")
 def test_importance_draws_follow_their_law_and_correct_for_it():
     """p_t ∝ √E loss², mixed with a tenth of uniform.
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from scratchgen.conformance import Check
-from scratchgen.equations import EQUATIONS, PROPOSITIONS, find
+from scratchgen.equations import EQUATIONS, PROPOSITIONS, find, slug_of
 from scratchgen.museum import tour
 from scratchgen.report import cli
-from scratchgen.report.book import cells, code, maths, prose
+from scratchgen.report.book import cells, code, facts, frame, maths, prose
 from scratchgen.report.book.build import Book
 from scratchgen.report.book.facts import Fact, Mistake, mistakes
 from scratchgen.report.book.figures import ALT, FIGURES
@@ -90,10 +90,15 @@ def test_every_equation_has_all_its_parts(row, book):
     assert row.runs_in or row.theory_only in words
 
 
-def test_every_proposition_stands_on_its_page(pages):
+def test_every_proposition_stands_on_its_page_with_its_tests(book, pages):
+    tests = facts.test_names()
+    texts = {name: (book / name).read_text("utf8") for name in {f"{page_of(row)}.html" for row in PROPOSITIONS}}
     for row in PROPOSITIONS:
         name, _, anchor = link(row).partition("#")
         assert pages[name].ids.count(anchor) == 1, row.name
+        article = texts[name].split(f'<article class="proposition" id="{anchor}">')[1].split("</article>")[0]
+        assert f"<code>scratchgen verify {slug_of(row)}</code>" in article
+        assert all(frame.test_name(test) in article for test in tests[row.name]), row.name
 
 
 def test_links_and_images_resolve_and_nothing_comes_from_the_network(book, pages):

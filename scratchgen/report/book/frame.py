@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from scratchgen import __version__
-from scratchgen.equations import EQUATIONS, PROPOSITIONS, through
+from scratchgen.equations import EQUATIONS, PROPOSITIONS, slug_of, through
 from scratchgen.report.book import prose
 from scratchgen.report.book.pages import PAGES, Page, anchor, label, link
 from scratchgen.report.book.reference import page_name
@@ -36,6 +36,7 @@ class Frame:
             "anchor": anchor,
             "link": link,
             "label": label,
+            "slug_of": slug_of,
             "page_name": page_name,
             "verbs": lambda row: through(row, ROWS),
             "rows": {row.name: row for row in ROWS},
