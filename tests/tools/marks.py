@@ -2,6 +2,7 @@
 
 import ast
 import json
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,14 +19,18 @@ def names_of(function):
             yield from (ast.literal_eval(argument) for argument in decorator.args)
 
 
-MARKED = [
-    (name, f"{path.relative_to(TESTS)}::{node.name}")
-    for path in sorted(TESTS.rglob("test_*.py"))
-    if path.name != "test_equations.py"
-    for node in ast.parse(path.read_text()).body
-    if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    for name in names_of(node)
-]
+@cache
+def marked():
+    """All (mark, "folder/file.py::test"); a mark is a number of an equation, or the short name of a proposition."""
+    return [
+        (name, f"{path.relative_to(TESTS)}::{node.name}")
+        for path in sorted(TESTS.rglob("test_*.py"))
+        if path.name != "test_equations.py"
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        for name in names_of(node)
+    ]
+
 
 # The name of a row in a mark, a number of the deck or a short name → the row's full name
 NAMES = {int(row.name): row.name for row in EQUATIONS} | {slug_of(row): row.name for row in PROPOSITIONS}
@@ -33,7 +38,7 @@ NAMES = {int(row.name): row.name for row in EQUATIONS} | {slug_of(row): row.name
 
 def index():
     """Full name of a row → its tests."""
-    return {row: sorted({f"tests/{test}" for mark, test in MARKED if mark == name}) for name, row in NAMES.items()}
+    return {row: sorted({f"tests/{test}" for mark, test in marked() if mark == name}) for name, row in NAMES.items()}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import ast
 import pkgutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ NEVER = [  # (modules, modules that they never import)
 ]
 
 
+@cache
 def imported(name):
     """Modules of the package that a module imports anywhere in its code; imports for annotations do not count."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf8"))
@@ -77,9 +79,6 @@ def imported(name):
     return found - {name}
 
 
-IMPORTS = {name: imported(name) for name in MODULES}
-
-
 def part_of(name, parts):
     """Whether a module is one of the named parts of the package, or inside one."""
     inner = name.removeprefix("scratchgen").removeprefix(".")
@@ -98,14 +97,14 @@ def group(name):
 def test_every_module_is_in_the_import_graph():
     assert len(MODULES) > 90
     assert all(path.is_file() for path in MODULES.values())
-    assert IMPORTS["scratchgen.likelihood"] >= {"scratchgen.validation"}
-    assert "scratchgen.report.verify" in IMPORTS["scratchgen.report.commands.verify"]  # in functions
-    assert "scratchgen.museum.tour" in IMPORTS["scratchgen.report.commands.museum"]
+    assert imported("scratchgen.likelihood") >= {"scratchgen.validation"}
+    assert "scratchgen.report.verify" in imported("scratchgen.report.commands.verify")  # in functions
+    assert "scratchgen.museum.tour" in imported("scratchgen.report.commands.museum")
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_go_to_earlier_groups(name):
-    late = {other for other in IMPORTS[name] if group(other) > group(name)}
+    late = {other for other in imported(name) if group(other) > group(name)}
     assert not late, f"{GROUPS[group(name)][0]} imports {late}"
 
 
@@ -113,7 +112,7 @@ def test_imports_go_to_earlier_groups(name):
 def test_lower_layers_never_import_higher_ones(who, whom):
     for name in MODULES:
         if part_of(name, who):
-            wrong = {other for other in IMPORTS[name] if part_of(other, whom)}
+            wrong = {other for other in imported(name) if part_of(other, whom)}
             assert not wrong, f"{name} imports {wrong}"
 
 
@@ -126,7 +125,7 @@ def test_imports_have_no_circle():
         if name in done:
             return
         path.append(name)
-        for other in sorted(IMPORTS[name]):
+        for other in sorted(imported(name)):
             follow(other)
         path.pop()
         done.add(name)

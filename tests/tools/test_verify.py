@@ -201,7 +201,15 @@ def test_verify_says_where_the_functions_of_the_equations_run(capsys):
 
 
 def test_verify_ends_with_status_1_and_says_what_is_wrong(monkeypatch, capsys):
-    """One function of the package is broken; only its row is outside the tolerance."""
+    """One function of DDPM is broken; only its row is outside the tolerance, of all equations of DDPM.
+
+    tests/museum/test_museum.py holds the mistakes of all chapters to this.
+    """
+    run = verify_module.run
+    for row in ROWS:
+        once(row)  # before the function is replaced
+    ddpm = [row for row in EQUATIONS if row.function.startswith("ddpm.")]
+    monkeypatch.setattr(verify_module, "run", lambda row: run(row) if row in ddpm else once(row))
     monkeypatch.setattr("scratchgen.ddpm.q_sample", lambda schedule, t, x0, noise: schedule.alpha_bar[t] * x0 + noise)
     assert cli.main(["verify"]) == 1
     out = capsys.readouterr().out.splitlines()
