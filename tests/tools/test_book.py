@@ -58,6 +58,32 @@ def test_symbols_are_marked_whole():
     }
 
 
+@pytest.mark.parametrize(
+    ("latex", "pieces"),
+    [
+        (r"-a(b - c) = d + \| e - f \|^2 - \left\{ g + h \right\}", ["-a(b - c)", "= d", r"+ \| e - f \|^2", None]),
+        (r"\int q(x) \log p(x)", [r"\int q(x)", r"\log p(x)"]),
+        (r"\mathbb{E} \log p", [r"\mathbb{E} \log p"]),
+        (r"a \leftarrow -b \quad \text{in turn}", ["a", r"\leftarrow -b \quad", r"\text{in }", r"\text{turn}"]),
+    ],
+)
+def test_a_line_breaks_at_signs_and_words_outside_brackets(latex, pieces):
+    found = maths.chunks(latex)
+    wanted = [latex.partition(r"\|^2 ")[2] if piece is None else piece for piece in pieces]
+    assert [chunk.strip() for chunk in found] == [piece.strip() for piece in wanted]
+    assert maths.display(latex).count("<math") == 1
+
+
+def test_signs_at_the_start_of_a_line_keep_their_space():
+    assert '<mrow><mo form="infix">&#x0002B;</mo>' in maths.display("a + b")
+    assert 'form="infix"' not in maths.display("-a")
+
+
+def test_lines_of_code_know_their_depth():
+    shown = code.numbered([(7, '<span class="k">if</span> a:'), (8, "        b()"), (9, "")], "L")
+    assert [re.findall('class="line (in.)" id="(L.)"', shown)] == [[("in0", "L7"), ("in2", "L8"), ("in0", "L9")]]
+
+
 def test_an_empty_formula_is_an_error():
     with pytest.raises(ValueError, match=r"^a formula must not be empty"):
         maths.inline(" ")

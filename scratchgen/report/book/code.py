@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -54,7 +54,8 @@ def coloured(text: str, language: str = "python") -> tuple[str, ...]:
 def block(text: str, language: str = "") -> str:
     """HTML of a block of code in prose."""
     lines = coloured(text, language) if language in LEXERS else escape(text).rstrip("\n").split("\n")
-    return f'<pre tabindex="0"><code>{chr(10).join(lines)}</code></pre>\n'
+    kind = ' class="wrapped"' if language in LEXERS else ' tabindex="0"'  # columns of plain text stay in their places
+    return f"<pre{kind}><code>{chr(10).join(lines)}</code></pre>\n"
 
 
 def lines_of(thing: Callable[..., Any]) -> Iterator[tuple[int, str]]:
@@ -79,8 +80,25 @@ def listing(thing: Callable[..., Any], symbols: dict[str, str] | None = None) ->
     for number, line in lines_of(thing):
         for name, mark in (symbols or {}).items():
             line = re.sub(rf'<span class="n">{name}</span>', f'<span class="n {mark}">{name}</span>', line)
-        rows.append(f'<span class="line" data-n="{number}">{line}</span>')
-    return f'<pre class="numbered" tabindex="0"><code>{"".join(rows)}</code></pre>'
+        rows.append((number, line))
+    return numbered(rows)
+
+
+def numbered(rows: Iterable[tuple[int, str]], anchor: str = "") -> str:
+    """HTML of numbered lines; the class of a line is its depth, so that its continuation stands to the right of it.
+
+    Parameters
+    ----------
+    anchor : str
+        Letter before the number in the id of a line; without it the lines have no ids.
+    """
+    lines = []
+    for number, line in rows:
+        spaces = re.match("(?:<[^>]+>)*( *)", line)
+        assert spaces is not None  # the pattern matches every line
+        name = f' id="{anchor}{number}"' if anchor else ""
+        lines.append(f'<span class="line in{len(spaces[1]) // 4}"{name} data-n="{number}">{line}</span>')
+    return f'<pre class="numbered"><code>{"".join(lines)}</code></pre>'
 
 
 def names_in(thing: Callable[..., Any]) -> set[str]:

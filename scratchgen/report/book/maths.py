@@ -12,6 +12,9 @@ WORDS = re.compile(r'(?:<mi mathvariant="normal">\w</mi>){2,}')  # \mathrm{KL}, 
 FUNCTION = re.compile(r"<mi>(log|exp|sinh|expm1)</mi>(?!<mo stretchy=\"false\">&#x00028;)")
 SCRIPT = {"N": "𝒩", "U": "𝒰", "L": "ℒ"}  # browsers ignore mathvariant="script"
 NAMES = re.compile(r"<mo(?: movablelimits=\"true\")?>(argm(?:in|ax))</mo>")
+TOKEN = re.compile(r"\\text\{[^{}]*\}|\\(?:left|right)(?!arrow)\\?.|\\[A-Za-z]+|\\?.")
+OPENING, CLOSING = ("(", "[", "{", r"\{"), (")", "]", "}", r"\}")
+SIGNS = ("=", r"\le", r"\ge", r"\ne", r"\approx", r"\propto", r"\leftarrow", r"\to", "+", "-")
 WHOLE = '(?<!<msub>)(?<!<msubsup>)(?<!true">)'  # ε is no part of ε_t or ε̂
 
 
@@ -52,11 +55,40 @@ def display(latex: str, symbols: dict[str, str] | None = None) -> str:
 
 
 def _piece(latex: str, symbols: dict[str, str]) -> str:
+    first, *others = (_marked(chunk, symbols) for chunk in chunks(latex))
+    others = [re.sub("^<mo>(?=&#x0002B;|&#x02212;)", '<mo form="infix">', other) for other in others]
+    content = "".join(f"<mrow>{chunk}</mrow>" for chunk in (first, *others))
+    return f'<math display="block" alttext="{escape(latex)}">{content}</math>'
+
+
+def _marked(latex: str, symbols: dict[str, str]) -> str:
     content = _converted(latex)
     for mark, symbol in symbols.items():
         part = _converted(symbol)
         content = re.sub(WHOLE + re.escape(part), f'<mrow class="{mark}">{part}</mrow>', content)
-    return f'<math display="block" alttext="{escape(latex)}"><mrow>{content}</mrow></math>'
+    return content
+
+
+def chunks(latex: str) -> list[str]:
+    r"""Pieces of a formula between which a line may break on a narrow screen.
+
+    A line breaks before a relation, before + and −, before the logarithm of an integrand, before a word and after
+    `\quad`, but never inside brackets or norms.
+    """
+    out, depth, in_norm = [""], 0, False
+    for token in TOKEN.findall(latex):
+        if token == r"\|" and depth == in_norm:  # ‖ opens a norm outside brackets, and closes it
+            depth, in_norm = 1 - depth, not in_norm
+        depth -= token in CLOSING or token.startswith(r"\right")
+        words = re.findall(r"\s*\S+\s*", token[6:-1]) if depth == 0 and token.startswith(r"\text") else []
+        follows_operand = out[-1].strip() not in {"", *SIGNS}
+        of_integrand = token == r"\log" and r"int" in out[-1]
+        if depth == 0 and follows_operand and (token in SIGNS or of_integrand or words):
+            out.append("")
+        out[-1] += rf"\text{{{words[0]}}}" if words else token
+        out += [rf"\text{{{word}}}" for word in words[1:]] + ([""] if depth == 0 and token == r"\quad" else [])
+        depth += token in OPENING or bool(re.match(r"\\left(?!arrow)", token))
+    return out
 
 
 def shared(latex: str, symbols: dict[str, str], names: set[str]) -> dict[str, str]:

@@ -131,6 +131,5 @@ def sources() -> Iterator[tuple[str, str]]:
         path = code.ROOT.joinpath(*module.name.split(".")[1:])
         path = path / "__init__.py" if module.ispkg else path.with_suffix(".py")
         lines = code.coloured(path.read_text("utf8"))
-        shown = "".join(f'<span class="line" id="L{n}" data-n="{n}">{line}</span>' for n, line in enumerate(lines, 1))
         file = f"scratchgen/{path.relative_to(code.ROOT).as_posix()}"
-        yield file, f'<h1 class="file">{file}</h1><pre class="numbered" tabindex="0"><code>{shown}</code></pre>'
+        yield file, f'<h1 class="file">{file}</h1>{code.numbered(enumerate(lines, 1), "L")}'

@@ -27,6 +27,26 @@ def test_no_errors_no_missing_image_and_no_sideways_scroll_on_a_phone(name, book
     page.close()
 
 
+def test_code_wraps_and_formulas_break_on_a_phone(book, browser):
+    """No line of code is cut, and a formula of two lines is not wider than the screen."""
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto((book / "ddpm.html").as_uri())
+    cut = "[...document.querySelectorAll('pre.numbered')].filter(pre => pre.scrollWidth > pre.clientWidth + 1).length"
+    assert page.evaluate(cut) == 0
+    formula = "document.querySelector('#eq-29 .formula')"
+    assert page.evaluate(f"{formula}.scrollWidth <= {formula}.clientWidth + 1")
+    rows = "new Set([...document.querySelectorAll('#eq-29 .formula math > mrow')].map(part => part.offsetTop)).size"
+    assert page.evaluate(rows.replace("part.offsetTop", "Math.round(part.getBoundingClientRect().bottom / 30)")) > 1
+    page.close()
+
+
+def test_pictures_are_dark_in_the_dark(book, browser):
+    page = browser.new_page(color_scheme="dark")
+    page.goto((book / "em.html").as_uri())
+    assert "invert" in page.evaluate("getComputedStyle(document.querySelector('figure img')).filter")
+    page.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", NAMES)
 def test_axe_finds_nothing(name, theme, book, browser):

@@ -17,7 +17,7 @@ from scratchgen.ddpm import (
     q_sample,
 )
 from scratchgen.grading import grade_bound
-from scratchgen.report.book.figures.frame import BLUE, GREEN, GREY, ORANGE, drawing, panels
+from scratchgen.report.book.figures.frame import BLUE, GREEN, GREY, ORANGE, drawing, name_plane, number, panels
 from scratchgen.validation import Array
 
 
@@ -54,7 +54,7 @@ def ddpm_chain() -> Figure:
     for axis, values, name in ((left, density[:, 0], "$p(x_0)$"), (right, density[:, -1], "$p(x_T)$")):
         axis.fill_betweenx(x, values, color=BLUE, alpha=0.25, lw=0)
         axis.plot(values, x, color=BLUE)
-        axis.set(title=name, xlim=(0, None), xticks=[])
+        axis.set(title=name, xlabel="density", xlim=(0, None), xticks=[])
         axis.spines["bottom"].set_visible(False)
     left.set(ylabel="x", ylim=(-3.2, 3.2))
     left.invert_xaxis()
@@ -104,7 +104,7 @@ def ddpm_posterior() -> Figure:
         centre, std = float(mean[0, 0]), float(variance) ** 0.5
         axis.plot(x, np.exp(-0.5 * ((x - centre) / std) ** 2) / (std * (2 * np.pi) ** 0.5), color=color)
         axis.annotate(
-            f"$x_0$ = {x0:g}",
+            f"$x_0$ = {number(x0)}" if x0 > 1 else number(x0),
             (centre, 0.42 / std),
             ha="center",
             color=color,
@@ -112,6 +112,7 @@ def ddpm_posterior() -> Figure:
             xytext=(0, 3),
             textcoords="offset points",
         )
+    axes[0, 0].set_ylabel("density")
     axis.set(title=r"$q(x_4 \mid x_5, x_0)$,  T = 100", xlabel="$x_4$", yticks=[], xlim=(-0.75, 0.95))
     axis.set_ylim(0, 1.2 * axis.get_ylim()[1])
     return figure
@@ -139,8 +140,9 @@ def ddpm_reverse() -> Figure:
             axis.scatter(*points.T, s=2.5, color=color, alpha=0.5, linewidths=0)
             axis.set(xlim=(-3, 3), ylim=(-3, 3), xticks=(-2, 0, 2), yticks=(-2, 0, 2), aspect="equal")
         axes[0, column].set_title(f"t = {t}" if t else "data, t = 0")
-    axes[0, 0].set_ylabel("forward  →")
-    axes[1, 0].set_ylabel("←  reverse")
+    name_plane(axes)
+    axes[0, 0].set_ylabel("forward  →\n$x_2$")
+    axes[1, 0].set_ylabel("←  reverse\n$x_2$")
     return figure
 
 

@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+from matplotlib.patheffects import withStroke
 
 from scratchgen import PPCA, FactorAnalysis, Mixture, datasets
 from scratchgen.em import e_step, em, m_step
-from scratchgen.report.book.figures.frame import BLUE, GREEN, ORANGE, PINK, drawing, panels
+from scratchgen.report.book.figures.frame import BLUE, GREEN, INK, ORANGE, PINK, drawing, name_plane, number, panels
 from scratchgen.report.chapters.em import joint_kl_path
 from scratchgen.report.tour import standardized_penguins
 
@@ -19,19 +20,21 @@ COLORS = (BLUE, ORANGE, GREEN, PINK)
 
 
 def ellipses(axis: Any, mixture: Mixture) -> None:
-    """The two-standard-deviation ellipse of every component, in its colour."""
-    for mean, covariance, color in zip(mixture.means, mixture.covariances, COLORS, strict=False):
+    """The two-standard-deviation ellipse of every component, in its colour, with its number."""
+    for k, (mean, covariance, color) in enumerate(zip(mixture.means, mixture.covariances, COLORS, strict=False), 1):
         values, vectors = np.linalg.eigh(covariance)
         angle = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))
         width, height = 4 * np.sqrt(values[::-1])
         axis.add_patch(Ellipse(mean, width, height, angle=angle, fill=False, color=color, lw=1.8))
+        label = axis.text(*mean, str(k), color=INK, ha="center", va="center", fontsize=9, fontweight="bold")
+        label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
 @drawing(
     "em-iterations",
     "Four scatter plots of the same 800 points with four ellipses. At the start all ellipses are round circles in the "
     "middle. After 1, 5 and 30 iterations they move apart, and at the end each covers one of the four clusters. The "
-    "colour of a point shows the component that is responsible for it.",
+    "colour of a point shows the component that is responsible for it, and a number at its mean names the component.",
 )
 def em_iterations() -> Figure:
     """A mixture of four Gaussians after 0, 1, 5 and 30 iterations."""
@@ -43,14 +46,15 @@ def em_iterations() -> Figure:
         start, lambda mixture: e_step(x, mixture), lambda log_resp, mixture: m_step(x, log_resp, mixture), max_iter=30
     )
     iterates = list(loop)
-    figure, axes = panels(1, 4, 2.35, sharex=True, sharey=True)
-    for axis, number in zip(axes[0], (0, 1, 5, 30), strict=True):
-        iterate = iterates[number]
+    figure, axes = panels(1, 4, 2.55, sharex=True, sharey=True)
+    for axis, n in zip(axes[0], (0, 1, 5, 30), strict=True):
+        iterate = iterates[n]
         shades = np.exp(iterate.expected) @ np.array([to_rgb(color) for color in COLORS])
         axis.scatter(*x.T, s=3, c=np.clip(shades, 0, 1), alpha=0.45, linewidths=0)
         ellipses(axis, iterate.theta)
-        axis.set(title=f"{number} iterations", aspect="equal", xlim=(-2.6, 2.6), ylim=(-2.6, 2.2))
-        axis.set_xlabel(f"bound {iterate.bounds[number]:.3f} nats")
+        title = f"{n} iteration{'' if n == 1 else 's'}\nbound {number(iterate.bounds[n], '.3f')} nats"
+        axis.set(title=title, aspect="equal", xlim=(-2.8, 2.8), ylim=(-3.1, 2.5))
+    name_plane(axes)
     return figure
 
 

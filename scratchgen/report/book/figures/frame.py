@@ -57,6 +57,19 @@ def draw(folder: Path) -> dict[str, tuple[int, int]]:
     return sizes
 
 
+def number(value: float, form: str = "g") -> str:
+    """A number with a minus sign, not a hyphen."""
+    return format(value, form).replace("-", "−")
+
+
+def name_plane(axes: Any) -> None:
+    """The names of the two columns of the data, below and to the left of a grid of axes."""
+    for axis in axes[-1]:
+        axis.set_xlabel("$x_1$")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("$x_2$")
+
+
 def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, Any]:
     """A figure with a grid of axes."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from scratchgen import VP, datasets
 from scratchgen.likelihood import kl_gaussian
-from scratchgen.report.book.figures.frame import BLUE, ORANGE, drawing, panels
+from scratchgen.report.book.figures.frame import BLUE, ORANGE, drawing, name_plane, panels
 from scratchgen.sde import euler_maruyama, kl_bound, reverse_moments, reverse_times
 from scratchgen.validation import Array
+
+
+def arrows(axis: Any, points: Array, field: Array) -> None:
+    """Arrows with the square roots of the field's lengths; the longest is 0.55 long, 1.5 times the grid's spacing."""
+    field = field / np.sqrt(np.linalg.norm(field, axis=1, keepdims=True))
+    longest = np.linalg.norm(field, axis=1).max()
+    axis.quiver(*points.T, *field.T, color=BLUE, width=0.006, angles="xy", scale_units="xy", scale=longest / 0.55)
 
 
 @drawing(
@@ -32,9 +40,9 @@ def sde_scores() -> Figure:
         density = np.exp(law.log_prob(plane)).reshape(121, 121)
         panel.pcolormesh(fine, fine, density, cmap="Greys", shading="auto", vmax=1.5 * density.max())
         field = law.score(points)
-        field /= np.sqrt(np.linalg.norm(field, axis=1, keepdims=True))
-        panel.quiver(*points.T, *field.T, color=BLUE, width=0.006, scale=38 if t < 0.3 else 25)
+        arrows(panel, points, field)
         panel.set(title=f"t = {t}", aspect="equal", xlim=(-3, 3), ylim=(-3, 3), xticks=(-2, 0, 2), yticks=(-2, 0, 2))
+    name_plane(axes)
     return figure
 
 
@@ -67,7 +75,7 @@ def sde_paths() -> Figure:
     for panel, (title, (t, path)) in zip(axes[0], shown.items(), strict=True):
         panel.pcolormesh(times, x, density**0.5, cmap="Greys", shading="auto", vmax=1.2)
         panel.plot(t, path, lw=0.7, color=BLUE)
-        panel.set(title=title, xlabel="t", ylim=(-3.2, 3.2), xlim=(0, 1))
+        panel.set(title=title, xlabel="t", ylim=(-3.2, 3.2), xlim=(0, 1), xticks=(0, 0.5, 1))
     axes[0, 0].set_ylabel("x")
     return figure
 
@@ -125,9 +133,14 @@ def sde_discretisation() -> Figure:
     for axis, T in zip(axes[0], (10, 100), strict=True):
         t = np.linspace(0, 1, T + 1)
         exact = -np.expm1(-np.diff(process.beta_integral(t)))
-        axis.plot(t[1:], exact, "o-", color=BLUE, ms=3, label="1 − exp(−∫β dt), exact")
-        axis.plot(t[1:], process.beta(t[1:]) / T, "s--", color=ORANGE, ms=3, label="β(t_i) Δt, first order")
+        dots = 3 if T == 10 else 0
+        axis.plot(t[1:], exact, "o-", color=BLUE, ms=dots, label=r"$1 - \exp(-\int\beta\,dt)$, exact")
+        axis.plot(
+            t[1:], process.beta(t[1:]) / T, "s--", color=ORANGE, ms=dots, label=r"$\beta(t_i)\,\Delta t$, first order"
+        )
         axis.set(title=f"$\\beta_i$ of (30), {T} steps", xlabel="t", ylim=(0, 20.5 / T))
     axes[0, 0].axhline(1, color="0.5", lw=0.8, ls=":")
+    axes[0, 0].text(1.0, 1.03, "1", color="0.35", fontsize=8.5, ha="right", va="bottom")
+    axes[0, 0].set_ylabel("variance of a step")
     axes[0, 0].legend(loc="upper left")
     return figure

@@ -11,6 +11,7 @@ from matplotlib.patches import Ellipse
 from scratchgen import VP, CategoricalMixture, GaussianMixture, NoiseSchedule, datasets
 from scratchgen.report.book.figures.em import ellipses
 from scratchgen.report.book.figures.frame import BLUE, GREY, ORANGE, drawing
+from scratchgen.report.book.figures.sde import arrows
 from scratchgen.report.transport import transport_decoder
 
 SIDE = 2.2  # inches
@@ -42,13 +43,15 @@ def _factor(stds: tuple[float, float]) -> Figure:
     x = rng.standard_normal((150, 1)) @ W.T + rng.standard_normal((150, 2)) * stds
     axis.scatter(*x.T, s=5, color=GREY, alpha=0.6, linewidths=0)
     axis.plot(*(np.array([[-3.0], [3.0]]) @ W.T).T, color=ORANGE)
+    axis.text(0.4, -2.9, "line: W z", color=ORANGE, fontsize=8.5)
+    axis.text(-3.2, 2.8, "noise, two standard\ndeviations", color=BLUE, fontsize=8.5, va="center")
     for z in (-2.0, -1.0, 0.0, 1.0, 2.0):
         axis.add_patch(Ellipse((1.1 * z, 0.8 * z), 4 * stds[0], 4 * stds[1], fill=False, color=BLUE, lw=1.2))
     axis.set(xlim=(-3.4, 3.4), ylim=(-3.4, 3.4), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
     return figure
 
 
-@drawing("system-ppca", "Points beside a sloping line, with circles of equal size along it: the noise of all columns.")
+@drawing("system-ppca", "Points beside a sloping line, with equal circles along it: the noise of all columns.")
 def ppca() -> Figure:
     """One factor, with one noise variance."""
     return _factor((0.4, 0.4))
@@ -108,11 +111,10 @@ def score() -> Figure:
     """The score field of eight Gaussians."""
     figure, axis = square()
     law = datasets.eight_gaussians().diffuse(*VP().level(0.12))
-    grid = np.linspace(-2.4, 2.4, 13)
+    grid = np.linspace(-2.4, 2.4, 11)
     points = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
     field = law.score(points)
-    field /= np.sqrt(np.linalg.norm(field, axis=1, keepdims=True))
     axis.scatter(*law.sample(400, 0).T, s=3, color=GREY, alpha=0.4, linewidths=0)
-    axis.quiver(*points.T, *field.T, color=BLUE, width=0.008, scale=30)
+    arrows(axis, points, field)
     axis.set(xlim=(-2.8, 2.8), ylim=(-2.8, 2.8), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
     return figure

@@ -26,7 +26,7 @@ def vae_map() -> Figure:
     left, middle, right = axes[0]
     left.fill_between(z, normal, color=BLUE, alpha=0.25, lw=0)
     left.plot(z, normal, color=BLUE)
-    left.set(title="latent: $z \\sim N(0, 1)$", xlabel="z", yticks=[], ylim=(0, None))
+    left.set(title="latent: $z \\sim N(0, 1)$", xlabel="z", ylabel="density", yticks=[], ylim=(0, None))
     middle.plot(z, f(z), color=ORANGE)
     middle.set(title="decoder: $x = f(z)$ + noise s", xlabel="z", ylabel="x", ylim=(x[0], x[-1]))
     for s, color in ((0.05, BLUE), (0.4, GREEN)):
@@ -35,7 +35,9 @@ def vae_map() -> Figure:
         right.fill_betweenx(x, density, color=color, alpha=0.12, lw=0)
     right.annotate("s = 0.05", (0.7, 0.2), color=BLUE, xytext=(0, 8), textcoords="offset points", fontsize=8.5)
     right.annotate("s = 0.4", (0.29, -0.7), color=GREEN, xytext=(8, -6), textcoords="offset points", fontsize=8.5)
-    right.set(title="$p_\\theta(x)$", xticks=[], xlim=(0, None), ylim=(x[0], x[-1]), yticks=[])
+    right.set(
+        title="$p_\\theta(x)$", xlabel="density", ylabel="x", xticks=[], xlim=(0, None), ylim=(x[0], x[-1]), yticks=[]
+    )
     return figure
 
 
@@ -73,7 +75,9 @@ def vae_drawback() -> Figure:
         xytext=(8, -8),
         textcoords="offset points",
     )
-    left.annotate("least gap of a Gaussian q(z | x)", (0.052, 0.2), color=ORANGE, fontsize=8.5)
+    left.annotate("gap of the best q(z | x)", (0.052, 0.18), color=ORANGE, fontsize=8.5)
+    left.set_xticks(noises, [f"{s:g}" for s in noises])
+    left.minorticks_off()
     left.set(title="cost of the two Gaussians", xlabel="noise s of the decoder", ylabel="nats", ylim=(None, 3))
     s, x = 0.2, -0.3
     ((z, log_density),) = OneLatent(f, 2 * np.log(s)).log_joints(np.array([[x]]))
@@ -89,6 +93,13 @@ def vae_drawback() -> Figure:
         ls="--",
         label=f"nearest Gaussian, KL {kl:.2f} nats",
     )
-    right.set(title=f"a posterior, s = {s}", xlabel="z", xlim=(-1.8, 1.2), yticks=[], ylim=(0, 1.35 * posterior.max()))
+    right.set(
+        title=f"a posterior, s = {s}",
+        xlabel="z",
+        ylabel="density",
+        xlim=(-1.8, 1.2),
+        yticks=[],
+        ylim=(0, 1.35 * posterior.max()),
+    )
     right.legend(loc="upper left", fontsize=8.5)
     return figure

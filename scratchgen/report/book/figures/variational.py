@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from scratchgen import Mixture
 from scratchgen.em import e_step, free_energy
-from scratchgen.report.book.figures.frame import BLUE, GREEN, GREY, ORANGE, drawing, panels
+from scratchgen.report.book.figures.frame import BLUE, GREEN, GREY, ORANGE, PINK, drawing, panels
 from scratchgen.validation import Array
 
 
@@ -33,14 +33,17 @@ def elbo_gap() -> Figure:
     left, right = axes[0]
     for row, (name, q) in enumerate(choices.items()):
         start = 0.0
-        for share, color in zip(q, (BLUE, ORANGE, GREEN), strict=True):
+        for share, color, z in zip(q, (BLUE, ORANGE, GREEN), (1, 2, 3), strict=True):
             left.barh(row, share, left=start, color=color, height=0.6, edgecolor="white", lw=1)
+            if row == 0:
+                left.text(start + share / 2, -0.75, f"z = {z}", color=color, fontsize=8.5, ha="center", va="bottom")
             start += share
         elbo = float(free_energy(x, np.log(q)[None], law)[0])
         right.barh(row, -elbo, color="#c9ced6", height=0.6)
-        right.barh(row, elbo - log_prob[0], left=-elbo, color=ORANGE, height=0.6) if name != "posterior" else None
+        right.barh(row, elbo - log_prob[0], left=-elbo, color=PINK, height=0.6) if name != "posterior" else None
         right.text(0.04, row, f"−ELBO = {-elbo:.2f}", va="center", fontsize=8.5)
-    left.set(title=r"$q(z \mid x)$", yticks=range(4), xticks=(0, 1), xlim=(0, 1))
+    right.text((-log_prob[0] + 2.68) / 2, 0, "KL, the gap", ha="center", va="center", fontsize=8.5)
+    left.set(title=r"$q(z \mid x)$", xlabel="probability", yticks=range(4), xticks=(0, 1), xlim=(0, 1))
     left.set_yticklabels(choices)
     right.axvline(-log_prob[0], color=BLUE, lw=1.6)
     right.text(-log_prob[0], -0.75, f" −log p(x) = {-log_prob[0]:.2f}", color=BLUE, fontsize=8.5, va="bottom")
@@ -49,7 +52,7 @@ def elbo_gap() -> Figure:
         xlabel="nats",
         yticks=[],
         ylim=(3.6, -1.1),
-        xlim=(0, None),
+        xlim=(0, 2.8),
     )
     left.set_ylim(3.6, -1.1)
     return figure
