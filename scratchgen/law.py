@@ -267,3 +267,13 @@ class SmoothLaw(Law):
 def product(*axes: Array) -> Array:
     """Points of the product grid of n axes, (M, n); the last axis runs fastest."""
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+
+def inverse(u: Callable[[Array], Array], values: Array, low: float, high: float) -> Array:
+    """x in [low, high] with u(x) = values for a rising function u, by bisection."""
+    a, b = np.full(len(values), low), np.full(len(values), high)
+    for _ in range(60):
+        x = (a + b) / 2
+        below = u(x) < values
+        a, b = np.where(below, x, a), np.where(below, b, x)
+    return x
