@@ -25,7 +25,7 @@ def verify(name: str | None, form: str) -> int:
     ----------
     name : str or None
         The name of one row, "1" to "34" or a proposition; None for all rows.
-    form : {"text", "list", "json", "markdown"}
+    form : {"text", "list", "json"}
         "list" prints the names and places, and checks nothing.
     """
     rows = [row for row in ROWS if name in (None, row.name)]
@@ -35,8 +35,6 @@ def verify(name: str | None, form: str) -> int:
     results = [(row, run(row)) for row in rows]
     if form == "json":
         print(json.dumps([as_record(row, result) for row, result in results], indent=1, ensure_ascii=False))
-    elif form == "markdown":
-        print(as_markdown(results))
     elif name is not None:
         show_one(*results[0])
         results += show_uses(rows[0])
@@ -81,15 +79,6 @@ def as_record(row: Row, result: Check) -> dict[str, object]:
         "passed": result.passed,
         "diagnosis": result.diagnosis,
     }
-
-
-def as_markdown(results: Sequence[tuple[Row, Check]]) -> str:
-    """The table in the README: statement, erratum or use, function, verbs that run it, and check of every row."""
-    lines = ["| | equation | erratum, remark or use | function | runs in | check |", "|---|---|---|---|---|---|"]
-    for row, result in results:
-        cells = (row.name, row.statement, row.erratum or row.use, f"`{row.function}`", where(row), f"`{result.name}`")
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
 
 
 def where(row: Row) -> str:

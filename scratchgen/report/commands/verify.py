@@ -32,7 +32,6 @@ def add(commands: Commands) -> None:
     texts = {
         "list": "print the short name, file and line of every row, without a check",
         "json": "print every value as JSON",
-        "markdown": "print a Markdown table",
     }
     for form, text in texts.items():
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=text)
