@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scratchgen.models.estimator import Estimator
-from scratchgen.models.progress import shown
+from scratchgen.models.progress import Progress, shown
+from scratchgen.report.text import fill, page_width
 
 Model = TypeVar("Model", bound=Estimator)
 
@@ -27,6 +27,12 @@ class Grade:
     exact: float
     low: float
     high: float
+    unit: str = "nats"
+
+    @property
+    def name(self) -> str:
+        """The quantity, with its unit if that is not nats."""
+        return self.quantity if self.unit == "nats" else f"{self.quantity} ({self.unit})"
 
     @property
     def difference(self) -> float:
@@ -56,13 +62,12 @@ class Narrator:
     """Writes to a terminal with progress bars, or plain lines without a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or PipedConsole(highlight=False, soft_wrap=True)
-        if not self.console.is_terminal and "COLUMNS" not in os.environ:
-            self.console.width = 100  # a pipe has no width; 100 columns keep each row of a table on one line
+        self.console = console or PipedConsole(highlight=False)
+        self.console.width = page_width()
 
     def say(self, text: str = "") -> None:
-        """Print one line."""
-        self.console.print(text, markup=False)
+        """Print a text, broken between words to the width of the page."""
+        self.console.print(fill(text, self.console.width), markup=False, soft_wrap=True)
 
     def heading(self, text: str, equation: str) -> None:
         """Print the title of a chapter and its equation."""
@@ -70,9 +75,13 @@ class Narrator:
         self.console.print(text, style="bold", markup=False)
         self.say(f"  {equation}")
 
-    def train(self, label: str, model: Model, x: ArrayLike) -> Model:
-        """Train to the end with a progress bar on a terminal; print the time and the loss, as `fit` reports it."""
-        for _ in shown(model.train(x), label, model._report, lines=False, end=lambda text: self.say(f"  {text}")):
+    def train(self, label: str, model: Model, x: ArrayLike, unit: str) -> Model:
+        """Train to the end with a progress bar on a terminal; print the time, and the loss with its unit."""
+
+        def report(progress: Progress) -> str:
+            return f"{model._report(progress)} ({unit})"
+
+        for _ in shown(model.train(x), label, report, lines=False, end=lambda text: self.say(f"  {text}")):
             pass
         return model
 
@@ -86,7 +95,7 @@ class Narrator:
         for grade in grades:
             verdict, style = ("ok", "green") if grade.passed else ("OUT", "bold red")
             table.add_row(
-                grade.quantity,
+                grade.name,
                 f"{grade.measured:.5f}",
                 f"{grade.exact:.5f}",
                 f"{grade.difference:+.1e}",

@@ -12,6 +12,20 @@ from scratchgen.report.console import Grade, Narrator
 from scratchgen.validation import Array
 
 Model = TypeVar("Model", bound=Estimator)
+NOISE_ERROR = "squared error of ε"  # E‖ε − ε̂‖², summed over the columns, which has no unit
+TERMS = {  # chapter → the words of its quantities
+    "em": "log p_θ is the log-likelihood of a model, a mean over the rows; the ELBO is its lower bound, (7). H is the "
+    "entropy of the Gaussian with the moments of the data. The joint KL is the divergence that EM minimises, (10); "
+    "after an E-step it is KL(p‖p_θ), that of the model from the data.",
+    "vae": "PPCA is the exact optimum of a linear VAE. s² is the variance of the decoder; a latent is active if it is "
+    "not the same for all rows. H(p) is the entropy of the data, the least possible −E log p_θ. The gap of q is its KL "
+    "divergence from the posterior; the least gap is that of the best Gaussian.",
+    "ddpm": "The noise loss is the squared error E‖ε − ε̂‖² of the predicted noise. The Bayes loss is the least that "
+    "any network can have. H(p) is the entropy of the data: H(p) ≤ −E log p_θ ≤ −ELBO.",
+    "sde": "(34) bounds the KL divergence of the samples from the data (left) by the error of the score (right). The "
+    "flow is the probability flow, an ODE with the marginals of the SDE. Tables are a mixture of tables, 17 levels for "
+    "each of 64 pixels, whose log P is exact.",
+}
 
 
 @dataclass
@@ -38,18 +52,36 @@ class Tour:
         """Factor of the tolerances that depend on training: 1, or 4 for a quick tour."""
         return 4.0 if self.quick else 1.0
 
-    def train(self, name: str, label: str, model: Model, x: Array) -> Model:
-        """Train a model and keep it under `name`."""
-        self.models[name] = self.narrator.train(label, model, x)
+    def train(self, name: str, label: str, model: Model, x: Array, unit: str = "nats") -> Model:
+        """Train a model and keep it under `name`; `unit` is that of its loss."""
+        self.models[name] = self.narrator.train(label, model, x, unit)
         return model
 
-    def grade(self, chapter: str, quantity: str, measured: float, exact: float, low: float, high: float) -> None:
+    def grade(
+        self, chapter: str, quantity: str, measured: float, exact: float, low: float, high: float, unit: str = "nats"
+    ) -> None:
         """Record one comparison; it passes if low <= measured − exact <= high."""
-        self.grades.append(Grade(chapter, quantity, float(measured), float(exact), low, high))
+        self.grades.append(Grade(chapter, quantity, float(measured), float(exact), low, high, unit))
+
+    def of(self, chapter: str) -> list[Grade]:
+        """The grades of one chapter."""
+        return [grade for grade in self.grades if grade.chapter == chapter]
 
     def show_grades(self, chapter: str) -> None:
-        """Print the table of one chapter."""
-        self.narrator.grades([grade for grade in self.grades if grade.chapter == chapter])
+        """Print the table of one chapter, after the words of its quantities."""
+        self.narrator.say(f"\n{TERMS[chapter]}")
+        self.narrator.grades(self.of(chapter))
+
+    @property
+    def passed(self) -> bool:
+        """Whether all differences are within their tolerances."""
+        return all(grade.passed for grade in self.grades)
+
+    @property
+    def verdict(self) -> str:
+        """How many of the differences are within their tolerances."""
+        n_passed = sum(grade.passed for grade in self.grades)
+        return f"{n_passed} of {len(self.grades)} differences within tolerance"
 
 
 def standardized_penguins() -> Array:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sys
 from html import unescape
 from itertools import pairwise
@@ -13,18 +12,21 @@ import pytest
 
 from scratchgen.conformance import Check
 from scratchgen.equations import EQUATIONS, PROPOSITIONS, find, slug_of
+from scratchgen.models.files import SHIPPED
 from scratchgen.museum import tour
 from scratchgen.report import cli
 from scratchgen.report.book import cells, code, facts, frame, maths, prose
 from scratchgen.report.book.build import Book
 from scratchgen.report.book.facts import Fact, Mistake, mistakes
 from scratchgen.report.book.figures import ALT, FIGURES
+from scratchgen.report.book.frame import subscripts
 from scratchgen.report.book.pages import PAGES, link, page_of, slug
 from scratchgen.report.book.reference import MODULES, docstring, entries, page_name
-from scratchgen.report.book.tour_page import write_tour_page
+from scratchgen.report.book.shipped import drawn, scored
 from scratchgen.report.console import Grade
-from tests.tools.book_pages import Parsed, few_exhibits, few_faults
-from tests.tools.test_cli import FIGURES as FIGURES_OF_A_TOUR
+from scratchgen.report.figures import DRAWINGS, Picture
+from scratchgen.report.tour import TERMS, Tour
+from tests.tools.book_pages import few_exhibits, few_faults
 
 ROWS = EQUATIONS + PROPOSITIONS
 
@@ -306,32 +308,77 @@ def test_a_docstring_becomes_lists_and_code():
     assert "<p>Free text.</p>" in docstring("One.\n\nNotes\n-----\nFree text.\n")
 
 
-# --- the page of a tour ----------------------------------------------------------------------------------------------
+# --- trained models --------------------------------------------------------------------------------------------------
 
 
-def test_the_page_of_a_tour_has_grades_pictures_and_bits(book, tmp_path):
-    """Pictures that are not there are left out; a failed grade is shown as such."""
-    shutil.copyfile(book / "figures" / "touching.png", tmp_path / "em.png")
-    grades = [Grade("em", "log p_θ vs generator", 1.5, 1.0, -0.1, 0.1), Grade("vae", "a gap", 1.0, 1.0, -0.1, 0.1)]
-    page = Parsed(write_tour_page(tmp_path, grades, {"DDPM": 2.125}))
-    text = (tmp_path / "index.html").read_text("utf8")
-    assert (tmp_path / "style.css").is_file()
-    assert [image["src"] for image in page.all("img")] == ["em.png"]
-    assert all(len(image["alt"]) > 40 for image in page.all("img"))
-    assert "log p<sub>θ</sub> vs generator" in text
-    assert text.count("✗ OUTSIDE") == text.count("✓ within") == 1
-    assert "2.125" in text
-    targets = {target["href"] for target in page.all("a")} - {"index.html"}
-    assert {target.lstrip("#") for target in targets} <= set(page.ids)
+def page_with(name, results):
+    """The text of a page, made from numbers that pass and pictures that are not drawn."""
+    passed = Check("check", "(1)", "a number", np.ones(1), np.ones(1), 0.0, 1e-9, "")
+    found = {row.name: Fact(row, passed, [], []) for row in ROWS}
+    names = [*FIGURES, *(f"trained-{name}" for name in DRAWINGS)]
+    pictures = {name: Picture(f"{name}.png", (700, 300), "a text that stands for a picture") for name in names}
+    page = next(page for page in PAGES if page.name == name)
+    content, sections = Book(found, pictures, results).content(page)
+    return content, [title for _, title in sections]
 
 
-def test_every_picture_of_a_tour_has_a_text_and_a_caption():
-    pictures = {part.argument: part.body for part in prose.parts("tour") if part.kind == "picture"}
-    assert set(pictures) == FIGURES_OF_A_TOUR
-    for body in pictures.values():
-        alt, caption, *_ = body.strip().split("\n\n")
-        assert len(alt) > 40
-        assert len(caption) > 20
+def tour_with(*grades):
+    """A tour that trained nothing."""
+    return Tour(5, False, None, list(grades), bits_per_dim={"a model of the tour": 2.125})
+
+
+@pytest.mark.parametrize("chapter", ["em", "vae", "ddpm", "sde"])
+def test_a_chapter_shows_the_grades_and_pictures_of_a_tour(chapter):
+    results = tour_with(
+        Grade(chapter, "log p_θ vs generator", 1.5, -1.0, -0.1, 0.1, "radians"),
+        Grade("another", "a gap of another", 1.0, 1.0, -0.1, 0.1),
+    )
+    text, sections = page_with(chapter, results)
+    assert sum(section.startswith("Trained: ") for section in sections) == 1
+    assert "✗ 1 of 2 differences within tolerance" in text
+    assert "log p<sub>θ</sub> vs generator</th><td>radians</td>" in text
+    assert "−1.00000" in text
+    assert text.count("✗ OUTSIDE") == 1
+    assert "a gap of another" not in text
+    assert subscripts(TERMS[chapter]) in text
+    shown = {name for name in DRAWINGS if f'id="figure-trained-{name}"' in text}
+    assert shown == {name for name in DRAWINGS if name.split("-")[0] == chapter}
+    without, _ = page_with(chapter, None)
+    assert "<code>scratchgen tour</code> trains these models from scratch" in without
+    assert 'src="trained-' not in without
+    assert "OUTSIDE" not in without
+
+
+def test_the_start_page_has_the_verdict_and_the_pictures_of_a_tour():
+    text, _ = page_with("index", tour_with(Grade("em", "a number", 1.0, 1.0, -0.1, 0.1)))
+    assert "✓ 1 of 1 differences within tolerance" in text
+    assert len(re.findall('src="trained-system-[a-z]+.png"', text)) == 7
+    assert len(re.findall('src="system-[a-z]+.png"', page_with("index", None)[0])) == 7
+
+
+def test_every_picture_of_a_tour_has_a_text_and_a_place():
+    text = "".join(page_with(page.name, tour_with())[0] for page in PAGES if page.name in ("index", "networks"))
+    text += "".join(page_with(name, tour_with())[0] for name in ("em", "vae", "ddpm", "sde"))
+    for name, (alt, _) in DRAWINGS.items():
+        assert len(alt) > 40, name
+        assert text.count(f'src="trained-{name}.png"') == 1, name
+
+
+def test_digits_have_the_bits_that_the_command_prints(capsys):
+    text, _ = page_with("networks", tour_with())
+    assert 'a model of the tour</th><td class="figure">2.125' in text
+    assert all(f"<code>{name}</code>, in the package" in text for name in SHIPPED)
+    for name in ("digits-tables", "digits-sde"):
+        assert cli.main(["score", name, "digits_test"]) == 0
+        bits = float(re.search(r"([\d.]+) bits a column", capsys.readouterr().out)[1])
+        assert f"{scored(name).bits:.3f}" in text[text.index(f"<code>{name}</code>") :][:200]
+        assert abs(scored(name).bits - bits) < 1e-4
+
+
+def test_digits_are_those_that_the_command_draws(tmp_path):
+    path = tmp_path / "digits.npy"
+    assert cli.main(["sample", "digits-sde", "-n", "36", "-o", str(path)]) == 0
+    assert np.array_equal(np.load(path), drawn("digits-sde"))
 
 
 # --- the command --------------------------------------------------------------------------------------------------

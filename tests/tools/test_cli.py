@@ -12,35 +12,27 @@ import pytest
 
 from scratchgen.models.files import write_atomically
 from scratchgen.report import chapters, cli
+from scratchgen.report.book import build
+from scratchgen.report.book.pages import PAGES
 from scratchgen.report.console import Grade
-
-FIGURES = {
-    "em",
-    "vae-digits",
-    "em-joint-kl",
-    "vae-latents",
-    "vae-drawback",
-    "ddpm-process",
-    "ddpm-digits",
-    "ddpm-ladder",
-    "sde-scores",
-    "sde-trajectories",
-    "sde-process",
-    "sde-digits",
-    "excess-loss",
-    "losses",
-}
-REPORT = {"index.html", "metrics.json", "style.css"}
+from scratchgen.report.figures import DRAWINGS
+from scratchgen.report.text import columns_of
+from scratchgen.report.tour import TERMS
 
 
 def grade(difference):
     return Grade("em", "a number", 1.0 + difference, 1.0, -0.1, 0.1)
 
 
+def write_page(path):
+    path.write_text("a page")
+    return path
+
+
 @pytest.fixture
 def no_training(monkeypatch):
-    """A tour that records one passing grade and draws nothing."""
-    monkeypatch.setattr("scratchgen.report.figures.draw_all", lambda tour, folder: [])
+    """A tour that records one passing grade and writes a page."""
+    monkeypatch.setattr(build, "build", lambda folder, tour: [write_page(folder / "index.html")])
     monkeypatch.setattr(chapters, "run", lambda tour: tour.grades.append(grade(0.0)))
 
 
@@ -90,10 +82,10 @@ def test_a_grade_passes_inside_its_tolerance_and_nan_never(difference, passed):
 def test_the_first_lines_name_the_models_the_seed_the_folder_and_the_time(no_training, tmp_path, capsys):
     out = tmp_path / "report"
     cli.main(["--seed", "7", "--out", str(out)])
-    first, second = capsys.readouterr().out.splitlines()[:2]
-    assert "EM, VAE, DDPM and a score SDE" in first
-    assert re.search(r"Seed 7; about \d+ s", second)
-    assert str(out) in second
+    text = " ".join(capsys.readouterr().out.split())
+    assert "EM, VAE, DDPM and a score SDE" in text
+    assert re.search(r"Seed 7; about \d+ s", text)
+    assert f"goes to {out}{os.sep} " in text
 
 
 def test_an_error_is_one_line_and_traceback_shows_the_rest(monkeypatch, tmp_path, capsys):
@@ -144,10 +136,40 @@ def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(no_training,
 
 
 def test_an_earlier_report_is_replaced_and_a_message_says_so(no_training, tmp_path, capsys):
-    cli.main(["--out", str(tmp_path / "report")])
-    assert "go to" in capsys.readouterr().out
-    assert cli.main(["--out", str(tmp_path / "report")]) == 0
-    assert "replace those in" in capsys.readouterr().out
+    out = tmp_path / "report"
+    cli.main(["--out", str(out)])
+    assert "goes to" in capsys.readouterr().out
+    (out / "notes.txt").touch()  # a file of the user stays
+    assert cli.main(["--out", str(out)]) == 0
+    assert "replaces that in" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"index.html", "metrics.json", "notes.txt"}
+
+
+@pytest.mark.parametrize("ends", [ArithmeticError, KeyboardInterrupt])
+@pytest.mark.parametrize("part", ["training", "writing"])
+def test_a_tour_that_ends_early_leaves_the_earlier_report_whole(part, ends, no_training, monkeypatch, tmp_path):
+    """No metrics.json without its pages: an empty folder stays empty, and a report stays as it was."""
+
+    def fails(*arguments):
+        raise ends
+
+    cli.main(["--out", str(tmp_path / "report"), "--seed", "3"])
+    if part == "training":
+        monkeypatch.setattr(chapters, "run", fails)
+    else:
+        monkeypatch.setattr(build, "build", fails)
+    for name in ("report", "fresh"):
+        assert cli.main(["--out", str(tmp_path / name)]) in (2, 130)
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"index.html", "metrics.json"}
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text())["seed"] == 3
+    assert list((tmp_path / "fresh").iterdir()) == []
+
+
+def test_files_of_a_killed_tour_are_cleared_away(no_training, tmp_path):
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "ddpm.html").touch()
+    assert cli.main(["--out", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "metrics.json"}
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path):
@@ -176,8 +198,22 @@ Tour.steps = lambda self, n: n // 200
 digits, sample, elbo, respace = datasets.digits, CategoricalMixture.sample, ScoreSDE.elbo, DDPM.respace
 datasets.digits = lambda split: datasets.Digits(*(part[::5] for part in digits(split)))
 CategoricalMixture.sample = lambda self, n, rng: sample(self, n // 20, rng)
-ScoreSDE.elbo = lambda self, x, rng, n_times: elbo(self, x, rng, n_times // 32)
+ScoreSDE.elbo = lambda self, x, rng, n_times=64: elbo(self, x, rng, n_times // 32)
 DDPM.respace = lambda self, T: respace(self, T if T == 100 else T // 5)
+
+import numpy as np
+from scratchgen.conformance import Check
+from scratchgen.equations import EQUATIONS, PROPOSITIONS
+from scratchgen.report.book import build, reference
+from scratchgen.report.book.facts import Fact
+from scratchgen.report.figures import frame
+
+frame.DPI = 40
+passed = Check("check", "(1)", "a number", np.ones(1), np.ones(1), 0.0, 1e-9, "")
+build.facts = lambda: {row.name: Fact(row, passed, [], []) for row in EQUATIONS + PROPOSITIONS}
+build.draw = lambda folder: dict.fromkeys(build.ALT, (100, 100))
+reference.MODULES.clear()
+reference.sources = tuple
 
 from scratchgen.report.cli import main
 sys.exit(main(sys.argv[1:]))
@@ -189,7 +225,8 @@ def short_tour(tmp_path_factory):
     """The tour with a two-hundredth of its training and with less data: every part runs, some grades fail.
 
     The short tour has a fifth of the digits, a twentieth of the draws of the tables, a 32nd of the times of the SDE's
-    bound, and a fifth of the steps of the three short DDPMs of the ladder.
+    bound, and a fifth of the steps of the three short DDPMs of the ladder.  Of the book it writes the pages of text,
+    without the pictures that need no tour.
     """
     folder = tmp_path_factory.mktemp("tour")
     command = [sys.executable, "-c", SHORT_TOUR, "--quick"]
@@ -223,15 +260,26 @@ def test_without_a_terminal_there_are_plain_lines_and_tables_fit(short_tour):
     done, _ = short_tour
     assert "\x1b" not in done.stdout
     assert "\r" not in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert max(map(columns_of, done.stdout.splitlines())) <= 80
     assert "OUT" in done.stdout
 
 
-def test_it_writes_every_figure_and_every_grade(short_tour):
+def test_every_loss_has_its_unit_and_every_table_its_words(short_tour):
+    done, _ = short_tour
+    lines = [line for line in done.stdout.splitlines() if "steps in" in line]
+    text = " ".join(done.stdout.split())
+    assert len(lines) == 15
+    assert len(re.findall(r"loss [\d.]+ \((?:nats|squared error of ε)\)", text)) == len(lines)
+    assert all(" ".join(words.split()) in text for words in TERMS.values())
+
+
+def test_it_writes_the_book_with_every_figure_and_every_grade(short_tour):
     done, out = short_tour
-    assert {path.name for path in out.iterdir()} == {f"{name}.png" for name in FIGURES} | REPORT
-    for name in FIGURES:
-        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    pages = {f"{page.name}.html" for page in PAGES}
+    assert {path.name for path in out.iterdir()} == pages | {"trained", "metrics.json", "style.css"}
+    assert {path.name for path in (out / "trained").iterdir()} == {f"{name}.png" for name in DRAWINGS}
+    for name in DRAWINGS:
+        assert (out / "trained" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     metrics = json.loads((out / "metrics.json").read_text())
     assert {g["chapter"] for g in metrics["grades"]} == {"em", "vae", "ddpm", "sde"}
     n_passed = sum(g["passed"] for g in metrics["grades"])

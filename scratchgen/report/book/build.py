@@ -11,20 +11,30 @@ from pathlib import Path
 from markupsafe import Markup
 
 from scratchgen.equations import EQUATIONS, PROPOSITIONS, Row, find
-from scratchgen.models.files import write_atomically
+from scratchgen.models.files import SHIPPED, write_atomically
 from scratchgen.report.book import cells, code, maths, prose, reference
 from scratchgen.report.book.facts import Fact, facts
 from scratchgen.report.book.figures import ALT, draw
 from scratchgen.report.book.frame import Frame, Section
 from scratchgen.report.book.pages import PAGES, Page, page_of, slug
+from scratchgen.report.book.shipped import N_IMAGES, scored
 from scratchgen.report.book.symbols import MARKS, SYMBOLS
 from scratchgen.report.commands.audit import audit
+from scratchgen.report.figures import Picture, draw_all
+from scratchgen.report.tour import TERMS, Tour
 
 
-def build(folder: Path) -> list[Path]:
-    """Write all pages, figures and the style sheet into a folder; return the pages in their order."""
+def build(folder: Path, tour: Tour | None = None) -> list[Path]:
+    """Write all pages, figures and the style sheet into a folder; return the pages in their order.
+
+    The results of a tour fill the sections about trained models with grades and pictures.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    book = Book(facts(), draw(folder / "figures"))
+    sizes = draw(folder / "figures")
+    pictures = {name: Picture(f"figures/{name}.png", size, ALT[name]) for name, size in sizes.items()}
+    if tour is not None:
+        pictures |= draw_all(tour, folder)
+    book = Book(facts(), pictures, tour)
     with as_file(files(__package__).joinpath("templates", "style.css")) as style:
         shutil.copyfile(style, folder / "style.css")
     written = []
@@ -47,10 +57,10 @@ def _write(path: Path, text: str) -> Path:
 
 
 class Book:
-    """The facts, the sizes of the figures and the frame from which pages are made."""
+    """The facts, the pictures, the results of a tour if there are any, and the frame from which pages are made."""
 
-    def __init__(self, found: dict[str, Fact], sizes: dict[str, tuple[int, int]]) -> None:
-        self.facts, self.sizes, self.frame = found, sizes, Frame()
+    def __init__(self, found: dict[str, Fact], pictures: dict[str, Picture], tour: Tour | None = None) -> None:
+        self.facts, self.pictures, self.tour, self.frame = found, pictures, tour, Frame()
         self.parts = self.frame.parts
 
     def content(self, page: Page) -> tuple[str, list[Section]]:
@@ -107,10 +117,12 @@ class Book:
     # --- directives of the text: ::figure, ::algorithm, … -----------------------------------------------------------
 
     def _figure(self, part: prose.Part, page: Page) -> str:
-        """`::figure NAME`, with the caption in the paragraph below."""
+        """`::figure NAME`, with the caption in the paragraph below; nothing for a trained model without a tour."""
         caption, _, rest = part.body.partition("\n\n")
         name, text = part.argument, Markup(prose.line(caption.strip()))
-        return str(self.parts.figure(name, f"figures/{name}.png", self.sizes[name], ALT[name], text)) + prose.html(rest)
+        left_out = name.startswith("trained-") and self.tour is None
+        shown = "" if left_out else str(self.parts.figure(name, self.pictures[name], text))
+        return shown + prose.html(rest)
 
     def _algorithm(self, part: prose.Part, page: Page) -> str:
         """`::algorithm FUNCTION …`, with the paper's form below, up to `::end`."""
@@ -161,13 +173,33 @@ class Book:
         return str(self.parts.api(modules)) + prose.html(part.body)
 
     def _systems(self, part: prose.Part, page: Page) -> str:
-        """`::systems`, with lines "picture | address | name | text"."""
+        """`::systems`, with lines "picture | address | name | text"; a tour has pictures of its own."""
         lines, _, rest = part.body.partition("\n\n")
+        kind = "system" if self.tour is None else "trained-system"
         cards = [
-            (f"system-{name}", address, title, Markup(prose.line(text)))
+            (self.pictures[f"{kind}-{name}"], address, title, Markup(prose.line(text)))
             for name, address, title, text in (line.split(" | ") for line in lines.splitlines())
         ]
-        return str(self.parts.systems(cards, self.sizes, ALT)) + prose.html(rest)
+        return str(self.parts.systems(cards)) + prose.html(rest)
+
+    def _tour(self, part: prose.Part, page: Page) -> str:
+        """`::tour`: the verdict of the tour, or its command."""
+        return str(self.parts.tour(self.tour)) + prose.html(part.body)
+
+    def _grades(self, part: prose.Part, page: Page) -> str:
+        """`::grades CHAPTER`: measured and exact values of the tour."""
+        chapter = part.argument
+        shown = self.parts.grades(self.tour.of(chapter), TERMS[chapter]) if self.tour else ""
+        return str(shown) + prose.html(part.body)
+
+    def _shipped(self, part: prose.Part, page: Page) -> str:
+        """`::shipped NAME`: the commands and the bits of a model of the package."""
+        return str(self.parts.shipped(scored(part.argument), N_IMAGES)) + prose.html(part.body)
+
+    def _bits(self, part: prose.Part, page: Page) -> str:
+        """`::bits`: the test digits under the models of the package and of the tour."""
+        models = [scored(name) for name in SHIPPED]
+        return str(self.parts.bits(models, self.tour.bits_per_dim if self.tour else {})) + prose.html(part.body)
 
     def _table(self, part: prose.Part, page: Page) -> str:
         """`::table`: all equations of the deck with their verdicts."""

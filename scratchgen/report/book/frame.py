@@ -44,15 +44,15 @@ class Frame:
         self._page = environment.get_template("page.html")
         self.parts: Any = environment.get_template("parts.html").module
 
-    def page(self, page: Page, content: str, sections: list[Section], alone: bool = False) -> str:
-        """A whole page: the content between header, contents and footer; `alone` if there are no other pages."""
+    def page(self, page: Page, content: str, sections: list[Section]) -> str:
+        """A whole page: the content between header, contents and footer."""
         place = PAGES.index(page) if page in PAGES else None
         groups = [(name, list(pages)) for name, pages in groupby(PAGES, key=lambda page: page.group)]
         return self._page.render(
             page=page,
             content=Markup(content),
             sections=sections,
-            groups=[] if alone else groups,
+            groups=groups,
             before=PAGES[place - 1] if place else None,
             after=PAGES[place + 1] if place is not None and place + 1 < len(PAGES) else None,
             version=__version__,

@@ -125,8 +125,9 @@ def parts(name: str) -> Iterator[Part]:
     """The parts of the text of a page.
 
     "## title" begins a section, and "::word argument" a directive.  Both hold the text up to the next mark.
+    "::include NAME" stands for the text of another file.
     """
-    text = files(__package__).joinpath("text", f"{name}.md").read_text("utf8")
+    text = re.sub(r"^::include (.+)\n", lambda found: _text(found[1]), _text(name), flags=re.M)
     for part in re.split(r"^(?=## |::\w)", text, flags=re.M):
         mark = re.match(r"(## |::)(.*)\n?", part)
         if mark is None:
@@ -136,6 +137,10 @@ def parts(name: str) -> Iterator[Part]:
             yield Part(kind, argument.strip(), part[mark.end() :])
         else:
             yield Part("section", mark[2].strip(), part[mark.end() :])
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath("text", f"{name}.md").read_text("utf8")
 
 
 def titles() -> dict[str, str]:

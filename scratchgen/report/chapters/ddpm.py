@@ -6,7 +6,7 @@ import numpy as np
 
 from scratchgen import DDPM, datasets
 from scratchgen.grading import ancestral_density, grade_bound
-from scratchgen.report.tour import Tour, bits_per_dim, digit_options, levels_of_digits
+from scratchgen.report.tour import NOISE_ERROR, Tour, bits_per_dim, digit_options, levels_of_digits
 
 
 def ddpm(tour: Tour) -> None:
@@ -45,7 +45,8 @@ def ddpm(tour: Tour) -> None:
         tour.ladder[T] = exact, grade.bound, grade.least_bound
     bayes, excess = np.array(grade.noise).T  # at every step of T = 100
     cross_entropy, bound, best_bound = tour.ladder[100]
-    tour.grade("ddpm", "noise loss vs Bayes loss", (bayes + excess).mean(), bayes.mean(), 0, 0.01 * tour.slack)
+    loss, least = (bayes + excess).mean(), bayes.mean()
+    tour.grade("ddpm", "noise loss vs Bayes loss", loss, least, 0, 0.01 * tour.slack, NOISE_ERROR)
     tour.grade("ddpm", "−ELBO vs exact denoiser's", bound, best_bound, 0, 0.12 * tour.slack)
     tour.grade("ddpm", "−ELBO vs entropy H(p)", bound, entropy, 0, best_bound - entropy + 0.12 * tour.slack)
     tour.grade("ddpm", "exact −E log p_θ vs H(p)", cross_entropy, entropy, 0, 0.1 * tour.slack)

@@ -14,7 +14,7 @@ from scratchgen.grading import (
     sample_noise_grade,
 )
 from scratchgen.likelihood import bits_per_dim as bits
-from scratchgen.report.tour import Tour, bits_per_dim, digit_options, levels_of_digits
+from scratchgen.report.tour import NOISE_ERROR, Tour, bits_per_dim, digit_options, levels_of_digits
 from scratchgen.sde import reverse_times
 from scratchgen.validation import Array
 
@@ -30,7 +30,7 @@ def sde(tour: Tour) -> None:
     tables(tour)
     x, x_test = levels_of_digits()
     digits = ScoreSDE(n_steps=tour.steps(2000), n_sample_steps=250, **digit_options(tour))  # the figure shows a path
-    digits = tour.train("sde_digits", "score model, 1437 digits", digits, x)
+    digits = tour.train("sde_digits", "score model, 1437 digits", digits, x, NOISE_ERROR)
     tour.bits_per_dim["score SDE: ELBO"] = bits_per_dim(digits.elbo(x_test, tour.seed, n_times=256))
     tour.show_grades("sde")
 
@@ -47,7 +47,7 @@ def in_the_plane(tour: Tour) -> None:
         standardize=False,
         rng=tour.seed,
     )
-    model = tour.train("sde", "score model, eight Gaussians", model, truth.sample(20000, tour.seed))
+    model = tour.train("sde", "score model, eight Gaussians", model, truth.sample(20000, tour.seed), NOISE_ERROR)
     process, t_min = model.sde_, model.t_min
     start = truth.diffuse(*process.level(t_min))
 
@@ -64,7 +64,8 @@ def in_the_plane(tour: Tour) -> None:
         times = reverse_times(process, n, t_min, detail=float(np.sqrt(truth.covariances[0, 0, 0])))
         density = euler_density(process, model.predict_score, times, truth.dimension)
         left[n] = density.kl_from(start.log_prob(density.points))
-    tour.grade("sde", "noise loss vs Bayes loss", (bayes + excess).mean(), bayes.mean(), 0, 0.01 * tour.slack)
+    loss, least = (bayes + excess).mean(), bayes.mean()
+    tour.grade("sde", "noise loss vs Bayes loss", loss, least, 0, 0.01 * tour.slack, NOISE_ERROR)
     tour.grade("sde", "(34) right vs left, KL(p‖p_θ)", right, left[100], 0, 0.06 * tour.slack)
     tour.grade("sde", "(34) left: 50 vs 100 steps", left[50], left[100], 0, 0.04 * tour.slack)
     tour.grade("sde", "(34) equality, s_θ = ∇log q_t", *both_sides_of_equality(model), -1e-6, 1e-6)
@@ -84,7 +85,9 @@ def on_the_line(tour: Tour) -> None:
         standardize=False,
         rng=tour.seed,
     )
-    model = tour.train("sde_line", "score model, three Gaussians on the line", model, truth.sample(20000, tour.seed))
+    model = tour.train(
+        "sde_line", "score model, three Gaussians on the line", model, truth.sample(20000, tour.seed), NOISE_ERROR
+    )
     process, t_min = model.sde_, model.t_min
     start = truth.diffuse(*process.level(t_min))
     points, weights = start.quadrature(spacing=0.25)
@@ -98,10 +101,10 @@ def on_the_line(tour: Tour) -> None:
 
 def tables(tour: Tour) -> None:
     """64 pixels of 17 levels from a mixture of tables: log P and the Bayes denoiser are exact."""
-    law = CategoricalMixture(10, n_levels=17, rng=tour.seed).fit(levels_of_digits()[0])
+    law = tour.models["tables"] = CategoricalMixture(10, n_levels=17, rng=tour.seed).fit(levels_of_digits()[0])
     x, x_test = law.sample(20000, tour.seed), law.sample(1000, tour.seed + 1)
     model = ScoreSDE(n_steps=tour.steps(1000), **digit_options(tour))
-    model = tour.train("sde_tables", "score model, 20000 draws of 10 tables", model, x)
+    model = tour.train("sde_tables", "score model, 20000 draws of 10 tables", model, x, NOISE_ERROR)
     process = model.sde_
     low, high = process.log_snr(np.array([process.horizon, model.t_min]))
     log_snr, rng = np.linspace(low, high, 13), np.random.default_rng(tour.seed)
@@ -114,14 +117,16 @@ def tables(tour: Tour) -> None:
     tour.tables_grades = log_snr, [noise_grade(float(t)) for t in process.time_at(log_snr)]
     bayes, excess = np.array(tour.tables_grades[1])[:, :2].T
     exact, bound = -law.log_prob(x_test), -model.elbo(x_test, tour.seed, n_times=256)
-    tour.grade("sde", "tables: noise loss vs Bayes, 64-D", (bayes + excess).mean(), bayes.mean(), 0, 0.5 * tour.slack)
+    loss, least = (bayes + excess).mean(), bayes.mean()
+    tour.grade("sde", "tables: noise loss vs Bayes, 64-D", loss, least, 0, 0.5 * tour.slack, NOISE_ERROR)
     tour.grade(
         "sde",
-        "tables: bits, −ELBO vs −log P",
+        "tables: −ELBO vs −log P",
         float(bits(bound.mean(), 64)),
         float(bits(exact.mean(), 64)),
         0,
         0.1 * tour.slack,
+        "bits a pixel",
     )
 
 

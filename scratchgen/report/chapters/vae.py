@@ -27,13 +27,13 @@ def linear_vaes(tour: Tour) -> None:
     model = tour.train("linear_vae", "linear VAE, 2 latents, penguins", LinearVAE(2, rng=tour.seed), penguins)
     grade = grade_linear_vae(model, penguins)
     tour.grade("vae", "linear: ELBO vs PPCA's maximum", grade.elbo, grade.maximum, -1e-6, 1e-6)
-    tour.grade("vae", "linear: s² vs PPCA's σ²", grade.variance, grade.best_variance, -1e-4, 1e-4)
-    tour.grade("vae", "linear: angle to PPCA's plane", grade.angle, 0.0, -1e-4, 1e-4)
+    tour.grade("vae", "linear: s² vs PPCA's σ²", grade.variance, grade.best_variance, -1e-4, 1e-4, "no unit")
+    tour.grade("vae", "linear: angle to PPCA's plane", grade.angle, 0.0, -1e-4, 1e-4, "radians")
     model = LinearVAE(3, decoder_variance=0.5, rng=tour.seed)
     model = tour.train("collapsed_vae", "linear VAE, 3 latents, s² = ½, penguins", model, penguins)
     grade = grade_linear_vae(model, penguins)
     tour.grade("vae", "linear, s² = ½: ELBO vs maximum", grade.elbo, grade.maximum, -1e-4, 1e-4)
-    tour.grade("vae", "linear, s² = ½: active latents", grade.n_active, grade.best_n_active, 0, 0)
+    tour.grade("vae", "linear, s² = ½: active ones", grade.n_active, grade.best_n_active, 0, 0, "latents")
 
 
 # --- one latent --------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def digits(tour: Tour) -> None:
     model = VAE(8, (128, 64), n_levels=17, n_steps=tour.steps(2000), rng=tour.seed)
     binned = tour.train("vae_levels", "VAE, 8 latents, decoder in 17 bins", model, levels)
     ratio = float(real.decoder_variance_[0]) / mean_square(real, x, tour.seed)
-    tour.grade("vae", "digits: s²/mean square", ratio, 1.0, -0.03 * tour.slack, 0.03 * tour.slack)
+    tour.grade("vae", "digits: s²/mean square", ratio, 1.0, -0.03 * tour.slack, 0.03 * tour.slack, "ratio")
     for name, fit, test in (("VAE, 8 latents", real, x_test), ("VAE, 8 latents, 17 bins", binned, test_levels)):
         tour.bits_per_dim[f"{name}: ELBO"] = bits_per_dim(fit.elbo(test, tour.seed))
         tour.bits_per_dim[f"{name}: IWAE-64"] = bits_per_dim(fit.iwae(test, tour.seed, n_draws=64))

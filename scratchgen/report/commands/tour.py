@@ -6,8 +6,12 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +19,10 @@ from scratchgen import __version__
 from scratchgen.models.files import write_atomically
 from scratchgen.report.options import Commands, add_command, demo_extra, seed
 
+if TYPE_CHECKING:  # needs the extra
+    from scratchgen.report.tour import Tour
+
+UNFINISHED = "unfinished"  # name of the folder for the files of a tour before its end
 TYPICAL_SECONDS = {False: 155, True: 65}  # of a tour, by --quick, on two cores
 HELP = """\
 Train EM, VAE, DDPM and a score SDE and grade each against an exact answer (the default: `scratchgen` alone is the
@@ -44,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=argparse.SUPPRESS,
         metavar="FOLDER",
-        help="folder for the figures and metrics.json (default scratchgen-report)",
+        help="folder for the book of the results and metrics.json (default scratchgen-report)",
     )
     parser.add_argument(
         "--quick", action="store_true", default=argparse.SUPPRESS, help="a fifth of the training, with wider tolerances"
@@ -57,14 +65,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def tour(seed: int, out: Path, quick: bool) -> int:
-    """Train, grade and draw everything; return 1 if a difference is outside its tolerance."""
+    """Train and grade everything, and write the book with the results; return 1 if a difference is not in tolerance."""
     with demo_extra("the tour"):
         from threadpoolctl import threadpool_limits
 
-        from scratchgen.report.book.tour_page import write_tour_page
+        from scratchgen.report.book.build import build
         from scratchgen.report.chapters import run
         from scratchgen.report.console import Narrator
-        from scratchgen.report.figures import draw_all
         from scratchgen.report.tour import Tour
     replaced = claim_folder(out)
     began = time.perf_counter()
@@ -73,25 +80,37 @@ def tour(seed: int, out: Path, quick: bool) -> int:
         f"scratchgen {__version__}: trains EM, VAE, DDPM and a score SDE from scratch and grades each exactly."
     )
     narrator.say(
-        f"Seed {seed}; about {TYPICAL_SECONDS[quick]} s on two cores; figures and metrics.json "
-        f"{'replace those in' if replaced else 'go to'} {out}{os.sep}"
+        f"Seed {seed}; about {TYPICAL_SECONDS[quick]} s on two cores; the book of the results "
+        f"{'replaces that in' if replaced else 'goes to'} {out}{os.sep}"
     )
     journey = Tour(seed, quick, narrator)
     # At these sizes a second BLAS thread gains little; with the other core busy it is ten times slower.
-    with threadpool_limits(1, user_api="blas"):
+    with threadpool_limits(1, user_api="blas"), unfinished(out) as folder:
         run(journey)
-        figures = draw_all(journey, out)
-    failed = [grade for grade in journey.grades if not grade.passed]
-    metrics = {
+        narrator.say()
+        narrator.say("All models are trained. The book of 34 equations is written with their results.")
+        pages = build(folder, journey)
+        text = json.dumps(metrics(journey), indent=1) + "\n"
+        write_atomically(folder / "metrics.json", lambda file: file.write(text.encode()))
+        move_files(folder, out)
+    narrator.say(f"{out / 'index.html'}: {len(pages)} pages; {time.perf_counter() - began:.0f} s")
+    narrator.say(journey.verdict)
+    return 0 if journey.passed else 1
+
+
+def metrics(tour: Tour) -> dict[str, Any]:
+    """The content of metrics.json."""
+    return {
         "scratchgen": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "seed": seed,
-        "quick": quick,
+        "seed": tour.seed,
+        "quick": tour.quick,
         "grades": [
             {
                 "chapter": g.chapter,
-                "quantity": g.quantity.strip(),
+                "quantity": g.quantity,
+                "unit": g.unit,
                 "measured": g.measured,
                 "exact": g.exact,
                 "difference": g.difference,
@@ -99,28 +118,25 @@ def tour(seed: int, out: Path, quick: bool) -> int:
                 "high": g.high,
                 "passed": g.passed,
             }
-            for g in journey.grades
+            for g in tour.grades
         ],
-        "digits_bits_per_dim": journey.bits_per_dim,
+        "digits_bits_per_dim": tour.bits_per_dim,
         "vae_drawback": {
             name: {"model_gap": model_gap, "least_gaussian_gap": least_gap}
-            for name, (model_gap, least_gap) in journey.drawback.items()
+            for name, (model_gap, least_gap) in tour.drawback.items()
         },
         "ddpm_ladder": {
             T: {"exact": exact, "bound": bound, "least_bound": least}
-            for T, (exact, bound, least) in journey.ladder.items()
+            for T, (exact, bound, least) in tour.ladder.items()
         },
     }
-    write_atomically(out / "metrics.json", lambda file: file.write(json.dumps(metrics, indent=1).encode() + b"\n"))
-    page = write_tour_page(out, journey.grades, journey.bits_per_dim)
-    narrator.say()
-    narrator.say(f"{page}: {len(figures)} figures with captions, and all grades; {time.perf_counter() - began:.0f} s")
-    narrator.say(f"{len(journey.grades) - len(failed)} of {len(journey.grades)} differences within tolerance")
-    return 1 if failed else 0
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
 
 
 def claim_folder(out: Path) -> bool:
-    """Create the folder of the report; return True if the folder holds an earlier report.
+    """Create the folder of the report; return True if the folder holds an earlier report or book.
 
     Raises
     ------
@@ -128,9 +144,34 @@ def claim_folder(out: Path) -> bool:
         If the folder holds other files.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if (out / "metrics.json").exists():
+    if any((out / name).exists() for name in ("metrics.json", "glossary.html")):
         return True
-    if any(out.iterdir()):
+    if any(path.name != UNFINISHED for path in out.iterdir()):
         raise FileExistsError(f"--out {out} holds files that are not an earlier report; name another folder")
-    (out / "metrics.json").touch()  # marks the folder as a report, so that an interrupted tour can be repeated
     return False
+
+
+@contextmanager
+def unfinished(out: Path) -> Iterator[Path]:
+    """An empty folder in `out` for files that are not complete yet; it is removed at the end, also of a failed tour."""
+    folder = out / UNFINISHED
+    shutil.rmtree(folder, ignore_errors=True)  # of a tour that was killed
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Move all files of a folder to the same places in another one, and replace those that are there.
+
+    metrics.json is the last one, so that it belongs to the pages and pictures beside it.
+    """
+    (target / "metrics.json").unlink(missing_ok=True)
+    for path in sorted(source.rglob("*"), key=lambda path: path.name == "metrics.json"):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir(exist_ok=True)
+        else:
+            path.replace(place)
