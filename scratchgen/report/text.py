@@ -65,8 +65,8 @@ def page_width() -> int:
 
 
 def say(text: str) -> None:
-    """Print a text, broken between words to the width of the page."""
-    print(fill(text, page_width()))
+    """Print a text at once, broken between words to the width of the page."""
+    print(fill(text, page_width()), flush=True)
 
 
 def one_line(message: str) -> str:

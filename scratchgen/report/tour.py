@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from scratchgen import datasets, likelihood
 from scratchgen.grading import NoiseGrade, SampledNoiseGrade
 from scratchgen.models.estimator import Estimator
-from scratchgen.report.console import Grade, Narrator
+from scratchgen.report.console import Grade, show_grades, show_title, train
+from scratchgen.report.text import say
 from scratchgen.validation import Array
 
 Model = TypeVar("Model", bound=Estimator)
@@ -22,9 +23,12 @@ TERMS = {  # chapter → the words of its quantities
     "divergence from the posterior; the least gap is that of the best Gaussian.",
     "ddpm": "The noise loss is the squared error E‖ε − ε̂‖² of the predicted noise. The Bayes loss is the least that "
     "any network can have. H(p) is the entropy of the data: H(p) ≤ −E log p_θ ≤ −ELBO.",
-    "sde": "(34) bounds the KL divergence of the samples from the data (left) by the error of the score (right). The "
-    "flow is the probability flow, an ODE with the marginals of the SDE. Tables are a mixture of tables, 17 levels for "
-    "each of 64 pixels, whose log P is exact.",
+    "sde": "(34) bounds the KL divergence of the samples from the data (left) by the error of the score (right). If "
+    "the score is that of another law q, and sampling starts at the end of q, both sides are equal; here q is four "
+    "Gaussians. The flow is the probability flow, an ODE with the marginals of the SDE. Tables are a mixture of "
+    "tables, 17 levels for each of 64 pixels, whose log P is exact.",
+    "digits": "u is uniform noise on [0, 1), which makes real numbers of the whole levels k. IWAE-64 is a bound with "
+    "64 draws of z for each row, tighter than the ELBO. A mixture of histograms is a mixture of tables.",
 }
 
 
@@ -34,7 +38,6 @@ class Tour:
 
     seed: int
     quick: bool
-    narrator: Narrator
     grades: list[Grade] = field(default_factory=list)
     models: dict[str, Any] = field(default_factory=dict)
     bits_per_dim: dict[str, float] = field(default_factory=dict)
@@ -52,9 +55,14 @@ class Tour:
         """Factor of the tolerances that depend on training: 1, or 4 for a quick tour."""
         return 4.0 if self.quick else 1.0
 
+    def begin(self, chapter: str, title: str, equations: str) -> None:
+        """Print the title of a chapter, its equations, and the words of its quantities."""
+        show_title(title, equations)
+        say(f"\n{TERMS[chapter]}\n")
+
     def train(self, name: str, label: str, model: Model, x: Array, unit: str = "nats") -> Model:
         """Train a model and keep it under `name`; `unit` is that of its loss."""
-        self.models[name] = self.narrator.train(label, model, x, unit)
+        self.models[name] = train(label, model, x, unit)
         return model
 
     def grade(
@@ -68,9 +76,9 @@ class Tour:
         return [grade for grade in self.grades if grade.chapter == chapter]
 
     def show_grades(self, chapter: str) -> None:
-        """Print the table of one chapter, after the words of its quantities."""
-        self.narrator.say(f"\n{TERMS[chapter]}")
-        self.narrator.grades(self.of(chapter))
+        """Print the table of one chapter."""
+        print()
+        show_grades(self.of(chapter))
 
     @property
     def passed(self) -> bool:

@@ -324,7 +324,7 @@ def page_with(name, results):
 
 def tour_with(*grades):
     """A tour that trained nothing."""
-    return Tour(5, False, None, list(grades), bits_per_dim={"a model of the tour": 2.125})
+    return Tour(5, False, list(grades), bits_per_dim={"a model of the tour": 2.125})
 
 
 @pytest.mark.parametrize("chapter", ["em", "vae", "ddpm", "sde"])

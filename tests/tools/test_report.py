@@ -10,7 +10,6 @@ from scipy.special import logsumexp
 from scratchgen import Mixture, datasets
 from scratchgen.grading import nearest_gaussian
 from scratchgen.likelihood import entropy_gaussian
-from scratchgen.report.console import Narrator
 from scratchgen.report.tour import Tour
 from scratchgen.report.transport import transport_decoder
 from scratchgen.testing import mixtures
@@ -18,8 +17,8 @@ from tests.strategies import residual
 
 
 def test_a_quick_tour_trains_for_a_fifth_of_the_steps():
-    assert Tour(0, False, Narrator()).steps(1003) == 1003
-    assert Tour(0, True, Narrator()).steps(1003) == 200
+    assert Tour(0, False).steps(1003) == 1003
+    assert Tour(0, True).steps(1003) == 200
 
 
 @given(mixtures(max_dimension=1), st.floats(0.3, 2))

@@ -11,9 +11,10 @@ from scratchgen.report.tour import NOISE_ERROR, Tour, bits_per_dim, digit_option
 
 def ddpm(tour: Tour) -> None:
     """Train DDPMs on eight Gaussians and on digits; compare entropy, exact likelihood and bound."""
-    tour.narrator.heading(
+    tour.begin(
+        "ddpm",
         "DDPM, equations (19)-(29)",
-        "min E‖ε − ε̂(ᾱ_t x₀ + β̄_t ε, t)‖²;  −ELBO − H(p) = KL(q(x_{0:T})‖p_θ(x_{0:T})) ≥ KL(p‖p_θ)",
+        "min E‖ε − ε̂(ᾱ_t x₀ + β̄_t ε, t)‖²\n−ELBO − H(p) = KL(q(x_{0:T})‖p_θ(x_{0:T})) ≥ KL(p‖p_θ)",
     )
     truth = datasets.eight_gaussians()
     model = DDPM(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scratchgen import CategoricalMixture, GaussianMixture
+from scratchgen.report.text import say
 from scratchgen.report.tour import Tour, bits_per_dim, dequantized_digits, levels_of_digits
 
 
@@ -19,12 +20,13 @@ def compare_digits(tour: Tour) -> None:
         "mixture of 40 histograms (exact)": bits_of_tables(tour.seed),
     }
     tour.bits_per_dim = exact | tour.bits_per_dim
-    tour.narrator.heading(
+    tour.begin(
+        "digits",
         "Digits, 360 test images: bits per pixel, lower is better",
         "−log₂ p(k + u)/64 of dequantised images, or −log₂ P(k)/64; an ELBO bounds it from above",
     )
     for name, value in tour.bits_per_dim.items():
-        tour.narrator.say(f"  {name:<36}{value:.3f}")
+        say(f"  {name:<36}{value:.3f}")
 
 
 def bits_of_tables(seed: int) -> float:

@@ -16,9 +16,10 @@ FALSE_ALARM = 1e-7  # probability that a correct fit exceeds the random toleranc
 
 def em(tour: Tour) -> None:
     """Fit mixtures to a known 2-D mixture and to penguins; fit factor models to penguins, half-step by half-step."""
-    tour.narrator.heading(
+    tour.begin(
+        "em",
         "EM, equations (15)-(18)",
-        "q(z|x) ← p_θ(z|x);  θ ← argmax E_p E_q log p_θ(x,z);  then ELBO = log p_θ(x)",
+        "q(z|x) ← p_θ(z|x)\nθ ← argmax E_p E_q log p_θ(x,z)\nthen ELBO = log p_θ(x)",
     )
     truth = datasets.gaussians_2d()
     x = truth.sample(5000, tour.seed)

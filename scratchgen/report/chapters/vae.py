@@ -7,6 +7,7 @@ import numpy as np
 from scratchgen import VAE, LinearVAE, Mixture, datasets
 from scratchgen.grading import OneLatent, gaussian_gap, grade_linear_vae, grade_vae, nearest_gaussian
 from scratchgen.likelihood import entropy_gaussian
+from scratchgen.report.text import say
 from scratchgen.report.tour import Tour, bits_per_dim, dequantized_digits, levels_of_digits, standardized_penguins
 from scratchgen.report.transport import transport_decoder
 from scratchgen.validation import Array
@@ -14,7 +15,7 @@ from scratchgen.validation import Array
 
 def vae(tour: Tour) -> None:
     """Linear VAEs, whose optimum is that of PPCA; a VAE with one latent, where the gaps are exact; and digits."""
-    tour.narrator.heading("VAE, equations (11)-(14)", "−ELBO = E_q[−log p_θ(x|z)] + KL(q(z|x)‖N(0,I)) ≥ −log p_θ(x)")
+    tour.begin("vae", "VAE, equations (11)-(14)", "−ELBO = E_q[−log p_θ(x|z)] + KL(q(z|x)‖N(0,I)) ≥ −log p_θ(x)")
     linear_vaes(tour)
     one_latent(tour)
     digits(tour)
@@ -74,11 +75,9 @@ def drawback(tour: Tour, truth: Mixture) -> None:
     for s in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02):
         gaps = [nearest_gaussian(*joint)[2] for joint in OneLatent(f, 2 * np.log(s)).log_joints(points)]
         tour.drawback[f"s = {s:g}"] = truth.kl(truth.diffuse(1.0, s)), float(mass @ gaps)
-    tour.narrator.say(
-        "  The drawback of the VAE in the deck, for a decoder that maps N(0, 1) to p, with noise s (nats):"
-    )
+    say("  The drawback of the VAE in the deck, for a decoder that maps N(0, 1) to p, with noise s (nats):")
     for name, (model_gap, least_gap) in tour.drawback.items():
-        tour.narrator.say(f"    {name:<16}KL(p‖p_θ) {model_gap:.6f}   least gap of a Gaussian q(z|x) {least_gap:.4f}")
+        say(f"    {name:<16}KL(p‖p_θ) {model_gap:.6f}   least gap of a Gaussian q(z|x) {least_gap:.4f}")
 
 
 # --- digits ------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import numpy as np
 from scratchgen import __version__
 from scratchgen.models.files import write_atomically
 from scratchgen.report.options import Commands, add_command, demo_extra, seed
+from scratchgen.report.text import say
 
 if TYPE_CHECKING:  # needs the extra
     from scratchgen.report.tour import Tour
@@ -25,8 +26,8 @@ if TYPE_CHECKING:  # needs the extra
 UNFINISHED = "unfinished"  # name of the folder for the files of a tour before its end
 TYPICAL_SECONDS = {False: 155, True: 65}  # of a tour, by --quick, on two cores
 HELP = """\
-Train EM, VAE, DDPM and a score SDE and grade each against an exact answer (the default: `scratchgen` alone is the
-tour).
+Train EM, VAE, DDPM and a score SDE, grade each against an exact answer, and write the book with the results (the
+default: `scratchgen` alone is the tour).
 
 Every model maximises the ELBO, (7) and (8): by EM (15)-(18), by (14) for the VAE, by (29) for the DDPM and by (33)
 for the SDE.
@@ -35,6 +36,11 @@ Example:
   scratchgen tour --quick --out report
 
 Typical time: 155 s on two cores, with --quick 65 s.  Needs the extra `demo`: in the checkout, pip install '.[demo]'."""
+WORDS = """\
+p is the density of the data, p_θ that of a model, z its latent variable, and q(z|x) stands in for the posterior of z.
+E_p is the mean over p. KL is the Kullback-Leibler divergence, and the ELBO a lower bound of log p_θ(x). Logarithms are
+natural, so their unit is the nat; 1 nat is 1.44 bits. A loss is the number that a training makes small: −ELBO or its
+parts with θ. (7) is the equation 7 of the deck: `scratchgen verify 7` shows it."""
 
 
 def add(commands: Commands) -> None:
@@ -71,30 +77,27 @@ def tour(seed: int, out: Path, quick: bool) -> int:
 
         from scratchgen.report.book.build import build
         from scratchgen.report.chapters import run
-        from scratchgen.report.console import Narrator
         from scratchgen.report.tour import Tour
     replaced = claim_folder(out)
     began = time.perf_counter()
-    narrator = Narrator()
-    narrator.say(
-        f"scratchgen {__version__}: trains EM, VAE, DDPM and a score SDE from scratch and grades each exactly."
-    )
-    narrator.say(
+    say(f"scratchgen {__version__}: trains EM, VAE, DDPM and a score SDE from scratch and grades each exactly.")
+    say(
         f"Seed {seed}; about {TYPICAL_SECONDS[quick]} s on two cores; the book of the results "
         f"{'replaces that in' if replaced else 'goes to'} {out}{os.sep}"
     )
-    journey = Tour(seed, quick, narrator)
+    say(f"\n{WORDS}")
+    journey = Tour(seed, quick)
     # At these sizes a second BLAS thread gains little; with the other core busy it is ten times slower.
     with threadpool_limits(1, user_api="blas"), unfinished(out) as folder:
         run(journey)
-        narrator.say()
-        narrator.say("All models are trained. The book of 34 equations is written with their results.")
+        print()
+        say("All models are trained. The book of 34 equations is written with their results.")
         pages = build(folder, journey)
         text = json.dumps(metrics(journey), indent=1) + "\n"
         write_atomically(folder / "metrics.json", lambda file: file.write(text.encode()))
         move_files(folder, out)
-    narrator.say(f"{out / 'index.html'}: {len(pages)} pages; {time.perf_counter() - began:.0f} s")
-    narrator.say(journey.verdict)
+    say(f"{out / 'index.html'}: {len(pages)} pages; {time.perf_counter() - began:.0f} s")
+    say(journey.verdict)
     return 0 if journey.passed else 1
 
 

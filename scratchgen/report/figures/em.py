@@ -17,7 +17,9 @@ from scratchgen.report.tour import Tour, standardized_penguins
 SPECIES = (ORANGE, GREEN, PINK)  # of the penguins
 
 
-def ellipses(axes: Any, mixture: Mixture, color: str, label: str, coordinates: tuple[int, int] = (0, 1)) -> None:
+def ellipses(
+    axes: Any, mixture: Mixture, color: str, label: str, coordinates: tuple[int, int] = (0, 1), width: float = 1.5
+) -> None:
     """The two-standard-deviation ellipse of every component."""
     pick = np.array(coordinates)
     for k, (mean, covariance) in enumerate(zip(mixture.means, mixture.covariances, strict=True)):
@@ -30,7 +32,7 @@ def ellipses(axes: Any, mixture: Mixture, color: str, label: str, coordinates: t
                 angle=angle,
                 fill=False,
                 color=color,
-                lw=1.5,
+                lw=width,
                 label=label if k == 0 else None,
             )
         )
@@ -46,7 +48,7 @@ def em_figure(tour: Tour) -> Figure:
     figure, (left, middle, right) = row_of(3, 3.0)
     truth, fitted = datasets.gaussians_2d(), tour.models["mixture"]
     scatter(left, truth.sample(N_POINTS, tour.seed), "a known mixture", DATA, 3.0)
-    ellipses(left, truth, EXACT, "generator")
+    ellipses(left, truth, EXACT, "generator", width=4)
     ellipses(left, fitted.mixture_, MODEL, "fitted")
     left.set(xlabel="$x_1$", ylabel="$x_2$", ylim=(-3, 4.4))
     left.legend(fontsize=SMALL, loc="upper right")

@@ -73,13 +73,13 @@ def scores_figure(tour: Tour) -> Figure:
         seen = (
             diffused.log_prob(points) > diffused.log_prob(plane).max() - 12
         )  # almost no data: the score is not learned there
-        for field, color, width in (
-            (diffused.score(points), EXACT, 0.008),
-            (model.predict_score(points, t), MODEL, 0.004),
+        for field, color, width, alpha in (
+            (diffused.score(points), EXACT, 0.016, 0.5),
+            (model.predict_score(points, t), MODEL, 0.006, 1.0),
         ):
             length = np.linalg.norm(field, axis=1, keepdims=True)
             arrows = (field / np.sqrt(length))[seen]  # square roots of the lengths, because scores span three decades
-            panel.quiver(*points[seen].T, *arrows.T, color=color, width=width, scale=45)
+            panel.quiver(*points[seen].T, *arrows.T, color=color, width=width, alpha=alpha, scale=45)
         error = np.linalg.norm(model.predict_score(plane, t) - diffused.score(plane), axis=1)
         relative = np.where(density.ravel() > 1e-4 * density.max(), error * model.sde_.level(t)[1], np.nan)
         image = below.imshow(

@@ -19,7 +19,7 @@ def gmm(tour: Tour) -> Figure:
     figure, axis = square()
     truth = datasets.gaussians_2d()
     axis.scatter(*truth.sample(600, tour.seed).T, s=3, color=DATA, alpha=0.5, linewidths=0)
-    ellipses(axis, truth, EXACT, "generator")
+    ellipses(axis, truth, EXACT, "generator", width=4)
     ellipses(axis, tour.models["mixture"].mixture_, MODEL, "fitted")
     axis.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
     return figure

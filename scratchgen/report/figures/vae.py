@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from scratchgen import datasets
 from scratchgen.grading import OneLatent, grade_vae, nearest_gaussian
 from scratchgen.report.book.figures.digits import show_digits
+from scratchgen.report.book.figures.frame import BLUE, ORANGE
 from scratchgen.report.figures.frame import EXACT, MODEL, SMALL, drawing, row_of
 from scratchgen.report.tour import Tour
 from scratchgen.report.transport import transport_decoder
@@ -72,8 +73,8 @@ def drawback_figure(tour: Tour) -> Figure:
     left.set(title="densities of VAEs", xlabel="x", ylim=(0, 1.75))
     left.legend(fontsize=SMALL)
     levels = {float(name[4:]): gaps for name, gaps in tour.drawback.items() if name.startswith("s = ")}
-    for column, label in enumerate(("KL(p‖p$_θ$)", "least gap of a Gaussian q")):
-        middle.loglog(list(levels), [gaps[column] for gaps in levels.values()], "o-", label=label)
+    for column, (label, color) in enumerate((("KL(p‖p$_θ$)", BLUE), ("least gap of a Gaussian q", ORANGE))):
+        middle.loglog(list(levels), [gaps[column] for gaps in levels.values()], "o-", color=color, label=label)
     middle.axhline(tour.drawback["best Gaussian"][0], color="0.5", ls="--", label="KL(p‖best Gaussian)")
     middle.set(title="cost of the exact map", xlabel="noise s of the decoder", ylabel="nats", ylim=(1e-5, 40))
     middle.legend(fontsize=SMALL)
