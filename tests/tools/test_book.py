@@ -368,6 +368,8 @@ def test_digits_have_the_bits_that_the_command_prints(capsys):
     text, _ = page_with("networks", tour_with())
     assert 'a model of the tour</th><td class="figure">2.125' in text
     assert all(f"<code>{name}</code>, in the package" in text for name in SHIPPED)
+    assert "IWAE-64 is a bound" in text
+    assert "IWAE" not in page_with("networks", None)[0]
     for name in ("digits-tables", "digits-sde"):
         assert cli.main(["score", name, "digits_test"]) == 0
         bits = float(re.search(r"([\d.]+) bits a column", capsys.readouterr().out)[1])

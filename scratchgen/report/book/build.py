@@ -199,7 +199,8 @@ class Book:
     def _bits(self, part: prose.Part, page: Page) -> str:
         """`::bits`: the test digits under the models of the package and of the tour."""
         models = [scored(name) for name in SHIPPED]
-        return str(self.parts.bits(models, self.tour.bits_per_dim if self.tour else {})) + prose.html(part.body)
+        trained = self.tour.bits_per_dim if self.tour else {}
+        return str(self.parts.bits(models, trained, TERMS["digits"])) + prose.html(part.body)
 
     def _table(self, part: prose.Part, page: Page) -> str:
         """`::table`: all equations of the deck with their verdicts."""
