@@ -312,13 +312,15 @@ def test_a_docstring_becomes_lists_and_code():
 
 
 def page_with(name, results):
-    """The text of a page, made from numbers that pass and pictures that are not drawn."""
+    """The text and sections of a page: its numbers pass, its pictures are not drawn, its example is not run."""
     passed = Check("check", "(1)", "a number", np.ones(1), np.ones(1), 0.0, 1e-9, "")
     found = {row.name: Fact(row, passed, [], []) for row in ROWS}
     names = [*FIGURES, *(f"trained-{name}" for name in DRAWINGS)]
     pictures = {name: Picture(f"{name}.png", (700, 300), "a text that stands for a picture") for name in names}
     page = next(page for page in PAGES if page.name == name)
-    content, sections = Book(found, pictures, results).content(page)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "run", lambda path: [])
+        content, sections = Book(found, pictures, results).content(page)
     return content, [title for _, title in sections]
 
 
