@@ -354,8 +354,8 @@ class Target(NamedTuple):
 
 
 FRECHET = (
-    "a fifth of the distance above the floor is that of weight decay, without which the bits are worse; the sampler has "
-    "no part in it, and the cause of the rest is not known"
+    "a fifth of the distance above the floor is that of weight decay, without which the bits are worse; the sampler "
+    "has no part in it, and the cause of the rest is not known"
 )
 PLANE = "the bound, without quadrature, has a standard error of 0.016; six times more steps gain nothing that it shows"
 ROWS = "the model overfits its 10,000 points: 15,000 steps have a lower bound than 90,000"
@@ -491,8 +491,8 @@ same network without a label."""
 FRECHET_TEXT = """\
 "To training images" is the Fréchet distance of samples to all training images in place of test images. The variances
 are those of samples along principal axes of the training images, over the variance of the training images. Samples have
-too little variance along the axes 6 to 20. Without weight decay they lack half of that, and the distance is smaller by
-1.4, but the bits are worse. More calls of the network change nothing, so that the sampler is not the cause."""
+too little variance along the axes 6 to 20. Without weight decay they lack 4 % in place of 8 %, and the distance is
+smaller by 1.4, but the bits are worse. More calls of the network change nothing, so that the sampler is not the cause."""
 ABLATIONS_TEXT = """\
 The recipe `sde fast` with one change, trained on four fifths of the training images. The bits are those of the
 validation images, on common draws; the difference is paired by image, ± its standard error. Positive is worse. "Another
