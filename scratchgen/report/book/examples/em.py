@@ -7,15 +7,18 @@ import numpy as np
 from scratchgen import Mixture
 from scratchgen.em import e_step, m_step, starting_mixture
 
-truth = Mixture([0.5, 0.3, 0.2], [[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]], [0.5 * np.eye(2)] * 3)
+means, covariances = [[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]], [0.5 * np.eye(2)] * 3
+truth = Mixture([0.5, 0.3, 0.2], means, covariances)
 x = truth.sample(2000, rng=0)
-mixture = starting_mixture(x, 3, "random_from_data", np.random.default_rng(0), covariance_floor=0.0)
+rng = np.random.default_rng(0)
+mixture = starting_mixture(x, 3, "random_from_data", rng, covariance_floor=0.0)
 bounds = []
 for _ in range(60):
-    log_resp, log_prob = e_step(x, mixture)  # q(z | x) and log p(x), at which the bound is tight
+    log_resp, log_prob = e_step(x, mixture)  # q(z | x), and log p(x): the bound
     bounds.append(log_prob.mean())
     mixture = m_step(x, log_resp, mixture)  # the best parameters for this q
-print("bound after steps 0, 1, 5, 59:", *(f"{bounds[i]:.4f}" for i in (0, 1, 5, 59)))
+for step in (0, 1, 5, 59):
+    print(f"bound after step {step:2}: {bounds[step]:.4f} nats")
 
 # %% [markdown]
 # The grade: the bound never falls, and the model is close to the law of the data. The divergence is computed by
@@ -34,10 +37,12 @@ from scratchgen import GaussianMixture, datasets
 
 penguins = datasets.penguins().measurements  # (342, 4)
 penguins = (penguins - penguins.mean(axis=0)) / penguins.std(axis=0)
-model = GaussianMixture(3, "tied", init_params="kmeans", n_init=5, tol=1e-6, rng=0).fit(penguins)
+model = GaussianMixture(3, "tied", init_params="kmeans", n_init=5, tol=1e-6, rng=0)
+model.fit(penguins)
 print(f"log-likelihood {model.score(penguins):.4f} nats a row")
 print(f"BIC {model.bic(penguins):.1f}, AIC {model.aic(penguins):.1f}")
-print("rows of each component:", np.bincount(model.predict(penguins)), "precisions:", model.precisions_.shape)
+print("rows of each component:", np.bincount(model.predict(penguins)))
+print("precisions:", model.precisions_.shape)
 diffused = model.mixture_.diffuse(0.6, 0.8)  # the exact law of 0.6 x + 0.8 ε
 prior = GaussianMixture(3, covariance_prior=(1.0, 5.0), rng=0).fit(penguins)
 print(f"maximum a posteriori: {prior.score(penguins):.4f} nats a row")
@@ -50,7 +55,7 @@ print(f"maximum a posteriori: {prior.score(penguins):.4f} nats a row")
 from scratchgen import PPCA, FactorAnalysis
 
 factors = FactorAnalysis(1, rng=0).fit(penguins)
-print("after E, M, E, M:", *(f"{value:.4f}" for value in factors.free_energies_[:4]))
+print("bounds after E, M, E, M:", factors.free_energies_[:4].round(4))
 print("codes:", PPCA(2).fit(penguins).encode(penguins).shape)
 
 # %% [markdown]
@@ -63,16 +68,19 @@ from scratchgen import CategoricalMixture
 digits = datasets.digits("train").images
 tables = CategoricalMixture(10, n_levels=17, smoothing=10, rng=0).fit(digits)
 print(f"log P(x) = {tables.score(digits):.2f} nats a picture")
-print("E[x_0 | x_t = 0] on [−1, 1]:", tables.denoise(np.zeros((1, 64)), 0.6, 0.8).shape)
+denoised = tables.denoise(np.zeros((1, 64)), 0.6, 0.8)  # E[x_0 | x_t = 0]
+print("denoised pixels, on [−1, 1]:", denoised.shape)
 
 # %% [markdown]
 # Missing values are NaN. The E-step is exact for the values that are there, and no row is dropped.
 
 # %%
 rng = np.random.default_rng(0)
-rows = rng.standard_normal((500, 1)) + [0.0, 5.0, 9.0] + 0.1 * rng.standard_normal((500, 3))
+common, own = rng.standard_normal((500, 1)), rng.standard_normal((500, 3))
+rows = common + [0.0, 5.0, 9.0] + 0.1 * own
 rows[rng.random(rows.shape) < 0.2] = np.nan
 model = GaussianMixture(1).fit(rows)
 print("filled:", model.impute([[1.0, np.nan, 10.0]]).round(1))
-draws = model.mixture_.conditional({0: 1.0, 2: 10.0}).sample(2, rng=0)  # of column 1, given the others
+given = model.mixture_.conditional({0: 1.0, 2: 10.0})  # the law of column 1
+draws = given.sample(2, rng=0)
 print("draws: ", draws.round(2).ravel())

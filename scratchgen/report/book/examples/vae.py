@@ -13,14 +13,16 @@ penguins = datasets.penguins().measurements
 penguins = (penguins - penguins.mean(axis=0)) / penguins.std(axis=0)
 rng = np.random.default_rng(0)
 network = VAENetwork(dimension=4, n_latents=2, rng=rng, dtype=np.float64)
-adams = [Adam(parameters) for parameters, _ in network.parts]  # encoder, decoder, log s²
+# one optimiser each for encoder, decoder and log s²
+adams = [Adam(parameters) for parameters, _ in network.parts]
 losses = []
 for step in range(1500):
     xi = rng.standard_normal((len(penguins), 2))
-    losses.append(train_step(network, penguins, xi).mean())  # (14), and its gradient
+    losses.append(train_step(network, penguins, xi).mean())  # (14)
     for adam, (_, gradient) in zip(adams, network.parts, strict=True):
         adam.step(gradient, cosine_decay(step, 1500, 0.03))
-print("loss of steps 0, 100, 1499:", *(f"{losses[i]:.3f}" for i in (0, 100, 1499)), "nats")
+for step in (0, 100, 1499):
+    print(f"loss of step {step:4}: {losses[step]:6.3f} nats")
 
 # %% [markdown]
 # The grade. No linear VAE can have a larger bound than PPCA's likelihood, and the decoder's variance should be PPCA's.
@@ -33,7 +35,8 @@ from scratchgen.vae import elbo
 best = PPCA(2).fit(penguins)
 bound = elbo(network, penguins, sigma_points(2)[:, None]).mean()
 print(f"bound {bound:.3f}, PPCA's maximum {best.score(penguins):.3f} nats a row")
-print(f"s² {np.exp(network.log_variance[0]):.3f}, PPCA's {best.noise_variance_:.3f}")
+s2 = np.exp(network.log_variance[0])
+print(f"s² {s2:.3f}, PPCA's {best.noise_variance_:.3f}")
 
 # %% [markdown]
 # The model `LinearVAE` takes the expectation over the noise exactly, and ends at the maximum itself.
@@ -41,8 +44,10 @@ print(f"s² {np.exp(network.log_variance[0]):.3f}, PPCA's {best.noise_variance_:
 # %%
 from scratchgen.grading import grade_linear_vae
 
-grade = grade_linear_vae(LinearVAE(2, n_steps=1000, learning_rate=0.02, rng=0).fit(penguins), penguins)
-print(f"maximum − bound = {grade.maximum - grade.elbo:.0e} nats, angle to PPCA's plane {grade.angle:.0e}")
+linear = LinearVAE(2, n_steps=1000, learning_rate=0.02, rng=0).fit(penguins)
+grade = grade_linear_vae(linear, penguins)
+print(f"maximum − bound = {grade.maximum - grade.elbo:.0e} nats")
+print(f"angle to PPCA's plane: {grade.angle:.0e} radians")
 print(f"{grade.n_active} latents are active")
 
 # %% [markdown]
@@ -51,17 +56,21 @@ print(f"{grade.n_active} latents are active")
 
 # %%
 digits = datasets.digits("train").images
-model = VAE(8, hidden=(64,), decoder_hidden=(32, 64), n_levels=17, n_steps=100, rng=0).fit(digits)
+sizes = {"hidden": (64,), "decoder_hidden": (32, 64)}
+model = VAE(8, n_levels=17, n_steps=100, rng=0, **sizes).fit(digits)
 few = digits[:200]
 print(f"ELBO    {model.elbo(few, rng=1).mean():.1f} nats a picture")
 print(f"IWAE-16 {model.iwae(few, rng=1, n_draws=16).mean():.1f} nats a picture")
 mean, variance = model.encode(few)  # of q(z | x)
-print(mean.shape, model.decode(np.zeros((1, 8))).shape, model.reconstruct(few).shape)
+decoded, copies = model.decode(np.zeros((1, 8))), model.reconstruct(few)
+print(mean.shape, decoded.shape, copies.shape)
 
 # %% [markdown]
 # A weight other than 1 on the KL divergence makes a β-VAE. With a weight below 1 its loss is no bound. `elbo` is a
 # bound for every weight.
 
 # %%
-beta_vae = VAE(2, kl_weight=0.25, decoder_variance="diag", n_steps=300, rng=0).fit(penguins)
-print(f"loss {beta_vae.losses_[-20:].mean():.2f}, −ELBO {-beta_vae.elbo(penguins, rng=1).mean():.2f} nats")
+beta_vae = VAE(2, kl_weight=0.25, decoder_variance="diag", n_steps=300, rng=0)
+beta_vae.fit(penguins)
+loss, elbos = beta_vae.losses_[-20:].mean(), beta_vae.elbo(penguins, rng=1)
+print(f"loss {loss:.2f}, −ELBO {-elbos.mean():.2f} nats")

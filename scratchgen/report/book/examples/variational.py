@@ -14,7 +14,8 @@ from scratchgen.variational import (
     linear_gaussian_posterior,
 )
 
-W, mean, s2 = np.array([[1.0, 0.8], [0.2, 1.0], [0.5, -0.3]]), np.zeros(3), 0.5  # x = W z + noise of variance s2
+W = np.array([[1.0, 0.8], [0.2, 1.0], [0.5, -0.3]])
+mean, s2 = np.zeros(3), 0.5  # x = W z + mean + noise of variance s2
 x = np.random.default_rng(0).standard_normal((1, 3))
 log_p = linear_gaussian_log_prob(x, W, mean, s2)[0]
 print(f"log p(x) = {log_p:.6f} nats")
@@ -28,10 +29,12 @@ pull = W.T @ (x[0] - mean) / s2
 m, variances = np.zeros(2), 1 / np.diag(precision)
 bounds = []
 for _ in range(30):
-    bounds.append(linear_gaussian_elbo(x, W, mean, s2, m[None], np.diag(variances))[0])
+    bound = linear_gaussian_elbo(x, W, mean, s2, m[None], np.diag(variances))
+    bounds.append(bound[0])
     for j in range(2):
         m[j] = variances[j] * (pull[j] - precision[j] @ m + precision[j, j] * m[j])
-print("bound after sweeps 0, 1, 2, 5, 29:", *(f"{bounds[i]:.6f}" for i in (0, 1, 2, 5, 29)))
+for sweep in (0, 1, 2, 5, 29):
+    print(f"bound after sweep {sweep:2}: {bounds[sweep]:.6f} nats")
 
 # %% [markdown]
 # The grade. The limit is the best q with independent latents, and $\log p(x)$ minus the bound is the divergence of this
@@ -58,7 +61,8 @@ from scratchgen.variational import joint_kl_table, posterior_kl_table
 
 rng = np.random.default_rng(1)
 p_x, prior = rng.dirichlet(np.ones(4)), rng.dirichlet(np.ones(3))
-decoder, q = rng.dirichlet(np.ones(4), size=3).T, rng.dirichlet(np.ones(3), size=4)  # p(x | z), and any q(z | x)
+decoder = rng.dirichlet(np.ones(4), size=3).T  # p(x | z)
+q = rng.dirichlet(np.ones(3), size=4)  # q(z | x), any
 joint = joint_kl_table(p_x, q, decoder, prior)
 marginal = kl_discrete(p_x, decoder @ prior)
 average_gap = p_x @ posterior_kl_table(decoder * prior, q)
