@@ -160,6 +160,14 @@ def test_the_list_has_every_short_name_and_a_place_that_an_editor_opens(tmp_path
     assert Path(place).exists()
 
 
+def test_a_function_without_source_has_a_note_for_its_place(monkeypatch):
+    def no_source(thing):
+        raise OSError("could not get source code")
+
+    monkeypatch.setattr("inspect.getsourcelines", no_source)
+    assert verify_module.place_of(ROWS[0]) == "source not found"
+
+
 @pytest.mark.usefixtures("each_row_once")
 def test_verify_as_json_parses_and_holds_every_row(capsys):
     assert cli.main(["verify", "--json"]) == 0

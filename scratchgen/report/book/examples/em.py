@@ -29,8 +29,8 @@ print("largest fall of the bound:", max(0.0, -np.diff(bounds).min()))
 print(f"KL(p‖p_θ) = {truth.kl(mixture):.4f} nats")
 
 # %% [markdown]
-# The model does the same, with several starts, and has the names of scikit-learn. `covariance_prior` makes it a maximum
-# a posteriori fit: here five more examples of variance 1, in the units of x.
+# The model does the same, and keeps the best of `n_init` runs. Its names and kinds of starts are scikit-learn's.
+# `covariance_prior` makes it a maximum a posteriori fit: here five more examples of variance 1, in the units of x.
 
 # %%
 from scratchgen import GaussianMixture, datasets
