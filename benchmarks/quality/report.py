@@ -492,7 +492,7 @@ FRECHET_TEXT = """\
 "To training images" is the Fréchet distance of samples to all training images in place of test images. The variances
 are those of samples along principal axes of the training images, over the variance of the training images. Samples have
 too little variance along the axes 6 to 20. Without weight decay they lack 4 % in place of 8 %, and the distance is
-smaller by 1.4, but the bits are worse. More calls of the network change nothing, so that the sampler is not the cause."""
+smaller by 1.4, but the bits are worse. More calls of the network change nothing: the sampler is not the cause."""
 ABLATIONS_TEXT = """\
 The recipe `sde fast` with one change, trained on four fifths of the training images. The bits are those of the
 validation images, on common draws; the difference is paired by image, ± its standard error. Positive is worse. "Another
