@@ -10,8 +10,11 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
+from scratchgen import PPCA, VP, NoiseSchedule, datasets
 from scratchgen.conformance import Check
 from scratchgen.equations import EQUATIONS, PROPOSITIONS, find, slug_of
+from scratchgen.grading import ancestral_density, grade_bound
+from scratchgen.likelihood import kl_gaussian
 from scratchgen.models.files import SHIPPED
 from scratchgen.museum import tour
 from scratchgen.report import cli
@@ -25,7 +28,7 @@ from scratchgen.report.book.reference import MODULES, docstring, entries, page_n
 from scratchgen.report.book.shipped import drawn, scored
 from scratchgen.report.console import Grade
 from scratchgen.report.figures import DRAWINGS, Picture
-from scratchgen.report.tour import TERMS, Tour
+from scratchgen.report.tour import TERMS, Tour, standardized_penguins
 from tests.tools.book_pages import few_exhibits, few_faults
 
 ROWS = EQUATIONS + PROPOSITIONS
@@ -83,7 +86,9 @@ def test_signs_at_the_start_of_a_line_keep_their_space():
 
 def test_lines_of_code_know_their_depth():
     shown = code.numbered([(7, '<span class="k">if</span> a:'), (8, "        b()"), (9, "")], "L")
-    assert [re.findall('class="line (in.)" id="(L.)"', shown)] == [[("in0", "L7"), ("in2", "L8"), ("in0", "L9")]]
+    assert re.findall('class="line (in.)" id="(L.)"', shown) == [("in0", "L7"), ("in2", "L8"), ("in0", "L9")]
+    assert re.findall('class="line (in.)"', code.block("if a:\n    b()\n", "python")) == ["in0", "in1"]
+    assert code.block("a  b\n") == '<pre tabindex="0"><code>a  b</code></pre>\n'
 
 
 def test_an_empty_formula_is_an_error():
@@ -98,7 +103,7 @@ def test_every_page_is_there_and_no_other(book, pages):
     files = {path.relative_to(book).as_posix() for path in book.rglob("*") if path.is_file()}
     named = {f"{page.name}.html" for page in PAGES} | {f"{page_name(module)}.html" for module in MODULES}
     assert {name for name in pages if not name.startswith("source-")} == named
-    assert files - set(pages) == {"style.css", *(f"figures/{name}.png" for name in FIGURES)}
+    assert files - set(pages) == {"style.css", "book.js", *(f"figures/{name}.png" for name in FIGURES)}
 
 
 @pytest.mark.parametrize("row", EQUATIONS, ids=lambda row: row.name)
@@ -133,7 +138,7 @@ def test_links_and_images_resolve_and_nothing_comes_from_the_network(book, pages
     for name, page in pages.items():
         targets = [tag.get("href") or tag.get("src") for tag in page.all("a", "img", "link", "script") if tag]
         for target in targets:
-            if target == "data:,":
+            if target in ("data:,", None):
                 continue
             assert not re.match(r"\w+:|//", target), (name, target)
             file, _, anchor = unquote(target).partition("#")
@@ -144,7 +149,13 @@ def test_links_and_images_resolve_and_nothing_comes_from_the_network(book, pages
 
 
 def test_pages_need_no_script(pages):
-    assert not [name for name, page in pages.items() if page.all("script")]
+    """Scripts only show what is hidden without them: sliders beside pictures that are complete."""
+    for name, page in pages.items():
+        sliders = [tag for tag in page.all("div") if tag.get("class") == "slider"]
+        numbers = [{"type": "application/json"}] * len(sliders)
+        assert page.all("script") == ([{"src": "book.js", "defer": None}, *numbers] if sliders else []), name
+        assert all("hidden" in slider for slider in sliders)
+        assert {f"figure-{slider['data-figure']}" for slider in sliders} <= set(page.ids)
 
 
 def test_ids_are_unique(pages):
@@ -184,7 +195,92 @@ def test_colours_are_the_same_in_formula_and_code(book):
     section = text[text.index('id="eq-29"') :]
     section = section[: section.index("</section>")]
     mark = re.search(r'<span class="n (mark-\d)">eps_hat</span>', section)[1]
-    assert f'<mrow class="{mark}">' in section[: section.index("</div>")]
+    formula = section[: section.index("</div>")]
+    assert f'<mrow class="{mark}">' in formula
+    assert not re.search('<mrow class="mark-.">(<mi>ε</mi>)?<mrow class="mark-.">', formula)
+    names = "noise", "eps"  # both are ε
+    assert len({re.search(f'<code class="(mark-.)">{name}</code>', section)[1] for name in names}) == 1
+
+
+# --- sliders ----------------------------------------------------------------------------------------------------------
+
+
+def numbers_of(book, page, figure):
+    """The JSON of a slider as it stands in its page."""
+    text = (book / f"{page}.html").read_text("utf8")
+    return json.loads(
+        re.search(f'data-figure="{figure}".*?<script type="application/json">(.*?)</script>', text, re.S)[1]
+    )
+
+
+def test_the_slider_of_the_ladder_has_exact_numbers(book):
+    """Entropy ≤ exact cross-entropy ≤ bound, for every T; the density of 16 steps from a coarser grid."""
+    data, law = numbers_of(book, "ddpm", "ddpm-ladder"), datasets.gaussians_1d()
+    entropy, exact, bound, best = (np.array(row) for row in data["rows"].values())
+    assert np.ptp(entropy) == 0
+    assert entropy[0] == pytest.approx(law.entropy(), abs=6e-5)
+    assert np.all(np.diff([entropy, exact, bound], axis=0) > -1e-4)
+    assert np.all(best <= bound)
+    schedule = NoiseSchedule.linear(16)
+    levels = list(zip(schedule.alpha_bar, schedule.beta_bar, strict=True))
+
+    def eps_hat(x, t):
+        return -levels[t][1] * law.diffuse(*levels[t]).score(x)
+
+    i = data["values"].index(16)
+    kl = ancestral_density(schedule, eps_hat, 1, final_spacing=0.02).kl_from(law)
+    assert exact[i] == pytest.approx(law.entropy() + kl, abs=6e-5)
+    assert bound[i] == pytest.approx(grade_bound(schedule, eps_hat, law).bound, abs=6e-5)
+    assert bound[i] - exact[i] > 0.1
+
+
+def test_the_slider_of_the_beta_vae_has_exact_numbers(book):
+    """The gap is the mean KL from q to the posterior, and 0 for β = 1; q has the precision I + WᵀW/(β σ²)."""
+    data, x = numbers_of(book, "vae", "vae-beta"), standardized_penguins()
+    reconstruction, kl, elbo, gap = (np.array(row) for row in data["rows"].values())
+    assert reconstruction - kl == pytest.approx(elbo, abs=2e-3)
+    assert elbo + gap == pytest.approx(np.full(len(gap), PPCA(2).fit(x).score(x)), abs=2e-3)
+    assert [beta for beta, lost in zip(data["values"], gap, strict=True) if lost == 0] == [1]
+    model = PPCA(2).fit(x)
+    W, noise, centred = model.components_, model.noise_variance_, x - model.mean_
+    for beta in (0.25, 4):
+        q, posterior = (np.linalg.inv(np.eye(2) + W.T @ W / (weight * noise)) for weight in (beta, 1))
+        means, exact = centred @ W @ q / (beta * noise), centred @ W @ posterior / noise
+        i = data["values"].index(beta)
+        assert gap[i] == pytest.approx(
+            np.mean([kl_gaussian(m, q, e, posterior) for m, e in zip(means, exact, strict=True)]), abs=6e-4
+        )
+        assert kl[i] == pytest.approx(np.mean([kl_gaussian(m, q, np.zeros(2), np.eye(2)) for m in means]), abs=6e-4)
+
+
+def test_the_slider_of_the_score_has_exact_numbers(book):
+    """Arrows have the direction of the score and the square root of its length, 0.6 for the longest."""
+    data, law, process = numbers_of(book, "sde", "sde-scores"), datasets.eight_gaussians(), VP()
+    scale, std, longest = data["rows"].values()
+    field = data["map"]
+    assert "places" not in data
+    assert np.shape(field["x0"]) == np.shape(field["noise"])
+    for i in (0, 5, 10):
+        level = process.level(data["values"][i])
+        assert (field["scale"][i], field["std"][i]) == pytest.approx(level, abs=6e-5)
+        assert (scale[i], std[i]) == pytest.approx(level, abs=6e-3)
+        scores, arrows = law.diffuse(*level).score(np.array(field["grid"])), np.array(field["arrows"][i])
+        lengths = np.linalg.norm(scores, axis=1)
+        assert longest[i] == pytest.approx(lengths.max(), abs=6e-3)
+        assert np.linalg.norm(arrows, axis=1) == pytest.approx(0.6 * np.sqrt(lengths / lengths.max()), abs=0.01)
+        assert (arrows * scores).sum(axis=1) == pytest.approx(
+            np.linalg.norm(arrows, axis=1) * lengths, rel=0.02, abs=0.1
+        )
+
+
+@pytest.mark.parametrize(("page", "figure"), [("ddpm", "ddpm-ladder"), ("vae", "vae-beta")])
+def test_the_mark_of_a_slider_stands_at_its_value(page, figure, book):
+    """The axis is logarithmic, so the places are a straight line over the logarithm of the values."""
+    data = numbers_of(book, page, figure)
+    logs, found = np.log(data["values"]), np.array(data["places"])
+    assert found == pytest.approx(np.polyval(np.polyfit(logs, found, 1), logs), abs=2e-4)
+    assert 0 < found[0] < 0.2 < 0.6 < found[-1] < 1
+    assert 0 < data["top"] < 0.2 < 0.5 < data["height"] < 1
 
 
 # --- facts -----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from scratchgen.report.book.figures import ALT, draw
 from scratchgen.report.book.frame import Frame, Section
 from scratchgen.report.book.pages import PAGES, Page, page_of, slug
 from scratchgen.report.book.shipped import N_IMAGES, scored
+from scratchgen.report.book.sliders import SLIDERS
 from scratchgen.report.book.symbols import MARKS, SYMBOLS
 from scratchgen.report.commands.audit import audit
 from scratchgen.report.figures import Picture, draw_all
@@ -25,7 +26,7 @@ from scratchgen.report.tour import TERMS, Tour
 
 
 def build(folder: Path, tour: Tour | None = None) -> list[Path]:
-    """Write all pages, figures and the style sheet into a folder; return the pages in their order.
+    """Write all pages, figures, style sheet and script into a folder; return the pages in their order.
 
     The results of a tour fill the sections about trained models with grades and pictures.
     """
@@ -35,8 +36,9 @@ def build(folder: Path, tour: Tour | None = None) -> list[Path]:
     if tour is not None:
         pictures |= draw_all(tour, folder)
     book = Book(facts(), pictures, tour)
-    with as_file(files(__package__).joinpath("templates", "style.css")) as style:
-        shutil.copyfile(style, folder / "style.css")
+    for name in ("style.css", "book.js"):
+        with as_file(files(__package__).joinpath("templates", name)) as template:
+            shutil.copyfile(template, folder / name)
     written = []
     for page in PAGES:
         content, sections = book.content(page)
@@ -94,7 +96,8 @@ class Book:
         things = [] if shown else [find(name) for name in (row.function, *part.functions)]
         names = {name for thing in things for name in code.names_in(thing)}
         symbols = maths.shared(row.latex, SYMBOLS[page_of(row)], names)
-        marks = dict(zip(symbols, MARKS, strict=False))
+        colours = dict(zip(dict.fromkeys(symbols.values()), MARKS, strict=False))  # names of one symbol share its mark
+        marks = {name: colours[symbol] for name, symbol in symbols.items() if symbol in colours}
         place = EQUATIONS.index(row)
         return str(
             self.parts.equation(
@@ -123,6 +126,11 @@ class Book:
         left_out = name.startswith("trained-") and self.tour is None
         shown = "" if left_out else str(self.parts.figure(name, self.pictures[name], text))
         return shown + prose.html(rest)
+
+    def _slider(self, part: prose.Part, page: Page) -> str:
+        """`::slider NAME`: a control beside the figure with this name, for browsers that run scripts."""
+        name, slider = part.argument, SLIDERS[part.argument]()
+        return str(self.parts.slider(name, slider, Markup(slider.as_json(name)))) + prose.html(part.body)
 
     def _algorithm(self, part: prose.Part, page: Page) -> str:
         """`::algorithm FUNCTION …`, with the paper's form below, up to `::end`."""

@@ -53,9 +53,11 @@ def coloured(text: str, language: str = "python") -> tuple[str, ...]:
 
 def block(text: str, language: str = "") -> str:
     """HTML of a block of code in prose."""
-    lines = coloured(text, language) if language in LEXERS else escape(text).rstrip("\n").split("\n")
-    kind = ' class="wrapped"' if language in LEXERS else ' tabindex="0"'  # columns of plain text stay in their places
-    return f"<pre{kind}><code>{chr(10).join(lines)}</code></pre>\n"
+    if language in LEXERS:
+        lines = "\n".join(f'<span class="line {depth(line)}">{line}</span>' for line in coloured(text, language))
+        return f'<pre class="wrapped"><code>{lines}</code></pre>\n'
+    plain = escape(text).rstrip("\n")  # its columns stay in their places: it scrolls
+    return f'<pre tabindex="0"><code>{plain}</code></pre>\n'
 
 
 def lines_of(thing: Callable[..., Any]) -> Iterator[tuple[int, str]]:
@@ -84,8 +86,15 @@ def listing(thing: Callable[..., Any], symbols: dict[str, str] | None = None) ->
     return numbered(rows)
 
 
+def depth(line: str) -> str:
+    """The class of a line of HTML that says how deep it stands: its continuation stands to the right of it."""
+    spaces = re.match("(?:<[^>]+>)*( *)", line)
+    assert spaces is not None  # the pattern matches every line
+    return f"in{len(spaces[1]) // 4}"
+
+
 def numbered(rows: Iterable[tuple[int, str]], anchor: str = "") -> str:
-    """HTML of numbered lines; the class of a line is its depth, so that its continuation stands to the right of it.
+    """HTML of numbered lines.
 
     Parameters
     ----------
@@ -94,10 +103,8 @@ def numbered(rows: Iterable[tuple[int, str]], anchor: str = "") -> str:
     """
     lines = []
     for number, line in rows:
-        spaces = re.match("(?:<[^>]+>)*( *)", line)
-        assert spaces is not None  # the pattern matches every line
         name = f' id="{anchor}{number}"' if anchor else ""
-        lines.append(f'<span class="line in{len(spaces[1]) // 4}"{name} data-n="{number}">{line}</span>')
+        lines.append(f'<span class="line {depth(line)}"{name} data-n="{number}">{line}</span>')
     return f'<pre class="numbered"><code>{"".join(lines)}</code></pre>'
 
 

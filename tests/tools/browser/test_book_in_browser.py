@@ -47,6 +47,51 @@ def test_pictures_are_dark_in_the_dark(book, browser):
     page.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "figure", "before", "after"),
+    [
+        ("ddpm", "ddpm-ladder", "T = 16: entropy 0.9726, exact cross-entropy 1.0995", "T = 32: entropy 0.9726"),
+        ("vae", "vae-beta", "β = 1: reconstruction −2.795, KL to the prior 1.818, ELBO −4.613", "β = 1.4: "),
+        ("sde", "sde-scores", "t = 0.1: scale of the data 0.95", "t = 0.15: "),
+    ],
+)
+def test_a_slider_says_and_draws_its_numbers(name, figure, before, after, book, browser):
+    """By keyboard: the output, the value that is read aloud, and the mark or the map change; the label names it."""
+    page, problems = browser.new_page(viewport={"width": 390, "height": 800}), []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto((book / f"{name}.html").as_uri())
+    slider = page.get_by_role("slider")
+    output = page.locator(f'[data-figure="{figure}"] output')
+    drawn = "document.querySelector('canvas')?.toDataURL() ?? document.querySelector('.marker').style.left"
+    first = page.evaluate(drawn)
+    assert output.text_content().startswith(before)
+    assert output.get_attribute("for") == slider.get_attribute("id")
+    assert page.evaluate("document.querySelector('output').computedRole ?? 'status'") == "status"
+    assert len(page.locator(f'label[for="{slider.get_attribute("id")}"]').text_content()) > 10
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert output.text_content().startswith(after)
+    assert after.startswith(slider.get_attribute("aria-valuetext"))
+    assert page.evaluate(drawn) != first
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(drawn) == first
+    assert problems == []
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["ddpm", "vae", "sde"])
+def test_without_scripts_the_picture_stands_alone(name, book, browser):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto((book / f"{name}.html").as_uri())
+    assert page.locator(".slider").count() == 1
+    assert not page.locator(".slider").is_visible()
+    figure = page.locator(".slider").get_attribute("data-figure")
+    assert page.locator(f"#figure-{figure} img").is_visible()
+    assert page.locator(".marker").count() == 0
+    page.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", NAMES)
 def test_axe_finds_nothing(name, theme, book, browser):

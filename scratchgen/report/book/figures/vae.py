@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import NamedTuple
+
 import numpy as np
 from matplotlib.figure import Figure
 
-from scratchgen import datasets
+from scratchgen import PPCA, datasets
 from scratchgen.grading import OneLatent, nearest_gaussian
-from scratchgen.likelihood import entropy_gaussian
-from scratchgen.report.book.figures.frame import BLUE, GREEN, ORANGE, drawing, panels
+from scratchgen.likelihood import entropy_gaussian, kl_diag_standard
+from scratchgen.report.book.figures.frame import BLUE, GREEN, GREY, ORANGE, drawing, panels
+from scratchgen.report.tour import standardized_penguins
 from scratchgen.report.transport import transport_decoder
+from scratchgen.validation import Array
+from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_prob, linear_gaussian_posterior
 
 
 @drawing(
@@ -102,4 +108,63 @@ def vae_drawback() -> Figure:
         ylim=(0, 1.35 * posterior.max()),
     )
     right.legend(loc="upper left", fontsize=8.5)
+    return figure
+
+
+BETAS = (0.0625, 0.125, 0.25, 0.5, 0.7, 1, 1.4, 2, 4, 8, 16)  # weights of the KL divergence
+
+
+class BetaVAE(NamedTuple):
+    """Averages over the penguins, nats, for every β of `BETAS`; the log-likelihood is the same for all."""
+
+    log_prob: float
+    elbo: Array
+    reconstruction: Array  # E_q log p(x | z)
+    kl: Array  # KL(q‖N(0, I))
+
+
+@cache
+def beta_vae() -> BetaVAE:
+    """The ELBO and its terms for the q that maximises E_q log p(x | z) − β KL(q‖N(0, I)), with PPCA's decoder.
+
+    This q ∝ p(z) p(x | z)^{1/β} is the posterior of the decoder with noise variance β σ².
+    """
+    x = standardized_penguins()
+    model = PPCA(2).fit(x)
+    decoder, noise = (model.components_, model.mean_), model.noise_variance_
+    terms = []
+    for beta in BETAS:
+        means, covariance = linear_gaussian_posterior(x, *decoder, beta * noise)
+        elbo = linear_gaussian_elbo(x, *decoder, noise, means, covariance).mean()
+        kl = kl_diag_standard(means, np.log(np.diagonal(covariance))[None]).mean()  # PPCA's WᵀW is diagonal
+        terms.append((elbo, elbo + kl, kl))
+    return BetaVAE(float(linear_gaussian_log_prob(x, *decoder, noise).mean()), *np.array(terms).T)
+
+
+@drawing(
+    "vae-beta",
+    "Three curves over the weight beta, on a logarithmic axis. Reconstruction and minus the divergence from the prior "
+    "cross: the first falls, the second rises to zero. Their sum, the ELBO, touches the horizontal line of the "
+    "log-likelihood at beta = 1 and lies below it elsewhere.",
+)
+def vae_beta() -> Figure:
+    """The ELBO and its two terms over β."""
+    found = beta_vae()
+    figure, axes = panels(1, 1, 2.9)
+    axis = axes[0, 0]
+    axis.axhline(found.log_prob, color=GREY, ls=":")
+    axis.semilogx(BETAS, found.reconstruction, "s--", color=ORANGE, ms=4)
+    axis.semilogx(BETAS, -found.kl, "^-.", color=GREEN, ms=4)
+    axis.semilogx(BETAS, found.elbo, "o-", color=BLUE, ms=4)
+    for text, y, color, rise in (
+        (r"$\mathbb{E}_q \log p_\theta(x \mid z)$", found.reconstruction[-1], ORANGE, 6),
+        (r"$-\mathrm{KL}(q \Vert p(z))$", -found.kl[-1], GREEN, 0),
+        ("ELBO", found.elbo[-1], BLUE, -6),
+        (r"$\log p_\theta(x)$", found.log_prob, "0.35", 0),
+    ):
+        axis.annotate(text, (BETAS[-1], y), xytext=(10, rise), textcoords="offset points", color=color, va="center")
+    axis.set(title="PPCA's decoder for the penguins, the best q for each β", xlabel="β", ylabel="nats")
+    axis.set_xlim(0.055, 18)
+    axis.set_xticks(BETAS, [f"{beta:g}" for beta in BETAS])
+    axis.minorticks_off()
     return figure
