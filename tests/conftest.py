@@ -11,6 +11,7 @@ The environment variable HYPOTHESIS_PROFILE chooses a profile:
 - `mutation`: few examples and no shrinking, for runs on broken code, where only pass or fail counts.
 """
 
+import gc
 import os
 
 import pytest
@@ -19,6 +20,9 @@ from hypothesis import Phase, settings
 # One thread for BLAS in every process, also in those that tests start: the test command runs two processes, and more
 # threads than cores slow each other down.  OpenBLAS reads this when NumPy is imported, which is after this file.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The processes that tests start read the compiled package, and do not compile it each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The width of the output: readline, which pytest loads, sets these two for the processes of pytest-xdist.
 os.environ.pop("COLUMNS", None)
@@ -41,6 +45,21 @@ def pytest_configure(config):
         "markers",
         "equation(*names): the test checks these equations of the deck, by number, or propositions, by short name",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect the tests without garbage collection, and leave them out of later ones.
+
+    The objects of 11,000 tests live to the end, and every full collection visits them all: a third of the time of
+    collecting the tests.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config, items):
