@@ -27,7 +27,7 @@ def show_digits(axes: Any, images: Array, columns: int, title: str) -> None:
 
 def beside_test_images(name: str) -> Figure:
     """Draws of a model at the left, test images at the right."""
-    figure, axes = panels(1, 2, 2.0)
+    figure, axes = panels(1, 2, 1.85, gridspec_kw={"wspace": 0.08})
     show_digits(axes[0, 0], drawn(name), 9, "draws of the model")
     show_digits(axes[0, 1], datasets.digits("test").images[:N_IMAGES], 9, "test digits")
     return figure
