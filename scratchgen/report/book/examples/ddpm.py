@@ -26,8 +26,9 @@ network.parameters[:] = average.average
 print(f"loss of the last batch: {losses.mean():.2f}")
 
 # %% [markdown]
-# The grade. Quadrature gives the Bayes loss of every step and the excess of the network over it. Both sum to the bound,
-# (21), in nats, beside the bound of the exact predictor and the entropy, which no model can beat.
+# The grade. Quadrature gives the Bayes loss of every step and the excess of the network over it. Weighted and summed,
+# they give the bound, (21), in nats. It is printed beside the bound of the exact predictor and the entropy, which no
+# model can beat.
 
 # %%
 from scratchgen.grading import grade_bound
@@ -62,9 +63,9 @@ print("mean", samples.mean(axis=0).round(2), "of the data", truth.mean().round(2
 from scratchgen import DDPM, datasets
 
 digits = datasets.digits("train")
-choices = {"weighting": "bound", "step_choice": "importance", "variance": "optimal"}
+choices = {"weighting": "bound", "step_choice": "importance"}
 sizes = {"prediction": "levels", "n_levels": 17, "n_classes": 10, "hidden": (32,)}
-model = DDPM(schedule=schedule, n_steps=30, rng=0, **choices, **sizes)
+model = DDPM(schedule, "optimal", n_steps=30, rng=0, **choices, **sizes)
 model.fit(digits.images, digits.labels)
 print("with labels:", model.sample(10, rng=1, y=range(10), guidance=2.0).shape)
 images, labels = digits.images[:50], digits.labels[:50]
