@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import BashLexer, PythonConsoleLexer, PythonLexer
+from pygments.lexers import BashLexer, BashSessionLexer, PythonConsoleLexer, PythonLexer
 
 import scratchgen
 
 ROOT = Path(scratchgen.__file__).parent
-LEXERS = {"python": PythonLexer, "pycon": PythonConsoleLexer, "sh": BashLexer, "console": BashLexer}
+LEXERS = {"python": PythonLexer, "pycon": PythonConsoleLexer, "sh": BashLexer, "console": BashSessionLexer}
 
 
 class Place(NamedTuple):
