@@ -803,6 +803,9 @@ def of_grading():
     yield call(
         "grade_kl_bound", grading.grade_kl_bound, sde=instance(PROCESS), score=SCORE, data=instance(LINE), **bound
     )
+    of_line = ScoreSDE(hidden=(4,), n_steps=2, t_min=0.1, rng=0).fit(LINE.sample(20, rng=0))
+    sides = {"model": instance(of_line), "law": instance(LINE), "n_steps": count(5), "rtol": positive(1e-2)}
+    yield call("grade_score_sde", grading.grade_score_sde, **sides)
     z = np.linspace(-9, 9, 61)
     log_density = {"z": array("M", z), "log_density": any_of(array("M", -0.5 * z**2), high=1e300 - 1e299 * z**2)}
     yield call(

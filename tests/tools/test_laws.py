@@ -292,9 +292,9 @@ def test_the_bound_is_an_equality_for_the_score_of_another_law(name, t_min):
     assert grade.bound != pytest.approx(p_min.diffuse(1.0, 0.5).kl(q_min), rel=1e-2)
 
 
-def test_a_fitted_score_model_has_the_same_grade_in_all_units():
+@pytest.mark.parametrize("law", [two_moons(noise=0.2), checkerboard()], ids=["two_moons", "checkerboard"])
+def test_a_fitted_score_model_has_the_same_grade_in_all_units(law):
     """Both sides of (34), and the left side by its parts; data of other units give the same numbers."""
-    law = two_moons(noise=0.2)
     grades = []
     for scale in (1.0, 50.0):
         data = law.standardized([3.0, 0.0], np.full(2, 1 / scale))
