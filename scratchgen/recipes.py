@@ -202,6 +202,8 @@ def digits(family: str, name: str = "best", rng: RNG = None) -> Any:
 def plane(family: str, name: str = "best", rng: RNG = None) -> Any:
     """Return the model of a recipe for points of a plane; arguments as for `digits`, without labels.
 
+    "best" is for 100,000 points or more.  With 10,000 its 90,000 steps overfit, and "fast", with 15,000, is better.
+
     Raises
     ------
     ValueError
