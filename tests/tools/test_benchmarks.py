@@ -26,6 +26,7 @@ from benchmarks import (
     solvers,
     tables,
     targets,
+    tour,
     training,
 )
 from benchmarks.__main__ import compare
@@ -228,6 +229,27 @@ def test_an_ablation_runs_changed_code_and_restores_the_package():
     assert np.array_equal(other(network, x)[0], network.vjp(x)[0])
     with pytest.raises(ValueError, match=r"MLP\.vjp no longer contains 'nothing like it'"):
         ablations.rewritten(mlp.MLP.vjp, ("nothing like it", ""))
+
+
+def test_tables_of_several_tours_have_ranges(tmp_path, monkeypatch, capsys):
+    for seed, measured in enumerate((1.5, 1.25)):
+        grade = {"chapter": "sde", "quantity": "a|b", "measured": measured, "exact": 1.0, "low": 0, "high": 0.5}
+        found = {"seed": seed, "numpy": "2", "grades": [{**grade, "difference": measured - 1.0}]}
+        found["ddpm_ladder"] = {"10": {"exact": 2.0, "bound": 2 * measured, "least_bound": 2.25}}
+        found["vae_drawback"] = {"s = 1": {"model_gap": 0.5, "least_gaussian_gap": 0.25}}
+        found["digits_bits_per_dim"] = {"one": 2.0, "other": measured}
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "metrics.json").write_text(json.dumps(found))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["tour", "0", "1", "--markdown", "TOUR.md"])
+    tour.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert "| SDE | a\\|b | 1.2500 to 1.5000 | 1.0000 | 0.2500 to 0.5000 | 0 to 0.5 |" in lines
+    assert "| 10 | 2.0000 | 2.7500 | 2.2500 |" in lines
+    assert "| one | 2.000 |" in lines
+    assert "| other | 1.375 (1.250 to 1.500) |" in lines
+    assert "\n".join(lines) in (tmp_path / "TOUR.md").read_text()
+    assert tour.difference([-2e-9, 1e-9]) == "at most 2e-09"
 
 
 def test_costs_of_parts_exist_at_least_for_numpy():
