@@ -278,7 +278,7 @@ def test_every_loss_has_its_unit_and_every_table_its_words(short_tour):
 def test_it_writes_the_book_with_every_figure_and_every_grade(short_tour):
     done, out = short_tour
     pages = {f"{page.name}.html" for page in PAGES}
-    assert {path.name for path in out.iterdir()} == pages | {"trained", "metrics.json", "style.css"}
+    assert {path.name for path in out.iterdir()} == pages | {"trained", "metrics.json", "style.css", "book.js"}
     assert {path.name for path in (out / "trained").iterdir()} == {f"{name}.png" for name in DRAWINGS}
     for name in DRAWINGS:
         assert (out / "trained" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # needs the extra
     from scratchgen.report.tour import Tour
 
 UNFINISHED = "unfinished"  # name of the folder for the files of a tour before its end
-TYPICAL_SECONDS = {False: 155, True: 65}  # of a tour, by --quick, on two cores
+TYPICAL_SECONDS = {False: 100, True: 70}  # of a tour, by --quick, on two cores
 HELP = """\
 Train EM, VAE, DDPM and a score SDE, grade each against an exact answer, and write the book with the results (the
 default: `scratchgen` alone is the tour).
@@ -35,7 +35,7 @@ for the SDE.
 Example:
   scratchgen tour --quick --out report
 
-Typical time: 155 s on two cores, with --quick 65 s.  Needs the extra `demo`: in the checkout, pip install '.[demo]'."""
+Typical time: 100 s on two cores, with --quick 70 s.  Needs the extra `demo`: in the checkout, pip install '.[demo]'."""
 WORDS = """\
 p is the density of the data, p_θ that of a model, z its latent variable, and q(z|x) stands in for the posterior of z.
 E_p is the mean over p. KL is the Kullback-Leibler divergence, and the ELBO a lower bound of log p_θ(x). Logarithms are
