@@ -62,6 +62,7 @@ def _pairs(rows: Array, names: Sequence[str]) -> Figure:
         for j in range(D):
             if i == j:
                 grid[i, j].hist(rows[:, i], bins="auto", color="C0")
+                grid[i, j].set_yticks([])  # the counts of the histogram are not on the scale of this row's name
             else:
                 grid[i, j].scatter(rows[:, j], rows[:, i], s=2, linewidths=0, alpha=0.5)
             grid[i, j].tick_params(labelsize=6)

@@ -36,12 +36,11 @@ def ddpm_process_figure(tour: Tour) -> Figure:
     x0 = datasets.eight_gaussians().sample(N_POINTS, tour.seed)
     noise = np.random.default_rng(tour.seed).standard_normal(x0.shape)
     reverse = snapshots(model.sample_path(N_POINTS, tour.seed), times)
-    figure, axes = panels(2, len(times), 3.5)
+    figure, axes = panels(2, len(times), 3.5, sharex=True, sharey=True)
     for column, t in enumerate(times):
-        scatter(
-            axes[0, column], q_sample(schedule, t, x0, noise) if t else x0, f"forward, t = {t}" if t else "data", DATA
-        )
-        scatter(axes[1, column], reverse[t], f"reverse, t = {t}" if t else "samples")
+        title = f"t = {t}" if t else "data, t = 0"
+        scatter(axes[0, column], q_sample(schedule, t, x0, noise) if t else x0, title, DATA)
+        scatter(axes[1, column], reverse[t], "" if t else "samples")
     name_rows(axes)
     return figure
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from scratchgen.report.book.figures.frame import BLUE, DPI, GREY, ORANGE, STYLE, panels
+from scratchgen.report.book.figures.frame import BLUE, DPI, GREY, ORANGE, STYLE, name_plane, panels
 from scratchgen.report.tour import Tour
 from scratchgen.validation import Array
 
@@ -77,6 +77,7 @@ def snapshots(path: Iterable[tuple[float, Array]], times: Iterable[float]) -> di
 
 
 def name_rows(axes: Any) -> None:
-    """The direction of time beside two rows of panels with equal times: forward above, reverse below."""
-    axes[0, 0].set_ylabel("time runs  →")
-    axes[1, 0].set_ylabel("←  time runs")
+    """The axes, and the direction of time beside two rows of panels with equal times: forward above, reverse below."""
+    name_plane(axes)
+    axes[0, 0].set_ylabel("forward  →\n$x_2$")
+    axes[1, 0].set_ylabel("←  reverse\n$x_2$")

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from scratchgen import PPCA, ScoreSDE, datasets
-from scratchgen.report.book.figures.frame import BLUE, GREEN, PINK, panels
+from scratchgen.report.book.figures.frame import BLUE, GREEN, PINK, name_plane, panels
 from scratchgen.report.figures.ddpm import digits_figure
 from scratchgen.report.figures.frame import (
     DATA,
@@ -39,15 +39,11 @@ def sde_process_figure(tour: Tour) -> Figure:
     times = [model.t_min, 0.05, 0.15, 0.4, 1.0]
     truth = datasets.eight_gaussians()
     reverse = snapshots(model.sample_path(N_POINTS, tour.seed), times)
-    figure, axes = panels(2, len(times), 3.5)
+    figure, axes = panels(2, len(times), 3.5, sharex=True, sharey=True)
     for column, t in enumerate(times):
-        scatter(
-            axes[0, column],
-            truth.diffuse(*model.sde_.level(t)).sample(N_POINTS, tour.seed),
-            f"exact, t = {t:g}",
-            DATA,
-        )
-        scatter(axes[1, column], reverse[t], f"reverse, t = {t:g}")
+        exact = truth.diffuse(*model.sde_.level(t)).sample(N_POINTS, tour.seed)
+        scatter(axes[0, column], exact, f"exact, t = {t:g}", DATA)
+        scatter(axes[1, column], reverse[t], "samples" if t == model.t_min else "")
     name_rows(axes)
     return figure
 
@@ -65,7 +61,7 @@ def scores_figure(tour: Tour) -> Figure:
     points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     fine = np.linspace(-3.0, 3.0, 121)
     plane = np.stack(np.meshgrid(fine, fine), axis=-1).reshape(-1, 2)
-    figure, axes = panels(2, len(times), 4.1)
+    figure, axes = panels(2, len(times), 4.4, sharex=True, sharey=True)
     for panel, below, t in zip(*axes, times, strict=True):
         diffused = truth.diffuse(*model.sde_.level(t))
         density = np.exp(diffused.log_prob(plane)).reshape(121, 121)
@@ -88,8 +84,12 @@ def scores_figure(tour: Tour) -> Figure:
         for axis in (panel, below):
             axis.set(xlim=(-3, 3), ylim=(-3, 3), xticks=(-2, 0, 2), yticks=(-2, 0, 2))
         panel.set(title=f"score, t = {t:g}")
-        below.set(title="error · std")
-    figure.colorbar(image, ax=axes[1, -1], shrink=0.8)
+        below.set_title(f"error, t = {t:g}")
+    name_plane(axes)
+    figure.colorbar(image, ax=axes[1, :], shrink=0.8, label=r"$\Vert s_\theta - \nabla \log p_t \Vert \cdot$ std")
+    for color, width, alpha, label in ((EXACT, 5, 0.5, "exact"), (MODEL, 2, 1.0, "learned")):
+        axes[0, 0].plot([], [], color=color, lw=width, alpha=alpha, label=label)
+    figure.legend(loc="outside upper right", ncols=2, fontsize=SMALL)
     return figure
 
 
@@ -110,15 +110,16 @@ def trajectories_figure(tour: Tour) -> Figure:
         ratio = np.exp(process.log_scale(s) - process.log_scale(t))
         spread = np.sqrt(process.std(s) ** 2 - (ratio * process.std(t)) ** 2)
         forward.append(ratio * forward[-1] + spread * rng.standard_normal(8))
-    paths = {"forward SDE, (31)": (times, np.array(forward))}
-    for title, stochasticity in (("reverse SDE, (32)", 1.0), ("probability flow", 0.0)):
+    paths = {"forward SDE, (31)  →": (times, np.array(forward))}
+    for title, stochasticity in (("←  reverse SDE, (32)", 1.0), ("←  probability flow", 0.0)):
         steps = list(model.sample_path(8, tour.seed, stochasticity=stochasticity))
         paths[title] = np.array([t for t, _ in steps]), np.array([x[:, 0] for _, x in steps])
     figure, axes = row_of(3, 2.8)
     for panel, (title, (t, path)) in zip(axes, paths.items(), strict=True):
         panel.pcolormesh(times, x[:, 0], density**0.5, cmap="Greys", shading="auto", alpha=0.6)
-        panel.plot(t, path, lw=0.8)
-        panel.set(title=title, xlabel="t", ylabel="x", ylim=(-3.2, 3.2), xlim=(0, process.horizon))
+        panel.plot(t, path, color=MODEL, lw=0.7)
+        panel.set(title=title, xlabel="t", ylim=(-3.2, 3.2), xlim=(0, process.horizon), xticks=(0, 0.5, 1))
+    axes[0].set_ylabel("x")
     return figure
 
 
@@ -180,7 +181,7 @@ def losses_figure(tour: Tour) -> Figure:
         losses = tour.models[key].losses_
         window = max(len(losses) // 100, 1)
         smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-        panel.plot(losses, color="0.85", lw=0.5)
+        panel.plot(losses, color="0.9", lw=0.3)
         panel.plot(np.arange(len(smooth)) + window // 2, smooth, color=MODEL)
         low, high = np.quantile(smooth, [0.0, 0.95])
         panel.set(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from scratchgen import datasets
 from scratchgen.report.book.figures.digits import show_digits
@@ -21,6 +22,8 @@ def gmm(tour: Tour) -> Figure:
     axis.scatter(*truth.sample(600, tour.seed).T, s=3, color=DATA, alpha=0.5, linewidths=0)
     ellipses(axis, truth, EXACT, "generator", width=4)
     ellipses(axis, tour.models["mixture"].mixture_, MODEL, "fitted")
+    axis.text(-2.5, 2.3, "generator", color=EXACT, fontsize=8.5)
+    axis.text(2.5, 2.3, "fitted", color=MODEL, fontsize=8.5, ha="right")
     axis.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
     return figure
 
@@ -29,8 +32,11 @@ def gmm(tour: Tour) -> Figure:
 def ppca(tour: Tour) -> Figure:
     """The posterior means of two factors, in the colours of the species, which the model has not seen."""
     figure, axis = square()
-    z, species = tour.models["ppca"].encode(standardized_penguins()), datasets.penguins().species
-    axis.scatter(*z.T, s=5, c=np.array(SPECIES)[species], linewidths=0)
+    z, penguins = tour.models["ppca"].encode(standardized_penguins()), datasets.penguins()
+    axis.scatter(*z.T, s=5, c=np.array(SPECIES)[penguins.species], linewidths=0)
+    for k, name in enumerate(penguins.species_names):
+        label = axis.text(*z[penguins.species == k].mean(axis=0), name, fontsize=8.5, ha="center", va="center")
+        label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     axis.set(title="penguins", xlabel="factor $z_1$", ylabel="factor $z_2$")
     return figure
 
@@ -48,6 +54,7 @@ def factors(tour: Tour) -> Figure:
     axis.set(
         xlim=(0, 1), xlabel="variance explained", yticks=range(4), yticklabels=["bill", "depth", "flipper", "mass"]
     )
+    axis.set_xticks((0, 1))
     axis.invert_yaxis()
     return figure
 

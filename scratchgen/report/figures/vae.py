@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scratchgen import datasets
 from scratchgen.grading import OneLatent, grade_vae, nearest_gaussian
 from scratchgen.report.book.figures.digits import show_digits
-from scratchgen.report.book.figures.frame import BLUE, ORANGE
+from scratchgen.report.book.figures.frame import BLUE, ORANGE, number
 from scratchgen.report.figures.frame import EXACT, MODEL, SMALL, drawing, row_of
 from scratchgen.report.tour import Tour
 from scratchgen.report.transport import transport_decoder
@@ -70,7 +70,7 @@ def drawback_figure(tour: Tour) -> Figure:
         left.plot(x, np.exp(truth.diffuse(1.0, s).log_prob(x)), "k", ls=style, lw=1, label=f"exact map, s = {s:g}")
     trained = f"trained, s = {model.decoder_variance_[0] ** 0.5:.2g}"
     left.plot(x, np.exp(grade_vae(model, x).log_prob), color=MODEL, label=trained)
-    left.set(title="densities of VAEs", xlabel="x", ylim=(0, 1.75))
+    left.set(title="densities of VAEs", xlabel="x", ylabel="density", ylim=(0, 1.75))
     left.legend(fontsize=SMALL)
     levels = {float(name[4:]): gaps for name, gaps in tour.drawback.items() if name.startswith("s = ")}
     for column, (label, color) in enumerate((("KL(p‖p$_θ$)", BLUE), ("least gap of a Gaussian q", ORANGE))):
@@ -82,10 +82,10 @@ def drawback_figure(tour: Tour) -> Figure:
     decoder = OneLatent(transport_decoder(truth), 2 * np.log(s))
     ((z, log_density),) = decoder.log_joints(np.array([[point]]))
     posterior = np.exp(log_density - log_density.max())
-    right.plot(z, posterior / posterior.sum() / (z[1] - z[0]), color=EXACT, label=f"posterior, x = {point:g}")
+    right.plot(z, posterior / posterior.sum() / (z[1] - z[0]), color=EXACT, label=f"posterior, x = {number(point)}")
     mean, std, kl = nearest_gaussian(z, log_density)
     q = np.exp(-0.5 * ((z - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
     right.plot(z, q, color=MODEL, label=f"nearest Gaussian,\nKL {kl:.2f} nats")
-    right.set(title=f"a posterior, s = {s:g}", xlabel="z", xlim=(-2.0, 1.5), ylim=(0, 4.4))
+    right.set(title=f"a posterior, s = {s:g}", xlabel="z", ylabel="density", xlim=(-2.0, 1.5), ylim=(0, 4.4))
     right.legend(fontsize=SMALL)
     return figure
