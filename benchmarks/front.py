@@ -48,7 +48,7 @@ def ladder(axes: Any) -> None:
         density = ancestral_density(short.schedule_, short.eps_hat, 2, short.variance_)
         exact.append(law.entropy() + density.kl_from(law.log_prob(density.points)))
         bound.append(grade_bound(short.schedule_, short.eps_hat, law, short.variance_).bound)
-    axes.plot(STEPS, bound, "o-", color="C0", label="−ELBO, (28)")
+    axes.plot(STEPS, bound, "o-", color="C0", label="−ELBO, (21)")
     axes.plot(STEPS, exact, "s-", color="C1", label="exact −E log p_θ(x)")
     axes.axhline(law.entropy(), color="C3", label="entropy H(p)")
     axes.set(title="DDPM of eight Gaussians, nats", xlabel="steps of the sampler", xscale="log")

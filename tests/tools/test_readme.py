@@ -10,7 +10,7 @@ import pytest
 from scratchgen import datasets
 from scratchgen.equations import EQUATIONS
 from scratchgen.equations.row import through
-from scratchgen.museum.tour import EXHIBITS, UNSEEN
+from scratchgen.museum.tour import EXHIBITS, FAULTS, UNSEEN
 from scratchgen.report import cli
 
 ROOT = Path(__file__).parents[2]
@@ -102,9 +102,11 @@ def test_every_module_that_a_command_runs_exists():
 
 
 def test_counts_are_those_of_the_package():
-    assert f"a museum of {len(EXHIBITS)}\nbugs" in README
+    assert f"shows {len(EXHIBITS)} bugs and {len(FAULTS)}\nfaults" in README
     assert len(UNSEEN) == 3
-    assert "and three that no fixed problem sees" in README
+    assert "and three bugs that no check can see" in README
     assert f"| {len(EQUATIONS)} of {len(EQUATIONS)} |" in README
     idle = [row for row in EQUATIONS if not through(row, EQUATIONS)]
     assert f"| {len(idle)} of them are theory only" in README
+    n_running = len(EQUATIONS) - len(idle)
+    assert f"Functions that models run compute {n_running} of the equations" in README.replace("\n", " ")
