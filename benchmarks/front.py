@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from benchmarks.quality.figures import show
 from scratchgen import DDPM, ScoreSDE, datasets, load
 from scratchgen.grading import ancestral_density, grade_bound
-from scratchgen.report.figures import snapshots
+from scratchgen.report.figures.frame import snapshots
 
 TIMES = (1.0, 0.5, 0.25, 0.1, 1e-3)
 STEPS = (10, 25, 50, 100)
