@@ -51,7 +51,7 @@ def sde_process_figure(tour: Tour) -> Figure:
 @drawing(
     "sde-scores",
     "Above, four panels with arrows of the exact and of the learned score over shades of the density. Below, maps of "
-    "the error, which is small where there are data.",
+    "the error, which is small where there are data, and grey areas without data.",
 )
 def scores_figure(tour: Tour) -> Figure:
     """Above: the learned and the exact score field at several times.  Below: the error of the learned one."""
@@ -79,12 +79,12 @@ def scores_figure(tour: Tour) -> Figure:
         error = np.linalg.norm(model.predict_score(plane, t) - diffused.score(plane), axis=1)
         relative = np.where(density.ravel() > 1e-4 * density.max(), error * model.sde_.level(t)[1], np.nan)
         image = below.imshow(
-            relative.reshape(121, 121), cmap="viridis", origin="lower", extent=(-3, 3, -3, 3), vmin=0, vmax=1
+            relative.reshape(121, 121), cmap="Purples", origin="lower", extent=(-3, 3, -3, 3), vmin=0, vmax=1
         )
         for axis in (panel, below):
             axis.set(xlim=(-3, 3), ylim=(-3, 3), xticks=(-2, 0, 2), yticks=(-2, 0, 2))
         panel.set(title=f"score, t = {t:g}")
-        below.set_title(f"error, t = {t:g}")
+        below.set(title=f"error, t = {t:g}", facecolor="0.8")  # grey where there are almost no data
     name_plane(axes)
     figure.colorbar(image, ax=axes[1, :], shrink=0.8, label=r"$\Vert s_\theta - \nabla \log p_t \Vert \cdot$ std")
     for color, width, alpha, label in ((EXACT, 5, 0.5, "exact"), (MODEL, 2, 1.0, "learned")):
