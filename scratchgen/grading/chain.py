@@ -21,7 +21,6 @@ from scratchgen.validation import Array, IntArray, as_arrays, as_count, as_numbe
 REACH = 8.0  # standard deviations beyond which a Gaussian is taken as 0; the mass there is 1e-15
 LOST = 1e-6  # largest mass that a grid may lose
 ALIASED = 1e-9  # largest aliasing error of a step; errors of KL(p‖p_θ) were then about 1e-6, for 1 to 100 steps
-LEFT_OUT = 1e-10  # largest mass of kernels that a step leaves out, if a grid would need too many nodes to reach them
 MISSED = 1e-6  # largest difference in L1 from the sum over the nodes half a spacing away; float32 means reach 1e-7
 REFINEMENT = 0.75  # factor of the spacing if a step needs finer nodes
 MOST_NODES = {1: 20_000, 2: 1_500}  # largest number of nodes of an axis, by dimension
@@ -93,9 +92,6 @@ def chain_density(
     dimensions that would double the time.  Chains of few steps need many more nodes than chains of many small steps,
     because their means move neighbouring nodes far apart.
 
-    A network may throw nodes of almost no mass so far away that no grid reaches them.  Such a step leaves out the
-    farthest nodes, of mass 1e-10 together at most, and the returned density sums to so much less than 1.
-
     Parameters
     ----------
     steps : iterable of (mean, std)
@@ -114,8 +110,8 @@ def chain_density(
     TypeError, ValueError
         If dimension is not 1 or 2, or resolution, prior_std or the std of a step is not a positive number.
     ArithmeticError
-        If a step needs more than 20,000 nodes, in two dimensions 1500 x 1500, without the farthest of mass 1e-10; if
-        the density does not sum to 1 on the returned grid to within 1e-6.
+        If a step needs more than 20,000 nodes, in two dimensions 1500 x 1500; if the density does not sum to 1 on the
+        returned grid to within 1e-6.
 
     Examples
     --------
@@ -218,17 +214,9 @@ class _Kernels(NamedTuple):
     part: IntArray  # (n,) index of the node's coarser grid: 2^D interleaved grids have every second node an axis
 
     def axis(self, spacing: float) -> Array:
-        """Nodes of an axis, at most `spacing` apart, over the range of all kernels; ArithmeticError for too many.
-
-        If the axis would have too many nodes, its range is that of the kernels but for the farthest ones, of mass
-        LEFT_OUT.
-        """
-        most, margin = MOST_NODES[self.centres.shape[1]], REACH * self.std + 2 * spacing
-        farness = np.abs(self.centres).max(axis=1)
-        reach = float(farness.max()) + margin
-        if most <= 2 * reach / spacing < np.inf:
-            order = np.argsort(farness)[::-1]
-            reach = float(farness[order[np.argmax(np.cumsum(self.mass[order]) > LEFT_OUT)]]) + margin
+        """Nodes of an axis, at most `spacing` apart, over the range of all kernels; ArithmeticError for too many."""
+        reach = float(np.abs(self.centres).max()) + REACH * self.std + 2 * spacing
+        most = MOST_NODES[self.centres.shape[1]]
         if not 2 * reach / spacing < most:
             raise ArithmeticError(
                 f"after a step of std {self.std:.3g} the density needs nodes {spacing:.2g} apart on ±{reach:.3g}, more "
@@ -237,18 +225,11 @@ class _Kernels(NamedTuple):
         return np.linspace(-reach, reach, int(np.ceil(2 * reach / spacing)) + 1)
 
     def parts(self, axis: Array) -> Array:
-        """Sums over the kernels of each coarser grid, at the product grid of `axis`, (2^D, len(axis)^D).
-
-        Kernels that reach beyond the axis are left out, see `axis`.
-        """
+        """Sums over the kernels of each coarser grid, at the product grid of `axis`, (2^D, len(axis)^D)."""
         D, step = self.centres.shape[1], axis[1] - axis[0]
-        place, half = np.rint((self.centres - axis[0]) / step), int(np.ceil(REACH * self.std / step))
-        held = ((place >= half) & (place < len(axis) - half)).all(axis=1)
-        if not held.all():
-            return _Kernels(self.mass[held], self.centres[held], self.std, self.part[held]).parts(axis)
         parts = np.zeros((2**D, len(axis), len(axis) ** (D - 1)))
-        nearest = place.astype(np.intp)  # nodes
-        order = np.lexsort((nearest[:, 0], self.part))
+        nearest = np.rint((self.centres - axis[0]) / step).astype(np.intp)  # nodes
+        order, half = np.lexsort((nearest[:, 0], self.part)), int(np.ceil(REACH * self.std / step))
         strip = nearest[order, 0] // (half + 1) + len(axis) * self.part[order]  # close kernels of one part
         for here in np.split(order, np.flatnonzero(np.diff(strip)) + 1):
             first, last = nearest[here[0], 0] - half, nearest[here[-1], 0] + half
@@ -298,7 +279,8 @@ def _difference(
     """
     between, dimension = axis + 0.5 * (axis[1] - axis[0]), after.centres.shape[1]
     moved = _moved(between, law.parts(between).sum(axis=0), mean, after.std, dimension)
-    other = moved.parts(next_axis)  # no mass lies beyond the axis
+    inside = np.abs(moved.centres).max(axis=1) <= np.abs(after.centres).max()  # no mass lies beyond
+    other = _Kernels(moved.mass[inside], moved.centres[inside], after.std, moved.part[inside]).parts(next_axis)
     return float(np.abs(other.sum(axis=0) - density).sum() / density.sum())
 
 
