@@ -139,6 +139,8 @@ def test_a_bound_that_no_quadrature_settles_is_a_mean_over_points(monkeypatch):
     assert set(exact) == {"bound", "sampler"}
     assert 0 < exact["sampler"] < exact["bound"] + 0.01  # the sampler has finite steps
     monkeypatch.setattr(plane, "grade_score_sde", lambda *_, **__: 1 / 0)
+    assert plane.kl_bound(model, law, x) == {"bound": exact["bound"]}
+    monkeypatch.setattr(plane, "grade_kl_bound", lambda *_: 1 / 0)
     found = plane.kl_bound(model, law, x)
     assert abs(found["bound"] - exact["bound"]) < 6 * found["bound_error"]
 
