@@ -25,7 +25,7 @@ FAR = 2.5  # nodes of little mass are left out so many times as far from 0 as 0.
 LEFT_OUT = 1e-7  # largest mass of the nodes that a step leaves out
 MISSED = 1e-6  # largest difference in L1 from the sum over the nodes half a spacing away; float32 means reach 1e-7
 REFINEMENT = 0.75  # factor of the spacing if a step needs finer nodes
-MOST_NODES = {1: 20_000, 2: 2_000}  # largest number of nodes of an axis, by dimension
+MOST_NODES = {1: 20_000, 2: 1_500}  # largest number of nodes of an axis, by dimension
 BLOCK = 2**23  # entries of a table of kernels that are computed at a time, 64 MB
 
 
@@ -116,7 +116,7 @@ def chain_density(
     TypeError, ValueError
         If dimension is not 1 or 2, or resolution, prior_std or the std of a step is not a positive number.
     ArithmeticError
-        If a step needs more than 20,000 nodes, in two dimensions 2000 x 2000; if the density does not sum to 1 on the
+        If a step needs more than 20,000 nodes, in two dimensions 1500 x 1500; if the density does not sum to 1 on the
         returned grid to within 1e-6.
 
     Examples
