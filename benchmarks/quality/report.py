@@ -508,7 +508,7 @@ KL(p‖p_θ), nats; 0 is best. "Points" is the number of training points, which 
 SDE is (34) and that of a DDPM is (21) minus the entropy, both by quadrature, or with a standard error from 10,000
 points; that of a VAE is from 10,000 points. "KL, reverse SDE" is the left side of (34): the exact KL of a sampler of
 100 Euler-Maruyama steps, whose density is computed on a grid. It is missing where it was not computed, and for the
-first seed of the checkerboard, which throws more than 1e-7 of the mass too far for a grid. For the other seed it is
+first seed of the checkerboard, which throws more than 1e-7 of the mass too far for a grid. For the other seeds it is
 above its bound: 100 steps are too few for the edges of the squares. The KL of the probability flow, of which (34) is no
 bound, is from 1000 points, with its standard error.
 
