@@ -95,7 +95,7 @@ class Check:
 
     @property
     def sides(self) -> tuple[float, float]:
-        """Left and right at the largest difference; (nan, nan) if the shapes differ."""
+        """Left and right where the residual is largest; (nan, nan) if the shapes differ."""
         if self.left.shape != self.right.shape or self.left.size == 0:
             return float("nan"), float("nan")
         unit = 1 + np.abs(self.right) if self.unit is None else self.unit

@@ -100,7 +100,7 @@ def show_all(results: Sequence[tuple[Row, Check]]) -> None:
     equations, others = results[: len(EQUATIONS)], results[len(EQUATIONS) : -len(BEYOND)]
     beyond = results[-len(BEYOND) :]
     print("Every equation, and below it the compared quantity: by its function (left) and by another route (right), at")
-    print("their largest difference.  *: see the erratum or remark.")
+    print("their largest residual.  *: see the erratum or remark.")
     print()
     print_rows(equations, "equation")
     print()

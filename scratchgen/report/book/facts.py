@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from scratchgen.conformance import Check
+from scratchgen.conformance.result import NAMELESS
 from scratchgen.equations import Row, check
 from scratchgen.equations.running import RUNNING
 from scratchgen.museum import tour
@@ -23,6 +24,12 @@ class Mistake(NamedTuple):
     origin: str
     function: str
     result: Check | None  # None where the check takes too long for the book
+
+    @property
+    def effect(self) -> str:
+        """The diagnosis of the check; "no known mistake" would be wrong in a list of known mistakes."""
+        diagnosis = "" if self.result is None else self.result.diagnosis
+        return diagnosis.replace(NAMELESS, "the check cannot name the cause")
 
 
 class Fact(NamedTuple):

@@ -27,7 +27,7 @@ SCORE = {
     "noise": r"\varepsilon",
     "score": r"\nabla \log p_t(x)",
     "stochasticity": r"\lambda",
-    "diffusion": "g^2(t)",
+    "diffusion": "g",
     "drift": "f(x, t)",
     "prior_kl": r"\mathrm{KL}(p_T \,\|\, \pi)",
     "beta_integral": "B(t)",

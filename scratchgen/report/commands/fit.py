@@ -40,7 +40,9 @@ SHARED = 5  # times the levels of a column, from which the levels of all columns
 HELP = """\
 Train one of seven models on a table, and save it.
 
-Every model maximises a lower bound of the log-likelihood, (7): ELBO(q) = E_q log p(x|z) − KL(q(z|x)‖p(z)).
+Every model has a lower bound of the log-likelihood, (7): ELBO(q) = E_q log p(x|z) − KL(q(z|x)‖p(z)).  `fit` maximises
+it; for tables with pseudo-counts (smoothing=1).  Only ddpm drops the weights of its steps by default, as Ho et al. did;
+weighting=bound keeps them.
 
 Models:
 """

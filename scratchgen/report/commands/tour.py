@@ -29,8 +29,8 @@ HELP = """\
 Train EM, VAE, DDPM and a score SDE, grade each against an exact answer, and write the book with the results (the
 default: `scratchgen` alone is the tour).
 
-Every model maximises the ELBO, (7) and (8): by EM (15)-(18), by (14) for the VAE, by (29) for the DDPM and by (33)
-for the SDE.
+Every model of the tour maximises the ELBO, (7) and (8): by EM (15)-(18), for tables with pseudo-counts; by (14) for the
+VAE; by (29) with the weights of the bound for the DDPM, which drops them by default; by (33) with λ = g² for the SDE.
 
 Example:
   scratchgen tour --quick --out report

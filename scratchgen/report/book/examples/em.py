@@ -29,8 +29,10 @@ print("largest fall of the bound:", max(0.0, -np.diff(bounds).min()))
 print(f"KL(p‖p_θ) = {truth.kl(mixture):.4f} nats")
 
 # %% [markdown]
-# The model does the same, and keeps the best of `n_init` runs. Its names and kinds of starts are scikit-learn's.
-# `covariance_prior` makes it a maximum a posteriori fit: here five more examples of variance 1, in the units of x.
+# The model does the same, and keeps the best of `n_init` runs. The names of its starting methods are those of
+# scikit-learn. BIC and AIC are minus twice the log-likelihood plus a price for every parameter: less is better.
+# `diffuse` returns the exact law of scaled data with added noise. `covariance_prior` makes the fit a maximum a
+# posteriori fit: here five more examples of variance 1, in the units of x.
 
 # %%
 from scratchgen import GaussianMixture, datasets
@@ -49,7 +51,8 @@ print(f"maximum a posteriori: {prior.score(penguins):.4f} nats a row")
 
 # %% [markdown]
 # With a continuous latent $z \sim \mathcal{N}(0, I)$, as on the slides, the two steps fit factors. The bound is
-# recorded after every half-step. PPCA has one noise variance, factor analysis one a column.
+# recorded after every half-step. PPCA has one noise variance, factor analysis one for each column. A code is the
+# posterior mean of z, a short description of the row.
 
 # %%
 from scratchgen import PPCA, FactorAnalysis
@@ -59,8 +62,8 @@ print("bounds after E, M, E, M:", factors.free_energies_[:4].round(4))
 print("codes:", PPCA(2).fit(penguins).encode(penguins).shape)
 
 # %% [markdown]
-# Whole numbers have tables of probabilities in place of Gaussians. Their mass is exact, and so is the denoiser of their
-# diffused levels.
+# Whole numbers have tables of probabilities in place of Gaussians. Their mass is exact. `denoise` is exact as well: the
+# mean of the whole numbers, scaled to [−1, 1], given a noisy copy of them.
 
 # %%
 from scratchgen import CategoricalMixture

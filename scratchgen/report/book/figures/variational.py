@@ -41,7 +41,7 @@ def elbo_gap() -> Figure:
         elbo = float(free_energy(x, np.log(q)[None], law)[0])
         right.barh(row, -elbo, color="#c9ced6", height=0.6)
         right.barh(row, elbo - log_prob[0], left=-elbo, color=PINK, height=0.6) if name != "posterior" else None
-        right.text(0.04, row, f"−ELBO = {-elbo:.2f}", va="center", fontsize=8.5)
+        right.text(0.06 - elbo, row, f"−ELBO = {-elbo:.2f}", va="center", fontsize=8.5)
     right.text((-log_prob[0] + 2.68) / 2, 0, "KL, the gap", ha="center", va="center", fontsize=8.5)
     left.set(title=r"$q(z \mid x)$", xlabel="probability", yticks=range(4), xticks=(0, 1), xlim=(0, 1))
     left.set_yticklabels(choices)
@@ -52,7 +52,8 @@ def elbo_gap() -> Figure:
         xlabel="nats",
         yticks=[],
         ylim=(3.6, -1.1),
-        xlim=(0, 2.8),
+        xlim=(0, 3.6),
+        xticks=range(4),
     )
     left.set_ylim(3.6, -1.1)
     return figure
