@@ -91,6 +91,12 @@ def test_lines_of_code_know_their_depth():
     assert code.block("a  b\n") == '<pre tabindex="0"><code>a  b</code></pre>\n'
 
 
+def test_a_letter_with_a_hat_is_one_sign_in_code():
+    hat = '<span class="accented">ε̂</span>'
+    assert code.block("‖ε − ε̂‖²") == f'<pre tabindex="0"><code>‖ε − {hat}‖²</code></pre>\n'
+    assert f"# {hat}‖" in code.block("# ε̂‖", "python")
+
+
 def test_an_empty_formula_is_an_error():
     with pytest.raises(ValueError, match=r"^a formula must not be empty"):
         maths.inline(" ")

@@ -48,7 +48,13 @@ def place_of(thing: Callable[..., Any]) -> Place:
 @cache
 def coloured(text: str, language: str = "python") -> tuple[str, ...]:
     """Lines of HTML of a text in a language, coloured by Pygments."""
-    return tuple(highlight(text, LEXERS[language](stripnl=False), HtmlFormatter(nowrap=True)).rstrip("\n").split("\n"))
+    shown = highlight(text, LEXERS[language](stripnl=False), HtmlFormatter(nowrap=True))
+    return tuple(accented(shown).rstrip("\n").split("\n"))
+
+
+def accented(html: str) -> str:
+    """HTML in which ε̂ and its like have a class: fonts of code set the hat beside the letter, over the next sign."""
+    return re.sub(r"\w[\u0300-\u036f]+", r'<span class="accented">\g<0></span>', html)
 
 
 def block(text: str, language: str = "") -> str:
@@ -56,7 +62,7 @@ def block(text: str, language: str = "") -> str:
     if language in LEXERS:
         lines = "\n".join(f'<span class="line {depth(line)}">{line}</span>' for line in coloured(text, language))
         return f'<pre class="wrapped"><code>{lines}</code></pre>\n'
-    plain = escape(text).rstrip("\n")  # its columns stay in their places: it scrolls
+    plain = accented(escape(text)).rstrip("\n")  # its columns stay in their places: it scrolls
     return f'<pre tabindex="0"><code>{plain}</code></pre>\n'
 
 
