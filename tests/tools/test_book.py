@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from html import unescape
 from itertools import pairwise
 from urllib.parse import unquote
@@ -12,7 +13,8 @@ import pytest
 
 from scratchgen import PPCA, VP, NoiseSchedule, datasets
 from scratchgen.conformance import Check
-from scratchgen.equations import EQUATIONS, PROPOSITIONS, find, slug_of
+from scratchgen.conformance.result import NAMELESS
+from scratchgen.equations import EQUATIONS, PROPOSITIONS, find, slug_of, through
 from scratchgen.grading import ancestral_density, grade_bound
 from scratchgen.likelihood import kl_gaussian
 from scratchgen.models.files import SHIPPED
@@ -299,6 +301,7 @@ def test_mistakes_stand_at_their_rows_with_their_effect(book):
     assert "with twice the factor" in section
     assert "the prefactor of ‖ε − ε̂‖² has lost its ½, as printed" in section
     assert "times the tolerance" in section
+    assert not any("no known mistake gives" in page.read_text("utf8") for page in book.glob("[!s]*.html"))
 
 
 def test_mistakes_of_running_code_have_numbers_except_where_the_check_is_slow(monkeypatch):
@@ -318,7 +321,17 @@ def test_a_failed_check_is_shown_as_such():
     book = Book({row.name: fact}, {})
     shown = str(book.parts.sides(fact))
     assert "✗ OUTSIDE the tolerance: a root is missing" in shown
-    assert "1 known mistake, and what it does" in str(book.parts.mistakes(fact))
+    mistakes = str(book.parts.mistakes(fact))
+    assert "1 known mistake, and what it does" in mistakes
+    assert "It takes too long for the book: <code>scratchgen museum</code> prints its numbers." in mistakes
+    nameless = Mistake("a mistake", "somewhere", "ddpm.q_sample", replace(failed, diagnosis=f"it is 1; {NAMELESS}"))
+    assert nameless.effect == "it is 1; the check cannot name the cause"
+
+
+def test_the_start_page_counts_the_equations_that_models_run():
+    n = sum(bool(through(row, ROWS)) for row in EQUATIONS)
+    text = " ".join(part.body for part in prose.parts("index"))
+    assert f"For {n} of the {len(EQUATIONS)} this is the function that models run; the other {34 - n} are" in text
 
 
 def test_the_audit_of_the_example_fails_as_shown_and_passes_when_mended(book, tmp_path, capsys):
