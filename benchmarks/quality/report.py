@@ -259,7 +259,7 @@ def kind(name: str) -> str:
     return {
         "tables": "exact",
         "vae": "IWAE-512",
-        "ddpm": "bound (28)",
+        "ddpm": "bound (20)",
         "sde": "bound (34)",
     }.get(family, "bound by uniform noise")
 

@@ -13,7 +13,7 @@ from scratchgen.validation import Array, IntArray, weighted_rows
 BLOCK = 500  # rows at a time: a DDPM's bound draws T noises a row
 KINDS = {  # of models without an exact likelihood
     VAE: "ELBO, a lower bound of the log-likelihood (7)",
-    DDPM: "variational bound, a lower bound of the log-likelihood (21), (28)",
+    DDPM: "variational bound, a lower bound of the log-likelihood (20)",
     ScoreSDE: "bound of the reverse SDE, a lower bound of its log-likelihood (34)",
 }
 

@@ -76,11 +76,17 @@ class Book:
                     sections.append((f"eq-{part.number}", f"({part.number}) {part.title}"))
                     out.append(self.equation(self.facts[part.number], part))
                 else:
-                    sections.append((slug(part.argument), part.argument))
-                    out.append(prose.html(f"## {part.argument}\n\n{part.body}"))
+                    title = self._title(part)
+                    sections.append((slug(title), title))
+                    out.append(prose.html(f"## {title}\n\n{part.body}"))
             else:
                 out.append(getattr(self, f"_{part.kind}")(part, page))
         return "\n".join(out), sections
+
+    def _title(self, part: prose.Part) -> str:
+        """The title of a section; of "one | other" the first without the results of a tour, the second with them."""
+        without, _, with_tour = part.argument.partition(" | ")
+        return with_tour if with_tour and self.tour else without
 
     def equation(self, fact: Fact, part: prose.Part) -> str:
         """The section of one equation of the deck; a quotation in its text is the reason of the erratum.

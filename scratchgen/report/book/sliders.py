@@ -83,7 +83,7 @@ def score_field() -> Slider:
         {
             "scale of the data": scale,
             "std of the noise": std,
-            "longest score": lengths.max(axis=(1, 2)),
+            "score of the longest arrow": lengths.max(axis=(1, 2)),
         },
         2,
         marked=False,
@@ -103,9 +103,9 @@ def ladder_of_steps() -> Slider:
     found = ladder()
     rows = {
         "entropy": np.full(len(LADDER), found.entropy),
-        "exact cross-entropy": found.entropy + found.exact,
-        "bound": found.entropy + found.bound,
-        "bound with the best variance": found.entropy + found.best,
+        "exact cross-entropy with σ² = β²": found.entropy + found.exact,
+        "bound with σ² = β²": found.entropy + found.bound,
+        "bound with the best σ²": found.entropy + found.best,
     }
     return Slider("Number of steps of the chain", "T", LADDER, LADDER.index(16), rows, 4, " nats")
 
@@ -117,6 +117,7 @@ def weight_of_kl() -> Slider:
         "reconstruction": found.reconstruction,
         "KL to the prior": found.kl,
         "ELBO": found.elbo,
+        "log p_θ(x)": np.full(len(BETAS), found.log_prob),
         "gap": found.log_prob - found.elbo,
     }
     return Slider("Weight of the KL divergence", "β", BETAS, BETAS.index(1), rows, 3, " nats")

@@ -49,7 +49,7 @@ out. Values are means over three draws, +- their standard deviation.
   forest's test     with --forest: the same by a forest of scikit-learn
   nearest train     with --train: distance of samples to the nearest row of TRAIN over that of DATA; below 1 is copying
   train on samples  with --labels, for models with labels: accuracy on data of an MLP that was trained on samples
-  bits a column     of the rows held out: the exact log-likelihood, or a bound, (7), (21) or (34)
+  bits a column     of the rows held out: the exact log-likelihood, or a bound, (7), (20) or (34)
   bits given label  with --labels, for models with labels: the bound of log p(x|label)
   bits, summed out  the same for log sum_y P(y) p(x|y), with the shares of the labels in the other rows as P(y)
 

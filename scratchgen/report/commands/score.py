@@ -18,7 +18,7 @@ HELP = """\
 Score the rows of a table: the mean log-likelihood of a model, or its lower bound, with its standard error.
 
 Mixtures, PPCA and factor analysis have an exact log p_θ(x) = ELBO(q) + KL(q‖p_θ(z|x)), (8), with q = p_θ(z|x). A
-VAE has the ELBO (7), a DDPM the bound (21), a score SDE the bound (34).
+VAE has the ELBO (7), a DDPM the bound (20), a score SDE the bound (34).
 
 For real columns the log-likelihood is that of a density, which depends on the columns' units: compare models on the
 same columns. For whole numbers it is that of a probability. For GaussianMixture and PPCA missing cells (empty, NA or

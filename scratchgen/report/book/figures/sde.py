@@ -75,7 +75,8 @@ def sde_paths() -> Figure:
     for panel, (title, (t, path)) in zip(axes[0], shown.items(), strict=True):
         panel.pcolormesh(times, x, density**0.5, cmap="Greys", shading="auto", vmax=1.2)
         panel.plot(t, path, lw=0.7, color=BLUE)
-        panel.set(title=title, xlabel="t", ylim=(-3.2, 3.2), xlim=(0, 1), xticks=(0, 0.5, 1))
+        panel.set(title=title, xlabel="t", ylim=(-3.2, 3.2), xlim=(0, 1))
+        panel.set_xticks((0, 0.5, 1), ["0", "0.5", "1"])  # short: the ends of neighbours lie side by side
     axes[0, 0].set_ylabel("x")
     return figure
 
