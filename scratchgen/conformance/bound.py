@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_sigma_squared, check_callable, returned, takes_arrays
 from scratchgen.conformance.reference_chain import EPS, EpsHat, Steps, compose, enlarged, reverse_mean, rounding
-from scratchgen.conformance.result import Check, Mistakes, compare, worst
+from scratchgen.conformance.result import Check, Mistakes, compare, first_of, worst
 from scratchgen.conformance.returns import numbers
 from scratchgen.ddpm.kernels import check_time
 from scratchgen.quadrature import sigma_points
@@ -55,8 +55,8 @@ def check_chains(
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 64 + 2 T machine epsilons, in units of the sum of squares, enlarged
-        where 1 − ᾱ² cancels.
+        log p_θ if both pass, else the larger residual; tolerance 64 + 2 T machine epsilons, in units of the sum of
+        squares, enlarged where 1 − ᾱ² cancels.
     """
     check_callable(forward_log_prob, "forward_log_prob(path)")
     check_callable(reverse_log_prob, "reverse_log_prob(path, eps_hat)")
@@ -120,7 +120,27 @@ def check_chains(
         return lambda: -0.5 * (np.sum(terms, axis=0) + constant)
 
     every = 0.5 * D * np.log(2 * np.pi)
-    return worst(
+    return first_of(
+        one(
+            "log p_θ(x_{0:T})",
+            reverse_log_prob(path, lambda x, t: slopes[t] * x),
+            p,
+            [*by_p, _squares(path[T])],
+            {
+                "log p_θ(x_T) is missing": lambda: np.sum(p, axis=0) - prior,
+                "p_θ(x_T) has the variance β̄_T², not 1": lambda: np.sum(p, axis=0) - prior + whole,
+                "p_θ(x_T) is q(x_T | x_0)": lambda: np.sum(p, axis=0) - prior + q[0],
+                "log p_θ(x_0 | x_1) is missing": lambda: (
+                    np.sum(p, axis=0) - _log_normal(path[0] - gains[1] * path[1], float(sigma_squared[1]))
+                ),
+                "log σ_t stands for log σ_t²": lambda: np.sum(p, axis=0) + 0.25 * D * np.log(sigma_squared[1:]).sum(),
+                "½ log 2πσ_t² is missing": lambda: (
+                    np.sum(p, axis=0) + 0.5 * D * np.log(2 * np.pi * sigma_squared[1:]).sum()
+                ),
+                "the ½ of the squares of the steps is missing": lambda: np.sum(p, axis=0) - 0.5 * np.sum(by_p, axis=0),
+            },
+            lost,
+        ),
         one(
             "log q(x_{1:T} | x_0)",
             forward_log_prob(path),
@@ -147,26 +167,6 @@ def check_chains(
                 ),
                 "the first step is missing": q_with(squares[1:], constants - D * np.log(2 * np.pi * steps.variance[1])),
             },
-        ),
-        one(
-            "log p_θ(x_{0:T})",
-            reverse_log_prob(path, lambda x, t: slopes[t] * x),
-            p,
-            [*by_p, _squares(path[T])],
-            {
-                "log p_θ(x_T) is missing": lambda: np.sum(p, axis=0) - prior,
-                "p_θ(x_T) has the variance β̄_T², not 1": lambda: np.sum(p, axis=0) - prior + whole,
-                "p_θ(x_T) is q(x_T | x_0)": lambda: np.sum(p, axis=0) - prior + q[0],
-                "log p_θ(x_0 | x_1) is missing": lambda: (
-                    np.sum(p, axis=0) - _log_normal(path[0] - gains[1] * path[1], float(sigma_squared[1]))
-                ),
-                "log σ_t stands for log σ_t²": lambda: np.sum(p, axis=0) + 0.25 * D * np.log(sigma_squared[1:]).sum(),
-                "½ log 2πσ_t² is missing": lambda: (
-                    np.sum(p, axis=0) + 0.5 * D * np.log(2 * np.pi * sigma_squared[1:]).sum()
-                ),
-                "the ½ of the squares of the steps is missing": lambda: np.sum(p, axis=0) - 0.5 * np.sum(by_p, axis=0),
-            },
-            lost,
         ),
     )
 
@@ -249,7 +249,7 @@ def check_step_loss(
     Returns
     -------
     Check
-        The larger of the two residuals; tolerance 1e-12, enlarged where 1 − ᾱ² cancels.
+        The expectation if both pass, else the larger residual; tolerance 1e-12, enlarged where 1 − ᾱ² cancels.
     """
     check_callable(loss, "loss(t, x0, eps_bar_prev, eps_t, eps_hat); t counts 1..T")
     check_time(schedule, t)
@@ -349,7 +349,7 @@ def check_step_loss(
         labels=([f"x_0 = {x:.3g}" for x in x0s],),
         unit=(1 + np.abs(constant) + fit) * condition + error / tolerance,
     )
-    return worst(expectation, _check_columns(loss, t, eps_hat, x0s, tolerance, float(constant)))
+    return first_of(expectation, _check_columns(loss, t, eps_hat, x0s, tolerance, float(constant)))
 
 
 def _check_columns(
@@ -686,7 +686,8 @@ def check_bound_terms(
     Returns
     -------
     Check
-        The largest of the three residuals; tolerance 64 + 2 T machine epsilons, enlarged where 1 − ᾱ² cancels.
+        L_{t−1} if all pass, else the largest of the three residuals; tolerance 64 + 2 T machine epsilons, enlarged
+        where 1 − ᾱ² cancels.
     """
     check_callable(prior_loss, "prior_loss(x0)")
     check_callable(step_loss, "step_loss(t, x0, x_t, eps_hat); t counts 2..T")
@@ -824,7 +825,7 @@ def check_bound_terms(
                 + _density_error(errors[1:], 2 * fits, D) / tolerance,
             )
         )
-    return worst(*checks)
+    return first_of(*checks[::-1])
 
 
 @takes_arrays

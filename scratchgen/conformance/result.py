@@ -202,6 +202,11 @@ def worst(*checks: Check) -> Check:
     return largest if diagnosis == largest.diagnosis else replace(largest, diagnosis=diagnosis, in_single=in_single)
 
 
+def first_of(*checks: Check) -> Check:
+    """The first comparison if all pass, so that rounding does not choose the one that is shown; else `worst`."""
+    return checks[0] if all(checks) else worst(*checks)
+
+
 def _joined(first: int, texts: Sequence[str], ratios: Sequence[float]) -> str:
     """The text at `first`; if it names no mistake, the text with the largest ratio that does comes before it."""
     named = [i for i, text in enumerate(texts) if not text.endswith((NAMELESS, SINGLE))]

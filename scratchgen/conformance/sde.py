@@ -351,7 +351,7 @@ def check_discretisation(variances: ArrayLike, sde: LinearSDE) -> Check:
     return compare(
         "check_discretisation",
         "(30)",
-        "β_i²",
+        "the variances of the steps",
         left,
         right,
         float(1e-13 + 64 * EPS * condition + min(error, LARGEST_ERROR)),
@@ -370,5 +370,5 @@ def check_discretisation(variances: ArrayLike, sde: LinearSDE) -> Check:
             "it is 1 − exp(−β(t_i) h)": lambda: -np.expm1(-g_squared(ends) * h),
         },
         relative=True,
-        first=1,
+        labels=lambda index: f"the variance of step {index[0] + 1}",
     )

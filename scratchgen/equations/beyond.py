@@ -392,7 +392,7 @@ BEYOND: tuple[Row, ...] = (
         "ddpm.mixture_log_prob",
         lambda f: check_mixture_step(lambda *a: f("ddpm.mixture_log_prob")(SCHEDULE, *a), SCHEDULE),
         runs_in=("DDPM.elbo", "DDPM.iwae"),
-        use="Shows how much a Gaussian reverse step loses on whole numbers, and on any law with atoms",
+        use="Shows how much a Gaussian reverse step loses on whole numbers, and where single values have a probability",
         latex=(
             r"p_\theta(x_{t-1} \mid x_t) = \prod_d \sum_k P(l_k \mid x_t) \, q(x_{t-1,d} \mid x_{t,d}, l_k) "
             r"\quad \text{is exact for independent pixels}"

@@ -46,7 +46,7 @@ from scratchgen.equations.problems import (
     Remembering,
     waves,
 )
-from scratchgen.equations.row import both
+from scratchgen.equations.row import both, noted
 from scratchgen.likelihood import level_values, softmax
 from scratchgen.nn import EMA, NO_LABEL, Adam, EpsCoefficients, NoiseNetwork
 from scratchgen.schedule import NoiseSchedule
@@ -144,9 +144,14 @@ def noise_error(f: Functions) -> Check:
     """(29): the expectation of the whole loss over ε, and the loss that trains with its derivative."""
     eps, eps_hat = waves(4, 3), waves(4, 3, shift=1.0)
     return both(
-        _step_loss(
-            lambda t, x0, eps, omega, eps_hat: f("ddpm.total_noise_loss")(SCHEDULE, t, x0, eps, eps_hat, SIGMA_SQUARED),
-            3,
+        noted(
+            _step_loss(
+                lambda t, x0, eps, omega, eps_hat: f("ddpm.total_noise_loss")(
+                    SCHEDULE, t, x0, eps, eps_hat, SIGMA_SQUARED
+                ),
+                3,
+            ),
+            "by total_noise_loss, which calls noise_error",
         ),
         check_loss_gradient(
             lambda eps_hat: f("ddpm.noise_error")(eps, eps_hat),

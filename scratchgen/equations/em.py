@@ -35,7 +35,7 @@ from scratchgen.equations.problems import (
     parameters_of,
     waves,
 )
-from scratchgen.equations.row import both
+from scratchgen.equations.row import both, noted
 from scratchgen.likelihood import softmax
 from scratchgen.mixture import Mixture
 from scratchgen.validation import Array
@@ -47,7 +47,8 @@ COPIES = np.arange(18) % 4  # weights of the points: a point of weight w counts 
 def cross_entropy(f: Functions) -> Check:
     """(1): −E_p log q − H(p) is KL(p‖q)."""
     cross_entropy, entropy = f("likelihood.cross_entropy_discrete"), f("likelihood.entropy_discrete")
-    return check_kl(lambda p, q: cross_entropy(p, q) - entropy(p), P, Q[:, 0] / Q[:, 0].sum())
+    check = check_kl(lambda p, q: cross_entropy(p, q) - entropy(p), P, Q[:, 0] / Q[:, 0].sum())
+    return noted(check, "as −E_p log q − H(p)")
 
 
 def e_step(f: Functions) -> Check:
@@ -145,7 +146,7 @@ def statistics_with_missing(f: Functions) -> Check:
         return np.array([row.means[0, :k] for row in rows]), rows[0].covariances[0, :k, :k]
 
     return both(
-        check_linear_gaussian_posterior(posterior, X, W, MU, NOISE),
+        noted(check_linear_gaussian_posterior(posterior, X, W, MU, NOISE), "where z are the missing values"),
         *(
             check_statistics(
                 lambda copies=copies: of_plane(copies),  # type: ignore[misc]
@@ -166,7 +167,8 @@ def complete_rows(f: Functions) -> Check:
         found = f("em.complete_rows")(gaps, np.r_[W, np.eye(k)], np.r_[mean, np.zeros(k)], noise_variance)
         return found.x[:, D:], found.covariance[D:, D:] - noise_variance * np.eye(k)
 
-    return check_linear_gaussian_posterior(posterior, X, W, MU, NOISE)
+    check = check_linear_gaussian_posterior(posterior, X, W, MU, NOISE)
+    return noted(check, "where z are the missing values without their noise")
 
 
 def statistics_in_one_pass(f: Functions) -> Check:

@@ -310,7 +310,7 @@ def categorical_mass(f: Functions) -> Check:
             counts[:, d, levels[d]] += mass
     return check_categorical_denoiser(
         lambda: counts,
-        lambda: denoiser(PLANAR, SCALE, STD, LABELS),
+        lambda: (PLANAR - SCALE[:, None] * (counts @ denoiser.levels)) / STD[:, None],
         mlp,
         PLANAR,
         SCALE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from scratchgen.conformance import Check
@@ -48,6 +49,11 @@ def through(row: Row, rows: tuple[Row, ...]) -> tuple[str, ...]:
     """The verbs that run the function of a row, directly or through its fast form (then named in the text)."""
     by_fast_form = next((other.runs_in for other in rows if row.fast and other.function == row.fast), ())
     return row.runs_in + tuple(f"{verb} through {row.fast}" for verb in by_fast_form if verb not in row.runs_in)
+
+
+def noted(check: Check, note: str) -> Check:
+    """The check with a note behind its quantity, such as the function that gave the numbers."""
+    return replace(check, quantity=f"{check.quantity}, {note}")
 
 
 def both(first: Check, *others: Check) -> Check:

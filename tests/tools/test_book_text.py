@@ -3,11 +3,13 @@
 import re
 import shlex
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+from scratchgen import recipes
 from scratchgen.report import cli
 from scratchgen.report.book import prose
 
@@ -79,3 +81,21 @@ def test_the_code_on_data_and_models_runs(tmp_path, monkeypatch):
     assert at["model"].sample(5, rng=1).tobytes() == whole.sample(5, rng=1).tobytes()
     run(early, at)
     assert at["model"].history_.validation_bounds.size > 0
+
+
+def test_the_chapter_of_ddpm_has_the_ladder_of_the_tour():
+    """Entropy, exact cross-entropy, bound, bound of the exact ε̂: the last row of the table in benchmarks/TOUR.md."""
+    table = (Path(__file__).parents[2] / "benchmarks" / "TOUR.md").read_text("utf8")
+    entropy, exact, bound, least = re.search(r"^\| 100 \|(.+)\|$", table, re.M)[1].replace("|", " ").split()
+    text = " ".join("".join(part.body for part in prose.parts("ddpm")).split())
+    assert f"the entropy of the data is {entropy}, the exact cross-entropy of the samples {exact}, and" in text
+    assert f"the bound {bound}. The bound of the exact $\\hat\\varepsilon$ is {least}" in text
+    assert f"So {float(least) - float(entropy):.3f} nats are the cost of Gaussian steps" in text
+    assert f"and {float(bound) - float(least):.3f} nats the error of the network" in text
+
+
+def test_the_page_of_networks_has_the_bits_of_the_recipes():
+    text = " ".join("".join(part.body for part in prose.parts("networks")).split())
+    for family, what in (("sde", "score SDE"), ("ddpm", "DDPM"), ("vae", "VAE"), ("tables", "tables")):
+        bits = recipes.find("digits", family, "best").measured[0].expected
+        assert f"{bits:.3f} bits ({what}" in text, family
