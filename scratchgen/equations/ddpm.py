@@ -151,7 +151,7 @@ def noise_error(f: Functions) -> Check:
                 ),
                 3,
             ),
-            "by total_noise_loss, which calls noise_error",
+            "by `total_noise_loss`, which calls `noise_error`",
         ),
         check_loss_gradient(
             lambda eps_hat: f("ddpm.noise_error")(eps, eps_hat),

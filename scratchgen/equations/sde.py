@@ -105,7 +105,7 @@ def score_matching(f: Functions) -> Check:
     noise, std = waves(4, 3), np.array([0.2, 0.5, 0.9, 1.4])
     directions = waves(4, 3, shift=2.0)
     return both(
-        noted(on_a_line, "by denoising_score_matching, which calls denoising_error"),
+        noted(on_a_line, "by `denoising_score_matching`, which calls `denoising_error`"),
         in_a_plane,
         check_loss_gradient(
             lambda score: f("sde.denoising_error")(score, noise, std),

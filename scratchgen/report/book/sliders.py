@@ -117,7 +117,7 @@ def weight_of_kl() -> Slider:
         "reconstruction": found.reconstruction,
         "KL to the prior": found.kl,
         "ELBO": found.elbo,
-        "log p_θ(x)": np.full(len(BETAS), found.log_prob),
+        "log-likelihood": np.full(len(BETAS), found.log_prob),
         "gap": found.log_prob - found.elbo,
     }
     return Slider("Weight of the KL divergence", "β", BETAS, BETAS.index(1), rows, 3, " nats")
