@@ -57,7 +57,9 @@ print("mean", samples.mean(axis=0).round(2), "of the data", truth.mean().round(2
 # %% [markdown]
 # The model has these loops inside, and choices. Labels give guidance:
 # $\hat\varepsilon + 2 (\hat\varepsilon(y) - \hat\varepsilon)$ for `guidance=2.0`; 0 ignores the label, and 1 is
-# $p(x \mid y)$. `respace` takes the same network with fewer steps, `eta=0` is DDIM.
+# $p(x \mid y)$. With `prediction="levels"` the network predicts probabilities of the 17 grey values.
+# [`respace`](glossary.html#respacing) takes the same network with fewer steps. With `eta=0` a step adds no noise: this
+# is DDIM.
 
 # %%
 from scratchgen import DDPM, datasets

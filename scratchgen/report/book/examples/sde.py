@@ -54,9 +54,10 @@ print(f"share above 0: {(samples > 0).mean():.2f} (data: 0.50)")
 print(f"standard deviation: {samples.std():.2f} (data: {of_data:.2f})")
 
 # %% [markdown]
-# The model has the same loop, units and fewer steps for sampling. `stochasticity=0` is the flow, 1 the reverse SDE. The
-# flow has a likelihood: `n_probes` estimates the divergence in place of D backward passes. `to_ddpm` and `to_sde` read
-# the same network as the other model.
+# `ScoreSDE` runs this loop, rescales the columns, and samples with fewer steps. `stochasticity=0` is the flow, 1 the
+# reverse SDE. The flow has a likelihood. It needs the trace of the score's Jacobian: `n_probes`
+# [probes](glossary.html#probes) estimate it in place of D backward passes. `to_ddpm` and `to_sde` read the same network
+# as the other model.
 
 # %%
 penguins = datasets.penguins().measurements
