@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_probabilities, check_callable, parts, takes_arrays
 from scratchgen.conformance.instances import argmin, at_each, result, rounding, through
-from scratchgen.conformance.result import Check, compare, worst
+from scratchgen.conformance.result import SINGLE_LIMIT, Check, compare, worst
 from scratchgen.conformance.variational import other_p
 from scratchgen.validation import Array, as_number
 
@@ -223,7 +223,9 @@ def check_e_step(
     """(16), (18): the responsibilities q(z | x) = p_θ(z | x) of a Gaussian mixture.
 
     A second call has points so far from all means that every density underflows; only a softmax of logarithms is right
-    there.  For them the logarithms of the responsibilities are compared, divided by the size of log p_θ(x, z).
+    there.  For them the logarithms of the responsibilities are compared, divided by the size of log p_θ(x, z).  Code
+    that is wrong at the first points by more than the rounding of float32 gets no second call: it may return something
+    else than responsibilities, and the second diagnosis would be wrong.
 
     Parameters
     ----------
@@ -253,6 +255,8 @@ def check_e_step(
         wrong_responsibilities(x, *parameters),
         labels=lambda index: f"p_θ(z = {index[1]} | x) of example {index[0]}",
     )
+    if near.residual > SINGLE_LIMIT:
+        return near
     directions = x - x.mean(axis=0)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     directions = np.where(lengths > 1e-6 * lengths.max(initial=1e-300), directions, 1.0)
@@ -270,10 +274,11 @@ def check_e_step(
         np.maximum(given, FLOOR) / size if given.shape == (len(x), K) else given,
         np.maximum(far_joint - log_sum(far_joint), FLOOR) / size,
         rounding(condition_of_mixture(far_x, means, covariances) / size.min()),
-        {
-            "they are all 0: the densities underflow (take the softmax of their logarithms), and a constant is added "
-            "to p(x) before the division": lambda: FLOOR / size * np.ones((1, K)),
-        },
+        {"they are all 0: the densities underflow": lambda: FLOOR / size * np.ones((1, K))},
+        labels=lambda index: (
+            f"log p_θ(z = {index[1]} | x) of example {index[0]} in units of log p_θ(x, z), where every density "
+            "underflows (take the softmax of logarithms),"
+        ),
     )
     return worst(near, far)
 

@@ -703,7 +703,8 @@ def test_a_constant_in_a_density_is_named(constant):
 
     result = audit(e_step=e, mixture_log_prob=lambda x, *s: np.log(densities(x, *s).sum(axis=1) + constant))
     assert f"{constant:g} is added to p(x) before the logarithm" in diagnosis_of(result, "mixture_log_prob")
-    assert "a constant is added to p(x)" in diagnosis_of(result, "e_step")
+    sentence = "1e-10 is added to p(x)" if constant == 1e-10 else "they are all 0: the densities underflow"
+    assert sentence in diagnosis_of(result, "e_step")
 
 
 def test_densities_that_underflow_are_seen():
@@ -715,6 +716,27 @@ def test_densities_that_underflow_are_seen():
     only(result, ["e_step", "mixture_log_prob"])
     for row in result.rows:
         assert "every density underflows" in row.diagnosis
+
+
+def test_an_e_step_that_is_wrong_at_common_points_is_not_told_of_densities_that_underflow():
+    def zero_where_it_underflows(x, *state):
+        joint = densities(x, *state)
+        total = joint.sum(axis=1, keepdims=True)
+        return np.divide(joint, total, out=np.zeros_like(joint), where=total > 0)
+
+    for code, sentence in (
+        (densities, "they are not normalised: it is the joint"),
+        (lambda *a: 3 * densities(*a), "no known mistake"),
+        (lambda *a: np.log(responsibilities(*a)), "it is the logarithm of the right value"),
+        (lambda *a: densities(*a) / (densities(*a).sum(axis=1, keepdims=True) + 1e-6), "1e-06 is added to p(x)"),
+    ):
+        told = diagnosis_of(audit(e_step=code), "e_step")
+        assert sentence in told
+        assert "underflow" not in told
+        assert diagnosis_of(audit(e_step=code, dtype="float32"), "e_step").split("; ")[-1] == told.split("; ")[-1]
+    told = diagnosis_of(audit(e_step=zero_where_it_underflows), "e_step")
+    assert told.endswith("they are all 0: the densities underflow")
+    assert "a constant" not in told
 
 
 def test_a_ridge_in_a_density_is_named():
