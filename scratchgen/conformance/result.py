@@ -29,6 +29,7 @@ SINGLE_LIMIT = 1e-5  # the largest residual of a right computation in float32
 TIMES, PLUS, MINUS = "times the right value", "the right value plus", "the right value minus"  # facts, not mistakes
 SHORT = 11  # bits of a mantissa that float16 has: such numbers do not show the precision of a computation
 ALSO = ".  Also, "  # between the diagnoses of two comparisons
+OR = "; or: "  # between mistakes that give the same numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,7 +296,7 @@ def _reasons(
             fits.append({text: _fit(left, value(), unit) for text, value in known.items()} if n_values >= least else {})
     for limit in limits:
         found = [[text for text, fit in kind.items() if fit <= limit] for kind in fits]
-        reasons.append(next((f"; {' or '.join(_widest(texts))}" for texts in found if texts), ""))
+        reasons.append(next((f"; {OR.join(_widest(texts))}" for texts in found if texts), ""))
     precise, shorter = reasons
     seen = _observation(left, right, unit, limits[0]) if n_values > 2 else ""
     hint = f"; {single}{SINGLE}" if residual <= SINGLE_LIMIT else f"; {seen}{NAMELESS}"

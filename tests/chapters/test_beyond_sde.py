@@ -166,7 +166,7 @@ def test_velocities_of_common_paths_pass(law):
 @pytest.mark.parametrize(
     ("path", "wrong", "sentence"),
     [
-        (STRAIGHT, lambda x0, e, t: x0 - e, "the sign is wrong: time runs from noise to data or it is x_0 − ε"),
+        (STRAIGHT, lambda x0, e, t: x0 - e, "the sign is wrong: time runs from noise to data; or: it is x_0 − ε"),
         (STRAIGHT, lambda x0, e, t: -x0 - e, "the part of ε has the wrong sign"),
         (STRAIGHT, lambda x0, e, t: e, "the part of x_0 is missing"),
         (STRAIGHT, lambda x0, e, t: (1 - t) * e - t * x0, "it is v = scale · ε − std · x_0"),
