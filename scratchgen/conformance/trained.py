@@ -155,6 +155,9 @@ def check_loss_of(
         "it is averaged over the D dimensions, not summed" if reduction == "sum" else "it is summed over D": lambda: (
             shown(right / D if reduction == "sum" else right * D)
         ),
+        # D = 2 does not tell a factor of 2 from D, nor do small errors tell the Huber loss from half a square
+        "it is half the right value": lambda: shown(right / 2),
+        "it is twice the right value": lambda: shown(2 * right),
         "it is averaged over the examples: one value an example is expected": lambda: shown(np.full(N, right.mean())),
         **{text: every(step_of=late) for text, late in _late(call, x0, schedule.T).items()},
         "all examples have t of the first example": every(steps=np.full(N, steps[0])),
@@ -283,6 +286,7 @@ def check_bound_of(
     mistakes: Mistakes = {
         "it is in bits per dimension": lambda: shown(terms) / (D * np.log(2)),
         "it is averaged over the D dimensions, not summed": lambda: shown(terms) / D,
+        "it is half the right value": lambda: shown(terms) / 2,  # the same for D = 2
         "it is averaged over the examples": lambda: np.broadcast_to(shown(terms).mean(axis=0), left.shape),
         "σ_t² is β_t²": lambda: shown(ours(variance=own)),
         "σ_t² is β̃_t²": lambda: shown(ours(variance=posterior)),
@@ -561,6 +565,7 @@ def check_flow_likelihood_of(
             "div s_θ has the wrong sign": lambda: ours(factor=-1.0),
             "div s_θ is missing": lambda: ours(factor=0.0),
             "it is averaged over the D dimensions": lambda: right / x.shape[1],
+            "it is half the right value": lambda: right / 2,  # the same for D = 2
             "it is −log p": lambda: -right,
         },
         lambda index: f"log p^ODE of example {index[0]}",

@@ -157,6 +157,37 @@ def test_wrong_losses_are_seen_and_named(name, dtype):
     assert "example" in check.diagnosis
 
 
+@pytest.mark.parametrize("D", [2, 4])
+def test_a_factor_of_two_is_not_taken_for_a_sum_over_two_dimensions(D):
+    p = Problem(SHORT, D)
+
+    def told(factor, reduction):
+        loss = p.cast(lambda t, x0, noise: factor * p.theirs.loss(t - 1, x0, noise))
+        return p.loss(loss, reduction=reduction).diagnosis.split("; ", 1)[1]
+
+    for factor, reduction, text in (
+        (2, "mean", "it is twice the right value"),
+        (D, "mean", "it is summed over D"),
+        (0.5, "sum", "it is half the right value"),
+        (1 / D, "sum", "it is averaged over the D dimensions, not summed"),
+    ):
+        of_two = factor in (2, 0.5)
+        found = told(factor * (1 / D if reduction == "mean" else 1), reduction)
+        assert text in found
+        assert ("over" in found) == (D == 2 or not of_two)
+        assert ("twice" in found or "half" in found) == (D == 2 or of_two)
+    halves = p.bound(lambda x0, noise: 0.5 * p.theirs.bound(x0, noise).sum(axis=1)).diagnosis
+    assert ("it is averaged over the D dimensions, not summed; or: it is half" in halves) == (D == 2)
+
+
+def test_half_the_squares_of_small_errors_may_be_the_huber_loss():
+    p = Problem(SHORT, 3)
+    near = [p.net(q_sample(p.schedule, t, p.x0[[n]], p.eps[[n]]), t)[0] for n, t in enumerate((1, 2, 4, 5, 6))]
+    p.eps = np.array(near)
+    told = p.loss(lambda t, x0, noise: 0.5 * p.theirs.loss(t - 1, x0, noise)).diagnosis
+    assert "it is half the right value; or: it is the Huber loss" in told
+
+
 def test_a_wrong_convention_of_the_loss_is_seen():
     problem = Problem(SHORT, 4)
     shifted = problem.cast(lambda t, x0, noise: problem.theirs.loss(np.minimum(t, 5), x0, noise))
