@@ -639,7 +639,9 @@ def check_predict_x0(predict_x0: Callable[[int, Array, Array], ArrayLike], sched
             "it is divided by ᾱ², Ho's α-bar without its root": weighted(1 / scale**2, -std / scale**2),
             "both square roots are missing": weighted(1 / scale**2, -(std**2) / scale**2),
             "ε̂ has the factor 1/ᾱ − 1, where √(1/ᾱ² − 1) belongs": weighted(1 / scale, 1 - 1 / scale),
-            "it is ᾱx_t − β̄ε̂, right for a network that predicts v": weighted(scale, -std),
+            'it is ᾱx_t − β̄ε̂, right for a network that predicts v; pass prediction="v" to `audit` if this is meant': (
+                weighted(scale, -std)
+            ),
             "1/ᾱ is missing in the factor of x_t": weighted(0 * scale + 1, -std / scale),
             "it is multiplied by ᾱ, not divided": weighted(scale, -std * scale),
             "the two factors are swapped": weighted(std / scale, -1 / scale),

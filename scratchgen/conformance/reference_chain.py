@@ -27,6 +27,7 @@ FAR_UNIT = 60.0  # results far from 0 are shown in this unit, so that a wrong fa
 FAR_SIGNS = np.array([[1, 1, 1], [-1, -1, -1], [1, -1, 1], [-1, 1, 1]])
 EPS = float(np.finfo(np.float64).eps)
 CLIPS = (1.0, 2.0, 3.0, 5.0, 6.0, 10.0)
+UNCLIPPED = "hand over the code with its clipping turned off, so that the rest is checked"
 
 
 class Steps(NamedTuple):
@@ -372,7 +373,8 @@ def clippings(formula: Formula, what: str = "the result") -> dict[str, Formula]:
     def within(bound: float) -> Formula:
         return lambda *arguments: clipped(formula(*arguments), bound)
 
-    return {f"{what} is clipped to [−{bound:g}, {bound:g}]": within(bound) for bound in CLIPS}
+    advice = f"; {UNCLIPPED}" if what == "x̂_0" else ""
+    return {f"{what} is clipped to [−{bound:g}, {bound:g}]{advice}": within(bound) for bound in CLIPS}
 
 
 def coefficients(f: Callable[..., ArrayLike], n_arguments: int) -> list[float]:

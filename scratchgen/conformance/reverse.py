@@ -14,6 +14,7 @@ from scratchgen.conformance.reference_chain import (
     CLIPS,
     FAR,
     NEAR,
+    UNCLIPPED,
     D,
     EpsHat,
     Formula,
@@ -129,7 +130,7 @@ def _ancestral_mistakes(steps: Steps, sigma: Array) -> dict[str, Formula]:
         or_added("σ_t² is β_t², not the given table", np.sqrt(v)): noise(np.sqrt(v)),
         "σ_t² is β̃_t², not the given table": noise(np.sqrt(steps.posterior)),
         or_added("σ_t² is β̃_t², with β_1² at t = 1, not the given table", with_first): noise(with_first),
-        **{f"x̂_0 is clipped to [−{bound:g}, {bound:g}]": of_x0_hat(bound) for bound in CLIPS},
+        **{f"x̂_0 is clipped to [−{bound:g}, {bound:g}]; {UNCLIPPED}": of_x0_hat(bound) for bound in CLIPS},
         **common_mistakes(lambda s: _reverse_step(*_mean_tables(s), sigma), steps, ("x_t", "ε̂", "z")),
     }
 
@@ -287,8 +288,9 @@ def _ddim_mistakes(steps: Steps, eta: float) -> dict[str, Formula]:
         "t and s are swapped": lambda t, s, x, e, z: right(np.where(s > 0, s, -1), t, x, e, z),
     }
     for bound in CLIPS:
-        mistakes[f"x̂_0 is clipped to [−{bound:g}, {bound:g}]; ε̂ is not recomputed from it"] = clipping(bound, True)
-        mistakes[f"x̂_0 is clipped to [−{bound:g}, {bound:g}], and ε̂ recomputed from it"] = clipping(bound, False)
+        text = f"x̂_0 is clipped to [−{bound:g}, {bound:g}]"
+        mistakes[f"{text}; ε̂ is not recomputed from it; {UNCLIPPED}"] = clipping(bound, True)
+        mistakes[f"{text}, and ε̂ recomputed from it; {UNCLIPPED}"] = clipping(bound, False)
     return {**mistakes, **common_mistakes(lambda s: _ddim(s, eta), steps, ("x_t", "ε̂", "z"))}
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import as_schedule, check_callable, on_copies, returned
-from scratchgen.conformance.reference_chain import CLIPS, clipped
+from scratchgen.conformance.reference_chain import CLIPS, UNCLIPPED, clipped
 from scratchgen.conformance.result import Check, Labels, Mistakes, compare
 from scratchgen.conformance.returns import numbers
 from scratchgen.ddpm import (
@@ -150,10 +150,16 @@ def check_loss_of(
 
     scale, total = schedule.alpha_bar[steps, None], schedule.beta_bar[steps, None]
     before = steps - 1
-    others = {other: f"the target is {text}" for other, text in TARGETS.items() if other != kind}
+    others = {
+        other: f'the target is {text}; pass prediction="{other}" if the network predicts this'
+        for other, text in TARGETS.items()
+        if other != kind
+    }
     mistakes: Mistakes = {
-        "it is averaged over the D dimensions, not summed" if reduction == "sum" else "it is summed over D": lambda: (
-            shown(right / D if reduction == "sum" else right * D)
+        'it is averaged over the D dimensions, not summed; pass reduction="mean" if this is meant'
+        if reduction == "sum"
+        else 'it is summed over D; pass reduction="sum" if this is meant': lambda: shown(
+            right / D if reduction == "sum" else right * D
         ),
         # D = 2 does not tell a factor of 2 from D, nor do small errors tell the Huber loss from half a square
         "it is half the right value": lambda: shown(right / 2),
@@ -421,8 +427,8 @@ def check_sampler_of(
             for text, other in _other_noise(noise).items()
         },
         **{
-            f"x̂_0 is clipped to [−{bound:g}, {bound:g}], and ε̂ recomputed from it": lambda bound=bound: shown(  # type: ignore[misc]
-                ours(change=_clipping(schedule, bound))
+            f"x̂_0 is clipped to [−{bound:g}, {bound:g}], and ε̂ recomputed from it; {UNCLIPPED}": (
+                lambda bound=bound: shown(ours(change=_clipping(schedule, bound)))  # type: ignore[misc]
             )
             for bound in CLIPS
         },

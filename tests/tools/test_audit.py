@@ -1,5 +1,6 @@
 """`audit`: right code of several conventions passes, wrong code fails in its own row, and the table says it all."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -705,6 +706,38 @@ def test_a_constant_in_a_density_is_named(constant):
     assert f"{constant:g} is added to p(x) before the logarithm" in diagnosis_of(result, "mixture_log_prob")
     sentence = "1e-10 is added to p(x)" if constant == 1e-10 else "they are all 0: the densities underflow"
     assert sentence in diagnosis_of(result, "e_step")
+
+
+def passes_with_what_it_says(**given):
+    """The code fails, and passes with the option that its diagnosis names; the name and the value of this option."""
+    result = audit(**given)
+    found = re.search(r"pass (\w+)=([\w.\"']+)", result.rows[0].diagnosis)
+    assert found, result
+    value = ast.literal_eval(found[2])
+    passes(audit(**{**given, found[1]: value}))
+    return found[1], value
+
+
+def test_a_diagnosis_names_the_option_with_which_the_code_is_right():
+    m, given = in_hos_convention(SHORT, np.float64)
+    a = m.acp
+    base = {name: given[name] for name in ("betas", "zero_based", "eps_hat", "x0")}
+
+    def of_v(t, x, out):
+        return np.sqrt(a[t]) * x - np.sqrt(1 - a[t]) * out
+
+    def loss_of_v(t, x0, e):
+        target = np.sqrt(a[t]) * e - np.sqrt(1 - a[t]) * x0
+        return ((m.net(m.q_sample(t, x0, e), t) - target) ** 2).sum(axis=1)
+
+    assert passes_with_what_it_says(**base, predict_x0=of_v) == ("prediction", "v")
+    assert passes_with_what_it_says(**base, loss=loss_of_v) == ("prediction", "v")
+    mean = passes_with_what_it_says(**base, loss=lambda t, x0, e: m.loss(t, x0, e) / x0.shape[1])
+    assert mean == ("reduction", "mean")
+    total = passes_with_what_it_says(**base, reduction="mean", loss=m.loss)
+    assert total == ("reduction", "sum")
+    nearly = audit(**base, loss=lambda t, x0, e: m.loss(t, x0, e) / (x0.shape[1] + 1))
+    assert "pass" not in diagnosis_of(nearly, "loss")
 
 
 def test_densities_that_underflow_are_seen():
