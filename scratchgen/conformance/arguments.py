@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 class CodeWarning(UserWarning):
-    """Warning of a side effect of the code under test, such as a change of its arguments in place."""
+    """Warning of code under test, for which no check fails, such as a change of its arguments in place."""
 
 
 def takes_arrays(check: Callable[P, R]) -> Callable[P, R]:

@@ -289,7 +289,7 @@ def audit(
 
     vae_loss(x, x_hat, mean, spread, decoder_log_variance) → −ELBO (N,), nats, for one draw of z; the last is a float
     vae_loss(x, logits, mean, spread) for likelihood="bernoulli", and without the last argument for a decoder_variance
-    kl(mean, spread) → KL(q‖N(0, I)), (N,), nats; both may return one number for the batch
+    kl(mean, spread) → KL(q‖N(0, I)), (N,), nats; both may return the mean over the batch, or the sum, which gets a note
     draw_z(mean, spread, noise) → z, the reparameterised draw
     iwae(log_weights (n, N)) → (N,), nats
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scratchgen.conformance.arguments import check_callable, warn_of_changes
+from scratchgen.conformance.arguments import CodeWarning, check_callable, warn_of_changes
 from scratchgen.conformance.convention import DTYPES, Convention, as_numpy
 from scratchgen.conformance.em import check_e_step, check_em, log_joint_by_inverses, normalised
 from scratchgen.conformance.forward import (
@@ -36,7 +37,7 @@ from scratchgen.conformance.vae import (
     check_vae_loss,
 )
 from scratchgen.ddpm import reverse_variance
-from scratchgen.likelihood import softmax
+from scratchgen.likelihood import kl_diag_standard, softmax
 from scratchgen.mixture import Mixture
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE
@@ -206,13 +207,18 @@ class Case:
         """A function of plain arrays."""
         return as_numpy(self.call(name, *(a if isinstance(a, float) else self.convention.plain(a) for a in arguments)))
 
-    def by_example(self, name: str, *arguments: Any) -> Any:
-        """A loss of plain arrays, (N,); if it is one number for the batch, each example is passed alone."""
+    def by_example(self, name: str, batches: list[tuple[Array, Array]], *arguments: Any) -> Any:
+        """A loss of plain arrays, (N,); if it is one number for the batch, each example is passed alone.
+
+        The number for the batch and the losses of its examples then join `batches`.
+        """
         value = self.on_arrays(name, *arguments)
         if value.ndim:
             return value
         alone = [[a if isinstance(a, float) else a[[n]] for a in arguments] for n in range(len(arguments[0]))]
-        return np.array([self.on_arrays(name, *row) for row in alone])
+        losses = np.array([self.on_arrays(name, *row) for row in alone])
+        batches.append((value, losses))
+        return losses
 
     def net(self, *arguments: Any) -> Any:
         """The network of the chain."""
@@ -578,32 +584,95 @@ STATE = (MIXTURE.weights, MIXTURE.means, MIXTURE.covariances)
 
 
 def _vae_loss(case: Case) -> Check:
-    if case.given["likelihood"] == "bernoulli":
-        return check_bernoulli_loss(
-            lambda x, logits, mean, log_variance: case.by_example(
-                "vae_loss", x, logits, mean, case.convention.latent(log_variance)
-            ),
-            PIXELS,
-            4 * DECODER_MEAN + 2 * X,
-            LATENT_MEAN,
-            LATENT_LOG_VARIANCE,
-        )
+    batches: list[tuple[Array, Array]] = []
+    kls: list[Array] = []
     fixed = case.given["decoder_variance"]
+    bernoulli = case.given["likelihood"] == "bernoulli"
 
-    def loss(x: Array, x_hat: Array, mean: Array, log_variance: Array, log_s2: float) -> Any:
-        latent = case.convention.latent(log_variance)
-        return case.by_example("vae_loss", x, x_hat, mean, latent, *([] if fixed is not None else [float(log_s2)]))
+    def loss(x: Array, x_hat: Array, mean: Array, log_variance: Array, *log_s2: float) -> Any:
+        latent, last = case.convention.latent(log_variance), [float(one) for one in log_s2 if fixed is None]
+        kls.append(kl_diag_standard(mean, log_variance))
+        return case.by_example("vae_loss", batches, x, x_hat, mean, latent, *last)
 
-    s2 = 0.7 if fixed is None else as_number(fixed, "decoder_variance", low=0.0, open_low=True)
-    return check_vae_loss(loss, X, W, DECODER_MEAN, s2, LATENT_MEAN, LATENT_LOG_VARIANCE)
+    q = LATENT_MEAN, LATENT_LOG_VARIANCE
+    if bernoulli:
+        check = check_bernoulli_loss(loss, PIXELS, 4 * DECODER_MEAN + 2 * X, *q)
+    else:
+        s2 = 0.7 if fixed is None else as_number(fixed, "decoder_variance", low=0.0, open_low=True)
+        check = check_vae_loss(loss, X, W, DECODER_MEAN, s2, *q)
+    return _over_the_batch(case, "vae_loss", check, batches, kls)
 
 
 def _kl(case: Case) -> Check:
-    return check_diagonal_kl(
-        lambda mean, log_variance: case.by_example("kl", mean, case.convention.latent(log_variance)),
+    batches: list[tuple[Array, Array]] = []
+    check = check_diagonal_kl(
+        lambda mean, log_variance: case.by_example("kl", batches, mean, case.convention.latent(log_variance)),
         LATENT_MEAN,
         LATENT_LOG_VARIANCE,
     )
+    return _over_the_batch(case, "kl", check, batches, [])
+
+
+def _over_the_batch(case: Case, name: str, check: Check, batches: list[tuple[Array, Array]], kls: list[Array]) -> Check:
+    """The check of single examples, and that every number for a batch is the mean, or the sum, of its examples.
+
+    `batches` are the calls with one number; `kls` are the KL divergences of the examples of every call, if the loss has
+    a reconstruction beside them.  A sum gets a note.
+    """
+    tolerance = max(check.tolerance, SINGLE_TOLERANCE if case.dtype == "float32" else 0.0)
+    if not batches or check.residual > tolerance:
+        return check
+    left, alone = (np.array(part) for part in zip(*batches, strict=True))
+    each, N = alone.astype(np.float64), alone.shape[1]
+    mean, total = each.mean(axis=1), each.sum(axis=1)
+    mistakes = {
+        "it is the median over the batch": lambda: np.median(each, axis=1),
+        "it is the loss of the first example only": lambda: each[:, 0],
+        "it is the loss of the last example only": lambda: each[:, -1],
+        "it is the largest loss of the batch": lambda: each.max(axis=1),
+        "it is the smallest loss of the batch": lambda: each.min(axis=1),
+        "the mean over the batch is divided by its size once more": lambda: mean / N,
+    }
+    if len(kls) == len(batches):
+        rest, kl = each - np.array(kls), np.array(kls)
+        mistakes |= {
+            "the KL is summed over the batch, and the reconstruction is averaged": lambda: (
+                rest.mean(axis=1) + kl.sum(axis=1)
+            ),
+            "the reconstruction is summed over the batch, and the KL is averaged": lambda: (
+                rest.sum(axis=1) + kl.mean(axis=1)
+            ),
+            "the KL is divided by the size of the batch once more": lambda: rest.mean(axis=1) + kl.mean(axis=1) / N,
+            "the reconstruction is divided by the size of the batch once more": lambda: (
+                rest.mean(axis=1) / N + kl.mean(axis=1)
+            ),
+        }
+    of_mean, of_sum = (
+        compare(
+            check.name,
+            check.equation,
+            "the loss of the batch",
+            left,
+            right,
+            check.tolerance,
+            mistakes,
+            labels=lambda index: (
+                f"the loss of the batch in call {index[0]} (the sum over its examples is {total[index]:.6g}, and their "
+                "mean is expected)"
+            ),
+            unit=unit,
+            by_code=True,
+        )
+        for right, unit in ((mean, (1 + np.abs(each)).mean(axis=1)), (total, (1 + np.abs(each)).sum(axis=1)))
+    )
+    if of_mean.residual <= tolerance or of_sum.residual > tolerance:
+        return worst(check, of_mean)
+    warnings.warn(
+        f"{name}: the loss of a batch is the sum over its examples, so that its gradient grows with the batch",
+        CodeWarning,
+        stacklevel=2,
+    )
+    return worst(check, of_sum)
 
 
 def _draw_z(case: Case) -> Check:

@@ -613,6 +613,58 @@ def test_losses_of_a_batch_are_asked_for_one_example_after_the_other():
         only(audit(kl=lambda m, lv: reduce(likelihood.kl_diag_standard(m, 2 * lv))), ["kl"])  # noqa: B023
 
 
+def parts_of_the_loss(x, x_hat, m, lv, s2):
+    """−log p(x | z) and the KL of every example."""
+    return -likelihood.gaussian_log_prob(x, x_hat, s2), likelihood.kl_diag_standard(m, lv)
+
+
+def parts_of_bernoulli(x, logits, m, lv):
+    return (np.logaddexp(0, logits) - x * logits).sum(axis=1), likelihood.kl_diag_standard(m, lv)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("parts", [parts_of_the_loss, parts_of_bernoulli])
+def test_one_number_for_a_batch_is_the_mean_or_with_a_note_the_sum(parts, dtype):
+    def audited(reduce):
+        kind = "gaussian" if parts is parts_of_the_loss else "bernoulli"
+        return audit(likelihood=kind, dtype=dtype, vae_loss=lambda *a: reduce(*parts(*a)))
+
+    for right, n_notes in (
+        (lambda r, k: r + k, 0),
+        (lambda r, k: (r + k).mean(), 0),
+        (lambda r, k: (r.sum() + k.sum()) / len(k), 0),
+        (lambda r, k: r.sum() + k.sum(), 1),
+    ):
+        passes(result := audited(right))
+        assert len(result.notes) == n_notes
+        assert all("the loss of a batch is the sum over its examples" in note for note in result.notes)
+    for reduce, sentence in (
+        (lambda r, k: r.mean() + k.sum(), "the KL is summed over the batch, and the reconstruction is averaged"),
+        (lambda r, k: r.sum() + k.mean(), "the reconstruction is summed over the batch, and the KL is averaged"),
+        (lambda r, k: r.mean() + k.mean() / len(k), "the KL is divided by the size of the batch once more"),
+        (lambda r, k: r.mean() / len(k) + k.mean(), "the reconstruction is divided by the size of the batch once more"),
+        (lambda r, k: np.median(r + k), "it is the median over the batch"),
+        (lambda r, k: (r + k)[0], "it is the loss of the first example only"),
+        (lambda r, k: (r + k)[-1], "it is the loss of the last example only"),
+        (lambda r, k: r.mean() + (k.mean() + k.sum()) / 2, ""),
+    ):
+        only(wrong := audited(reduce), ["vae_loss"])
+        assert sentence in diagnosis_of(wrong, "vae_loss")
+        assert "the loss of the batch in call" in diagnosis_of(wrong, "vae_loss")
+
+
+def test_the_kl_of_a_batch_is_their_mean_or_sum():
+    for reduce, sentence in (
+        (np.max, "it is the largest loss of the batch"),
+        (np.min, "it is the smallest loss of the batch"),
+        (lambda k: k.mean() / len(k), "the mean over the batch is divided by its size once more"),
+    ):
+        wrong = audit(kl=lambda m, lv: reduce(likelihood.kl_diag_standard(m, lv)))  # noqa: B023
+        only(wrong, ["kl"])
+        assert sentence in diagnosis_of(wrong, "kl")
+    only(audit(kl=lambda m, lv: likelihood.kl_diag_standard(m, lv).sum() if len(m) == 1 else np.nan), ["kl"])
+
+
 def test_wrong_code_of_latent_variable_models_fails():
     changes = {
         "vae_loss": lambda x, x_hat, m, lv, s2: ((x - x_hat) ** 2).sum(axis=1) + likelihood.kl_diag_standard(m, lv),
