@@ -121,9 +121,16 @@ class Case:
                 if shape != (T,):
                     raise ValueError(f"{name} must have the shape ({T},), one number for each t = 1..{T}, got {shape}")
                 table = np.ones(T) if isinstance(given[name], str | None) else as_numpy(given[name])
-                if not (np.isfinite(table) & ((table > 0) if name == "variance" else (table >= 0))).all():
+                right = np.isfinite(table) & ((table > 0) if name == "variance" else (table >= 0))
+                if not right.all():
                     least = "positive" if name == "variance" else "not negative"
-                    raise ValueError(f"{name} must be finite and {least} for each t = 1..{T}, got {table.min()}")
+                    at, advice = int(np.argmin(right)), ""
+                    if name == "variance" and table[0] == 0 and right[1:].all():
+                        same = np.allclose(table[1:], reverse_variance(self.schedule, "posterior")[2:])
+                        other = 'variance="posterior"' if same else "any positive number at t = 1"
+                        advice = f"; if your last step adds no noise, pass last_noise=False and {other}"
+                    wanted = f"{name} must be finite and {least} for each t = 1..{T}"
+                    raise ValueError(f"{wanted}, got {table[at]} at t = {at + 1}{advice}")
             reverse_variance(self.schedule, self.variance)
 
     # --- the problem --------------------------------------------------------------------------------------------------

@@ -82,11 +82,26 @@ def _ancestral_mistakes(steps: Steps, sigma: Array) -> dict[str, Formula]:
         early = np.arange(T + 1) <= last
         return _reverse_step(np.where(early, 1.0, by_x_t), np.where(early, 0.0, by_eps), sigma)
 
-    def or_added(text: str, other: Array) -> str:
-        """The sentence for another table of σ_t, or, if it differs at t = 1 only, for noise in the last step."""
-        return ADDED if sigma[1] == 0 and np.allclose(sigma[2:], other[2:]) else text
+    def of_tables() -> dict[str, Formula]:
+        """Sentence → formula for the σ_t² of a name; one that differs at t = 1 only is the noise of the last step."""
+        beta, tilde, zero = np.sqrt(v), np.sqrt(steps.posterior), np.zeros(2)
+        names = {"β_t²": beta, "β̃_t²": tilde}
+        meant = next((name for name, table in names.items() if np.allclose(sigma[2:], table[2:])), "the given table")
+        found: dict[str, Formula] = {}
+        for what, option, table in (
+            ("β_t²", "beta", beta),
+            ("β_t², with 0 at t = 1", "beta", np.append(zero, beta[2:])),
+            ("β̃_t²", "posterior", tilde),
+            ("β̃_t², with β_1² at t = 1", "posterior", np.append(beta[:2], tilde[2:])),
+        ):
+            advice = f'; pass variance="{option}" and last_noise={bool(table[1] > 0)} to `audit` if this is meant'
+            if not np.allclose(sigma[2:], table[2:]):
+                found[f"σ_t² is {what}, not {meant}{advice}"] = noise(table)
+            elif sigma[1] == 0:
+                found[ADDED] = noise(np.append(beta[:2], sigma[2:]))
+        return found
 
-    first, with_first = np.append(0.0, sigma[1:2]), np.sqrt(np.concatenate([v[:2], steps.posterior[2:]]))
+    first = np.append(0.0, sigma[1:2])
     return {
         "β_t stands where β_t²/β̄_t belongs, as if ε̂ were the noise of one step": mean(np.sqrt(v)),
         "β_t² stands where β_t²/β̄_t belongs": mean(v),
@@ -127,9 +142,7 @@ def _ancestral_mistakes(steps: Steps, sigma: Array) -> dict[str, Formula]:
         "σ_t is that of step t−1": noise(shifted(sigma)),
         "σ_t is that of step t−1, and right at t = 1": noise(np.concatenate([sigma[:2], sigma[1:-1]])),
         "σ_t is that of step t+1": noise(np.append(sigma[1:], sigma[-1])),
-        or_added("σ_t² is β_t², not the given table", np.sqrt(v)): noise(np.sqrt(v)),
-        "σ_t² is β̃_t², not the given table": noise(np.sqrt(steps.posterior)),
-        or_added("σ_t² is β̃_t², with β_1² at t = 1, not the given table", with_first): noise(with_first),
+        **of_tables(),
         **{f"x̂_0 is clipped to [−{bound:g}, {bound:g}]; {UNCLIPPED}": of_x0_hat(bound) for bound in CLIPS},
         **common_mistakes(lambda s: _reverse_step(*_mean_tables(s), sigma), steps, ("x_t", "ε̂", "z")),
     }

@@ -294,8 +294,8 @@ def check_bound_of(
         "it is averaged over the D dimensions, not summed": lambda: shown(terms) / D,
         "it is half the right value": lambda: shown(terms) / 2,  # the same for D = 2
         "it is averaged over the examples": lambda: np.broadcast_to(shown(terms).mean(axis=0), left.shape),
-        "σ_t² is β_t²": lambda: shown(ours(variance=own)),
-        "σ_t² is β̃_t²": lambda: shown(ours(variance=posterior)),
+        'σ_t² is β_t²; pass variance="beta" if this is meant': lambda: shown(ours(variance=own)),
+        'σ_t² is β̃_t²; pass variance="posterior" if this is meant': lambda: shown(ours(variance=posterior)),
         **{
             text: lambda late=late: shown(ours(step_of=late))  # type: ignore[misc]
             for text, late in _late(call, x0, T).items()
@@ -411,11 +411,11 @@ def check_sampler_of(
     def name_of(index: tuple[int, ...]) -> str:
         return f"x_{T - index[0] if whole else 0} of example {index[-2]}, dimension {index[-1]},"
 
-    mistakes: Mistakes = {
+    mistakes: dict[str, Callable[[], ArrayLike]] = {
         "there is no noise": lambda: shown(ours(noise=0 * noise)),
-        "the last step adds no noise: pass last_noise=False if this is meant"
+        "the last step adds no noise; pass last_noise=False if this is meant"
         if last_noise
-        else "the last step adds noise: pass last_noise=True if this is meant": lambda: shown(
+        else "the last step adds noise; pass last_noise=True if this is meant": lambda: shown(
             ours(last_noise=not last_noise)
         ),
         **{
@@ -440,14 +440,18 @@ def check_sampler_of(
     }
     if not whole:
         mistakes = {**mistakes, "the last step, t = 1, is not made: x_1 is returned": lambda: path[-2]}
+    posterior = reverse_variance(schedule, "posterior")
+    if eta is None and last_noise and not np.allclose(sigma_squared[2:], posterior[2:]):
+        mistakes['σ_t² is β̃_t², with β̃_1 = 0; pass variance="posterior" and last_noise=False if this is meant'] = (
+            lambda: shown(ours(sigma_squared=posterior, last_noise=False))
+        )
     if eta is None:
         mistakes = {
             **mistakes,
-            "σ_t² is β_t²": lambda: shown(ours(sigma_squared=reverse_variance(schedule, "beta"))),
-            "σ_t² is β̃_t²": lambda: shown(ours(sigma_squared=reverse_variance(schedule, "posterior"))),
-            "σ_t² is β̃_t², with β̃_1 = 0": lambda: shown(
-                ours(sigma_squared=reverse_variance(schedule, "posterior"), last_noise=False)
+            'σ_t² is β_t²; pass variance="beta" if this is meant': lambda: shown(
+                ours(sigma_squared=reverse_variance(schedule, "beta"))
             ),
+            'σ_t² is β̃_t²; pass variance="posterior" if this is meant': lambda: shown(ours(sigma_squared=posterior)),
             "the noise has factor σ², a variance": lambda: shown(ours(sigma_squared=sigma_squared**2)),
             "σ_t is that of step t−1": lambda: shown(
                 ours(sigma_squared=np.append(sigma_squared[:1], sigma_squared[[1, *range(1, T)]]), last_noise=False)

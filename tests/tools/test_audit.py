@@ -17,6 +17,7 @@ from scratchgen.conformance import EDM, audit, given_noise
 from scratchgen.conformance.cases import CODE
 from scratchgen.conformance.convention import as_numpy
 from scratchgen.em import e_step, m_step
+from scratchgen.equations.problems import GivenNoise
 from scratchgen.mixture import Mixture
 from scratchgen.report import cli
 from scratchgen.sde import euler_maruyama, probability_flow_log_prob, reverse_drift
@@ -761,13 +762,12 @@ def test_a_constant_in_a_density_is_named(constant):
 
 
 def passes_with_what_it_says(**given):
-    """The code fails, and passes with the option that its diagnosis names; the name and the value of this option."""
+    """The code fails, and passes with the options that its diagnosis names; these options."""
     result = audit(**given)
-    found = re.search(r"pass (\w+)=([\w.\"']+)", result.rows[0].diagnosis)
-    assert found, result
-    value = ast.literal_eval(found[2])
-    passes(audit(**{**given, found[1]: value}))
-    return found[1], value
+    (advice,) = re.findall(r"; pass (.*?) (?:to `audit` )?if", result.rows[0].diagnosis)
+    options = {name: ast.literal_eval(value) for name, value in re.findall(r"(\w+)=([\w.\"']+)", advice)}
+    passes(audit(**{**given, **options}))
+    return options
 
 
 def test_a_diagnosis_names_the_option_with_which_the_code_is_right():
@@ -782,14 +782,68 @@ def test_a_diagnosis_names_the_option_with_which_the_code_is_right():
         target = np.sqrt(a[t]) * e - np.sqrt(1 - a[t]) * x0
         return ((m.net(m.q_sample(t, x0, e), t) - target) ** 2).sum(axis=1)
 
-    assert passes_with_what_it_says(**base, predict_x0=of_v) == ("prediction", "v")
-    assert passes_with_what_it_says(**base, loss=loss_of_v) == ("prediction", "v")
+    assert passes_with_what_it_says(**base, predict_x0=of_v) == {"prediction": "v"}
+    assert passes_with_what_it_says(**base, loss=loss_of_v) == {"prediction": "v"}
     mean = passes_with_what_it_says(**base, loss=lambda t, x0, e: m.loss(t, x0, e) / x0.shape[1])
-    assert mean == ("reduction", "mean")
+    assert mean == {"reduction": "mean"}
     total = passes_with_what_it_says(**base, reduction="mean", loss=m.loss)
-    assert total == ("reduction", "sum")
+    assert total == {"reduction": "sum"}
     nearly = audit(**base, loss=lambda t, x0, e: m.loss(t, x0, e) / (x0.shape[1] + 1))
     assert "pass" not in diagnosis_of(nearly, "loss")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("table", ["beta", "posterior"])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_step_with_other_variances_is_told_the_options_that_make_it_right(table, last, dtype):
+    schedule = NoiseSchedule(SHORT)
+    sigma = np.sqrt(ddpm.reverse_variance(schedule, table))
+    sigma[1] *= last
+
+    def step(t, x, e, z, sigma=sigma):
+        return ddpm.q_posterior(schedule, t, x, ddpm.predict_x0(schedule, t, x, e))[0] + sigma[t] * z
+
+    own = {"variance": table, "last_noise": last}
+    for variance in ("beta", "posterior"):
+        for last_noise in (True, False):
+            given = {"variance": variance, "last_noise": last_noise}
+            if given == own:
+                continue
+            told = passes_with_what_it_says(betas=SHORT.astype(dtype), step=step, **given)
+            assert {**given, **told} == own
+    wrong = audit(betas=SHORT, step=lambda *a: step(*a, sigma=1.01 * sigma), variance="posterior")
+    assert "pass" not in diagnosis_of(wrong, "step")
+    assert "given table" not in diagnosis_of(wrong, "step")
+
+
+def test_a_sampler_with_other_variances_is_told_the_options_that_make_it_right():
+    m, given = in_hos_convention(SHORT)
+    base = {name: given[name] for name in ("betas", "zero_based", "eps_hat", "x0", "sampler")}
+    assert passes_with_what_it_says(**base, variance="posterior", last_noise=False) == {"variance": "beta"}
+    assert passes_with_what_it_says(**base) == {"last_noise": False}
+
+    def small(x, noise):
+        rng = GivenNoise(np.concatenate([noise[:-1], 0 * noise[-1:]]))
+        schedule = NoiseSchedule(SHORT)
+        steps = ddpm.ancestral_sampler(schedule, lambda x, t: m.net(x, t - 1), x, rng, "posterior")
+        return [x for _, x in steps][-1]
+
+    base["sampler"] = small
+    assert passes_with_what_it_says(**base) == {"variance": "posterior", "last_noise": False}
+    assert passes_with_what_it_says(**base, last_noise=False) == {"variance": "posterior"}
+    assert passes_with_what_it_says(**base, variance="posterior") == {"last_noise": False}
+
+
+def test_a_variance_of_zero_at_the_last_step_is_told_the_options():
+    tilde = np.append(0.0, ddpm.reverse_variance(NoiseSchedule(SHORT), "posterior")[2:])
+    for table, advice in (
+        (tilde, 'got 0.0 at t = 1; if your last step adds no noise, pass last_noise=False and variance="posterior"'),
+        (2 * tilde, "pass last_noise=False and any positive number at t = 1"),
+        (np.where(np.arange(6) == 2, -1, SHORT), "got -1.0 at t = 3$"),
+        (np.where(np.arange(6) % 5 == 0, 0, SHORT), "got 0.0 at t = 1$"),
+    ):
+        with pytest.raises(ValueError, match=f"variance must be finite and positive for each t = 1..6.*{advice}"):
+            audit(betas=SHORT, step=lambda t, x, e, z: x, variance=table)
 
 
 def test_densities_that_underflow_are_seen():
