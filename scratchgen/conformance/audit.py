@@ -348,7 +348,7 @@ class Item:
             text = "; ".join([*told, *self.other_convention()])
             return Row(self.argument, CODE[self.argument].check, "raised", float("nan"), float("nan"), text)
         verdict, name = "ok" if check else "FAILED", f"{check.name} {check.equation}"
-        others = [] if check else self.other_convention()
+        others = [] if check else self.other_convention(check.diagnosis)
         notes = [str(text) for text in said if not (check and isinstance(text, NoDraw))]
         notes += NOT_SEEN[self.argument](check) if check and self.argument in NOT_SEEN else []
         text = "; ".join([check.diagnosis, *others])
@@ -366,14 +366,16 @@ class Item:
         }
         return list(dict.fromkeys(hint for phrase, hint in HINTS if phrase in str(error) and may[hint]))
 
-    def other_convention(self) -> list[str]:
-        """The options with which the check of this argument passes, as a sentence; empty if there are none."""
+    def other_convention(self, diagnosis: str = "") -> list[str]:
+        """The options with which the check passes, as a sentence; empty if there are none or the diagnosis has them."""
         options, given = OTHERS.get(self.argument, {}), self.case.given
         for values in product(*options.values()):
             changes = {k: v for k, v in zip(options, values, strict=True) if v != given[k]}
             if changes and self._passes(changes):
-                told = ", ".join(f"{name}={value!r}" for name, value in changes.items())
-                return [f"the check passes with {told}; pass this if it is meant"]
+                told = [f"{name}={value!r}" for name, value in changes.items()]
+                if all(option in diagnosis for option in told):
+                    return []
+                return [f"the check passes with {', '.join(told)}; pass this if it is meant"]
         return []
 
     def _passes(self, changes: Mapping[str, Any]) -> bool:
