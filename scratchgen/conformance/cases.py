@@ -44,6 +44,7 @@ from scratchgen.sde import LinearSDE
 from scratchgen.validation import Array, IntArray, as_choice, as_number, as_samples
 
 SINGLE_TOLERANCE = 1e-5  # of code in float32
+REPEATABLE = 1e-3  # two calls of the code that differ by less than this part of the result may differ by rounding
 STEPS_OF_DDIM = 12  # number of steps of the chain, clean data beside them, between which DDIM is checked
 LIKELIHOODS = ("gaussian", "bernoulli")
 LEFT_AT_THE_END = 0.05  # more of x_0 than this in x_T makes N(0, I) another start than q(x_T)
@@ -71,6 +72,7 @@ class Case:
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = given
+        self.last: dict[str, tuple[list[Any], Any]] = {}  # arguments and result of the last call of each function
         betas, x0 = given["betas"], given["x0"]
         table = None if betas is None else as_numpy(betas)
         self.schedule_or_none = None if table is None else _schedule(table)
@@ -190,7 +192,21 @@ class Case:
             error.add_note(_called(name, arguments))
             raise
         warn_of_changes(self.given[name], name, before, [_copied(a) for a in arguments])
+        self.last[name] = before, value
         return value
+
+    def apart(self, name: str) -> float:
+        """The largest difference between the last call of the code and the same call again; 0 if it is rounding."""
+        if name not in self.last:
+            return 0.0
+        before, value = self.last[name]
+        try:
+            again = self.given[name](*(self.given["arrays"](a) if isinstance(a, np.ndarray) else a for a in before))
+            first, second = (np.asarray(as_numpy(result), dtype=np.float64) for result in (value, again))
+            differ = float(np.abs(first - second).max(initial=0.0))
+        except Exception:  # a second call that raises says nothing on the first
+            return 0.0
+        return differ if differ > REPEATABLE * np.abs(first).max(initial=0.0) else 0.0
 
     def at_step(self, name: str, t: Any, *arrays: Array) -> Array:
         """A function of the chain, name(t, *arrays), as a function of NumPy arrays."""
@@ -813,4 +829,10 @@ def run(case: Case, name: str) -> Check:
         check = CODE[name].run(case)
     if case.dtype == "float32" and name not in OWN_TOLERANCE:
         check = check.told_in_single().at(max(check.tolerance, SINGLE_TOLERANCE))
+    if not check and (apart := case.apart(name)):
+        reason = (
+            f"two calls of {name} with the same arguments differ by {apart:.2g}: it draws its own noise or keeps a "
+            "state; use the noise that it gets, or let it draw within given_noise"
+        )
+        check = _told(check, lambda text: f"{text.split('; ')[0]}; {reason}")
     return _told(check, lambda text: _in_own_words(case, name, text))

@@ -1386,6 +1386,31 @@ def test_code_with_another_source_of_noise_gets_a_warning():
         raise KeyError
 
 
+def test_code_that_draws_its_own_noise_is_told_so_and_other_wrong_code_is_not():
+    m, given = in_hos_convention(SHORT)
+    base = {name: given[name] for name in ("betas", "zero_based", "eps_hat", "x0")}
+    rng, calls = np.random.default_rng(0), set()
+
+    def own(size=1.0):
+        return lambda t, x0, e: m.q_sample(t, x0, e + size * rng.standard_normal(np.shape(e)))
+
+    def only_once(t, x0, e):
+        key = t, x0.tobytes(), e.tobytes()
+        assert key not in calls
+        calls.add(key)
+        return m.q_sample(t, 2 * x0, e)
+
+    told = "two calls of q_sample with the same arguments differ by "
+    assert told in diagnosis_of(audit(**base, q_sample=own()), "q_sample")
+    assert told in diagnosis_of(audit(**base, q_sample=own(), dtype="float32"), "q_sample")
+    loss = audit(**base, loss=lambda t, x0, e: m.loss(t, x0, rng.standard_normal(np.shape(e))))
+    assert "two calls of loss with the same arguments differ by " in diagnosis_of(loss, "loss")
+    for code in own(1e-5), only_once, lambda t, x0, e: m.q_sample(t, 2 * x0, e):
+        (row,) = audit(**base, q_sample=code).rows
+        assert row.verdict == "FAILED"
+        assert "two calls" not in row.diagnosis
+
+
 def test_an_audit_reports_another_source_of_noise_where_a_check_fails():
     model, given = in_hos_convention(COSINE)
     rng = np.random.default_rng(0)
