@@ -362,6 +362,7 @@ class Item:
             OF_STEPS: chain and not given["zero_based"],
             OF_BATCHES: data and not given["batched_t"],
             OF_TENSORS: given["arrays"] is np.asarray,
+            OF_SINGLE: self.case.dtype == "float64",
             OWN_SHAPE: data and self.case.x0 is None,
         }
         return list(dict.fromkeys(hint for phrase, hint in HINTS if phrase in str(error) and may[hint]))
@@ -389,11 +390,19 @@ class Item:
 OF_STEPS = "if your t counts 0..T−1, pass zero_based=True"
 OF_BATCHES = "if your t is an array, one number an example, pass batched_t=True"
 OF_TENSORS = "if your code takes tensors, pass arrays=torch.as_tensor"
+OF_SINGLE = 'if your code computes in float32, pass dtype="float32"'
 HINTS = (  # of an error's text, and the option that may be missing
     ("is out of bounds for axis", OF_STEPS),
     ("is out of bounds for dimension", OF_STEPS),
     ("index out of range", OF_STEPS),
     ("'int' object has no attribute", OF_BATCHES),
+    ("must be Tensor, not int", OF_BATCHES),
+    ("Double and Float", OF_SINGLE),
+    ("Float and Double", OF_SINGLE),
+    ("double != float", OF_SINGLE),
+    ("float != double", OF_SINGLE),
+    ("Input type (double) and bias type (float)", OF_SINGLE),
+    ("mixed dtype", OF_SINGLE),
     ("not numpy.ndarray", OF_TENSORS),
     ("'numpy.ndarray' object has no attribute", OF_TENSORS),
     ("is out of bounds for array of dimension", OWN_SHAPE),

@@ -1087,18 +1087,33 @@ def test_a_spread_is_not_negative():
     assert "std of 0 or more" in rows["q_posterior"].diagnosis
 
 
+def raises(kind, message):
+    def code(*arguments):
+        raise kind(message)
+
+    return code
+
+
 @pytest.mark.parametrize(
     ("wrong", "hint"),
     [
         (lambda t, x, n: x[t], "zero_based=True"),
         (lambda t, x, n: t.shape, "batched_t=True"),
         (lambda t, x, n: x.detach(), "arrays=torch.as_tensor"),
+        # messages of torch: gather of an int, and a network of float32 that gets float64
+        (raises(TypeError, "gather(): argument 'index' (position 2) must be Tensor, not int"), "batched_t=True"),
+        (raises(RuntimeError, "the same dtype, but got Double and Float"), 'dtype="float32"'),
+        (raises(RuntimeError, "the same dtype, but got: float != double"), 'dtype="float32"'),
+        (raises(RuntimeError, "Input type (double) and bias type (float) should be the same"), 'dtype="float32"'),
     ],
 )
 def test_an_error_suggests_the_option_that_may_be_missing(wrong, hint):
     (row,) = audit(betas=HO, q_sample=wrong).rows
     assert row.verdict == "raised"
     assert hint in row.diagnosis
+    option = {"batched_t": True} if "batched_t" in hint else {"dtype": "float32"}
+    (given,) = audit(betas=HO, q_sample=wrong, **option).rows
+    assert (hint in given.diagnosis) == (hint not in ("batched_t=True", 'dtype="float32"'))
 
 
 def test_an_eta_is_called_ignored_only_if_every_eta_shows_it():
