@@ -263,8 +263,10 @@ def audit(
     score : callable
         score(x, t): the network of continuous time.  Needs x0.
     x0 : (N, …)
-        A few examples, for the networks.  `bound` and `sampler` call the network about 5T times on all of them.  All
-        functions of the chain and of an SDE get data of their shape; without x0 data have the shape (N, 3).
+        A few examples, for the networks.  `bound` and `sampler` call the network about 5T times on all of them.  The
+        other functions of the chain and of an SDE get data of the shape of one example, with another N from call to
+        call: three numbers an example, which repeat over its dimensions; one or two of them for one or two dimensions,
+        in several calls.  Messages count the dimensions of a flat example.  Without x0 data have the shape (N, 3).
 
     alphas_cumprod : (T,)
         Your table of Ho's ᾱ_t = Π (1 − betas).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -49,6 +50,7 @@ STEPS_OF_DDIM = 12  # number of steps of the chain, clean data beside them, betw
 LIKELIHOODS = ("gaussian", "bernoulli")
 LEFT_AT_THE_END = 0.05  # more of x_0 than this in x_T makes N(0, I) another start than q(x_T)
 FLOW_PREDICTIONS = ("score", "noise", "x0")
+OF_THE_CHECKS = 3  # dimensions of the data of the chain and of the SDE
 
 
 def waves(*shape: int, shift: float = 0.0) -> Array:
@@ -73,6 +75,7 @@ class Case:
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = given
         self.last: dict[str, tuple[list[Any], Any]] = {}  # arguments and result of the last call of each function
+        self.among: Callable[..., Array] = np.max  # of the dimensions with equal numbers
         betas, x0 = given["betas"], given["x0"]
         table = None if betas is None else as_numpy(betas)
         self.schedule_or_none = None if table is None else _schedule(table)
@@ -208,23 +211,46 @@ class Case:
             return 0.0
         return differ if differ > REPEATABLE * np.abs(first).max(initial=0.0) else 0.0
 
+    def among_equal(self, among: Callable[..., Array]) -> Case:
+        """The same case; of the dimensions that get equal numbers it reads the least or the largest result."""
+        case = copy.copy(self)
+        case.among = among
+        return case
+
+    def data(self, x: Array, columns: IntArray) -> Any:
+        """Examples (…, D) of a check as the code takes them, with these dimensions."""
+        return self.convention.data(x[..., columns])
+
     def at_step(self, name: str, t: Any, *arrays: Array) -> Array:
         """A function of the chain, name(t, *arrays), as a function of NumPy arrays."""
-        given = map(self.convention.data, arrays)
-        return self.on_examples(name, arrays[0], self.convention.time(t, len(arrays[0])), *given)
+        time = self.convention.time(t, len(arrays[0]))
+        return self.on_examples(name, arrays[0], lambda columns: (time, *(self.data(a, columns) for a in arrays)))
 
-    def on_examples(self, name: str, like: Array, *arguments: Any) -> Array:
-        """A result of one array an example, (…, D) as `like`; ValueError that names the code for another shape."""
-        raw = as_numpy(self.call(name, *arguments))
-        value = self.convention.examples(raw, like)
-        if value.shape != like.shape:
+    def on_examples(self, name: str, like: Array, arguments: Callable[[IntArray], tuple[Any, ...]]) -> Array:
+        """A result of one array an example, (…, D) as `like`, from the arguments for the dimensions of each call."""
+        calls = [(columns, arguments(columns)) for columns in self.convention.columns(like.shape[-1])]
+        values = [self.as_examples(name, self.call(name, *given), like[..., c], given) for c, given in calls]
+        return self.read(values, like.shape[-1])
+
+    def as_examples(self, name: str, value: Any, like: Array, arguments: tuple[Any, ...]) -> Array:
+        """A result of one call as an array of the shape of `like`; ValueError that names the code for another shape."""
+        raw = as_numpy(value)
+        array = self.convention.examples(raw, like)
+        if array.shape != like.shape:
             wanted = np.shape(as_numpy(self.convention.data(like)))
             error = ValueError(f"{name} must return an array of shape {wanted}, as its argument, got shape {raw.shape}")
             error.add_note(_called(name, arguments))
             if self.x0 is None:
                 error.add_note(OWN_SHAPE)
             raise error
-        return value
+        return array
+
+    def read(self, values: list[Array], n: int) -> Array:
+        """The n dimensions of a check, (…, n), from the results (…, D) of all calls."""
+        first = np.concatenate(values, axis=-1)
+        if len(values) > 1 or first.shape[-1] == n:
+            return first[..., :n]
+        return np.stack([self.among(first[..., i::n], axis=-1) for i in range(n)], axis=-1)
 
     def on_arrays(self, name: str, *arguments: Any) -> Any:
         """A function of plain arrays."""
@@ -257,8 +283,8 @@ class Case:
 
     def in_time(self, name: str, x: Array, t: float, *arrays: Array) -> Array:
         """A function of the SDE, name(x, t, *arrays)."""
-        given = map(self.convention.data, arrays)
-        return self.on_examples(name, x, self.convention.data(x), self.clock(t, len(x)), *given)
+        clock = self.clock(t, len(x))
+        return self.on_examples(name, x, lambda c: (self.data(x, c), clock, *(self.data(a, c) for a in arrays)))
 
     def coefficient(self, name: str, t: float) -> Any:
         """A function of the time alone: a number, or a pair of numbers."""
@@ -267,13 +293,17 @@ class Case:
             return tuple(np.ravel(as_numpy(part))[0] for part in value)
         return np.ravel(as_numpy(value))[0]
 
-    def for_code(self, score: Callable[[Array, float], Array]) -> Callable[[Any, Any], Any]:
-        """A score of the checks as a function of the code's own arrays."""
+    def for_code(self, score: Callable[[Array, float], Array], columns: IntArray) -> Callable[[Any, Any], Any]:
+        """A score of the checks, without products of dimensions, as a function of the code's own arrays."""
+        n = OF_THE_CHECKS
+        places = columns + n * (np.arange(len(columns)) // n)
 
         def value(x: Any, t: Any) -> Any:
             array = as_numpy(x)
             time = float(np.ravel(as_numpy(t))[0])
-            result = score(array.reshape(len(array), -1).astype(np.float64), time)
+            wide = np.zeros((len(array), -(-len(columns) // n) * n))
+            wide[:, places] = array.reshape(len(array), -1)
+            result = score(wide.reshape(-1, n), time).reshape(wide.shape)[:, places]
             return self.convention.plain(result.reshape(array.shape))
 
         return value
@@ -372,12 +402,29 @@ def _q_sample(case: Case) -> Check:
 def _q_posterior(case: Case) -> Check:
     convention = case.convention
 
+    def variance_of(spread: Any, n: int) -> Array:
+        """A number, one an example, (n, 1), or one an entry, (n, D)."""
+        variance = convention.variance(spread)
+        if variance.size in (1, n):
+            return variance.reshape(() if variance.size == 1 else (-1, 1))
+        shape = (n, *(convention.shape or (OF_THE_CHECKS,)))
+        try:
+            return np.broadcast_to(variance, shape).reshape(n, -1)
+        except ValueError:
+            raise ValueError(
+                f"the variance of q_posterior must be a number or broadcast to {shape}, got {variance.shape}"
+            ) from None
+
     def q_posterior(t: Any, x_t: Array, x0: Array) -> tuple[Array, Array]:
-        value = case.call("q_posterior", convention.time(t, len(x0)), convention.data(x_t), convention.data(x0))
-        variance = convention.variance(value[1])
-        if variance.size in (1, len(x0)):
-            variance = variance.reshape(() if variance.size == 1 else (-1, 1))
-        return convention.examples(value[0], x0), variance
+        time, (n, D) = convention.time(t, len(x0)), x0.shape
+        means, variances = [], []
+        for columns in convention.columns(D):
+            given = time, case.data(x_t, columns), case.data(x0, columns)
+            mean, spread = case.call("q_posterior", *given)
+            means.append(case.as_examples("q_posterior", mean, x0[:, columns], given))
+            variances.append(variance_of(spread, n))
+        of_entries = variances[0].ndim == 2 and variances[0].shape[1] > 1
+        return case.read(means, D), case.read(variances, D) if of_entries else variances[0]
 
     return check_posterior(q_posterior, case.schedule, case.given["clipped_posterior"])
 
@@ -413,8 +460,8 @@ def _ddim(case: Case) -> Check:
     def of(eta: float) -> Callable[..., Array]:
         def step(i: Any, j: Any, x_t: Array, eps_hat: Array, noise: Array) -> Array:
             t, s, N = at[i], at[j], len(x_t)
-            arrays = map(case.convention.data, (x_t, case.output(t, x_t, eps_hat), noise))
-            return case.on_examples("ddim", x_t, time(t, N), time(s, N), *arrays, eta)
+            times, arrays = (time(t, N), time(s, N)), (x_t, case.output(t, x_t, eps_hat), noise)
+            return case.on_examples("ddim", x_t, lambda c: (*times, *(case.data(a, c) for a in arrays), eta))
 
         return step
 
@@ -553,28 +600,31 @@ def _drift_of(name: str, stochasticity: float) -> Callable[[Case], Check]:
 
 def _sde_step(case: Case) -> Check:
     variance = np.diag(COVARIANCE)
-    score = case.for_code(_gaussian_score(case.sde, MEAN, np.diag(variance)))
+    score = _gaussian_score(case.sde, MEAN, np.diag(variance))
 
     def step(x: Array, t: float, s: float, noise: Array) -> Array:
-        times, data = (case.clock(t, len(x)), case.clock(s, len(x))), case.convention.data
-        return case.on_examples("sde_step", x, data(x), *times, score, data(noise))
+        times = case.clock(t, len(x)), case.clock(s, len(x))
+        return case.on_examples(
+            "sde_step", x, lambda c: (case.data(x, c), *times, case.for_code(score, c), case.data(noise, c))
+        )
 
     return check_reverse_step(step, case.sde, MEAN, variance)
 
 
 def _sde_sampler(case: Case) -> Check:
-    data, plain = case.convention.data, case.convention.plain
-
     def sample(x: Array, times: Array, noise: Array) -> Array:
-        return case.on_examples("sde_sampler", x, data(x), plain(times), data(noise), case.for_code(_any_score))
+        own = case.convention.plain(times)
+        return case.on_examples(
+            "sde_sampler", x, lambda c: (case.data(x, c), own, case.data(noise, c), case.for_code(_any_score, c))
+        )
 
     return check_reverse_sampler(sample, _any_score, case.sde, case.sde.horizon * GRID)
 
 
 def _heun(case: Case) -> Check:
     def sample(x: Array, times: Array) -> Array:
-        given = case.convention.data(x), case.convention.plain(times)
-        return case.on_examples("heun", x, *given, case.for_code(_any_score))
+        own = case.convention.plain(times)
+        return case.on_examples("heun", x, lambda c: (case.data(x, c), own, case.for_code(_any_score, c)))
 
     return check_heun(sample, _any_score, case.sde, case.sde.horizon * GRID)
 
@@ -784,6 +834,10 @@ CODE = {
     "discrete_kl": Entry("discrete_kl(p, q)", "check_kl", _discrete_kl, ()),
     "gaussian_kl": Entry("gaussian_kl(mean_p, cov_p, mean_q, cov_q)", "check_gaussian_kl", _gaussian_kl, ()),
 }
+OF_OWN_SHAPE = (  # these get the numbers of the checks in the shape of x0
+    *("q_step", "q_sample", "q_posterior", "predict_x0", "step", "ddim"),
+    *("marginal", "reverse_drift", "flow_drift", "sde_step", "sde_sampler", "heun"),
+)
 OWN_TOLERANCE = ("loss", "bound", "sampler", "flow_log_prob")  # these follow the network's dtype
 
 
@@ -796,9 +850,23 @@ def _told(check: Check, change: Callable[[str], str]) -> Check:
     )
 
 
+def _in_own_dimensions(text: str, size: int, first: int) -> str:
+    """A diagnosis with the dimensions of the code, which count from `first`, in the place of those of the check."""
+
+    def own(found: re.Match[str]) -> str:
+        i = int(found[1]) - first
+        equal = list(range(i % size, size, OF_THE_CHECKS))
+        others = f" (or {', '.join(str(j + first) for j in equal[1:3])}{', …' if len(equal) > 3 else ''})"
+        return f"dimension {equal[0] + first}{others if len(equal) > 1 else ''}"
+
+    return re.sub(r"dimension (\d+)", own, text, count=1)
+
+
 def _in_own_words(case: Case, name: str, text: str) -> str:
     """A diagnosis with the options of `audit`, and with the steps of the code beside t = 1..T."""
     text = text.replace(AT_SINGLE, 'pass dtype="float32" if your code uses it')
+    if name in OF_OWN_SHAPE and case.x0 is not None:
+        text = _in_own_dimensions(text, case.x0.shape[1], first=int("sde" in CODE[name].needs))
     if "betas" not in CODE[name].needs:
         return text
     at = np.append(0, _steps_of_ddim(case)) if name == "ddim" else np.arange(case.schedule.T + 1)
@@ -825,8 +893,11 @@ def run(case: Case, name: str) -> Check:
         check_callable(case.given[name], usage + (f"; t counts {count}" if "betas" in CODE[name].needs else ""))
     if "eps_hat" in CODE[name].needs:
         check_callable(case.given["eps_hat"], f"eps_hat(x_t, t); t counts {count}")
+    cases = [case]
+    if name in OF_OWN_SHAPE and case.x0 is not None and case.x0.shape[1] > OF_THE_CHECKS:
+        cases = [case.among_equal(among) for among in (np.max, np.min)]
     with np.errstate(all="ignore"):  # a division by zero shows in the result
-        check = CODE[name].run(case)
+        check = worst(*(CODE[name].run(one) for one in cases))
     if case.dtype == "float32" and name not in OWN_TOLERANCE:
         check = check.told_in_single().at(max(check.tolerance, SINGLE_TOLERANCE))
     if not check and (apart := case.apart(name)):

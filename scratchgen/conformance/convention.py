@@ -13,7 +13,7 @@ from scratchgen.conformance.returns import described
 from scratchgen.ddpm import eps_to_prediction, prediction_to_eps
 from scratchgen.schedule import NoiseSchedule
 from scratchgen.sde import LinearSDE
-from scratchgen.validation import Array, as_choice
+from scratchgen.validation import Array, IntArray, as_choice
 
 PREDICTIONS = ("noise", "x0", "v", "step", "score")
 SPREADS = ("variance", "std", "log_variance")
@@ -103,14 +103,25 @@ class Convention:
         return self.arrays(np.array(x, dtype=self.dtype))
 
     def data(self, x: Array) -> Any:
-        """Examples (…, D) as (…, *shape), or as (…, D, 1, …) if D is not that of the data."""
-        axes = self.shape or (x.shape[-1],)
-        inner = axes if int(np.prod(axes)) == x.shape[-1] else (x.shape[-1], *(1 for _ in axes[1:]))
-        return self.plain(np.reshape(x, (*x.shape[:-1], *inner)))
+        """Examples (…, D) as (…, *shape), or as they are without an x_0."""
+        return self.plain(x if self.shape is None else np.reshape(x, (*x.shape[:-1], *self.shape)))
+
+    def columns(self, n: int) -> list[IntArray]:
+        """Which of the n dimensions of a check stand in the dimensions of x_0, for every call of the code.
+
+        They repeat if x_0 has more dimensions.  If x_0 has fewer, several calls get a part of them each.
+        """
+        size = n if self.shape is None else int(np.prod(self.shape))
+        return list((np.arange(-(-n // size) * size) % n).reshape(-1, size))
 
     def time(self, t: Any, n: int) -> Any:
-        """A step as the code counts it: an int, or ints of shape (n,)."""
+        """A step as the code counts it: an int, or ints of shape (n,).
+
+        ValueError for an array of t that would silently be broadcast over the last axis, by code that takes an int.
+        """
         steps = np.asarray(t) - int(self.zero_based)
+        if steps.ndim and not self.batched_t and self.shape is not None and self.shape[-1] == n:
+            raise ValueError(f"t must be an int here: code for an int broadcasts {n} steps over the last axis")
         if self.batched_t or steps.ndim:
             return self.arrays(np.array(np.broadcast_to(steps, (n,)), dtype=np.int64))
         return int(steps)

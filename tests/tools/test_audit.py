@@ -155,6 +155,89 @@ def test_functions_of_images_and_of_a_step_an_example_pass():
     assert len(result.rows) == 6
 
 
+def of_shape(shape, f):
+    """The same function, for examples of this shape only."""
+
+    def bound_to_it(*arguments):
+        for a in arguments:
+            if np.ndim(a) > 1:
+                assert a.shape[-len(shape) :] == shape
+                assert a.ndim <= len(shape) + 2
+        return f(*arguments)
+
+    return bound_to_it
+
+
+def wrong_at_the_end(f):
+    """The same function with a small mistake in the last dimension of every example."""
+
+    def one_wrong(*arguments):
+        value = f(*arguments)
+        mean = value[0] if isinstance(value, tuple) else value
+        mean.reshape(len(mean), -1)[:, -1] *= 1.001
+        return (mean, value[1]) if isinstance(value, tuple) else mean
+
+    return one_wrong
+
+
+OF_OWN_SHAPE = "q_step", "q_sample", "q_posterior", "predict_x0", "step", "ddim"
+OF_TIME = "drift", "reverse_drift", "flow_drift", "sde_step", "sde_sampler", "heun"
+
+
+@pytest.mark.parametrize(("shape", "place"), [((1,), 0), ((2,), 1), ((5,), "1 (or 4)"), ((1, 3, 4), "2 (or 5, 8, …)")])
+def test_code_gets_data_of_the_shape_of_x0(shape, place):
+    model, given = in_hos_convention(SHORT)
+    right = {name: of_shape(shape, given[name]) for name in OF_OWN_SHAPE}
+    chain = {"betas": SHORT, "zero_based": True, "last_noise": False, "x0": examples(4, *shape)}
+    passes(audit(**chain, **right))
+    found = audit(**chain, **{name: wrong(model)[name][0] for name in OF_OWN_SHAPE})
+    for row in found.rows:
+        assert wrong(model)[row.argument][1] in row.diagnosis, row
+    found = audit(**chain, **{name: wrong_at_the_end(f) for name, f in right.items()})
+    only(found, OF_OWN_SHAPE)
+    assert f"x_t, dimension {place}, is" in diagnosis_of(found, "q_sample")
+    entries = model.posterior_variance[:, None] + np.zeros(int(np.prod(shape)))
+    spreads = {"entries": entries, "one of them": entries * np.append(np.ones(entries.shape[1] - 1), 1.001)}
+    for kind, table in spreads.items():
+        variance = table.reshape(-1, *shape)
+
+        def posterior(t, x_t, x0, variance=variance):
+            return model.q_posterior(t, x_t, x0)[0], variance[t] + 0 * x_t
+
+        assert audit(**chain, q_posterior=posterior).passed == (kind == "entries"), kind
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (5,)])
+def test_code_of_an_sde_gets_data_of_the_shape_of_x0(shape):
+    process = VP(0.1, 8.0, 1.7)
+    given = {**of_process(process), "x0": examples(4, *shape)}
+    right = {name: of_shape(shape, given[name]) for name in OF_TIME}
+    passes(audit(**{**given, **right}))
+    failing = audit(**{**given, **{name: wrong_at_the_end(f) for name, f in right.items()}})
+    only(failing, ["marginal", *OF_TIME[1:]])
+    if shape == (2,):
+        assert "dimension 2 " in diagnosis_of(failing, "heun")
+
+
+def test_code_of_an_sde_gets_images_if_x0_holds_images():
+    process = VP(0.1, 8.0, 1.7)
+
+    def step(x, t, s, score, z):
+        g, dt = process.diffusion(t), t - s
+        return x - dt * (process.rate(t) * x - g**2 * score(x, t)) + g * np.sqrt(dt) * z
+
+    given = {"sde": process, "x0": examples(4, 1, 2, 2)}
+    passes(audit(**given, sde_step=of_shape((1, 2, 2), step)))
+    only(audit(**given, sde_step=wrong_at_the_end(step)), ["sde_step"])
+
+
+def test_a_variance_of_another_shape_is_refused_with_that_of_x0():
+    model = Ho(SHORT, 4)
+    given = {"betas": SHORT, "zero_based": True, "x0": examples(4, 2, 2)}
+    wide = audit(**given, q_posterior=lambda t, x_t, x0: (model.q_posterior(t, x_t, x0)[0], np.ones((3, 3))))
+    assert "the variance of q_posterior must be a number or broadcast to (7, 2, 2)" in wide.rows[0].diagnosis
+
+
 @pytest.mark.parametrize(("spread", "of"), [("std", np.sqrt), ("variance", lambda v: v)])
 def test_the_posterior_may_return_a_standard_deviation(spread, of):
     model = Ho(COSINE, 3)
