@@ -37,6 +37,7 @@ from scratchgen.conformance.cases import CODE, OWN_SHAPE, Case, run
 from scratchgen.conformance.convention import SPREADS
 from scratchgen.conformance.given import NoDraw
 from scratchgen.conformance.result import Check
+from scratchgen.conformance.reverse_sde import IN_THE_LIMIT
 from scratchgen.sde import LinearSDE
 
 WIDTH = 100  # columns of a printed table
@@ -284,7 +285,8 @@ def audit(
     marginal(t) → (scale, std), drift(x, t) and diffusion(t) → g: given together; the marginal is also that of `sde`
     reverse_drift(x, t, score) → drift of the reverse SDE, for the value of the score
     flow_drift(x, t, score) → the same of the probability flow
-    sde_step(x, t, s, score, noise) → x at s < t; score(x, t) is a function
+    sde_step(x, t, s, score, noise) → x at s < t; score(x, t) is a function.  A step that is not Euler-Maruyama's is
+        compared in the limit t − s → 0 only, and gets a note
     sde_sampler(x, times, noise, score) → x by Euler-Maruyama at the last of the falling times
     heun(x, times, score) → x by Heun's method on the flow
     flow_log_prob(x) → (N,), nats, with `score` inside
@@ -459,7 +461,17 @@ def _bound_not_seen(check: Check) -> list[str]:
     ]
 
 
-NOT_SEEN = {"sampler": _samples_not_seen, "bound": _bound_not_seen}
+def _step_not_seen(check: Check) -> list[str]:
+    """A note if a step of an SDE is compared in the limit only."""
+    if check.quantity != IN_THE_LIMIT:
+        return []
+    return [
+        "sde_step: this is not the step of Euler-Maruyama; only its limit for t − s → 0 is compared, so that a score, "
+        "a drift or a g at s in place of t is not seen"
+    ]
+
+
+NOT_SEEN = {"sampler": _samples_not_seen, "bound": _bound_not_seen, "sde_step": _step_not_seen}
 
 
 def planned(**arguments: Any) -> list[Item]:

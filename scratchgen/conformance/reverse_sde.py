@@ -249,6 +249,9 @@ def _by_times(drift: Callable[..., ArrayLike], diffusion: Callable[..., ArrayLik
 # --- one step --------------------------------------------------------------------------------------------------------
 
 
+IN_THE_LIMIT = "(x_s − x_t)/dt and the noise/√dt as dt → 0, in units of the standard deviation and the horizon"
+
+
 @takes_arrays
 def check_reverse_step(
     step: Callable[[Array, float, float, Array], ArrayLike],
@@ -449,7 +452,7 @@ def _compare_limits(step: Callable[..., ArrayLike], problems: list[_Step]) -> Ch
     return compare(
         "check_reverse_step",
         "(32)",
-        "(x_s − x_t)/dt and the noise/√dt as dt → 0, in units of the standard deviation and the horizon",
+        IN_THE_LIMIT,
         limit,
         right,
         float(1e-8 + min(error, LARGEST_ERROR)),

@@ -619,6 +619,22 @@ def test_wrong_code_in_continuous_time_fails():
     only(audit(**of_process(process, drift=lambda x, t: 2 * process.drift(x, t))), ["marginal"])
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_step_of_another_scheme_gets_a_note(dtype):
+    process = VP(0.1, 8.0, 1.7)
+
+    def notes(step):
+        result = audit(sde=process, dtype=dtype, sde_step=step)
+        passes(result)
+        return [note for note in result.notes if "only its limit for t − s → 0 is compared" in note]
+
+    assert notes(of_process(process)["sde_step"]) == []
+    if dtype == "float64":
+        at_the_end = notes(lambda x, t, s, score, z: euler(process, x, s, 2 * s - t, score, z))
+        score_at_the_end = notes(lambda x, t, s, score, z: euler(process, x, t, s, lambda x, _: score(x, s), z))
+        assert len(at_the_end) == len(score_at_the_end) == 1
+
+
 def test_a_step_that_mixes_the_dimensions_fails():
     process = VP(0.1, 8.0, 1.7)
 
