@@ -277,8 +277,8 @@ def audit(
     predict_x0(t, x_t, output) → x̂_0
     step(t, x_t, output, noise) → x_{t−1}; code that calls a network inside gets one that returns `output`
     ddim(t, s, x_t, output, noise, eta) → x_s for any s < t
-    loss(t, x0, noise) → (N,), or the mean over the batch.  A loss that draws t itself gets t from `given_noise`, so
-        that the range of its draws is not seen
+    loss(t, x0, noise) → (N,), or the mean over the batch.  A loss that draws t itself gets t from `given_noise`; a
+        range of its draws without 1 or T gets a note, and one that is too wide is not seen
     bound(x0, noise (T, N, …)) → −ELBO (N,), nats, or its terms L_0, …, L_T (N, T+1); noise[t−1] belongs to x_t
     sampler(x_T, noise (T, N, …)) → x_0, or the path x_T, …, x_0; noise[0] belongs to the step from T
 

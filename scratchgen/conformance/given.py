@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from unittest.mock import patch
 import numpy as np
 
 from scratchgen.conformance.arguments import CodeWarning
+from scratchgen.conformance.convention import as_numpy
 
 STANDARD = ("randn", "randn_like", "standard_normal")
 
@@ -36,8 +38,8 @@ def given_noise(*noise: Any, t: Any = None) -> Iterator[None]:
     *noise
         The arrays, as the code takes them, whatever shape it asks for.
     t
-        The steps, as the code counts them; random integers are drawn as ever if None.  The bounds that the code asks
-        for are not looked at: a loss that draws t from a wrong range passes.
+        The steps, as the code counts them; random integers are drawn as ever if None.  A range that is too wide, and
+        draws that are not even, are not seen.
 
     Raises
     ------
@@ -49,6 +51,9 @@ def given_noise(*noise: Any, t: Any = None) -> Iterator[None]:
     NoDraw
         If the code draws none of the arrays, or no integers although t is given: it has another source of noise.  A
         last step that adds no noise is right.
+
+    CodeWarning
+        If a given step is not in the range from which the code draws.
 
     Examples
     --------
@@ -72,8 +77,12 @@ def given_noise(*noise: Any, t: Any = None) -> Iterator[None]:
     def filled(tensor: Any, mean: float = 0.0, std: float = 1.0, **_: Any) -> Any:
         return tensor.copy_(mean + std * draw())
 
-    def steps(*_: Any, **__: Any) -> Any:
+    def steps(*bounds: Any, **named: Any) -> Any:
         drawn["t"] = True
+        never = never_drawn(t, *bounds, **named)
+        if never:
+            text = f"the code draws t from a range without {never[0]}, which is one of the given steps"
+            warnings.warn(text, CodeWarning, stacklevel=3)
         return t
 
     integers = {} if t is None else {"randint": steps, "integers": steps}
@@ -98,3 +107,13 @@ def given_noise(*noise: Any, t: Any = None) -> Iterator[None]:
             source = "draws none of the given noise" if what == "noise" else "draws no random integers for the given t"
             remedy = "a generator made before, or another library, is not reached; pass its numbers as an argument"
             warnings.warn(f"the code {source}; {remedy}", NoDraw, stacklevel=3)
+
+
+def never_drawn(t: Any, low: Any = 0, high: Any = None, *_: Any, endpoint: bool = False, **__: Any) -> list[int]:
+    """The steps t that are not among the integers low..high−1, or 0..low−1 without high; none for bounds of arrays."""
+    try:
+        first, last = (0, operator.index(low)) if high is None else (operator.index(low), operator.index(high))
+    except TypeError:  # torch.randint(high, size)
+        return [] if high is None or not isinstance(high, tuple | list) else never_drawn(t, low, endpoint=endpoint)
+    given = np.ravel(as_numpy(t))
+    return [int(one) for one in given if not first <= one < last + endpoint]

@@ -16,6 +16,7 @@ from scratchgen import VE, VP, NoiseSchedule, SubVP, conformance, ddpm, likeliho
 from scratchgen.conformance import EDM, audit, given_noise
 from scratchgen.conformance.cases import CODE
 from scratchgen.conformance.convention import as_numpy
+from scratchgen.conformance.given import never_drawn
 from scratchgen.em import e_step, m_step
 from scratchgen.equations.problems import GivenNoise
 from scratchgen.mixture import Mixture
@@ -1005,6 +1006,39 @@ def test_code_that_draws_its_own_noise_and_steps_gets_ours():
             return loss(x0)
 
     passes(audit(**{**given, "q_sample": with_noise, "loss": with_both, "batched_t": False, "bound": None}))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_range_of_drawn_steps_that_leaves_one_out_gets_a_note(batched):
+    model, given = in_hos_convention(COSINE)
+    T = len(COSINE)
+
+    def notes(draw):
+        def loss(t, x0, noise):
+            with given_noise(noise, t=t):
+                drawn = draw(x0)
+                return model.loss(drawn, x0, np.random.standard_normal(x0.shape))  # noqa: NPY002
+
+        kept = {name: given[name] for name in ("betas", "zero_based", "x0", "eps_hat")}
+        result = audit(**kept, batched_t=batched, loss=loss)
+        passes(result)
+        return [note for note in result.notes if "draws t from a range" in note]
+
+    assert notes(lambda x: np.random.randint(0, T, len(x))) == []  # noqa: NPY002
+    assert notes(lambda x: np.random.randint(T, size=len(x))) == []  # noqa: NPY002
+    assert notes(lambda x: np.random.default_rng().integers(0, T - 1, len(x), endpoint=True)) == []
+    assert notes(lambda x: np.random.default_rng().integers(low=0, high=np.array([T]), size=len(x))) == []
+    (first,) = notes(lambda x: np.random.randint(1, T, len(x)))  # noqa: NPY002
+    assert first == "the code draws t from a range without 0, which is one of the given steps"
+    (last,) = notes(lambda x: np.random.default_rng().integers(T - 1, size=len(x)))
+    assert f"a range without {T - 1}," in last
+
+
+@pytest.mark.parametrize(
+    ("bounds", "never"), [((9, (2,)), []), ((0, 9, (2,)), []), ((8, (2,)), [8]), ((1, 9, [2]), [0])]
+)
+def test_the_bounds_of_torch_come_with_or_without_a_low(bounds, never):
+    assert never_drawn(np.array([0, 8]), *bounds) == never
 
 
 def test_given_noise_ends_and_says_when_it_is_too_little():
