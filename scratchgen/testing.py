@@ -236,7 +236,7 @@ def parametrize_with_checks(**arguments: Any) -> "pytest.MarkDecorator":
     """Make each check of an audit a test; the decorated test gets the check and calls it.
 
     A check runs when its test calls it.  It raises AssertionError with the diagnosis, and an error of the code under
-    test comes through with its traceback.
+    test comes through with its traceback.  Notes of the check are warnings, which pytest shows in its summary.
 
     Parameters
     ----------

@@ -337,8 +337,15 @@ class Item:
         return f"{self.argument}: {CODE[self.argument].check}"
 
     def __call__(self) -> None:
-        """Run the check; raise AssertionError if it fails, and let the code's own errors through."""
-        check = run(self.case, self.argument)
+        """Run the check; raise AssertionError if it fails, and let the code's own errors through.
+
+        Every note becomes a `CodeWarning` that begins with the name of the check.
+        """
+        with _heard() as said:
+            check = run(self.case, self.argument)
+        for note in self.notes(check, said):
+            told = note.removeprefix(f"{self.argument}: ")
+            warnings.warn(f"{self.name}: {told}", CodeWarning, stacklevel=2)
         if not check:
             raise AssertionError(repr(check))
 
@@ -353,10 +360,14 @@ class Item:
             return Row(self.argument, CODE[self.argument].check, "raised", float("nan"), float("nan"), text)
         verdict, name = "ok" if check else "FAILED", f"{check.name} {check.equation}"
         others = [] if check else self.other_convention(check.diagnosis)
+        text = "; ".join([check.diagnosis, *others])
+        return Row(self.argument, name, verdict, check.residual, check.tolerance, text, self.notes(check, said))
+
+    def notes(self, check: Check, said: list[Warning]) -> tuple[str, ...]:
+        """What the code under test said in this check, and what the check does not see."""
         notes = [str(text) for text in said if not (check and isinstance(text, NoDraw))]
         notes += NOT_SEEN[self.argument](check) if check and self.argument in NOT_SEEN else []
-        text = "; ".join([check.diagnosis, *others])
-        return Row(self.argument, name, verdict, check.residual, check.tolerance, text, tuple(dict.fromkeys(notes)))
+        return tuple(dict.fromkeys(notes))
 
     def hints(self, error: BaseException) -> list[str]:
         """The options of `audit` that may be missing, for an error of the code under test."""

@@ -14,6 +14,7 @@ import pytest
 
 from scratchgen import VE, VP, NoiseSchedule, SubVP, conformance, ddpm, likelihood, sde, vae
 from scratchgen.conformance import EDM, audit, given_noise
+from scratchgen.conformance.arguments import CodeWarning
 from scratchgen.conformance.cases import CODE
 from scratchgen.conformance.convention import as_numpy
 from scratchgen.conformance.given import never_drawn
@@ -723,8 +724,10 @@ def parts_of_bernoulli(x, logits, m, lv):
     return (np.logaddexp(0, logits) - x * logits).sum(axis=1), likelihood.kl_diag_standard(m, lv)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("parts", [parts_of_the_loss, parts_of_bernoulli])
+@pytest.mark.parametrize(
+    ("parts", "dtype"),
+    [(parts_of_the_loss, "float64"), (parts_of_bernoulli, "float64"), (parts_of_bernoulli, "float32")],
+)
 def test_one_number_for_a_batch_is_the_mean_or_with_a_note_the_sum(parts, dtype):
     def audited(reduce):
         kind = "gaussian" if parts is parts_of_the_loss else "bernoulli"
@@ -732,7 +735,7 @@ def test_one_number_for_a_batch_is_the_mean_or_with_a_note_the_sum(parts, dtype)
 
     for right, n_notes in (
         (lambda r, k: r + k, 0),
-        (lambda r, k: (r + k).mean(), 0),
+        (lambda r, k: r.mean() + k.mean(), 0),
         (lambda r, k: (r.sum() + k.sum()) / len(k), 0),
         (lambda r, k: r.sum() + k.sum(), 1),
     ):
@@ -744,11 +747,7 @@ def test_one_number_for_a_batch_is_the_mean_or_with_a_note_the_sum(parts, dtype)
         (lambda r, k: r.sum() + k.mean(), "the reconstruction is summed over the batch, and the KL is averaged"),
         (lambda r, k: r.mean() + k.mean() / len(k), "the KL is divided by the size of the batch once more"),
         (lambda r, k: r.mean() / len(k) + k.mean(), "the reconstruction is divided by the size of the batch once more"),
-        (lambda r, k: np.median(r + k), "it is the median over the batch"),
-        (lambda r, k: (r + k)[0], "it is the loss of the first example only"),
-        (lambda r, k: (r + k)[-1], "it is the loss of the last example only"),
-        (lambda r, k: r.mean() + (k.mean() + k.sum()) / 2, ""),
-    ):
+    )[: 4 if parts is parts_of_the_loss else 2]:
         only(wrong := audited(reduce), ["vae_loss"])
         assert sentence in diagnosis_of(wrong, "vae_loss")
         assert "the loss of the batch in call" in diagnosis_of(wrong, "vae_loss")
@@ -758,6 +757,10 @@ def test_the_kl_of_a_batch_is_their_mean_or_sum():
     for reduce, sentence in (
         (np.max, "it is the largest loss of the batch"),
         (np.min, "it is the smallest loss of the batch"),
+        (np.median, "it is the median over the batch"),
+        (lambda k: k[0], "it is the loss of the first example only"),
+        (lambda k: k[-1], "it is the loss of the last example only"),
+        (lambda k: (k.sum() + k.mean()) / 2 if len(k) > 1 else k[0], "no known mistake gives these numbers"),
         (lambda k: k.mean() / len(k), "the mean over the batch is divided by its size once more"),
     ):
         wrong = audit(kl=lambda m, lv: reduce(likelihood.kl_diag_standard(m, lv)))  # noqa: B023
@@ -1108,6 +1111,33 @@ def test_the_tests_have_readable_ids_and_fail_with_the_diagnosis():
     (raising,) = parametrize_with_checks(betas=SHORT, zero_based=True, q_sample=lambda t, x0, e: 1 / 0).args[1]
     with pytest.raises(ZeroDivisionError):
         raising()
+
+
+def test_notes_reach_pytest_as_warnings_with_the_name_of_the_check():
+    def untrained(x, t):
+        return (0.01 * np.sin(x)).astype(x.dtype)
+
+    def in_place(t, x0, noise):
+        x0 *= np.sqrt(MODEL.acp[t])
+        return x0 + np.sqrt(1 - MODEL.acp[t]) * noise
+
+    def items(**given):
+        return parametrize_with_checks(**given).args[1]
+
+    model, long = in_hos_convention(HO, np.float32)
+    model.net = untrained
+    kept = {name: long[name] for name in ("betas", "zero_based", "last_noise", "x0", "sampler")}
+    (sampler,) = items(**kept, eps_hat=untrained)
+    with pytest.warns(CodeWarning, match=r"^sampler: check_sampler_of: rounding hides differences below"):
+        sampler()
+    (q_sample,) = items(betas=SHORT, zero_based=True, q_sample=in_place)
+    with pytest.warns(CodeWarning, match=r"^q_sample: check_forward_process: q_sample changes its argument x0"):
+        q_sample()
+    (loss,) = items(vae_loss=lambda *a: vae.vae_loss(*a).sum())
+    with pytest.warns(CodeWarning, match=r"^vae_loss: check_vae_loss: the loss of a batch is the sum") as told:
+        loss()
+    assert len(told) == 1
+    assert Path(told[0].filename).samefile(__file__)
 
 
 FILE = """
