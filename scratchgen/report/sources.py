@@ -268,9 +268,11 @@ def is_number(cell: str, decimal_comma: bool = False) -> bool:
 
 
 def number(cell: str, decimal_comma: bool) -> float:
-    """A cell as a number, NaN for a missing one; ValueError for text."""
+    """A cell as a number, NaN for a missing one; ValueError for text, and for a point beside decimal commas."""
     if is_missing(cell):
         return float("nan")
     if "_" in cell:  # Python reads 1_000 as a number, and other programs do not
+        raise ValueError(cell)
+    if decimal_comma and "." in cell:  # 1.446 is 1446 where the comma is the decimal sign
         raise ValueError(cell)
     return float(cell.replace(",", ".") if decimal_comma else cell)

@@ -20,6 +20,7 @@ from scratchgen.validation import Array, IntArray
 
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")  # 1,234.5
+POINTS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d*|[+-]?\d{1,3}(\.\d{3}){2,}")  # 1.234,5 and 1.234.567
 SHOWN = 6  # names of columns in a message
 
 
@@ -168,13 +169,14 @@ def _numbers(source: Source, names: Sequence[str], decimal_comma: bool) -> Array
         if 2 * len(wrong) > len(cells):
             texts[name] = cells[wrong[0]].strip()
         elif wrong:
-            raise CommandError(f"{source.name}: {source.place(wrong[0])}, column {name!r}: {_advice(cells[wrong[0]])}")
+            advice = _advice_on_number(cells[wrong[0]], decimal_comma) or _advice_on_text(cells[wrong[0]])
+            raise CommandError(f"{source.name}: {source.place(wrong[0])}, column {name!r}: {advice}")
         elif isinstance(cells, np.ndarray):
             columns.append(cells)
         else:
             columns.append(np.array([number(cell, decimal_comma) for cell in cells]))
     if texts:
-        raise _error_of_texts(source.name, names, texts)
+        raise _error_of_texts(source.name, names, texts, decimal_comma)
     x = np.stack(columns, axis=1)
     infinite = np.argwhere(np.isinf(x))
     if len(infinite):
@@ -190,11 +192,11 @@ def _wrong_cells(cells: Array | Sequence[str], decimal_comma: bool) -> list[int]
     return [n for n, cell in enumerate(cells) if not is_number(cell, decimal_comma) and not is_missing(cell)]
 
 
-def _error_of_texts(table: str, names: Sequence[str], texts: dict[str, str]) -> CommandError:
+def _error_of_texts(table: str, names: Sequence[str], texts: dict[str, str], decimal_comma: bool) -> CommandError:
     """The error for columns that hold text; `texts` has a value of each of them."""
     for name, value in texts.items():
-        if DECIMAL_COMMA.fullmatch(value) or THOUSANDS.fullmatch(value):  # before any other text: this is none
-            return CommandError(f"{table}: column {name!r}: {_advice(value)}")
+        if advice := _advice_on_number(value, decimal_comma):  # before any other text: this is none
+            return CommandError(f"{table}: column {name!r}: {advice}")
     name, value = next(iter(texts.items()))
     others = [name for name in names if name not in texts]
     them = "it" if len(texts) == 1 else f"the {len(texts)} columns of text"
@@ -205,14 +207,27 @@ def _error_of_texts(table: str, names: Sequence[str], texts: dict[str, str]) -> 
     )
 
 
-def _advice(cell: str) -> str:
+def _advice_on_number(cell: str, decimal_comma: bool) -> str:
+    """The remedy for a number whose points or commas are not read; empty for other cells."""
     cell = cell.strip()
+    if POINTS.fullmatch(cell):
+        comma = ", and pass --decimal-comma" if "," in cell and not decimal_comma else ""
+        return f"{cell!r} has a point that separates thousands; save the table without such points{comma}"
+    if decimal_comma and is_number(cell):
+        return (
+            f"{cell!r} has a point; if it separates thousands, save the table without it; if it is the decimal sign, "
+            "leave --decimal-comma out, or write commas in this column too"
+        )
     if THOUSANDS.fullmatch(cell):
         decimal = "if it is the decimal sign, pass --decimal-comma; " if DECIMAL_COMMA.fullmatch(cell) else ""
         return f"{cell!r} has a comma; {decimal}if it separates thousands, save the table without it"
     if DECIMAL_COMMA.fullmatch(cell):
         return f"{cell!r} has a comma; pass --decimal-comma if it is the decimal sign"
-    return f"{cell[:40]!r} is no number; mend the cell, or leave it empty and pass --drop-missing"
+    return ""
+
+
+def _advice_on_text(cell: str) -> str:
+    return f"{cell.strip()[:40]!r} is no number; mend the cell, or leave it empty and pass --drop-missing"
 
 
 def _weights(source: Source, choice: Choice) -> Array:

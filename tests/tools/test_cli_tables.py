@@ -179,6 +179,28 @@ WRONG = {  # content, choice, words of the error
         {},
         "'1,234' has a comma; if it is the decimal sign, pass --decimal-comma; if it separates thousands, save",
     ),
+    "a point beside decimal commas": (
+        "town_pop;rate\n1.446;11,17\n387;9,6\n25;9,7\n",
+        {"decimal_comma": True},
+        "line 2, column 'town_pop': '1.446' has a point; if it separates thousands, save the table without it; if it "
+        "is the decimal sign, leave --decimal-comma out, or write commas in this column too",
+    ),
+    "a column of points beside decimal commas": (
+        "a;b\n1.5;11,17\n2.5e3;9,6\n",
+        {"decimal_comma": True},
+        "column 'a': '1.5' has a point; if it separates thousands, save",
+    ),
+    "a point and a decimal comma": (
+        "a;b\n33.205,01;1,5\n1.205,01;2,5\n",
+        {"decimal_comma": True},
+        "column 'a': '33.205,01' has a point that separates thousands; save the table without such points",
+    ),
+    "a point and a comma": (
+        "a;b\n33.205,01;1\n",
+        {},
+        "'33.205,01' has a point that separates thousands; save the table without such points, and pass --decimal-co",
+    ),
+    "two points": ("a,b\n1.234.567,1\n2,2\n3,1\n", {}, "line 2, column 'a': '1.234.567' has a point that separ"),
     "spaces between": ("a b\n1.5 2\n3 4\n", {}, "line 2 is one cell, '1.5 2'; write commas, semicolons or tabs"),
     "bars between": ("1 | 2\n3 | 4\n", {}, "line 2 is one cell, '3 | 4'; write commas"),
     "no text": (b"a,b\n\xff\x00\x01,2\n", {}, "t.csv is no text; save the table as .csv"),
