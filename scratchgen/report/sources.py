@@ -152,7 +152,7 @@ def _csv(file: str) -> Source:
     rows, lines, comments = _rows(file, text, delimiter)
     if not rows:
         raise CommandError(f"{file} is empty; write a line of names, and a line of numbers for each example")
-    named = not all(is_number(cell) or is_missing(cell) for cell in rows[0])
+    named = not all(is_number(cell) or is_number(cell, True) or is_missing(cell) for cell in rows[0])
     if named:
         names, rows, lines = _unique([cell.strip() for cell in rows[0]], file), rows[1:], lines[1:]
     elif comments and len(comments[-1]) == len(rows[0]) > 1:  # numpy.savetxt writes names like this

@@ -51,6 +51,7 @@ def test_tabs_and_decimal_commas(file):
     german = Choice(decimal_comma=True)
     assert np.array_equal(read(file("a;b\n1,0;2,5\n3;-0,004\n"), german).x, X)
     assert np.array_equal(read(file('a,b\n"1,0","2,5"\n3,"-0,004"\n'), german).x, X)
+    assert np.array_equal(read(file("1,0;2,5\n3;-0,004\n"), german).x, X)  # the first line is no header
 
 
 def test_numbers_alone_have_no_header_and_the_report_says_so(file):
