@@ -77,7 +77,8 @@ def rows_of(out):
 def test_a_table_of_three_models_with_labels_and_training_data(folder, capsys):
     out = run(capsys, "compare whole.csv tables.npz ddpm.npz ppca.npz --train train.csv --labels kind --seed 4 -n 20")
     assert out.startswith("whole.csv: 60 rows, 3 columns\n")
-    assert "3 draws of 20 samples against 60 rows held out; floor: 20 other rows of data" in " ".join(out.split())
+    assert "3 draws of 20 samples against 60 rows of whole.csv; floor: 20 rows of train.csv " in " ".join(out.split())
+    assert "too good" not in out
     rows = rows_of(out)
     assert list(rows) == [
         "floor", "Frechet distance", "MMD^2 x 1e4", "sliced W2^2", "precision", "recall", "density", "coverage",
@@ -154,7 +155,8 @@ def test_data_that_are_also_in_the_training_table_have_no_ratio(folder, capsys):
 def test_many_rows_are_compared_with_fewer_samples(folder, monkeypatch, capsys):
     monkeypatch.setattr("scratchgen.report.commands.compare.MOST", 12)
     out = run(capsys, "compare whole.csv tables.npz --drop kind")
-    assert "3 draws of 12 samples against 30 rows held out; floor: 12 other rows" in " ".join(out.split())
+    assert "12 samples against 30 rows of whole.csv; floor: 12 other rows of whole.csv " in " ".join(out.split())
+    assert "if a model was trained on whole.csv, its numbers are too good" in " ".join(out.split())
     assert "+-" in rows_of(out)["precision"][0]  # the rows of the floor are other ones in every repetition
 
 
@@ -175,7 +177,7 @@ def test_a_row_of_probability_0_has_infinite_bits(folder, capsys):
         ("whole.csv ddpm.npz --labels u", "ddpm.npz has 2 labels, and the data have 4; leave --labels out"),
         ("whole.csv tables.npz --drop kind -n 40", "-n must be in 10..30, the rows for the floor, got 40"),
         ("whole.csv tables.npz --drop kind -n 2", "-n must be in 10..30, the rows for the floor, got 2"),
-        ("few.csv gmm.npz", "15 rows, 2 columns: a comparison needs 10 rows held out and 10 others"),
+        ("few.csv gmm.npz", "15 rows, 2 columns: a comparison needs 10 rows for the samples and 10 for the floor"),
         ("whole.csv ddpm.npz --train other.csv --labels kind", "--train other.csv must have the columns and labels of"),
         ("reals.csv named.npz other_names.npz", "other_names.npz was trained on other columns than the first model"),
         ("reals.csv no.npz", "path no.npz does not exist"),

@@ -35,8 +35,8 @@ HELP = """\
 Compare samples of models with data, by the metrics of scratchgen.metrics, each beside its floor.
 
 DATA is split at random into two halves. The floor is the metric of one half against the other, and the value of a model
-is that of its samples against the same half. With --train the floor takes rows of TRAIN, and all rows of DATA are held
-out. Values are means over three draws, +- their standard deviation.
+is that of its samples against the same half. With --train the floor takes rows of TRAIN, and the samples are compared
+with all rows of DATA. Values are means over three draws, +- their standard deviation.
 
   Frechet distance  of Gaussians with the same moments; 0 at best
   MMD^2             with a Gaussian kernel; 0 on average for one law
@@ -49,7 +49,7 @@ out. Values are means over three draws, +- their standard deviation.
   forest's test     with --forest: the same by a forest of scikit-learn
   nearest train     with --train: distance of samples to the nearest row of TRAIN over that of DATA; below 1 is copying
   train on samples  with --labels, for models with labels: accuracy on data of an MLP that was trained on samples
-  bits a column     of the rows held out: the exact log-likelihood, or a bound, (7), (20) or (34)
+  bits a column     of the same rows of DATA: the exact log-likelihood, or a bound, (7), (20) or (34)
   bits given label  with --labels, for models with labels: the bound of log p(x|label)
   bits, summed out  the same for log sum_y P(y) p(x|y), with the shares of the labels in the other rows as P(y)
 
@@ -88,7 +88,13 @@ def run(options: argparse.Namespace) -> int:
     n = min(len(held_out.x), len(others.x), MOST) if options.n is None else options.n
     if not FEWEST <= n <= len(others.x):
         raise CommandError(f"-n must be in {FEWEST}..{len(others.x)}, the rows for the floor, got {n}")
-    say(f"{DRAWS} draws of {n} samples against {len(held_out.x)} rows held out; floor: {n} other rows of data")
+    source = f"rows of {options.train}" if options.train is not None else f"other rows of {options.data}"
+    say(f"{DRAWS} draws of {n} samples against {len(held_out.x)} rows of {options.data}; floor: {n} {source}")
+    if options.train is None:
+        say(
+            f"if a model was trained on {options.data}, its numbers are too good: name the table of its training with "
+            "--train, and rows that no model has seen as DATA"
+        )
     labels = None if others.labels is None else [rng.choice(others.labels, n) for _ in range(DRAWS)]
     draws = {name: _draws(model, n, labels, rng) for name, model in models.items()}
     whole = bool((held_out.x == np.rint(held_out.x)).all())
@@ -140,7 +146,7 @@ def _parts(options: argparse.Namespace, known: Sequence[str], rng: np.random.Gen
         order = rng.permutation(len(data.x))
         parts = data.take(order[: len(order) // 2]), data.take(order[len(order) // 2 :])
     if min(len(part.x) for part in parts) < FEWEST:
-        raise CommandError(f"{data.about}: a comparison needs {FEWEST} rows held out and {FEWEST} others")
+        raise CommandError(f"{data.about}: a comparison needs {FEWEST} rows for the samples and {FEWEST} for the floor")
     return parts
 
 
