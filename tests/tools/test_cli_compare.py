@@ -36,6 +36,7 @@ def files(tmp_path_factory):
         ),
         ("other.csv", ["u", "v", "w", "kind"], np.c_[WHOLE[::-1], LABELS + 1]),
         ("few.csv", ["a", "b"], REALS[:15]),
+        ("labelled.csv", ["a", "b", "kind"], np.c_[REALS, LABELS]),
     ):
         with open(folder / name, "w", newline="") as file:
             csv.writer(file).writerows([heads, *np.asarray(x, dtype=object).tolist()])
@@ -44,6 +45,8 @@ def files(tmp_path_factory):
     scratchgen.CategoricalMixture(1, 4, smoothing=0.0, rng=0).fit(WHOLE // 2).save(folder / "sharp.npz")
     ddpm = scratchgen.DDPM(NoiseSchedule.linear(4), n_classes=2, n_levels=4, prediction="levels", **TINY)
     ddpm.fit(WHOLE, LABELS).save(folder / "ddpm.npz")
+    density = scratchgen.DDPM(NoiseSchedule.linear(4), n_classes=2, **TINY)
+    density.fit(REALS, LABELS).save(folder / "density.npz")
     score = scratchgen.ScoreSDE(n_classes=2, n_levels=4, prediction="levels", n_sample_steps=3, **TINY)
     score.fit(WHOLE, LABELS).save(folder / "sde.npz")
     scratchgen.PPCA(1).fit(WHOLE + 0.5).save(folder / "ppca.npz")
@@ -142,6 +145,24 @@ def test_bits_with_labels_are_those_of_the_metrics(folder, capsys):
         assert given == _text("bits", bits.mean(), bits.std(ddof=1) / 60**0.5)
         both = label_summed_bits(model, WHOLE, [0.5, 0.5], n_repeats=2, rng=3)
         assert summed == _text("bits", both.mean, both.row_error)
+
+
+def test_real_columns_have_bits_given_the_label_and_a_reason_for_the_row_left_out(folder, capsys):
+    out = run(capsys, "compare labelled.csv density.npz gmm.npz --labels kind --train labelled.csv")
+    rows = rows_of(out)
+    bits = -scratchgen.load("density.npz").elbo(REALS, np.random.default_rng(0), y=LABELS) / (2 * np.log(2))
+    assert rows["bits given label"] == ["-", _text("bits", bits.mean(), bits.std(ddof=1) / 60**0.5), "-"]
+    assert "bits, summed out" not in rows
+    assert "no row 'bits, summed out': it is for models of whole numbers" in " ".join(out.split())
+
+
+def test_a_density_of_whole_numbers_has_no_bits_and_a_reason(folder, capsys):
+    out = run(capsys, "compare whole.csv tables.npz ppca.npz --drop kind")
+    assert "no bits for ppca: all cells are whole numbers, and the model has a density; fit tables," in " ".join(
+        out.split()
+    )
+    assert rows_of(out)["bits a column"][2] == "-"
+    assert "no bits" not in run(capsys, "compare whole.csv tables.npz --drop kind")
 
 
 def test_data_that_are_also_in_the_training_table_have_no_ratio(folder, capsys):

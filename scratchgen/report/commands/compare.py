@@ -51,7 +51,7 @@ with all rows of DATA. Values are means over three draws, +- their standard devi
   train on samples  with --labels, for models with labels: accuracy on data of an MLP that was trained on samples
   bits a column     of the same rows of DATA: the exact log-likelihood, or a bound, (7), (20) or (34)
   bits given label  with --labels, for models with labels: the bound of log p(x|label)
-  bits, summed out  the same for log sum_y P(y) p(x|y), with the shares of the labels in the other rows as P(y)
+  bits, summed out  for whole numbers: log sum_y P(y) p(x|y), with the shares of the labels in the other rows as P(y)
 
 Columns of whole numbers keep their units, and bits are shown for models of whole numbers only (n_levels). Otherwise
 every column is divided by its standard deviation, and bits are those of a density in the units of the columns.
@@ -112,10 +112,20 @@ def run(options: argparse.Namespace) -> int:
         found.append(_train_on_samples(held_out, others, synthetic, labels, rng))
     rows = [_row(row, list(models)) for row in found]
     rows.append(["bits a column", "-", *(_bits(model, held_out, whole, options.seed) for model in models.values())])
-    if labels is not None and any(_has_bits_of_labels(model) for model in models.values()):
-        both = [_bits_of_labels(model, held_out, others, options.seed) for model in models.values()]
-        rows += [["bits given label", "-", *(given for given, _ in both)]]
-        rows += [["bits, summed out", "-", *(summed for _, summed in both)]]
+    if labels is not None and any(map(_n_classes, models.values())):
+        given = [_bits_given_labels(model, held_out, whole, options.seed) for model in models.values()]
+        rows.append(["bits given label", "-", *given])
+        if any(map(_has_label_sum, models.values())):
+            summed = [_bits_summed_out(model, held_out, others, options.seed) for model in models.values()]
+            rows.append(["bits, summed out", "-", *summed])
+        else:
+            say("no row 'bits, summed out': it is for models of whole numbers, with --set n_levels=N in `fit`")
+    densities = [name for name, model in models.items() if whole and not _has_levels(model)]
+    if densities:
+        say(
+            f"no bits for {', '.join(densities)}: all cells are whole numbers, and the model has a density; fit "
+            "tables, or vae, ddpm or sde with --set n_levels=N"
+        )
     for line in table(["", "floor", *models], rows, "l" + "r" * (1 + len(models))):
         print(line)
     return 0
@@ -213,23 +223,33 @@ def _text(metric: str, mean: float, spread: float | None) -> str:
     return " +- ".join(word.removeprefix("0") if decimals > 0 and size < 1 else word for word in words)
 
 
-def _has_bits_of_labels(model: Estimator) -> bool:
+def _has_levels(model: Estimator) -> bool:
+    """Whether the model has probabilities of whole numbers, and no density."""
+    return getattr(model, "n_levels", None) is not None
+
+
+def _has_label_sum(model: Estimator) -> bool:
     """Whether the model has probabilities of whole numbers given a label."""
-    return bool(_n_classes(model)) and getattr(model, "n_levels", None) is not None
+    return bool(_n_classes(model)) and _has_levels(model)
 
 
-def _bits_of_labels(model: Any, held_out: Data, others: Any, seed: int) -> tuple[str, str]:
-    """Bits a column given the labels, and with the labels summed out; "-" for a model that has none."""
-    if not _has_bits_of_labels(model):
-        return "-", "-"
+def _bits_given_labels(model: Estimator, data: Data, whole: bool, seed: int) -> str:
+    """Bits a column given the labels; "-" for a model without labels."""
+    return _bits(model, data, whole, seed, data.labels) if _n_classes(model) else "-"
+
+
+def _bits_summed_out(model: Any, held_out: Data, others: Any, seed: int) -> str:
+    """Bits a column with the labels summed out; "-" for a model that has none."""
+    if not _has_label_sum(model):
+        return "-"
     prior = np.bincount(others.labels, minlength=_n_classes(model)) + 1.0  # one more row, so that none is 0
     summed = label_summed_bits(model, held_out.x, prior / prior.sum(), n_repeats=2, rng=seed)
-    return _bits(model, held_out, True, seed, held_out.labels), _text("bits", summed.mean, summed.row_error)
+    return _text("bits", summed.mean, summed.row_error)
 
 
 def _bits(model: Estimator, data: Data, whole: bool, seed: int, labels: IntArray | None = None) -> str:
     """Bits a column and their standard error; "-" for a density of whole numbers."""
-    if whole and getattr(model, "n_levels", None) is None:
+    if whole and not _has_levels(model):
         return "-"
     bits = score_rows(model, data.x, seed, labels=labels).bits
     if not np.isfinite(bits).all():
