@@ -208,7 +208,7 @@ def load_state_dict(model: Model, state: Mapping[str, Array]) -> Model:
     except ValueError as error:
         raise ValueError(f"state: {error}") from error
     kept = {"n_features_in_": model.n_features_in_, "feature_names_in_": model._feature_names}
-    model.set_fitted(**kept, training_state_=training, **fitted)
+    model.set_fitted(**kept, _label_names=model._label_names, training_state_=training, **fitted)
     return model
 
 

@@ -355,4 +355,4 @@ class DiffusionModel(NetworkModel):
         shared = ("prediction", "n_levels", *of_network, "n_steps", "standardize", "rng")
         other.set_params(**{name: self._params_of_fit[name] for name in shared})  # not those of a later `set_params`
         other._check_parameters()
-        return other.set_fitted(**fitted, feature_names_in_=self._feature_names)
+        return other.set_fitted(**fitted, feature_names_in_=self._feature_names, _label_names=self._label_names)

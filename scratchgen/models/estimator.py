@@ -165,6 +165,7 @@ class Estimator(ABC):
     _fitted: ClassVar[tuple[str, ...]] = ()  # attributes that training sets and `save` writes
     n_features_in_: int = field(init=False)
     _feature_names: tuple[str, ...] | None = field(init=False)
+    _label_names: tuple[str, ...] | None = field(init=False)  # of the labels 0, 1, ...; the command line sets them
     training_state_: TrainingState | None = field(init=False)  # None after the last step
     _params_of_fit: dict[str, Any] = field(init=False)
     verbose: bool | int = False
@@ -374,7 +375,7 @@ class Estimator(ABC):
 
     def _check_names(self, fitted: dict[str, Any]) -> None:
         names = {"n_features_in_", *self._fitted}
-        if wrong := sorted((fitted.keys() - {"feature_names_in_", "training_state_"}) ^ names):
+        if wrong := sorted((fitted.keys() - {"feature_names_in_", "training_state_", "_label_names"}) ^ names):
             raise ValueError(
                 f"set_fitted must be given {', '.join(sorted(names))}; {', '.join(wrong)} "
                 f"{'is' if len(wrong) == 1 else 'are'} missing or unknown"
@@ -384,7 +385,8 @@ class Estimator(ABC):
         """Set all attributes at once, so that Ctrl-C leaves the old fit or the new one, and never a mixture of both."""
         names = attributes.pop("feature_names_in_", None)
         params = copied(self.get_params())
-        attributes = {"training_state_": None, "_feature_names": None if names is None else tuple(names)} | attributes
+        own = {"training_state_": None, "_feature_names": None if names is None else tuple(names), "_label_names": None}
+        attributes = own | attributes
         vars(self).update(attributes, _params_of_fit=params)  # `save` writes these, whatever `set_params` does later
         return self
 
@@ -423,7 +425,7 @@ class Estimator(ABC):
             raise FileExistsError(f"path {path} exists; pass overwrite=True to replace it")
         fitted = {name: getattr(self, name) for name in ("n_features_in_", *self._fitted)}
         state, names = self.training_state_, self._feature_names
-        write_model(path, type(self).__name__, self._params_of_fit, fitted, overwrite, names, state)
+        write_model(path, type(self).__name__, self._params_of_fit, fitted, overwrite, names, state, self._label_names)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -454,7 +456,7 @@ class Estimator(ABC):
         model._check_parameters()
         n_features = archive.arrays({"n_features_in_": Form(("int64",), ())})
         D = as_count(n_features["n_features_in_"], "n_features_in_")
-        names = archive.feature_names(D)
+        names, label_names = archive.feature_names(D), archive.label_names(getattr(model, "n_classes", 0))
         state = archive.training()
         of_state = {} if state is None else {f"training.{name}": form for name, form in model._state_forms(D).items()}
         archive.only({"header", "n_features_in_", *cls._fitted, *of_state, *([] if state is None else ["training"])})
@@ -464,7 +466,8 @@ class Estimator(ABC):
             arrays = archive.arrays(of_state)
             state = state._replace(arrays={name.removeprefix("training."): array for name, array in arrays.items()})
             model._check_state(state, fitted)
-        return model.set_fitted(n_features_in_=D, feature_names_in_=names, training_state_=state, **fitted)
+        kept = {"feature_names_in_": names, "_label_names": label_names, "training_state_": state}
+        return model.set_fitted(n_features_in_=D, **kept, **fitted)
 
     def _check_parameters(self) -> None:
         """Raise TypeError or ValueError for a wrong constructor argument, as far as it can be seen without data."""

@@ -1,10 +1,10 @@
 """Model files: archives of a header in JSON and one array a fitted attribute, which are read without trust.
 
 A file is an .npz archive without pickle.  Its member `header` is a JSON text with the format, the class, the
-constructor's arguments, and the names of the columns.  Before an array is read, its type and shape are compared with
-those that the arguments demand, so that a file never decides how much memory is allocated.  If the training had not
-ended, the member `training` is a JSON text with its step, the checksum of its data and its generator, and `training.*`
-are the arrays of its state.
+constructor's arguments, the names of the columns and, if there are some, those of the labels.  Before an array is read,
+its type and shape are compared with those that the arguments demand, so that a file never decides how much memory is
+allocated.  If the training had not ended, the member `training` is a JSON text with its step, the checksum of its data
+and its generator, and `training.*` are the arrays of its state.
 """
 
 import contextlib
@@ -190,8 +190,9 @@ def write_model(
     replace: bool,
     feature_names: Sequence[str] | None = None,
     state: TrainingState | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> None:
-    """Write the arguments, the fitted attributes and the column names of a model, and the state of its training."""
+    """Write the arguments, the fitted attributes and the names of a model, and the state of its training."""
     values = fitted if state is None else fitted | {f"training.{key}": value for key, value in state.arrays.items()}
     for attribute, value in values.items():
         if not _readable(value):
@@ -206,6 +207,8 @@ def write_model(
         "feature_names": None if feature_names is None else list(feature_names),
         "is_training": state is not None,  # a damaged zip directory may lose its last members
     }
+    if label_names is not None:  # no key without names, as in files of versions that knew none
+        header["label_names"] = list(label_names)
     text = json.dumps(header, allow_nan=False)
     if len(text) > LARGEST_HEADER:
         raise ValueError(
@@ -272,7 +275,7 @@ class Archive:
         header = self._header()
         self.model: str = header["class"]
         self.params: dict[str, Any] = header["params"]  # the constructor's arguments as `encode` returned them
-        self._names = header["feature_names"]
+        self._names, self._label_names = header["feature_names"], header.get("label_names")
         if header["is_training"] != ("training" in self.members):
             raise ModelFileError("training: it must be there if is_training of the header is true, and only then")
 
@@ -281,9 +284,18 @@ class Archive:
         names = self._names
         if names is None:
             return None
-        if len(names) != n_features or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        if len(names) != n_features or not _are_names(names):
             raise ModelFileError(f"feature_names: null or {n_features} different texts are needed")
         return tuple(names)
+
+    def label_names(self, n_labels: int) -> tuple[str, ...] | None:
+        """Names of the labels; None if the file has none."""
+        if self._label_names is None:
+            return None
+        names = tuple(self._label_names)
+        if not names or len(names) != n_labels or not _are_names(names):
+            raise ModelFileError(f"label_names: {n_labels} different texts are needed, or no such key")
+        return names
 
     def _json(self, name: str, longest: int) -> Any:
         """The object of a member that is a JSON text of at most so many letters."""
@@ -304,14 +316,17 @@ class Archive:
                 "params": dict(),
                 "feature_names": None | list(),
                 "is_training": bool(),
-            } if len(header) == 5 and format_ == FORMAT:
+                **rest,
+            } if format_ == FORMAT and rest.keys() <= {"label_names"} and isinstance(rest.get("label_names", []), list):
                 return dict(header)
             case {"class": str(), "params": dict()} if header.get("format", 1) != FORMAT:
                 raise ModelFileError(
                     f"header: this version reads format {FORMAT}, the file has format {header.get('format', 1)}; "
                     "fit the model again"
                 )
-        raise ModelFileError("header: it must hold format, class, params, feature_names and is_training")
+        raise ModelFileError(
+            "header: it must hold format, class, params, feature_names and is_training, and may hold label_names"
+        )
 
     def arrays(self, forms: dict[str, Form]) -> dict[str, Any]:
         """Read the arrays of these names after all of their forms were compared; arrays without axes become numbers."""
@@ -431,6 +446,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(unique := dict(pairs)) < len(pairs):
         raise ModelFileError("header: a key occurs twice")
     return unique
+
+
+def _are_names(values: Sequence[Any]) -> bool:
+    """Whether all values are texts, and different ones."""
+    return all(isinstance(value, str) for value in values) and len(set(values)) == len(values)
 
 
 def _n_brackets(text: str) -> int:

@@ -92,6 +92,11 @@ def known_names(model: Estimator) -> tuple[str, ...]:
     return () if known is None else tuple(map(str, known))
 
 
+def label_names(model: Estimator) -> tuple[str, ...]:
+    """Values of the column of labels that stand for 0, 1, ...; none if they are not known."""
+    return model._label_names or ()
+
+
 def names_of(model: Estimator) -> tuple[str, ...]:
     """Names of the columns; x0, x1, ... if they are not known."""
     return known_names(model) or tuple(f"x{d}" for d in range(model.n_features_in_))

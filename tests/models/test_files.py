@@ -82,6 +82,22 @@ def test_a_wrong_header_is_refused(saved, change, words):
         PPCA.load(saved)
 
 
+@pytest.mark.parametrize("names", ['["a"]', '["a", "a"]', '["a", 1]', "[]", "null", '"ab"'])
+def test_names_of_labels_are_one_different_text_each(names, tmp_path):
+    model, path = DDPM(NoiseSchedule.linear(4), n_classes=2, hidden=(4,), n_steps=1, rng=0), tmp_path / "model.npz"
+    model.fit(X, np.arange(40) % 2).save(path)
+    assert "label_names" not in str(np.load(path)["header"])
+    with_header(path, lambda text: np.array(text[:-1] + f', "label_names": {names}}}'))
+    with pytest.raises(ModelFileError, match=r"header: it must hold format|label_names: 2 different texts are needed"):
+        DDPM.load(path)
+
+
+def test_a_model_without_labels_has_no_names_of_them(saved):
+    with_header(saved, lambda text: np.array(text[:-1] + ', "label_names": ["a"]}'))
+    with pytest.raises(ModelFileError, match="label_names: 0 different texts are needed, or no such key"):
+        PPCA.load(saved)
+
+
 def test_a_header_too_long_to_be_read_is_not_written(tmp_path, monkeypatch):
     model = PPCA(n_components=2).fit(X)
     monkeypatch.setattr(files, "LARGEST_HEADER", 20)

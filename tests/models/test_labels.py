@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from scratchgen import DDPM, VE, NoiseSchedule, ScoreSDE, sde
+from scratchgen.export import load_state_dict, state_dict
 from scratchgen.likelihood import logsumexp
 from scratchgen.metrics import cross_fitted_bound, label_summed_bits, model_bits
 from scratchgen.models.convert import to_ddpm, to_sde
@@ -38,6 +39,17 @@ def test_labels_reach_samples_bound_and_likelihood(of_points):
     ):
         right, free, wrong = (bound(y).mean() for y in (Y, None, 1 - Y))
         assert right > free + 0.3 > wrong + 0.6
+
+
+def test_names_of_labels_stay_with_the_network_until_the_next_fit(tmp_path):
+    model = ScoreSDE(n_classes=2, n_steps=1, **SMALL).fit(POINTS, Y)
+    assert model._label_names is None
+    model._label_names = ("sick", "well")
+    model.save(tmp_path / "model.npz")
+    loaded = ScoreSDE.load(tmp_path / "model.npz")
+    copy = load_state_dict(ScoreSDE.load(tmp_path / "model.npz"), state_dict(loaded))
+    assert loaded._label_names == copy._label_names == to_ddpm(loaded, 4)._label_names == ("sick", "well")
+    assert loaded.fit(POINTS, Y)._label_names is None
 
 
 def test_guidance_mixes_the_noise_and_the_score_follows(of_points):

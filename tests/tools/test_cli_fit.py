@@ -413,6 +413,37 @@ def test_labels_train_a_model_that_draws_the_wanted_class(model, folder, capsys)
     assert np.array_equal(np.load("s.npy"), load("m.npz").sample(4, rng=0, y=[1] * 4, guidance=2))
 
 
+def test_a_label_is_drawn_by_its_name_in_the_table(folder, capsys):
+    rows = "".join(f"{i + i % 7},{'18-25' if i % 2 else 'old age'},{i % 2 + 1}\n" for i in range(60))
+    Path("ages.csv").write_text("a,age,code\n" + rows)
+    small = ["--set", "n_steps=2", "--set", "hidden=[4]"]
+    run("fit", "ddpm", "ages.csv", "--columns", "a", "--labels", "age", "-o", "age.npz", *small)
+    run("fit", "ddpm", "ages.csv", "--columns", "a", "--labels", "code", "-o", "code.npz", *small)
+    run("fit", "ddpm", "ages.csv", "--columns", "a", "--labels", "age", "-o", "three.npz", *small, "--set=n_classes=3")
+    capsys.readouterr()
+    for file, label, code in (
+        ("age.npz", "18-25", [0] * 4),
+        ("age.npz", "old age", [1] * 4),
+        ("age.npz", "1", [1] * 4),  # the number of a label, since no name is a number
+        ("age.npz", "['old age', '18-25', 1, 0]", [1, 0, 1, 0]),
+        ("age.npz", "None", None),
+        ("code.npz", "1", [0] * 4),  # the name 1, which has the number 0
+        ("three.npz", "1", [1] * 4),
+    ):
+        run("sample", file, "-n", 4, "--set", f"y={label}", "-o", "s.npy", "--force")
+        assert np.array_equal(np.load("s.npy"), load(file).sample(4, rng=0, y=code))
+    for file, label, message in (
+        ("age.npz", "young", "--set y=young: age.npz has the labels 18-25, old age; name one of them"),
+        ("age.npz", "2", "--set y=2: age.npz has the labels 18-25, old age; name one of them"),
+        ("code.npz", "0", "--set y=0: code.npz has the labels 1, 2; name one of them"),
+        ("three.npz", "young", "--set y=young: the labels of three.npz have no names, only numbers 0..2; write"),
+    ):
+        assert message in error_of(capsys, "sample", file, "--set", f"y={label}")
+    for file, line in ("age.npz", "labels 0 = 18-25, 1 = old age "), ("three.npz", "labels 0..2, without names "):
+        run("info", file)
+        assert line in words(capsys)
+
+
 def test_levels_of_tables_are_counted_and_proposed_for_others(folder, capsys):
     run("fit", "tables", "whole.csv", "-o", "t.npz")
     assert "n_levels=4, since the largest cell is 3\n" in capsys.readouterr().out

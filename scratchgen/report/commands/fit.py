@@ -276,25 +276,31 @@ def _train(model: Any, data: Data, options: argparse.Namespace, resume: bool) ->
     labels = () if data.labels is None else (data.labels,)
     weights = {} if data.weights is None else {"sample_weight": data.weights}
     last, saved_tenth, summary = time.monotonic(), 0, list[str]()
+
+    def save() -> None:
+        known = data.classes and len(data.classes) == model.n_classes  # --set n_classes may ask for more
+        model._label_names = data.classes if known else None
+        model.save(out, overwrite=True)
+
     try:
         steps = model.train(table, *labels, **weights, resume=resume)
         with closing(shown(steps, name, model._report, bool(model.verbose), summary.append)) as steps:
             for progress in steps:
                 waited, tenth = time.monotonic() - last, 10 * progress.step // progress.n_steps
                 if waited > SAVED_EVERY[1] or (waited > SAVED_EVERY[0] and saved_tenth < tenth < 10):
-                    model.save(out, overwrite=True)
+                    save()
                     last, saved_tenth = time.monotonic(), tenth
     except KeyboardInterrupt:
         state = getattr(model, "training_state_", None)
         if state is None:
             raise KeyboardInterrupt("before the first step; no file was written") from None
-        model.save(out, overwrite=True)
+        save()
         left = f"{out} holds the training of {state.step} steps; continue: {_again(options)}"
         raise KeyboardInterrupt(left) from None
     except ValueError as error:
         _raise_with_names(str(error), model, data)
         raise
-    model.save(out, overwrite=True)
+    save()
     say("".join(summary))
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from scratchgen.models.files import model_file
 from scratchgen.models.loading import load
 from scratchgen.report.options import MODEL, Commands, add_command
-from scratchgen.report.scores import kind_of, known_names, n_parameters_of
+from scratchgen.report.scores import kind_of, known_names, label_names, n_parameters_of
+from scratchgen.report.tables import listed
 from scratchgen.report.text import say
 from scratchgen.report.verbs import VERBS
 
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     lines += [
         ("arguments", ", ".join(f"{name}={value!r:.60}" for name, value in model.get_params().items())),
         ("columns", f"{model.n_features_in_}" + (f": {', '.join(known_names(model))}" if known_names(model) else "")),
+        *([("labels", _labels(model))] if getattr(model, "n_classes", 0) else []),
         ("training", _training(model)),
         ("parameters", f"{n_parameters_of(model):,}"),
         ("score", kind_of(model)),
@@ -50,6 +52,12 @@ def run(options: argparse.Namespace) -> int:
     for name, text in lines:
         say(f"  {name:12}{text}")
     return 0
+
+
+def _labels(model: Any) -> str:
+    """Numbers of the labels, and the values that they stand for."""
+    meanings = [f"{code} = {name}" for code, name in enumerate(label_names(model))]
+    return listed(meanings) if meanings else f"0..{model.n_classes - 1}, without names"
 
 
 def _training(model: Any) -> str:

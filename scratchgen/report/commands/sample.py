@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 from scratchgen.models.loading import load
 from scratchgen.report.files import check_output, write_csv, write_file, write_npy
 from scratchgen.report.options import MODEL, Commands, add_command, count, demo_extra, seed
-from scratchgen.report.scores import names_of
-from scratchgen.report.settings import add_settings, settings_of
-from scratchgen.report.tables import size_of
+from scratchgen.report.scores import label_names, names_of
+from scratchgen.report.settings import add_settings, settings_of, value_of
+from scratchgen.report.sources import is_number
+from scratchgen.report.tables import listed, size_of
+from scratchgen.report.text import CommandError
 
 OWN = ("self", "n", "rng", "return_labels", "as_frame")  # arguments of `sample` that are not for --set
 HELP = """\
@@ -28,8 +30,8 @@ Without -o the rows are printed as CSV. A .png is a grid of pictures for square 
 scatter plot for up to 8 columns; it needs matplotlib (in the checkout: pip install '.[demo]').
 
 --set takes arguments of the model's `sample`: eta=0 for DDIM, denoise_last=True, stochasticity=1 for multistep steps
-of a DDPM; stochasticity=0 and method=heun of a score SDE; y=2 for label 2, guidance=2 and guidance_in=logits of models
-with labels.
+of a DDPM; stochasticity=0 and method=heun of a score SDE; y=NAME for a label that `scratchgen info` lists, guidance=2
+and guidance_in=logits of models with labels.
 
 Example:
   scratchgen sample model.npz -n 1000 -o samples.csv
@@ -56,7 +58,13 @@ def run(options: argparse.Namespace) -> int:
         check_output(out, (".csv", ".npy", ".png"), options.force)
     model: Any = load(options.file)
     arguments = [name for name in inspect.signature(model.sample).parameters if name not in OWN]
-    settings = settings_of(options.settings, arguments, f"{type(model).__name__}.sample")
+    texts = [_with_codes(text, label_names(model), options.file) for text in options.settings]
+    settings = settings_of(texts, arguments, f"{type(model).__name__}.sample")
+    if isinstance(settings.get("y"), str) and model.n_classes:
+        raise CommandError(
+            f"--set y={settings['y']}: the labels of {options.file} have no names, only numbers "
+            f"0..{model.n_classes - 1}; write --set y=0, or fit the model again with --labels"
+        )
     if isinstance(settings.get("y"), int):
         settings["y"] = np.full(options.n, settings["y"])  # one label for all rows
     picture: Callable[..., Any] | None = None
@@ -77,3 +85,22 @@ def run(options: argparse.Namespace) -> int:
     if out is not None:
         print(f"{out}: {size_of(rows)}, drawn with seed {options.seed}")
     return 0
+
+
+def _with_codes(text: str, names: Sequence[str], file: Path) -> str:
+    """A setting y=NAME or y=[NAME, ...] with the numbers of the labels in place of their names; others unchanged."""
+    argument, _, value = text.partition("=")
+    if argument != "y" or not names or value == "None":
+        return text
+    many = value.strip().startswith("[")
+    codes = [_code(str(one), names, file) for one in (value_of("y", value) if many else [value])]
+    return f"y={codes if many else codes[0]}"
+
+
+def _code(name: str, names: Sequence[str], file: Path) -> int:
+    """Number of the label of this name; the number itself is taken only if no name is a number."""
+    if (name := name.strip()) in names:
+        return names.index(name)
+    if name in map(str, range(len(names))) and not any(map(is_number, names)):
+        return int(name)
+    raise CommandError(f"--set y={name}: {file} has the labels {listed(names)}; name one of them")
