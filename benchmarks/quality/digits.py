@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.quality import samples
 from benchmarks.quality.records import Options, Record, Unit, settings_of, trained
-from scratchgen import DDPM, PPCA, VAE, FactorAnalysis, GaussianMixture, LinearVAE, Mixture, ScoreSDE, datasets, recipes
+from scratchgen import DDPM, PPCA, VAE, FactorAnalysis, GaussianMixture, Mixture, ScoreSDE, datasets, recipes
 from scratchgen.likelihood import log_bin_mass, logsumexp
 from scratchgen.metrics import Bits, count_copies, label_summed_bits, model_bits
 from scratchgen.metrics.distances import distance_blocks, nearest_distances
@@ -264,7 +264,6 @@ def of_floor(name: str, options: Options, seed: int) -> Unit:
 REFERENCES: dict[str, Callable[[int], Any]] = {
     "ppca": lambda seed: PPCA(55, rng=seed),
     "fa": lambda seed: FactorAnalysis(40, rng=seed),
-    "linear VAE": lambda seed: LinearVAE(40, n_steps=3000, rng=seed),
     "gmm": lambda seed: GaussianMixture(80, covariance_type="diag", n_init=3, rng=seed),
 }
 

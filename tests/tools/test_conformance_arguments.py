@@ -156,7 +156,7 @@ def test_the_simplest_name_is_told():
     }
     assert compare("c", "(0)", "q", [2.0, 3.0], [1.0, 2.0], 1e-9, mistakes).diagnosis.endswith("; a")
     other = {"a; b": lambda: [2.0, 3.0], "a; c": lambda: [2.0, 3.0]}
-    assert compare("c", "(0)", "q", [2.0, 3.0], [1.0, 2.0], 1e-9, other).diagnosis.endswith("; a; b or a; c")
+    assert compare("c", "(0)", "q", [2.0, 3.0], [1.0, 2.0], 1e-9, other).diagnosis.endswith("; a; b; or: a; c")
 
 
 def test_a_mistake_of_the_e_step_must_explain_the_whole_step():
