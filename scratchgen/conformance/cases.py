@@ -23,7 +23,7 @@ from scratchgen.conformance.forward import (
     check_schedule,
 )
 from scratchgen.conformance.likelihood import check_diagonal_kl, check_gaussian_kl, check_kl
-from scratchgen.conformance.result import AT_SINGLE, NAMELESS, Check, compare, worst
+from scratchgen.conformance.result import ALSO, AT_SINGLE, NAMELESS, Check, compare, worst
 from scratchgen.conformance.returns import described, refuse_objects, several
 from scratchgen.conformance.reverse import check_ancestral_step, check_ddim_step
 from scratchgen.conformance.reverse_samplers import check_heun, check_reverse_sampler
@@ -549,8 +549,6 @@ def _marginal(case: Case) -> Check:
         case.sde.horizon,
     )
     tolerance = max(check.tolerance, SINGLE_TOLERANCE if case.dtype == "float32" else 0.0)
-    if check.residual > tolerance:
-        return check
     times, (scale_0, std_0) = case.sde.horizon * GRID, case.coefficient("marginal", 0.0)
     scale, std = np.array([case.sde.level(t) for t in times.tolist()]).T
     names = [f"t = {t:g}" for t in times], ("scale of the marginal", "std of the marginal")
@@ -563,8 +561,43 @@ def _marginal(case: Case) -> Check:
         tolerance,
         relative=True,
         labels=lambda index: ": ".join(part[i] for part, i in zip(names, index, strict=True)),
+        by_code=True,
     )
+    if check.residual > tolerance:
+        return _of_rates(case, check, times, tolerance) if same else check
     return check if same else _told(same, lambda text: f"{text}; the process is not the given sde, {case.sde}")
+
+
+def _of_rates(case: Case, check: Check, times: Array, tolerance: float) -> Check:
+    """The failed check of a right marginal with the numbers of the drift or the diffusion that does not fit it."""
+    x, t_of = np.array([[1.0, -2.0, 0.5]]), times.tolist()
+    wrong = [
+        one.diagnosis.split("; ")[0]
+        for one in (
+            compare(
+                "check_sde",
+                "(31)",
+                "the drift",
+                [case.in_time("drift", x, t)[0] for t in t_of],
+                [case.sde.drift(x, t)[0] for t in t_of],
+                tolerance,
+                labels=lambda i: f"t = {times[i[0]]:g}, x = {x[0, i[1]]:g}: the drift",
+            ),
+            compare(
+                "check_sde",
+                "(31)",
+                "the diffusion",
+                [abs(case.coefficient("diffusion", t)) for t in t_of],
+                [case.sde.diffusion(t) for t in t_of],
+                tolerance,
+                labels=lambda i: f"t = {times[i[0]]:g}: the diffusion",
+            ),
+        )
+        if not one
+    ]
+    told = (check.told_in_single() if case.dtype == "float32" else check).diagnosis
+    reason = NAMELESS if ALSO in told else told.split("; ", 1)[-1]
+    return replace(check, diagnosis="; ".join([*wrong, reason]), in_single="") if wrong else check
 
 
 def _gaussian_score(sde: LinearSDE, mean: Array, covariance: Array) -> Callable[[Array, float], Array]:

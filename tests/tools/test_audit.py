@@ -1755,6 +1755,23 @@ def test_the_marginal_is_that_of_the_given_sde():
             assert f"the process is not the given sde, {given}" in diagnosis_of(result, "marginal")
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_wrong_drift_or_diffusion_is_not_told_of_the_marginal(dtype):
+    vp = VP(0.1, 20.0)
+    right = {"sde": vp, "dtype": dtype, "marginal": vp.marginal, "drift": vp.drift, "diffusion": vp.diffusion}
+    for change, parts, reason in (
+        ({"diffusion": lambda t: vp.diffusion(t) ** 2}, "the diffusion is 20, expected 4.4", "the diffusion is g²"),
+        ({"drift": lambda x, t: -vp.drift(x, t)}, "the drift is -20, expected 20", "the drift has the wrong sign"),
+        ({"drift": lambda x, t: vp.drift(np.tanh(x), t)}, "the drift is 9.64", "no known mistake"),
+        ({"diffusion": lambda t: 1.0}, "the diffusion is 1, expected 4.47", "no known mistake"),
+        ({"marginal": lambda t: (vp.marginal(t)[0] ** 2, vp.marginal(t)[1])}, "of the marginal is", "scale is exp"),
+    ):
+        told = diagnosis_of(audit(**{**right, **change}), "marginal")
+        assert parts in told
+        assert ("of the marginal" in told) == ("marginal" in change)
+        assert reason in told
+
+
 def test_a_process_may_start_at_a_small_noise_level():
     """As VE of Song et al. (2021), std = σ_min (σ_max/σ_min)^t."""
     process = VE(0.05, 6.0)
