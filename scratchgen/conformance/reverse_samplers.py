@@ -71,13 +71,17 @@ def check_reverse_sampler(
 
     def walk(
         late: bool = False,
-        factor: float = 1.0,
+        noise_by: Callable[[float, float], float] = lambda g, h: g * np.sqrt(h),
+        power: int = 1,
+        score_by: Callable[[float], float] = lambda g: g**2,
+        rate_by: float = 1.0,
+        drift_by: float = 1.0,
+        drift_dt: bool = True,
         correct: str = "after, at s",
         churn: float = stochasticity,
         dt: float | None = None,
         plain: bool = False,
         end: bool = True,
-        root: bool = True,
         delta_of: Callable[[float], float] = lambda std: 2 * (snr * std) ** 2,
         kick: float = 2.0,
         noise_at_end: bool = False,
@@ -103,11 +107,11 @@ def check_reverse_sampler(
 
             if correct == "before, at t":
                 y = corrected(y, t)
-            weight = 0.5 * g**2 if plain else weight_of(churn) * g**2
+            weight = (0.5 if plain else weight_of(churn)) * score_by(g)
             silent = not end and s == last
             g = float(sde.diffusion(s)) if noise_at_end else g
-            size = factor * churn * g * (np.sqrt(h) if root else h) * (not silent)
-            y = y - h * (f * y - weight * shake(score(y, at))) + size * z[0]
+            size, length = churn * noise_by(g, h) * (not silent), drift_by * (h if drift_dt else 1.0)
+            y = y - length * (rate_by * f * y - weight * shake(score(y, at))) + size * z[0] ** power
             y = np.clip(y, -clip, clip)
             if correct.startswith("after"):
                 y = corrected(y, t if correct == "after, at t" else s)
@@ -116,8 +120,19 @@ def check_reverse_sampler(
     even, n = float(times[0] - times[-1]) / (len(times) - 1), len(times) - 1
     known: Mistakes = {
         "drift and g are taken at the end of a step, not at its start": lambda: walk(late=True),
-        "there is no noise": lambda: walk(factor=0.0),
-        "the noise has factor g dt, not g √dt": lambda: walk(root=False),
+        "time runs forwards: the drift has the wrong sign": lambda: walk(drift_by=-1.0),
+        "the score has the wrong sign": lambda: walk(score_by=lambda g: -(g**2)),
+        "the score is missing": lambda: walk(score_by=lambda g: 0.0),
+        "g stands where g² belongs": lambda: walk(score_by=lambda g: g),
+        "f has the wrong sign": lambda: walk(rate_by=-1.0),
+        "f x is missing": lambda: walk(rate_by=0.0),
+        "dt is missing": lambda: walk(drift_dt=False),
+        "there is no noise": lambda: walk(noise_by=lambda g, h: 0.0),
+        "the noise has factor g dt, not g √dt": lambda: walk(noise_by=lambda g, h: g * h),
+        "the noise has factor g² √dt, not g √dt": lambda: walk(noise_by=lambda g, h: g**2 * np.sqrt(h)),
+        "the noise has factor √dt: g is missing": lambda: walk(noise_by=lambda g, h: np.sqrt(h)),
+        "the noise has factor g: √dt is missing": lambda: walk(noise_by=lambda g, h: g),
+        "the noise is squared, or two draws are multiplied": lambda: walk(power=2),
         "the noise has g of the end of the step": lambda: walk(noise_at_end=True),
         "one noise is shared by all steps: that of the first": lambda: walk(one_noise=True),
         "the last step is not made": lambda: walk(steps=n - 1),

@@ -637,6 +637,55 @@ def test_a_step_of_another_scheme_gets_a_note(dtype):
         assert len(at_the_end) == len(score_at_the_end) == 1
 
 
+def changed_step(process, drift=1.0, rate=1.0, by=lambda g: g**2, dt=True, noise=lambda g, h: g * h**0.5, power=1):
+    """A step of the reverse SDE with other factors."""
+
+    def step(x, t, s, score, z):
+        f, g, h = float(process.rate(t)), float(process.diffusion(t)), t - s
+        slope = rate * f * x - by(g) * score(x, t)
+        return x - drift * (h if dt else 1.0) * slope + noise(g, h) * z**power
+
+    return step
+
+
+@pytest.mark.parametrize("process", [VP(0.1, 8.0, 1.7), SubVP(0.1, 8.0)], ids=repr)
+@pytest.mark.parametrize(
+    ("sentence", "changes"),
+    [
+        ("time runs forwards: the drift has the wrong sign", {"drift": -1.0}),
+        ("the score has the wrong sign", {"by": lambda g: -(g**2)}),
+        ("the score is missing", {"by": lambda g: 0.0}),
+        ("g stands where g² belongs", {"by": lambda g: g}),
+        ("f has the wrong sign", {"rate": -1.0}),
+        ("f x is missing", {"rate": 0.0}),
+        ("dt is missing", {"dt": False}),
+        ("the noise has factor g dt, not g √dt", {"noise": lambda g, h: g * h}),
+        ("the noise has factor g² √dt, not g √dt", {"noise": lambda g, h: g**2 * h**0.5}),
+        ("the noise has factor √dt: g is missing", {"noise": lambda g, h: h**0.5}),
+        ("the noise has factor g: √dt is missing", {"noise": lambda g, h: g}),
+        ("the noise is squared, or two draws are multiplied", {"power": 2}),
+        ("", {"by": lambda g: -(g**2.1)}),
+        ("", {"by": lambda g: g**1.1}),
+        ("", {"rate": -1.1}),
+        ("", {"drift": -0.9}),
+        ("", {"noise": lambda g, h: g * h**0.9}),
+        ("", {"noise": lambda g, h: 1.1 * g}),
+        ("", {"power": 3}),
+    ],
+)
+def test_a_mistake_of_a_step_is_named_in_a_sampler_as_well(sentence, changes, process):
+    step = changed_step(process, **changes)
+
+    def sample(x, times, z, score):
+        for i, (t, s) in enumerate(pairwise(times.tolist())):
+            x = step(x, t, s, score, z[i])
+        return x
+
+    result = audit(sde=process, sde_step=step, sde_sampler=sample)
+    assert sentence in diagnosis_of(result, "sde_step")
+    assert diagnosis_of(result, "sde_sampler").split("; ")[1:] == [sentence or "no known mistake gives these numbers"]
+
+
 def test_a_step_that_mixes_the_dimensions_fails():
     process = VP(0.1, 8.0, 1.7)
 
