@@ -148,6 +148,10 @@ def check_loss_of(
             return "the mean loss of the batch"
         return f"the loss of example {index[0]}, t = {steps[index[0]]},"
 
+    def summed(losses: Array) -> Array:
+        """The losses one by one, and their sum where the mean of the batch belongs."""
+        return np.append(losses, losses.sum()) if alone else np.full(N, np.nan)
+
     scale, total = schedule.alpha_bar[steps, None], schedule.beta_bar[steps, None]
     before = steps - 1
     others = {
@@ -155,15 +159,15 @@ def check_loss_of(
         for other, text in TARGETS.items()
         if other != kind
     }
+    over, other, factor = "it is averaged over the D dimensions, not summed", "mean", 1 / D
+    if reduction == "mean":
+        over, other, factor = "it is summed over D", "sum", float(D)
+    # D = 2 does not tell a factor of 2 from D, nor do small errors tell the Huber loss from half a square
+    factors = {over: factor, "it is half the right value": 0.5, "it is twice the right value": 2.0}
+    advice = {over: f'; pass reduction="{other}" if this is meant'}
     mistakes: Mistakes = {
-        'it is averaged over the D dimensions, not summed; pass reduction="mean" if this is meant'
-        if reduction == "sum"
-        else 'it is summed over D; pass reduction="sum" if this is meant': lambda: shown(
-            right / D if reduction == "sum" else right * D
-        ),
-        # D = 2 does not tell a factor of 2 from D, nor do small errors tell the Huber loss from half a square
-        "it is half the right value": lambda: shown(right / 2),
-        "it is twice the right value": lambda: shown(2 * right),
+        **{text + advice.get(text, ""): lambda c=c: shown(c * right) for text, c in factors.items()},  # type: ignore[misc]
+        **{f"{text}, and summed over the batch": lambda c=c: summed(c * right) for text, c in factors.items()},  # type: ignore[misc]
         "it is averaged over the examples: one value an example is expected": lambda: shown(np.full(N, right.mean())),
         **{text: every(step_of=late) for text, late in _late(call, x0, schedule.T).items()},
         "all examples have t of the first example": every(steps=np.full(N, steps[0])),
@@ -211,6 +215,7 @@ def check_loss_of(
         call.tolerance,
         mistakes,
         name_of,
+        {"it is summed over the batch, not averaged": lambda: summed(right)},
     )
 
 
@@ -800,7 +805,8 @@ def _judged(
     tolerance: float,
     mistakes: Mistakes,
     labels: Labels,
+    places: Mistakes | None = None,
 ) -> Check:
     """Compare left with right, in units by which ten times the effect of rounding is within the tolerance."""
     unit = np.maximum(1 + np.abs(right), ALLOWED * effect / tolerance)
-    return compare(name, equation, quantity, left, right, tolerance, mistakes, labels=labels, unit=unit)
+    return compare(name, equation, quantity, left, right, tolerance, mistakes, labels=labels, unit=unit, places=places)

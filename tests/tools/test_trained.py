@@ -180,6 +180,22 @@ def test_a_factor_of_two_is_not_taken_for_a_sum_over_two_dimensions(D):
     assert ("it is averaged over the D dimensions, not summed; or: it is half" in halves) == (D == 2)
 
 
+def test_a_sum_over_the_batch_is_named():
+    p = Problem(SHORT, 4)
+    for reduction, factor, text in (
+        ("sum", 1, "it is summed over the batch, not averaged"),
+        ("mean", 1 / 4, "it is summed over the batch, not averaged"),
+        ("mean", 1, "it is summed over D, and summed over the batch"),
+        ("sum", 1 / 4, "it is averaged over the D dimensions, not summed, and summed over the batch"),
+        ("sum", 2, "it is twice the right value, and summed over the batch"),
+        ("sum", 1.1, "no known mistake gives these numbers"),
+    ):
+        loss = p.cast(lambda t, x0, noise, c=factor: c * p.theirs.loss(t - 1, x0, noise).sum())
+        assert p.loss(loss, reduction=reduction).diagnosis.split("; ")[1:] == [text]
+    nearly = p.cast(lambda t, x0, noise: p.theirs.loss(t - 1, x0, noise).mean() * (1.0 if len(x0) == 1 else 4.9))
+    assert "batch, not averaged" not in p.loss(nearly).diagnosis
+
+
 def test_half_the_squares_of_small_errors_may_be_the_huber_loss():
     p = Problem(SHORT, 3)
     near = [p.net(q_sample(p.schedule, t, p.x0[[n]], p.eps[[n]]), t)[0] for n, t in enumerate((1, 2, 4, 5, 6))]
