@@ -517,6 +517,7 @@ def _check_em(
         "they are second moments about 0": lambda: moments(shares, counts, 0 * means)[1] / variance,
         "they are divided by N_k − 1": lambda: spread * (counts / (counts - 1))[:, None, None] / variance,
         "they are divided by N, not by N_k": lambda: spread * per[..., None] / variance,
+        "they are divided by N − 1, not by N_k": lambda: spread * counts[:, None, None] / (N - 1) / variance,
         "they are not divided by N_k": lambda: spread * counts[:, None, None] / variance,
         "they are standard deviations": lambda: np.sqrt(np.abs(spread)) / variance,
         "they are the precisions": lambda: np.linalg.inv(spread) / variance,

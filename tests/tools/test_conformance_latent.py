@@ -585,6 +585,8 @@ WRONG = [
     ("em", covariances_with(lambda x, r, new, old: moments_about(x, r, old, r.sum(axis=0))), "about the old means"),
     ("em", covariances_with(lambda x, r, new, old: moments_about(x, r, new, len(x))), "divided by N, not by N_k"),
     ("em", covariances_with(lambda x, r, new, old: moments_about(x, r, new, r.sum(axis=0) - 1)), "N_k − 1"),
+    ("em", covariances_with(lambda x, r, new, old: moments_about(x, r, new, len(x) - 1)), "by N − 1, not by N_k"),
+    ("em", covariances_with(lambda x, r, new, old: moments_about(x, r, new, len(x) - 2)), NAMELESS),
     ("em", covariances_with(lambda x, r, new, old: moments_about(x, r, new, 1.0)), "not divided by N_k"),
     ("em", covariances_with(lambda x, r, new, old: moments_about(x, r, 0 * new, r.sum(axis=0))), "moments about 0"),
     ("em", em_with(change=lambda a, *rest: (*a[:2], np.sqrt(np.abs(a[2])))), "they are standard deviations"),
