@@ -148,6 +148,18 @@ def print_rows(results: Sequence[tuple[Row, Check]], title: str) -> None:
     print("\n".join(table(heads, rows, "rwrrrrl", terminal_width(100))))
 
 
+def informative_first(result: Check) -> list[tuple[float, float]]:
+    """The pairs of left and right: the largest differences first, and whole numbers after others."""
+    pairs = list(zip(result.left.ravel().tolist(), result.right.ravel().tolist(), strict=False))
+
+    def rank(pair: tuple[float, float]) -> tuple[float, bool]:
+        left, right = pair
+        differ = 0.0 if left == right else abs(left - right)
+        return -differ if np.isfinite(differ) else -np.inf, right % 1 == 0
+
+    return sorted(pairs, key=rank)
+
+
 def show_one(row: Row, result: Check) -> None:
     """Print everything about one row."""
     print(f"{f'({row.name})' if row.name.isdigit() else row.name}  {row.statement}")
@@ -166,7 +178,7 @@ def show_one(row: Row, result: Check) -> None:
     print(f"checked by  scratchgen.conformance.{result.name}")
     print(f"            {result.quantity}")
     print()
-    pairs = list(zip(result.left.ravel(), result.right.ravel(), strict=False))
+    pairs = informative_first(result)
     shown = [(f"{left:.15g}", f"{right:.15g}", f"{left - right:.1e}") for left, right in pairs[:SHOWN]]
     print("\n".join(table(("left", "right", "difference"), shown, "rrr")))
     if len(pairs) > SHOWN:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scratchgen.conformance import Check
 from scratchgen.equations import BEYOND, EQUATIONS, PROPOSITIONS, slug_of, through
 from scratchgen.museum.planting import planted
 from scratchgen.report import cli
@@ -70,6 +71,18 @@ def test_verify_one_equation_in_detail(row, capsys):
     verdict, _, uses = out.partition("\nThe steps and loops in which the function runs:\n")
     assert "within the tolerance" in verdict.splitlines()[-1]
     assert [line.strip()[5:].partition(": ")[0] for line in uses.splitlines()] == list(row.used_in)
+
+
+def test_the_detailed_view_shows_the_largest_differences_and_whole_numbers_last(capsys):
+    left, right = np.array([1.0, 0.25, np.nan, 3.0, -np.inf, 0.5]), np.array([1.0, 0.25, 2.0, 3.5, -np.inf, 0.5 + 1e-9])
+    result = Check("check", "(1)", "a", left, right, np.inf, 1e-12, "wrong")
+    pairs = verify_module.informative_first(result)
+    assert np.isnan(pairs[0][0])
+    assert pairs[1:] == [(3.0, 3.5), (0.5, 0.5 + 1e-9), (0.25, 0.25), (-np.inf, -np.inf), (1.0, 1.0)]
+    cli.main(["verify", "posterior"])
+    shown = capsys.readouterr().out.partition("difference\n")[2].splitlines()[:12]
+    values = [float(line.split()[0]) for line in shown]
+    assert not set(values) & {0.0, 1.0, -1.0}
 
 
 def test_verify_of_an_equation_sees_a_fault_in_the_step_that_uses_it(capsys):
