@@ -295,13 +295,13 @@ def audit(
     vae_loss(x, logits, mean, spread) for likelihood="bernoulli", and without the last argument for a decoder_variance
     kl(mean, spread) → KL(q‖N(0, I)), (N,), nats; both may return the mean over the batch, or the sum, which gets a note
     draw_z(mean, spread, noise) → z, the reparameterised draw
-    iwae(log_weights (n, N)) → (N,), nats
+    iwae(log_weights (n, N)) → (N,), nats, also where every weight underflows
 
     e_step(x, weights, means, covariances) → responsibilities (N, K)
     m_step(x, responsibilities) → (weights, means, covariances); covariances are (K, D, D)
     mixture_log_prob(x, weights, means, covariances) → (N,), nats
 
-    discrete_kl(p, q) → KL(p‖q), nats
+    discrete_kl(p, q) → KL(p‖q), nats, also where an entry of p is 0, unless the code raises
     gaussian_kl(mean_p, cov_p, mean_q, cov_q) → nats
 
     Returns

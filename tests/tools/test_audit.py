@@ -11,6 +11,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp, rel_entr
+from scipy.stats import entropy
 
 from scratchgen import VE, VP, NoiseSchedule, SubVP, conformance, ddpm, likelihood, sde, vae
 from scratchgen.conformance import EDM, audit, given_noise
@@ -1028,6 +1030,33 @@ def test_an_e_step_that_is_wrong_at_common_points_is_not_told_of_densities_that_
     told = diagnosis_of(audit(e_step=zero_where_it_underflows), "e_step")
     assert told.endswith("they are all 0: the densities underflow")
     assert "a constant" not in told
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_weights_that_underflow_are_seen(dtype):
+    def by_the_largest(w):
+        return w.max() + np.log(np.exp(w - w.max()).mean(axis=0))
+
+    for right in by_the_largest, lambda w: logsumexp(w, axis=0) - w.dtype.type(np.log(len(w))):
+        passes(audit(dtype=dtype, iwae=right))
+    naive = audit(dtype=dtype, iwae=lambda w: np.log(np.exp(w).mean(axis=0)))
+    only(naive, ["iwae"])
+    assert "where every weight underflows (take logsumexp)" in diagnosis_of(naive, "iwae")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_probability_of_zero_is_seen_in_a_divergence(dtype):
+    def refuses_zeros(p, q):
+        if not p.all():
+            raise ValueError("p must be positive")
+        return (p * np.log(p / q)).sum()
+
+    for right in lambda p, q: rel_entr(p, q).sum(), lambda p, q: entropy(p, q), likelihood.kl_discrete, refuses_zeros:
+        passes(audit(dtype=dtype, discrete_kl=right))
+    for wrong in lambda p, q: (p * np.log(p / q)).sum(), lambda p, q: np.nansum(p * np.log(p / q)) + (p == 0).sum():
+        result = audit(dtype=dtype, discrete_kl=wrong)
+        only(result, ["discrete_kl"])
+        assert "0 log 0 is 0: take xlogy" in diagnosis_of(result, "discrete_kl")
 
 
 def test_a_ridge_in_a_density_is_named():
