@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from scratchgen.conformance.arguments import returned, takes_arrays
 from scratchgen.conformance.em import FLOORS, RIDGES, log_joint_by_inverses
-from scratchgen.conformance.result import Check, compare, worst
+from scratchgen.conformance.result import SINGLE_LIMIT, Check, compare, worst
 from scratchgen.conformance.sde import EPS, LARGEST_ERROR
 from scratchgen.mixture import Mixture
 from scratchgen.validation import Array
@@ -77,7 +77,7 @@ def check_log_prob(log_prob: Callable[[Array], ArrayLike], mixture: Mixture, x: 
         Tolerance 2e-14, or the rounding of a right computation if that is larger.
     """
     near = _log_prob_at(log_prob, mixture, with_far_points(mixture, x), "")
-    if not near:
+    if near.residual > max(near.tolerance, SINGLE_LIMIT):
         return near
     far = with_far_points(mixture, x[:0], UNDERFLOWS)
     return worst(near, _log_prob_at(log_prob, mixture, far, ", where every density underflows (sum in logarithms),"))

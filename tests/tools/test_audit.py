@@ -1000,9 +1000,11 @@ def test_a_variance_of_zero_at_the_last_step_is_told_the_options():
             audit(betas=SHORT, step=lambda t, x, e, z: x, variance=table)
 
 
-def test_densities_that_underflow_are_seen():
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_densities_that_underflow_are_seen(dtype):
     with np.errstate(divide="ignore", invalid="ignore"):
         result = audit(
+            dtype=dtype,
             e_step=lambda x, *s: densities(x, *s) / densities(x, *s).sum(axis=1, keepdims=True),
             mixture_log_prob=lambda x, *s: np.log(densities(x, *s).sum(axis=1)),
         )
