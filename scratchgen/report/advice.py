@@ -10,9 +10,9 @@ from scratchgen.models.categorical_mixture import CategoricalMixture
 from scratchgen.models.gaussian_mixture import GaussianMixture
 from scratchgen.models.linear_gaussian import PPCA, LinearGaussianModel
 from scratchgen.models.network_model import NetworkModel
-from scratchgen.report.moments import correlations, covariance_of, moments
+from scratchgen.report.moments import correlations, covariance_of, moments, varies
 from scratchgen.report.scores import Score
-from scratchgen.report.tables import Data
+from scratchgen.report.tables import Data, listed, option
 from scratchgen.validation import Array, weighted_rows
 
 TOO_WIDE = 2.0  # standard deviation of a column of samples over that of the data, from which there is advice
@@ -48,6 +48,26 @@ def on_columns(model: object, data: Data) -> Iterator[str]:
             yield from _on_tables(model, data)
         case LinearGaussianModel():
             yield from _on_factors(model, data)
+
+
+def on_samples(data: Data, samples: Array) -> Iterator[str]:
+    """Advice for a model whose samples, (M, D), differ from the data in a way that the user may not expect."""
+    yield from _on_constant_columns(data, samples)
+
+
+def _on_constant_columns(data: Data, samples: Array) -> Iterator[str]:
+    """Columns that never vary in the data, and vary in samples: one variance for all columns, or smoothing."""
+    constant = ~varies(data)
+    names = [name for name, never in zip(data.names, constant, strict=True) if never]
+    drawn = samples[:, constant]
+    if (np.ptp(drawn, axis=0) > 0).any():
+        spread = drawn.std(axis=0)
+        d = int(spread.argmax())
+        never, them = ("never varies", "it") if len(names) == 1 else ("never vary", "them")
+        yield (
+            f"{listed(names)} {never} in the data, but samples of {names[d]!r} have a standard deviation of "
+            f"{spread[d]:.2g}; leave {them} out with --drop {option(names)}"
+        )
 
 
 def _on_gaussians(model: GaussianMixture, data: Data) -> Iterator[str]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from scratchgen.em import sample_moments
-from scratchgen.models.estimator import Estimator
 from scratchgen.report.tables import Data
 from scratchgen.validation import Array, weighted_rows
 
@@ -16,20 +15,20 @@ SAMPLES = 1000
 MOST_COLUMNS = 2000  # of correlations
 
 
-def samples_beside(model: Estimator, data: Data, seed: int) -> Iterator[str]:
+def samples_of(model: Any, data: Data, seed: int) -> Array:
+    """Samples, (SAMPLES, D); with labels of random rows if the data have labels."""
+    rng = np.random.default_rng(seed)
+    given = {} if data.labels is None else {"y": data.labels[rng.integers(len(data.labels), size=SAMPLES)]}
+    return np.asarray(model.sample(SAMPLES, rng=rng, **given))
+
+
+def samples_beside(samples: Array, data: Data) -> Iterator[str]:
     """Lines: the columns whose mean and standard deviation, and the pair whose correlation, samples miss most.
 
-    Columns that never vary in the data are left out, and correlations too if values are missing.  Samples of a DDPM
-    with labels have labels of random rows.
+    Columns that never vary in the data are left out, and correlations too if values are missing.
     """
-    yield f"{SAMPLES} samples, beside the rows of training:"
-    try:
-        samples = _draw(model, data, np.random.default_rng(seed))
-    except ArithmeticError as error:
-        yield f"  none: {error}"
-        return
     mean, std = moments(data.x, data.weights)
-    vary = std > 0
+    vary = varies(data)
     names, x, samples = (
         [name for name, seen in zip(data.names, vary, strict=True) if seen],
         data.x[:, vary],
@@ -49,11 +48,11 @@ def samples_beside(model: Estimator, data: Data, seed: int) -> Iterator[str]:
         yield f"  correlation  off by at most {lost[i, j]:.2f} ({names[i]} and {names[j]})"
 
 
-def _draw(model: Any, data: Data, rng: np.random.Generator) -> Array:
-    """Samples, (SAMPLES, D); with labels of random rows if the data have labels."""
-    if data.labels is None:
-        return np.asarray(model.sample(SAMPLES, rng=rng))
-    return np.asarray(model.sample(SAMPLES, rng=rng, y=data.labels[rng.integers(len(data.labels), size=SAMPLES)]))
+def varies(data: Data) -> Array:
+    """Whether the values of each column, (D,), that are not missing and have a weight are more than one."""
+    rows, _ = weighted_rows(data.x, data.weights)
+    different: Array = np.nanmax(rows, axis=0) > np.nanmin(rows, axis=0)
+    return different
 
 
 def moments(x: Array, weights: Array | None) -> tuple[Array, Array]:

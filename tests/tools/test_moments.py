@@ -5,18 +5,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from scratchgen.report.moments import SAMPLES, samples_beside
+from scratchgen.report import advice
+from scratchgen.report.commands import fit
+from scratchgen.report.moments import SAMPLES, samples_beside, samples_of
 from scratchgen.report.tables import Data
 
 NAMES = ("a", "b", "c")
 
 
 def lines(samples, x, weights=None, labels=None):
-    """Lines about a model that draws `samples`, (M, D), for rows x, (N, D)."""
-    model = SimpleNamespace(sample=lambda n, rng, **given: samples)
-    first, *rest = samples_beside(model, Data(x, NAMES[: x.shape[1]], True, labels, (), weights, None, ""), 0)
-    assert first == f"{SAMPLES} samples, beside the rows of training:"
-    return [line.split(maxsplit=1) for line in rest]
+    """Lines about `samples`, (M, D), for rows x, (N, D)."""
+    return [line.split(maxsplit=1) for line in samples_beside(samples, table(x, weights, labels))]
+
+
+def table(x, weights=None, labels=None):
+    return Data(x, NAMES[: x.shape[1]], True, labels, (), weights, None, "")
 
 
 def draw(seed, n=50, D=3):
@@ -63,8 +66,7 @@ def test_samples_of_labels_have_the_shares_of_the_rows():
         seen.append(y)
         return draw(1, n)
 
-    data = Data(draw(0), NAMES, True, labels, ("no", "yes"), None, None, "")
-    assert len(list(samples_beside(SimpleNamespace(sample=sample), data, 0))) == 4
+    assert samples_of(SimpleNamespace(sample=sample), table(draw(0), labels=labels), 0).shape == (SAMPLES, 3)
     assert seen[0].shape == (SAMPLES,)
     assert abs(seen[0].mean() - 0.8) < 6 * (0.8 * 0.2 / SAMPLES) ** 0.5
 
@@ -73,6 +75,23 @@ def test_samples_that_are_not_finite_are_no_crash():
     def sample(n, rng):
         raise ArithmeticError("sample is not finite")
 
-    data = Data(draw(0), NAMES, True, None, (), None, None, "")
-    _, line = samples_beside(SimpleNamespace(sample=sample), data, 0)
+    first, line = fit._about_samples(SimpleNamespace(sample=sample), table(draw(0)), 0)
+    assert first == f"{SAMPLES} samples, beside the rows of training:"
     assert line == "  none: sample is not finite"
+
+
+def test_a_constant_column_that_varies_in_samples_is_named():
+    """The samples of a constant column are constant in a model that learns its variance of 0."""
+    x, samples = draw(0), draw(1, 400)
+    x[:, 1] = 0.1  # its standard deviation is 1e-17 by rounding
+    (line,) = advice.on_samples(table(x), samples)
+    assert line == (
+        f"b never varies in the data, but samples of 'b' have a standard deviation of {samples[:, 1].std():.2g}; leave "
+        "it out with --drop b"
+    )
+    x[:, 0] = 7.0
+    assert next(advice.on_samples(table(x), samples)).startswith("a, b never vary in the data, but samples of 'a'")
+    x[:, 0], samples[:, 1] = draw(2)[:, 0], 0.1
+    assert not list(advice.on_samples(table(x), samples))
+    assert "(b)" not in str(lines(samples, x))
+    assert not list(advice.on_samples(table(draw(0)), draw(1)))

@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from scratchgen.models.network_model import NetworkModel
 from scratchgen.models.progress import shown
 from scratchgen.report import advice
 from scratchgen.report.files import check_output
-from scratchgen.report.moments import samples_beside
+from scratchgen.report.moments import SAMPLES, samples_beside, samples_of
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
 from scratchgen.report.scores import is_exact, kind_of, n_parameters_of, score_rows
 from scratchgen.report.settings import add_settings, settings_of
@@ -343,8 +344,20 @@ def _summarize(model: Estimator, data: Data, held_out: Data | None, options: arg
         say(f"  validation  {validation.text()}")
         if isinstance(model, NetworkModel):
             hints += advice.on_scores(model, training, validation)
-    for line in [*samples_beside(model, data, options.seed), *hints]:
+    for line in [*_about_samples(model, data, options.seed), *hints]:
         say(line)
     print(f"Next:\n  scratchgen sample {out} -n 1000 -o samples.csv")
     print(f"  scratchgen score {out} {shlex.join(words_of(options))}")
     print(f"  scratchgen info {out}", flush=True)
+
+
+def _about_samples(model: Estimator, data: Data, seed: int) -> Iterator[str]:
+    """Lines about samples beside the rows of training, and the advice that they show."""
+    yield f"{SAMPLES} samples, beside the rows of training:"
+    try:
+        samples = samples_of(model, data, seed)
+    except ArithmeticError as error:
+        yield f"  none: {error}"
+        return
+    yield from samples_beside(samples, data)
+    yield from advice.on_samples(data, samples)
