@@ -554,7 +554,7 @@ class StandardizedEstimator(Estimator):
                 f"x must vary, but every column is constant (n_samples={len(x)}); pass other data or standardize=False"
             )
         if not one_scale:
-            check_varies(x, "drop it, or pass standardize='global' or False")
+            check_varies(x, "drop it, or, if all columns have one unit, pass standardize='global' or False")
         mean = x.mean(axis=0, dtype=np.float64)
         squares = sum(((x[rows] - mean) ** 2).sum(axis=0) for rows in blocks(len(x), D))
         variances = np.asarray(squares / len(x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import compress
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from scratchgen.validation import Array, weighted_rows
 TOO_WIDE = 2.0  # standard deviation of a column of samples over that of the data, from which there is advice
 LOST = 0.3  # distance of a correlation of the model from that of the data, from which there is advice
 FALSE_ALARM = 0.01  # probability that a correlation of independent columns is taken for one that the model lost
+FAR = 0.3  # standard deviations by which the mean of samples is off, from which there is advice
+UNLIKE = 1.4  # ratio of standard deviations, or its inverse, from which there is advice
+CHANCE = 4.0  # standard errors of a variance of samples, below which its ratio is no sign of a fault
+UNITS = 10  # ratio of the largest and the smallest standard deviation of columns in one unit
 MEMORISED = 0.5  # nats a column by which the validation bound is below the training bound of a model that memorises
 
 
@@ -50,15 +55,45 @@ def on_columns(model: object, data: Data) -> Iterator[str]:
             yield from _on_factors(model, data)
 
 
-def on_samples(data: Data, samples: Array) -> Iterator[str]:
+def on_samples(model: object, data: Data, samples: Array) -> Iterator[str]:
     """Advice for a model whose samples, (M, D), differ from the data in a way that the user may not expect."""
+    if isinstance(model, NetworkModel):
+        yield from _on_moments(model, data, samples)
     yield from _on_constant_columns(data, samples)
+
+
+def _on_moments(model: NetworkModel, data: Data, samples: Array) -> Iterator[str]:
+    """A network whose samples have another mean or standard deviation in a column.
+
+    The variance of M samples of fourth moment κσ⁴ has the relative standard error √((κ − 1)/M), which is large for
+    rare values.
+    """
+    vary = varies(data)
+    if not vary.any():
+        return
+    x, samples, names = data.x[:, vary], samples[:, vary], list(compress(data.names, vary))
+    mean, std = moments(x, data.weights)
+    kurtosis = (((x - mean) / std) ** 4).mean(axis=0)
+    errors, ratios = np.abs(samples.mean(axis=0) - mean) / std, samples.std(axis=0) / std
+    wrong = np.abs(ratios**2 - 1) > CHANCE * np.sqrt((kurtosis - 1) / len(samples))
+    far = np.maximum(errors / FAR, np.where(wrong, np.abs(np.log(np.maximum(ratios, 1e-9))) / np.log(UNLIKE), 0))
+    if far.max() <= 1:
+        return
+    d = int(far.argmax())
+    if model.n_levels is None and model.standardize is not True and std.max() > UNITS * std.min():
+        remedy = f"the columns have different units: leave --set standardize={model.standardize} out"
+    else:
+        remedy = f"train longer, with --set n_steps={2 * model.n_steps_} for example, or take another model"
+    yield (
+        f"samples of {names[d]!r} are far from the data: mean off by {errors[d]:.2g} standard deviations, sd ratio "
+        f"{ratios[d]:.3g}; {remedy}"
+    )
 
 
 def _on_constant_columns(data: Data, samples: Array) -> Iterator[str]:
     """Columns that never vary in the data, and vary in samples: one variance for all columns, or smoothing."""
     constant = ~varies(data)
-    names = [name for name, never in zip(data.names, constant, strict=True) if never]
+    names = list(compress(data.names, constant))
     drawn = samples[:, constant]
     if (np.ptp(drawn, axis=0) > 0).any():
         spread = drawn.std(axis=0)

@@ -154,13 +154,14 @@ def test_a_constant_column_is_an_error_that_names_the_column_and_the_remedy(new,
 
 
 def test_a_column_that_is_constant_but_for_rounding_is_reported_as_such():
-    message = r"column 1 is constant, but for rounding beside 1e\+06; drop it, or pass standardize='global' or False$"
+    remedy = "drop it, or, if all columns have one unit, pass standardize='global' or False$"
+    message = rf"column 1 is constant, but for rounding beside 1e\+06; {remedy}"
     for name in "rounding", "rounding of float32":
         with pytest.raises(ValueError, match=message):
             MODELS["DDPM"]().fit(CONSTANT[name])
         with pytest.raises(ValueError, match=r"column 1 is constant, but for rounding beside 1e\+06; drop it$"):
             FactorAnalysis(1).fit(CONSTANT[name])
-    with pytest.raises(ValueError, match=r"column 1 is constant; drop it, or pass standardize='global' or False$"):
+    with pytest.raises(ValueError, match=f"column 1 is constant; {remedy}"):
         MODELS["DDPM"]().fit(CONSTANT["seven"])
     MODELS["DDPM"]().fit(with_column(1e6 + 1e-6 * np.arange(40)))  # 4e-5 beside 1e6 is no rounding in float64
 

@@ -521,7 +521,10 @@ ERRORS = {
         "fit gmm flat.csv -o n.npz",
         "vary, but flat, b c never does; leave it out with --drop 'flat,b c'",
     ),
-    "a constant column of a network": ("fit vae flat.csv -o n.npz", "'flat,b c', or pass --set standardize=global"),
+    "a constant column of a network": (
+        "fit vae flat.csv -o n.npz",
+        "'flat,b c', or, if all columns have one unit, pass --set standardize=global",
+    ),
     "a fill value": ("fit gmm fill.csv -o n.npz", "would overflow, but line 3, column 'b', is 1e+99; drop fill values"),
     "a fill value in an array": ("fit gmm fill.npy -o n.npz", "but row 1, column 'x1', is 1e+99; drop fill values"),
     "no names": (

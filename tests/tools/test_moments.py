@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import scratchgen
 from scratchgen.report import advice
 from scratchgen.report.commands import fit
 from scratchgen.report.moments import SAMPLES, samples_beside, samples_of
@@ -84,14 +85,58 @@ def test_a_constant_column_that_varies_in_samples_is_named():
     """The samples of a constant column are constant in a model that learns its variance of 0."""
     x, samples = draw(0), draw(1, 400)
     x[:, 1] = 0.1  # its standard deviation is 1e-17 by rounding
-    (line,) = advice.on_samples(table(x), samples)
+    (line,) = advice.on_samples(None, table(x), samples)
     assert line == (
         f"b never varies in the data, but samples of 'b' have a standard deviation of {samples[:, 1].std():.2g}; leave "
         "it out with --drop b"
     )
     x[:, 0] = 7.0
-    assert next(advice.on_samples(table(x), samples)).startswith("a, b never vary in the data, but samples of 'a'")
+    assert next(advice.on_samples(None, table(x), samples)).startswith(
+        "a, b never vary in the data, but samples of 'a'"
+    )
     x[:, 0], samples[:, 1] = draw(2)[:, 0], 0.1
-    assert not list(advice.on_samples(table(x), samples))
+    assert not list(advice.on_samples(None, table(x), samples))
     assert "(b)" not in str(lines(samples, x))
-    assert not list(advice.on_samples(table(draw(0)), draw(1)))
+    assert not list(advice.on_samples(None, table(draw(0)), draw(1)))
+
+
+def network(**given):
+    """A model whose arguments the advice names."""
+    model = scratchgen.DDPM(**given)
+    model.n_steps_ = 300
+    return model
+
+
+def test_samples_of_a_network_far_from_the_data_get_a_remedy():
+    x = np.random.default_rng(0).standard_normal((500, 3)) * [1.0, 1.0, 1e5]
+    good = np.random.default_rng(1).standard_normal((1000, 3)) * [1.0, 1.0, 1e5]
+    longer = "train longer, with --set n_steps=600 for example"
+    for shift, factor, told, remedy in (
+        ([0, 0, 0], [1, 1, 1], False, ""),
+        ([0.5, 0, 0], [1, 1, 1], True, longer),
+        ([0, 0, 0], [0.6, 1, 1], True, longer),
+        ([0, 0, 0], [1.6, 1, 1], True, longer),
+        ([0, 0, 0], [0, 1, 1], True, longer),
+    ):
+        lines = list(advice.on_samples(network(), table(x), good * factor + shift))
+        assert len(lines) == told, (shift, factor)
+        assert all(line.startswith("samples of 'a' are far from") and remedy in line for line in lines)
+    for standardize, data, remedy in (
+        ("global", x, "; the columns have different units: leave --set standardize=global out"),
+        (False, x, "; the columns have different units: leave --set standardize=False out"),
+        ("global", x * [1, 1, 1e-5], longer),
+    ):
+        (line,) = advice.on_samples(network(standardize=standardize), table(data), data + np.array([0.5, 0, 0]))
+        assert remedy in line
+    assert not list(advice.on_samples(network(), table(np.full((9, 3), 2.0)), np.full((9, 3), 2.0)))
+    assert not list(
+        advice.on_samples(None, table(x), good + np.array([0.5, 0, 0]))
+    )  # a model by EM has advice of its own
+
+
+def test_a_rare_value_that_few_samples_have_is_no_fault():
+    """One row of 500 is 100: the standard deviation of samples without it is a tenth."""
+    x = np.random.default_rng(0).standard_normal((500, 2))
+    samples = np.random.default_rng(1).standard_normal((1000, 2))
+    x[0, 0] = 100
+    assert not list(advice.on_samples(network(), table(x), samples))

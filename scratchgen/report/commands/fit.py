@@ -309,7 +309,11 @@ def _raise_with_names(text: str, model: Estimator, data: Data) -> None:
     """Raise the error of a training with names of constant columns or the line of a cell, if it has their numbers."""
     constant = [name for name, column in zip(data.names, data.x.T, strict=True) if (column == column[0]).all()]
     if "is constant" in text and constant:
-        own = ", or pass --set standardize=global" if "standardize" in model.get_params() else ""
+        own = (
+            ", or, if all columns have one unit, pass --set standardize=global"
+            if "standardize" in model.get_params()
+            else ""
+        )
         raise CommandError(
             f"columns must vary, but {listed(constant)} never does; leave it out with --drop {option(constant)}{own}"
         )
@@ -360,4 +364,4 @@ def _about_samples(model: Estimator, data: Data, seed: int) -> Iterator[str]:
         yield f"  none: {error}"
         return
     yield from samples_beside(samples, data)
-    yield from advice.on_samples(data, samples)
+    yield from advice.on_samples(model, data, samples)
