@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -84,6 +84,18 @@ def n_parameters_of(model: Estimator) -> int:
         return int(fitted.n_parameters_)
     names = ("parameters_", "encoder_", "decoder_", "log_variance_")
     return sum(getattr(fitted, name).size for name in names if hasattr(fitted, name))
+
+
+def left_early(model: Estimator, file: object) -> str:
+    """What the user should know about the file of a training that has not ended; empty for one that has."""
+    state, fitted = model.training_state_, cast(Any, model)
+    if state is None:
+        return ""
+    n = fitted.n_steps_ if hasattr(fitted, "n_steps_") else f"at most {fitted.max_iter}"
+    return (
+        f"{file} holds a training that was left after {state.step} of {n} steps; scratchgen fit with the same "
+        "arguments and --resume continues it"
+    )
 
 
 def known_names(model: Estimator) -> tuple[str, ...]:

@@ -870,7 +870,20 @@ def test_ctrl_c_leaves_a_training_that_resumes_to_the_same_bytes(name, folder, m
     assert line.startswith(f"scratchgen: interrupted, m.npz holds the training of {step} steps; continue: scratchgen ")
     again = shlex.split(line.split("continue: scratchgen ")[1])
     assert again[-1] == "--resume"
+    left = f"m.npz holds a training that was left after {step} of {'at most 40' if settings is em else 20} steps; "
+    left += "scratchgen fit with the same arguments and --resume continues it"
+    capsys.readouterr()
+    assert error_of(capsys, "sample", "m.npz", "-n", 2, status=0) == f"scratchgen: {left}"
+    for command in ["score", "m.npz", "mine.csv"], ["info", "m.npz"]:
+        run(*command)
+        text = " ".join(capsys.readouterr().out.split())
+        assert left in text
+        assert "raise max_iter" not in text
     run(*again)
+    run("score", "m.npz", "mine.csv")
+    run("sample", "m.npz", "-n", 2)
+    out, error = capsys.readouterr()
+    assert "was left" not in out + error
     run(*words, "n.npz")
     first, second = load("m.npz"), load("n.npz")
     assert first.training_state_ is None

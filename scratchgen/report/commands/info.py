@@ -9,7 +9,7 @@ from typing import Any
 from scratchgen.models.files import model_file
 from scratchgen.models.loading import load
 from scratchgen.report.options import MODEL, Commands, add_command
-from scratchgen.report.scores import kind_of, known_names, label_names, n_parameters_of
+from scratchgen.report.scores import kind_of, known_names, label_names, left_early, n_parameters_of
 from scratchgen.report.tables import listed
 from scratchgen.report.text import say
 from scratchgen.report.verbs import VERBS
@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
     ]
     for name, text in lines:
         say(f"  {name:12}{text}")
+    if unfinished := left_early(model, options.file):
+        say(unfinished)
     return 0
 
 
@@ -64,7 +66,8 @@ def _training(model: Any) -> str:
     """Length of the training in words."""
     if not hasattr(model, "losses_"):
         found = "closed form" if model.n_iter_ == 0 else f"{model.n_iter_} iterations of EM"
-        end = "converged" if model.converged_ else "not converged: raise max_iter"
+        stopped = "left early, see below" if model.training_state_ else "not converged: raise max_iter"
+        end = "converged" if model.converged_ else stopped
         return f"{found}, {end}; bound {model.lower_bounds_[-1]:.4f} nats"
     steps = f"{len(model.losses_)} of {model.n_steps_} steps"
     last = model.losses_[-100:]

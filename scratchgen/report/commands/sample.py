@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from scratchgen.models.loading import load
+from scratchgen.models.progress import say_on_stderr
 from scratchgen.report.files import check_output, write_csv, write_file, write_npy
 from scratchgen.report.options import MODEL, Commands, add_command, count, demo_extra, seed
-from scratchgen.report.scores import label_names, names_of
+from scratchgen.report.scores import label_names, left_early, names_of
 from scratchgen.report.settings import add_settings, settings_of, value_of
 from scratchgen.report.sources import is_number
 from scratchgen.report.tables import listed, size_of
-from scratchgen.report.text import CommandError
+from scratchgen.report.text import CommandError, one_line
 
 OWN = ("self", "n", "rng", "return_labels", "as_frame")  # arguments of `sample` that are not for --set
 HELP = """\
@@ -57,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
     if out is not None:
         check_output(out, (".csv", ".npy", ".png"), options.force)
     model: Any = load(options.file)
+    if unfinished := left_early(model, options.file):
+        say_on_stderr(one_line(f"scratchgen: {unfinished}"))  # standard output may be the table
     arguments = [name for name in inspect.signature(model.sample).parameters if name not in OWN]
     texts = [_with_codes(text, label_names(model), options.file) for text in options.settings]
     settings = settings_of(texts, arguments, f"{type(model).__name__}.sample")

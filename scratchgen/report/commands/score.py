@@ -10,7 +10,7 @@ import numpy as np
 from scratchgen.models.loading import load
 from scratchgen.report.files import check_output, write_csv, write_npy
 from scratchgen.report.options import MODEL, Commands, add_command, add_data_options, choice_of, seed
-from scratchgen.report.scores import kind_of, known_names, score_rows
+from scratchgen.report.scores import kind_of, known_names, left_early, score_rows
 from scratchgen.report.tables import option, read
 from scratchgen.report.text import CommandError, say
 
@@ -63,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
         )
     score = score_rows(model, data.x, options.seed, data.weights, data.labels)
     say(data.about)
+    if unfinished := left_early(model, options.file):
+        say(unfinished)
     say(f"{kind_of(model)}{', given the labels' if data.labels is not None else ''}:\n  {score.text()}")
     if score.discrete:
         say("  (of a probability of whole numbers)")
