@@ -16,13 +16,16 @@ from scratchgen.report.scores import Score
 from scratchgen.report.tables import Data, listed, option
 from scratchgen.validation import Array, weighted_rows
 
-TOO_WIDE = 2.0  # standard deviation of a column of samples over that of the data, from which there is advice
+TOO_WIDE = (
+    1.4  # standard deviation of samples over that of the data, from which there is advice (1/1.4 for networks too)
+)
 LOST = 0.3  # distance of a correlation of the model from that of the data, from which there is advice
 FALSE_ALARM = 0.01  # probability that a correlation of independent columns is taken for one that the model lost
 FAR = 0.3  # standard deviations by which the mean of samples is off, from which there is advice
-UNLIKE = 1.4  # ratio of standard deviations, or its inverse, from which there is advice
 CHANCE = 4.0  # standard errors of a variance of samples, below which its ratio is no sign of a fault
 UNITS = 10  # ratio of the largest and the smallest standard deviation of columns in one unit
+FEW = 5  # most different values of a column that may be codes
+OUTSIDE = 0.05  # share of the samples beyond the smallest or largest row, from which there is advice
 MEMORISED = 0.5  # nats a column by which the validation bound is below the training bound of a model that memorises
 
 
@@ -60,6 +63,37 @@ def on_samples(model: object, data: Data, samples: Array) -> Iterator[str]:
     if isinstance(model, NetworkModel):
         yield from _on_moments(model, data, samples)
     yield from _on_constant_columns(data, samples)
+    if getattr(model, "n_levels", None) is None:  # the model draws real numbers
+        few = [1 < len(np.unique(column[~np.isnan(column)])) <= FEW < len(column) / 4 for column in data.x.T]
+        yield from _on_few_values(list(compress(data.names, few)), data)
+        yield from _on_ranges(varies(data) & ~np.array(few), data, samples)
+
+
+def _on_few_values(names: list[str], data: Data) -> Iterator[str]:
+    """Columns of 2 to 5 different values, such as 0 and 1, beside real numbers."""
+    if names:
+        n = len(np.unique(data.x[:, data.names.index(names[0])]))
+        whole = ((data.x == np.floor(data.x)) & (data.x >= 0)).all()
+        other = "fit tables" if whole else "name a column of classes with --labels of fit ddpm or fit sde"
+        yield f"{names[0]!r} has {n} different values, but the model draws real numbers: round its samples, or {other}"
+
+
+def _on_ranges(chosen: Array, data: Data, samples: Array) -> Iterator[str]:
+    """The column, of the `chosen` ones, (D,), of which most samples are outside the range of the rows, on one side.
+
+    One side of N rows misses 1/N of their law on average, and more than 10/N with the probability exp(−10).
+    """
+    rows, weights = weighted_rows(data.x, data.weights)
+    low, high = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)
+    chosen = chosen & (samples.std(axis=0) <= TOO_WIDE * moments(data.x, data.weights)[1])  # another line names those
+    outside = np.where(chosen, [(samples < low).mean(axis=0), (samples > high).mean(axis=0)], 0)
+    side, d = (int(place) for place in np.unravel_index(outside.argmax(), outside.shape))
+    share = outside[side, d]
+    if share > max(OUTSIDE, 10 * (weights @ weights) / weights.sum() ** 2):
+        positive = f"if {data.names[d]!r} is never negative, take its logarithm before fit"
+        remedy = positive if low[d] > 0 else "more components, more steps or another model may follow its shape"
+        edge = f"above the largest row ({high[d]:g})" if side else f"below the smallest row ({low[d]:g})"
+        yield f"range: {share:.0%} of the samples of {data.names[d]!r} are {edge}; {remedy}"
 
 
 def _on_moments(model: NetworkModel, data: Data, samples: Array) -> Iterator[str]:
@@ -76,7 +110,7 @@ def _on_moments(model: NetworkModel, data: Data, samples: Array) -> Iterator[str
     kurtosis = (((x - mean) / std) ** 4).mean(axis=0)
     errors, ratios = np.abs(samples.mean(axis=0) - mean) / std, samples.std(axis=0) / std
     wrong = np.abs(ratios**2 - 1) > CHANCE * np.sqrt((kurtosis - 1) / len(samples))
-    far = np.maximum(errors / FAR, np.where(wrong, np.abs(np.log(np.maximum(ratios, 1e-9))) / np.log(UNLIKE), 0))
+    far = np.maximum(errors / FAR, np.where(wrong, np.abs(np.log(np.maximum(ratios, 1e-9))) / np.log(TOO_WIDE), 0))
     if far.max() <= 1:
         return
     d = int(far.argmax())

@@ -83,7 +83,7 @@ def test_samples_that_are_not_finite_are_no_crash():
 
 def test_a_constant_column_that_varies_in_samples_is_named():
     """The samples of a constant column are constant in a model that learns its variance of 0."""
-    x, samples = draw(0), draw(1, 400)
+    x, samples = draw(0), draw(0)[np.arange(400) % 50]
     x[:, 1] = 0.1  # its standard deviation is 1e-17 by rounding
     (line,) = advice.on_samples(None, table(x), samples)
     assert line == (
@@ -94,10 +94,10 @@ def test_a_constant_column_that_varies_in_samples_is_named():
     assert next(advice.on_samples(None, table(x), samples)).startswith(
         "a, b never vary in the data, but samples of 'a'"
     )
-    x[:, 0], samples[:, 1] = draw(2)[:, 0], 0.1
+    x[:, 0], samples[:, 1] = samples[:50, 0], 0.1
     assert not list(advice.on_samples(None, table(x), samples))
     assert "(b)" not in str(lines(samples, x))
-    assert not list(advice.on_samples(None, table(draw(0)), draw(1)))
+    assert not list(advice.on_samples(None, table(draw(0)), draw(0)))
 
 
 def network(**given):
@@ -140,3 +140,44 @@ def test_a_rare_value_that_few_samples_have_is_no_fault():
     samples = np.random.default_rng(1).standard_normal((1000, 2))
     x[0, 0] = 100
     assert not list(advice.on_samples(network(), table(x), samples))
+
+
+def test_samples_beyond_the_smallest_or_largest_row_are_counted():
+    rng = np.random.default_rng(0)
+    x = np.c_[np.exp(rng.standard_normal(400)) + 86, rng.standard_normal((400, 2))]
+    normal = x.mean(axis=0) + x.std(axis=0) * rng.standard_normal((1000, 3))
+    share = (normal[:, 0] < x[:, 0].min()).mean()
+    assert list(advice.on_samples(None, table(x), normal)) == [
+        f"range: {share:.0%} of the samples of 'a' are below the smallest row ({x[:, 0].min():g}); if 'a' is never "
+        "negative, take its logarithm before fit"
+    ]
+    (line,) = advice.on_samples(None, table(-x), -normal)
+    assert line.startswith(f"range: {share:.0%} of the samples of 'a' are above the largest row ({-x[:, 0].min():g}); ")
+    assert line.endswith("; more components, more steps or another model may follow its shape")
+    some = np.where(np.arange(400) < 20, 1.0, 1e-9)  # as few as 20 rows: chance
+    assert not list(advice.on_samples(None, table(x, some), normal * [0, 1, 1] + [100, 0, 0]))
+    wide = (normal - x.mean(axis=0)) * 3 + x.mean(axis=0)  # another line says that the samples are too wide
+    assert not list(advice.on_samples(None, table(x), wide))
+
+
+@pytest.mark.parametrize("n", [10, 40, 300])
+def test_the_range_of_a_healthy_fit_is_no_fault(n):
+    """100 tables of 3 columns: one side of a column alarms with a probability of exp(-10) at most."""
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        x, samples = rng.standard_normal((n, 3)), rng.standard_normal((1000, 3))
+        assert not list(advice.on_samples(None, table(x), samples))
+
+
+def test_a_column_of_few_values_is_no_column_of_real_numbers():
+    rng = np.random.default_rng(0)
+    sex, other = rng.integers(0, 2, 200), rng.standard_normal((200, 2))
+    x, samples = np.c_[sex, other], 0.5 * rng.standard_normal((1000, 3)) + [0.5, 0, 0]
+    told = "'a' has 2 different values, but the model draws real numbers: round its samples, or "
+    codes = rng.integers(0, 9, (200, 3)) * [0, 1, 1] + x * [1, 0, 0]
+    assert list(advice.on_samples(None, table(x), samples)) == [
+        f"{told}name a column of classes with --labels of fit ddpm or fit sde"
+    ]
+    assert list(advice.on_samples(None, table(codes), samples + np.array([0, 4, 4]))) == [f"{told}fit tables"]
+    levels = SimpleNamespace(n_levels=9)
+    assert not list(advice.on_samples(levels, table(codes), samples + np.array([0, 4, 4])))
