@@ -435,6 +435,7 @@ def test_a_label_is_drawn_by_its_name_in_the_table(folder, capsys):
     ):
         run("sample", file, "-n", 4, "--set", f"y={label}", "-o", "s.npy", "--force")
         assert np.array_equal(np.load("s.npy"), load(file).sample(4, rng=0, y=code))
+        assert ("drawn without a label, from the law of all labels" in words(capsys)) == (code is None)
     for file, label, message in (
         ("age.npz", "young", "--set y=young: age.npz has the labels 18-25, old age; name one of them"),
         ("age.npz", "2", "--set y=2: age.npz has the labels 18-25, old age; name one of them"),

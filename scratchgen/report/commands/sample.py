@@ -18,7 +18,7 @@ from scratchgen.report.scores import label_names, left_early, names_of
 from scratchgen.report.settings import add_settings, settings_of, value_of
 from scratchgen.report.sources import is_number
 from scratchgen.report.tables import listed, size_of
-from scratchgen.report.text import CommandError, one_line
+from scratchgen.report.text import CommandError, one_line, say
 
 OWN = ("self", "n", "rng", "return_labels", "as_frame")  # arguments of `sample` that are not for --set
 HELP = """\
@@ -87,6 +87,8 @@ def run(options: argparse.Namespace) -> int:
         write_csv(out, names_of(model), (rows.astype(np.int64) if whole else rows).tolist(), options.force)
     if out is not None:
         print(f"{out}: {size_of(rows)}, drawn with seed {options.seed}")
+        if getattr(model, "n_classes", 0) and settings.get("y") is None:
+            say("drawn without a label, from the law of all labels; no column says which; --set y=NAME draws one label")
     return 0
 
 
