@@ -421,8 +421,10 @@ def test_a_label_is_drawn_by_its_name_in_the_table(folder, capsys):
     Path("ages.csv").write_text("a,age,code\n" + rows)
     small = ["--set", "n_steps=2", "--set", "hidden=[4]"]
     run("fit", "ddpm", "ages.csv", "--columns", "a", "--labels", "age", "-o", "age.npz", *small)
+    assert "\n  scratchgen sample age.npz --set y=18-25 -n 1000 -o samples.csv\n" in capsys.readouterr().out
     run("fit", "ddpm", "ages.csv", "--columns", "a", "--labels", "code", "-o", "code.npz", *small)
     run("fit", "ddpm", "ages.csv", "--columns", "a", "--labels", "age", "-o", "three.npz", *small, "--set=n_classes=3")
+    assert "\n  scratchgen sample three.npz -n 1000 -o samples.csv\n" in capsys.readouterr().out
     capsys.readouterr()
     for file, label, code in (
         ("age.npz", "18-25", [0] * 4),

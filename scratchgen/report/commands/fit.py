@@ -25,7 +25,7 @@ from scratchgen.report import advice
 from scratchgen.report.files import check_output
 from scratchgen.report.moments import SAMPLES, samples_beside, samples_of
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
-from scratchgen.report.scores import is_exact, kind_of, n_parameters_of, score_rows
+from scratchgen.report.scores import is_exact, kind_of, label_names, n_parameters_of, score_rows
 from scratchgen.report.settings import add_settings, settings_of
 from scratchgen.report.tables import Data, Frame, listed, option, read
 from scratchgen.report.text import CommandError, say
@@ -350,7 +350,8 @@ def _summarize(model: Estimator, data: Data, held_out: Data | None, options: arg
             hints += advice.on_scores(model, training, validation)
     for line in [*_about_samples(model, data, options.seed), *hints]:
         say(line)
-    print(f"Next:\n  scratchgen sample {out} -n 1000 -o samples.csv")
+    label = "".join(f" --set {shlex.quote(f'y={name}')}" for name in label_names(model)[:1])
+    print(f"Next:\n  scratchgen sample {out}{label} -n 1000 -o samples.csv")
     print(f"  scratchgen score {out} {shlex.join(words_of(options))}")
     print(f"  scratchgen info {out}", flush=True)
 
