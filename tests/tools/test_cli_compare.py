@@ -12,7 +12,7 @@ import scratchgen
 from scratchgen import NoiseSchedule
 from scratchgen.metrics import classifiers, frechet_distance, label_summed_bits
 from scratchgen.report import cli
-from scratchgen.report.commands.compare import _names, _text
+from scratchgen.report.commands.compare import BETTER, TITLES, _names, _text
 from scratchgen.report.tables import Frame
 
 RNG = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def run(capsys, words, status=0):
 
 def rows_of(out):
     """Cells of the rows of the table by the first cell."""
-    lines = out[out.index("   floor") :].splitlines()
+    lines = out[out.index("   floor") :].split("\n\n")[0].splitlines()
     cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
     assert max(map(len, out.splitlines())) <= 80
     return {row[0]: row[1:] for row in cells}
@@ -96,6 +96,19 @@ def test_a_table_of_three_models_with_labels_and_training_data(folder, capsys):
     x = scratchgen.load("tables.npz").log_prob(WHOLE)
     bits = -x / (3 * np.log(2))
     assert rows["bits a column"][1] == f"{bits.mean():.3f} +- {bits.std(ddof=1) / 60**0.5:.3f}"
+
+
+def test_every_row_has_a_best_value_and_every_part_is_announced(folder, capsys):
+    words = "compare whole.csv ddpm.npz --train train.csv --labels kind -n 20"
+    assert cli.main(words.split()) == 0
+    out, err = capsys.readouterr()
+    below = " ".join(out.split("\n\n")[1].split())
+    rows = [name for name in rows_of(out) if name != "floor"]
+    assert all(below.count(name) == 1 for name in rows)
+    assert {*TITLES.values(), *rows} == {row for rows in BETTER.values() for row in rows}
+    assert "higher is better precision, recall, coverage, train on samples best near 1 density, nearest train" in below
+    assert "forest's test" not in below
+    assert err.splitlines() == ["compare: samples of ddpm", "compare: metrics of the samples", "compare: bits"]
 
 
 def test_halves_are_drawn_by_the_seed_and_columns_have_the_unit_of_their_spread(folder, capsys):

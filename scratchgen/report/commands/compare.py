@@ -13,6 +13,7 @@ from scratchgen.metrics import Comparison, Estimate, compare, label_summed_bits,
 from scratchgen.metrics.distances import nearest_distances
 from scratchgen.models.estimator import Estimator
 from scratchgen.models.loading import load
+from scratchgen.models.progress import say_on_stderr
 from scratchgen.report.options import MODEL, Commands, add_command, add_data_options, choice_of, count, seed
 from scratchgen.report.scores import known_names, score_rows
 from scratchgen.report.tables import Data, read
@@ -29,6 +30,15 @@ TITLES = {
     "two_sample_accuracy": "two-sample test",
     "forest_accuracy": "forest's test",
     "nearest_train_ratio": "nearest train",
+}
+BETTER = {  # rows of the table by their best values
+    "lower is better": (
+        *("Frechet distance", "MMD^2 x 1e4", "sliced W2^2"),
+        *("bits a column", "bits given label", "bits, summed out"),
+    ),
+    "higher is better": ("precision", "recall", "coverage", "train on samples"),
+    "best near 1": ("density", "nearest train"),
+    "best near .5": ("two-sample test", "forest's test"),
 }
 
 HELP = """\
@@ -96,7 +106,10 @@ def run(options: argparse.Namespace) -> int:
             "--train, and rows that no model has seen as DATA"
         )
     labels = None if others.labels is None else [rng.choice(others.labels, n) for _ in range(DRAWS)]
-    draws = {name: _draws(model, n, labels, rng) for name, model in models.items()}
+    draws = dict[str, list[Array]]()
+    for name, model in models.items():
+        say_on_stderr(f"compare: samples of {name}")
+        draws[name] = _draws(model, n, labels, rng)
     whole = bool((held_out.x == np.rint(held_out.x)).all())
     scale = np.ones(held_out.x.shape[1]) if whole else held_out.x.std(axis=0)
     scale[scale == 0] = 1.0
@@ -106,11 +119,13 @@ def run(options: argparse.Namespace) -> int:
         say(f"half of the rows of {options.data} or more are also in {options.train}: no row 'nearest train'")
         train = None
     scaled = {name: [samples / scale for samples in parts] for name, parts in draws.items()}
+    say_on_stderr("compare: metrics of the samples")
     found = compare(x, y, scaled, train, rng=rng, forest=options.forest)
     if labels is not None:
         synthetic = {name: parts for name, parts in draws.items() if _n_classes(models[name])}
         found.append(_train_on_samples(held_out, others, synthetic, labels, rng))
     rows = [_row(row, list(models)) for row in found]
+    say_on_stderr("compare: bits")
     rows.append(["bits a column", "-", *(_bits(model, held_out, whole, options.seed) for model in models.values())])
     if labels is not None and any(map(_n_classes, models.values())):
         given = [_bits_given_labels(model, held_out, whole, options.seed) for model in models.values()]
@@ -128,6 +143,11 @@ def run(options: argparse.Namespace) -> int:
         )
     for line in table(["", "floor", *models], rows, "l" + "r" * (1 + len(models))):
         print(line)
+    print()
+    for direction, titles in BETTER.items():
+        if shown := [row[0] for row in rows if row[0] in titles]:
+            say(f"  {direction:16}  {', '.join(shown)}")
+    say("  floor             data against data: a good model is near it in every row")
     return 0
 
 
