@@ -115,7 +115,13 @@ def run(options: argparse.Namespace) -> int:
     scale[scale == 0] = 1.0
     x, y = held_out.x / scale, others.x / scale
     train = None if options.train is None else y
-    if train is not None and np.median(nearest_distances(x, train)) == 0:
+    if train is not None and np.array_equal(x, y):
+        say(
+            f"TRAIN {options.train} and DATA {options.data} are the same table, so that the floor means nothing, and "
+            "there is no row 'nearest train'; name rows that no model has seen as DATA"
+        )
+        train = None
+    elif train is not None and np.median(nearest_distances(x, train)) == 0:
         say(f"half of the rows of {options.data} or more are also in {options.train}: no row 'nearest train'")
         train = None
     scaled = {name: [samples / scale for samples in parts] for name, parts in draws.items()}
