@@ -445,6 +445,10 @@ def test_a_label_is_drawn_by_its_name_in_the_table(folder, capsys):
         ("three.npz", "young", "--set y=young: the labels of three.npz have no names, only numbers 0..2; write"),
     ):
         assert message in error_of(capsys, "sample", file, "--set", f"y={label}")
+    for setting in "y=2", "guidance=2":
+        assert f"--set {setting[:-2]}: digits-vae holds a VAE, which has no labels; leave it out" in error_of(
+            capsys, "sample", "digits-vae", "--set", setting
+        )
     for file, line in ("age.npz", "labels 0 = 18-25, 1 = old age "), ("three.npz", "labels 0..2, without names "):
         run("info", file)
         assert line in words(capsys)

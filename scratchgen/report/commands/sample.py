@@ -21,6 +21,7 @@ from scratchgen.report.tables import listed, size_of
 from scratchgen.report.text import CommandError, one_line, say
 
 OWN = ("self", "n", "rng", "return_labels", "as_frame")  # arguments of `sample` that are not for --set
+OF_LABELS = ("y", "guidance", "guidance_in")  # arguments of `sample` of models with labels
 HELP = """\
 Draw new rows from a model.
 
@@ -61,6 +62,12 @@ def run(options: argparse.Namespace) -> int:
     if unfinished := left_early(model, options.file):
         say_on_stderr(one_line(f"scratchgen: {unfinished}"))  # standard output may be the table
     arguments = [name for name in inspect.signature(model.sample).parameters if name not in OWN]
+    given = {text.partition("=")[0] for text in options.settings}
+    if unknown := [name for name in OF_LABELS if name in given and name not in arguments]:
+        raise CommandError(
+            f"--set {unknown[0]}: {options.file} holds a {type(model).__name__}, which has no labels; leave it out, or "
+            "fit ddpm or sde with --labels"
+        )
     texts = [_with_codes(text, label_names(model), options.file) for text in options.settings]
     settings = settings_of(texts, arguments, f"{type(model).__name__}.sample")
     if isinstance(settings.get("y"), str) and model.n_classes:
