@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from scratchgen import DDPM, VAE, ScoreSDE
 from scratchgen.models.estimator import Estimator
+from scratchgen.report.sources import is_number
+from scratchgen.report.tables import Data, listed
+from scratchgen.report.text import CommandError
 from scratchgen.validation import Array, IntArray, weighted_rows
 
 BLOCK = 500  # rows at a time: a DDPM's bound draws T noises a row
@@ -107,6 +111,18 @@ def known_names(model: Estimator) -> tuple[str, ...]:
 def label_names(model: Estimator) -> tuple[str, ...]:
     """Values of the column of labels that stand for 0, 1, ...; none if they are not known."""
     return model._label_names or ()
+
+
+def check_labels(file: Path, model: Estimator, data: Data) -> None:
+    """Raise CommandError if the labels of the data have other names than those of the model, where these are known."""
+    known, found = label_names(model), data.classes
+    if data.labels is None or known in ((), found):
+        return
+    if not all(map(is_number, (*known, *found))) or [*map(float, known)] != [*map(float, found)]:  # 1 and 1.0 agree
+        raise CommandError(
+            f"{file} was trained on the labels {listed(known)}, and the data have {listed(found)}; name the column of "
+            "the same labels with --labels, or leave it out with --drop"
+        )
 
 
 def names_of(model: Estimator) -> tuple[str, ...]:

@@ -454,6 +454,30 @@ def test_a_label_is_drawn_by_its_name_in_the_table(folder, capsys):
         assert line in words(capsys)
 
 
+def test_labels_of_other_names_are_refused(folder, capsys):
+    text = "a,b,kind\n" + "".join(f"{i},{i % 7},{i % 2 + 1}\n" for i in range(60))
+    Path("numbers.csv").write_text(text)
+    Path("others.csv").write_text(text.replace(",2\n", ",3\n"))
+    np.save("floats.npy", np.loadtxt("numbers.csv", delimiter=",", skiprows=1))
+    run("fit", "ddpm", "numbers.csv", "--labels", "kind", "-o", "m.npz", "--set", "n_steps=2", "--set", "hidden=[4]")
+    message = "m.npz was trained on the labels 1, 2, and the data have 1, 3; name the column of the same labels"
+    for command in "score m.npz others.csv", "compare others.csv m.npz":
+        assert message in error_of(capsys, *command.split(), "--labels", "kind")
+    run("score", "m.npz", "floats.npy", "--labels", "x2", "--columns", "x0,x1")
+    Path("texts.csv").write_text(text.replace(",2\n", ",2.0\n"))
+    run("score", "m.npz", "texts.csv", "--labels", "kind")
+    begun, table = (
+        scratchgen.DDPM(n_classes=2, n_steps=2, hidden=[4], rng=0),
+        read("numbers.csv", Choice(labels="kind")),
+    )
+    next(iter(begun.train(table.x, table.labels)))
+    begun._label_names = table.classes
+    begun.save("begun.npz")
+    words = ["--labels", "kind", "-o", "begun.npz", "--resume"]
+    assert message.replace("m.npz", "begun.npz") in error_of(capsys, "fit", "ddpm", "others.csv", *words)
+    run("fit", "ddpm", "numbers.csv", *words)
+
+
 def test_levels_of_tables_are_counted_and_proposed_for_others(folder, capsys):
     run("fit", "tables", "whole.csv", "-o", "t.npz")
     assert "n_levels=4, since the largest cell is 3\n" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from scratchgen.models.estimator import Estimator
 from scratchgen.models.loading import load
 from scratchgen.models.progress import say_on_stderr
 from scratchgen.report.options import MODEL, Commands, add_command, add_data_options, choice_of, count, seed
-from scratchgen.report.scores import known_names, score_rows
+from scratchgen.report.scores import check_labels, known_names, score_rows
 from scratchgen.report.tables import Data, read
 from scratchgen.report.text import CommandError, say, table
 from scratchgen.validation import Array, IntArray
@@ -205,6 +205,8 @@ def _check(file: Path, model: Estimator, data: Data) -> None:
             f"{file} has {_n_classes(model)} labels, and the data have {len(data.classes)}; leave --labels out, with "
             "--drop for its column"
         )
+    if _n_classes(model):
+        check_labels(file, model, data)
 
 
 def _draws(model: Any, n: int, labels: list[IntArray] | None, rng: np.random.Generator) -> list[Array]:

@@ -25,7 +25,7 @@ from scratchgen.report import advice
 from scratchgen.report.files import check_output
 from scratchgen.report.moments import SAMPLES, samples_beside, samples_of
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
-from scratchgen.report.scores import is_exact, kind_of, label_names, n_parameters_of, score_rows
+from scratchgen.report.scores import check_labels, is_exact, kind_of, label_names, n_parameters_of, score_rows
 from scratchgen.report.settings import add_settings, settings_of
 from scratchgen.report.tables import Data, Frame, listed, option, read
 from scratchgen.report.text import CommandError, say
@@ -152,6 +152,7 @@ def run(options: argparse.Namespace) -> int:
     if resumed:
         model = load(out)
         _check_same(model, verb, settings, out)
+        check_labels(out, model, data)
         model.set_params(verbose=settings.get("verbose", model.verbose))
     else:
         model = build(verb, settings, options.seed, data)

@@ -10,7 +10,7 @@ import numpy as np
 from scratchgen.models.loading import load
 from scratchgen.report.files import check_output, write_csv, write_npy
 from scratchgen.report.options import MODEL, Commands, add_command, add_data_options, choice_of, seed
-from scratchgen.report.scores import kind_of, known_names, left_early, score_rows
+from scratchgen.report.scores import check_labels, kind_of, known_names, left_early, score_rows
 from scratchgen.report.tables import option, read
 from scratchgen.report.text import CommandError, say
 
@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
             f"{options.file} has {n_classes or 'no'} labels, and column {options.labels!r} has {len(data.classes)} "
             f"different values; leave --labels out and pass --drop {option([options.labels])} for rows without labels"
         )
+    check_labels(options.file, model, data)
     score = score_rows(model, data.x, options.seed, data.weights, data.labels)
     say(data.about)
     if unfinished := left_early(model, options.file):
