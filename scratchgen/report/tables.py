@@ -21,6 +21,7 @@ from scratchgen.validation import Array, IntArray
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")  # 1,234.5
 POINTS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d*|[+-]?\d{1,3}(\.\d{3}){2,}")  # 1.234,5 and 1.234.567
+FEWEST = 10  # rows beside the first, from which their standard deviations tell whether it is one of them
 SHOWN = 6  # names of columns in a message
 
 
@@ -95,6 +96,12 @@ def read(text: str, choice: Choice = DEFAULT, missing: bool = False, known: Sequ
     ignored = [name for name in source.columns if name not in (*names, choice.labels, choice.weights, *choice.drop)]
     if by_name and ignored:
         about += f"; left out: {listed(ignored)}"
+    if not source.named and source.lines is not None and _is_far_from_others(x):
+        first = ", ".join(str(source.columns[name][0]).strip() for name in names)
+        about += (
+            f"; line {source.lines[0]}, {first[:60]!r}, was read as a row, and is far from all others: if it holds "
+            "names, let them begin with a letter, such as y2019"
+        )
     gaps = np.isnan(x)
     if choice.drop_missing:
         keep = ~gaps.any(axis=1) & (True if weights is None else ~np.isnan(weights))
@@ -115,6 +122,14 @@ def read(text: str, choice: Choice = DEFAULT, missing: bool = False, known: Sequ
     elif gaps.any():
         about += f"; {gaps.sum()} missing cells"
     return data._replace(about=f"{source.name}: {size_of(data.x)}{about}")
+
+
+def _is_far_from_others(x: Array) -> bool:
+    """Whether the first row of x, (N, D), is more than 10 standard deviations of the others off in every column."""
+    first, others = x[0], x[1:]
+    if len(others) < FEWEST or np.isnan(others).all(axis=0).any():
+        return False
+    return bool((np.abs(first - np.nanmean(others, axis=0)) > 10 * np.nanstd(others, axis=0)).all())
 
 
 def size_of(x: Array) -> str:

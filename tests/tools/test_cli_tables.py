@@ -62,6 +62,21 @@ def test_numbers_alone_have_no_header_and_the_report_says_so(file):
     assert read(file("5\n6\n")).about == "t.csv: 2 rows, 1 column, no header line"
 
 
+def test_a_header_of_numbers_is_said_to_be_a_row(file):
+    """The rows alone, a header of which one number may be a row, and few rows get no note."""
+    rows = [f"{n % 7},{n % 5 + 0.5}\n" for n in range(11)]
+    data = read(file("2019,2020\n" + "".join(rows)))
+    assert data.x[0].tolist() == [2019, 2020]
+    assert data.about == (
+        "t.csv: 12 rows, 2 columns, no header line; line 1, '2019, 2020', was read as a row, and is far from all "
+        "others: if it holds names, let them begin with a letter, such as y2019"
+    )
+    for content in ("".join(rows), "2019,3\n" + "".join(rows), "2019,2020\n" + "".join(rows[:5])):
+        assert "was read as" not in read(file(content)).about
+    assert "was read as" not in read(file("a,b\n2019,2020\n" + "".join(rows))).about
+    assert "was read as" not in read(file("2019,2020\n" + "1,\n" * 11), missing=True).about
+
+
 def test_weights_are_taken_out_and_must_be_there(file):
     name = file("a,w,b\n1,0,2\n3,,4\n5,1.5,6\n")
     with pytest.raises(
