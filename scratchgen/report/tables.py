@@ -21,6 +21,7 @@ from scratchgen.validation import Array, IntArray
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")  # 1,234.5
 POINTS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d*|[+-]?\d{1,3}(\.\d{3}){2,}")  # 1.234,5 and 1.234.567
+DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{2,4})([ T].*)?")  # 2024-01-31, 31.1.2024
 FEWEST = 10  # rows beside the first, from which their standard deviations tell whether it is one of them
 SHOWN = 6  # names of columns in a message
 
@@ -215,8 +216,9 @@ def _error_of_texts(table: str, names: Sequence[str], texts: dict[str, str], dec
     name, value = next(iter(texts.items()))
     others = [name for name in names if name not in texts]
     them = "it" if len(texts) == 1 else f"the {len(texts)} columns of text"
+    what, write = ("dates", "write days since the first") if DATE.fullmatch(value) else ("text", "write some")
     return CommandError(
-        f"{table}: column {name!r} holds text, such as {value[:40]!r}; models need numbers: write some, "
+        f"{table}: column {name!r} holds {what}, such as {value[:40]!r}; models need numbers: {write}, "
         f"or leave {them} out with --drop {option(list(texts))}"
         + (f", or choose with --columns {option(others[:SHOWN])}" if others else "")
     )

@@ -94,8 +94,11 @@ def test_weights_are_taken_out_and_must_be_there(file):
 
 
 def test_a_column_of_words_or_dates_is_text_with_advice(file):
-    for cell in ("2024-01-01 12:00", "a | b", "1 kg"):
-        with pytest.raises(CommandError, match=r"column 'a' holds text, such as .* --drop a"):
+    for cell in ("a | b", "1 kg", "2024-01.01", "1.2.3.4"):
+        with pytest.raises(CommandError, match=r"column 'a' holds text, such as .*: write some, or .* --drop a"):
+            read(file(f"a\n{cell}\n{cell}\n"))
+    for cell in ("2024-01-01 12:00", "2024-01-01T12:00Z", "31.1.2024", "1/31/24"):
+        with pytest.raises(CommandError, match=r"'a' holds dates, such as .*: write days since the first, .* --drop a"):
             read(file(f"a\n{cell}\n{cell}\n"))
 
 
