@@ -578,7 +578,11 @@ ERRORS = {
     "no trained model": ("sample digits-dpm", "or name a trained model of the package: digits-tables, "),
     "no such recipe": (
         "fit gmm mine.csv -o n.npz --recipe fast",
-        "gmm has no --recipe fast for tables, the kind of mine.csv; name one of best",
+        "gmm has no --recipe fast for tables, the kind of mine.csv; take --recipe best",
+    ),
+    "no such recipe of some": (
+        "fit sde digits_test -o n.npz --recipe quick",
+        "sde has no --recipe quick for digits, the kind of digits_test; take one of ",
     ),
     "no recipe": (
         "fit gmm digits_test -o n.npz --recipe best",
@@ -931,6 +935,10 @@ def test_resume_refuses_other_rows_and_starts_without_a_file(folder, monkeypatch
     line = error_of(capsys, *words, status=130)
     assert "continue: " in line
     assert "x is not the data of the training" in error_of(capsys, *words, "--validate", ".1")
+    assert error_of(capsys, *words, "--columns", "height,width") == (
+        "scratchgen: m.npz was begun with the columns width, height, depth, mm, not height, width; choose them with "
+        "--columns 'width,height,\"depth, mm\"', or begin again with --force in place of --resume"
+    )
     run(*words)
     Path("m.npz").unlink()
     capsys.readouterr()

@@ -25,7 +25,15 @@ from scratchgen.report import advice
 from scratchgen.report.files import check_output
 from scratchgen.report.moments import SAMPLES, samples_beside, samples_of
 from scratchgen.report.options import Commands, add_command, add_data_options, choice_of, seed, words_of
-from scratchgen.report.scores import check_labels, is_exact, kind_of, label_names, n_parameters_of, score_rows
+from scratchgen.report.scores import (
+    check_labels,
+    is_exact,
+    kind_of,
+    known_names,
+    label_names,
+    n_parameters_of,
+    score_rows,
+)
 from scratchgen.report.settings import add_settings, settings_of
 from scratchgen.report.tables import Data, Frame, listed, option, read
 from scratchgen.report.text import CommandError, say
@@ -152,6 +160,7 @@ def run(options: argparse.Namespace) -> int:
     if resumed:
         model = load(out)
         _check_same(model, verb, settings, out)
+        _check_same_columns(model, data, out)
         check_labels(out, model, data)
         model.set_params(verbose=settings.get("verbose", model.verbose))
     else:
@@ -166,7 +175,7 @@ def _recipe(options: argparse.Namespace, data: Data) -> recipes.Recipe:
     kind = recipes.kind_of(data.x) if np.isfinite(data.x).all() else "tables"
     names = recipes.listed(kind, options.model)
     if options.recipe not in names.split(", "):
-        known = f"name one of {names}" if names else "there is none; take --set"
+        known = f"take {'one of' if ',' in names else '--recipe'} {names}" if names else "there is none; take --set"
         raise CommandError(
             f"{options.model} has no --recipe {options.recipe} for {kind}, the kind of {options.data}; {known}"
         )
@@ -269,6 +278,16 @@ def _check_same(model: Estimator, verb: Verb, settings: dict[str, Any], out: Pat
             )
     if model.training_state_ is None:
         raise CommandError(f"the training in {out} has ended; begin again with --force in place of --resume")
+
+
+def _check_same_columns(model: Estimator, data: Data, out: Path) -> None:
+    """Raise CommandError unless the named columns are those of the training."""
+    known = known_names(model)
+    if known and data.named and known != data.names:
+        raise CommandError(
+            f"{out} was begun with the columns {listed(known)}, not {listed(data.names)}; choose them with --columns "
+            f"{option(known)}, or begin again with --force in place of --resume"
+        )
 
 
 def _train(model: Any, data: Data, options: argparse.Namespace, resume: bool) -> None:
