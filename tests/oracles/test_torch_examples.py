@@ -28,6 +28,7 @@ NAMED = {
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
+@pytest.mark.filterwarnings("ignore:.*rounding hides differences")  # notes on float32
 @parametrize_with_checks(**torch_ddpm.audit_me())
 def test_a_model_in_hos_convention_passes(check):
     check()
