@@ -807,10 +807,13 @@ def _iwae(case: Case) -> Check:
     at_small = compare(
         check.name,
         check.equation,
-        f"the bound for log-weights near −{SMALL:g}, where every weight underflows (take logsumexp)",
+        "the bound",
         case.on_arrays("iwae", log_weights),
         logsumexp(log_weights, axis=0) - np.log(len(log_weights)),
         check.tolerance,
+        labels=lambda index: (
+            f"the bound of x = {index[0]} where every weight underflows, log-weights near −{SMALL:g} (take logsumexp),"
+        ),
     )
     return worst(check, at_small)
 
@@ -847,10 +850,11 @@ def _discrete_kl(case: Case) -> Check:
     at_zero = compare(
         check.name,
         check.equation,
-        "KL(p‖q) with an entry of p that is 0 (0 log 0 is 0: take xlogy(p, p) − xlogy(p, q))",
+        "KL(p‖q)",
         left,
         [xlogy(law, law / q).sum() for law in laws],
         check.tolerance,
+        labels=lambda index: f"KL(p‖q) where p[{index[0]}] is 0 (0 log 0 is 0: take xlogy(p, p) − xlogy(p, q))",
     )
     return worst(check, at_zero)
 
