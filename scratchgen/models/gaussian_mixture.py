@@ -352,10 +352,10 @@ class GaussianMixture(MixtureModel):
         if len(low):
             named = ", ".join(map(str, low[:9])) + (", …" if len(low) > 9 else "")
             warn(
-                f"covariance_floor, {self.covariance_floor:g} of the variance of each column, holds up the covariances "
-                f"of components [{named}] of {len(values)}: their data lie near a point, a line or a plane, or fill "
-                "values make the variance of a column large; lower n_components, pass more data, raise "
-                "covariance_floor, pass a covariance_prior, or drop fill values"
+                f"components [{named}] of {len(values)} have collapsed; lower n_components, pass more data, raise "
+                "covariance_floor, pass a covariance_prior, or drop fill values.  Their data lie near a point, a line "
+                "or a plane, or fill values make the variance of a column large: only covariance_floor, "
+                f"{self.covariance_floor:g} of the variance of each column, holds up their covariances"
             )
 
     def _last_fit(self, K: int, D: int, names: tuple[str, ...] | None, floor: Array) -> Mixture | None:

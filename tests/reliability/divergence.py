@@ -49,7 +49,7 @@ def outcome(model, x):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", "EM has not converged|covariance_floor, .* holds up", RuntimeWarning)
+            warnings.filterwarnings("ignore", "EM has not converged|components .* have collapsed", RuntimeWarning)
             model.fit(x)
             said = model.sample(30, rng=1), np.asarray(model.elbo(x[:5], rng=1))
     except (ValueError, ArithmeticError) as error:

@@ -22,7 +22,7 @@ from tests.reliability.models import KINDS, REALS, archive, file_of, fitted, mem
 # --- shares of the table ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:EM has not converged", "ignore:covariance_floor")
+@pytest.mark.filterwarnings("ignore:EM has not converged", "ignore:components .* have collapsed")
 @pytest.mark.parametrize(
     ("cases", "allowed"),
     [
