@@ -7,27 +7,30 @@ from math import isqrt
 
 from matplotlib.figure import Figure
 
+from scratchgen.report.tables import size_of
 from scratchgen.report.text import CommandError
 from scratchgen.validation import Array
 
 MOST_IMAGES, MOST_COLUMNS = 100, 8
 
 
-def draw(rows: Array, names: Sequence[str], n_levels: int | None) -> Figure:
-    """The figure of rows (N, D); rows of D = side² whole numbers are images of side × side."""
+def draw(rows: Array, names: Sequence[str], n_levels: int | None) -> tuple[Figure, str]:
+    """The figure of rows (N, D) and its words; rows of D = side² whole numbers are images of side × side."""
     N, D = rows.shape
     if N == 0:
         raise CommandError("a picture needs at least one row; pass -n 1 or more")
     if n_levels is not None and D > MOST_COLUMNS and isqrt(D) ** 2 == D:
-        return _images(rows[:MOST_IMAGES], n_levels)
+        shown = f", of which {MOST_IMAGES} are shown" if N > MOST_IMAGES else ""
+        words = f"{N} picture{'s' * (N != 1)} of {isqrt(D)} x {isqrt(D)}{shown}"
+        return _images(rows[:MOST_IMAGES], n_levels), words
     if D > MOST_COLUMNS:
         raise CommandError(
             f"there is no picture of {D} columns: pictures are for square images of whole numbers and for at most "
             f"{MOST_COLUMNS} columns; write a .csv or .npy file"
         )
     if D <= 2:
-        return _plane(rows, names)
-    return _pairs(rows, names)
+        return _plane(rows, names), size_of(rows)
+    return _pairs(rows, names), size_of(rows)
 
 
 def _images(rows: Array, n_levels: int) -> Figure:

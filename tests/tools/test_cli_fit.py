@@ -18,7 +18,7 @@ import pytest
 import scratchgen
 from scratchgen import load, recipes
 from scratchgen.metrics import classifiers
-from scratchgen.report import advice, cli, files, scores
+from scratchgen.report import advice, cli, files, pictures, scores
 from scratchgen.report.commands import fit, sample
 from scratchgen.report.settings import settings_of, value_of
 from scratchgen.report.tables import Choice, read
@@ -1082,10 +1082,16 @@ def test_a_row_without_probability_is_said(folder, capsys):
     assert "-inf: 1 of 2 rows have probability 0 in the model\n" in capsys.readouterr().out
 
 
-def test_a_picture_is_written_for_each_kind_of_rows(folder):
+def test_a_picture_is_written_for_each_kind_of_rows(folder, capsys, monkeypatch):
+    monkeypatch.setattr(pictures, "MOST_IMAGES", 10)
     for name, data, setting in (("gmm", "mine.csv", "tol=1"), ("tables", "digits_test", "n_levels=17")):
         run("fit", name, data, "-o", f"{name}.npz", "--set", setting)
         run("sample", f"{name}.npz", "-n", 12, "-o", f"{name}.png")
+    out = capsys.readouterr().out
+    assert "gmm.png: 12 rows, 3 columns, drawn with seed 0\n" in out
+    assert "tables.png: 12 pictures of 8 x 8, of which 10 are shown, drawn with seed 0\n" in out
+    run("sample", "tables.npz", "-n", 1, "-o", "tables.png", "--force")
+    assert "tables.png: 1 picture of 8 x 8, drawn with seed 0\n" in capsys.readouterr().out
     for columns in ("width", "width,height"):
         run("fit", "gmm", "mine.csv", "-o", "few.npz", "--columns", columns, "--force")
         run("sample", "few.npz", "-o", "few.png", "--force")

@@ -84,16 +84,16 @@ def run(options: argparse.Namespace) -> int:
 
             picture = draw
     rows = model.sample(options.n, rng=options.seed, **settings)
-    whole = getattr(model, "n_levels", None) is not None
+    whole, drawn = getattr(model, "n_levels", None) is not None, size_of(rows)
     if picture is not None:
-        drawing = picture(rows, names_of(model), model.n_levels if whole else None)
+        drawing, drawn = picture(rows, names_of(model), model.n_levels if whole else None)
         write_file(out, lambda file: drawing.savefig(file, format="png", dpi=110), options.force)
     elif out is not None and out.suffix.lower() == ".npy":
         write_npy(out, rows, options.force)
     else:
         write_csv(out, names_of(model), (rows.astype(np.int64) if whole else rows).tolist(), options.force)
     if out is not None:
-        print(f"{out}: {size_of(rows)}, drawn with seed {options.seed}")
+        print(f"{out}: {drawn}, drawn with seed {options.seed}")
         if getattr(model, "n_classes", 0) and settings.get("y") is None:
             say("drawn without a label, from the law of all labels; no column says which; --set y=NAME draws one label")
     return 0
