@@ -151,8 +151,7 @@ def run(options: argparse.Namespace) -> int:
         print(line)
     print()
     for direction, titles in BETTER.items():
-        if shown := [row[0] for row in rows if row[0] in titles]:
-            say(f"  {direction:16}  {', '.join(shown)}")
+        say(f"  {direction:16}  {', '.join(row[0] for row in rows if row[0] in titles)}")
     say("  floor             data against data: a good model is near it in every row")
     return 0
 
