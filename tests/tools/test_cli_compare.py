@@ -252,3 +252,12 @@ def test_the_discrepancy_is_in_units_of_1e_minus_4():
     assert _text("mmd2", -0.000412, 0.00009) == "-4.1 +- 0.9"
     assert _text("mmd2", 0.00002, None) == ".2"
     assert _text("mmd2", -0.01051, 0.01235) == "-105 +- 124"
+
+
+def test_a_training_that_was_left_early_is_said(folder, capsys):
+    model = scratchgen.VAE(**TINY)
+    next(model.train(REALS))
+    model.save("left.npz", overwrite=True)
+    out = " ".join(run(capsys, "compare reals.csv gmm.npz left.npz -n 10").split())
+    assert out.count("holds a training that was left after") == 1
+    assert "left.npz holds a training that was left after 1 of 2 steps; " in out

@@ -15,7 +15,7 @@ from scratchgen.models.estimator import Estimator
 from scratchgen.models.loading import load
 from scratchgen.models.progress import say_on_stderr
 from scratchgen.report.options import MODEL, Commands, add_command, add_data_options, choice_of, count, seed
-from scratchgen.report.scores import check_labels, known_names, score_rows
+from scratchgen.report.scores import check_labels, known_names, left_early, score_rows
 from scratchgen.report.tables import Data, read
 from scratchgen.report.text import CommandError, say, table
 from scratchgen.validation import Array, IntArray
@@ -95,6 +95,8 @@ def run(options: argparse.Namespace) -> int:
     held_out, others = _parts(options, known_names(next(iter(models.values()))), rng)
     for file, model in zip(options.files, models.values(), strict=True):
         _check(file, model, held_out)
+        if unfinished := left_early(model, file):
+            say(unfinished)
     n = min(len(held_out.x), len(others.x), MOST) if options.n is None else options.n
     if not FEWEST <= n <= len(others.x):
         raise CommandError(f"-n must be in {FEWEST}..{len(others.x)}, the rows for the floor, got {n}")
