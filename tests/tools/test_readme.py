@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scratchgen import datasets
+from scratchgen import datasets, recipes
 from scratchgen.equations import EQUATIONS
 from scratchgen.equations.row import through
 from scratchgen.museum.tour import EXHIBITS, FAULTS, UNSEEN
@@ -101,6 +101,28 @@ def test_every_module_that_a_command_runs_exists():
     assert {"benchmarks.quality", "benchmarks.race", "benchmarks.front"} <= modules
     assert all(find_spec(name) for name in modules)
     importlib.import_module("benchmarks.front")  # a change of the figures of the tour changes it too
+
+
+def test_the_six_numbers_stand_in_the_pages_with_the_measurements():
+    rows = README.split("## Six numbers")[1].split("\nMore: ")[0]
+    bits = {(recipe.family, recipe.name): recipe.measured for recipe in recipes.RECIPES if recipe.kind == "digits"}
+    for family in ("sde", "ddpm", "vae"):
+        (measured,) = bits[family, "best"]
+        assert f" {measured.expected:.3f} " in rows
+        assert f" {measured.cpu_seconds:.0f} s" in rows
+    pages = {name: (ROOT / "benchmarks" / f"{name}.md").read_text() for name in ("QUALITY", "RACE", "RESULTS", "TOUR")}
+    for shown, name, row in (
+        (" 36;", "QUALITY", r"\| sde labels \| 36\.2"),
+        ("28.5", "QUALITY", r"\| train images \| 28\.5 "),
+        ("0.54 s", "RACE", r"\| eight Gaussians, 0\.1 nats \| ours \|.* 0\.54 "),
+        ("torch 2.7 s", "RACE", r"\| eight Gaussians, 0\.1 nats \| torch \|.* 2\.69 "),
+        ("JAX 2.8 s", "RACE", r"\| eight Gaussians, 0\.1 nats \| JAX \|.* 2\.84 "),
+        ("13.8 times", "RESULTS", r"\| EM, full, N = 1,000,000, D = 2, K = 10 \| [\d.]+ \| 13\.81 "),
+        ("1.3 times", "RESULTS", r"\| EM, full, N = 10,000, D = 64, K = 10 \| [\d.]+ \| 1\.31 "),
+        ("0.14 nats", "TOUR", r"−ELBO vs exact −E log p_θ \|.* 0\.14\d\d to 0\.14\d\d"),
+    ):
+        assert shown in rows
+        assert re.search(row, pages[name]), row
 
 
 def test_counts_are_those_of_the_package():
