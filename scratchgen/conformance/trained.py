@@ -138,7 +138,7 @@ def check_loss_of(
         one_by_one = [returned(np.squeeze(loss(steps[[n]], x0[[n]], noise[[n]])), (), "loss") for n in range(N)]
         left = np.array([*one_by_one, whole])
     else:
-        left = whole
+        left = whole.reshape(N) if whole.ndim == 0 else whole  # the mean of one example is its loss
 
     def shown(value: Array) -> Array:
         return np.append(value, value.mean()) if alone else value

@@ -118,7 +118,8 @@ def check_labels(file: Path, model: Estimator, data: Data) -> None:
     known, found = label_names(model), data.classes
     if data.labels is None or known in ((), found):
         return
-    if not all(map(is_number, (*known, *found))) or [*map(float, known)] != [*map(float, found)]:  # 1 and 1.0 agree
+    values = [*map(float, known)] if all(map(is_number, (*known, *found))) else []  # 1 and 1.0 agree
+    if not values or values != [*map(float, found)] or len({*values}) < len(values):
         raise CommandError(
             f"{file} was trained on the labels {listed(known)}, and the data have {listed(found)}; name the column of "
             "the same labels with --labels, or leave it out with --drop"

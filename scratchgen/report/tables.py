@@ -275,7 +275,8 @@ def _labels(source: Source, choice: Choice) -> tuple[IntArray, tuple[str, ...]]:
                 f"{source.name}: {source.place(n)} has no label in column {name!r}; fill it, or pass --drop-missing"
             )
     found = {value for value in values if not is_missing(value)}
-    classes = sorted(found, key=float) if all(map(is_number, found)) else sorted(found)
+    numbers = all(map(is_number, found))
+    classes = sorted(found, key=lambda value: (float(value), value)) if numbers else sorted(found)
     if len(classes) == len(values) or len(classes) < 2:
         raise CommandError(
             f"{source.name}: column {name!r} has {len(classes)} different values in {len(values)} rows; labels are two "

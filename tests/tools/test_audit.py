@@ -759,6 +759,23 @@ def test_right_code_of_latent_variable_models_passes():
     passes(audit(**LATENT))
 
 
+@pytest.mark.parametrize("D", [1, 4])
+def test_the_mean_loss_of_one_example_is_its_loss(D):
+    rng = np.random.default_rng(0)
+    schedule, given = NoiseSchedule.linear(12), {"x0": rng.standard_normal((1, D)), "batched_t": True}
+
+    def eps_hat(x, t):
+        return 0.5 * x + 0.1 * np.asarray(t)[:, None]
+
+    def losses(t, x0, e):
+        x_t = schedule.alpha_bar[t][:, None] * x0 + schedule.beta_bar[t][:, None] * e
+        return ((e - eps_hat(x_t, t)) ** 2).sum(axis=1)
+
+    given |= {"betas": schedule.variances, "eps_hat": eps_hat}
+    passes(audit(**given, loss=lambda *a: losses(*a).mean()))
+    only(audit(**given, loss=lambda *a: 1.1 * losses(*a).mean()), ["loss"])
+
+
 def test_losses_of_a_batch_are_asked_for_one_example_after_the_other():
     for reduce in (np.sum, np.mean):
         passes(audit(kl=lambda m, lv: reduce(likelihood.kl_diag_standard(m, lv))))  # noqa: B023

@@ -454,6 +454,13 @@ def test_a_label_is_drawn_by_its_name_in_the_table(folder, capsys):
         assert line in words(capsys)
 
 
+def test_a_label_may_be_named_as_a_list_is(folder):
+    Path("lists.csv").write_text("a,kind\n" + "".join(f"{i + i % 7},[{i % 3 + 1}]\n" for i in range(60)))
+    run("fit", "ddpm", "lists.csv", "--labels", "kind", "-o", "m.npz", "--set", "n_steps=2", "--set", "hidden=[4]")
+    run("sample", "m.npz", "-n", 4, "--set", "y=[1]", "-o", "s.npy")
+    assert np.array_equal(np.load("s.npy"), load("m.npz").sample(4, rng=0, y=[0] * 4))
+
+
 def test_labels_of_other_names_are_refused(folder, capsys):
     text = "a,b,kind\n" + "".join(f"{i},{i % 7},{i % 2 + 1}\n" for i in range(60))
     Path("numbers.csv").write_text(text)
@@ -466,6 +473,11 @@ def test_labels_of_other_names_are_refused(folder, capsys):
     run("score", "m.npz", "floats.npy", "--labels", "x2", "--columns", "x0,x1")
     Path("texts.csv").write_text(text.replace(",2\n", ",2.0\n"))
     run("score", "m.npz", "texts.csv", "--labels", "kind")
+    Path("alike.csv").write_text(text + "1,1,1.0\n2,2,1.0\n")
+    Path("twins.csv").write_text(text + "1,1,01\n2,2,01\n")
+    assert read("alike.csv", Choice(labels="kind")).classes == ("1", "1.0", "2")
+    run("fit", "ddpm", "alike.csv", "--labels", "kind", "-o", "alike.npz", "--set", "n_steps=2", "--set", "hidden=[4]")
+    assert "was trained on the labels" in error_of(capsys, "score", "alike.npz", "twins.csv", "--labels", "kind")
     begun, table = (
         scratchgen.DDPM(n_classes=2, n_steps=2, hidden=[4], rng=0),
         read("numbers.csv", Choice(labels="kind")),

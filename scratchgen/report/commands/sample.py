@@ -104,7 +104,7 @@ def _with_codes(text: str, names: Sequence[str], file: Path) -> str:
     argument, _, value = text.partition("=")
     if argument != "y" or not names or value == "None":
         return text
-    many = value.strip().startswith("[")
+    many = value.strip().startswith("[") and value.strip() not in names
     codes = [_code(str(one), names, file) for one in (value_of("y", value) if many else [value])]
     return f"y={codes if many else codes[0]}"
 
