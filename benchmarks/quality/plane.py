@@ -91,8 +91,8 @@ def kl_bound(model: DDPM | ScoreSDE, law: Law, x: Array) -> Record:
     """Bound of KL(p‖p_θ), nats, by quadrature: (34), or (21) minus the entropy; with (34) also its left side.
 
     A network that is trained for long may throw points too far for the grid of the left side, which is then missing.
-    It may also have an error at one time that is too small and too rough for the quadrature; the bound is then the mean
-    over x, with its standard error.
+    The error of a network at one time may also be too rough for the quadrature; the bound is then the mean over x, with
+    its standard error.
     """
     own = law.standardized(model.mean_, model.scale_)
     try:

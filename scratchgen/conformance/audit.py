@@ -364,7 +364,7 @@ class Item:
         return Row(self.argument, name, verdict, check.residual, check.tolerance, text, self.notes(check, said))
 
     def notes(self, check: Check, said: list[Warning]) -> tuple[str, ...]:
-        """What the code under test said in this check, and what the check does not see."""
+        """The warnings of the code under test in this check, and the limits of the check."""
         notes = [str(text) for text in said if not (check and isinstance(text, NoDraw))]
         notes += NOT_SEEN[self.argument](check) if check and self.argument in NOT_SEEN else []
         return tuple(dict.fromkeys(notes))

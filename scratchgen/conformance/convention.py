@@ -109,7 +109,7 @@ class Convention:
     def columns(self, n: int) -> list[IntArray]:
         """Which of the n dimensions of a check stand in the dimensions of x_0, for every call of the code.
 
-        They repeat if x_0 has more dimensions.  If x_0 has fewer, several calls get a part of them each.
+        The dimensions repeat if x_0 has more.  If x_0 has fewer, each of several calls gets a part of the dimensions.
         """
         size = n if self.shape is None else int(np.prod(self.shape))
         return list((np.arange(-(-n // size) * size) % n).reshape(-1, size))

@@ -91,7 +91,7 @@ def n_parameters_of(model: Estimator) -> int:
 
 
 def left_early(model: Estimator, file: object) -> str:
-    """What the user should know about the file of a training that has not ended; empty for one that has."""
+    """A sentence on a file whose training was left early; empty if the training has ended."""
     state, fitted = model.training_state_, cast(Any, model)
     if state is None:
         return ""

@@ -24,7 +24,7 @@ def test_the_index_of_the_book_names_the_marked_tests():
 
 @pytest.mark.parametrize("name", [27, "posterior"])
 def test_the_option_selects_the_tests_of_one_row(name):
-    """Of two files that hold tests of the row among others, and of one that holds none."""
+    """Two of the files hold tests of the row among other tests, and one file holds none."""
     files = ["chapters/test_ddpm.py", "chapters/test_properties_ddpm.py", "chapters/test_flow.py"]
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "--equation", str(name)]
     command += [f"tests/{file}" for file in files]

@@ -8,17 +8,15 @@ from matplotlib.figure import Figure
 from scratchgen import DDPM, ScoreSDE, datasets
 from scratchgen.ddpm import q_sample
 from scratchgen.report.book.figures.digits import show_digits
-from scratchgen.report.book.figures.frame import GREEN, panels
+from scratchgen.report.book.figures.frame import GREEN
 from scratchgen.report.figures.frame import (
-    DATA,
     EXACT,
     MODEL,
     N_POINTS,
     SMALL,
+    both_ways,
     drawing,
-    name_rows,
     row_of,
-    scatter,
     snapshots,
 )
 from scratchgen.report.tour import Tour
@@ -36,13 +34,8 @@ def ddpm_process_figure(tour: Tour) -> Figure:
     x0 = datasets.eight_gaussians().sample(N_POINTS, tour.seed)
     noise = np.random.default_rng(tour.seed).standard_normal(x0.shape)
     reverse = snapshots(model.sample_path(N_POINTS, tour.seed), times)
-    figure, axes = panels(2, len(times), 3.5, sharex=True, sharey=True)
-    for column, t in enumerate(times):
-        title = f"t = {t}" if t else "data, t = 0"
-        scatter(axes[0, column], q_sample(schedule, t, x0, noise) if t else x0, title, DATA)
-        scatter(axes[1, column], reverse[t], "" if t else "samples")
-    name_rows(axes)
-    return figure
+    noisy = [(q_sample(schedule, t, x0, noise), f"t = {t}", reverse[t], "") for t in times[1:]]
+    return both_ways([(x0, "data, t = 0", reverse[0], "samples"), *noisy])
 
 
 @drawing(

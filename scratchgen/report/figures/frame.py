@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,3 +81,13 @@ def name_rows(axes: Any) -> None:
     name_plane(axes)
     axes[0, 0].set_ylabel("forward  →\n$x_2$")
     axes[1, 0].set_ylabel("←  reverse\n$x_2$")
+
+
+def both_ways(columns: Sequence[tuple[Array, str, Array, str]]) -> Figure:
+    """Points of the forward process above those of the reverse process, a column a time, each with its title."""
+    figure, axes = panels(2, len(columns), 3.5, sharex=True, sharey=True)
+    for (above, below), (forward, title, reverse, name) in zip(axes.T, columns, strict=True):
+        scatter(above, forward, title, DATA)
+        scatter(below, reverse, name)
+    name_rows(axes)
+    return figure

@@ -13,15 +13,13 @@ from scratchgen import PPCA, ScoreSDE, datasets
 from scratchgen.report.book.figures.frame import BLUE, GREEN, PINK, name_plane, panels
 from scratchgen.report.figures.ddpm import digits_figure
 from scratchgen.report.figures.frame import (
-    DATA,
     EXACT,
     MODEL,
     N_POINTS,
     SMALL,
+    both_ways,
     drawing,
-    name_rows,
     row_of,
-    scatter,
     snapshots,
 )
 from scratchgen.report.tour import Tour, standardized_penguins
@@ -39,13 +37,10 @@ def sde_process_figure(tour: Tour) -> Figure:
     times = [model.t_min, 0.05, 0.15, 0.4, 1.0]
     truth = datasets.eight_gaussians()
     reverse = snapshots(model.sample_path(N_POINTS, tour.seed), times)
-    figure, axes = panels(2, len(times), 3.5, sharex=True, sharey=True)
-    for column, t in enumerate(times):
-        exact = truth.diffuse(*model.sde_.level(t)).sample(N_POINTS, tour.seed)
-        scatter(axes[0, column], exact, f"exact, t = {t:g}", DATA)
-        scatter(axes[1, column], reverse[t], "samples" if t == model.t_min else "")
-    name_rows(axes)
-    return figure
+    exact = [truth.diffuse(*model.sde_.level(t)).sample(N_POINTS, tour.seed) for t in times]
+    names = ["samples", "", "", "", ""]
+    titles = [f"exact, t = {t:g}" for t in times]
+    return both_ways(list(zip(exact, titles, [reverse[t] for t in times], names, strict=True)))
 
 
 @drawing(

@@ -1,7 +1,7 @@
 # %% [markdown]
 # A model of two latents whose posterior is known, (11), and an approximation q that keeps the latents independent.
 # Coordinate ascent improves one latent at a time, and the bound, (7), rises to a limit that has a closed form, (6).
-# What is missing to $\log p(x)$ is the gap, (8).
+# The difference to $\log p(x)$ is the gap, (8).
 
 # %%
 import numpy as np

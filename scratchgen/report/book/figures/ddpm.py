@@ -209,7 +209,7 @@ class Ladder(NamedTuple):
 
 @cache
 def ladder() -> Ladder:
-    """H(p), and what the samples and the bounds of `LADDER` steps lose, for three Gaussians on a line."""
+    """H(p), and the distances of samples and bounds of `LADDER` steps from H(p), for three Gaussians on a line."""
     law = datasets.gaussians_1d()
     second_moment = float(law.covariance()[0, 0] + law.mean()[0] ** 2)
     rungs = []

@@ -21,7 +21,7 @@ from scratchgen.variational import linear_gaussian_elbo, linear_gaussian_log_pro
 @drawing(
     "vae-map",
     "Three panels in a row. Left, the normal density of the latent z. In the middle the decoder, a steep staircase "
-    "from z to x. Right, the density of x with three peaks, which is what the staircase makes of the normal density.",
+    "from z to x. Right, the density of x with three peaks: the staircase maps the normal density to this density.",
 )
 def vae_map() -> Figure:
     """A normal latent, a decoder, and the density that they give."""
@@ -55,7 +55,7 @@ def vae_map() -> Figure:
     "Gaussian nearest to it.",
 )
 def vae_drawback() -> Figure:
-    """What the two Gaussians of a VAE cost."""
+    """The cost of the two Gaussians of a VAE."""
     truth = datasets.gaussians_1d()
     f, noises = transport_decoder(truth), (1.0, 0.5, 0.2, 0.1, 0.05)
     points, weights = truth.quadrature(spacing=1.0)
